@@ -1,0 +1,68 @@
+"""The local steps of one round: a received adapter in, the change of it out."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from confide.client.batches import BatchedUnits
+from confide.common.adapter import State, coordinate_weights, schema, set_state, split
+from confide.common.privacy.coins import CoinSource
+from confide.common.privacy.plan import NoPrivacy, Plan
+from confide.common.privacy.sampling import draw_units
+from confide.common.privacy.step import private_step
+from confide.common.warm_model import WarmModel
+
+
+@dataclass(frozen=True)
+class LocalWork:
+    """What one round asks of an institution, after its policy has agreed."""
+
+    plan: Plan
+    received: State
+    local_steps: int
+    learning_rate: float
+
+
+def train(work: LocalWork, model: WarmModel, units: BatchedUnits, coins: CoinSource) -> State:
+    """Take the local steps of one round by stateless gradient descent.
+
+    Guarantee: under a `PrivacyPlan` the result is post-processing of ``local_steps`` calls of `private_step`, each
+    with a draw of its own.
+
+    Returns:
+        The change of the adapter: trained minus received, float32, in the schema of the adapter.
+    """
+    shapes = schema(model.module)
+    head_weight = 1.0 if isinstance(work.plan, NoPrivacy) else work.plan.head_weight
+    weights_P = coordinate_weights(shapes, head_weight).to(model.device)
+    current = dict(work.received)
+    for _ in range(work.local_steps):
+        set_state(model.module, current)
+        if isinstance(work.plan, NoPrivacy):
+            gradient_P = plain_step(work.plan, coins, units, model)
+        else:
+            model.wrapped.enable_hooks()
+            gradient_P = private_step(work.plan, coins, units, model.wrapped, model.losses, weights_P)
+        change = split(-np.float32(work.learning_rate) * gradient_P, shapes)
+        current = {name: current[name] + change[name] for name in shapes}
+    return {name: current[name] - work.received[name] for name in shapes}
+
+
+def plain_step(plan: NoPrivacy, coins: CoinSource, units: BatchedUnits, model: WarmModel) -> NDArray[np.float32]:
+    """The same step without privacy: no per-example gradients, no clip, no noise.
+
+    Returns:
+        Sum of unit gradients over the expected batch size, shape ``(P,)``, float32.
+    """
+    model.wrapped.disable_hooks()
+    parameters = [parameter for parameter in model.module.parameters() if parameter.requires_grad]
+    for batch, unit_B in units.micro_batches(draw_units(plan, coins, units.num_units)):
+        shares = torch.tensor([1 / len(units.table.units[unit]) for unit in unit_B], device=model.device)
+        (model.task.losses(model.module, batch) * shares).sum().backward()  # type: ignore[no-untyped-call]
+    flat = [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    gradient: NDArray[np.float32] = torch.cat(flat).cpu().numpy() / np.float32(plan.expected_batch_size)
+    return gradient

@@ -1,0 +1,74 @@
+"""Records grouped to units, and units shared out to train and validation."""
+
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from confide.common.batches import Example
+from confide.common.tasks import Task
+
+
+@dataclass(frozen=True)
+class UnitTable:
+    """Encoded examples, unit by unit: ``units[u]`` holds the examples of unit u."""
+
+    units: list[list[Example]]
+
+    @property
+    def num_units(self) -> int:
+        """Number of units (private)."""
+        return len(self.units)
+
+
+def unit_key(record: Mapping[str, Any], secret: bytes) -> bytes:
+    """The keyed name of a record's unit: HMAC-SHA256 of its group, or of its content where there is no group.
+
+    Keyed, so that a name tells nothing outside the institution; by content and never by position or count, so that
+    adding or removing one unit moves no other (design 4.8).
+    """
+    content = record["group"] if "group" in record else json.dumps(record, sort_keys=True, ensure_ascii=False)
+    return hmac.digest(secret, str(content).encode(), hashlib.sha256)
+
+
+def split_records(
+    records: list[dict[str, Any]], secret: bytes, validation_fraction: float
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Train and validation records; all records of a unit fall on one side, decided by the unit's key alone."""
+    shares: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+    for record in records:
+        position = int.from_bytes(unit_key(record, secret)[:8], "big") / 2**64
+        shares[position < validation_fraction].append(record)
+    return shares
+
+
+def make_units(
+    records: list[dict[str, Any]], task: Task, tokenizer: Any, secret: bytes, max_records_per_group: int = 1
+) -> UnitTable:
+    """Encode records and gather them to units.
+
+    A record that cannot be encoded contributes nothing, silently: no record may stop or shape a round (design 4.10).
+    Records with a "group" are gathered by it, at most ``max_records_per_group`` of them, chosen by keyed hash; a
+    record without a group key is dropped. Others are a unit each.
+
+    Returns:
+        Units in the order of their keyed names, which says nothing about the file.
+    """
+    grouped: dict[bytes, list[tuple[bytes, Example]]] = {}
+    for number, record in enumerate(records):
+        if "group" in record and record["group"] in (None, ""):
+            continue
+        own = b"" if "group" in record else number.to_bytes(8, "big")  # equal records stay units of their own
+        try:
+            example = task.encode(record, tokenizer)
+        except Exception:  # noqa: BLE001, S112 - whatever a record provokes, it must not show
+            continue
+        rank = hmac.digest(secret, json.dumps(record, sort_keys=True, default=str).encode(), hashlib.sha256)
+        grouped.setdefault(unit_key(record, secret) + own, []).append((rank, example))
+    units = []
+    for key in sorted(grouped):
+        members = sorted(grouped[key], key=lambda member: member[0])[:max_records_per_group]
+        units.append([example for _, example in members])
+    return UnitTable(units)

@@ -1,0 +1,173 @@
+"""The adapter: LoRA factors and head on a frozen base, its state (what travels) and its schema.
+
+Names in a state are those of the module without PEFT's wrapping: "encoder.layer.0.attention.self.query.lora_B.weight",
+"head.weight". A state is a dict from name to float32 array, in the order of the module's parameters.
+"""
+
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import transformers
+from numpy.random import PCG64, Generator
+from numpy.typing import NDArray
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+
+from confide.common.devices import attention, base_precision
+from confide.common.errors import InputError
+from confide.common.gate import Schema, State
+
+if TYPE_CHECKING:
+    from confide.common.run_config import AdapterSection, RunConfig
+
+
+def build_module(run: "RunConfig", folder: Path | None, device: torch.device) -> nn.Module:
+    """The base model of a run with a fresh adapter and head, in train mode without dropout.
+
+    The order matters (Opacus issue 820): the base moves to its device first, then PEFT wraps it; Opacus comes last
+    (`privacy.gradients.wrap`). With ``device`` "meta" no weights are read: enough for a schema.
+
+    Args:
+        run: model, adapter and task sections, and the public seed.
+        folder: of the base model; not read on the meta device but for its configuration.
+        device: where the model lives.
+
+    Raises:
+        InputError: the base has no modules of the names in ``adapter.targets``, or fewer layers than asked.
+    """
+    module_class, settings = run.task.auto_class(), run.task.auto_settings()
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, **settings)
+    for name in [name for name in vars(config) if "drop" in name and isinstance(getattr(config, name), float)]:
+        setattr(config, name, 0.0)
+    if device.type == "meta":
+        with torch.device("meta"):
+            base = module_class.from_config(config, trust_remote_code=False)
+    else:
+        base = module_class.from_pretrained(
+            folder,
+            config=config,
+            dtype=base_precision(device),
+            attn_implementation=attention(device),
+            use_safetensors=True,
+            trust_remote_code=False,
+        ).to(device)
+    adapted = _add_lora(base, run.adapter, config.num_hidden_layers)
+    module = run.task.build(adapted, config.hidden_size).to(device).train()
+    for layer in module.modules():
+        if isinstance(layer, nn.Dropout):
+            layer.p = 0.0
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad = _is_trainable(name, run.adapter.train)
+        if parameter.requires_grad or "lora_" in name:
+            parameter.data = parameter.data.float()
+    if device.type != "meta":
+        _initialise(module, run.study.seed)
+    return module
+
+
+def _add_lora(base: nn.Module, adapter: "AdapterSection", num_layers: int) -> PeftModel:
+    top = adapter.top_layers()
+    if top is not None and top > num_layers:
+        raise InputError(f"adapter.layers = {adapter.layers!r}, but the base has {num_layers} layers; use 'all'")
+    config = LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.rank,  # scale 1: the learning rate alone sets the step
+        target_modules=list(adapter.targets),
+        lora_dropout=0.0,
+        layers_to_transform=None if top is None else list(range(num_layers - top, num_layers)),
+        task_type="SEQ_CLS" if hasattr(base, "num_labels") and hasattr(base, "classifier") else None,
+    )
+    try:
+        return get_peft_model(base, config)
+    except ValueError:
+        raise InputError(
+            f"adapter.targets = {list(adapter.targets)} name no layer of this base model; "
+            "name its attention projections (BERT: query, value; Llama: q_proj, v_proj)"
+        ) from None
+
+
+def _is_trainable(name: str, train: str) -> bool:
+    if "lora_" in name:
+        return "lora_B" in name or (train == "AB" and "lora_A" in name)
+    return name.startswith("head.") or ".modules_to_save." in name
+
+
+def _initialise(module: nn.Module, seed: int) -> None:
+    """Start values from the public seed: A with orthonormal rows, B zero, the head small.
+
+    With B and head both zero, B's first gradient would be exactly zero, so the head starts at a hundredth.
+    Each tensor has a stream of its own, named by the seed and its name: the same on every machine and in any order.
+    """
+    for name, parameter in module.named_parameters():
+        if not (parameter.requires_grad or "lora_" in name):
+            continue
+        stream = Generator(PCG64([seed, zlib.crc32(public_name(name).encode())]))
+        if "lora_A" in name:
+            rows = np.linalg.qr(stream.standard_normal(tuple(parameter.shape)).T)[0].T
+        elif "lora_B" in name or parameter.ndim == 1:
+            rows = np.zeros(tuple(parameter.shape))
+        else:
+            rows = 0.01 * stream.standard_normal(tuple(parameter.shape))
+        parameter.data.copy_(torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float32)))
+
+
+def public_name(name: str) -> str:
+    """A parameter's name in a state.
+
+    >>> public_name("encoder.base_model.model.encoder.layer.5.attention.self.query.lora_B.default.weight")
+    'encoder.layer.5.attention.self.query.lora_B.weight'
+    >>> public_name("head.bias")
+    'head.bias'
+    """
+    for wrapping in ("base_model.model.", ".modules_to_save.default", ".default"):
+        before, found, after = name.rpartition(wrapping) if wrapping[0] != "." else name.partition(wrapping)
+        if found:
+            name = after if wrapping[0] != "." else before + after
+    return name
+
+
+def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The trained parameters by public name, in the module's order."""
+    return {public_name(name): value for name, value in module.named_parameters() if value.requires_grad}
+
+
+def schema(module: nn.Module) -> Schema:
+    """Name and shape of every tensor in a state of this module."""
+    return {name: tuple(parameter.shape) for name, parameter in trainable(module).items()}
+
+
+def is_head(name: str) -> bool:
+    """Whether a tensor of a state belongs to the task's head (and not to a LoRA factor)."""
+    return "lora_" not in name
+
+
+def coordinate_weights(shapes: Schema, head_weight: float) -> Tensor:
+    """Public weight of each coordinate before the clip, shape ``(P,)``: ``head_weight`` on the head, else 1."""
+    sizes = [int(np.prod(shape)) for shape in shapes.values()]
+    weights = [head_weight if is_head(name) else 1.0 for name in shapes]
+    return torch.repeat_interleave(torch.tensor(weights), torch.tensor(sizes))
+
+
+def get_state(module: nn.Module) -> State:
+    """A copy of the trained parameters."""
+    return {name: value.detach().float().cpu().numpy().copy() for name, value in trainable(module).items()}
+
+
+def set_state(module: nn.Module, state: State) -> None:
+    """Write a state that has passed the gate into the module."""
+    with torch.no_grad():
+        for name, parameter in trainable(module).items():
+            parameter.copy_(torch.from_numpy(state[name]))
+
+
+def split(flat_P: NDArray[np.float32], shapes: Schema) -> State:
+    """A flat vector cut into the tensors of a state."""
+    state, start = {}, 0
+    for name, shape in shapes.items():
+        size = int(np.prod(shape))
+        state[name] = flat_P[start : start + size].reshape(shape)
+        start += size
+    return state

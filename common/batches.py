@@ -1,0 +1,39 @@
+"""Encoded examples as tensors."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Example = dict[str, Any]
+Batch = dict[str, Tensor]
+
+
+def length(example: Example) -> int:
+    """Number of tokens."""
+    return len(example["input_ids"])
+
+
+def collate(examples: list[Example], pad_token_id: int, device: torch.device) -> Batch:
+    """Examples as tensors: ``input_ids`` and ``attention_mask`` padded to the longest, ``(B, L)``; numbers ``(B,)``."""
+    longest = max(map(length, examples))
+    ids = [example["input_ids"] + [pad_token_id] * (longest - length(example)) for example in examples]
+    mask = [[1] * length(example) + [0] * (longest - length(example)) for example in examples]
+    batch: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
+    for name in examples[0]:
+        if name != "input_ids":
+            batch[name] = [example[name] for example in examples]
+    return {name: torch.tensor(values, device=device) for name, values in batch.items()}
+
+
+def sorted_batches(examples: list[Example], tokens: int) -> Iterator[list[int]]:
+    """Indices of examples in batches of similar length, at most ``tokens`` each with padding (one example at least)."""
+    batch: list[int] = []
+    for index in sorted(range(len(examples)), key=lambda index: length(examples[index])):
+        if batch and (len(batch) + 1) * length(examples[index]) > tokens:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch

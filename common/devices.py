@@ -1,0 +1,37 @@
+"""Which device and which precision of the frozen base model."""
+
+import torch
+
+from confide.common.errors import InputError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device for a setting of "auto", "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        InputError: a device that this machine does not have.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise InputError(f"compute.device = {name!r} is not on this machine; use 'auto' or 'cpu'") from None
+    return device
+
+
+def base_precision(device: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware multiplies it faster than float32, else float32.
+
+    On a CPU that means AMX tiles: with AVX-512 alone, bfloat16 measured 0.6 times the speed of float32
+    (docs/decisions.md). What is trained, clipped, noised and averaged is float32 everywhere.
+    """
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32
+
+
+def attention(device: torch.device) -> str:
+    """The fastest exact attention: eager on a CPU, where SDPA's backward pass took half a step; SDPA on a GPU."""
+    return "sdpa" if device.type == "cuda" else "eager"

@@ -1,0 +1,52 @@
+"""Predictions and accuracy of an adapter on public records."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from confide.common.adapter import State, set_state
+from confide.common.batches import collate, sorted_batches
+from confide.common.warm_model import WarmModel
+
+Records = Sequence[Mapping[str, Any]]
+
+
+def predict(model: WarmModel, records: Records, tokens_per_batch: int = 4096) -> list[str]:
+    """The model's prediction for each record, in the order of the records."""
+    model.wrapped.disable_hooks()
+    examples = [model.task.encode(record, model.tokenizer) for record in records]
+    predictions = [""] * len(examples)
+    with torch.inference_mode():
+        for batch in sorted_batches(examples, tokens_per_batch):
+            tensors = collate([examples[index] for index in batch], model.pad_token_id, model.device)
+            for index, prediction in zip(batch, model.task.predict(model.module, tensors), strict=True):
+                predictions[index] = prediction
+    return predictions
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """The task's score on each institution's public test share, in [0, 1]."""
+
+    per_institution: dict[str, float]
+
+    @property
+    def mean(self) -> float:
+        """Mean over institutions, each counting the same."""
+        return sum(self.per_institution.values()) / len(self.per_institution)
+
+    def as_json(self) -> dict[str, Any]:
+        """``{"mean": ..., "per_institution": {name: ...}}``."""
+        return {"mean": self.mean, "per_institution": self.per_institution}
+
+
+def evaluate(model: WarmModel, state: State, shares: Mapping[str, Records]) -> Accuracy:
+    """Score an adapter on public test shares, by institution."""
+    set_state(model.module, state)
+    scores = {}
+    for name, records in shares.items():
+        truths = [model.task.truth(record) for record in records]
+        scores[name] = model.task.score(truths, predict(model, records))
+    return Accuracy(scores)

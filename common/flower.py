@@ -1,0 +1,36 @@
+"""Flower's environment and version. Call `prepare` before the first import of flwr: it reads these at import."""
+
+import importlib.metadata
+import os
+import tempfile
+
+from confide.common.errors import ConfideError
+
+_ENVIRONMENT = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "FLWR_SUPERGRID_API_URL": "http://127.0.0.1:9/none",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Tokenizers warn at every fork of the process (Ray forks); they are called from one thread here.
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def prepare() -> None:
+    """Close Flower's outgoing calls, give it a home of its own, and check its version.
+
+    Raises:
+        ConfideError: another minor version of flwr, whose protocol and private names differ.
+    """
+    os.environ.update(_ENVIRONMENT)
+    os.environ.setdefault("FLWR_HOME", tempfile.mkdtemp(prefix="confide-flwr-"))
+    version = importlib.metadata.version("flwr")
+    if not version.startswith("1.41."):
+        raise ConfideError(f"flwr {version} is installed, must be 1.41.*; pip install 'flwr>=1.41,<1.42'")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides a result or its accounting."""
+    names = ("confide", "flwr", "torch", "transformers", "opacus", "peft", "dp-accounting", "numpy")
+    return {name: importlib.metadata.version(name) for name in names}

@@ -1,0 +1,71 @@
+"""The gate: an untrusted state against its schema. Both ends use it, before anything else looks at the bytes."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from confide.common.privacy.plan import NoPrivacy, Plan
+
+State = dict[str, NDArray[np.float32]]
+Schema = dict[str, tuple[int, ...]]
+
+# A state from the server may be anything that is not absurd: the guarantee holds for any weights (design 4.12).
+RECEIVED_NORM_BOUND = 1e4
+_HEADER_ALLOWANCE = 256  # bytes a tensor may take in a safetensors header
+
+
+class GateError(Exception):
+    """Why a state was dropped: a short reason without any of its content."""
+
+
+def dump_state(state: State) -> bytes:
+    """A state as safetensors bytes; equal states give equal bytes."""
+    return save({name: np.ascontiguousarray(value, dtype=np.float32) for name, value in sorted(state.items())})
+
+
+def load_state(payload: bytes, shapes: Schema, norm_bound: float) -> State:
+    """Untrusted bytes as a state.
+
+    Args:
+        payload: safetensors bytes from the other end.
+        shapes: the exact names and shapes that are expected, no more and no fewer.
+        norm_bound: bound on the L2 norm over all tensors.
+
+    Returns:
+        The state in the order of ``shapes``, float32, finite, within the bound.
+
+    Raises:
+        GateError: anything else.
+    """
+    expected = 4 * sum(math.prod(shape) for shape in shapes.values())
+    if len(payload) > expected + _HEADER_ALLOWANCE * (len(shapes) + 1):
+        raise GateError(f"size: {len(payload)} bytes, expected about {expected}")
+    try:
+        state = load(payload)
+    except (SafetensorError, ValueError, KeyError, TypeError):
+        raise GateError("format: not safetensors") from None
+    if state.keys() != shapes.keys():
+        raise GateError("keys: not those of the adapter")
+    for name, shape in shapes.items():
+        if state[name].dtype != np.float32 or state[name].shape != shape:
+            raise GateError(f"tensor {name}: must be float32 of shape {shape}")
+    norm = math.sqrt(sum(float(np.square(value, dtype=np.float64).sum()) for value in state.values()))
+    if not norm <= norm_bound:  # also false for nan
+        raise GateError("norm: not finite, or above the bound")
+    return {name: state[name] for name in shapes}
+
+
+def update_norm_bound(plan: Plan, shapes: Schema, local_steps: int, learning_rate: float) -> float:
+    """A bound that no honest update passes: ten times what clip and noise allow at the declared size.
+
+    The noise of the head is divided by ``head_weight``, so that is taken for every coordinate. Without privacy
+    there is no clip; 1000 stands in for it.
+    """
+    if isinstance(plan, NoPrivacy):
+        return 1000.0 * local_steps * learning_rate
+    size = sum(math.prod(shape) for shape in shapes.values())
+    noise = plan.noise_stddev * math.sqrt(size) / plan.expected_batch_size
+    return 10 * local_steps * learning_rate * (plan.clip_norm + noise) / min(1.0, plan.head_weight)

@@ -1,0 +1,186 @@
+"""Ask and answer: what travels between server and client, and nothing else does.
+
+An ask is a "train" message with ConfigRecords `ask` and `adapter`; its reply carries ConfigRecord `update`, or
+`declined` and no more. An offer is a "query.offer" message with ConfigRecord `ask`; its reply carries `accepted`.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import secrets
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from flwr.app import ConfigRecord, RecordDict
+
+PROTOCOL = 1
+_MAX_RUN_JSON = 64 * 1024
+
+
+class MessageError(Exception):
+    """A message that does not have the form of this protocol. The text names no content."""
+
+
+def sha256(payload: bytes) -> str:
+    """Hex SHA-256."""
+    return hashlib.sha256(payload).hexdigest()
+
+
+def own_versions() -> tuple[str, str]:
+    """Versions that both ends must share: ours and Flower's."""
+    return importlib.metadata.version("confide"), importlib.metadata.version("flwr")
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What the server asks of every institution in a round (round 0: the offer, without an adapter)."""
+
+    study: str
+    lineage: str  # 16 random bytes of the run, hex; kept through every resume
+    round: int
+    run_json: str  # the locked run, canonical JSON
+    plan_sha256: str
+    input_sha256: str  # of the adapter's bytes
+    deadline_unix: float
+    adapter: bytes = b""
+
+    def content(self) -> RecordDict:
+        """As records of a Flower message."""
+        if len(self.run_json.encode()) > _MAX_RUN_JSON:
+            raise MessageError(f"the locked run takes more than {_MAX_RUN_JSON} bytes")
+        confide, flwr = own_versions()
+        values = {key: value for key, value in asdict(self).items() if key != "adapter"}
+        ask = ConfigRecord({"protocol": PROTOCOL, "confide": confide, "flwr": flwr, **values})
+        return RecordDict({"ask": ask, "adapter": ConfigRecord({"safetensors": self.adapter})})
+
+    @classmethod
+    def from_content(cls, content: RecordDict) -> "Ask":
+        """From records of a message that nobody has checked yet.
+
+        Raises:
+            MessageError: another form, another protocol, other versions, or hashes that do not match.
+        """
+        values = dict(_record(content, "ask"))
+        if (values.pop("protocol", None), values.pop("confide", None), values.pop("flwr", None)) != (
+            PROTOCOL,
+            *own_versions(),
+        ):
+            raise MessageError("the server runs another version")
+        values["adapter"] = _record(content, "adapter").get("safetensors")
+        ask: Ask = _typed(cls, values)
+        if len(ask.run_json.encode()) > _MAX_RUN_JSON or sha256(ask.run_json.encode()) != ask.plan_sha256:
+            raise MessageError("plan_sha256 does not match the run")
+        if sha256(ask.adapter) != ask.input_sha256:
+            raise MessageError("input_sha256 does not match the adapter")
+        return ask
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """What an update says of itself; every value is public."""
+
+    study: str
+    lineage: str
+    round: int
+    institution: str
+    plan_sha256: str
+    base_sha256: str
+    input_sha256: str
+    update_id: str
+    payload_sha256: str
+
+
+@dataclass(frozen=True)
+class Update:
+    """An institution's answer to an ask."""
+
+    envelope: Envelope
+    payload: bytes
+
+    @classmethod
+    def seal(cls, ask: Ask, institution: str, base_sha256: str, payload: bytes) -> "Update":
+        """Put a payload into its envelope, with a fresh random id."""
+        envelope = Envelope(
+            ask.study,
+            ask.lineage,
+            ask.round,
+            institution,
+            ask.plan_sha256,
+            base_sha256,
+            ask.input_sha256,
+            secrets.token_hex(16),
+            sha256(payload),
+        )
+        return cls(envelope, payload)
+
+    def content(self) -> RecordDict:
+        """As records of a Flower message."""
+        envelope = json.dumps(asdict(self.envelope), sort_keys=True)
+        return RecordDict({"update": ConfigRecord({"safetensors": self.payload, "envelope": envelope})})
+
+    @classmethod
+    def from_content(cls, content: RecordDict) -> "Update":
+        """From records of a reply that nobody has checked yet.
+
+        Raises:
+            MessageError: another form, or a payload that does not match its envelope.
+        """
+        values = _record(content, "update")
+        payload, text = values.get("safetensors"), values.get("envelope")
+        if not (isinstance(payload, bytes) and isinstance(text, str) and len(values) == 2 and len(text) < 4096):
+            raise MessageError("form: not an update")
+        try:
+            parsed = json.loads(text)
+        except (ValueError, RecursionError):
+            raise MessageError("form: the envelope is not JSON") from None
+        envelope: Envelope = _typed(Envelope, parsed if isinstance(parsed, dict) else {})
+        if sha256(payload) != envelope.payload_sha256:
+            raise MessageError("payload_sha256 does not match the payload")
+        return cls(envelope, payload)
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """An institution's answer to an offer."""
+
+    institution: str
+    declared_units: int
+
+    def content(self) -> RecordDict:
+        """As records of a Flower message."""
+        return RecordDict({"accepted": ConfigRecord(asdict(self))})
+
+    @classmethod
+    def from_content(cls, content: RecordDict) -> "Acceptance":
+        """From records of a reply; `MessageError` for another form."""
+        acceptance: Acceptance = _typed(cls, dict(_record(content, "accepted")))
+        if acceptance.declared_units < 1:
+            raise MessageError("form: declared_units must be at least 1")
+        return acceptance
+
+
+def declined() -> RecordDict:
+    """The one answer to everything that an institution does not do; the reason stays there."""
+    return RecordDict({"declined": ConfigRecord()})
+
+
+def is_declined(content: RecordDict) -> bool:
+    """Whether a reply is the answer `declined`."""
+    return list(content) == ["declined"]
+
+
+def _record(content: RecordDict, name: str) -> ConfigRecord:
+    record = content.get(name)
+    if not isinstance(record, ConfigRecord):
+        raise MessageError(f"form: no record {name!r}")
+    return record
+
+
+def _typed(cls: type[Any], values: dict[str, Any]) -> Any:
+    kinds = {field.name: field.type for field in fields(cls)}
+    if values.keys() != kinds.keys():
+        raise MessageError(f"form: not the fields of {cls.__name__}")
+    for name, kind in kinds.items():
+        if type(values[name]) is not kind:
+            raise MessageError(f"form: {name} must be {getattr(kind, '__name__', kind)}")
+    return cls(**values)

@@ -1,0 +1,107 @@
+"""What the steps of a plan cost: PLD accounting by dp-accounting, rounded towards privacy."""
+
+import math
+from dataclasses import replace
+from functools import lru_cache
+
+from dp_accounting import NeighboringRelation, dp_event
+from dp_accounting.pld import PLDAccountant
+from dp_accounting.rdp import RdpAccountant
+from scipy.optimize import brentq
+
+from confide.common.privacy.plan import PrivacyPlan
+
+_DIGITS = 4  # printed digits of epsilon and noise multiplier; both are rounded up to them
+_MAX_NOISE_MULTIPLIER = 1e4
+
+
+def _round_up(value: float, digits: int = _DIGITS) -> float:
+    return math.ceil(value * 10**digits) / 10**digits
+
+
+def _event(plan: PrivacyPlan, num_steps: int) -> dp_event.DpEvent:
+    step = dp_event.PoissonSampledDpEvent(plan.sampling_probability, dp_event.GaussianDpEvent(plan.noise_multiplier))
+    return dp_event.SelfComposedDpEvent(step, num_steps)
+
+
+@lru_cache(maxsize=256)
+def _composed(plan: PrivacyPlan, num_steps: int) -> PLDAccountant:
+    accountant = PLDAccountant(NeighboringRelation.ADD_OR_REMOVE_ONE)
+    accountant.compose(_event(plan, num_steps))
+    return accountant
+
+
+def epsilon(plan: PrivacyPlan, num_steps: int | None = None) -> float:
+    """Epsilon at the plan's delta after ``num_steps`` steps (all of them unless said), by PLD, rounded up.
+
+    dp-accounting's PLD is a pessimistic discretisation: the value is an upper bound.
+
+    >>> plan = PrivacyPlan("record", 0.1, 200, 2000, 1.0, "automatic", 2.179, 1e-5)
+    >>> epsilon(plan)
+    2.9979
+    """
+    num_steps = plan.num_steps if num_steps is None else num_steps
+    return _round_up(_composed(plan, num_steps).get_epsilon(plan.target_delta)) if num_steps else 0.0
+
+
+def epsilon_rdp(plan: PrivacyPlan) -> float:
+    """Epsilon of the whole plan by Renyi accounting (Mironov, arXiv 1702.07476): looser, an independent check."""
+    orders = range(2, 257)  # integers only: dp-accounting's series for fractions does not converge at little noise
+    accountant = RdpAccountant(orders, NeighboringRelation.ADD_OR_REMOVE_ONE)
+    accountant.compose(_event(plan, plan.num_steps))
+    return _round_up(accountant.get_epsilon(plan.target_delta))
+
+
+def calibrate(plan: PrivacyPlan, target_epsilon: float) -> PrivacyPlan:
+    """A copy of the plan with the least noise that keeps all of its steps within ``target_epsilon``.
+
+    The noise multiplier is rounded up to four digits, and the plan computes with the rounded value. There is no
+    discount for rounds that an institution might miss, nor for client sampling: the server knows who took part.
+
+    Raises:
+        ValueError: no noise multiplier up to 10,000 reaches the target.
+    """
+    if not (math.isfinite(target_epsilon) and target_epsilon > 0):
+        raise ValueError(f"target_epsilon={target_epsilon!r} must be finite and above 0")
+
+    def spends(noise_multiplier: float) -> float:
+        return epsilon(replace(plan, noise_multiplier=noise_multiplier))
+
+    low = high = 1.0
+    while spends(high) > target_epsilon:
+        low, high = high, 2 * high
+        if high > _MAX_NOISE_MULTIPLIER:
+            raise ValueError(
+                f"target_epsilon={target_epsilon} at target_delta={plan.target_delta} is not reached by any noise "
+                f"multiplier up to {_MAX_NOISE_MULTIPLIER:.0f} over {plan.num_steps} steps"
+            )
+    while spends(low) <= target_epsilon:
+        low, high = low / 2, low
+    root = brentq(lambda noise: math.log(spends(noise) / target_epsilon), low, high, xtol=0.1 * 10**-_DIGITS)
+    calibrated = _round_up(root)
+    while spends(calibrated) > target_epsilon:  # rounding never gives less privacy than asked
+        calibrated = _round_up(calibrated + 10**-_DIGITS)
+    return replace(plan, noise_multiplier=calibrated)
+
+
+def attack_true_positive_rate(plan: PrivacyPlan, false_positive_rate: float) -> float:
+    """Bound on any membership attack's true-positive rate at a false-positive rate, from the composed PLD.
+
+    The trade-off function of a mechanism lies below e^eps * FPR + delta(eps) for every eps (Kairouz et al.,
+    arXiv 1311.0776, theorem 2.1); the least of these bounds over a grid of eps is taken.
+    """
+    grid = [0.02 * index for index in range(1, 1001)]
+    deltas = _composed(plan, plan.num_steps).get_delta(grid)
+    bounds = (math.exp(eps) * false_positive_rate + delta for eps, delta in zip(grid, deltas, strict=True))
+    return min(1.0, *bounds)
+
+
+def signal_to_noise_share(plan: PrivacyPlan) -> float:
+    """Signal-to-noise ratio of the mean gradient over all steps, as a share of the best possible at this epsilon.
+
+    The ratio is q * sqrt(T) / noise_multiplier; the best is that of full-batch descent, 1 / noise_multiplier of a
+    single unsampled step with the same epsilon (../docs/decisions.md, "few large steps").
+    """
+    single = replace(plan, sampling_probability=1.0, num_steps=1)
+    best = 1.0 / calibrate(single, epsilon(plan)).noise_multiplier
+    return plan.sampling_probability * math.sqrt(plan.num_steps) / plan.noise_multiplier / best

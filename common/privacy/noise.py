@@ -1,0 +1,46 @@
+"""Gaussian noise from a cryptographic source."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from confide.common.privacy.coins import CoinSource
+from confide.common.privacy.plan import PrivacyPlan
+
+_DRAWS = 4  # independent Gaussians behind each coordinate (arXiv 2107.10138)
+
+
+def standard_normals(coins: CoinSource, count: int) -> NDArray[np.float64]:
+    """``count`` independent standard normals, shape ``(count,)``.
+
+    Box-Muller on 53-bit uniforms; each value is the sum of four independent draws divided by 2, so its variance
+    is 4 / 2**2 = 1. An attacker who wants to undo the rounding of one value must solve for four at once
+    (Holohan and Braghin, arXiv 2107.10138). This is hardening, not a proof about floating point.
+    """
+    pairs = math.ceil(count / 2)
+    uniforms = coins.noise_uniforms(2 * pairs * _DRAWS).reshape(_DRAWS, 2, pairs)
+    radius = np.sqrt(-2.0 * np.log(uniforms[:, 0]))
+    angle = 2.0 * np.pi * uniforms[:, 1]
+    normals = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+    return np.asarray(normals.sum(axis=0)[:count] / 2.0)
+
+
+def add_noise(sum_P: NDArray[np.float64], plan: PrivacyPlan, coins: CoinSource) -> NDArray[np.float32]:
+    """Add Gaussian noise of ``plan.noise_stddev`` to a sum of clipped gradients.
+
+    Formal guarantee: with ``sum_P`` of L2 sensitivity ``clip_norm`` under adding or removing a unit, this is the
+    Gaussian mechanism with the plan's ``noise_multiplier``, up to floating point. What follows is post-processing.
+
+    Args:
+        sum_P: the sum, shape ``(P,)``, float64, finite.
+        plan: gives the standard deviation.
+        coins: the noise stream; four uniforms per coordinate.
+
+    Returns:
+        Array of shape ``(P,)``, float32, rounded to a public grid of 2**floor(log2(noise_stddev)) * 2**-20: low
+        bits of a float64 sum would otherwise tell which magnitudes were added (Mironov, CCS 2012).
+    """
+    grid = 2.0 ** (math.floor(math.log2(plan.noise_stddev)) - 20)
+    noised = sum_P + plan.noise_stddev * standard_normals(coins, sum_P.size)
+    return (np.round(noised / grid) * grid).astype(np.float32)

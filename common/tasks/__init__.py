@@ -1,0 +1,50 @@
+"""The kinds of task. A new kind is one file with a class like `TextClassification`, its name in `TaskSettings`, and its test.
+
+A kind is a frozen pydantic model: its fields are the `[task]` section of run.toml, its methods are what training,
+evaluation and export ask of a task (`Task` lists them). torch is imported inside methods, so that reading a
+configuration stays instant.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from confide.common.tasks.text_classification import TextClassification
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+TaskSettings = TextClassification  # the kinds, joined by |
+
+
+class Task(Protocol):
+    """What a kind of task provides."""
+
+    def fields(self) -> tuple[str, ...]:
+        """Names of the columns that a record of this task has."""
+
+    def check(self, record: Mapping[str, Any]) -> str | None:
+        """What is wrong with a record, in words that name value, rule and remedy; None when nothing is."""
+
+    def encode(self, record: Mapping[str, Any], tokenizer: Any) -> dict[str, Any]:
+        """A checked record as an example: ``input_ids`` (list of int) and what `losses` needs."""
+
+    def truth(self, record: Mapping[str, Any]) -> str:
+        """The right answer of a record."""
+
+    def auto_class(self) -> Any:
+        """The transformers class of the base model."""
+
+    def auto_settings(self) -> dict[str, Any]:
+        """Settings of the base model's configuration."""
+
+    def build(self, adapted: "nn.Module", hidden_size: int) -> "nn.Module":
+        """The module that is trained: the adapted encoder with the task's head."""
+
+    def losses(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> "Tensor":
+        """One loss per example, shape ``(B,)``; each depends on its own example only."""
+
+    def predict(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> list[str]:
+        """One prediction per example."""
+
+    def score(self, truths: Sequence[str], predictions: Sequence[str]) -> float:
+        """The task's headline number in [0, 1] (accuracy, F1)."""

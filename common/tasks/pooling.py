@@ -1,0 +1,23 @@
+"""Mean pooling over an encoder, with a linear head."""
+
+from torch import Tensor, nn
+
+
+class MeanPooledHead(nn.Module):
+    """Mean of the last hidden states over an example's own tokens, then one linear layer in float32.
+
+    On the bundled base a linear probe on the mean reaches 78.2 %, on the model's own pooler 73.3 %; under privacy
+    the gap is larger (docs/decisions.md).
+    """
+
+    def __init__(self, encoder: nn.Module, hidden_size: int, num_outputs: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(hidden_size, num_outputs)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Logits of shape ``(B, num_outputs)``."""
+        states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
+        mask = attention_mask.unsqueeze(-1).float()
+        pooled: Tensor = self.head((states * mask).sum(dim=1) / mask.sum(dim=1))
+        return pooled

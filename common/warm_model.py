@@ -1,0 +1,55 @@
+"""One base model with its adapter, loaded once and shared by all rounds and all simulated institutions."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+from opacus import GradSampleModule
+from torch import nn
+
+from confide.common.adapter import build_module
+from confide.common.devices import choose_device
+from confide.common.models import find_model
+from confide.common.privacy.gradients import wrap
+from confide.common.run_config import RunConfig
+from confide.common.tasks import Task
+
+
+@dataclass(frozen=True)
+class WarmModel:
+    """A base model with adapter and head, loaded once and reused by every round (and every simulated institution).
+
+    Only its trained parameters ever change, and `train` writes all of them before it reads any.
+    """
+
+    module: nn.Module
+    wrapped: GradSampleModule
+    tokenizer: Any
+    task: Task
+    device: torch.device
+
+    @property
+    def pad_token_id(self) -> int:
+        """The id that fills short rows."""
+        return self.tokenizer.pad_token_id or 0
+
+    def losses(self, batch: Any) -> torch.Tensor:
+        """One loss per example, through the wrapped module, shape ``(B,)``."""
+        return self.task.losses(self.wrapped, batch)
+
+
+_warm: dict[str, WarmModel] = {}
+
+
+def warm_model(run: RunConfig, device: str = "auto") -> WarmModel:
+    """The model of a run; the last one is kept, so that rounds and simulated institutions share it."""
+    place = choose_device(device)
+    key = run.model_dump_json(include={"study": {"seed"}, "model": True, "adapter": True, "task": True}) + str(place)
+    if key not in _warm:
+        _warm.clear()
+        folder = find_model(run.model.base)
+        module = build_module(run, folder, place)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        _warm[key] = WarmModel(module, wrap(module), tokenizer, run.task, place)
+    return _warm[key]

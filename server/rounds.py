@@ -1,0 +1,59 @@
+"""One round over a Grid: push the asks, yield replies until all are in or the deadline has passed."""
+
+import time
+from collections.abc import Iterator
+from typing import Protocol
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+_POLL_SECONDS = 0.1
+
+
+class Clock(Protocol):
+    """Time as the round loop sees it; a simulation's stands still while nobody works."""
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)
+
+
+def collect(grid: Grid, messages: list[Message], deadline: float, clock: Clock) -> Iterator[tuple[int, Message]]:
+    """Push messages and yield replies one by one as they come.
+
+    Flower's own `send_and_receive` keeps all replies in memory and cannot finish early.
+
+    Args:
+        grid: any of the three engines'.
+        messages: one for each institution.
+        deadline: seconds since the epoch; later replies are not waited for.
+        clock: for now and sleep.
+
+    Yields:
+        ``(node id that was asked, reply)``. A reply speaks for the node that its message was sent to, whatever
+        the reply itself says.
+    """
+    ids = list(grid.push_messages(messages))
+    asked = {message_id: message.metadata.dst_node_id for message_id, message in zip(ids, messages, strict=True)}
+    while asked and clock.now() < deadline:
+        replies = list(grid.pull_messages(list(asked)))
+        for reply in replies:
+            node_id = asked.pop(reply.metadata.reply_to_message_id, None)
+            if node_id is not None:
+                yield node_id, reply
+        if not replies:
+            clock.sleep(_POLL_SECONDS)
