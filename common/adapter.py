@@ -4,6 +4,7 @@ Names in a state are those of the module without PEFT's wrapping: "encoder.layer
 "head.weight". A state is a dict from name to float32 array, in the order of the module's parameters.
 """
 
+import warnings
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,7 +65,7 @@ def build_module(run: "RunConfig", folder: Path | None, device: torch.device) ->
         if parameter.requires_grad or "lora_" in name:
             parameter.data = parameter.data.float()
     if device.type != "meta":
-        _initialise(module, run.study.seed)
+        reset(module, run.study.seed)
     return module
 
 
@@ -72,6 +73,8 @@ def _add_lora(base: nn.Module, adapter: "AdapterSection", num_layers: int) -> Pe
     top = adapter.top_layers()
     if top is not None and top > num_layers:
         raise InputError(f"adapter.layers = {adapter.layers!r}, but the base has {num_layers} layers; use 'all'")
+    # PEFT asks transformers for a name that version 6 will drop.
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
     config = LoraConfig(
         r=adapter.rank,
         lora_alpha=adapter.rank,  # scale 1: the learning rate alone sets the step
@@ -95,7 +98,7 @@ def _is_trainable(name: str, train: str) -> bool:
     return name.startswith("head.") or ".modules_to_save." in name
 
 
-def _initialise(module: nn.Module, seed: int) -> None:
+def reset(module: nn.Module, seed: int) -> None:
     """Start values from the public seed: A with orthonormal rows, B zero, the head small.
 
     With B and head both zero, B's first gradient would be exactly zero, so the head starts at a hundredth.

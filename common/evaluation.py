@@ -1,11 +1,11 @@
 """Predictions and accuracy of an adapter on public records."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from confide.common.accuracy import Accuracy
 from confide.common.adapter import State, set_state
 from confide.common.batches import collate, sorted_batches
 from confide.common.warm_model import WarmModel
@@ -24,22 +24,6 @@ def predict(model: WarmModel, records: Records, tokens_per_batch: int = 4096) ->
             for index, prediction in zip(batch, model.task.predict(model.module, tensors), strict=True):
                 predictions[index] = prediction
     return predictions
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """The task's score on each institution's public test share, in [0, 1]."""
-
-    per_institution: dict[str, float]
-
-    @property
-    def mean(self) -> float:
-        """Mean over institutions, each counting the same."""
-        return sum(self.per_institution.values()) / len(self.per_institution)
-
-    def as_json(self) -> dict[str, Any]:
-        """``{"mean": ..., "per_institution": {name: ...}}``."""
-        return {"mean": self.mean, "per_institution": self.per_institution}
 
 
 def evaluate(model: WarmModel, state: State, shares: Mapping[str, Records]) -> Accuracy:

@@ -26,6 +26,11 @@ def dump_state(state: State) -> bytes:
     return save({name: np.ascontiguousarray(value, dtype=np.float32) for name, value in sorted(state.items())})
 
 
+def schema_of(state: State) -> Schema:
+    """Name and shape of every tensor."""
+    return {name: value.shape for name, value in state.items()}
+
+
 def load_state(payload: bytes, shapes: Schema, norm_bound: float) -> State:
     """Untrusted bytes as a state.
 

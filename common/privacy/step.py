@@ -28,7 +28,7 @@ class Units(Protocol):
         """``(batch, unit_B)`` until all examples of the drawn units are covered, each unit's side by side."""
 
 
-def private_step(  # noqa: PLR0913 - the mechanism's inputs, all of them
+def private_step(
     plan: PrivacyPlan,
     coins: CoinSource,
     units: Units,

@@ -1,4 +1,4 @@
-"""The kinds of task. A new kind is one file with a class like `TextClassification`, its name in `TaskSettings`, and its test.
+"""The kinds of task. A new kind: one file with a class like `TextClassification`, its name in `TaskSettings`, its test.
 
 A kind is a frozen pydantic model: its fields are the `[task]` section of run.toml, its methods are what training,
 evaluation and export ask of a task (`Task` lists them). torch is imported inside methods, so that reading a

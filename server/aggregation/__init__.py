@@ -1,4 +1,4 @@
-"""Aggregation rules: each file has init(), add(state, update, weight), result(state). One rule, one file, one line here."""
+"""Aggregation rules: init(), add(state, update, weight), result(state). A new one: a file, a line here, its test."""
 
 from types import ModuleType
 

@@ -1,0 +1,104 @@
+"""site.toml: an institution's own settings, and the site they describe. Nothing of it ever leaves."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from confide.common.records import Row, check_records, read_rows, select
+from confide.common.run_config import Section, check, read_toml
+from confide.common.tasks import Task
+
+
+class InstitutionSection(Section):
+    """`[institution]`: who this is."""
+
+    name: str = Field(min_length=1, max_length=64)
+
+
+class DatasetSection(Section):
+    """`[dataset]`: the people, the file, and what is public about them."""
+
+    id: str = Field(min_length=1)
+    path: Path
+    columns: dict[str, str] = Field(default_factory=dict)
+    labels: dict[str, str] = Field(default_factory=dict)
+    unit: Literal["record", "group"] = "record"
+    max_records_per_group: int = Field(8, ge=1)
+    declared_units: int = Field(ge=1)
+    validation_fraction: float = Field(0.1, ge=0, lt=1)
+    max_chars: int = Field(20_000, ge=1)
+
+    @model_validator(mode="after")
+    def _group_needs_a_column(self) -> "DatasetSection":
+        if (self.unit == "group") != ("group" in self.columns):
+            raise ValueError(f"unit = {self.unit!r} with columns {self.columns}: unit 'group' needs one")
+        return self
+
+
+class PolicySection(Section):
+    """`[policy]`: what the institution allows; what is absent is refused."""
+
+    allow_no_privacy: bool = False
+
+
+class ComputeSection(Section):
+    """`[compute]`: settings of the machine, which cannot change privacy."""
+
+    device: str = "auto"
+    tokens_per_micro_batch: int = Field(2048, ge=16)
+
+
+class SiteConfig(Section):
+    """site.toml as a whole."""
+
+    institution: InstitutionSection
+    dataset: DatasetSection
+    policy: PolicySection = PolicySection()
+    compute: ComputeSection = ComputeSection()
+
+
+@dataclass(frozen=True)
+class Site:
+    """An institution's installation, as the client uses it.
+
+    Attributes:
+        config: site.toml.
+        records: reads, checks and cuts the private records of a task.
+        secret: 32 bytes that never leave; keys the names of units.
+        report: is told of every error, and keeps it here.
+    """
+
+    config: SiteConfig
+    records: Callable[[Task], list[Row]]
+    secret: bytes
+    report: Callable[[BaseException], None]
+
+
+def load_site_config(path: Path) -> SiteConfig:
+    """Read and check a site.toml; `InputError` names file, key, value and rule."""
+    return check(SiteConfig, read_toml(path), str(path))
+
+
+def read_records(dataset: DatasetSection, task: Task) -> list[Row]:
+    """The records of a dataset in our columns and the study's labels, cut to ``max_chars``.
+
+    Raises:
+        InputError: bad data, by line, column and rule.
+    """
+    source = str(dataset.path)
+    names: dict[str, str] = {name: dataset.columns.get(name, name) for name in task.fields()}
+    if dataset.unit == "group":
+        names["group"] = dataset.columns["group"]
+    rows = select(read_rows(dataset.path), names, source)
+    for row in rows:
+        row["label"] = translate(row.get("label"), dataset.labels)
+    records, _ = check_records(rows, task, dataset.max_chars, source)
+    return records
+
+
+def translate(label: Any, labels: dict[str, str]) -> Any:
+    """An institution's own code as the study's label; others stay."""
+    return labels.get(label, label) if isinstance(label, str) else label

@@ -1,0 +1,64 @@
+"""A round on disk, atomically: rounds/0007/{adapter,training}.safetensors and state.json, which hashes them."""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+from confide.common.gate import State, dump_state
+from confide.server.optimizer import GlobalState
+
+KEPT = 2  # rounds that stay on disk: the last, and the one before in case the last is damaged
+
+
+def save_round(rounds: Path, state: GlobalState, accepted: list[dict[str, str]], lineage: str) -> Path:
+    """Write the state after a round: temporary folder, fsync, rename, fsync of the parent; then drop old rounds.
+
+    Args:
+        rounds: the run's folder ``rounds/``.
+        state: the server's training state; ``adapter.safetensors`` holds the global adapter.
+        accepted: ``{"institution", "payload_sha256"}`` of every update in it.
+        lineage: of the run.
+
+    Returns:
+        The round's folder.
+    """
+    folder = rounds / f"{state.round:04d}"
+    temporary = rounds / f".{folder.name}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    training: State = {
+        f"{kind}/{name}": value
+        for kind, tensors in (("average", state.average), ("first", state.first), ("second", state.second))
+        for name, value in tensors.items()
+    }
+    files = {"adapter.safetensors": dump_state(state.adapter), "training.safetensors": dump_state(training)}
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    content = {"round": state.round, "lineage": lineage, "files": hashes, "accepted": accepted}
+    files["state.json"] = json.dumps(content, indent=1).encode()
+    for name, data in files.items():
+        write_durably(temporary / name, data)
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
+    sync_folder(rounds)
+    for old in sorted(path for path in rounds.iterdir() if path.name.isdigit())[:-KEPT]:
+        shutil.rmtree(old)
+    return folder
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a file and wait until the disk has it."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the disk has a folder's entries."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

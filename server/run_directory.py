@@ -1,0 +1,95 @@
+"""What a run leaves behind: locked config, events, metrics, rounds, privacy.json.
+
+Files that only a finished run has (adapter/, report.html) come last: a run that stopped never looks finished.
+"""
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from confide.common.errors import InputError
+from confide.common.flower import versions
+from confide.common.privacy.accounting import epsilon, epsilon_rdp
+from confide.common.privacy.plan import NoPrivacy
+from confide.common.run_config import RunConfig, make_plan
+from confide.server.strategy import Event, Institution
+
+
+class RunDirectory:
+    """One run's folder.
+
+    Raises:
+        InputError: the folder exists and holds something.
+    """
+
+    def __init__(self, path: Path, run: RunConfig) -> None:
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise InputError(f"--out {path} must be new or empty; choose another folder")
+        path.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        (path / "run.lock.toml").write_text(tomli_w.dumps(_without_none(run.model_dump(mode="json"))), encoding="utf-8")
+
+    def record(self, event: Event) -> None:
+        """Append an event to events.jsonl, and a round also to metrics.jsonl."""
+        line = json.dumps({"time": round(time.time(), 3), **event}, ensure_ascii=False) + "\n"
+        with (self.path / "events.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line)
+        if event["event"] == "round":
+            with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(line)
+
+    def rounds(self) -> list[dict[str, Any]]:
+        """The rounds so far, from metrics.jsonl."""
+        path = self.path / "metrics.jsonl"
+        if not path.is_file():
+            return []
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+    def write_privacy(self, status: str, run: RunConfig, institutions: list[Institution], *, simulated: bool) -> None:
+        """Write privacy.json: what this run cost each institution at most, with everything needed to recompute it."""
+        rows = [_privacy_row(run, institution) for institution in institutions]
+        content = {
+            "status": status,
+            "simulated": simulated,
+            "study": run.study.name,
+            "accountant": "PLD (dp-accounting), Poisson sampling",
+            "adjacency": "add or remove one whole unit; changing a unit counts as two",
+            "plan_sha256": run.sha256(),
+            "institutions": rows,
+            "versions": versions(),
+        }
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        (self.path / "privacy.json").write_text(text, encoding="utf-8")
+
+
+def spent(run: RunConfig, institution: Institution) -> float | None:
+    """Epsilon of the steps that an institution was asked for; None for a run without privacy."""
+    plan = make_plan(run, institution.declared_units)
+    return None if isinstance(plan, NoPrivacy) else epsilon(plan, institution.num_steps)
+
+
+def _privacy_row(run: RunConfig, institution: Institution) -> dict[str, Any]:
+    plan = make_plan(run, institution.declared_units)
+    row: dict[str, Any] = {"institution": institution.name, "num_steps": institution.num_steps}
+    if isinstance(plan, NoPrivacy):
+        return {**row, "no_privacy": True, "plan": asdict(plan)}
+    return {
+        **row,
+        "unit": plan.unit,
+        "epsilon": epsilon(plan, institution.num_steps),
+        "delta": plan.target_delta,
+        "epsilon_of_the_whole_plan": epsilon(plan),
+        "epsilon_rdp_of_the_whole_plan": epsilon_rdp(plan),
+        "plan": asdict(plan),
+    }
+
+
+def _without_none(value: Any) -> Any:
+    """TOML has no null: an absent value is an absent key."""
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return value

@@ -1,0 +1,243 @@
+"""Flower's Strategy: asks out, replies in, one round after the other."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+
+from confide.common.accuracy import Accuracy
+from confide.common.errors import ConfideError
+from confide.common.gate import GateError, State, dump_state, load_state, schema_of, update_norm_bound
+from confide.common.messages import Acceptance, Ask, Envelope, MessageError, Update, is_declined, sha256
+from confide.common.run_config import RunConfig, make_plan
+from confide.server import optimizer
+from confide.server.aggregation import RULES
+from confide.server.optimizer import GlobalState
+from confide.server.rounds import Clock, collect
+
+Event = dict[str, Any]
+_ROUNDS_WITHOUT_QUORUM = 3  # in a row; then the run stops instead of spending on nothing
+
+
+@dataclass
+class Institution:
+    """What the server knows of an institution: what it declared, and what became of its replies."""
+
+    name: str
+    declared_units: int
+    num_steps: int = 0
+    accepted: int = 0
+    dropped: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run as the server carries it out; effects are arguments.
+
+    Attributes:
+        run: the locked run.
+        lineage: 16 random bytes of the run, hex.
+        initial: the adapter of round 0.
+        evaluate: scores a state on public data, where there are any.
+        emit: is told of every event: round started, reply, round ended.
+        save: keeps a round, atomically.
+        clock: the time.
+    """
+
+    run: RunConfig
+    lineage: str
+    initial: State
+    evaluate: Callable[[State], Accuracy] | None
+    emit: Callable[[Event], None]
+    save: Callable[[GlobalState, list[dict[str, str]]], None]
+    clock: Clock
+
+
+class ConfideStrategy(Strategy):
+    """Asks every institution in every round; gates, aggregates and applies what comes back in time."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.state = optimizer.start(job.initial)
+        self.institutions: dict[int, Institution] = {}
+        self.bytes_per_client_round = 0
+        self._accepted: list[dict[str, str]] = []
+        self._dropped: list[str] = []
+        self._ask: Ask | None = None
+
+    def summary(self) -> None:
+        """Flower asks for a summary in its log; ours is the event of the run."""
+
+    def start(  # noqa: PLR0913 - Flower's signature
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Offer the run, then carry out its rounds.
+
+        Raises:
+            ConfideError: too few institutions accepted, or three rounds in a row had no quorum.
+        """
+        self._offer(grid)
+        arrays, config = initial_arrays, train_config or ConfigRecord()
+        failed = 0
+        for number in range(1, num_rounds + 1):
+            began = self.job.clock.now()
+            self.job.emit({"event": "round_started", "round": number})
+            messages = list(self.configure_train(number, arrays, config, grid))
+            replies = collect(grid, messages, began + timeout, self.job.clock)
+            aggregated, _ = self.aggregate_train(number, replies)
+            failed = 0 if aggregated is not None else failed + 1
+            if aggregated is not None:
+                arrays = aggregated
+                self.job.save(self.state, self._accepted)
+            if failed == _ROUNDS_WITHOUT_QUORUM:
+                raise ConfideError(
+                    f"round {number}: for the {failed}rd time in a row fewer than federation.min_clients = "
+                    f"{self.job.run.federation.min_clients} institutions answered; see events.jsonl for the reasons"
+                )
+            self._end_round(number, began)
+        return Result(arrays=arrays)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """One ask for each institution, all with the same content."""
+        run = self.job.run
+        payload = dump_state({name: array.numpy() for name, array in arrays.items()})
+        deadline = self.job.clock.now() + run.federation.deadline_seconds
+        self._ask = self._make_ask(server_round, deadline, payload)
+        content = self._ask.content()
+        for node_id, institution in self.institutions.items():
+            institution.num_steps += run.local.steps  # the site charges at its RESERVE, whatever becomes of the reply
+            ttl = run.federation.deadline_seconds + 600
+            yield grid.create_message(content, "train", node_id, str(server_round), ttl=ttl)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Gate and aggregate replies one by one; drop a bad one with a reason, and never let it end the run.
+
+        Returns:
+            The new global adapter, or None when fewer than ``min_clients`` replies were good.
+        """
+        rule = RULES[self.job.run.federation.aggregation]
+        total, self._accepted, self._dropped = rule.init(), [], []
+        for reply in replies:
+            institution = self.institutions[reply.metadata.src_node_id]
+            try:
+                update, state = self._gate(reply, institution)
+            except (GateError, MessageError) as error:
+                institution.dropped.append(f"round {server_round}: {error}")
+                self._dropped.append(f"{institution.name}: {error}")
+                self.job.emit(
+                    {"event": "dropped", "round": server_round, "institution": institution.name, "reason": str(error)}
+                )
+                continue
+            declared = self.job.run.federation.weights == "declared"
+            total = rule.add(total, state, float(institution.declared_units) if declared else 1.0)
+            institution.accepted += 1
+            self.bytes_per_client_round = len(update.payload)
+            self._accepted.append({"institution": institution.name, "payload_sha256": update.envelope.payload_sha256})
+            self.job.emit({"event": "accepted", "round": server_round, "institution": institution.name})
+        if len(self._accepted) < self.job.run.federation.min_clients:
+            self.job.emit({"event": "no_quorum", "round": server_round, "accepted": len(self._accepted)})
+            return None, None
+        self.state = optimizer.apply(self.state, rule.result(total), self.job.run.federation)
+        return to_arrays(self.state.adapter), None
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """No client evaluates: nothing about private data leaves but updates."""
+        return []
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Nothing to aggregate."""
+        return None
+
+    def _make_ask(self, number: int, deadline: float, payload: bytes = b"") -> Ask:
+        run = self.job.run
+        run_json = run.canonical_json()
+        plan_sha256, input_sha256 = sha256(run_json.encode()), sha256(payload)
+        return Ask(run.study.name, self.job.lineage, number, run_json, plan_sha256, input_sha256, deadline, payload)
+
+    def _offer(self, grid: Grid) -> None:
+        run = self.job.run
+        deadline = self.job.clock.now() + run.federation.deadline_seconds
+        content = self._make_ask(0, deadline).content()
+        nodes = sorted(grid.get_node_ids())
+        messages = [grid.create_message(content, "query.offer", node, "0", ttl=600.0) for node in nodes]
+        accepted = {}
+        for reply in collect(grid, messages, deadline, self.job.clock):
+            try:
+                acceptance = Acceptance.from_content(_content(reply))
+            except MessageError:
+                continue
+            accepted[reply.metadata.src_node_id] = acceptance
+        names = [acceptance.institution for acceptance in accepted.values()]
+        for node_id in sorted(accepted):
+            acceptance = accepted[node_id]
+            if names.count(acceptance.institution) == 1:
+                self.institutions[node_id] = Institution(acceptance.institution, acceptance.declared_units)
+        self.job.emit({"event": "offered", "asked": len(nodes), "accepted": len(self.institutions)})
+        if len(self.institutions) < run.federation.min_clients:
+            raise ConfideError(
+                f"{len(self.institutions)} of {len(nodes)} institutions accepted the run, "
+                f"federation.min_clients = {run.federation.min_clients}; their reasons stay with them"
+            )
+
+    def _gate(self, reply: Message, institution: Institution) -> tuple[Update, State]:
+        content = _content(reply)
+        if is_declined(content):
+            raise GateError("declined")
+        update = Update.from_content(content)
+        ask, run = self._ask, self.job.run
+        if ask is None or run.model.sha256 is None:
+            raise GateError("nothing was asked")
+        said = update.envelope
+        expected = Envelope(
+            ask.study,
+            ask.lineage,
+            ask.round,
+            institution.name,
+            ask.plan_sha256,
+            run.model.sha256,
+            ask.input_sha256,
+            said.update_id,
+            said.payload_sha256,
+        )
+        if said != expected:
+            raise GateError("envelope: not an answer to this ask")
+        plan = make_plan(run, institution.declared_units)
+        shapes = schema_of(self.job.initial)
+        bound = update_norm_bound(plan, shapes, run.local.steps, run.local.learning_rate)
+        return update, load_state(update.payload, shapes, bound)
+
+    def _end_round(self, number: int, began: float) -> None:
+        run = self.job.run
+        event: Event = {"event": "round", "round": number, "accepted": len(self._accepted), "dropped": self._dropped}
+        if self.job.evaluate and (number % run.evaluation.every == 0 or number == run.federation.num_rounds):
+            event["accuracy"] = self.job.evaluate(self.state.average).as_json()
+        event["num_steps"] = {item.name: item.num_steps for item in self.institutions.values()}
+        event["seconds"] = round(self.job.clock.now() - began, 3)
+        self.job.emit(event)
+
+
+def to_arrays(state: State) -> ArrayRecord:
+    """A state as Flower's record."""
+    return ArrayRecord({name: Array(value) for name, value in state.items()})
+
+
+def _content(reply: Message) -> Any:
+    if reply.has_error():
+        raise MessageError(f"error {reply.error.code}")  # its text may be private, whoever sent it
+    return reply.content

@@ -1,0 +1,50 @@
+"""The comparisons of a report: no privacy, central, each institution alone; all on the same number of steps."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+
+from confide.common.accuracy import Accuracy
+from confide.common.run_config import RunConfig
+from confide.simulations.federation import Federation, simulate, start
+from confide.simulations.grid import SkippingClock
+from confide.simulations.institutions import load_alone, load_pooled
+
+
+def run_baselines(federation: Federation, tell: Callable[[str], None]) -> dict[str, Accuracy]:
+    """Run the three baselines on the in-process engine, one after the other, with the same settings.
+
+    Args:
+        federation: the one they are compared with; its events and rounds are not touched.
+        tell: is told which baseline starts.
+
+    Returns:
+        ``no_privacy``: the same federation without clip and noise. ``central``: all records as one institution,
+        without privacy. ``local_only``: each institution alone with its privacy, on its own test share.
+    """
+    quiet = replace(federation, emit=lambda event: None, save=lambda state, accepted, lineage: None)
+    open_run = without_privacy(federation.run)
+    tell("baseline: the same federation without privacy")
+    no_privacy = _run(replace(quiet, run=open_run))
+    tell("baseline: central, all records pooled, without privacy")
+    central = _run(replace(quiet, run=_without_quorum(open_run), load=load_pooled))
+    alone = {}
+    for name in federation.load(federation.run):
+        tell(f"baseline: {name} alone, with privacy")
+        share = {name: federation.public.get(name, next(iter(federation.public.values())))}
+        load = functools.partial(load_alone, name)
+        alone.update(_run(replace(quiet, run=_without_quorum(quiet.run), load=load, public=share)).per_institution)
+    return {"no_privacy": no_privacy, "central": central, "local_only": Accuracy(alone)}
+
+
+def without_privacy(run: RunConfig) -> RunConfig:
+    """The same run, of the type without privacy."""
+    return run.model_copy(update={"privacy": run.privacy.model_copy(update={"unit": "none"})})
+
+
+def _without_quorum(run: RunConfig) -> RunConfig:
+    return run.model_copy(update={"federation": run.federation.model_copy(update={"min_clients": 1})})
+
+
+def _run(federation: Federation) -> Accuracy:
+    return simulate(federation, start(federation, SkippingClock())).accuracy

@@ -1,0 +1,69 @@
+"""What can go wrong at an institution, on purpose: for tests and for studying a federation's patience.
+
+A fault takes a message and a function that makes the honest reply; it gives a delay in seconds and a reply, or None.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from flwr.app import ConfigRecord, Error, Message, RecordDict
+
+from confide.common.messages import Ask, Update
+
+Answer = Callable[[], Message]
+Faults = Callable[[Message, Answer], tuple[float, Message | None]]
+Fault = Faults
+
+
+def no_faults(message: Message, answer: Answer) -> tuple[float, Message | None]:
+    """The honest reply, at once."""
+    return 0.0, answer()
+
+
+def dropout(message: Message, answer: Answer) -> tuple[float, Message | None]:
+    """The institution never sees the message."""
+    return 0.0, None
+
+
+def crash(message: Message, answer: Answer) -> tuple[float, Message | None]:
+    """The institution does the work and dies before it answers; Flower reports an error in its place."""
+    reply = answer()
+    return 0.0, Message(Error(code=3, reason="the client died"), reply_to=message) if reply else None
+
+
+def straggler(seconds: float) -> Fault:
+    """The honest reply, late."""
+
+    def fault(message: Message, answer: Answer) -> tuple[float, Message | None]:
+        return seconds, answer()
+
+    return fault
+
+
+def malformed(change: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]) -> Fault:
+    """A well-signed update whose tensors went through ``change``: NaN, another shape, an extra key."""
+    from safetensors.numpy import load, save
+
+    def fault(message: Message, answer: Answer) -> tuple[float, Message | None]:
+        honest = Update.from_content(answer().content)
+        tensors = change(dict(load(honest.payload)))
+        ask = Ask.from_content(message.content)
+        forged = Update.seal(ask, honest.envelope.institution, honest.envelope.base_sha256, save(tensors))
+        return 0.0, Message(forged.content(), reply_to=message)
+
+    return fault
+
+
+def garbage(message: Message, answer: Answer) -> tuple[float, Message | None]:
+    """A reply that is not of our protocol."""
+    return 0.0, Message(RecordDict({"update": ConfigRecord({"safetensors": b"\0" * 9})}), reply_to=message)
+
+
+def schedule(faults: Mapping[tuple[int, str], Fault]) -> Faults:
+    """Faults by (node, round); every other message gets its honest reply."""
+
+    def fault(message: Message, answer: Answer) -> tuple[float, Message | None]:
+        key = (message.metadata.dst_node_id, message.metadata.group_id)
+        return faults.get(key, no_faults)(message, answer)
+
+    return fault

@@ -1,0 +1,105 @@
+"""One simulated federation, from settings to result, on either engine."""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from flwr.app import Context, RecordDict
+
+from confide.client.app import make_client_app
+from confide.common.accuracy import Accuracy
+from confide.common.adapter import get_state, reset
+from confide.common.evaluation import evaluate
+from confide.common.gate import State
+from confide.common.records import Row
+from confide.common.run_config import RunConfig
+from confide.common.warm_model import warm_model
+from confide.server.app import make_server_app
+from confide.server.optimizer import GlobalState
+from confide.server.rounds import Clock
+from confide.server.strategy import ConfideStrategy, Event, Institution, Job
+from confide.simulations.faults import Faults, no_faults
+from confide.simulations.grid import InProcessGrid, SkippingClock
+from confide.simulations.institutions import SimulatedSites
+
+Engine = Literal["in-process", "ray"]
+Save = Callable[[GlobalState, list[dict[str, str]], str], None]
+
+
+@dataclass(frozen=True)
+class Federation:
+    """Everything a simulated federation needs.
+
+    Attributes:
+        run: the locked run.
+        load: private records by institution; each record goes to its institution's site and nowhere else.
+        public: test share by institution, at the server.
+        local: where sites keep their tracebacks.
+        emit: is told of every event.
+        save: keeps a round; gets state, accepted updates, lineage.
+    """
+
+    run: RunConfig
+    load: Callable[[RunConfig], dict[str, list[Row]]]
+    public: dict[str, list[Row]]
+    local: Path
+    emit: Callable[[Event], None]
+    save: Save
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a federation ended with.
+
+    Attributes:
+        released: the exponential average of the global adapter.
+        accuracy: of `released`, on the public test shares.
+        institutions: what became of each.
+        bytes_per_client_round: size of one update.
+    """
+
+    released: State
+    accuracy: Accuracy
+    institutions: list[Institution]
+    bytes_per_client_round: int
+
+
+def start(federation: Federation, clock: Clock) -> ConfideStrategy:
+    """The strategy of a federation, ready to run: the model is loaded and the start values are made."""
+    run = federation.run
+    model = warm_model(run, run.speed.device)
+    lineage = secrets.token_hex(16)
+    reset(model.module, run.study.seed)
+
+    def score(state: State) -> Accuracy:
+        return evaluate(warm_model(run, run.speed.device), state, federation.public)
+
+    def save(state: GlobalState, accepted: list[dict[str, str]]) -> None:
+        federation.save(state, accepted, lineage)
+
+    return ConfideStrategy(Job(run, lineage, get_state(model.module), score, federation.emit, save, clock))
+
+
+def simulate(federation: Federation, strategy: ConfideStrategy, faults: Faults = no_faults) -> Outcome:
+    """Run a federation on the in-process engine; `strategy` keeps what was reached if it is interrupted."""
+    names = tuple(federation.load(federation.run))
+    clock = strategy.job.clock
+    if not isinstance(clock, SkippingClock):
+        raise TypeError(f"the in-process engine needs a SkippingClock, not {type(clock).__name__}")
+    sites = SimulatedSites(federation.run, names, federation.load, federation.local)
+    grid = InProcessGrid(make_client_app(sites), len(names), clock, faults)
+    make_server_app(strategy)(grid, Context(1, 0, {}, RecordDict(), {}))
+    return outcome(strategy)
+
+
+def outcome(strategy: ConfideStrategy) -> Outcome:
+    """The result of a strategy that has run."""
+    evaluate_state = strategy.job.evaluate
+    if evaluate_state is None:
+        raise ValueError("a simulated federation evaluates on its public shares")
+    released = strategy.state.average
+    return Outcome(
+        released, evaluate_state(released), list(strategy.institutions.values()), strategy.bytes_per_client_round
+    )

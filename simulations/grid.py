@@ -1,0 +1,130 @@
+"""An in-process Flower Grid: one institution at a time, deterministic order, one warm model, no sockets, no waiting.
+
+Private names of flwr 1.41, used here and nowhere else in simulations: `Run.create_empty`, `TaskIdentity` (Message
+needs it, process-wide), `get_all_nested_objects` and `inflate_object_from_contents` (a message as Flower would put it
+on the wire), `Metadata._message_id` (Flower's engines set it when they take a message).
+"""
+
+import heapq
+import time
+import uuid
+from collections.abc import Iterable
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+from confide.simulations.faults import Faults, no_faults
+
+_FIRST_NODE = 1000
+
+
+class SkippingClock:
+    """A clock whose `sleep` returns at once and moves time on, so that simulated stragglers cost nothing."""
+
+    def __init__(self) -> None:
+        self._skipped = 0.0
+
+    def now(self) -> float:
+        """Seconds since the epoch, with what was skipped."""
+        return time.time() + self._skipped
+
+    def sleep(self, seconds: float) -> None:
+        """Skip."""
+        self._skipped += seconds
+
+
+class InProcessGrid(Grid):
+    """Runs a ClientApp for each message, when its reply is asked for.
+
+    Messages take the same way as on a network: they are taken apart to bytes and put together again at each end.
+    Memory is that of one message and one reply, whatever the number of institutions.
+    """
+
+    def __init__(self, app: ClientApp, num_nodes: int, clock: SkippingClock, faults: Faults = no_faults) -> None:
+        self._app, self._clock, self._faults = app, clock, faults
+        self._run = Run.create_empty(run_id=1)
+        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
+        self._contexts = {
+            _FIRST_NODE + index: Context(
+                run_id=1,
+                node_id=_FIRST_NODE + index,
+                node_config={"partition-id": index, "num-partitions": num_nodes},
+                state=RecordDict(),
+                run_config={},
+            )
+            for index in range(num_nodes)
+        }
+        self._waiting: dict[str, Message] = {}
+        self._late: list[tuple[float, str, Message]] = []
+
+    def set_run(self, run: Run) -> None:
+        """Set Flower's description of the run."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """Flower's description of the run."""
+        return self._run
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """A message to a node."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """The nodes, one for each institution."""
+        return list(self._contexts)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Take messages; each waits until its reply is asked for."""
+        ids = []
+        for message in messages:
+            message_id = str(uuid.uuid4())
+            message.metadata.__dict__["_message_id"] = message_id
+            self._waiting[message_id] = message
+            ids.append(message_id)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """At most one reply: that of the first message that still waits, or a late one that is due."""
+        if self._late and self._late[0][0] <= self._clock.now():
+            return [heapq.heappop(self._late)[2]]
+        message_id = next((message_id for message_id in message_ids if message_id in self._waiting), None)
+        if message_id is None:
+            return []
+        message = self._waiting.pop(message_id)
+        delay, reply = self._faults(message, lambda: self._answer(message))
+        if reply is None:
+            return []
+        if delay:
+            heapq.heappush(self._late, (self._clock.now() + delay, message_id, reply))
+            return []
+        return [reply]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """All replies at once, as Flower's interface has it."""
+        ids = list(self.push_messages(messages))
+        return [reply for _ in ids for reply in self.pull_messages(ids)]
+
+    def _answer(self, message: Message) -> Message:
+        received = _over_the_wire(message)
+        try:
+            reply = self._app(message=received, context=self._contexts[message.metadata.dst_node_id])
+        except Exception as error:  # noqa: BLE001 - as Flower's runtime does with an app that raises
+            reply = Message(Error(code=2, reason=type(error).__name__), reply_to=received)
+        return _over_the_wire(reply)
+
+
+def _over_the_wire(message: Message) -> Message:
+    objects = {key: value.deflate() for key, value in get_all_nested_objects(message).items()}
+    copy = inflate_object_from_contents(message.object_id, objects)
+    if not isinstance(copy, Message):
+        raise TypeError(f"a message came back as {type(copy).__name__}")
+    copy.metadata.__dict__["_message_id"] = message.metadata.message_id
+    return copy

