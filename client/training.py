@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 
 from confide.client.batches import BatchedUnits
-from confide.common.adapter import State, coordinate_weights, schema, set_state, split
+from confide.common.adapter import coordinate_weights, schema, set_state, split
+from confide.common.gate import State
 from confide.common.privacy.coins import CoinSource
 from confide.common.privacy.plan import NoPrivacy, Plan
 from confide.common.privacy.sampling import draw_units
@@ -45,7 +46,8 @@ def train(work: LocalWork, model: WarmModel, units: BatchedUnits, coins: CoinSou
         else:
             model.wrapped.enable_hooks()
             gradient_P = private_step(work.plan, coins, units, model.wrapped, model.losses, weights_P)
-        change = split(-np.float32(work.learning_rate) * gradient_P, shapes)
+        change_P: NDArray[np.float32] = -np.float32(work.learning_rate) * gradient_P
+        change = split(change_P, shapes)
         current = {name: current[name] + change[name] for name in shapes}
     return {name: current[name] - work.received[name] for name in shapes}
 

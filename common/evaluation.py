@@ -6,8 +6,9 @@ from typing import Any
 import torch
 
 from confide.common.accuracy import Accuracy
-from confide.common.adapter import State, set_state
+from confide.common.adapter import set_state
 from confide.common.batches import collate, sorted_batches
+from confide.common.gate import State
 from confide.common.warm_model import WarmModel
 
 Records = Sequence[Mapping[str, Any]]

@@ -2,7 +2,7 @@
 
 adapter_config.json, adapter_model.safetensors   what PEFT's own save_pretrained writes
 head.safetensors                                 "weight" and "bias" of the head, where it is not the base model's own
-run.json                                         the locked run, canonical: its hash is the `plan_sha256` of the protocol
+run.json                                         the locked run as canonical JSON: its hash is the `plan_sha256`
 README.md                                        the model card; its first program predicts with public libraries alone
 """
 
@@ -40,8 +40,8 @@ def export_adapter(folder: Path, run: RunConfig, model: WarmModel, state: State,
         model: of that run; afterwards it holds ``state``.
         state: the adapter to release.
         card: what comes from the results: ``status``, ``simulated``, ``num_rounds`` (done),
-            ``accuracy`` (`Accuracy.as_json`, or None), ``institutions`` (each ``name``, ``epsilon`` or None, ``num_steps``,
-            ``declared_units``), ``plan`` (fields of the `PrivacyPlan`, or ``{"no_privacy": True}``),
+            ``accuracy`` (`Accuracy.as_json`, or None), ``institutions`` (each ``name``, ``epsilon`` or None,
+            ``num_steps``, ``declared_units``), ``plan`` (fields of the `PrivacyPlan`, or ``{"no_privacy": True}``),
             ``versions`` (`flower.versions`).
     """
     text = render_card(run, card)
@@ -50,9 +50,9 @@ def export_adapter(folder: Path, run: RunConfig, model: WarmModel, state: State,
     for leftover in (temporary, replaced):
         shutil.rmtree(leftover, ignore_errors=True)
     set_state(model.module, state)
-    adapted = model.module.encoder if _has_own_head(run) else model.module
+    adapted: Any = model.module.encoder if _has_own_head(run) else model.module
     # "auto" would ask the hub for the base model's vocabulary.
-    adapted.save_pretrained(str(temporary), save_embedding_layers=False)  # type: ignore[operator]
+    adapted.save_pretrained(str(temporary), save_embedding_layers=False)
     _make_portable(temporary / _CONFIG, run)
     if _has_own_head(run):
         head = {name: state[f"head.{name}"] for name in ("weight", "bias")}
@@ -156,8 +156,8 @@ def _read_run(folder: Path) -> tuple[Path, RunConfig]:
     places = [place for place in (folder, folder / "adapter") if (place / _RUN).is_file()]
     if not places:
         raise InputError(
-            f"{folder}: holds neither {_RUN} nor adapter/{_RUN}, must be an exported adapter or the folder of a finished "
-            "run; `confide export` writes one from a run"
+            f"{folder}: holds neither {_RUN} nor adapter/{_RUN}, must be an exported adapter or the folder of a "
+            "finished run; `confide export` writes one from a run"
         )
     path = places[0] / _RUN
     try:
@@ -170,7 +170,7 @@ def _read_run(folder: Path) -> tuple[Path, RunConfig]:
 
 
 def _write_all(module: nn.Module, folder: Path, run: RunConfig) -> None:
-    """Put the folder's tensors into a module: the trained ones and the frozen A, which other versions might draw anew."""
+    """Put the folder's tensors into a module: the trained ones, and the frozen A (a later numpy may draw another)."""
     parameters = {
         public_name(name): value for name, value in module.named_parameters() if value.requires_grad or "lora_" in name
     }

@@ -60,7 +60,7 @@ class Ask:
         Raises:
             MessageError: another form, another protocol, other versions, or hashes that do not match.
         """
-        values = dict(_record(content, "ask"))
+        values: dict[str, Any] = dict(_record(content, "ask"))
         if (values.pop("protocol", None), values.pop("confide", None), values.pop("flwr", None)) != (
             PROTOCOL,
             *own_versions(),

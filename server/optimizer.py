@@ -2,8 +2,10 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from confide.common.gate import State
 from confide.common.run_config import FederationSection
@@ -44,8 +46,8 @@ def apply(state: GlobalState, update: State, settings: FederationSection) -> Glo
     number = state.round + 1
     first, second, adapter = state.first, state.second, {}
     if settings.server_optimizer == "adamw":
-        first = {name: _BETA1 * first[name] - (1 - _BETA1) * update[name] for name in update}
-        second = {name: _BETA2 * second[name] + (1 - _BETA2) * np.square(update[name]) for name in update}
+        first = {name: _float32(_BETA1 * first[name] - (1 - _BETA1) * update[name]) for name in update}
+        second = {name: _float32(_BETA2 * second[name] + (1 - _BETA2) * np.square(update[name])) for name in update}
         rate = settings.learning_rate * max(0.0, 1 - state.round / settings.num_rounds)
         rate *= math.sqrt(1 - _BETA2**number) / (1 - _BETA1**number)
         for name, value in state.adapter.items():
@@ -58,5 +60,5 @@ def apply(state: GlobalState, update: State, settings: FederationSection) -> Glo
     return GlobalState(adapter, average, first, second, number)
 
 
-def _float32(value: np.ndarray) -> np.ndarray:
+def _float32(value: NDArray[Any]) -> NDArray[np.float32]:
     return value.astype(np.float32)

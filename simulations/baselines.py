@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from confide.common.accuracy import Accuracy
 from confide.common.run_config import RunConfig
-from confide.simulations.federation import Federation, simulate, start
+from confide.simulations.federation import Federation, outcome, simulate, start
 from confide.simulations.grid import SkippingClock
 from confide.simulations.institutions import load_alone, load_pooled
 
@@ -47,4 +47,6 @@ def _without_quorum(run: RunConfig) -> RunConfig:
 
 
 def _run(federation: Federation) -> Accuracy:
-    return simulate(federation, start(federation, SkippingClock())).accuracy
+    strategy = start(federation, SkippingClock())
+    simulate(federation, strategy)
+    return outcome(strategy).accuracy

@@ -35,7 +35,7 @@ class Federation:
     Attributes:
         run: the locked run.
         load: private records by institution; each record goes to its institution's site and nowhere else.
-        public: test share by institution, at the server.
+        public: test share by institution, at the server; empty: nothing is evaluated.
         local: where sites keep their tracebacks.
         emit: is told of every event.
         save: keeps a round; gets state, accepted updates, lineage.
@@ -74,16 +74,18 @@ def start(federation: Federation, clock: Clock) -> ConfideStrategy:
     reset(model.module, run.study.seed)
 
     def score(state: State) -> Accuracy:
+        # Asked for anew: a baseline may have loaded another model meanwhile, and two would double the memory.
         return evaluate(warm_model(run, run.speed.device), state, federation.public)
 
     def save(state: GlobalState, accepted: list[dict[str, str]]) -> None:
         federation.save(state, accepted, lineage)
 
-    return ConfideStrategy(Job(run, lineage, get_state(model.module), score, federation.emit, save, clock))
+    scored = score if federation.public else None
+    return ConfideStrategy(Job(run, lineage, get_state(model.module), scored, federation.emit, save, clock))
 
 
-def simulate(federation: Federation, strategy: ConfideStrategy, faults: Faults = no_faults) -> Outcome:
-    """Run a federation on the in-process engine; `strategy` keeps what was reached if it is interrupted."""
+def simulate(federation: Federation, strategy: ConfideStrategy, faults: Faults = no_faults) -> None:
+    """Run a federation on the in-process engine; `strategy` keeps what was reached, also if it is interrupted."""
     names = tuple(federation.load(federation.run))
     clock = strategy.job.clock
     if not isinstance(clock, SkippingClock):
@@ -91,14 +93,13 @@ def simulate(federation: Federation, strategy: ConfideStrategy, faults: Faults =
     sites = SimulatedSites(federation.run, names, federation.load, federation.local)
     grid = InProcessGrid(make_client_app(sites), len(names), clock, faults)
     make_server_app(strategy)(grid, Context(1, 0, {}, RecordDict(), {}))
-    return outcome(strategy)
 
 
 def outcome(strategy: ConfideStrategy) -> Outcome:
     """The result of a strategy that has run."""
     evaluate_state = strategy.job.evaluate
     if evaluate_state is None:
-        raise ValueError("a simulated federation evaluates on its public shares")
+        raise ValueError("a federation without public test shares has no accuracy")
     released = strategy.state.average
     return Outcome(
         released, evaluate_state(released), list(strategy.institutions.values()), strategy.bytes_per_client_round

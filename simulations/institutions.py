@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flwr.app import Context
 from numpy.random import PCG64, Generator
@@ -124,7 +125,7 @@ def _partition(rows: list[Row], settings: SimulationSection, seed: int) -> dict[
     return {f"institution-{number:0{width}d}": [rows[index] for index in part] for number, part in enumerate(parts, 1)}
 
 
-def _partitioner(settings: SimulationSection, num: int, num_rows: int, seed: int) -> object:
+def _partitioner(settings: SimulationSection, num: int, num_rows: int, seed: int) -> Any:
     from flwr_datasets.partitioner import DirichletPartitioner, IidPartitioner, SizePartitioner
 
     if settings.partition == "dirichlet":
@@ -157,7 +158,7 @@ def declared_size(num_units: int) -> int:
     >>> declared_size(2137)
     2000
     """
-    magnitude = 10 ** max(0, len(str(num_units)) - 1)
+    magnitude: int = 10 ** max(0, len(str(num_units)) - 1)
     return max(1, round(num_units / magnitude) * magnitude)
 
 

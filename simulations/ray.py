@@ -6,11 +6,11 @@ from confide.client.app import make_client_app
 from confide.common.errors import ConfideError, InputError
 from confide.server.app import make_server_app
 from confide.server.strategy import ConfideStrategy
-from confide.simulations.federation import Federation, Outcome, outcome
+from confide.simulations.federation import Federation
 from confide.simulations.institutions import SimulatedSites
 
 
-def simulate_on_ray(federation: Federation, strategy: ConfideStrategy) -> Outcome:
+def simulate_on_ray(federation: Federation, strategy: ConfideStrategy) -> None:
     """Run a federation on Ray: one actor a CPU, each with its own warm model.
 
     On a cluster every node needs the same packages and the same data files. Ray itself reads RAY_ADDRESS.
@@ -41,4 +41,3 @@ def simulate_on_ray(federation: Federation, strategy: ConfideStrategy) -> Outcom
             raise ConfideError(f"Flower's Ray engine stopped: {error}") from error
     if strategy.state.round < federation.run.federation.num_rounds:
         raise ConfideError(f"the federation stopped after round {strategy.state.round}; Flower's log above says why")
-    return outcome(strategy)

@@ -16,7 +16,7 @@ from confide.server.checkpoint import save_round
 from confide.server.run_directory import RunDirectory, spent
 from confide.server.strategy import ConfideStrategy, Event
 from confide.simulations.baselines import run_baselines
-from confide.simulations.federation import Federation, Outcome, simulate, start
+from confide.simulations.federation import Federation, Outcome, outcome, simulate, start
 from confide.simulations.grid import SkippingClock
 from confide.simulations.institutions import load_institutions, load_private
 from confide.simulations.texts import SOURCES
@@ -65,7 +65,8 @@ def carry_out(study: Study, *, baselines: bool) -> dict[str, Any]:
     federation = Federation(run, load_private, institutions.public, directory.path / "local", emit, save)
     strategy = start(federation, _clock(study.engine))
     try:
-        result = _simulate(study.engine, federation, strategy)
+        _simulate(study.engine, federation, strategy)
+        result = outcome(strategy)
         emit({"event": "federation_finished", "accuracy": result.accuracy.as_json()})
         compared = run_baselines(federation, study.tell) if baselines else None
     except (KeyboardInterrupt, ConfideError) as error:
@@ -82,12 +83,13 @@ def _clock(engine: str) -> Any:
     return SkippingClock() if engine == "in-process" else SystemClock()
 
 
-def _simulate(engine: str, federation: Federation, strategy: ConfideStrategy) -> Outcome:
+def _simulate(engine: str, federation: Federation, strategy: ConfideStrategy) -> None:
     if engine == "in-process":
-        return simulate(federation, strategy)
+        simulate(federation, strategy)
+        return
     from confide.simulations.ray import simulate_on_ray
 
-    return simulate_on_ray(federation, strategy)
+    simulate_on_ray(federation, strategy)
 
 
 def _stop(study: Study, strategy: ConfideStrategy, status: str) -> None:

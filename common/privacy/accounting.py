@@ -20,7 +20,7 @@ _FINE, _COARSE = 1e-4, 1e-3
 
 
 def _round_up(value: float, digits: int = _DIGITS) -> float:
-    return math.ceil(value * 10**digits) / 10**digits
+    return float(math.ceil(value * 10**digits) / 10**digits)
 
 
 def _event(plan: PrivacyPlan, num_steps: int) -> dp_event.DpEvent:
@@ -100,7 +100,7 @@ def attack_true_positive_rate(plan: PrivacyPlan, false_positive_rate: float) -> 
     grid = [0.02 * index for index in range(1, 1001)]
     deltas = _composed(plan, plan.num_steps).get_delta(grid)
     bounds = (math.exp(eps) * false_positive_rate + delta for eps, delta in zip(grid, deltas, strict=True))
-    return min(1.0, *bounds)
+    return float(min(1.0, *bounds))
 
 
 def signal_to_noise_share(plan: PrivacyPlan) -> float:

@@ -38,4 +38,5 @@ def clip(gradients_UP: Tensor, plan: PrivacyPlan) -> Tensor:
         factors_U1 = plan.clip_norm / (norms_U1 + STABILITY)
     else:
         factors_U1 = torch.clamp(plan.clip_norm / norms_U1, max=1.0)  # norm 0 gives inf, clamped to 1
-    return safe_UP * factors_U1
+    clipped_UP: Tensor = safe_UP * factors_U1
+    return clipped_UP

@@ -5,7 +5,7 @@ Shapes: B examples of a micro-batch, U units, P trainable parameters (all tensor
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from opacus import GradSampleModule
@@ -22,11 +22,11 @@ def _linear_gradients(layer: nn.Linear, activations: list[Tensor], backprops: Te
     """
     inputs = activations[0].float().reshape(len(backprops), -1, layer.in_features)
     outputs = backprops.float().reshape(len(backprops), -1, layer.out_features)
-    gradients = {}
+    gradients: dict[nn.Parameter, Tensor] = {}
     if layer.weight.requires_grad:
-        gradients[layer.weight] = torch.bmm(outputs.transpose(1, 2), inputs)
+        gradients[cast("nn.Parameter", layer.weight)] = torch.bmm(outputs.transpose(1, 2), inputs)
     if layer.bias is not None and layer.bias.requires_grad:
-        gradients[layer.bias] = outputs.sum(dim=1)
+        gradients[cast("nn.Parameter", layer.bias)] = outputs.sum(dim=1)
     return gradients
 
 
@@ -60,7 +60,7 @@ def per_example_gradients(module: GradSampleModule, losses: Callable[[Any], Tens
     Returns:
         Float32 tensor of shape ``(B, P)`` in the order of ``module.parameters()``.
     """
-    losses(batch).sum().backward()
+    losses(batch).sum().backward()  # type: ignore[no-untyped-call]
     rows = []
     for parameter in module.parameters():
         if parameter.requires_grad:

@@ -62,4 +62,5 @@ def private_step(
     for gradients_UP in unit_means(parts):
         sum_P += clip(gradients_UP, plan).sum(dim=0, dtype=torch.float64).cpu()
     noised_P = add_noise(sum_P.numpy(), plan, coins)  # an empty draw comes here too: zero plus noise
-    return noised_P / weights_P.cpu().numpy() / np.float32(plan.expected_batch_size)
+    mean_P: NDArray[np.float32] = noised_P / weights_P.cpu().numpy() / np.float32(plan.expected_batch_size)
+    return mean_P

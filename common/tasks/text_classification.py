@@ -73,7 +73,8 @@ class TextClassification(BaseModel):
     def logits(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> "Tensor":
         """Logits of shape ``(B, labels)``, float32."""
         output = module(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
-        return (output if self.pooling == "mean" else output.logits).float()
+        logits: Tensor = output if self.pooling == "mean" else output.logits
+        return logits.float()
 
     def losses(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> "Tensor":
         """Cross-entropy of each example, shape ``(B,)``."""

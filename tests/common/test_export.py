@@ -6,25 +6,25 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import numpy as np
 import pytest
+import torch
 from peft import PeftModel
 from safetensors.numpy import load_file, save_file
+from support.cards import make_card
 from transformers import AutoModel, AutoModelForSequenceClassification
 
-from confide.common.adapter import get_state
+from confide.common.adapter import get_state, set_state
+from confide.common.batches import collate
 from confide.common.errors import InputError
 from confide.common.evaluation import predict
-from confide.common.export import export_adapter, load_adapter, public_base, render_card
+from confide.common.export import export_adapter, load_adapter, public_base
 from confide.common.gate import State
 from confide.common.models import hash_model
-from confide.common.privacy.plan import PrivacyPlan
-from confide.common.run_config import RunConfig, make_plan
+from confide.common.run_config import RunConfig
 from confide.common.warm_model import WarmModel, warm_model
 
 MakeRun = Callable[..., RunConfig]
@@ -32,34 +32,21 @@ LABELS = ["bad", "<b>good</b>", 'it\'s "neither" \\ é']
 TEXTS = ["the film was good", "a bad bad plot", "long " * 90 + "good", "it was not the worst", "great", "the " * 30]
 
 
-def make_card(run: RunConfig, **changes: Any) -> dict[str, Any]:
-    plan = make_plan(run, 2000)
-    private = isinstance(plan, PrivacyPlan)
-    institution = {
-        "name": "st_mary|<i>",
-        "epsilon": 2.9979 if private else None,
-        "num_steps": 40,
-        "declared_units": 2000,
-    }
-    return {
-        "status": "finished",
-        "simulated": False,
-        "num_rounds": 40,
-        "accuracy": {"mean": 0.7812, "per_institution": {"st_mary|<i>": 0.7934}},
-        "institutions": [institution],
-        "plan": asdict(plan) if private else {"no_privacy": True},
-        "versions": {"confide": "0.1.0", "dp-accounting": "0.6.0"},
-        **changes,
-    }
-
-
-def spread(model: WarmModel, seed: int = 3) -> State:
+def spread(model: WarmModel) -> State:
     """A state under which texts get clearly different labels: no prediction hangs on a rounding error."""
-    stream = np.random.Generator(np.random.PCG64(seed))
-    state = get_state(model.module)
-    drawn = {name: 3 * stream.standard_normal(value.shape).astype(np.float32) for name, value in state.items()}
-    # No bias: it would outweigh the small outputs of a random base, and all texts would get one label.
-    return {name: value if value.ndim == 2 else 0 * value for name, value in drawn.items()}
+    stream = np.random.Generator(np.random.PCG64(3))
+    state = {
+        name: stream.standard_normal(value.shape).astype(np.float32) for name, value in get_state(model.module).items()
+    }
+    bias = next(name for name in state if state[name].ndim == 1)
+    state[bias][:] = 0
+    set_state(model.module, state)
+    model.wrapped.disable_hooks()
+    with torch.inference_mode():
+        examples = [model.task.encode({"text": text}, model.tokenizer) for text in TEXTS]
+        logits = model.task.logits(model.module, collate(examples, model.pad_token_id, model.device))
+    state[bias] -= logits.mean(dim=0).numpy()  # else the base's mean outweighs what texts differ in
+    return state
 
 
 class Exported:
@@ -243,50 +230,3 @@ def test_tensors_that_do_not_fit_are_refused(exported: Exported, tmp_path: Path)
     assert "not a safetensors file" in refusal(folder)
     path.unlink()
     assert "cannot be read: No such file" in refusal(folder)
-
-
-def test_the_card_states_the_guarantee_with_its_numbers(make_run: MakeRun) -> None:
-    run = make_run(local={"sampling_probability": 0.2, "steps": 2}, privacy={"noise_multiplier": 1.2345})
-    card = render_card(run, make_card(run))
-    for words in (
-        "one\nrecord as the unit",
-        "Changing a unit counts as two",
-        r"| st\_mary\|\<i\> | 2.9979 | 1e-5 | 40 | 2000 |",
-        "probability 0.2 in every step",
-        "multiplier 1.2345",
-        "at most 80 steps",
-        "PLD, dp-accounting 0.6.0",
-        "several records of one person",
-        "choice of hyper-parameters",
-        "**78.1 %**",
-        run.sha256(),
-    ):
-        assert words in card
-    group = make_run(privacy={"unit": "group"})
-    assert "one\ngroup as the unit: all records of one person" in render_card(group, make_card(group))
-
-
-def test_a_card_without_privacy_says_so_first_and_claims_nothing(make_run: MakeRun) -> None:
-    run = make_run(privacy={"unit": "none", "noise_multiplier": None})
-    card = render_card(run, make_card(run, simulated=True))
-    assert "**NO PRIVACY.**" in card
-    assert "**Simulated.**" in card
-    assert "**There is none.**" in card
-    assert "is (epsilon, delta)-differentially private" not in card
-    assert "- differential-privacy\n" not in card
-
-
-def test_a_card_without_accuracy_says_so(make_run: MakeRun) -> None:
-    run = make_run()
-    card = render_card(run, make_card(run, accuracy=None))
-    assert "Not measured" in card
-    assert "Simulated" not in card
-
-
-def test_the_front_matter_is_a_model_cards(make_run: MakeRun, base_folder: Path) -> None:
-    run = make_run()
-    front = render_card(run, make_card(run)).split("---\n")[1]
-    assert f'base_model: "{base_folder.name}"\n' in front
-    assert "library_name: peft\n" in front
-    assert "pipeline_tag: text-classification\n" in front
-    assert "- differential-privacy\n" in front

@@ -46,7 +46,7 @@ def check_sampling_is_poisson() -> None:
     assert chisquare(sizes, 2000 * np.array(expected)).pvalue > ALPHA
     taken = np.array([[unit in drawn for unit in range(12)] for drawn in site.draws])
     before, after = taken[:-1].ravel(), taken[1:].ravel()
-    counts = [[int((before == a).__and__(after == b).sum()) for b in (False, True)] for a in (False, True)]
+    counts = [[int(((before == a) & (after == b)).sum()) for b in (False, True)] for a in (False, True)]
     assert chi2_contingency(counts).pvalue > ALPHA
 
 

@@ -1,0 +1,81 @@
+"""What a federation costs beyond training: messages, gate, aggregation, checkpoint, for each client and round.
+
+    python simulations/benchmarks/overhead.py [--clients 100] [--rounds 4] [--json]
+
+Training is replaced by a function that returns zeros at once; updates have the size of the default scenario's. The
+first round, in which texts are encoded, does not count. Also prints the process's peak memory: run it with 10 and
+with 100 clients to compare (all have 30 records each).
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from confide.client.training import LocalWork
+from confide.common import flower
+from confide.common.gate import State
+from confide.common.run_config import RunConfig, check
+
+flower.prepare()
+
+from confide.server.checkpoint import save_round  # noqa: E402 - after Flower's environment is set
+from confide.server.strategy import Event  # noqa: E402
+from confide.simulations.federation import Federation, simulate, start  # noqa: E402
+from confide.simulations.grid import SkippingClock  # noqa: E402
+from confide.simulations.institutions import load_private  # noqa: E402
+
+
+def no_training(work: LocalWork, *rest: Any) -> State:
+    """An update of the right form at no cost."""
+    return {name: np.zeros_like(value) for name, value in work.received.items()}
+
+
+def measure(clients: int, rounds: int) -> dict[str, float]:
+    """Milliseconds for each client and round, and peak memory in MB, of a federation that does not train."""
+    settings = {
+        "study": {"name": "overhead"},
+        "model": {"sha256": "0" * 64},
+        "task": {"labels": ["negative", "positive"]},
+        "federation": {"num_rounds": rounds},
+        "privacy": {"noise_multiplier": 1.0},
+        "simulation": {"data": "vader", "clients": clients, "max_records": 30},
+    }
+    run = check(RunConfig, settings, "overhead")
+    events: list[Event] = []
+    with tempfile.TemporaryDirectory() as folder, mock.patch("confide.client.app.train", no_training):
+
+        def save(state: Any, accepted: list[dict[str, str]], lineage: str) -> None:
+            save_round(Path(folder) / "rounds", state, accepted, lineage)
+
+        federation = Federation(run, load_private, {}, Path(folder) / "local", events.append, save)
+        simulate(federation, start(federation, SkippingClock()))
+    seconds = [event["seconds"] for event in events if event["event"] == "round"][1:]
+    unit = 1024 if sys.platform == "linux" else 1024 * 1024
+    return {
+        "overhead_ms_per_client_round": round(1000 * statistics.median(seconds) / clients, 2),
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit),
+        "clients": clients,
+    }
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--clients", type=int, default=100, help="number of clients (100)")
+    parser.add_argument("--rounds", type=int, default=4, help="rounds, the first of which does not count (4)")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    options = parser.parse_args()
+    facts = measure(options.clients, options.rounds)
+    print(json.dumps(facts) if options.json else "\n".join(f"{name:30} {value}" for name, value in facts.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from support import guarantees
+from support.sites import batched, make_records, make_table, random_state
+from torch import Tensor, nn
+
+from confide.common.adapter import schema, set_state
+from confide.common.privacy.gradients import per_example_gradients, unit_means, wrap
+from confide.common.warm_model import WarmModel
+
+
+def _autograd_loop(model: WarmModel, batch: dict[str, Tensor]) -> Tensor:
+    """Each example's gradient by plain autograd, in the order of a state."""
+    model.wrapped.disable_hooks()
+    parameters = [parameter for parameter in model.module.parameters() if parameter.requires_grad]
+    rows = []
+    for row in range(len(batch["label"])):
+        loss = model.task.losses(model.module, {name: values[row : row + 1] for name, values in batch.items()})
+        rows.append(torch.cat([gradient.ravel() for gradient in torch.autograd.grad(loss.sum(), parameters)]))
+    model.wrapped.enable_hooks()
+    return torch.stack(rows)
+
+
+def test_per_example_gradients_equal_a_loop_over_examples(model: WarmModel) -> None:
+    set_state(model.module, random_state(model))
+    site = batched(model, make_table(model, make_records(12)), tokens=400)
+    batches = [batch for batch, _ in site.micro_batches(list(range(12)))]
+    assert 1 < len(batches) < 12
+    for batch in batches:
+        expected = _autograd_loop(model, batch)
+        actual = per_example_gradients(model.wrapped, model.losses, batch)
+        torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_stand_in_the_order_of_a_state(model: WarmModel) -> None:
+    named = [(name, tuple(value.shape)) for name, value in model.wrapped.named_parameters() if value.requires_grad]
+    shapes = schema(model.module)
+    assert [shape for _, shape in named] == list(shapes.values())
+    assert all(name.split(".")[-1] == own.split(".")[-1] for (name, _), own in zip(named, shapes, strict=True))
+
+
+def test_no_gradient_stays_behind(model: WarmModel) -> None:
+    site = batched(model, make_table(model, make_records(4)))
+    for batch, _ in site.micro_batches([0, 1, 2, 3]):
+        per_example_gradients(model.wrapped, model.losses, batch)
+    left = [p for p in model.wrapped.parameters() if p.grad is not None or getattr(p, "grad_sample", None) is not None]
+    assert left == []
+
+
+def test_gradients_are_float32_whatever_the_forward_pass_used() -> None:
+    layer = nn.Linear(4, 3).bfloat16()
+    module = wrap(layer)
+    gradients = per_example_gradients(
+        module, lambda x: module(x).sum(dim=(1, 2)).float(), torch.ones(2, 5, 4).bfloat16()
+    )
+    assert gradients.dtype == torch.float32
+    assert gradients.tolist() == [[5.0] * 15] * 2
+
+
+def test_a_unit_counts_as_its_clipped_mean_gradient_wherever_its_micro_batches_fell(model: WarmModel) -> None:
+    guarantees.check_a_unit_counts_as_its_clipped_mean_gradient(model)
+
+
+def test_a_unit_s_gradient_does_not_depend_on_its_companions(model: WarmModel) -> None:
+    guarantees.check_companions_do_not_change_a_unit(model)
+
+
+@given(sizes=st.lists(st.integers(1, 5), min_size=1, max_size=8), cuts=st.sets(st.integers(1, 39)))
+def test_all_examples_of_a_unit_are_averaged_however_the_batches_are_cut(sizes: list[int], cuts: set[int]) -> None:
+    owners = [unit for unit, size in enumerate(sizes) for _ in range(size)]
+    examples = torch.arange(3.0 * len(owners)).reshape(-1, 3)
+    edges = [0, *sorted(cut for cut in cuts if cut < len(owners)), len(owners)]
+    means = torch.cat(list(unit_means((examples[a:b], owners[a:b]) for a, b in pairwise(edges))))
+    expected = [examples[[owner == unit for owner in owners]].mean(dim=0) for unit in range(len(sizes))]
+    torch.testing.assert_close(means, torch.stack(expected))
+
+
+def test_no_parts_give_no_units() -> None:
+    assert list(unit_means([])) == []
+
+
+def test_a_unit_that_comes_back_is_refused_since_it_would_be_clipped_twice() -> None:
+    rows = torch.ones(2, 3)
+    for parts in ([(rows, [0, 1]), (rows, [2, 0])], [(rows, [0, 0]), (rows, [1, 1]), (rows, [0, 0])]):
+        with pytest.raises(RuntimeError, match="side by side"):
+            list(unit_means(parts))
+
+
+def test_a_unit_that_is_not_finite_leaves_its_neighbours_alone() -> None:
+    rows = torch.tensor([[1.0], [float("nan")], [3.0], [5.0]])
+    means = torch.cat(list(unit_means([(rows[:2], [0, 1]), (rows[2:], [1, 2])]))).ravel().numpy()
+    np.testing.assert_array_equal(means, [1.0, np.nan, 5.0])
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (nn.LayerNorm(3), "must be nn.Linear"),
+        (nn.Embedding(3, 3), "must be nn.Linear"),
+        (nn.Linear(3, 3).eval(), "in train mode"),
+        (nn.Dropout(0.1), "dropout"),
+        (nn.Dropout1d(0.1), "dropout"),
+        (nn.BatchNorm1d(3).requires_grad_(False), "batch"),
+    ],
+    ids=["layer norm", "embedding", "eval mode", "dropout", "dropout of channels", "batch statistics"],
+)
+def test_a_layer_without_a_gradient_of_its_own_examples_is_refused(layer: nn.Module, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        wrap(nn.Sequential(nn.Linear(3, 3), layer))

@@ -1,0 +1,99 @@
+import inspect
+import importlib
+import pkgutil
+from dataclasses import FrozenInstanceError, fields, replace
+
+import pytest
+from support.coins import TestCoins
+from support.toy import ToyUnits, make_plan, toy_step
+
+from confide.common import privacy
+from confide.common.privacy.accounting import epsilon
+from confide.common.privacy.noise import add_noise
+from confide.common.privacy.plan import NoPrivacy, PrivacyPlan
+
+
+def test_the_plan_is_frozen() -> None:
+    with pytest.raises(FrozenInstanceError):
+        make_plan().noise_multiplier = 0.1  # type: ignore[misc]
+
+
+def test_no_function_takes_a_bare_noise_multiplier() -> None:
+    for info in pkgutil.iter_modules(privacy.__path__):
+        module = importlib.import_module(f"confide.common.privacy.{info.name}")
+        for name, function in inspect.getmembers(module, inspect.isfunction):
+            assert not {"noise_multiplier", "noise_stddev", "clip_norm"} & set(
+                inspect.signature(function).parameters
+            ), name
+
+
+def test_the_sampler_the_clip_the_noise_and_the_accountant_read_the_same_plan() -> None:
+    plan = make_plan(sampling_probability=1.0)
+    assert epsilon(replace(plan, noise_multiplier=4.0)) < epsilon(plan)
+    assert epsilon(replace(plan, sampling_probability=0.5)) < epsilon(plan)
+    site = ToyUnits([[[3.0, 0.0, 0.0, 4.0]]])
+    for clip_norm in (1.0, 2.0):
+        total = toy_step(replace(plan, clip_norm=clip_norm, clipping="abadi"), TestCoins(0, quiet=True), site)
+        assert total == pytest.approx([0.6 * clip_norm, 0, 0, 0.8 * clip_norm])
+
+
+def test_noise_stddev_is_noise_multiplier_times_clip_norm() -> None:
+    assert make_plan(noise_multiplier=3.0, clip_norm=0.5).noise_stddev == 1.5
+
+
+def test_expected_batch_size_is_public() -> None:
+    assert make_plan(sampling_probability=0.1, declared_units=2000).expected_batch_size == pytest.approx(200.0)
+    assert NoPrivacy(0.1, 5, 2000).expected_batch_size == pytest.approx(200.0)
+
+
+def test_training_without_privacy_is_another_type_that_no_private_step_takes() -> None:
+    assert not issubclass(NoPrivacy, PrivacyPlan)
+    with pytest.raises(AttributeError):
+        add_noise(ToyUnits, NoPrivacy(0.1, 5, 2000), TestCoins(0))  # type: ignore[arg-type]
+    with pytest.raises(AttributeError):
+        toy_step(NoPrivacy(1.0, 5, 2000), TestCoins(0), ToyUnits([[[1.0] * 4]]))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("unit", "token"),
+        ("clipping", "none"),
+        ("sampling_probability", 0.0),
+        ("sampling_probability", 1.4),
+        ("sampling_probability", float("nan")),
+        ("num_steps", 0),
+        ("declared_units", 0),
+        ("clip_norm", 0.0),
+        ("clip_norm", float("inf")),
+        ("noise_multiplier", 0.0),
+        ("noise_multiplier", -1.0),
+        ("noise_multiplier", float("nan")),
+        ("target_delta", 0.0),
+        ("target_delta", 1.0),
+        ("head_weight", 0.0),
+        ("head_weight", float("inf")),
+    ],
+)
+def test_a_field_out_of_range_is_named_with_its_value_and_rule(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=rf"{name}={value!r} must be "):
+        make_plan(**{name: value})
+
+
+def test_a_changed_plan_is_another_plan() -> None:
+    """Its hash, which freezes it when a study opens, reads every field."""
+    changed = {
+        "unit": "group",
+        "sampling_probability": 0.2,
+        "num_steps": 11,
+        "declared_units": 41,
+        "clip_norm": 1.1,
+        "clipping": "abadi",
+        "noise_multiplier": 2.179,
+        "target_delta": 1e-6,
+        "head_weight": 0.5,
+    }
+    assert set(changed) == {field.name for field in fields(PrivacyPlan)}
+    hashes = {make_plan(**{name: value}).sha256() for name, value in changed.items()}
+    assert len(hashes | {make_plan().sha256()}) == len(changed) + 1
+    assert make_plan().sha256() == make_plan().sha256()

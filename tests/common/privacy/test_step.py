@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import guarantees
+from support.coins import TestCoins
+from support.toy import Toy, ToyUnits, make_plan, toy_step
+
+from confide.common.privacy import step
+from confide.common.privacy.gradients import wrap
+from confide.common.warm_model import WarmModel
+
+GRADIENT = st.lists(
+    st.floats(-1e30, 1e30, width=32) | st.sampled_from([float("nan"), float("inf")]), min_size=4, max_size=4
+)
+UNIT = st.lists(GRADIENT, max_size=4)
+
+
+def test_an_empty_draw_still_adds_noise_and_takes_a_step() -> None:
+    guarantees.check_an_empty_draw_still_adds_noise_and_takes_a_step()
+
+
+def test_a_site_without_units_takes_a_step_too() -> None:
+    assert toy_step(make_plan(), TestCoins(0), ToyUnits([])).any()
+
+
+def test_the_sum_is_divided_by_a_public_constant() -> None:
+    guarantees.check_the_normaliser_is_public()
+
+
+def test_a_unit_counts_as_its_clipped_mean_gradient(model: WarmModel) -> None:
+    guarantees.check_a_unit_counts_as_its_clipped_mean_gradient(model)
+
+
+@settings(max_examples=40, deadline=None)
+@given(others=st.lists(UNIT, max_size=4), unit=UNIT, clipping=st.sampled_from(["automatic", "abadi"]))
+def test_adding_a_unit_moves_the_sum_by_the_clip_norm_at_the_most(others: list, unit: list, clipping: str) -> None:
+    plan = make_plan(sampling_probability=1.0, clip_norm=0.5, clipping=clipping)
+    with_unit, without = (toy_step(plan, TestCoins(0, quiet=True), ToyUnits(u)) for u in ([*others, unit], others))
+    assert np.linalg.norm(with_unit - without) <= 0.5 * (1 + 1e-5)
+
+
+def test_the_result_for_units_that_were_not_drawn_does_not_depend_on_them() -> None:
+    plan = make_plan()
+    steps = [toy_step(plan, TestCoins(0, drawn=False), ToyUnits([[[x] * 4]] * 3)) for x in (0.0, 1.0, float("nan"))]
+    np.testing.assert_array_equal(steps[0], steps[1])
+    np.testing.assert_array_equal(steps[0], steps[2])
+
+
+def test_the_mean_of_a_unit_is_clipped_not_its_examples() -> None:
+    plan = make_plan(sampling_probability=1.0, clipping="abadi")
+    site = ToyUnits([[[2.0, 0.0, 0.0, 0.0], [-2.0, 0.0, 0.0, 0.0], [0.0, 1.5, 0.0, 0.0]]], rows=2)
+    assert toy_step(plan, TestCoins(0, quiet=True), site) == pytest.approx([0, 0.5, 0, 0])
+
+
+def test_a_public_weight_multiplies_before_the_clip_and_divides_after_the_noise() -> None:
+    plan = make_plan(sampling_probability=1.0, clipping="abadi", declared_units=1)
+    module, weights = wrap(Toy(4)), torch.tensor([1.0, 1.0, 0.1, 0.1])
+    site = ToyUnits([[[0.6, 0.0, 8.0, 0.0]]])
+    signal = step.private_step(plan, TestCoins(0, quiet=True), site, module, module, weights)
+    assert signal == pytest.approx([0.6, 0, 8.0, 0])
+    noise = step.private_step(plan, TestCoins(0), ToyUnits([]), module, module, torch.ones(4))
+    weighted = step.private_step(plan, TestCoins(0), ToyUnits([]), module, module, weights)
+    assert weighted == pytest.approx(noise * np.array([1, 1, 10, 10]))
+
+
+def test_the_result_is_float32_of_the_size_of_the_adapter() -> None:
+    module = wrap(Toy(6))
+    result = step.private_step(make_plan(), TestCoins(0), ToyUnits([]), module, module, torch.ones(6))
+    assert (result.shape, result.dtype) == ((6,), np.float32)

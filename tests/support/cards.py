@@ -1,0 +1,28 @@
+"""What a run's results contribute to a model card."""
+
+from dataclasses import asdict
+from typing import Any
+
+from confide.common.privacy.plan import PrivacyPlan
+from confide.common.run_config import RunConfig, make_plan
+
+
+def make_card(run: RunConfig, **changes: Any) -> dict[str, Any]:
+    plan = make_plan(run, 2000)
+    private = isinstance(plan, PrivacyPlan)
+    institution = {
+        "name": "st_mary|<i>",
+        "epsilon": 2.9979 if private else None,
+        "num_steps": 40,
+        "declared_units": 2000,
+    }
+    return {
+        "status": "finished",
+        "simulated": False,
+        "num_rounds": 40,
+        "accuracy": {"mean": 0.7812, "per_institution": {"st_mary|<i>": 0.7934}},
+        "institutions": [institution],
+        "plan": asdict(plan) if private else {"no_privacy": True},
+        "versions": {"confide": "0.1.0", "dp-accounting": "0.6.0"},
+        **changes,
+    }
