@@ -46,8 +46,7 @@ def train(work: LocalWork, model: WarmModel, units: BatchedUnits, coins: CoinSou
         else:
             model.wrapped.enable_hooks()
             gradient_P = private_step(work.plan, coins, units, model.wrapped, model.losses, weights_P)
-        change_P: NDArray[np.float32] = -np.float32(work.learning_rate) * gradient_P
-        change = split(change_P, shapes)
+        change = split((-work.learning_rate * gradient_P).astype(np.float32), shapes)
         current = {name: current[name] + change[name] for name in shapes}
     return {name: current[name] - work.received[name] for name in shapes}
 
@@ -66,5 +65,5 @@ def plain_step(plan: NoPrivacy, coins: CoinSource, units: BatchedUnits, model: W
     flat = [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters]
     for parameter in parameters:
         parameter.grad = None
-    gradient: NDArray[np.float32] = torch.cat(flat).cpu().numpy() / np.float32(plan.expected_batch_size)
+    gradient: NDArray[np.float32] = (torch.cat(flat) / plan.expected_batch_size).cpu().numpy()
     return gradient

@@ -55,7 +55,7 @@ def write_report(path: Path, facts: dict[str, Any]) -> None:
             ``seconds``.
             ``institutions``: each ``name``, ``declared_units``, ``epsilon`` (or None), ``num_steps``, ``rounds``
             (accepted), ``dropped`` (list of str), ``accuracy`` (or None).
-            ``baselines``: mean accuracies ``no_privacy``, ``central``, ``local_only``; any may be None or absent.
+            ``baselines``: ``no_privacy``, ``central``, ``local_only``, each `Accuracy.as_json`; any may be absent.
             ``attack_true_positive_rate``: bound on a membership attack at 1 % false positives; may be absent or None.
 
     Raises:
@@ -84,21 +84,22 @@ def write_report(path: Path, facts: dict[str, Any]) -> None:
 def findings(facts: dict[str, Any]) -> list[str]:
     """What the baselines say, a sentence each; none where there is nothing to compare.
 
-    >>> findings({"accuracy": {"mean": 0.781}, "baselines": {"local_only": 0.718}})[0]
+    >>> findings({"accuracy": {"mean": 0.781}, "baselines": {"local_only": {"mean": 0.718}}})[0]
     'Training together reached 78.1 %, an institution alone 71.8 % on average: federating gained 6.3 points.'
     """
     if not facts["baselines"] or not facts["accuracy"]:
         return []
     mean, sentences = facts["accuracy"]["mean"], []
     alone, open_run = facts["baselines"].get("local_only"), facts["baselines"].get("no_privacy")
-    if alone is not None:
-        told = _points(mean - alone, "federating gained", "federating lost", "federating gained nothing")
-        sentences.append(
-            f"Training together reached {_percent(mean)}, an institution alone {_percent(alone)} on average: {told}."
+    if alone:
+        told = _points(mean - alone["mean"], "federating gained", "federating lost", "federating gained nothing")
+        reached = (
+            f"Training together reached {_percent(mean)}, an institution alone {_percent(alone['mean'])} on average"
         )
-    if open_run is not None:
-        told = _points(open_run - mean, "privacy cost", "it was worse by", "privacy cost nothing that shows")
-        sentences.append(f"Without privacy the same federation reached {_percent(open_run)}: {told}.")
+        sentences.append(f"{reached}: {told}.")
+    if open_run:
+        told = _points(open_run["mean"] - mean, "privacy cost", "it was worse by", "privacy cost nothing that shows")
+        sentences.append(f"Without privacy the same federation reached {_percent(open_run['mean'])}: {told}.")
     return sentences
 
 

@@ -5,7 +5,7 @@ Shapes: B examples of a micro-batch, U units, P trainable parameters (all tensor
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, cast
+from typing import Any
 
 import torch
 from opacus import GradSampleModule
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 @register_grad_sampler(nn.Linear)  # type: ignore[untyped-decorator]
-def _linear_gradients(layer: nn.Linear, activations: list[Tensor], backprops: Tensor) -> dict[nn.Parameter, Tensor]:
+def _linear_gradients(layer: nn.Linear, activations: list[Tensor], backprops: Tensor) -> dict[Tensor, Tensor]:
     """Per-example gradients of a linear layer in float32, whatever precision the forward pass used.
 
     Opacus' own rule multiplies in the precision of ``backprops`` and does not visit an example's positions at once.
@@ -22,11 +22,11 @@ def _linear_gradients(layer: nn.Linear, activations: list[Tensor], backprops: Te
     """
     inputs = activations[0].float().reshape(len(backprops), -1, layer.in_features)
     outputs = backprops.float().reshape(len(backprops), -1, layer.out_features)
-    gradients: dict[nn.Parameter, Tensor] = {}
+    gradients: dict[Tensor, Tensor] = {}
     if layer.weight.requires_grad:
-        gradients[cast("nn.Parameter", layer.weight)] = torch.bmm(outputs.transpose(1, 2), inputs)
+        gradients[layer.weight] = torch.bmm(outputs.transpose(1, 2), inputs)
     if layer.bias is not None and layer.bias.requires_grad:
-        gradients[cast("nn.Parameter", layer.bias)] = outputs.sum(dim=1)
+        gradients[layer.bias] = outputs.sum(dim=1)
     return gradients
 
 

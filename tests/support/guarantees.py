@@ -193,7 +193,7 @@ def check_a_record_on_which_the_tokenizer_raises_counts_as_absent(model: WarmMod
         poison = {**records[0], "text": "poison"}
         try:
             table = units.make_units([*records, poison], model.task, _Tokenizer(model.tokenizer), SECRET, 8)
-        except Exception as error:  # noqa: BLE001 - that it raises at all is the failure
+        except Exception as error:
             raise AssertionError("a record stopped the round") from error
         assert table == make_table(model, records)
 

@@ -1,5 +1,5 @@
-import inspect
 import importlib
+import inspect
 import pkgutil
 from dataclasses import FrozenInstanceError, fields, replace
 

@@ -12,7 +12,7 @@ from confide.common.privacy.gradients import wrap
 from confide.common.warm_model import WarmModel
 
 GRADIENT = st.lists(
-    st.floats(-1e30, 1e30, width=32) | st.sampled_from([float("nan"), float("inf")]), min_size=4, max_size=4
+    st.floats(-(2.0**100), 2.0**100, width=32) | st.sampled_from([float("nan"), float("inf")]), min_size=4, max_size=4
 )
 UNIT = st.lists(GRADIENT, max_size=4)
 
