@@ -43,7 +43,7 @@ class BatchedUnits:
         owners: list[int] = []
         longest = 0
         for unit in bylength:
-            for example in self.table.units[unit]:
+            for example in filter(length, self.table.units[unit]):  # without tokens there is nothing to learn from
                 longest = max(longest, length(example))
                 if rows and (len(rows) + 1) * longest > self.tokens_per_micro_batch:
                     yield collate(rows, self.pad_token_id, self.device), owners

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from confide.common.configuration import Section, check, read_toml
 from confide.common.records import Row, check_records, read_rows, select
-from confide.common.run_config import Section, check, read_toml
 from confide.common.tasks import Task
 
 

@@ -29,8 +29,20 @@ def unit_key(record: Mapping[str, Any], secret: bytes) -> bytes:
     Keyed, so that a name tells nothing outside the institution; by content and never by position or count, so that
     adding or removing one unit moves no other (design 4.8).
     """
-    content = record["group"] if "group" in record else json.dumps(record, sort_keys=True, ensure_ascii=False)
-    return hmac.digest(secret, str(content).encode(), hashlib.sha256)
+    return _keyed(_group(record) if "group" in record else record, secret)
+
+
+def _group(record: Mapping[str, Any]) -> str | None:
+    """A record's group as text: 17, 17.0 and "17" are one patient; None, "" and NaN are none."""
+    group = record["group"]
+    if group is None or group == "" or group != group:  # noqa: PLR0124 - NaN alone differs from itself
+        return None
+    return str(int(group)) if isinstance(group, float) and group.is_integer() else str(group)
+
+
+def _keyed(content: Any, secret: bytes) -> bytes:
+    # As ASCII JSON, so that whatever a file can hold has a name: a lone surrogate, a date, a number.
+    return hmac.digest(secret, json.dumps(content, sort_keys=True, default=str).encode(), hashlib.sha256)
 
 
 def split_records(
@@ -58,15 +70,16 @@ def make_units(
     """
     grouped: dict[bytes, list[tuple[bytes, Example]]] = {}
     for number, record in enumerate(records):
-        if "group" in record and record["group"] in (None, ""):
+        if "group" in record and _group(record) is None:
             continue
         own = b"" if "group" in record else number.to_bytes(8, "big")  # equal records stay units of their own
         try:
+            if task.check(record):
+                continue
             example = task.encode(record, tokenizer)
         except Exception:  # noqa: BLE001, S112 - whatever a record provokes, it must not show
             continue
-        rank = hmac.digest(secret, json.dumps(record, sort_keys=True, default=str).encode(), hashlib.sha256)
-        grouped.setdefault(unit_key(record, secret) + own, []).append((rank, example))
+        grouped.setdefault(unit_key(record, secret) + own, []).append((_keyed(record, secret), example))
     units = []
     for key in sorted(grouped):
         members = sorted(grouped[key], key=lambda member: member[0])[:max_records_per_group]

@@ -6,6 +6,7 @@ Names in a state are those of the module without PEFT's wrapping: "encoder.layer
 
 import warnings
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,9 @@ from confide.common.errors import InputError
 from confide.common.gate import Schema, State
 
 if TYPE_CHECKING:
-    from confide.common.run_config import AdapterSection, RunConfig
+    from confide.common.run_config import RunConfig
+
+_HEADS = ("classifier.", "score.")  # names of a model's own classification head
 
 
 def build_module(run: "RunConfig", folder: Path | None, device: torch.device) -> nn.Module:
@@ -47,15 +50,18 @@ def build_module(run: "RunConfig", folder: Path | None, device: torch.device) ->
         with torch.device("meta"):
             base = module_class.from_config(config, trust_remote_code=False)
     else:
-        base = module_class.from_pretrained(
+        base, loading = module_class.from_pretrained(
             folder,
             config=config,
             dtype=base_precision(device),
             attn_implementation=attention(device),
             use_safetensors=True,
             trust_remote_code=False,
-        ).to(device)
-    adapted = _add_lora(base, run.adapter, config.num_hidden_layers)
+            output_loading_info=True,
+        )
+        _check_loaded(loading["missing_keys"], run)
+        base = base.to(device)
+    adapted = _add_lora(base, run, config.num_hidden_layers)
     module = run.task.build(adapted, config.hidden_size).to(device).train()
     for layer in module.modules():
         if isinstance(layer, nn.Dropout):
@@ -69,8 +75,19 @@ def build_module(run: "RunConfig", folder: Path | None, device: torch.device) ->
     return module
 
 
-def _add_lora(base: nn.Module, adapter: "AdapterSection", num_layers: int) -> PeftModel:
-    top = adapter.top_layers()
+def _check_loaded(missing: Iterable[str], run: "RunConfig") -> None:
+    """Whether everything frozen came from the files: transformers draws what is missing at random, anew each time."""
+    trained = (*_HEADS, "pooler.") if run.task.pooling == "mean" else _HEADS  # a mean does not pass the pooler
+    absent = sorted(name for name in missing if not any(part in name for part in trained))
+    if absent:
+        raise InputError(
+            f"model.base = {run.model.base!r} lacks weights, {absent[0]!r} among {len(absent)}; "
+            "use the complete model, or task.pooling = 'mean'"
+        )
+
+
+def _add_lora(base: nn.Module, run: "RunConfig", num_layers: int) -> PeftModel:
+    adapter, top = run.adapter, run.adapter.top_layers()
     if top is not None and top > num_layers:
         raise InputError(f"adapter.layers = {adapter.layers!r}, but the base has {num_layers} layers; use 'all'")
     # PEFT asks transformers for a name that version 6 will drop.
@@ -81,7 +98,8 @@ def _add_lora(base: nn.Module, adapter: "AdapterSection", num_layers: int) -> Pe
         target_modules=list(adapter.targets),
         lora_dropout=0.0,
         layers_to_transform=None if top is None else list(range(num_layers - top, num_layers)),
-        task_type="SEQ_CLS" if hasattr(base, "num_labels") and hasattr(base, "classifier") else None,
+        # For sequence classification PEFT trains and saves the model's own head, whatever it is called.
+        task_type="SEQ_CLS" if run.task.pooling == "native" else None,
     )
     try:
         return get_peft_model(base, config)

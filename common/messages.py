@@ -7,6 +7,8 @@ An ask is a "train" message with ConfigRecords `ask` and `adapter`; its reply ca
 import hashlib
 import importlib.metadata
 import json
+import math
+import re
 import secrets
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -15,6 +17,7 @@ from flwr.app import ConfigRecord, RecordDict
 
 PROTOCOL = 1
 _MAX_RUN_JSON = 64 * 1024
+_LINEAGE = re.compile("[0-9a-f]{32}")
 
 
 class MessageError(Exception):
@@ -181,6 +184,11 @@ def _typed(cls: type[Any], values: dict[str, Any]) -> Any:
     if values.keys() != kinds.keys():
         raise MessageError(f"form: not the fields of {cls.__name__}")
     for name, kind in kinds.items():
-        if type(values[name]) is not kind:
+        value = values[name]
+        if type(value) is not kind or (isinstance(value, float) and not math.isfinite(value)):
             raise MessageError(f"form: {name} must be {getattr(kind, '__name__', kind)}")
+        if isinstance(value, str) and any("\ud800" <= sign <= "\udfff" for sign in value):
+            raise MessageError(f"form: {name} holds half a character")  # no file and no log could take it
+    if "lineage" in values and not _LINEAGE.fullmatch(values["lineage"]):
+        raise MessageError("form: lineage must be 16 bytes in hex")
     return cls(**values)

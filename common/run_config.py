@@ -2,23 +2,15 @@
 
 import hashlib
 import json
-import tomllib
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
+from confide.common.configuration import Section, apply_override, check, read_toml
 from confide.common.errors import InputError
 from confide.common.privacy.plan import NoPrivacy, Plan, PrivacyPlan
 from confide.common.tasks import TaskSettings
-
-Model = TypeVar("Model", bound=BaseModel)
-
-
-class Section(BaseModel):
-    """A section of a configuration file: unknown keys are errors, values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class StudySection(Section):
@@ -221,50 +213,5 @@ def load_run(path: Path, overrides: list[str] | None = None) -> RunConfig:
     """
     content = read_toml(path)
     for override in overrides or []:
-        _apply(content, override)
+        apply_override(content, override)
     return check(RunConfig, content, str(path))
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """The content of a TOML file; `InputError` names the file and the line that does not parse."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"{path}: cannot be read as TOML: {reason}") from None
-
-
-def _apply(content: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    section, dot, name = key.partition(".")
-    if not (equals and dot and name):
-        raise InputError(
-            f"--set {override!r} must have the form section.key=value, for example federation.num_rounds=10"
-        )
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    content.setdefault(section, {})[name] = value
-
-
-def check(model: type[Model], content: dict[str, Any], source: str) -> Model:
-    """Content as a checked model.
-
-    Raises:
-        InputError: one line for the first thing that is wrong, with the number of further ones.
-    """
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        problems = error.errors(include_url=False)
-        first = problems[0]
-        key = ".".join(str(part) for part in first["loc"])
-        value = "" if first["type"] == "missing" else f" = {first['input']!r}"
-        rule = {"missing": "is missing", "extra_forbidden": "is not a key that exists here"}.get(
-            first["type"], first["msg"]
-        )
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise InputError(
-            f"{source}: {key}{value}: {rule}; `confide init` prints every key with its meaning{more}"
-        ) from None

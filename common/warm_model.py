@@ -1,6 +1,7 @@
 """One base model with its adapter, loaded once and shared by all rounds and all simulated institutions."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 from confide.common.adapter import build_module
 from confide.common.devices import choose_device
+from confide.common.errors import InputError
 from confide.common.models import find_model
 from confide.common.privacy.gradients import wrap
 from confide.common.run_config import RunConfig
@@ -51,7 +53,18 @@ def warm_model(run: RunConfig, device: str = "auto") -> WarmModel:
         transformers.logging.set_verbosity_error()  # a base without its unused pooler is no news
         transformers.logging.disable_progress_bar()
         folder = find_model(run.model.base)
-        module = build_module(run, folder, place)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        _check_length(run, folder, tokenizer)
+        module = build_module(run, folder, place)
         _warm[key] = WarmModel(module, wrap(module), tokenizer, run.task, place)
     return _warm[key]
+
+
+def _check_length(run: RunConfig, folder: Path, tokenizer: Any) -> None:
+    """Whether the base has a position for every token that the task allows; a longer text would end a round."""
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    limit = min(tokenizer.model_max_length, getattr(config, "max_position_embeddings", run.task.max_length))
+    if run.task.max_length > limit:
+        raise InputError(
+            f"task.max_length = {run.task.max_length}, but {run.model.base!r} reads {limit} tokens; lower it"
+        )

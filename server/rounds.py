@@ -52,8 +52,9 @@ def collect(grid: Grid, messages: list[Message], deadline: float, clock: Clock) 
     while asked and clock.now() < deadline:
         replies = list(grid.pull_messages(list(asked)))
         for reply in replies:
-            node_id = asked.pop(reply.metadata.reply_to_message_id, None)
-            if node_id is not None and node_id == reply.metadata.src_node_id:
+            message_id = reply.metadata.reply_to_message_id
+            if asked.get(message_id) == reply.metadata.src_node_id:
+                del asked[message_id]
                 yield reply
         if not replies:
             clock.sleep(_POLL_SECONDS)

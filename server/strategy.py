@@ -119,7 +119,7 @@ class ConfideStrategy(Strategy):
         for node_id, institution in self.institutions.items():
             institution.num_steps += run.local.steps  # the site charges at its RESERVE, whatever becomes of the reply
             ttl = run.federation.deadline_seconds + 600
-            yield grid.create_message(content, "train", node_id, str(server_round), ttl=ttl)
+            yield Message(content, node_id, "train", ttl=ttl, group_id=str(server_round))
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -175,7 +175,7 @@ class ConfideStrategy(Strategy):
         deadline = self.job.clock.now() + run.federation.deadline_seconds
         content = self._make_ask(0, deadline).content()
         nodes = sorted(grid.get_node_ids())
-        messages = [grid.create_message(content, "query.offer", node, "0", ttl=600.0) for node in nodes]
+        messages = [Message(content, node, "query.offer", ttl=600.0, group_id="0") for node in nodes]
         accepted = {}
         for reply in collect(grid, messages, deadline, self.job.clock):
             try:

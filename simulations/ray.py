@@ -1,5 +1,6 @@
 """Flower's Ray engine: the same apps, on this machine or on a Ray cluster (RAY_ADDRESS)."""
 
+import logging
 import warnings
 
 from confide.client.app import make_client_app
@@ -28,6 +29,7 @@ def simulate_on_ray(federation: Federation, strategy: ConfideStrategy) -> None:
     names = tuple(federation.load(federation.run))
     sites = SimulatedSites(federation.run, names, federation.load, federation.local)
     server_app = make_server_app(strategy)
+    logging.getLogger("flwr").setLevel(logging.ERROR)  # Opacus sets it to DEBUG when it is imported
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         try:

@@ -15,7 +15,7 @@ class TextClassification(BaseModel):
     The label set is public: it comes from here, never from the labels that happen to be present in private data.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: Literal["text-classification"] = "text-classification"
     labels: tuple[str, ...] = Field(min_length=2)
@@ -37,6 +37,8 @@ class TextClassification(BaseModel):
         """What is wrong with a record, or None."""
         if not isinstance(record["text"], str) or not record["text"].strip():
             return "text is empty; remove the record or give it a text"
+        if not record["text"].isprintable() and any("\ud800" <= sign <= "\udfff" for sign in record["text"]):
+            return "text holds half a surrogate pair, which is no character; mend the record's encoding"
         if record["label"] not in self.labels:
             return f"label {record['label']!r} is not one of {list(self.labels)}; mend it or add it to task.labels"
         return None

@@ -21,8 +21,9 @@ import numpy as np
 
 from confide.client.training import LocalWork
 from confide.common import flower
+from confide.common.configuration import check
 from confide.common.gate import State
-from confide.common.run_config import RunConfig, check
+from confide.common.run_config import RunConfig
 
 flower.prepare()
 

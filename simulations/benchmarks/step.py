@@ -18,10 +18,11 @@ from confide.client.batches import BatchedUnits
 from confide.client.training import LocalWork, train
 from confide.client.units import make_units
 from confide.common.adapter import get_state
+from confide.common.configuration import check
 from confide.common.privacy.coins import Coins
 from confide.common.privacy.noise import standard_normals
 from confide.common.privacy.plan import NoPrivacy, PrivacyPlan
-from confide.common.run_config import RunConfig, check
+from confide.common.run_config import RunConfig
 from confide.common.warm_model import WarmModel, warm_model
 from confide.simulations.texts import read_vader
 

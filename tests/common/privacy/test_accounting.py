@@ -114,6 +114,12 @@ def test_calibrated_noise_is_the_least_that_keeps_the_target(target: float) -> N
     assert epsilon(replace(plan, noise_multiplier=plan.noise_multiplier - 3e-4)) > target
 
 
+@pytest.mark.parametrize("target", [2.99995, 2.00001, 1.23456789])
+def test_the_stated_epsilon_keeps_a_target_of_more_than_four_digits(target: float) -> None:
+    """Epsilon is rounded up when it is stated: what a policy compares must still be within the target."""
+    assert epsilon(calibrate(_plan(0.2, 1.0, 50), target)) <= target
+
+
 def test_calibration_is_for_the_maximum_that_may_run() -> None:
     """No discount for steps that might not happen: more steps always need more noise."""
     noise = [calibrate(_plan(0.2, 1.0, steps), 3.0).noise_multiplier for steps in (10, 20, 40)]

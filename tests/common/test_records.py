@@ -1,0 +1,106 @@
+import contextlib
+import datetime
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from confide.common.errors import InputError
+from confide.common.records import check_records, read_rows, select
+from confide.common.tasks import TextClassification
+
+TASK = TextClassification(labels=("negative", "positive"))
+ROWS = [{"text": "good, really\u2028good", "label": "positive"}, {"text": 'not "bad"', "label": "negative"}]
+
+
+def _write(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def test_the_same_rows_come_from_every_kind_of_file(tmp_path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "x.parquet")
+    jsonl = "\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS) + "\n\n"
+    csv = 'text,label\r\n"good, really\u2028good",positive\r\n"not ""bad""",negative\r\n'
+    assert read_rows(tmp_path / "x.parquet") == ROWS
+    assert read_rows(_write(tmp_path, "x.jsonl", jsonl)) == ROWS
+    assert read_rows(_write(tmp_path, "x.csv", csv)) == ROWS
+    assert read_rows(_write(tmp_path, "bom.csv", b"\xef\xbb\xbf" + csv.encode())) == ROWS
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.txt", "a", r"ending '.txt' must be one of .jsonl, .csv, .parquet"),
+        ("x.jsonl", "", "holds no records"),
+        ("x.csv", "text,label\n", "holds no records"),
+        ("x.jsonl", '{"a": 1}\n{"a": \n', "x.jsonl:2: not a line of JSON"),
+        ("x.jsonl", "[" * 100_000, "x.jsonl:1: not a line of JSON"),
+        ("x.jsonl", '{"a": 1}\n[1]\n', "x.jsonl:2: a JSON list, must be an object"),
+        ("x.jsonl", b'{"a": 1}\n{"a": "\xff"}\n', "x.jsonl:2: not UTF-8"),
+        ("x.csv", 'a,b\n1,"2\n3"\n', "x.csv:2: a quote that is never closed"),
+        ("x.csv", "a,b\n1,2\n1,2,3\n", "x.csv:3: 3 cells, but the header has 2"),
+        ("x.parquet", "no parquet", "not a Parquet file"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named_with_its_line(
+    tmp_path: Path, name: str, content: str | bytes, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        read_rows(_write(tmp_path, name, content))
+
+
+def test_an_absent_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none.jsonl: cannot be read: No such file"):
+        read_rows(tmp_path / "none.jsonl")
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".parquet"])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
+@given(
+    content=st.binary(max_size=60) | st.text(max_size=60).map(str.encode),
+    prefix=st.sampled_from([b"", b"a,b\n", b"PAR1"]),
+)
+def test_no_bytes_of_a_file_can_do_more_than_be_refused(
+    tmp_path: Path, ending: str, content: bytes, prefix: bytes
+) -> None:
+    with contextlib.suppress(InputError):
+        read_rows(_write(tmp_path, f"x{ending}", prefix + content + (prefix if ending == ".parquet" else b"")))
+
+
+def test_columns_are_renamed_to_ours() -> None:
+    rows = [{"note": "good", "code": "positive", "more": 1}]
+    assert select(rows, {"text": "note", "label": "code"}, "x.csv") == [{"text": "good", "label": "positive"}]
+
+
+def test_a_column_that_is_not_there_is_named_with_those_that_are() -> None:
+    with pytest.raises(InputError, match=r"x.csv: record 2 has no column 'note' .*; it has: code, more"):
+        select([{"note": "x"}, {"code": 1, "more": 2}], {"text": "note"}, "x.csv")
+
+
+def test_texts_are_cut_to_the_limit_and_counted() -> None:
+    records, warnings = check_records([{"text": "good" * 5, "label": "positive"}, *ROWS], TASK, 15, "x.csv")
+    assert [len(record["text"]) for record in records] == [15, 15, 9]
+    assert warnings == ["x.csv: 2 texts are longer than 15 characters and were cut"]
+    assert check_records(ROWS, TASK, 100, "x.csv") == (ROWS, [])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"text": "  "}, "record 2: text is empty"),
+        ({"text": None}, "record 2: text is empty"),
+        ({"text": datetime.date(2026, 1, 1)}, "record 2: text is empty"),
+        ({"label": "neutral"}, r"record 2: label 'neutral' is not one of \['negative', 'positive'\]"),
+        ({"label": None}, "record 2: label None is not one of"),
+        ({"label": ["positive"]}, "record 2: label"),
+    ],
+)
+def test_a_record_that_the_task_cannot_use_is_named(change: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_records([ROWS[0], {**ROWS[1], **change}], TASK, 100, "x.csv")

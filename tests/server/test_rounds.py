@@ -1,0 +1,80 @@
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from confide.server.rounds import SystemClock, collect
+
+
+class _Clock:
+    """Time that passes in sleep only."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def now(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+
+class _Grid:
+    """Gives out each reply at its time; ``(second, message id, node)``."""
+
+    def __init__(self, clock: _Clock, replies: list[tuple[float, str, int]]) -> None:
+        self.clock, self.replies = clock, replies
+
+    def push_messages(self, messages: list[Any]) -> list[str]:
+        return [f"m{message.metadata.dst_node_id}" for message in messages]
+
+    def pull_messages(self, message_ids: list[str]) -> list[Any]:
+        due = [r for r in self.replies if r[0] <= self.clock.now() and r[1] in message_ids]
+        self.replies = [r for r in self.replies if r not in due]
+        return [SimpleNamespace(metadata=SimpleNamespace(reply_to_message_id=m, src_node_id=n)) for _, m, n in due]
+
+
+def _collect(replies: list[tuple[float, str, int]], deadline: float = 10.0) -> tuple[list[int], float]:
+    clock = _Clock()
+    asks = [SimpleNamespace(metadata=SimpleNamespace(dst_node_id=node)) for node in (1, 2, 3)]
+    collected = collect(_Grid(clock, replies), asks, deadline, clock)  # type: ignore[arg-type]
+    return [reply.metadata.src_node_id for reply in collected], clock.now()
+
+
+def test_a_round_ends_when_all_have_answered() -> None:
+    nodes, ended = _collect([(0, "m2", 2), (3, "m1", 1), (1, "m3", 3)])
+    assert nodes == [2, 3, 1]
+    assert ended == pytest.approx(3, abs=0.2)
+
+
+def test_a_round_ends_at_its_deadline() -> None:
+    nodes, ended = _collect([(0, "m2", 2), (30, "m1", 1)], deadline=5.0)
+    assert nodes == [2]
+    assert ended == pytest.approx(5, abs=0.2)
+
+
+def test_a_deadline_in_the_past_waits_for_nobody() -> None:
+    assert _collect([(0, "m1", 1)], deadline=0.0) == ([], 0.0)
+
+
+def test_a_second_reply_to_the_same_ask_is_not_waited_for() -> None:
+    assert _collect([(0, "m1", 1), (1, "m1", 1), (2, "m2", 2), (2, "m3", 3)])[0] == [1, 2, 3]
+
+
+def test_a_reply_in_another_s_name_counts_for_nobody() -> None:
+    assert _collect([(0, "m1", 2), (1, "m2", 2), (1, "m3", 3)])[0] == [2, 3]
+
+
+def test_a_reply_in_another_s_name_does_not_displace_the_true_one() -> None:
+    assert sorted(_collect([(0, "m1", 2), (1, "m1", 1), (1, "m2", 2), (1, "m3", 3)])[0]) == [1, 2, 3]
+
+
+def test_a_reply_to_nothing_that_was_asked_is_dropped() -> None:
+    assert _collect([(0, "m9", 1), (1, "m1", 1), (1, "m2", 2), (1, "m3", 3)])[0] == [1, 2, 3]
+
+
+def test_the_system_clock_tells_the_time() -> None:
+    before = time.time()
+    SystemClock().sleep(0.001)
+    assert before < SystemClock().now() <= time.time()

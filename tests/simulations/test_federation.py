@@ -1,0 +1,331 @@
+"""Federations on the in-process grid: what is learnt, what goes wrong, what it costs."""
+
+import gc
+import time
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Message
+from safetensors.numpy import load
+
+from confide.common.errors import ConfideError
+from confide.common.messages import Update
+from confide.common.run_config import RunConfig
+from confide.simulations import faults
+from confide.simulations.faults import Answer, Fault
+from confide.simulations.federation import outcome
+
+MakeRun = Callable[..., RunConfig]
+Federate = Callable[..., Any]  # of conftest: gives a `Ran`
+
+
+def _flat(state: dict[str, np.ndarray]) -> np.ndarray:
+    return np.concatenate([value.ravel() for value in state.values()])
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {},
+        {"adapter": {"train": "AB"}, "federation": {"server_optimizer": "none", "weights": "declared"}},
+        {"task": {"pooling": "native", "labels": ["negative", "positive"]}, "local": {"steps": 2}},
+        {"federation": {"aggregation": "median"}, "adapter": {"layers": "top:1"}},
+        {"federation": {"aggregation": "trimmed-mean"}, "privacy": {"unit": "none"}},
+    ],
+    ids=["default", "AB", "native", "median", "no-privacy"],
+)
+def test_a_federation_trains(federate: Federate, locked: MakeRun, sections: dict[str, Any]) -> None:
+    run = locked(**{**sections, "federation": {"num_rounds": 2, **sections.get("federation", {})}})
+    ran = federate(run)
+    result = outcome(ran.strategy)
+    assert ran.accepted == {"site-0": 2, "site-1": 2, "site-2": 2}
+    assert np.isfinite(_flat(result.released)).all()
+    start = _flat(ran.strategy.job.initial)
+    assert (_flat(result.released) != start).mean() > 0.9
+    assert all(np.any(value != ran.strategy.job.initial[name]) for name, value in result.released.items())
+    assert 0 <= result.accuracy.mean <= 1
+    assert ran.strategy.state.round == 2
+    assert [len(accepted) for accepted in ran.saved] == [3, 3]
+    assert {item.num_steps for item in result.institutions} == {run.num_steps}
+
+
+def test_noise_differs_between_runs_and_between_institutions(federate: Federate, locked: MakeRun) -> None:
+    """Same public seed, same records: the private coins are fresh all the same."""
+    first, second = federate(locked()), federate(locked())
+    assert first.strategy.job.initial.keys() == second.strategy.job.initial.keys()
+    np.testing.assert_array_equal(_flat(first.strategy.job.initial), _flat(second.strategy.job.initial))
+    assert not np.isin(_flat(first.strategy.state.adapter), _flat(second.strategy.state.adapter)).any()
+    hashes = [accepted["payload_sha256"] for ran in (first, second) for one in ran.saved for accepted in one]
+    assert len(set(hashes)) == len(hashes) == 12
+
+
+def test_it_learns_without_privacy(federate: Federate, locked: MakeRun) -> None:
+    """All records of one label: a few steps must be enough."""
+    local = {"nominal_units": 8, "sampling_probability": 1.0, "learning_rate": 2.0}
+    run = locked(
+        federation={"num_rounds": 8, "server_optimizer": "none", "average_decay": 0.0},
+        local=local,
+        privacy={"unit": "none"},
+        evaluation={"every": 1},
+    )
+    ran = federate(run)
+    assert len(ran.of("round")) == 8
+    assert all("accuracy" in event for event in ran.of("round"))
+    assert np.linalg.norm(_flat(ran.strategy.state.adapter) - _flat(ran.strategy.job.initial)) > 0.01
+
+
+def test_without_public_data_nothing_is_evaluated(federate: Federate) -> None:
+    ran = federate(public=False)
+    assert not any("accuracy" in event for event in ran.of("round"))
+    with pytest.raises(ValueError, match="no accuracy"):
+        outcome(ran.strategy)
+
+
+# Faults: site-1 on node 1001 misbehaves in every round
+
+
+def _scale(factor: float) -> Fault:
+    return faults.malformed(lambda state: {name: value * np.float32(factor) for name, value in state.items()})
+
+
+def _first(change: Callable[[np.ndarray], np.ndarray]) -> Fault:
+    def apply(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        name = next(iter(state))
+        return {**state, name: change(state[name])}
+
+    return faults.malformed(apply)
+
+
+def _forged(**changes: Any) -> Fault:
+    """An honest payload in an envelope that says something else."""
+
+    def fault(message: Message, answer: Answer) -> tuple[float, Message | None]:
+        honest = Update.from_content(answer().content)
+        update = Update(replace(honest.envelope, **changes), honest.payload)
+        return 0.0, Message(update.content(), reply_to=message)
+
+    return fault
+
+
+def _from_node(node_id: int) -> Fault:
+    def fault(message: Message, answer: Answer) -> tuple[float, Message | None]:
+        reply = answer()
+        reply.metadata.__dict__["_src_node_id"] = node_id
+        return 0.0, reply
+
+    return fault
+
+
+SILENT = {
+    "dropout": faults.dropout,
+    "straggler": faults.straggler(10_000.0),
+    "another node id": _from_node(1002),
+    "no node": _from_node(5),
+}
+DROPPED = {
+    "crash": (faults.crash, "error"),
+    "garbage": (faults.garbage, "form"),
+    "nan": (_first(lambda value: np.full_like(value, np.nan)), "norm"),
+    "inf": (_first(lambda value: np.full_like(value, np.inf)), "norm"),
+    "huge": (_scale(1e6), "norm"),
+    "overflow": (_scale(1e30), "norm"),
+    "shape": (_first(lambda value: value[:-1]), "shape"),
+    "transposed": (_first(lambda value: np.ascontiguousarray(value.T)), "shape"),
+    "float64": (_first(lambda value: value.astype(np.float64)), "float32"),
+    "float16": (faults.malformed(lambda s: {k: v.astype(np.float16) for k, v in s.items()}), "float32"),
+    "extra key": (faults.malformed(lambda state: {**state, "more": np.zeros(1, np.float32)}), "keys"),
+    "huge extra key": (faults.malformed(lambda state: {**state, "more": np.zeros(10**6, np.float32)}), "size"),
+    "missing key": (faults.malformed(lambda state: dict(list(state.items())[1:])), "keys"),
+    "empty": (faults.malformed(lambda state: {}), "keys"),
+    "round": (_forged(round=7), "envelope"),
+    "institution": (_forged(institution="site-2"), "envelope"),
+    "lineage": (_forged(lineage="0" * 32), "envelope"),
+    "study": (_forged(study="another"), "envelope"),
+    "plan": (_forged(plan_sha256="0" * 64), "envelope"),
+    "base": (_forged(base_sha256="0" * 64), "envelope"),
+    "input": (_forged(input_sha256="0" * 64), "envelope"),
+    "payload": (_forged(payload_sha256="0" * 64), "payload_sha256"),
+}
+
+
+def _always(fault: Fault) -> faults.Faults:
+    return faults.schedule({(1001, str(number)): fault for number in (1, 2)})
+
+
+def _others_carried_on(ran: Any) -> None:
+    assert ran.accepted == {"site-0": 2, "site-1": 0, "site-2": 2}
+    assert ran.strategy.state.round == 2
+    assert np.isfinite(_flat(ran.strategy.state.average)).all()
+    assert [event["accepted"] for event in ran.of("round")] == [2, 2]
+    for accepted in ran.saved:
+        assert [item["institution"] for item in accepted] == ["site-0", "site-2"]
+    assert ran.strategy.institutions[1001].num_steps == 2, "what was asked is spent, whatever became of the reply"
+
+
+@pytest.fixture
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    def sleep(seconds: float) -> None:
+        raise AssertionError(f"slept {seconds} s")
+
+    monkeypatch.setattr(time, "sleep", sleep)
+
+
+@pytest.mark.usefixtures("_no_waiting")
+@pytest.mark.parametrize("name", SILENT)
+def test_who_does_not_answer_in_time_is_not_waited_for(federate: Federate, name: str) -> None:
+    _others_carried_on(federate(faults=_always(SILENT[name])))
+
+
+@pytest.mark.usefixtures("_no_waiting")
+@pytest.mark.parametrize("name", DROPPED)
+def test_a_bad_reply_is_dropped_alone_and_with_its_reason(federate: Federate, name: str) -> None:
+    fault, reason = DROPPED[name]
+    ran = federate(faults=_always(fault))
+    _others_carried_on(ran)
+    dropped = ran.of("dropped")
+    assert [(event["round"], event["institution"]) for event in dropped] == [(1, "site-1"), (2, "site-1")]
+    assert all(reason in event["reason"] for event in dropped)
+    assert len(ran.strategy.institutions[1001].dropped) == 2
+    assert all(reason in event["dropped"][0] for event in ran.of("round"))
+
+
+def test_an_old_reply_counts_in_no_later_round(federate: Federate) -> None:
+    kept: list[Message] = []
+
+    def fault(message: Message, answer: Answer) -> tuple[float, Message | None]:
+        if (message.metadata.dst_node_id, message.metadata.group_id) == (1001, "1"):
+            kept.append(answer())
+            return 0.0, kept[0]
+        if (message.metadata.dst_node_id, message.metadata.group_id) == (1001, "2"):
+            return 0.0, Message(kept[0].content, reply_to=message)
+        return faults.no_faults(message, answer)
+
+    ran = federate(faults=fault)
+    assert ran.accepted == {"site-0": 2, "site-1": 1, "site-2": 2}
+    assert "envelope" in ran.of("dropped")[0]["reason"]
+
+
+def test_a_late_reply_does_not_count_in_the_next_round(federate: Federate) -> None:
+    """100 s late with a deadline of 60 s: it comes in during the second round and is not mistaken for its answer."""
+    ran = federate(
+        None,
+        faults=faults.schedule({(1001, "1"): faults.straggler(100.0), (1002, "2"): faults.straggler(100.0)}),
+    )
+    assert ran.accepted == {"site-0": 2, "site-1": 2, "site-2": 2}, "within the default deadline of 1800 s"
+
+
+def test_a_deadline_ends_the_round(federate: Federate, locked: MakeRun) -> None:
+    run = locked(federation={"num_rounds": 2, "deadline_seconds": 60.0})
+    late = {(1001, "1"): faults.straggler(100.0), (1002, "2"): faults.straggler(100.0)}
+    ran = federate(run, faults=faults.schedule(late))
+    assert ran.accepted == {"site-0": 2, "site-1": 1, "site-2": 1}
+    assert [[item["institution"] for item in accepted] for accepted in ran.saved] == [
+        ["site-0", "site-2"],
+        ["site-0", "site-1"],
+    ]
+
+
+def test_a_round_without_quorum_changes_nothing(federate: Federate, locked: MakeRun) -> None:
+    run = locked(federation={"num_rounds": 3, "min_clients": 3})
+    ran = federate(run, faults=faults.schedule({(1001, "2"): faults.dropout}))
+    assert ran.strategy.state.round == 2
+    assert [event["round"] for event in ran.of("no_quorum")] == [2]
+    assert len(ran.saved) == 2
+
+
+def test_three_rounds_in_a_row_without_quorum_stop_the_run(federate: Federate, locked: MakeRun) -> None:
+    run = locked(federation={"num_rounds": 9, "min_clients": 3})
+    missing = faults.schedule({(1001, str(number)): faults.dropout for number in (1, 2, 4, 5, 6)})
+    with pytest.raises(ConfideError, match=r"round 6: .*federation.min_clients = 3"):
+        federate(run, faults=missing)
+
+
+def test_too_few_acceptances_stop_the_run_before_round_1(federate: Federate, locked: MakeRun) -> None:
+    run = locked(federation={"num_rounds": 2, "min_clients": 3})
+    for fault in (faults.dropout, faults.garbage, faults.crash):
+        with pytest.raises(ConfideError, match="2 of 3 institutions accepted"):
+            federate(run, faults=faults.schedule({(1001, "0"): fault}))
+
+
+def test_who_did_not_accept_is_not_asked(federate: Federate) -> None:
+    asked = []
+
+    def fault(message: Message, answer: Answer) -> tuple[float, Message | None]:
+        asked.append((message.metadata.dst_node_id, message.metadata.group_id))
+        drop = asked[-1] == (1001, "0")
+        return (faults.dropout if drop else faults.no_faults)(message, answer)
+
+    ran = federate(faults=fault)
+    assert ran.accepted == {"site-0": 2, "site-2": 2}
+    assert (1001, "1") not in asked
+
+
+def test_every_institution_gets_the_same_ask(federate: Federate) -> None:
+    seen: dict[str, set[str]] = {}
+
+    def fault(message: Message, answer: Answer) -> tuple[float, Message | None]:
+        seen.setdefault(message.metadata.group_id, set()).add(message.content.object_id)
+        return faults.no_faults(message, answer)
+
+    ran = federate(faults=fault)
+    assert {number: len(contents) for number, contents in seen.items()} == {"0": 1, "1": 1, "2": 1}
+    assert ran.strategy.bytes_per_client_round > 0
+
+
+def test_the_update_is_the_schema_of_the_adapter_and_no_more(federate: Federate) -> None:
+    payloads = []
+
+    def fault(message: Message, answer: Answer) -> tuple[float, Message | None]:
+        reply = answer()
+        if message.metadata.group_id != "0":
+            assert list(reply.content) == ["update"]
+            assert reply.content["update"].keys() == {"safetensors", "envelope"}
+            payloads.append(reply.content["update"]["safetensors"])
+        return 0.0, reply
+
+    ran = federate(faults=fault)
+    shapes = {name: value.shape for name, value in ran.strategy.job.initial.items()}
+    for payload in payloads:
+        assert {name: value.shape for name, value in load(payload).items()} == shapes
+    assert {len(payload) for payload in payloads} == {ran.strategy.bytes_per_client_round}
+
+
+def test_a_hundred_institutions_share_one_base_model(
+    federate: Federate, locked: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from confide.common import warm_model
+
+    built = []
+    build = warm_model.build_module
+
+    def count(*arguments: Any) -> Any:
+        built.append(arguments)
+        return build(*arguments)
+
+    monkeypatch.setattr(warm_model, "build_module", count)
+    run = locked(study={"name": "test", "seed": 100}, federation={"num_rounds": 1})
+
+    def cost(institutions: int) -> tuple[int, int]:
+        """Peak of Python's and numpy's memory, and tensors that are left."""
+        gc.collect()
+        tracemalloc.start()
+        ran = federate(run, count=institutions, public=False)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert sum(ran.accepted.values()) == institutions
+        del ran
+        gc.collect()
+        return peak, sum(isinstance(item, torch.Tensor) for item in gc.get_objects())
+
+    cost(10)  # the first one loads the model
+    few_bytes, few_tensors = cost(10)
+    many_bytes, many_tensors = cost(100)
+    assert len(built) == 1
+    assert many_tensors - few_tensors < 10
+    # Each holds its own encoded records (8 here) and Flower's contexts; one update alone takes 5 kB.
+    assert many_bytes - few_bytes < 90 * 30_000

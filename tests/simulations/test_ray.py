@@ -1,0 +1,49 @@
+"""The same apps on Flower's Ray engine: a process of its own, real Ray."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from confide.common.errors import InputError
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is an extra: pip install 'confide[ray]'")
+def test_two_institutions_on_ray(run_file: Path, tmp_path: Path) -> None:
+    text = run_file.read_text(encoding="utf-8").replace("num_rounds = 2", "num_rounds = 1")
+    run_file.write_text(text.replace("clients = 3", "clients = 2"), encoding="utf-8")
+    home = tmp_path / "flower"
+    environment = {**os.environ, "FLWR_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    environment.pop("RAY_ADDRESS", None)
+    command = [sys.executable, "-m", "confide.common.main", "simulate", str(run_file)]
+    done = subprocess.run(
+        [*command, "--engine", "ray", "--out", str(tmp_path / "out"), "--json"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["status"] == "completed"
+    assert list(summary["epsilon"]) == ["institution-1", "institution-2"]
+    for name in ("adapter_model", "head"):
+        tensors = load_file(tmp_path / "out" / "adapter" / f"{name}.safetensors")
+        assert all(np.isfinite(value).all() for value in tensors.values())
+    events = [json.loads(line) for line in (tmp_path / "out" / "events.jsonl").read_text().splitlines()]
+    assert sum(event["event"] == "accepted" for event in events) == 2
+
+
+def test_without_ray_the_command_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from confide.simulations.ray import simulate_on_ray
+
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match=r"pip install 'confide\[ray\]'"):
+        simulate_on_ray(None, None)  # type: ignore[arg-type]
