@@ -20,12 +20,13 @@ from safetensors.numpy import load, save_file
 from torch import nn
 
 from confide.common.adapter import build_module, public_name, set_state
+from confide.common.configuration import check
 from confide.common.devices import choose_device
 from confide.common.errors import InputError
 from confide.common.gate import RECEIVED_NORM_BOUND, GateError, State, dump_state, load_state
 from confide.common.models import find_model, hash_model
 from confide.common.privacy.gradients import wrap
-from confide.common.run_config import RunConfig, check
+from confide.common.run_config import RunConfig
 from confide.common.warm_model import WarmModel
 
 _CONFIG, _WEIGHTS, _HEAD, _RUN = "adapter_config.json", "adapter_model.safetensors", "head.safetensors", "run.json"
