@@ -51,8 +51,8 @@ class FederationSection(Section):
     aggregation: Literal["fedavg", "median", "trimmed-mean"] = "fedavg"
     weights: Literal["equal", "declared"] = "equal"
     server_optimizer: Literal["adamw", "none"] = "adamw"
-    learning_rate: float = Field(5e-3, gt=0)
-    average_decay: float = Field(0.9, ge=0, lt=1)
+    learning_rate: float = Field(5e-2, gt=0)
+    average_decay: float = Field(0.5, ge=0, lt=1)
 
 
 class LocalSection(Section):
@@ -72,7 +72,7 @@ class PrivacySection(Section):
     target_delta: float = Field(1e-5, gt=0, lt=1)
     clip_norm: float = Field(1.0, gt=0)
     clipping: Literal["automatic", "abadi"] = "automatic"
-    head_weight: float = Field(0.1, gt=0)
+    head_weight: float = Field(1.0, gt=0)
     noise_multiplier: float | None = Field(None, gt=0)
 
 

@@ -12,7 +12,8 @@ from confide.client.training import LocalWork, train
 from confide.common.adapter import schema, set_state
 from confide.common.privacy.coins import Coins
 from confide.common.privacy.plan import NoPrivacy
-from confide.common.warm_model import WarmModel, warm_model
+from confide.common.privacy.step import private_step
+from confide.common.warm_model import WarmModel
 
 FREE = {"clip_norm": 1e6, "clipping": "abadi", "noise_multiplier": 1e-9}  # clips nothing, adds nothing, rounds nothing
 
@@ -75,21 +76,11 @@ def test_absurd_weights_of_the_server_change_no_bound(model: WarmModel, value: f
     shapes = schema(model.module)
     set_state(model.module, received)
     work = LocalWork(plan, received, 1, 1.0)
-    from confide.common.privacy.step import private_step
-
     model.wrapped.enable_hooks()
     size = sum(int(np.prod(shape)) for shape in shapes.values())
     gradient = private_step(plan, TestCoins(0, quiet=True), site, model.wrapped, model.losses, torch.ones(size))
     assert np.linalg.norm(gradient.astype(float)) * plan.expected_batch_size <= 6 * plan.clip_norm * 1.00001
     assert np.isfinite(flatten(train(work, model, site, TestCoins(0)))).all()
-
-
-def test_a_record_longer_than_the_model_s_positions_does_not_stop_a_round(make_run: object) -> None:
-    """The tiny base has 128 positions; a task that allows 512 tokens must cut to them, or be refused at once."""
-    long = {"text": "good " * 300, "label": "positive"}
-    model = warm_model(make_run(task={"max_length": 512}), "cpu")  # type: ignore[operator]
-    site = batched(model, make_table(model, [*make_records(2), long]))
-    train_sum(make_plan(sampling_probability=1.0), model, site, TestCoins(0))
 
 
 def test_without_privacy_a_step_is_the_mean_gradient_of_each_drawn_unit(model: WarmModel) -> None:

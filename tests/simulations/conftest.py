@@ -98,7 +98,7 @@ num_rounds = 2
 [local]
 nominal_units = 20
 [privacy]
-noise_multiplier = 1.0
+noise_multiplier = 4.0
 [simulation]
 data = "data.jsonl"
 clients = 3

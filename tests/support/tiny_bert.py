@@ -33,11 +33,11 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **_SPECIAL)
 
 
-def save_tiny_bert(folder: Path) -> Path:
-    """Write model and tokenizer where `AutoModel` and `AutoTokenizer` find them."""
+def save_tiny_bert(folder: Path, num_embeddings: int | None = None) -> Path:
+    """Write model and tokenizer where `AutoModel` and `AutoTokenizer` find them; one embedding a token unless said."""
     tokenizer = tiny_tokenizer()
     config = BertConfig(
-        vocab_size=len(tokenizer),
+        vocab_size=num_embeddings or len(tokenizer),
         hidden_size=32,
         num_hidden_layers=2,
         num_attention_heads=2,

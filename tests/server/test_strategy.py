@@ -1,0 +1,272 @@
+"""Flower's hooks over a fake Grid: who is asked, what is refused, when a run ends. No model is loaded."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, Error, Message, RecordDict
+from flwr.serverapp import Grid
+
+from confide.common.accuracy import Accuracy
+from confide.common.errors import ConfideError
+from confide.common.gate import State, dump_state
+from confide.common.messages import Acceptance, Ask, Update
+from confide.common.run_config import RunConfig
+from confide.server.strategy import ConfideStrategy, Event, Institution, Job, to_arrays
+from confide.simulations.grid import InProcessGrid, SkippingClock
+
+MakeRun = Callable[..., RunConfig]
+INITIAL: State = {"a.lora_B.weight": np.zeros((2, 3), np.float32), "head.bias": np.zeros(2, np.float32)}
+Reply = Callable[[Message], Message | None]
+
+
+class FakeGrid(InProcessGrid):
+    """Answers by a function of the message, at once."""
+
+    def __init__(self, count: int, answer: Reply) -> None:
+        super().__init__(None, count, SkippingClock(), lambda message, honest: (0.0, answer(message)))  # type: ignore[arg-type]
+        self.sent: list[Message] = []
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        messages = list(messages)
+        self.sent += messages
+        return super().push_messages(messages)
+
+
+def _accept(message: Message, name: str | None = None, units: int = 100) -> Message:
+    name = name or f"site-{message.metadata.dst_node_id - 1000}"
+    return Message(Acceptance(name, units).content(), reply_to=message)
+
+
+def _update(message: Message, value: float) -> Message:
+    ask = Ask.from_content(message.content)
+    change = {name: np.full_like(tensor, value) for name, tensor in INITIAL.items()}
+    name = f"site-{message.metadata.dst_node_id - 1000}"
+    return Message(Update.seal(ask, name, "b" * 64, dump_state(change)).content(), reply_to=message)
+
+
+def _honest(value: Callable[[int], float] = lambda node: 0.01 * (node - 999)) -> Reply:
+    def answer(message: Message) -> Message:
+        offered = message.metadata.group_id == "0"
+        return _accept(message) if offered else _update(message, value(message.metadata.dst_node_id))
+
+    return answer
+
+
+class Server:
+    """A strategy on a fake grid, with what it told and saved."""
+
+    def __init__(self, run: RunConfig, grid: Grid, *, evaluate: bool = False) -> None:
+        self.run, self.grid, self.events, self.saved = run, grid, [], []
+        self.evaluated: list[State] = []
+
+        def score(state: State) -> Accuracy:
+            self.evaluated.append(state)
+            return Accuracy({"public": 0.5})
+
+        def save(state: Any, accepted: list[dict[str, str]]) -> None:
+            self.saved.append((state.round, accepted))
+
+        job = Job(run, "ab" * 16, INITIAL, score if evaluate else None, self.emit, save, SkippingClock())
+        self.strategy = ConfideStrategy(job)
+
+    def emit(self, event: Event) -> None:
+        self.events.append(event)
+
+    def start(self) -> Any:
+        federation = self.run.federation
+        return self.strategy.start(
+            self.grid, to_arrays(INITIAL), num_rounds=federation.num_rounds, timeout=federation.deadline_seconds
+        )
+
+
+@pytest.fixture
+def make(make_run: MakeRun) -> Callable[..., RunConfig]:
+    def factory(**federation: Any) -> RunConfig:
+        settings = {"num_rounds": 2, "server_optimizer": "none", "average_decay": 0.0, **federation}
+        return make_run(federation=settings, model={"sha256": "b" * 64}, local={"steps": 3})
+
+    return factory
+
+
+def test_a_round_asks_everyone_and_averages(make: MakeRun) -> None:
+    grid = FakeGrid(3, _honest())
+    server = Server(make(), grid)
+    result = server.start()
+    np.testing.assert_allclose(result.arrays["head.bias"].numpy(), [0.04, 0.04], rtol=1e-6)
+    assert [message.metadata.message_type for message in grid.sent] == ["query.offer"] * 3 + ["train"] * 6
+    assert [number for number, _ in server.saved] == [1, 2]
+    assert all(item.num_steps == 6 and item.accepted == 2 for item in server.strategy.institutions.values())
+    asks = [Ask.from_content(message.content) for message in grid.sent]
+    assert {ask.lineage for ask in asks} == {"ab" * 16}
+    assert [ask.round for ask in asks] == [0] * 3 + [1] * 3 + [2] * 3
+    assert len({ask.input_sha256 for ask in asks}) == 3
+    assert all(ask.adapter == b"" for ask in asks[:3]), "an offer carries no adapter"
+    assert all("simulation" not in ask.run_json for ask in asks)
+    assert {message.metadata.ttl for message in grid.sent[3:]} == {server.run.federation.deadline_seconds + 600}
+
+
+def test_declared_sizes_weigh(make: MakeRun) -> None:
+    def answer(message: Message) -> Message:
+        if message.metadata.group_id == "0":
+            return _accept(message, units=300 if message.metadata.dst_node_id == 1000 else 100)
+        return _update(message, 0.04 if message.metadata.dst_node_id == 1000 else 0.0)
+
+    server = Server(make(num_rounds=1, weights="declared"), FakeGrid(2, answer))
+    np.testing.assert_allclose(server.start().arrays["head.bias"].numpy(), [0.03, 0.03], rtol=1e-6)
+
+
+def test_a_name_that_two_nodes_claim_is_nobody_s(make: MakeRun) -> None:
+    def answer(message: Message) -> Message:
+        if message.metadata.group_id == "0":
+            return _accept(message, name="twin" if message.metadata.dst_node_id < 1002 else None)
+        return _honest()(message)
+
+    server = Server(make(), FakeGrid(4, answer))
+    server.start()
+    assert [item.name for item in server.strategy.institutions.values()] == ["site-2", "site-3"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        RecordDict(),
+        RecordDict({"accepted": ConfigRecord()}),
+        RecordDict({"accepted": ConfigRecord({"institution": "x", "declared_units": 0})}),
+        RecordDict({"accepted": ConfigRecord({"institution": "x", "declared_units": -5})}),
+        RecordDict({"accepted": ConfigRecord({"institution": "x", "declared_units": 1.5})}),
+        RecordDict({"accepted": ConfigRecord({"institution": 3, "declared_units": 5})}),
+        RecordDict({"accepted": ConfigRecord({"institution": "x", "declared_units": 5, "more": 1})}),
+        RecordDict({"declined": ConfigRecord()}),
+    ],
+)
+def test_what_is_no_acceptance_is_a_no(make: MakeRun, content: RecordDict) -> None:
+    def answer(message: Message) -> Message:
+        return Message(content, reply_to=message) if message.metadata.dst_node_id == 1001 else _honest()(message)
+
+    server = Server(make(min_clients=2), FakeGrid(2, answer))
+    with pytest.raises(ConfideError, match=r"1 of 2 institutions accepted the run, federation.min_clients = 2"):
+        server.start()
+    assert server.events[-1] == {"event": "offered", "asked": 2, "accepted": 1}
+
+
+def test_nobody_there(make: MakeRun) -> None:
+    with pytest.raises(ConfideError, match="0 of 0 institutions"):
+        Server(make(), FakeGrid(0, _honest())).start()
+
+
+def test_the_text_of_an_error_is_never_read(make: MakeRun) -> None:
+    """Flower sends exception texts verbatim, and they can hold a private text."""
+
+    def answer(message: Message) -> Message:
+        if (message.metadata.dst_node_id, message.metadata.group_id) == (1001, "1"):
+            return Message(Error(code=2, reason="ValueError: Mrs Canary"), reply_to=message)
+        return _honest()(message)
+
+    server = Server(make(), FakeGrid(2, answer))
+    server.start()
+    assert server.strategy.institutions[1001].accepted == 1
+    assert "error 2" in str(server.events)
+    assert "Canary" not in str(server.events) + str(server.strategy.institutions)
+
+
+def test_declined_is_a_reason_and_no_quorum_changes_nothing(make: MakeRun) -> None:
+    def answer(message: Message) -> Message:
+        if (message.metadata.dst_node_id, message.metadata.group_id) == (1001, "1"):
+            return Message(RecordDict({"declined": ConfigRecord()}), reply_to=message)
+        return _honest()(message)
+
+    server = Server(make(min_clients=2), FakeGrid(2, answer))
+    server.start()
+    assert {"event": "no_quorum", "round": 1, "accepted": 1} in server.events
+    assert [number for number, _ in server.saved] == [1]
+    assert server.strategy.state.round == 1
+    rounds = [event for event in server.events if event["event"] == "round"]
+    assert [event["dropped"] for event in rounds] == [["site-1: declined"], []]
+    assert [event["num_steps"] for event in rounds] == [{"site-0": 3, "site-1": 3}, {"site-0": 6, "site-1": 6}]
+
+
+@pytest.mark.parametrize("num_rounds", [1, 2, 3, 9])
+def test_a_run_without_any_good_round_fails(make: MakeRun, num_rounds: int) -> None:
+    """Never a "completed" run whose adapter nobody trained."""
+
+    def answer(message: Message) -> Message | None:
+        return _accept(message) if message.metadata.group_id == "0" else None
+
+    server = Server(make(num_rounds=num_rounds), FakeGrid(2, answer))
+    with pytest.raises(ConfideError, match=r"federation.min_clients"):
+        server.start()
+    assert not server.saved
+    assert all(item.num_steps == 3 * min(num_rounds, 3) for item in server.strategy.institutions.values())
+
+
+def test_a_quorum_in_between_starts_the_count_anew(make: MakeRun) -> None:
+    def answer(message: Message) -> Message | None:
+        lost = message.metadata.dst_node_id == 1001 and message.metadata.group_id in ("1", "2", "4", "5")
+        return None if lost else _honest()(message)
+
+    server = Server(make(num_rounds=6, min_clients=2), FakeGrid(2, answer))
+    server.start()
+    assert server.strategy.state.round == 2
+
+
+def test_the_released_average_is_evaluated_every_so_often_and_at_the_end(make: MakeRun) -> None:
+    run = make(num_rounds=5)
+    run = run.model_copy(update={"evaluation": run.evaluation.model_copy(update={"every": 2})})
+    server = Server(run, FakeGrid(2, _honest()), evaluate=True)
+    server.start()
+    scored = [event["round"] for event in server.events if event["event"] == "round" and "accuracy" in event]
+    assert scored == [2, 4, 5]
+    np.testing.assert_array_equal(server.evaluated[-1]["head.bias"], server.strategy.state.average["head.bias"])
+
+
+def test_an_update_that_is_larger_than_clip_and_noise_allow_is_dropped(make: MakeRun) -> None:
+    server = Server(make(), FakeGrid(2, _honest(lambda node: 1e5 if node == 1001 else 0.01)))
+    server.start()
+    assert [item.accepted for item in server.strategy.institutions.values()] == [2, 0]
+    assert all("norm" in reason for reason in server.strategy.institutions[1001].dropped)
+
+
+def test_one_reply_for_each_ask(make: MakeRun) -> None:
+    """The same reply twice, and a reply that nobody asked for, count once and never."""
+
+    class Doubling(FakeGrid):
+        def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+            replies = list(super().pull_messages(message_ids))
+            return [*replies, *replies]
+
+    server = Server(make(), Doubling(2, _honest()))
+    server.start()
+    assert [item.accepted for item in server.strategy.institutions.values()] == [2, 2]
+
+
+def test_a_straggler_costs_no_time(make: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sleep(seconds: float) -> None:
+        raise AssertionError(f"slept {seconds} s")
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    grid = FakeGrid(2, lambda message: _honest()(message) if message.metadata.dst_node_id == 1000 else None)
+    server = Server(make(), grid)
+    server.start()
+    assert [item.name for item in server.strategy.institutions.values()] == ["site-0"]
+
+
+def test_no_client_evaluates(make: MakeRun) -> None:
+    server = Server(make(), FakeGrid(2, _honest()))
+    assert list(server.strategy.configure_evaluate(1, to_arrays(INITIAL), ConfigRecord(), server.grid)) == []
+    assert server.strategy.aggregate_evaluate(1, []) is None
+
+
+def test_a_run_too_large_for_a_message_is_told_in_one_line(make: MakeRun) -> None:
+    run = make()
+    labels = tuple(f"label {number}" for number in range(20_000))
+    run = run.model_copy(update={"task": run.task.model_copy(update={"labels": labels})})
+    with pytest.raises(ConfideError, match="65536 bytes"):
+        Server(run, FakeGrid(2, _honest())).start()
+
+
+def test_an_institution_starts_with_nothing_spent() -> None:
+    assert replace(Institution("st-mary", 100)) == Institution("st-mary", 100, 0, 0, [])
