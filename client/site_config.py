@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from confide.common.configuration import Section, check, read_toml
-from confide.common.records import Row, check_records, read_rows, select
+from confide.common.records import Row, cut, read_rows, select
 from confide.common.tasks import Task
 
 
@@ -85,8 +85,11 @@ def load_site_config(path: Path) -> SiteConfig:
 def read_records(dataset: DatasetSection, task: Task) -> list[Row]:
     """The records of a dataset in our columns and the study's labels, cut to ``max_chars``.
 
+    Records that the task cannot use stay in: units leave them out in silence. An error here would answer the server
+    (with the labels of a study it could ask which classes are present); `records.check_records` finds them locally.
+
     Raises:
-        InputError: bad data, by line, column and rule.
+        InputError: a file or a column that is not there.
     """
     source = str(dataset.path)
     names: dict[str, str] = {name: dataset.columns.get(name, name) for name in task.fields()}
@@ -95,8 +98,7 @@ def read_records(dataset: DatasetSection, task: Task) -> list[Row]:
     rows = select(read_rows(dataset.path), names, source)
     for row in rows:
         row["label"] = translate(row.get("label"), dataset.labels)
-    records, _ = check_records(rows, task, dataset.max_chars, source)
-    return records
+    return [cut(row, dataset.max_chars) for row in rows]
 
 
 def translate(label: Any, labels: dict[str, str]) -> Any:

@@ -35,6 +35,8 @@ def train(work: LocalWork, model: WarmModel, units: BatchedUnits, coins: CoinSou
     Returns:
         The change of the adapter: trained minus received, float32, in the schema of the adapter.
     """
+    if work.local_steps > work.plan.num_steps:
+        raise ValueError(f"local_steps={work.local_steps} must not be above the plan's num_steps={work.plan.num_steps}")
     shapes = schema(model.module)
     head_weight = 1.0 if isinstance(work.plan, NoPrivacy) else work.plan.head_weight
     weights_P = coordinate_weights(shapes, head_weight).to(model.device)
@@ -59,6 +61,8 @@ def plain_step(plan: NoPrivacy, coins: CoinSource, units: BatchedUnits, model: W
     """
     model.wrapped.disable_hooks()
     parameters = [parameter for parameter in model.module.parameters() if parameter.requires_grad]
+    for parameter in parameters:
+        parameter.grad = None  # of a step that an error ended
     for batch, unit_B in units.micro_batches(draw_units(plan, coins, units.num_units)):
         shares = torch.tensor([1 / len(units.table.units[unit]) for unit in unit_B], device=model.device)
         (model.task.losses(model.module, batch) * shares).sum().backward()  # type: ignore[no-untyped-call]

@@ -8,7 +8,7 @@ import warnings
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from confide.common.devices import attention, base_precision
 from confide.common.errors import InputError
 from confide.common.gate import Schema, State
+from confide.common.models import loading
 
 if TYPE_CHECKING:
     from confide.common.run_config import RunConfig
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 _HEADS = ("classifier.", "score.")  # names of a model's own classification head
 
 
-def build_module(run: "RunConfig", folder: Path | None, device: torch.device) -> nn.Module:
+def build_module(run: "RunConfig", folder: Path, device: torch.device) -> nn.Module:
     """The base model of a run with a fresh adapter and head, in train mode without dropout.
 
     The order matters (Opacus issue 820): the base moves to its device first, then PEFT wraps it; Opacus comes last
@@ -42,29 +43,12 @@ def build_module(run: "RunConfig", folder: Path | None, device: torch.device) ->
     Raises:
         InputError: the base has no modules of the names in ``adapter.targets``, or fewer layers than asked.
     """
-    module_class, settings = run.task.auto_class(), run.task.auto_settings()
-    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, **settings)
-    for name in [name for name in vars(config) if "drop" in name and isinstance(getattr(config, name), float)]:
-        setattr(config, name, 0.0)
-    if device.type == "meta":
-        with torch.device("meta"):
-            base = module_class.from_config(config, trust_remote_code=False)
-    else:
-        base, loading = module_class.from_pretrained(
-            folder,
-            config=config,
-            dtype=base_precision(device),
-            attn_implementation=attention(device),
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-        _check_loaded(loading["missing_keys"], run)
-        base = base.to(device)
+    with loading(folder):
+        base, config = _load_base(run, folder, device)
     adapted = _add_lora(base, run, config.num_hidden_layers)
     module = run.task.build(adapted, config.hidden_size).to(device).train()
     for layer in module.modules():
-        if isinstance(layer, nn.Dropout):
+        if isinstance(layer, nn.modules.dropout._DropoutNd):
             layer.p = 0.0
     for name, parameter in module.named_parameters():
         parameter.requires_grad = _is_trainable(name, run.adapter.train)
@@ -73,6 +57,28 @@ def build_module(run: "RunConfig", folder: Path | None, device: torch.device) ->
     if device.type != "meta":
         reset(module, run.study.seed)
     return module
+
+
+def _load_base(run: "RunConfig", folder: Path, device: torch.device) -> tuple[nn.Module, Any]:
+    module_class, settings = run.task.auto_class(), run.task.auto_settings()
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, **settings)
+    for name in [name for name in vars(config) if "drop" in name and isinstance(getattr(config, name), float)]:
+        setattr(config, name, 0.0)
+    if device.type == "meta":
+        with torch.device("meta"):
+            return module_class.from_config(config, trust_remote_code=False), config
+    base, facts = module_class.from_pretrained(
+        folder,
+        config=config,
+        # A model's own head takes what its base gives: only our head reads bfloat16 states in float32.
+        dtype=base_precision(device) if run.task.pooling == "mean" else torch.float32,
+        attn_implementation=attention(device),
+        use_safetensors=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    _check_loaded(facts["missing_keys"], run)
+    return base.to(device), config
 
 
 def _check_loaded(missing: Iterable[str], run: "RunConfig") -> None:

@@ -15,11 +15,10 @@ def length(example: Example) -> int:
     return len(example["input_ids"])
 
 
-def collate(examples: list[Example], pad_token_id: int, device: torch.device) -> Batch:
-    """Examples as tensors: ``input_ids`` and ``attention_mask`` padded to the longest, ``(B, L)``; numbers ``(B,)``."""
-    longest = max(map(length, examples))
-    ids = [example["input_ids"] + [pad_token_id] * (longest - length(example)) for example in examples]
-    mask = [[1] * length(example) + [0] * (longest - length(example)) for example in examples]
+def collate(examples: list[Example], padded: int, pad_token_id: int, device: torch.device) -> Batch:
+    """Examples as tensors: ``input_ids`` and ``attention_mask`` of shape ``(B, padded)``; numbers of shape ``(B,)``."""
+    ids = [example["input_ids"] + [pad_token_id] * (padded - length(example)) for example in examples]
+    mask = [[1] * length(example) + [0] * (padded - length(example)) for example in examples]
     batch: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
     for name in examples[0]:
         if name != "input_ids":

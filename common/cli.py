@@ -27,7 +27,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
 ) -> None:
     """Precision, recall and F1 for each class of a finished adapter on a file of records."""
-    from confide.common.records import check_records, read_rows, select
+    from confide.common.records import MAX_CHARS, check_records, read_rows, select
 
     names = _columns(columns)
     rows = read_rows(data)
@@ -37,7 +37,7 @@ def evaluate(
 
     run, model = load_adapter(folder, base)
     selected = select(rows, {name: names.get(name, name) for name in run.task.fields()}, str(data))
-    records, warnings = check_records(selected, run.task, 20_000, str(data))
+    records, warnings = check_records(selected, run.task, MAX_CHARS, str(data))
     for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
     from sklearn.metrics import classification_report
@@ -59,6 +59,9 @@ def predict(
     if not texts and file is None:
         raise InputError("predict: no texts; name them as arguments, or a file with --file (- for standard input)")
     inputs = [*(texts or []), *(_lines(file) if file else [])]
+    for number, text in enumerate(inputs, start=1):
+        if any("\ud800" <= sign <= "\udfff" for sign in text):  # what Python makes of bytes that are not UTF-8
+            raise InputError(f"predict: text {number} is not UTF-8; convert it, for example with iconv -t UTF-8")
     _prepare()
     from confide.common.evaluation import predict as predict_records
     from confide.common.export import load_adapter
@@ -77,7 +80,7 @@ def _prepare() -> None:
 def _lines(file: Path) -> list[str]:
     try:
         content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-        return content.decode("utf-8").splitlines()
+        return content.decode("utf-8").removesuffix("\n").split("\n")
     except OSError as error:
         raise InputError(f"--file {file}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

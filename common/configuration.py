@@ -1,5 +1,6 @@
 """TOML files as checked settings, with errors that name the file, the key, the value and the rule."""
 
+import json
 import tomllib
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ Model = TypeVar("Model", bound=BaseModel)
 class Section(BaseModel):
     """A section of a configuration file: unknown keys are errors, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -50,11 +51,14 @@ def check(model: type[Model], content: dict[str, Any], source: str) -> Model:
         InputError: one line for the first thing that is wrong, with the number of further ones.
     """
     try:
-        return model.model_validate(content)
+        # As JSON: strict there still takes a list for a tuple and a string for a path.
+        return model.model_validate_json(json.dumps(content, default=str))
     except ValidationError as error:
         problems = error.errors(include_url=False)
         first = problems[0]
         key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "value_error":  # a rule of ours, which names what it speaks of
+            raise InputError(f"{source}: {key and key + ': '}{first['msg'].removeprefix('Value error, ')}") from None
         value = "" if first["type"] == "missing" else f" = {first['input']!r}"
         rule = {"missing": "is missing", "extra_forbidden": "is not a key that exists here"}.get(
             first["type"], first["msg"]

@@ -15,9 +15,11 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise InputError(f"device = {name!r} must be 'auto', 'cpu', 'cuda' or 'cuda:N'")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError):
-        raise InputError(f"compute.device = {name!r} is not on this machine; use 'auto' or 'cpu'") from None
+        raise InputError(f"device = {name!r} is not on this machine; use 'auto' or 'cpu'") from None
     return device
 
 

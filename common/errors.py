@@ -2,8 +2,7 @@
 
 ConfideError             exit 1   a check failed, a run stopped
 ├── InputError           exit 2   bad input: a configuration, a file, an option
-├── PolicyError          exit 3   refused by an institution's policy
-└── BudgetError          exit 4   a budget is exhausted
+└── PolicyError          exit 3   refused by an institution's policy
 """
 
 
@@ -23,9 +22,3 @@ class PolicyError(ConfideError):
     """Too few institutions remain because of their policies."""
 
     exit_code = 3
-
-
-class BudgetError(ConfideError):
-    """Too few institutions remain because of their budgets."""
-
-    exit_code = 4

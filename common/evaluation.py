@@ -7,7 +7,7 @@ import torch
 
 from confide.common.accuracy import Accuracy
 from confide.common.adapter import set_state
-from confide.common.batches import collate, sorted_batches
+from confide.common.batches import collate, length, sorted_batches
 from confide.common.gate import State
 from confide.common.warm_model import WarmModel
 
@@ -21,7 +21,9 @@ def predict(model: WarmModel, records: Records, tokens_per_batch: int = 4096) ->
     predictions = [""] * len(examples)
     with torch.inference_mode():
         for batch in sorted_batches(examples, tokens_per_batch):
-            tensors = collate([examples[index] for index in batch], model.pad_token_id, model.device)
+            tensors = collate(
+                [examples[index] for index in batch], length(examples[batch[-1]]), model.pad_token_id, model.device
+            )
             for index, prediction in zip(batch, model.task.predict(model.module, tensors), strict=True):
                 predictions[index] = prediction
     return predictions

@@ -1,7 +1,9 @@
 """Flower's environment and version. Call `prepare` before the first import of flwr: it reads these at import."""
 
+import atexit
 import importlib.metadata
 import os
+import shutil
 import tempfile
 
 from confide.common.errors import ConfideError
@@ -24,7 +26,9 @@ def prepare() -> None:
         ConfideError: another minor version of flwr, whose protocol and private names differ.
     """
     os.environ.update(_ENVIRONMENT)
-    os.environ.setdefault("FLWR_HOME", tempfile.mkdtemp(prefix="confide-flwr-"))
+    if "FLWR_HOME" not in os.environ:
+        os.environ["FLWR_HOME"] = tempfile.mkdtemp(prefix="confide-flwr-")
+        atexit.register(shutil.rmtree, os.environ["FLWR_HOME"], ignore_errors=True)
     version = importlib.metadata.version("flwr")
     if not version.startswith("1.41."):
         raise ConfideError(f"flwr {version} is installed, must be 1.41.*; pip install 'flwr>=1.41,<1.42'")

@@ -28,7 +28,7 @@ def _help() -> str:
         *(f"  {name:<10} {what}" for name, (_, what) in COMMANDS.items()),
         "",
         "`confide COMMAND --help` shows its options. `confide simulate` without any runs the default scenario.",
-        "Exit codes: 0 done, 1 failed, 2 bad input, 3 refused by policy, 4 budget exhausted, 130 interrupted.",
+        "Exit codes: 0 done, 1 failed, 2 bad input, 3 refused by policy, 130 interrupted.",
     ]
     return "\n".join(lines)
 

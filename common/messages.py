@@ -13,10 +13,11 @@ import secrets
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from flwr.app import ConfigRecord, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
+
+from confide.common.run_config import MAX_RUN_BYTES
 
 PROTOCOL = 1
-_MAX_RUN_JSON = 64 * 1024
 _LINEAGE = re.compile("[0-9a-f]{32}")
 
 
@@ -49,8 +50,8 @@ class Ask:
 
     def content(self) -> RecordDict:
         """As records of a Flower message."""
-        if len(self.run_json.encode()) > _MAX_RUN_JSON:
-            raise MessageError(f"the locked run takes more than {_MAX_RUN_JSON} bytes")
+        if len(self.run_json.encode()) > MAX_RUN_BYTES:
+            raise MessageError(f"the locked run takes more than {MAX_RUN_BYTES} bytes")
         confide, flwr = own_versions()
         values = {key: value for key, value in asdict(self).items() if key != "adapter"}
         ask = ConfigRecord({"protocol": PROTOCOL, "confide": confide, "flwr": flwr, **values})
@@ -71,10 +72,12 @@ class Ask:
             raise MessageError("the server runs another version")
         values["adapter"] = _record(content, "adapter").get("safetensors")
         ask: Ask = _typed(cls, values)
-        if len(ask.run_json.encode()) > _MAX_RUN_JSON or sha256(ask.run_json.encode()) != ask.plan_sha256:
+        if len(ask.run_json.encode()) > MAX_RUN_BYTES or sha256(ask.run_json.encode()) != ask.plan_sha256:
             raise MessageError("plan_sha256 does not match the run")
         if sha256(ask.adapter) != ask.input_sha256:
             raise MessageError("input_sha256 does not match the adapter")
+        if ask.round < 0:
+            raise MessageError("form: round must not be negative")
         return ask
 
 
@@ -157,8 +160,10 @@ class Acceptance:
     def from_content(cls, content: RecordDict) -> "Acceptance":
         """From records of a reply; `MessageError` for another form."""
         acceptance: Acceptance = _typed(cls, dict(_record(content, "accepted")))
-        if acceptance.declared_units < 1:
-            raise MessageError("form: declared_units must be at least 1")
+        if not 1 <= acceptance.declared_units <= 10**9:
+            raise MessageError("form: declared_units must be from 1 to 10^9")
+        if not (acceptance.institution.isprintable() and 1 <= len(acceptance.institution) <= 64):
+            raise MessageError("form: an institution's name must be 1 to 64 printable characters")
         return acceptance
 
 
@@ -170,6 +175,13 @@ def declined() -> RecordDict:
 def is_declined(content: RecordDict) -> bool:
     """Whether a reply is the answer `declined`."""
     return list(content) == ["declined"]
+
+
+def content_of(reply: Message) -> RecordDict:
+    """A reply's records; `MessageError` where Flower reports an error, whose text may be private, whoever sent it."""
+    if reply.has_error():
+        raise MessageError(f"error {reply.error.code}")
+    return reply.content
 
 
 def _record(content: RecordDict, name: str) -> ConfigRecord:

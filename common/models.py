@@ -1,22 +1,39 @@
-"""Base models: find one by package, folder or hub id; hash it; say which precision suits a device."""
+"""Base models: find one by package, folder or hub id, and hash it."""
 
 import hashlib
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from confide.common.errors import InputError
 
 _CONFIG, _WEIGHTS = "config.json", "*.safetensors"
+_TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
+_FILES = ("*.json", _WEIGHTS, "*.txt", "*.model")  # what decides what a model computes
+
+
+def fetch_model(base: str) -> Path:
+    """The folder of a base model, downloaded first if it is a hub id that is not here yet.
+
+    Raises:
+        InputError: nothing of that name is here, or the hub does not give it.
+    """
+    if base.count("/") == 1 and not Path(base).expanduser().exists():
+        _hub(base, local_files_only=False)
+    return find_model(base)
 
 
 def find_model(base: str) -> Path:
-    """The folder of a base model.
+    """The folder of a base model that is on this machine. An institution uses only this: no server makes it download.
 
     Args:
         base: an installed package that carries a model, a folder, or a hub id ("organisation/name").
 
     Raises:
-        InputError: nothing of that name is here and, for a hub id, nothing could be fetched.
+        InputError: nothing of that name is here.
     """
     folder = Path(base).expanduser()
     if (folder / _CONFIG).is_file():
@@ -30,7 +47,7 @@ def find_model(base: str) -> Path:
         if configs:
             return _checked(configs[0].parent)
     if base.count("/") == 1 and not folder.exists():
-        return _checked(_fetch(base))
+        return _checked(_hub(base, local_files_only=True))
     package = base.replace("_", "-")
     raise InputError(
         f"model.base = {base!r} is not an installed package, a folder with {_CONFIG}, or a hub id "
@@ -38,14 +55,14 @@ def find_model(base: str) -> Path:
     )
 
 
-def _fetch(hub_id: str) -> Path:
+def _hub(hub_id: str, *, local_files_only: bool) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"]))
+        return Path(snapshot_download(hub_id, allow_patterns=list(_FILES), local_files_only=local_files_only))
     except Exception as error:  # noqa: BLE001 - every failure of the hub client means the same to the user
         raise InputError(
-            f"model.base = {hub_id!r} could not be fetched from the hub ({type(error).__name__}); "
+            f"model.base = {hub_id!r} is no folder, and the hub does not give it ({type(error).__name__}); "
             "copy the model to a folder and name that folder"
         ) from None
 
@@ -53,7 +70,19 @@ def _fetch(hub_id: str) -> Path:
 def _checked(folder: Path) -> Path:
     if not any(folder.glob(_WEIGHTS)):
         raise InputError(f"model folder {folder} holds no {_WEIGHTS} file; other formats can run code when loaded")
+    if not any((folder / name).is_file() for name in _TOKENIZERS):
+        raise InputError(f"model folder {folder} holds no tokenizer ({', '.join(_TOKENIZERS)}); copy it there")
     return folder
+
+
+@contextmanager
+def loading(folder: Path) -> Iterator[None]:
+    """Errors of the libraries that read a model's files, as one line for the user."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"model folder {folder} cannot be loaded: {reason[:200]}; copy the model again") from None
 
 
 def hash_model(folder: Path) -> str:
@@ -62,7 +91,7 @@ def hash_model(folder: Path) -> str:
     Only files that decide what the model computes are hashed: ``*.json``, ``*.safetensors``, ``*.txt``, ``*.model``.
     """
     digest = hashlib.sha256()
-    for path in sorted(path for pattern in ("*.json", _WEIGHTS, "*.txt", "*.model") for path in folder.glob(pattern)):
+    for path in sorted(path for pattern in _FILES for path in folder.glob(pattern)):
         with path.open("rb") as file:
             digest.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()

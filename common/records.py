@@ -11,6 +11,7 @@ from confide.common.errors import InputError
 from confide.common.tasks import Task
 
 Row = dict[str, Any]
+MAX_CHARS = 20_000  # of a text, unless a configuration says otherwise
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -35,7 +36,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def _read_jsonl(path: Path) -> Iterator[Row]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -62,6 +63,9 @@ def _read_csv(path: Path) -> Iterator[Row]:
             ) from None
         if not header:
             header = cells
+            for column in header:
+                if header.count(column) > 1:
+                    raise InputError(f"{path}:{number}: two columns are called {column!r}; rename one")
         elif len(cells) != len(header):
             raise InputError(
                 f"{path}:{number}: {len(cells)} cells, but the header has {len(header)}; quote commas in texts"
@@ -97,6 +101,11 @@ def select(rows: list[Row], columns: Mapping[str, str], source: str) -> list[Row
     return [{name: row[column] for name, column in columns.items()} for row in rows]
 
 
+def cut(row: Row, max_chars: int) -> Row:
+    """A row with its texts cut."""
+    return {key: value[:max_chars] if isinstance(value, str) else value for key, value in row.items()}
+
+
 def check_records(rows: list[Row], task: Task, max_chars: int, source: str) -> tuple[list[Row], list[str]]:
     """Records whose texts are cut to ``max_chars``, and the warnings for the user.
 
@@ -105,7 +114,7 @@ def check_records(rows: list[Row], task: Task, max_chars: int, source: str) -> t
     """
     records, num_cut = [], 0
     for number, row in enumerate(rows, start=1):
-        record = {key: value[:max_chars] if isinstance(value, str) else value for key, value in row.items()}
+        record = cut(row, max_chars)
         num_cut += any(isinstance(value, str) and len(value) > max_chars for value in row.values())
         problem = task.check(record)
         if problem:

@@ -12,6 +12,8 @@ from confide.common.errors import InputError
 from confide.common.privacy.plan import NoPrivacy, Plan, PrivacyPlan
 from confide.common.tasks import TaskSettings
 
+MAX_RUN_BYTES = 64 * 1024  # of a locked run as it is sent to every institution
+
 
 class StudySection(Section):
     """`[study]`: what institutions agree to."""
@@ -51,15 +53,25 @@ class FederationSection(Section):
     aggregation: Literal["fedavg", "median", "trimmed-mean"] = "fedavg"
     weights: Literal["equal", "declared"] = "equal"
     server_optimizer: Literal["adamw", "none"] = "adamw"
-    learning_rate: float = Field(5e-2, gt=0)
+    learning_rate: float = Field(4e-2, gt=0)
     average_decay: float = Field(0.5, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _rules_fit(self) -> "FederationSection":
+        if self.aggregation != "fedavg" and self.weights == "declared":
+            raise ValueError(f"aggregation = {self.aggregation!r} counts all the same: use weights = 'equal'")
+        if self.aggregation == "trimmed-mean" and self.min_clients < 5:
+            raise ValueError(
+                f"aggregation = 'trimmed-mean' with min_clients = {self.min_clients}: below 5 it trims nothing"
+            )
+        return self
 
 
 class LocalSection(Section):
     """`[local]`: what an institution does in a round."""
 
     steps: int = Field(1, ge=1, le=10_000)
-    sampling_probability: float = Field(0.1, gt=0, le=1)
+    sampling_probability: float = Field(0.1, ge=1e-4, le=1)
     nominal_units: int = Field(2000, ge=1)
     learning_rate: float = Field(1.0, gt=0)
 
@@ -68,12 +80,12 @@ class PrivacySection(Section):
     """`[privacy]`: the guarantee that is asked for. An institution's policy decides."""
 
     unit: Literal["record", "group", "none"] = "record"
-    target_epsilon: float = Field(3.0, gt=0)
-    target_delta: float = Field(1e-5, gt=0, lt=1)
-    clip_norm: float = Field(1.0, gt=0)
+    target_epsilon: float = Field(3.0, ge=0.01, le=100)
+    target_delta: float = Field(1e-5, ge=1e-15, le=1e-2)
+    clip_norm: float = Field(1.0, ge=1e-6, le=1e6)
     clipping: Literal["automatic", "abadi"] = "automatic"
-    head_weight: float = Field(1.0, gt=0)
-    noise_multiplier: float | None = Field(None, gt=0)
+    head_weight: float = Field(0.5, ge=1e-6, le=1e6)
+    noise_multiplier: float | None = Field(None, ge=0.1, le=1e4)
 
 
 class EvaluationSection(Section):
@@ -128,6 +140,12 @@ class RunConfig(Section):
     speed: SpeedSection = SpeedSection()
 
     @model_validator(mode="after")
+    def _few_enough_steps(self) -> "RunConfig":
+        if self.num_steps > 1_000_000:
+            raise ValueError(f"federation.num_rounds times local.steps = {self.num_steps} must be at most 1,000,000")
+        return self
+
+    @model_validator(mode="after")
     def _group_needs_a_column(self) -> "RunConfig":
         if self.simulation and self.privacy.unit == "group" and "group" not in self.simulation.columns:
             raise ValueError('privacy.unit = "group" needs simulation.columns.group, the column that names the group')
@@ -176,12 +194,12 @@ def make_plan(run: RunConfig, declared_units: int) -> Plan:
 def lock(run: RunConfig, base_sha256: str) -> RunConfig:
     """The run with everything fixed that is derived: the noise that meets the target, the base model's hash.
 
-    A noise multiplier that is already there stays (the reverse question: what does this noise give?).
+    A noise multiplier that is already there stays, and the target becomes the epsilon that it gives.
 
     Raises:
         InputError: no noise reaches the target, or the base model is another than the run names.
     """
-    from confide.common.privacy.accounting import calibrate
+    from confide.common.privacy.accounting import calibrate, epsilon
 
     if run.model.sha256 not in (None, base_sha256):
         raise InputError(
@@ -189,16 +207,23 @@ def lock(run: RunConfig, base_sha256: str) -> RunConfig:
             "install the version that the study names, or correct the run"
         )
     privacy = run.privacy
-    if privacy.unit != "none" and privacy.noise_multiplier is None:
-        unlocked = run.model_copy(update={"privacy": privacy.model_copy(update={"noise_multiplier": 1.0})})
-        plan = cast("PrivacyPlan", make_plan(unlocked, run.local.nominal_units))
+    if privacy.unit != "none":
+        given = privacy.model_copy(update={"noise_multiplier": privacy.noise_multiplier or 1.0})
+        plan = cast("PrivacyPlan", make_plan(run.model_copy(update={"privacy": given}), run.local.nominal_units))
         try:
-            noise_multiplier = calibrate(plan, privacy.target_epsilon).noise_multiplier
+            if privacy.noise_multiplier is None:
+                noise_multiplier = calibrate(plan, privacy.target_epsilon).noise_multiplier
+                privacy = privacy.model_copy(update={"noise_multiplier": noise_multiplier})
+            else:
+                privacy = privacy.model_copy(update={"target_epsilon": epsilon(plan)})
         except ValueError as error:
             raise InputError(f"privacy: {error}; raise target_epsilon or lower the number of steps") from None
-        privacy = privacy.model_copy(update={"noise_multiplier": noise_multiplier})
     model = run.model.model_copy(update={"sha256": base_sha256})
-    return run.model_copy(update={"privacy": privacy, "model": model})
+    locked = run.model_copy(update={"privacy": privacy, "model": model})
+    size = len(locked.canonical_json().encode())
+    if size > MAX_RUN_BYTES:
+        raise InputError(f"the run takes {size} bytes as JSON, at most {MAX_RUN_BYTES} can be sent; shorten its labels")
+    return locked
 
 
 def load_run(path: Path, overrides: list[str] | None = None) -> RunConfig:

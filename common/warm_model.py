@@ -1,7 +1,6 @@
 """One base model with its adapter, loaded once and shared by all rounds and all simulated institutions."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import nn
 from confide.common.adapter import build_module
 from confide.common.devices import choose_device
 from confide.common.errors import InputError
-from confide.common.models import find_model
+from confide.common.models import find_model, hash_model, loading
 from confide.common.privacy.gradients import wrap
 from confide.common.run_config import RunConfig
 from confide.common.tasks import Task
@@ -53,18 +52,32 @@ def warm_model(run: RunConfig, device: str = "auto") -> WarmModel:
         transformers.logging.set_verbosity_error()  # a base without its unused pooler is no news
         transformers.logging.disable_progress_bar()
         folder = find_model(run.model.base)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        _check_length(run, folder, tokenizer)
+        found = hash_model(folder)
+        if run.model.sha256 not in (None, found):
+            raise InputError(f"model.sha256 = {run.model.sha256}, but the files of {run.model.base!r} hash to {found}")
+        with loading(folder):
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        _check_tokens(run, tokenizer, config)
         module = build_module(run, folder, place)
         _warm[key] = WarmModel(module, wrap(module), tokenizer, run.task, place)
     return _warm[key]
 
 
-def _check_length(run: RunConfig, folder: Path, tokenizer: Any) -> None:
-    """Whether the base has a position for every token that the task allows; a longer text would end a round."""
-    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+def forget_models() -> None:
+    """Drop the warm model. After an error in a step Opacus' hooks may still hold activations of that step."""
+    _warm.clear()
+
+
+def _check_tokens(run: RunConfig, tokenizer: Any, config: Any) -> None:
+    """Whether the base has a position and an embedding for every token; a text that has not would end a round."""
     limit = min(tokenizer.model_max_length, getattr(config, "max_position_embeddings", run.task.max_length))
     if run.task.max_length > limit:
         raise InputError(
             f"task.max_length = {run.task.max_length}, but {run.model.base!r} reads {limit} tokens; lower it"
+        )
+    if len(tokenizer) > config.vocab_size:
+        raise InputError(
+            f"model.base = {run.model.base!r}: its tokenizer knows {len(tokenizer)} tokens, its weights "
+            f"{config.vocab_size}; use a tokenizer and weights that belong together"
         )

@@ -1,5 +1,6 @@
 """What a person sees while a run goes on: a live table on a terminal, plain lines elsewhere."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from confide.common.run_config import RunConfig
 from confide.server.strategy import Event
@@ -59,7 +61,7 @@ class _View:
         if self.mean is not None:
             parts.append(f"accuracy {self.mean:.1%}")
         if self.epsilon:
-            parts.append(f"epsilon {max(self.epsilon.values()):.2f} of {self.run.privacy.target_epsilon:g}")
+            parts.append(f"epsilon {up(max(self.epsilon.values()))} of {self.run.privacy.target_epsilon:g}")
         left = self.seconds_left()
         if left is not None:
             parts.append(f"about {_duration(left)} left")
@@ -71,13 +73,13 @@ class _View:
         table = Table("institution", "accuracy (public test)", "epsilon spent / target", "dropped", box=None)
         for name in names[:12]:
             accuracy = f"{self.accuracy[name]:.1%}" if name in self.accuracy else ""
-            spent = f"{self.epsilon[name]:.2f} / {self.run.privacy.target_epsilon:g}" if name in self.epsilon else ""
-            table.add_row(name, accuracy, spent, str(self.dropped.get(name, 0)))
+            spent = f"{up(self.epsilon[name])} / {self.run.privacy.target_epsilon:g}" if name in self.epsilon else ""
+            table.add_row(Text(name), accuracy, spent, str(self.dropped.get(name, 0)))
         if len(names) > 12:
             table.add_row(f"and {len(names) - 12} more", "", "", "")
         total = self.run.federation.num_rounds
         done = max(0.0, self.round - 1 + (self.answered / self.asked if self.asked else 0))
-        return Group(self.line(), ProgressBar(total=total, completed=done, width=60), table)
+        return Group(Text(self.line()), ProgressBar(total=total, completed=done, width=60), table)
 
 
 @contextmanager
@@ -109,11 +111,21 @@ def show(run: RunConfig, spent: Spent, console: Console, *, quiet: bool) -> Iter
         def tell(event: Event) -> None:
             view.update(event)
             if event["event"] == "dropped":
-                console.print(f"round {event['round']}: {event['institution']} dropped: {event['reason']}")
+                line = f"round {event['round']}: {event['institution']} dropped: {event['reason']}"
+                console.print(line, markup=False, highlight=False)
             if event["event"] == "round" and "accuracy" in event:
-                console.print(view.line())
+                console.print(view.line(), markup=False, highlight=False)
 
         yield tell
+
+
+def up(epsilon: float) -> str:
+    """An epsilon with two decimals, rounded up.
+
+    >>> up(2.9901)
+    '3.00'
+    """
+    return f"{math.ceil(epsilon * 100 - 1e-9) / 100:.2f}"
 
 
 def _duration(seconds: float) -> str:

@@ -58,3 +58,15 @@ def collect(grid: Grid, messages: list[Message], deadline: float, clock: Clock) 
                 yield reply
         if not replies:
             clock.sleep(_POLL_SECONDS)
+
+
+def wait_for_nodes(grid: Grid, count: int, deadline: float, clock: Clock) -> list[int]:
+    """Node ids in order, once ``count`` nodes are there or the deadline has passed.
+
+    Flower's simulation starts the ServerApp before its nodes have registered.
+    """
+    nodes = sorted(grid.get_node_ids())
+    while len(nodes) < count and clock.now() < deadline:
+        clock.sleep(_POLL_SECONDS)
+        nodes = sorted(grid.get_node_ids())
+    return nodes

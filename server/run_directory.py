@@ -16,7 +16,8 @@ from confide.common.flower import versions
 from confide.common.privacy.accounting import epsilon, epsilon_rdp
 from confide.common.privacy.plan import NoPrivacy
 from confide.common.run_config import RunConfig, make_plan
-from confide.server.strategy import Event, Institution
+from confide.server.roster import Institution
+from confide.server.strategy import Event
 
 
 class RunDirectory:
@@ -29,9 +30,13 @@ class RunDirectory:
     def __init__(self, path: Path, run: RunConfig) -> None:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise InputError(f"--out {path} must be new or empty; choose another folder")
-        path.mkdir(parents=True, exist_ok=True)
         self.path = path
-        (path / "run.lock.toml").write_text(tomli_w.dumps(_without_none(run.model_dump(mode="json"))), encoding="utf-8")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            content = tomli_w.dumps(_without_none(run.model_dump(mode="json")))
+            (path / "run.lock.toml").write_text(content, encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"--out {path} cannot be written: {error.strerror}; choose another folder") from None
 
     def record(self, event: Event) -> None:
         """Append an event to events.jsonl, and a round also to metrics.jsonl."""
@@ -47,7 +52,7 @@ class RunDirectory:
         path = self.path / "metrics.jsonl"
         if not path.is_file():
             return []
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
     def write_privacy(self, status: str, run: RunConfig, institutions: list[Institution], *, simulated: bool) -> None:
         """Write privacy.json: what this run cost each institution at most, with everything needed to recompute it."""

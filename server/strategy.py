@@ -1,7 +1,8 @@
 """Flower's Strategy: asks out, replies in, one round after the other."""
 
+import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -11,26 +12,16 @@ from flwr.serverapp.strategy import Result, Strategy
 from confide.common.accuracy import Accuracy
 from confide.common.errors import ConfideError
 from confide.common.gate import GateError, State, dump_state, load_state, schema_of, update_norm_bound
-from confide.common.messages import Acceptance, Ask, Envelope, MessageError, Update, is_declined, sha256
+from confide.common.messages import Ask, Envelope, MessageError, Update, content_of, is_declined, sha256
 from confide.common.run_config import RunConfig, make_plan
 from confide.server import optimizer
 from confide.server.aggregation import RULES
 from confide.server.optimizer import GlobalState
-from confide.server.rounds import Clock, collect
+from confide.server.roster import Institution, enrol, offers
+from confide.server.rounds import Clock, collect, wait_for_nodes
 
 Event = dict[str, Any]
 _ROUNDS_WITHOUT_QUORUM = 3  # in a row; then the run stops instead of spending on nothing
-
-
-@dataclass
-class Institution:
-    """What the server knows of an institution: what it declared, and what became of its replies."""
-
-    name: str
-    declared_units: int
-    num_steps: int = 0
-    accepted: int = 0
-    dropped: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -45,6 +36,7 @@ class Job:
         emit: is told of every event: round started, reply, round ended.
         save: keeps a round, atomically.
         clock: the time.
+        num_nodes: nodes to wait for before the run is offered.
     """
 
     run: RunConfig
@@ -52,8 +44,9 @@ class Job:
     initial: State
     evaluate: Callable[[State], Accuracy] | None
     emit: Callable[[Event], None]
-    save: Callable[[GlobalState, list[dict[str, str]]], None]
+    save: Callable[[int, GlobalState, list[dict[str, str]]], None]
     clock: Clock
+    num_nodes: int
 
 
 class ConfideStrategy(Strategy):
@@ -64,6 +57,8 @@ class ConfideStrategy(Strategy):
         self.state = optimizer.start(job.initial)
         self.institutions: dict[int, Institution] = {}
         self.bytes_per_client_round = 0
+        self.finished = False
+        self.round = 0  # the last that ended
         self._accepted: list[dict[str, str]] = []
         self._dropped: list[str] = []
         self._ask: Ask | None = None
@@ -87,24 +82,31 @@ class ConfideStrategy(Strategy):
             ConfideError: too few institutions accepted, or three rounds in a row had no quorum.
         """
         self._offer(grid)
+        wall = time.monotonic
         arrays, config = initial_arrays, train_config or ConfigRecord()
         failed = 0
         for number in range(1, num_rounds + 1):
-            began = self.job.clock.now()
+            began, asked_at = wall(), self.job.clock.now()
             self.job.emit({"event": "round_started", "round": number})
             messages = list(self.configure_train(number, arrays, config, grid))
-            replies = collect(grid, messages, began + timeout, self.job.clock)
+            replies = collect(grid, messages, asked_at + timeout, self.job.clock)
             aggregated, _ = self.aggregate_train(number, replies)
             failed = 0 if aggregated is not None else failed + 1
             if aggregated is not None:
                 arrays = aggregated
-                self.job.save(self.state, self._accepted)
+                self.job.save(number, self.state, self._accepted)
             if failed == _ROUNDS_WITHOUT_QUORUM:
                 raise ConfideError(
                     f"round {number}: for the {failed}rd time in a row fewer than federation.min_clients = "
                     f"{self.job.run.federation.min_clients} institutions answered; see events.jsonl for the reasons"
                 )
-            self._end_round(number, began)
+            self._end_round(number, wall() - began)
+        if self.state.round == 0:
+            raise ConfideError(
+                f"none of {num_rounds} rounds had federation.min_clients = {self.job.run.federation.min_clients} good "
+                "replies, so nothing was learnt; see events.jsonl for the reasons"
+            )
+        self.finished = True
         return Result(arrays=arrays)
 
     def configure_train(
@@ -131,16 +133,13 @@ class ConfideStrategy(Strategy):
         """
         rule = RULES[self.job.run.federation.aggregation]
         total, self._accepted, self._dropped = rule.init(), [], []
+        silent = dict(self.institutions)
         for reply in replies:
-            institution = self.institutions[reply.metadata.src_node_id]
+            institution = silent.pop(reply.metadata.src_node_id)
             try:
                 update, state = self._gate(reply, institution)
             except (GateError, MessageError) as error:
-                institution.dropped.append(f"round {server_round}: {error}")
-                self._dropped.append(f"{institution.name}: {error}")
-                self.job.emit(
-                    {"event": "dropped", "round": server_round, "institution": institution.name, "reason": str(error)}
-                )
+                self._drop(server_round, institution, str(error))
                 continue
             declared = self.job.run.federation.weights == "declared"
             total = rule.add(total, state, float(institution.declared_units) if declared else 1.0)
@@ -148,6 +147,8 @@ class ConfideStrategy(Strategy):
             self.bytes_per_client_round = len(update.payload)
             self._accepted.append({"institution": institution.name, "payload_sha256": update.envelope.payload_sha256})
             self.job.emit({"event": "accepted", "round": server_round, "institution": institution.name})
+        for institution in silent.values():
+            self._drop(server_round, institution, "no answer before the deadline")
         if len(self._accepted) < self.job.run.federation.min_clients:
             self.job.emit({"event": "no_quorum", "round": server_round, "accepted": len(self._accepted)})
             return None, None
@@ -164,6 +165,11 @@ class ConfideStrategy(Strategy):
         """Nothing to aggregate."""
         return None
 
+    def _drop(self, number: int, institution: Institution, reason: str) -> None:
+        institution.dropped.append(f"round {number}: {reason}")
+        self._dropped.append(f"{institution.name}: {reason}")
+        self.job.emit({"event": "dropped", "round": number, "institution": institution.name, "reason": reason})
+
     def _make_ask(self, number: int, deadline: float, payload: bytes = b"") -> Ask:
         run = self.job.run
         run_json = run.canonical_json()
@@ -173,21 +179,9 @@ class ConfideStrategy(Strategy):
     def _offer(self, grid: Grid) -> None:
         run = self.job.run
         deadline = self.job.clock.now() + run.federation.deadline_seconds
-        content = self._make_ask(0, deadline).content()
-        nodes = sorted(grid.get_node_ids())
-        messages = [Message(content, node, "query.offer", ttl=600.0, group_id="0") for node in nodes]
-        accepted = {}
-        for reply in collect(grid, messages, deadline, self.job.clock):
-            try:
-                acceptance = Acceptance.from_content(_content(reply))
-            except MessageError:
-                continue
-            accepted[reply.metadata.src_node_id] = acceptance
-        names = [acceptance.institution for acceptance in accepted.values()]
-        for node_id in sorted(accepted):
-            acceptance = accepted[node_id]
-            if names.count(acceptance.institution) == 1:
-                self.institutions[node_id] = Institution(acceptance.institution, acceptance.declared_units)
+        nodes = wait_for_nodes(grid, self.job.num_nodes, deadline, self.job.clock)
+        messages = offers(self._make_ask(0, deadline), nodes)
+        self.institutions = enrol(collect(grid, messages, deadline, self.job.clock))
         self.job.emit({"event": "offered", "asked": len(nodes), "accepted": len(self.institutions)})
         if len(self.institutions) < run.federation.min_clients:
             raise ConfideError(
@@ -196,7 +190,7 @@ class ConfideStrategy(Strategy):
             )
 
     def _gate(self, reply: Message, institution: Institution) -> tuple[Update, State]:
-        content = _content(reply)
+        content = content_of(reply)
         if is_declined(content):
             raise GateError("declined")
         update = Update.from_content(content)
@@ -222,22 +216,16 @@ class ConfideStrategy(Strategy):
         bound = update_norm_bound(plan, shapes, run.local.steps, run.local.learning_rate)
         return update, load_state(update.payload, shapes, bound)
 
-    def _end_round(self, number: int, began: float) -> None:
-        run = self.job.run
+    def _end_round(self, number: int, seconds: float) -> None:
+        run, self.round = self.job.run, number
         event: Event = {"event": "round", "round": number, "accepted": len(self._accepted), "dropped": self._dropped}
         if self.job.evaluate and (number % run.evaluation.every == 0 or number == run.federation.num_rounds):
             event["accuracy"] = self.job.evaluate(self.state.average).as_json()
         event["num_steps"] = {item.name: item.num_steps for item in self.institutions.values()}
-        event["seconds"] = round(self.job.clock.now() - began, 3)
+        event["seconds"] = round(seconds, 3)
         self.job.emit(event)
 
 
 def to_arrays(state: State) -> ArrayRecord:
     """A state as Flower's record."""
     return ArrayRecord({name: Array(value) for name, value in state.items()})
-
-
-def _content(reply: Message) -> Any:
-    if reply.has_error():
-        raise MessageError(f"error {reply.error.code}")  # its text may be private, whoever sent it
-    return reply.content

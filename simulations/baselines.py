@@ -22,7 +22,7 @@ def run_baselines(federation: Federation, tell: Callable[[str], None]) -> dict[s
         ``no_privacy``: the same federation without clip and noise. ``central``: all records as one institution,
         without privacy. ``local_only``: each institution alone with its privacy, on its own test share.
     """
-    quiet = replace(federation, emit=lambda event: None, save=lambda state, accepted, lineage: None)
+    quiet = replace(federation, emit=lambda event: None, save=lambda *_: None)
     open_run = without_privacy(federation.run)
     tell("baseline: the same federation without privacy")
     no_privacy = _run(replace(quiet, run=open_run))

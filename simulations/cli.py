@@ -46,14 +46,18 @@ def simulate(  # noqa: PLR0913 - one parameter an option
     run = _locked(run_file, settings)
     from rich.console import Console
 
+    from confide.common.warm_model import warm_model
     from confide.server.progress import show
     from confide.server.run_directory import RunDirectory
     from confide.simulations.institutions import load_institutions
-    from confide.simulations.study import Study, carry_out
+    from confide.simulations.study import Study, carry_out, check_quorum
 
-    console = Console(stderr=as_json, soft_wrap=True)
-    for warning in load_institutions(run).warnings:
+    console = Console(stderr=as_json, soft_wrap=True, markup=False, highlight=False)
+    institutions = load_institutions(run)
+    for warning in institutions.warnings:
         typer.echo(f"warning: {warning}", err=True)
+    check_quorum(run, len(institutions.private))
+    warm_model(run, run.speed.device)  # whatever is wrong with the model shows before there is a run directory
     directory = RunDirectory(out or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{run.study.name}", run)
 
     def tell(line: str) -> None:
@@ -77,7 +81,7 @@ def plan(
     run_file: RunArgument = None,
     overrides: SetOption = None,
     noise_multiplier: Annotated[
-        float | None, typer.Option(min=1e-3, help="the reverse question: what this noise gives")
+        float | None, typer.Option(min=0.1, help="the reverse question: what this noise gives")
     ] = None,
     measure: Annotated[
         bool, typer.Option("--measure", help="also time and memory, from 20 local steps on synthetic texts")
@@ -102,18 +106,18 @@ def plan(
 
 def _locked(run_file: Path | None, overrides: list[str]) -> "RunConfig":
     from confide.common.flower import prepare
-    from confide.common.models import find_model, hash_model
+    from confide.common.models import fetch_model, hash_model
     from confide.common.run_config import load_run, lock
 
     path = run_file or Path(str(files("confide.simulations").joinpath("scenarios/default.toml")))
     run = load_run(path, overrides)
     prepare()
-    return lock(run, hash_model(find_model(run.model.base)))
+    return lock(run, hash_model(fetch_model(run.model.base)))
 
 
 def _epsilon(run: "RunConfig", steps: dict[str, int]) -> dict[str, float]:
+    from confide.server.roster import Institution
     from confide.server.run_directory import spent
-    from confide.server.strategy import Institution
 
     values = {name: spent(run, Institution(name, run.local.nominal_units, number)) for name, number in steps.items()}
     return {name: value for name, value in values.items() if value is not None}
@@ -124,17 +128,19 @@ def _opening(run: "RunConfig") -> str:
         return f"{run.study.name}: {run.federation.num_rounds} rounds WITHOUT PRIVACY (privacy.unit = none)"
     return (
         f"{run.study.name}: {run.federation.num_rounds} rounds, {run.num_steps} private steps, noise multiplier "
-        f"{run.privacy.noise_multiplier}, epsilon at most {run.privacy.target_epsilon:g} at delta "
+        f"{run.privacy.noise_multiplier}, epsilon at most {run.privacy.target_epsilon:.4g} at delta "
         f"{run.privacy.target_delta:g} for each {run.privacy.unit}"
     )
 
 
 def _closing(run: "RunConfig", summary: dict[str, Any]) -> str:
+    from confide.server.progress import up
+
     accuracy = summary["accuracy"]
     lines = [f"accuracy on the public test shares: {accuracy['mean']:.1%}"]
     for name, epsilon in summary["epsilon"].items():
         share = f"{accuracy['per_institution'][name]:.1%}" if name in accuracy["per_institution"] else ""
-        privacy = "no privacy" if epsilon is None else f"epsilon {epsilon:.2f} at delta {summary['target_delta']:g}"
+        privacy = "no privacy" if epsilon is None else f"epsilon {up(epsilon)} at delta {summary['target_delta']:g}"
         lines.append(f"  {name}: {share:>6}  {privacy}")
     for name, baseline in summary.get("baselines", {}).items():
         lines.append(f"  baseline {name.replace('_', ' ')}: {baseline['mean']:.1%}")

@@ -12,7 +12,6 @@ from confide.common.messages import Ask, Update
 
 Answer = Callable[[], Message]
 Faults = Callable[[Message, Answer], tuple[float, Message | None]]
-Fault = Faults
 
 
 def no_faults(message: Message, answer: Answer) -> tuple[float, Message | None]:
@@ -31,7 +30,7 @@ def crash(message: Message, answer: Answer) -> tuple[float, Message | None]:
     return 0.0, Message(Error(code=3, reason="the client died"), reply_to=message) if reply else None
 
 
-def straggler(seconds: float) -> Fault:
+def straggler(seconds: float) -> Faults:
     """The honest reply, late."""
 
     def fault(message: Message, answer: Answer) -> tuple[float, Message | None]:
@@ -40,7 +39,7 @@ def straggler(seconds: float) -> Fault:
     return fault
 
 
-def malformed(change: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]) -> Fault:
+def malformed(change: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]) -> Faults:
     """A well-signed update whose tensors went through ``change``: NaN, another shape, an extra key."""
     from safetensors.numpy import load, save
 
@@ -59,7 +58,7 @@ def garbage(message: Message, answer: Answer) -> tuple[float, Message | None]:
     return 0.0, Message(RecordDict({"update": ConfigRecord({"safetensors": b"\0" * 9})}), reply_to=message)
 
 
-def schedule(faults: Mapping[tuple[int, str], Fault]) -> Faults:
+def schedule(faults: Mapping[tuple[int, str], Faults]) -> Faults:
     """Faults by (node, round); every other message gets its honest reply."""
 
     def fault(message: Message, answer: Answer) -> tuple[float, Message | None]:

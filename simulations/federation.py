@@ -18,14 +18,15 @@ from confide.common.run_config import RunConfig
 from confide.common.warm_model import warm_model
 from confide.server.app import make_server_app
 from confide.server.optimizer import GlobalState
+from confide.server.roster import Institution
 from confide.server.rounds import Clock
-from confide.server.strategy import ConfideStrategy, Event, Institution, Job
+from confide.server.strategy import ConfideStrategy, Event, Job
 from confide.simulations.faults import Faults, no_faults
 from confide.simulations.grid import InProcessGrid, SkippingClock
-from confide.simulations.institutions import SimulatedSites
+from confide.simulations.sites import SimulatedSites
 
 Engine = Literal["in-process", "ray"]
-Save = Callable[[GlobalState, list[dict[str, str]], str], None]
+Save = Callable[[int, GlobalState, list[dict[str, str]], str], None]
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Federation:
         public: test share by institution, at the server; empty: nothing is evaluated.
         local: where sites keep their tracebacks.
         emit: is told of every event.
-        save: keeps a round; gets state, accepted updates, lineage.
+        save: keeps a round; gets its number, state, accepted updates, lineage.
     """
 
     run: RunConfig
@@ -77,11 +78,12 @@ def start(federation: Federation, clock: Clock) -> ConfideStrategy:
         # Asked for anew: a baseline may have loaded another model meanwhile, and two would double the memory.
         return evaluate(warm_model(run, run.speed.device), state, federation.public)
 
-    def save(state: GlobalState, accepted: list[dict[str, str]]) -> None:
-        federation.save(state, accepted, lineage)
+    def save(number: int, state: GlobalState, accepted: list[dict[str, str]]) -> None:
+        federation.save(number, state, accepted, lineage)
 
     scored = score if federation.public else None
-    return ConfideStrategy(Job(run, lineage, get_state(model.module), scored, federation.emit, save, clock))
+    num_nodes = len(federation.load(run))
+    return ConfideStrategy(Job(run, lineage, get_state(model.module), scored, federation.emit, save, clock, num_nodes))
 
 
 def simulate(federation: Federation, strategy: ConfideStrategy, faults: Faults = no_faults) -> None:

@@ -71,7 +71,7 @@ def measure(run: RunConfig, num_steps: int = 20) -> dict[str, float]:
     Returns:
         ``seconds_per_round`` (median step times ``local.steps``; one institution), ``peak_memory_mb`` (this process).
     """
-    from confide.client.batches import BatchedUnits
+    from confide.client.batches import batch_units
     from confide.client.training import LocalWork, train
     from confide.client.units import make_units
     from confide.common.adapter import get_state
@@ -84,7 +84,7 @@ def measure(run: RunConfig, num_steps: int = 20) -> dict[str, float]:
         for number in range(run.local.nominal_units)
     ]
     units = make_units(records, run.task, model.tokenizer, bytes(32))
-    batched = BatchedUnits(units, model.pad_token_id, run.speed.tokens_per_micro_batch, model.device)
+    batched = batch_units(units, model, run.speed.tokens_per_micro_batch)
     plan = make_plan(run, run.local.nominal_units)
     work = LocalWork(plan, get_state(model.module), 1, run.local.learning_rate)
     seconds = []
@@ -98,9 +98,3 @@ def measure(run: RunConfig, num_steps: int = 20) -> dict[str, float]:
         "seconds_per_round": round(statistics.median(seconds) * run.local.steps, 3),
         "peak_memory_mb": round(peak, 1),
     }
-
-
-def with_noise(run: RunConfig, noise_multiplier: float) -> RunConfig:
-    """The reverse question: the run with this noise, whatever epsilon that gives."""
-    privacy = run.privacy.model_copy(update={"noise_multiplier": noise_multiplier})
-    return run.model_copy(update={"privacy": privacy})

@@ -8,7 +8,7 @@ from confide.common.errors import ConfideError, InputError
 from confide.server.app import make_server_app
 from confide.server.strategy import ConfideStrategy
 from confide.simulations.federation import Federation
-from confide.simulations.institutions import SimulatedSites
+from confide.simulations.sites import SimulatedSites
 
 
 def simulate_on_ray(federation: Federation, strategy: ConfideStrategy) -> None:
@@ -41,5 +41,5 @@ def simulate_on_ray(federation: Federation, strategy: ConfideStrategy) -> None:
             )
         except RuntimeError as error:
             raise ConfideError(f"Flower's Ray engine stopped: {error}") from error
-    if strategy.state.round < federation.run.federation.num_rounds:
+    if not strategy.finished:
         raise ConfideError(f"the federation stopped after round {strategy.state.round}; Flower's log above says why")

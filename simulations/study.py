@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from confide.common.accuracy import Accuracy
-from confide.common.errors import ConfideError
+from confide.common.errors import ConfideError, InputError
 from confide.common.flower import versions
 from confide.common.privacy.accounting import attack_true_positive_rate
 from confide.common.privacy.plan import PrivacyPlan
@@ -59,22 +59,37 @@ def carry_out(study: Study, *, baselines: bool) -> dict[str, Any]:
         directory.record(event)
         study.emit(event)
 
-    def save(state: Any, accepted: list[dict[str, str]], lineage: str) -> None:
-        save_round(directory.path / "rounds", state, accepted, lineage)
+    def save(number: int, state: Any, accepted: list[dict[str, str]], lineage: str) -> None:
+        save_round(directory.path / "rounds", number, state, accepted, lineage)
 
     federation = Federation(run, load_private, institutions.public, directory.path / "local", emit, save)
-    strategy = start(federation, _clock(study.engine))
+    strategy = None
     try:
+        strategy = start(federation, _clock(study.engine))
         _simulate(study.engine, federation, strategy)
         result = outcome(strategy)
         emit({"event": "federation_finished", "accuracy": result.accuracy.as_json()})
         compared = run_baselines(federation, study.tell) if baselines else None
-    except (KeyboardInterrupt, ConfideError) as error:
-        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "stopped"
-        _stop(study, strategy, status)
+        return _finish(study, result, compared, began)
+    except KeyboardInterrupt:
+        _stop(study, strategy, "interrupted")
         raise
-    seconds = round(time.monotonic() - began, 1)
-    return _finish(study, result, compared, seconds)
+    except ConfideError as error:
+        _stop(study, strategy, "stopped")
+        hint = f"; tracebacks: {federation.local}" if federation.local.exists() else ""
+        raise type(error)(f"{error}{hint}") from None
+    except BaseException:
+        _stop(study, strategy, "failed")
+        raise
+
+
+def check_quorum(run: RunConfig, num_institutions: int) -> None:
+    """Whether the institutions are enough for the run; `InputError` before anything is written."""
+    if run.federation.min_clients > num_institutions:
+        raise InputError(
+            f"federation.min_clients = {run.federation.min_clients}, but the simulation has {num_institutions} "
+            "institutions; lower it or use more institutions"
+        )
 
 
 def _clock(engine: str) -> Any:
@@ -92,23 +107,25 @@ def _simulate(engine: str, federation: Federation, strategy: ConfideStrategy) ->
     simulate_on_ray(federation, strategy)
 
 
-def _stop(study: Study, strategy: ConfideStrategy, status: str) -> None:
-    institutions = list(strategy.institutions.values())
+def _stop(study: Study, strategy: ConfideStrategy | None, status: str) -> None:
+    """Say where the run stopped, and what it had cost by then."""
+    study.directory.record({"event": status, "after_round": strategy.round if strategy else 0})
+    institutions = list(strategy.institutions.values()) if strategy else []
     study.directory.write_privacy(status, study.run, institutions, simulated=True)
-    study.directory.record({"event": status, "after_round": strategy.state.round})
 
 
-def _finish(study: Study, result: Outcome, compared: dict[str, Accuracy] | None, seconds: float) -> dict[str, Any]:
+def _finish(study: Study, result: Outcome, compared: dict[str, Accuracy] | None, began: float) -> dict[str, Any]:
     from confide.common.export import export_adapter
     from confide.common.warm_model import warm_model
     from confide.server.report import write_report
 
     run, directory = study.run, study.directory
-    directory.write_privacy("completed", run, result.institutions, simulated=True)
     facts = _report_facts(study, result, compared)
     model = warm_model(run, run.speed.device)
     export_adapter(directory.path / "adapter", run, model, result.released, _card_facts(facts))
     write_report(directory.path / "report.html", facts)
+    directory.write_privacy("completed", run, result.institutions, simulated=True)  # last: it says that all is here
+    seconds = round(time.monotonic() - began, 1)
     directory.record({"event": "completed", "seconds": seconds})
     plan = make_plan(run, run.local.nominal_units)
     summary: dict[str, Any] = {

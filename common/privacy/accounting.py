@@ -20,19 +20,23 @@ _FINE, _COARSE = 1e-4, 1e-3
 
 
 def _round_up(value: float, digits: int = _DIGITS) -> float:
-    return float(math.ceil(value * 10**digits) / 10**digits)
+    return math.ceil(value * 10**digits) / 10**digits if math.isfinite(value) else value
 
 
-def _event(plan: PrivacyPlan, num_steps: int) -> dp_event.DpEvent:
-    step = dp_event.PoissonSampledDpEvent(plan.sampling_probability, dp_event.GaussianDpEvent(plan.noise_multiplier))
+def _event(sampling_probability: float, noise_multiplier: float, num_steps: int) -> dp_event.DpEvent:
+    step = dp_event.PoissonSampledDpEvent(sampling_probability, dp_event.GaussianDpEvent(noise_multiplier))
     return dp_event.SelfComposedDpEvent(step, num_steps)
 
 
-@lru_cache(maxsize=256)
-def _composed(plan: PrivacyPlan, num_steps: int, grid: float = _FINE) -> PLDAccountant:
+@lru_cache(maxsize=256)  # by what decides the result: institutions of all sizes share an entry
+def _compose(sampling_probability: float, noise_multiplier: float, num_steps: int, grid: float) -> PLDAccountant:
     accountant = PLDAccountant(NeighboringRelation.ADD_OR_REMOVE_ONE, value_discretization_interval=grid)
-    accountant.compose(_event(plan, num_steps))
+    accountant.compose(_event(sampling_probability, noise_multiplier, num_steps))
     return accountant
+
+
+def _composed(plan: PrivacyPlan, num_steps: int, grid: float = _FINE) -> PLDAccountant:
+    return _compose(plan.sampling_probability, plan.noise_multiplier, num_steps, grid)
 
 
 def epsilon(plan: PrivacyPlan, num_steps: int | None = None) -> float:
@@ -42,7 +46,7 @@ def epsilon(plan: PrivacyPlan, num_steps: int | None = None) -> float:
 
     >>> plan = PrivacyPlan("record", 0.1, 200, 2000, 1.0, "automatic", 2.179, 1e-5)
     >>> epsilon(plan)
-    2.9979
+    2.9983
     """
     num_steps = plan.num_steps if num_steps is None else num_steps
     return _round_up(_composed(plan, num_steps).get_epsilon(plan.target_delta)) if num_steps else 0.0
@@ -52,7 +56,7 @@ def epsilon_rdp(plan: PrivacyPlan) -> float:
     """Epsilon of the whole plan by Renyi accounting (Mironov, arXiv 1702.07476): looser, an independent check."""
     orders = range(2, 257)  # integers only: dp-accounting's series for fractions does not converge at little noise
     accountant = RdpAccountant(orders, NeighboringRelation.ADD_OR_REMOVE_ONE)
-    accountant.compose(_event(plan, plan.num_steps))
+    accountant.compose(_event(plan.sampling_probability, plan.noise_multiplier, plan.num_steps))
     return _round_up(accountant.get_epsilon(plan.target_delta))
 
 
@@ -68,9 +72,11 @@ def calibrate(plan: PrivacyPlan, target_epsilon: float) -> PrivacyPlan:
     if not (math.isfinite(target_epsilon) and target_epsilon > 0):
         raise ValueError(f"target_epsilon={target_epsilon!r} must be finite and above 0")
 
+    grid = _COARSE if target_epsilon >= 0.5 else _FINE  # what the coarse grid adds is much for a small target
+
     def spends(noise_multiplier: float) -> float:
         candidate = replace(plan, noise_multiplier=noise_multiplier)
-        return float(_composed(candidate, plan.num_steps, _COARSE).get_epsilon(plan.target_delta))
+        return float(_composed(candidate, plan.num_steps, grid).get_epsilon(plan.target_delta))
 
     low = high = 1.0
     while spends(high) > target_epsilon:
@@ -85,21 +91,21 @@ def calibrate(plan: PrivacyPlan, target_epsilon: float) -> PrivacyPlan:
     root = brentq(
         lambda noise: math.log(max(spends(noise), 1e-12) / target_epsilon), low, high, xtol=0.1 * 10**-_DIGITS
     )
-    calibrated = _round_up(root)
-    while spends(calibrated) > target_epsilon:  # rounding never gives less privacy than asked
-        calibrated = _round_up(calibrated + 10**-_DIGITS)
-    return replace(plan, noise_multiplier=calibrated)
+    calibrated = replace(plan, noise_multiplier=_round_up(root))
+    while epsilon(calibrated) > target_epsilon:  # what is stated, itself rounded up, stays within the target
+        calibrated = replace(plan, noise_multiplier=_round_up(calibrated.noise_multiplier + 10**-_DIGITS))
+    return calibrated
 
 
 def attack_true_positive_rate(plan: PrivacyPlan, false_positive_rate: float) -> float:
     """Bound on any membership attack's true-positive rate at a false-positive rate, from the composed PLD.
 
-    The trade-off function of a mechanism lies below e^eps * FPR + delta(eps) for every eps (Kairouz et al.,
-    arXiv 1311.0776, theorem 2.1); the least of these bounds over a grid of eps is taken.
+    The trade-off function of a mechanism lies below e^epsilon * FPR + delta(epsilon) (Kairouz et al.,
+    arXiv 1311.0776, theorem 2.1) for every epsilon; the least of these bounds over a grid is taken.
     """
     grid = [0.02 * index for index in range(1, 1001)]
     deltas = _composed(plan, plan.num_steps).get_delta(grid)
-    bounds = (math.exp(eps) * false_positive_rate + delta for eps, delta in zip(grid, deltas, strict=True))
+    bounds = (math.exp(value) * false_positive_rate + delta for value, delta in zip(grid, deltas, strict=True))
     return float(min(1.0, *bounds))
 
 
@@ -113,12 +119,14 @@ def signal_to_noise_share(plan: PrivacyPlan) -> float:
     return plan.sampling_probability * math.sqrt(plan.num_steps) / plan.noise_multiplier * least_noise
 
 
-def _gaussian_noise_multiplier(eps: float, delta: float) -> float:
+def _gaussian_noise_multiplier(target_epsilon: float, delta: float) -> float:
     """The least noise of one unsampled Gaussian release: exact (Balle and Wang, arXiv 1805.06530, theorem 8)."""
 
     def excess(log_noise: float) -> float:
         noise = math.exp(log_noise)
-        spent = norm.cdf(0.5 / noise - eps * noise) - math.exp(eps) * norm.cdf(-0.5 / noise - eps * noise)
+        spent = norm.cdf(0.5 / noise - target_epsilon * noise) - math.exp(
+            target_epsilon + norm.logcdf(-0.5 / noise - target_epsilon * noise)
+        )
         return float(spent) - delta
 
     return math.exp(brentq(excess, math.log(1e-3), math.log(1e5)))

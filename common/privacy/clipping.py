@@ -33,10 +33,13 @@ def clip(gradients_UP: Tensor, plan: PrivacyPlan) -> Tensor:
     finite_U1 = torch.isfinite(gradients_UP).all(dim=1, keepdim=True)
     # `where`, not a product: 0 * nan is nan, and noise does not hide a nan.
     safe_UP = torch.where(finite_U1, gradients_UP, torch.zeros_like(gradients_UP))
-    norms_U1 = torch.linalg.vector_norm(safe_UP, dim=1, keepdim=True)
+    # Summed in float64: in float32 a norm over millions of parameters comes out short, and rows above the bound. The
+    # square back in float32 overflows where a norm is near the end of float32's range, and the factor is 0 there.
+    squares_U1 = torch.linalg.vector_norm(safe_UP, dim=1, keepdim=True, dtype=torch.float64).square()
+    norms_U1 = squares_U1.float().sqrt()
     if plan.clipping == "automatic":
         factors_U1 = plan.clip_norm / (norms_U1 + STABILITY)
     else:
         factors_U1 = torch.clamp(plan.clip_norm / norms_U1, max=1.0)  # norm 0 gives inf, clamped to 1
     clipped_UP: Tensor = safe_UP * factors_U1
-    return clipped_UP
+    return torch.where(torch.isfinite(clipped_UP).all(dim=1, keepdim=True), clipped_UP, torch.zeros_like(clipped_UP))

@@ -20,6 +20,8 @@ def _linear_gradients(layer: nn.Linear, activations: list[Tensor], backprops: Te
     Opacus' own rule multiplies in the precision of ``backprops`` and does not visit an example's positions at once.
     One batched product costs the same multiplications as the summed gradient of training without privacy.
     """
+    if len(activations[0]) != len(backprops):
+        raise RuntimeError("a trained layer is used on something else than one row for each example")
     inputs = activations[0].float().reshape(len(backprops), -1, layer.in_features)
     outputs = backprops.float().reshape(len(backprops), -1, layer.out_features)
     gradients: dict[Tensor, Tensor] = {}
@@ -41,8 +43,10 @@ def wrap(module: nn.Module) -> GradSampleModule:
         own = [parameter for parameter in layer.parameters(recurse=False) if parameter.requires_grad]
         if own and not (isinstance(layer, nn.Linear) and layer.training):
             raise ValueError(f"trainable layer {name!r} ({type(layer).__name__}) must be nn.Linear in train mode")
-        if isinstance(layer, nn.Dropout) and layer.p > 0:
+        if isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0:
             raise ValueError(f"dropout of {name!r} is {layer.p}, must be 0")
+        if isinstance(layer, nn.modules.batchnorm._NormBase):
+            raise ValueError(f"layer {name!r} ({type(layer).__name__}) takes statistics over a batch, must not")
     # The lowest adapted layer's input needs no gradient; torch then hooks its output, which is all Opacus reads.
     warnings.filterwarnings("ignore", message="Full backward hook is firing")
     # The loss is a sum over examples. Not strict: Opacus refuses every buffer, and position ids are one.
@@ -59,11 +63,18 @@ def per_example_gradients(module: GradSampleModule, losses: Callable[[Any], Tens
 
     Returns:
         Float32 tensor of shape ``(B, P)`` in the order of ``module.parameters()``.
+
+    Raises:
+        RuntimeError: a trained layer is also applied to something that is not split by examples (DeBERTa shares its
+            projections with position embeddings): that gradient, of all examples, would land in one row.
     """
-    losses(batch).sum().backward()  # type: ignore[no-untyped-call]
+    losses_B = losses(batch)
+    losses_B.sum().backward()  # type: ignore[no-untyped-call]
     rows = []
     for parameter in module.parameters():
         if parameter.requires_grad:
+            if len(parameter.grad_sample) != len(losses_B):
+                raise RuntimeError("a trained layer is used on something else than one row for each example")
             rows.append(parameter.grad_sample.flatten(start_dim=1).float())
             parameter.grad_sample = parameter.grad = None
     return torch.cat(rows, dim=1)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -57,8 +56,8 @@ class PrivacyPlan:
         _require(self.declared_units >= 1, "declared_units", self.declared_units, "at least 1")
         _require(0 < self.target_delta < 1, "target_delta", self.target_delta, "in (0, 1)")
         for name in ("clip_norm", "noise_multiplier", "head_weight"):
-            value = getattr(self, name)
-            _require(math.isfinite(value) and value > 0, name, value, "finite and above 0")
+            # Far from the ends of float32, where a factor overflows or a square vanishes and the bound with it.
+            _require(1e-6 <= getattr(self, name) <= 1e6, name, getattr(self, name), "in [1e-6, 1e6]")
 
     @property
     def noise_stddev(self) -> float:

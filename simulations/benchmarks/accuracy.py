@@ -16,7 +16,7 @@ from tempfile import mkdtemp
 from typing import Any
 
 from confide.common import flower
-from confide.common.models import find_model, hash_model
+from confide.common.models import fetch_model, hash_model
 from confide.common.records import Row
 from confide.common.run_config import RunConfig, load_run, lock
 
@@ -32,7 +32,7 @@ def settings(overrides: list[str]) -> dict[str, tuple[RunConfig, Any]]:
     """The runs to compare, by name, each with the function that shares out its records."""
     path = Path(str(files("confide.simulations").joinpath("scenarios/default.toml")))
     base = load_run(path, overrides)
-    sha256 = hash_model(find_model(base.model.base))
+    sha256 = hash_model(fetch_model(base.model.base))
     plain = without_privacy(lock(base, sha256))
     pooled = plain.model_copy(update={"federation": plain.federation.model_copy(update={"min_clients": 1})})
     runs: dict[str, tuple[RunConfig, Any]] = {"central": (pooled, load_pooled), "no privacy": (plain, load_private)}

@@ -53,8 +53,8 @@ def measure(clients: int, rounds: int) -> dict[str, float]:
     events: list[Event] = []
     with tempfile.TemporaryDirectory() as folder, mock.patch("confide.client.app.train", no_training):
 
-        def save(state: Any, accepted: list[dict[str, str]], lineage: str) -> None:
-            save_round(Path(folder) / "rounds", state, accepted, lineage)
+        def save(number: int, state: Any, accepted: list[dict[str, str]], lineage: str) -> None:
+            save_round(Path(folder) / "rounds", number, state, accepted, lineage)
 
         federation = Federation(run, load_private, {}, Path(folder) / "local", events.append, save)
         simulate(federation, start(federation, SkippingClock()))

@@ -14,7 +14,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from confide.client.batches import BatchedUnits
+from confide.client.batches import BatchedUnits, batch_units
 from confide.client.training import LocalWork, train
 from confide.client.units import make_units
 from confide.common.adapter import get_state
@@ -51,7 +51,7 @@ def measure(pairs: int) -> dict[str, float]:
     model = warm_model(run)
     records = [row for row in read_vader() if row["institution"] == "films"][:UNITS]
     units = make_units(records, run.task, model.tokenizer, bytes(32))
-    batched = BatchedUnits(units, model.pad_token_id, run.speed.tokens_per_micro_batch, model.device)
+    batched = batch_units(units, model, run.speed.tokens_per_micro_batch)
     private = PrivacyPlan("record", PROBABILITY, 40, UNITS, 1.0, "automatic", 1.3, 1e-5, 0.1)
     plain = NoPrivacy(PROBABILITY, 40, UNITS)
     times: list[tuple[float, float]] = []

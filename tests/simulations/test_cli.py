@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -431,6 +432,54 @@ def test_one_institution_has_too_few_records(refuse: Refuse, settings: Settings)
     text = refuse.run_file.read_text(encoding="utf-8").replace("clients = 3", "")
     refuse.run_file.write_text(text, encoding="utf-8")
     refuse(sets, "'clinic 1'", "1 records", "too few")
+
+
+@pytest.mark.parametrize("name", [None, "", " ", "x" * 100])
+def test_a_natural_institution_needs_a_name(refuse: Refuse, settings: Settings, name: str | None) -> None:
+    """Without this check the rest of the federation runs without it and says nothing."""
+    records = [
+        {"text": f"film {number}", "label": "positive", "site": name if number % 3 == 0 else "shop"}
+        for number in range(60)
+    ]
+    sets = refuse.data("a.jsonl", "\n".join(map(json.dumps, records)).encode())
+    text = refuse.run_file.read_text(encoding="utf-8").replace("clients = 3", "")
+    refuse.run_file.write_text(text, encoding="utf-8")
+    refuse([*sets, *settings("simulation.partition=natural", "simulation.by=site")], "'site'")
+
+
+def test_two_columns_of_one_name(refuse: Refuse) -> None:
+    refuse(refuse.data("a.csv", b"text,label,text\n" + b"good,positive,bad\n" * 60), "a.csv", "'text'")
+
+
+def test_a_byte_order_mark_is_no_content(confide: Confide, settings: Settings, run_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "marked.jsonl").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "data.jsonl").read_bytes())
+    code, _, errors = confide("simulate", run_file, "--quiet", *settings("simulation.data=marked.jsonl"))
+    assert code == 0, errors
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", b"{"),
+        ("config.json", b"[]"),
+        ("config.json", b'{"model_type": "weird"}'),
+        ("config.json", None),
+        ("model.safetensors", b"not weights"),
+        ("model.safetensors", None),
+        ("tokenizer.json", b"{"),
+        ("tokenizer.json", None),
+    ],
+)
+def test_a_broken_base_model(
+    refuse: Refuse, settings: Settings, base_folder: Path, tmp_path: Path, name: str, content: bytes | None
+) -> None:
+    folder = tmp_path / "broken-base"
+    shutil.copytree(base_folder, folder)
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_bytes(content)
+    refuse(settings(f"model.base={folder}"), "broken-base")
 
 
 def test_out_must_be_new_or_empty(confide: Confide, run_file: Path, tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def _scale(factor: float) -> Fault:
 
 def _first(change: Callable[[np.ndarray], np.ndarray]) -> Fault:
     def apply(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        name = next(iter(state))
+        name = next(name for name in sorted(state) if state[name].ndim == 2)
         return {**state, name: change(state[name])}
 
     return faults.malformed(apply)

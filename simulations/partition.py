@@ -1,0 +1,95 @@
+"""How a table of records falls into institutions. Records of one group stay together, wherever the group goes."""
+
+import hashlib
+import math
+import warnings
+from typing import Any
+
+from numpy.random import PCG64, Generator
+
+from confide.common.errors import InputError
+from confide.common.records import Row
+from confide.common.run_config import SimulationSection
+
+_MAX_NAME = 64  # characters of an institution's name
+_MIN_UNITS = 3  # of an institution: training and a test share
+
+
+def gather(rows: list[Row]) -> list[list[Row]]:
+    """Rows as units: those with the same "group" together, others alone, in the order of the file."""
+    units: dict[Any, list[Row]] = {}
+    for number, row in enumerate(rows):
+        units.setdefault(("group", str(row["group"])) if "group" in row else number, []).append(row)
+    return list(units.values())
+
+
+def shuffled(units: list[list[Row]], seed: int, name: str) -> list[list[Row]]:
+    """Units in an order that the public seed and a name decide."""
+    stream = Generator(PCG64([seed, *hashlib.sha256(name.encode()).digest()]))
+    return [units[index] for index in stream.permutation(len(units))]
+
+
+def partition(rows: list[Row], settings: SimulationSection, seed: int) -> dict[str, list[list[Row]]]:
+    """Units by institution.
+
+    Raises:
+        InputError: too few records, or an institution's name that cannot be one.
+    """
+    if settings.partition == "natural":
+        return _natural(rows, settings)
+    units, num = gather(rows), settings.clients or 4
+    if num * _MIN_UNITS > len(units):
+        raise InputError(
+            f"{settings.data}: {len(units)} records or groups are too few for {num} institutions; use --clients N"
+        )
+    import datasets
+
+    # Flower's partitioners want label names as values, and an index to find the unit again.
+    labels = [str(unit[0].get("label", "")) for unit in units]
+    table = datasets.Dataset.from_dict({"index": list(range(len(units))), "label": labels}).shuffle(seed=seed)
+    partitioner = _partitioner(settings, num, len(units), seed)
+    partitioner.dataset = table
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # each failed draw of a Dirichlet partition is one
+            parts = [partitioner.load_partition(index)["index"] for index in range(num)]
+    except ValueError:
+        raise InputError(
+            f"simulation.partition = {settings.partition!r} with alpha = {settings.alpha} and {num} institutions "
+            f"cannot be made from {len(units)} records or groups; use fewer institutions or another alpha"
+        ) from None
+    width = len(str(num))
+    return {f"institution-{number:0{width}d}": [units[index] for index in part] for number, part in enumerate(parts, 1)}
+
+
+def _partitioner(settings: SimulationSection, num: int, num_units: int, seed: int) -> Any:
+    from flwr_datasets.partitioner import DirichletPartitioner, IidPartitioner, SizePartitioner
+
+    if settings.partition == "dirichlet":
+        return DirichletPartitioner(num, "label", settings.alpha, min_partition_size=_MIN_UNITS, seed=seed)
+    if settings.partition == "power-law":
+        shares = [rank**-settings.alpha for rank in range(1, num + 1)]
+        free = num_units - _MIN_UNITS * num
+        sizes = [_MIN_UNITS + math.floor(free * share / sum(shares)) for share in shares]
+        sizes[0] += num_units - sum(sizes)
+        return SizePartitioner(sizes)
+    return IidPartitioner(num)
+
+
+def _natural(rows: list[Row], settings: SimulationSection) -> dict[str, list[list[Row]]]:
+    found: dict[str, list[Row]] = {}
+    for number, row in enumerate(rows, start=1):
+        record = dict(row)
+        name = record.pop("institution")
+        if name in (None, "") or len(str(name)) > _MAX_NAME:
+            raise InputError(
+                f"{settings.data}: record {number}: {settings.by} = {name!r}, must name an institution in 1 to "
+                f"{_MAX_NAME} characters; mend the record or remove it"
+            )
+        found.setdefault(str(name), []).append(record)
+    if settings.clients not in (None, len(found)):
+        raise InputError(
+            f"--clients {settings.clients} (simulation.clients), but column {settings.by!r} names {len(found)} "
+            "institutions; leave it out, or use another partition"
+        )
+    return {name: gather(found[name]) for name in sorted(found)}
