@@ -2,10 +2,12 @@
 
 privacy/       the audited core (start at privacy/__init__.py)
 tasks/         one file a kind of task
-run_config     run.toml, checked            records       a file of texts, checked
-models         find, hash, load a base      adapter       LoRA on it, its state, its schema
-gate           a state against its schema   messages      ask and answer on the wire
-evaluation     accuracy of an adapter       export        the finished adapter as a folder
-flower         Flower's environment         errors        our four errors
+run_config     run.toml, checked                configuration  TOML -> checked settings
+records        a file of texts, checked         batches        examples as tensors
+models         find, fetch, hash a base         devices        where, and in what precision
+adapter        LoRA on it, its state            warm_model     one loaded model for all
+gate           a state against its schema       messages       ask and answer on the wire
+evaluation     accuracy of an adapter           export         the finished adapter as a folder
+flower         Flower's environment             errors         our errors and exit codes
 main, cli      the command line
 """

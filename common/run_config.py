@@ -211,10 +211,10 @@ def lock(run: RunConfig, base_sha256: str) -> RunConfig:
         given = privacy.model_copy(update={"noise_multiplier": privacy.noise_multiplier or 1.0})
         plan = cast("PrivacyPlan", make_plan(run.model_copy(update={"privacy": given}), run.local.nominal_units))
         try:
+            noise_multiplier = calibrate(plan, privacy.target_epsilon).noise_multiplier
             if privacy.noise_multiplier is None:
-                noise_multiplier = calibrate(plan, privacy.target_epsilon).noise_multiplier
                 privacy = privacy.model_copy(update={"noise_multiplier": noise_multiplier})
-            else:
+            elif privacy.noise_multiplier != noise_multiplier:  # else the run was locked before
                 privacy = privacy.model_copy(update={"target_epsilon": epsilon(plan)})
         except ValueError as error:
             raise InputError(f"privacy: {error}; raise target_epsilon or lower the number of steps") from None

@@ -81,9 +81,9 @@ def _natural(rows: list[Row], settings: SimulationSection) -> dict[str, list[lis
     for number, row in enumerate(rows, start=1):
         record = dict(row)
         name = record.pop("institution")
-        if name in (None, "") or len(str(name)) > _MAX_NAME:
+        if name is None or not str(name).strip() or len(str(name)) > _MAX_NAME:
             raise InputError(
-                f"{settings.data}: record {number}: {settings.by} = {name!r}, must name an institution in 1 to "
+                f"{settings.data}: record {number}: {settings.by!r} is {name!r}, must name an institution in 1 to "
                 f"{_MAX_NAME} characters; mend the record or remove it"
             )
         found.setdefault(str(name), []).append(record)

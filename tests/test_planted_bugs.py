@@ -227,10 +227,6 @@ TRAINING_BUGS: dict[str, PlantedBug] = {
         _loss_divided_by(lambda batch: len(batch["label"])),
         guarantees.check_companions_do_not_change_a_unit,
     ),
-    "loss divided by the batch's padded length": (
-        _loss_divided_by(lambda batch: batch["input_ids"].shape[1]),
-        guarantees.check_companions_do_not_change_a_unit,
-    ),
     "unit clipped in each micro-batch": (
         _clipped_in_each_micro_batch,
         guarantees.check_a_unit_counts_as_its_clipped_mean_gradient,

@@ -23,20 +23,21 @@ def _round_up(value: float, digits: int = _DIGITS) -> float:
     return math.ceil(value * 10**digits) / 10**digits if math.isfinite(value) else value
 
 
-def _event(sampling_probability: float, noise_multiplier: float, num_steps: int) -> dp_event.DpEvent:
-    step = dp_event.PoissonSampledDpEvent(sampling_probability, dp_event.GaussianDpEvent(noise_multiplier))
+def _event(plan: PrivacyPlan, num_steps: int) -> dp_event.DpEvent:
+    step = dp_event.PoissonSampledDpEvent(plan.sampling_probability, dp_event.GaussianDpEvent(plan.noise_multiplier))
     return dp_event.SelfComposedDpEvent(step, num_steps)
 
 
-@lru_cache(maxsize=256)  # by what decides the result: institutions of all sizes share an entry
-def _compose(sampling_probability: float, noise_multiplier: float, num_steps: int, grid: float) -> PLDAccountant:
+@lru_cache(maxsize=256)
+def _compose(plan: PrivacyPlan, num_steps: int, grid: float) -> PLDAccountant:
     accountant = PLDAccountant(NeighboringRelation.ADD_OR_REMOVE_ONE, value_discretization_interval=grid)
-    accountant.compose(_event(sampling_probability, noise_multiplier, num_steps))
+    accountant.compose(_event(plan, num_steps))
     return accountant
 
 
 def _composed(plan: PrivacyPlan, num_steps: int, grid: float = _FINE) -> PLDAccountant:
-    return _compose(plan.sampling_probability, plan.noise_multiplier, num_steps, grid)
+    # What does not enter the account is made equal first: institutions of all sizes share one composition.
+    return _compose(replace(plan, declared_units=1, num_steps=1, target_delta=0.5), num_steps, grid)
 
 
 def epsilon(plan: PrivacyPlan, num_steps: int | None = None) -> float:
@@ -56,7 +57,7 @@ def epsilon_rdp(plan: PrivacyPlan) -> float:
     """Epsilon of the whole plan by Renyi accounting (Mironov, arXiv 1702.07476): looser, an independent check."""
     orders = range(2, 257)  # integers only: dp-accounting's series for fractions does not converge at little noise
     accountant = RdpAccountant(orders, NeighboringRelation.ADD_OR_REMOVE_ONE)
-    accountant.compose(_event(plan.sampling_probability, plan.noise_multiplier, plan.num_steps))
+    accountant.compose(_event(plan, plan.num_steps))
     return _round_up(accountant.get_epsilon(plan.target_delta))
 
 

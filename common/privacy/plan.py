@@ -55,7 +55,8 @@ class PrivacyPlan:
         _require(self.num_steps >= 1, "num_steps", self.num_steps, "at least 1")
         _require(self.declared_units >= 1, "declared_units", self.declared_units, "at least 1")
         _require(0 < self.target_delta < 1, "target_delta", self.target_delta, "in (0, 1)")
-        for name in ("clip_norm", "noise_multiplier", "head_weight"):
+        _require(0 < self.noise_multiplier <= 1e6, "noise_multiplier", self.noise_multiplier, "in (0, 1e6]")
+        for name in ("clip_norm", "head_weight"):
             # Far from the ends of float32, where a factor overflows or a square vanishes and the bound with it.
             _require(1e-6 <= getattr(self, name) <= 1e6, name, getattr(self, name), "in [1e-6, 1e6]")
 

@@ -71,10 +71,10 @@ class Institution:
     def offers(self) -> RecordDict:
         return self.ask(number=0).content()
 
-    def updates(self) -> State:
+    def updates(self, number: int = 1) -> State:
         from safetensors.numpy import load
 
-        reply = self.tell(self.ask().content())
+        reply = self.tell(self.ask(number=number).content())
         assert not reply.has_error()
         assert list(reply.content) == ["update"], self.errors
         return load(Update.from_content(reply.content).payload)
@@ -109,7 +109,7 @@ def test_an_update_is_finite_and_in_the_schema(site: Institution, run: RunConfig
 
 
 def test_two_updates_share_no_coins(site: Institution) -> None:
-    first, second = site.updates(), site.updates()
+    first, second = site.updates(1), site.updates(2)
     assert all(not np.isin(first[name], second[name]).any() for name in first)
 
 
@@ -141,9 +141,10 @@ def test_a_run_whose_noise_is_not_fixed_is_declined(site: Institution) -> None:
 
 
 def test_another_base_model_than_the_run_names_is_declined(site: Institution) -> None:
+    state = start_state(site.run)
     for sha256_ in (None, "0" * 64):
         site.run = site.run.model_copy(update={"model": site.run.model.model_copy(update={"sha256": sha256_})})
-        site.declines(site.ask().content())
+        site.declines(site.ask(state).content())
 
 
 def _changed(state: State, change: Callable[[np.ndarray], np.ndarray]) -> State:
@@ -291,6 +292,20 @@ def test_records_are_read_once_for_a_run(site: Institution) -> None:
         return make_records(10)
 
     site.records = read
-    site.updates()
-    site.updates()
+    site.updates(1)
+    site.updates(2)
     assert len(reads) == 1
+
+
+def test_a_round_is_answered_once_and_only_rounds_of_the_run(site: Institution) -> None:
+    """Each answer draws new noise: an average of many would have none."""
+    site.updates(1)
+    site.declines(site.ask(number=1).content())
+    for number in (0, site.run.federation.num_rounds + 1):
+        site.declines(replace(site.ask(), round=number).content())
+
+
+def test_a_run_that_is_not_in_canonical_form_is_declined(site: Institution) -> None:
+    """Its hash would be another for the same run, and nothing keyed by it would be found again."""
+    text = site.run.canonical_json().replace(",", ", ")
+    site.declines(site.ask(run_json=text, plan_sha256=sha256(text.encode())).content())

@@ -10,7 +10,7 @@ from confide.client import app
 from confide.client.site_config import Site, SiteConfig
 from confide.common.configuration import check
 from confide.common.gate import dump_state
-from confide.common.messages import Ask, sha256
+from confide.common.messages import Ask, Update, sha256
 from confide.common.models import find_model, hash_model
 from confide.common.run_config import RunConfig
 
@@ -40,5 +40,5 @@ def test_another_run_under_the_same_lineage_finds_nothing_prepared_for_the_first
     base_sha256 = hash_model(find_model(make_run().model.base))
     for labels in (["a", "b", "c"], ["a", "b"]):
         run = make_run(task={"labels": labels}, model={"sha256": base_sha256}, local={"sampling_probability": 1.0})
-        update = app._answer(_ask(run), _site(), prepared, lambda: TestCoins(0))
-        assert update.envelope.plan_sha256 == run.sha256()
+        content = app._update(_ask(run), _site(), prepared, lambda: TestCoins(0), set())
+        assert Update.from_content(content).envelope.plan_sha256 == run.sha256()

@@ -44,7 +44,10 @@ def spread(model: WarmModel) -> State:
     model.wrapped.disable_hooks()
     with torch.inference_mode():
         examples = [model.task.encode({"text": text}, model.tokenizer) for text in TEXTS]
-        logits = model.task.logits(model.module, collate(examples, model.pad_token_id, model.device))
+        logits = model.task.logits(
+            model.module,
+            collate(examples, max(len(e["input_ids"]) for e in examples), model.pad_token_id, model.device),
+        )
     state[bias] -= logits.mean(dim=0).numpy()  # else the base's mean outweighs what texts differ in
     return state
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from confide.common import main as module
-from confide.common.errors import BudgetError, ConfideError, InputError, PolicyError
+from confide.common.errors import ConfideError, InputError, PolicyError
 
 HEAVY = ("torch", "flwr", "transformers", "opacus", "datasets", "numpy", "ray")
 _LOADED = f"""
@@ -76,7 +76,7 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out.startswith("confide 0.")
 
 
-@pytest.mark.parametrize(("kind", "code"), [(ConfideError, 1), (InputError, 2), (PolicyError, 3), (BudgetError, 4)])
+@pytest.mark.parametrize(("kind", "code"), [(ConfideError, 1), (InputError, 2), (PolicyError, 3)])
 def test_an_error_of_ours_is_one_line_and_an_exit_code(
     kind: type[ConfideError], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -151,3 +151,16 @@ def test_another_base_model_is_refused(make_run: Any) -> None:
 def test_a_target_that_no_noise_reaches_is_refused(make_run: Any) -> None:
     with pytest.raises(InputError, match="target_delta"):
         lock(make_run(privacy={"noise_multiplier": None, "target_delta": 1e-30}), "0" * 64)
+
+
+def test_a_run_too_large_for_a_message_is_refused_before_anything_is_sent(make_run: Any) -> None:
+    labels = [f"label {number}" for number in range(20_000)]
+    with pytest.raises(InputError, match="at most 65536 can be sent; shorten its labels"):
+        lock(make_run(task={"labels": labels}), "0" * 64)
+
+
+def test_a_noise_that_is_given_sets_the_target(make_run: Any) -> None:
+    """Otherwise a report would say "epsilon at most 3" of a run that spends 8."""
+    locked = lock(make_run(privacy={"noise_multiplier": 0.5, "target_epsilon": 3.0}), "0" * 64)
+    assert locked.privacy.noise_multiplier == 0.5
+    assert locked.privacy.target_epsilon == epsilon(make_plan(locked, 150)) > 3.0

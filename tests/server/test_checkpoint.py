@@ -21,7 +21,7 @@ def _state(number: int) -> GlobalState:
 
 def test_a_round_holds_the_training_state_and_the_hashes_of_its_files(tmp_path: Path) -> None:
     accepted = [{"institution": "st-mary", "payload_sha256": "0" * 64}]
-    folder = save_round(tmp_path / "rounds", _state(7), accepted, "ab" * 16)
+    folder = save_round(tmp_path / "rounds", 7, _state(7), accepted, "ab" * 16)
     assert folder == tmp_path / "rounds" / "0007"
     content = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     assert (content["round"], content["lineage"], content["accepted"]) == (7, "ab" * 16, accepted)
@@ -38,14 +38,14 @@ def test_a_round_holds_the_training_state_and_the_hashes_of_its_files(tmp_path: 
 @pytest.mark.parametrize("first", [1, 9, 98, 9_998, 99_998])
 def test_the_last_two_rounds_are_kept(tmp_path: Path, first: int) -> None:
     for number in range(first, first + 4):
-        save_round(tmp_path, _state(number), [], "")
+        save_round(tmp_path, number, _state(number), [], "")
         assert (tmp_path / f"{number:04d}" / "state.json").is_file()
         assert len(list(tmp_path.iterdir())) <= 2
     assert {int(path.name) for path in tmp_path.iterdir()} == {first + 2, first + 3}
 
 
 def test_a_round_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_round(tmp_path, _state(1), [], "")
+    save_round(tmp_path, 1, _state(1), [], "")
     write = checkpoint.write_durably
 
     def fail(path: Path, content: bytes) -> None:
@@ -55,15 +55,15 @@ def test_a_round_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(checkpoint, "write_durably", fail)
     with pytest.raises(OSError, match="No space"):
-        save_round(tmp_path, _state(2), [], "")
+        save_round(tmp_path, 2, _state(2), [], "")
     assert not (tmp_path / "0002").exists()
     assert (tmp_path / "0001" / "state.json").is_file()
     monkeypatch.setattr(checkpoint, "write_durably", write)
-    save_round(tmp_path, _state(2), [], "")
+    save_round(tmp_path, 2, _state(2), [], "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0001", "0002"], "what was left over is gone"
 
 
 def test_a_round_may_be_written_again(tmp_path: Path) -> None:
-    save_round(tmp_path, _state(3), [], "first")
-    folder = save_round(tmp_path, _state(3), [], "second")
+    save_round(tmp_path, 3, _state(3), [], "first")
+    folder = save_round(tmp_path, 3, _state(3), [], "second")
     assert json.loads((folder / "state.json").read_text(encoding="utf-8"))["lineage"] == "second"

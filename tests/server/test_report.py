@@ -186,7 +186,7 @@ def test_what_others_wrote_is_escaped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("own_data", "baselines", "warned"), [(True, True, True), (True, False, False), (False, True, False)]
+    ("own_data", "baselines", "warned"), [(True, True, True), (True, False, True), (False, True, False)]
 )
 def test_it_warns_of_results_without_privacy_on_own_data(
     tmp_path: Path, own_data: bool, baselines: bool, warned: bool

@@ -65,7 +65,7 @@ def federate(locked: MakeRun, tmp_path: Path) -> Federate:
             {"public": make_records(4)} if public else {},
             tmp_path / "local",
             events.append,
-            lambda state, accepted, lineage: saved.append(accepted),
+            lambda number, state, accepted, lineage: saved.append(accepted),
         )
         ran = Ran(start(federation, SkippingClock()), events, saved)
         simulate(federation, ran.strategy, faults)

@@ -373,10 +373,10 @@ def test_a_run_file_that_is_no_toml(refuse: Refuse) -> None:
 
 
 def test_no_noise_reaches_the_target(refuse: Refuse, settings: Settings) -> None:
-    text = refuse.run_file.read_text(encoding="utf-8").replace("noise_multiplier = 4.0", "target_epsilon = 1e-4")
+    text = refuse.run_file.read_text(encoding="utf-8").replace("noise_multiplier = 4.0", "target_epsilon = 0.01")
     refuse.run_file.write_text(text, encoding="utf-8")
     sets = settings("privacy.target_delta=1e-12", "local.sampling_probability=1", "federation.num_rounds=1000")
-    refuse(sets, "target_epsilon=0.0001", "1000 steps", "raise target_epsilon")
+    refuse(sets, "target_epsilon=0.01", "1000 steps", "raise target_epsilon")
 
 
 LINE = b'{"text": "good", "label": "positive"}\n'
@@ -585,7 +585,7 @@ def test_three_rounds_without_quorum_stop_the_run(
     assert len(errors.splitlines()) == 1
     assert "round 4" in errors
     assert "federation.min_clients = 3" in errors
-    _says_where_it_stopped(out, "stopped", 1)
+    _says_where_it_stopped(out, "stopped", 3)
     assert {row["num_steps"] for row in _read(out / "privacy.json")["institutions"]} == {4}
     assert [event["round"] for event in _lines(out / "events.jsonl") if event["event"] == "no_quorum"] == [2, 3, 4]
 
@@ -600,7 +600,7 @@ def test_a_run_in_which_no_round_had_a_quorum_is_not_completed(
     out = tmp_path / "out"
     code, _, errors = confide("simulate", run_file, "--out", out, "--quiet")
     assert code == 1, errors
-    _says_where_it_stopped(out, "stopped", 0)
+    _says_where_it_stopped(out, "stopped", 2)
 
 
 def test_sigint_to_the_command(run_file: Path, settings: Settings, tmp_path: Path) -> None:

@@ -16,12 +16,12 @@ from confide.common.run_config import RunConfig
 from confide.simulations import texts
 from confide.simulations.institutions import (
     Institutions,
-    declared_size,
     load_alone,
     load_institutions,
     load_pooled,
     load_private,
 )
+from confide.simulations.sites import declared_size
 
 MakeRun = Callable[..., RunConfig]
 Load = Callable[..., Institutions]
@@ -150,7 +150,7 @@ def test_baselines_see_the_same_records(make_run: MakeRun, load: Load, tmp_path:
 
 
 def test_too_many_institutions_are_refused(load: Load) -> None:
-    with pytest.raises(InputError, match="120 records are too few for 50 institutions"):
+    with pytest.raises(InputError, match="120 records or groups are too few for 50 institutions"):
         load(clients=50)
     with pytest.raises(InputError, match=r"'dirichlet' with alpha = 0\.001"):
         load(partition="dirichlet", clients=30, alpha=0.001)

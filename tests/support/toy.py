@@ -16,7 +16,7 @@ from confide.common.privacy.plan import PrivacyPlan
 _PLAN = PrivacyPlan(
     unit="record",
     sampling_probability=0.25,
-    num_steps=10,
+    num_steps=100,
     declared_units=40,
     clip_norm=1.0,
     clipping="automatic",

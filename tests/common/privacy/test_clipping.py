@@ -7,6 +7,7 @@ from support import guarantees
 from support.toy import make_plan
 
 from confide.common.privacy.clipping import clip
+from confide.common.privacy.plan import PrivacyPlan
 from confide.common.warm_model import WarmModel
 
 KINDS = ("automatic", "abadi")
@@ -68,3 +69,20 @@ def test_clipping_is_flat_over_all_tensors_head_included(model: WarmModel) -> No
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_units_give_no_rows(kind: str) -> None:
     assert clip(torch.zeros(0, 3), make_plan(clipping=kind)).shape == (0, 3)
+
+
+@pytest.mark.parametrize("clip_norm", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("clipping", ["automatic", "abadi"])
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1.0, 1e12, 1e30])
+def test_a_row_is_finite_and_within_the_bound_at_every_scale(clip_norm: float, clipping: str, scale: float) -> None:
+    plan = PrivacyPlan("record", 0.1, 10, 100, clip_norm, clipping, 1.0, 1e-5)  # type: ignore[arg-type]
+    clipped = clip(torch.tensor([[3.0, -4.0]]) * scale, plan)
+    assert torch.isfinite(clipped).all()
+    assert torch.linalg.vector_norm(clipped.double()) <= clip_norm * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("clip_norm", [1e38, 1e-30, float("inf"), float("nan")])
+def test_a_clip_norm_at_the_ends_of_float32_is_refused(clip_norm: float) -> None:
+    """There the factor overflows, or a square vanishes, and the bound with it."""
+    with pytest.raises(ValueError, match="clip_norm"):
+        PrivacyPlan("record", 0.1, 10, 100, clip_norm, "automatic", 1.0, 1e-5)
