@@ -20,6 +20,14 @@ from confide.server.roster import Institution
 from confide.server.strategy import Event
 
 
+# What `--baselines` computes from the same records besides the run.
+BASELINES = (
+    "no_privacy: the same federation, without privacy",
+    "central: all records as one institution, without privacy",
+    "local_only: the same plan once more, for each institution alone",
+)
+
+
 class RunDirectory:
     """One run's folder.
 
@@ -54,8 +62,13 @@ class RunDirectory:
             return []
         return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
-    def write_privacy(self, status: str, run: RunConfig, institutions: list[Institution], *, simulated: bool) -> None:
-        """Write privacy.json: what this run cost each institution at most, with everything needed to recompute it."""
+    def write_privacy(
+        self, status: str, run: RunConfig, institutions: list[Institution], *, simulated: bool, baselines: bool = False
+    ) -> None:
+        """Write privacy.json: what this run cost each institution at most, with everything needed to recompute it.
+
+        ``baselines`` says that the report also holds results of the same records that this account leaves out.
+        """
         rows = [_privacy_row(run, institution) for institution in institutions]
         content = {
             "status": status,
@@ -65,6 +78,7 @@ class RunDirectory:
             "adjacency": "add or remove one whole unit; changing a unit counts as two",
             "plan_sha256": run.sha256(),
             "institutions": rows,
+            "not_in_this_account": list(BASELINES) if baselines else [],
             "versions": versions(),
         }
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"

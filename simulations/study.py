@@ -124,7 +124,8 @@ def _finish(study: Study, result: Outcome, compared: dict[str, Accuracy] | None,
     model = warm_model(run, run.speed.device)
     export_adapter(directory.path / "adapter", run, model, result.released, _card_facts(facts))
     write_report(directory.path / "report.html", facts)
-    directory.write_privacy("completed", run, result.institutions, simulated=True)  # last: it says that all is here
+    # Last: it says that all is here.
+    directory.write_privacy("completed", run, result.institutions, simulated=True, baselines=compared is not None)
     seconds = round(time.monotonic() - began, 1)
     directory.record({"event": "completed", "seconds": seconds})
     plan = make_plan(run, run.local.nominal_units)

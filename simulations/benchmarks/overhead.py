@@ -23,7 +23,8 @@ from confide.client.training import LocalWork
 from confide.common import flower
 from confide.common.configuration import check
 from confide.common.gate import State
-from confide.common.run_config import RunConfig
+from confide.common.models import find_model, hash_model
+from confide.common.run_config import RunConfig, lock
 
 flower.prepare()
 
@@ -43,13 +44,13 @@ def measure(clients: int, rounds: int) -> dict[str, float]:
     """Milliseconds for each client and round, and peak memory in MB, of a federation that does not train."""
     settings = {
         "study": {"name": "overhead"},
-        "model": {"sha256": "0" * 64},
         "task": {"labels": ["negative", "positive"]},
         "federation": {"num_rounds": rounds},
         "privacy": {"noise_multiplier": 1.0},
         "simulation": {"data": "vader", "clients": clients, "max_records": 30},
     }
     run = check(RunConfig, settings, "overhead")
+    run = lock(run, hash_model(find_model(run.model.base)))
     events: list[Event] = []
     with tempfile.TemporaryDirectory() as folder, mock.patch("confide.client.app.train", no_training):
 
