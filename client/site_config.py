@@ -48,7 +48,7 @@ class ComputeSection(Section):
     """`[compute]`: settings of the machine, which cannot change privacy."""
 
     device: str = "auto"
-    tokens_per_micro_batch: int = Field(2048, ge=16)
+    tokens_per_micro_batch: int = Field(1024, ge=16)
 
 
 class SiteConfig(Section):

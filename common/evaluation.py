@@ -14,7 +14,7 @@ from confide.common.warm_model import WarmModel
 Records = Sequence[Mapping[str, Any]]
 
 
-def predict(model: WarmModel, records: Records, tokens_per_batch: int = 4096) -> list[str]:
+def predict(model: WarmModel, records: Records, tokens_per_batch: int = 2048) -> list[str]:
     """The model's prediction for each record, in the order of the records."""
     model.wrapped.disable_hooks()
     examples = [model.task.encode(record, model.tokenizer) for record in records]

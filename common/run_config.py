@@ -122,7 +122,7 @@ class SpeedSection(Section):
     """`[speed]`: settings of a simulation that cannot change privacy."""
 
     device: str = "auto"
-    tokens_per_micro_batch: int = Field(2048, ge=16)
+    tokens_per_micro_batch: int = Field(1024, ge=16)
 
 
 class RunConfig(Section):

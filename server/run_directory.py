@@ -19,7 +19,6 @@ from confide.common.run_config import RunConfig, make_plan
 from confide.server.roster import Institution
 from confide.server.strategy import Event
 
-
 # What `--baselines` computes from the same records besides the run.
 BASELINES = (
     "no_privacy: the same federation, without privacy",

@@ -58,6 +58,7 @@ class ConfideStrategy(Strategy):
         self.institutions: dict[int, Institution] = {}
         self.bytes_per_client_round = 0
         self.finished = False
+        self.accuracy: Accuracy | None = None  # of the released average, when it was last evaluated
         self.round = 0  # the last that ended
         self._accepted: list[dict[str, str]] = []
         self._dropped: list[str] = []
@@ -220,7 +221,8 @@ class ConfideStrategy(Strategy):
         run, self.round = self.job.run, number
         event: Event = {"event": "round", "round": number, "accepted": len(self._accepted), "dropped": self._dropped}
         if self.job.evaluate and (number % run.evaluation.every == 0 or number == run.federation.num_rounds):
-            event["accuracy"] = self.job.evaluate(self.state.average).as_json()
+            self.accuracy = self.job.evaluate(self.state.average)
+            event["accuracy"] = self.accuracy.as_json()
         event["num_steps"] = {item.name: item.num_steps for item in self.institutions.values()}
         event["seconds"] = round(seconds, 3)
         self.job.emit(event)

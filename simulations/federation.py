@@ -98,11 +98,8 @@ def simulate(federation: Federation, strategy: ConfideStrategy, faults: Faults =
 
 
 def outcome(strategy: ConfideStrategy) -> Outcome:
-    """The result of a strategy that has run."""
-    evaluate_state = strategy.job.evaluate
-    if evaluate_state is None:
+    """The result of a strategy that has run; its last round evaluated what is released."""
+    if strategy.accuracy is None:
         raise ValueError("a federation without public test shares has no accuracy")
-    released = strategy.state.average
-    return Outcome(
-        released, evaluate_state(released), list(strategy.institutions.values()), strategy.bytes_per_client_round
-    )
+    institutions = list(strategy.institutions.values())
+    return Outcome(strategy.state.average, strategy.accuracy, institutions, strategy.bytes_per_client_round)
