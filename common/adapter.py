@@ -60,6 +60,8 @@ def build_module(run: "RunConfig", folder: Path, device: torch.device) -> nn.Mod
 
 
 def _load_base(run: "RunConfig", folder: Path, device: torch.device) -> tuple[nn.Module, Any]:
+    transformers.logging.set_verbosity_error()  # a base without its unused pooler is no news
+    transformers.logging.disable_progress_bar()
     module_class, settings = run.task.auto_class(), run.task.auto_settings()
     config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, **settings)
     for name in [name for name in vars(config) if "drop" in name and isinstance(getattr(config, name), float)]:

@@ -49,8 +49,6 @@ def warm_model(run: RunConfig, device: str = "auto") -> WarmModel:
     key = run.model_dump_json(include={"study": {"seed"}, "model": True, "adapter": True, "task": True}) + str(place)
     if key not in _warm:
         _warm.clear()
-        transformers.logging.set_verbosity_error()  # a base without its unused pooler is no news
-        transformers.logging.disable_progress_bar()
         folder = find_model(run.model.base)
         found = hash_model(folder)
         if run.model.sha256 not in (None, found):

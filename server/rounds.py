@@ -41,7 +41,7 @@ def collect(grid: Grid, messages: list[Message], deadline: float, clock: Clock) 
         grid: any of the three engines'.
         messages: one for each institution.
         deadline: seconds since the epoch; later replies are not waited for.
-        clock: for now and sleep.
+        clock: tells the time and lets it pass.
 
     Yields:
         Replies that come from the node their message was sent to, one for each message at the most. Flower does not
