@@ -27,7 +27,7 @@ def unit_key(record: Mapping[str, Any], secret: bytes) -> bytes:
     """The keyed name of a record's unit: HMAC-SHA256 of its group, or of its content where there is no group.
 
     Keyed, so that a name tells nothing outside the institution; by content and never by position or count, so that
-    adding or removing one unit moves no other (design 4.8).
+    adding or removing one unit moves no other.
     """
     return _keyed(_group(record) if "group" in record else record, secret)
 
@@ -61,7 +61,7 @@ def make_units(
 ) -> UnitTable:
     """Encode records and gather them to units.
 
-    A record that cannot be encoded contributes nothing, silently: no record may stop or shape a round (design 4.10).
+    A record that cannot be encoded contributes nothing, silently: no record may stop or shape a round.
     Records with a "group" are gathered by it, at most ``max_records_per_group`` of them, chosen by keyed hash; a
     record without a group key is dropped. Others are a unit each.
 

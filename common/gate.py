@@ -12,7 +12,7 @@ from confide.common.privacy.plan import NoPrivacy, Plan
 State = dict[str, NDArray[np.float32]]
 Schema = dict[str, tuple[int, ...]]
 
-# A state from the server may be anything that is not absurd: the guarantee holds for any weights (design 4.12).
+# A state from the server may be anything that is not absurd: the guarantee holds for any weights.
 RECEIVED_NORM_BOUND = 1e4
 _HEADER_ALLOWANCE = 256  # bytes a tensor may take in a safetensors header
 

@@ -114,7 +114,7 @@ def signal_to_noise_share(plan: PrivacyPlan) -> float:
     """Signal-to-noise ratio of the mean gradient over all steps, as a share of the best possible at this epsilon.
 
     The ratio is q * sqrt(T) / noise_multiplier; the best is that of full-batch descent, 1 / noise_multiplier of a
-    single unsampled step with the same epsilon (../docs/decisions.md, "few large steps").
+    single unsampled step with the same epsilon (docs/decisions.md, "few large steps").
     """
     least_noise = _gaussian_noise_multiplier(epsilon(plan), plan.target_delta)
     return plan.sampling_probability * math.sqrt(plan.num_steps) / plan.noise_multiplier * least_noise
