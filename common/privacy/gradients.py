@@ -20,8 +20,6 @@ def _linear_gradients(layer: nn.Linear, activations: list[Tensor], backprops: Te
     Opacus' own rule multiplies in the precision of ``backprops`` and does not visit an example's positions at once.
     One batched product costs the same multiplications as the summed gradient of training without privacy.
     """
-    if len(activations[0]) != len(backprops):
-        raise RuntimeError("a trained layer is used on something else than one row for each example")
     inputs = activations[0].float().reshape(len(backprops), -1, layer.in_features)
     outputs = backprops.float().reshape(len(backprops), -1, layer.out_features)
     gradients: dict[Tensor, Tensor] = {}
@@ -69,12 +67,14 @@ def per_example_gradients(module: GradSampleModule, losses: Callable[[Any], Tens
             projections with position embeddings): that gradient, of all examples, would land in one row.
     """
     losses_B = losses(batch)
+    for layer in module.modules():
+        for captured in getattr(layer, "activations", ()):  # what Opacus' forward hook keeps, a list for each use
+            if any(len(tensor) != len(losses_B) for tensor in captured):
+                raise RuntimeError("a trained layer is used on something else than one row for each example")
     losses_B.sum().backward()  # type: ignore[no-untyped-call]
     rows = []
     for parameter in module.parameters():
         if parameter.requires_grad:
-            if len(parameter.grad_sample) != len(losses_B):
-                raise RuntimeError("a trained layer is used on something else than one row for each example")
             rows.append(parameter.grad_sample.flatten(start_dim=1).float())
             parameter.grad_sample = parameter.grad = None
     return torch.cat(rows, dim=1)

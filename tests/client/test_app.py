@@ -11,8 +11,10 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from support.sites import make_records
 
+from confide.client import app as app_module
 from confide.client.app import make_client_app
 from confide.client.site_config import Site, SiteConfig
+from confide.common import warm_model as warm_model_module
 from confide.common.adapter import get_state, reset
 from confide.common.gate import State, dump_state
 from confide.common.messages import Acceptance, Ask, Update, sha256
@@ -309,3 +311,16 @@ def test_a_run_that_is_not_in_canonical_form_is_declined(site: Institution) -> N
     """Its hash would be another for the same run, and nothing keyed by it would be found again."""
     text = site.run.canonical_json().replace(",", ", ")
     site.declines(site.ask(run_json=text, plan_sha256=sha256(text.encode())).content())
+
+
+def test_after_an_error_in_a_step_the_model_is_dropped(site: Institution, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opacus' hooks would keep the activations of that step, and give them to the next institution's."""
+
+    def fail(*rest: object) -> State:
+        raise RuntimeError("in mid-step")
+
+    content = site.ask().content()
+    assert warm_model_module._warm
+    monkeypatch.setattr(app_module, "train", fail)
+    site.declines(content)
+    assert not warm_model_module._warm

@@ -112,3 +112,21 @@ def test_a_unit_that_is_not_finite_leaves_its_neighbours_alone() -> None:
 def test_a_layer_without_a_gradient_of_its_own_examples_is_refused(layer: nn.Module, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         wrap(nn.Sequential(nn.Linear(3, 3), layer))
+
+
+class _SharedProjection(torch.nn.Module):
+    """As DeBERTa: one trained projection for the texts and, with one row for all of them, for their positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.projection = torch.nn.Linear(3, 2)
+
+    def forward(self, texts: torch.Tensor) -> torch.Tensor:
+        return (self.projection(texts) + self.projection(torch.ones(1, 4, 3))).sum(dim=(1, 2))
+
+
+def test_a_layer_that_is_used_on_more_than_its_examples_is_refused() -> None:
+    """Opacus would put the gradient of all examples into the first row."""
+    module = wrap(_SharedProjection())
+    with pytest.raises(RuntimeError, match="one row for each example"):
+        per_example_gradients(module, module, torch.ones(3, 4, 3))
