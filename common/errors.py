@@ -1,8 +1,10 @@
 """The errors a user can meet. Each message names the thing, the value, the rule and the remedy.
 
 ConfideError             exit 1   a check failed, a run stopped
+├── LedgerError          exit 1   a ledger is not whole
 ├── InputError           exit 2   bad input: a configuration, a file, an option
-└── PolicyError          exit 3   refused by an institution's policy
+├── PolicyError          exit 3   refused by an institution's policy
+└── BudgetError          exit 4   refused because the privacy budget does not allow it
 """
 
 
@@ -12,6 +14,10 @@ class ConfideError(Exception):
     exit_code = 1
 
 
+class LedgerError(ConfideError):
+    """A ledger that is not whole: edited, cut, restored from an old copy, or unreadable."""
+
+
 class InputError(ConfideError):
     """Bad input: a key, a value, a file, a line, an option."""
 
@@ -19,6 +25,12 @@ class InputError(ConfideError):
 
 
 class PolicyError(ConfideError):
-    """Too few institutions remain because of their policies."""
+    """An institution's policy refuses; or too few institutions remain because of their policies."""
 
     exit_code = 3
+
+
+class BudgetError(ConfideError):
+    """The budget of a dataset refuses; or too few institutions remain because of their budgets."""
+
+    exit_code = 4

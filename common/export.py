@@ -43,7 +43,8 @@ def export_adapter(folder: Path, run: RunConfig, model: WarmModel, state: State,
         card: what comes from the results: ``status``, ``simulated``, ``num_rounds`` (done),
             ``accuracy`` (`Accuracy.as_json`, or None), ``institutions`` (each ``name``, ``epsilon`` or None,
             ``num_steps``, ``declared_units``), ``plan`` (fields of the `PrivacyPlan`, or ``{"no_privacy": True}``),
-            ``versions`` (`flower.versions`).
+            ``statement`` (`statement.statement` of that plan; None or absent without), ``versions``
+            (`flower.versions`).
     """
     text = render_card(run, card)
     folder.parent.mkdir(parents=True, exist_ok=True)

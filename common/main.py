@@ -14,49 +14,79 @@ COMMANDS = {
     "simulate": ("confide.simulations.cli:simulate", "run a whole federation on this machine"),
     "evaluate": ("confide.common.cli:evaluate", "score a finished adapter on a file of records"),
     "predict": ("confide.common.cli:predict", "use a finished adapter on texts"),
+    "verify": ("confide.common.verify:verify", "recompute what a run or a ledger claims, with public libraries alone"),
+    "client init": ("confide.client.cli:init", "print a commented site.toml to start from"),
+    "client check": ("confide.client.cli:check", "what this institution would answer to a run, and what it would cost"),
+    "client approve": ("confide.client.cli:approve", "agree to a run, by its hash"),
+    "client studies": ("confide.client.cli:studies", "what was offered, approved, opened and closed here"),
+    "client egress": ("confide.client.cli:egress", "what left this institution, and when"),
+    "client ledger show": ("confide.client.cli:ledger_show", "what was spent on these people, and what is left"),
+    "client ledger export": ("confide.client.cli:ledger_export", "the rows, for anyone to recompute"),
+    "client ledger verify": ("confide.client.cli:ledger_verify", "whether the live ledger is whole and the newest"),
+    "client ledger close": ("confide.client.cli:ledger_close", "end a study; what it did not use is free again"),
+    "client ledger retire": ("confide.client.cli:ledger_retire", "never train on these people again"),
 }
 
 
-def _help() -> str:
+def _help(prefix: str = "") -> str:
+    """The commands, or those of one group."""
+    shown = {name: what for name, (_, what) in COMMANDS.items() if f"{name} ".startswith(prefix)}
+    width = max(map(len, shown)) + 1
     lines = [
-        "Usage: confide COMMAND [OPTIONS]",
+        f"Usage: confide {prefix}COMMAND [OPTIONS]",
         "",
         "Fine-tune a language model across institutions that may not share their data,",
         "under differential privacy that each institution enforces itself.",
         "",
         "Commands:",
-        *(f"  {name:<10} {what}" for name, (_, what) in COMMANDS.items()),
+        *(f"  {name:<{width}} {what}" for name, what in shown.items()),
         "",
         "`confide COMMAND --help` shows its options. `confide simulate` without any runs the default scenario.",
-        "Exit codes: 0 done, 1 failed, 2 bad input, 3 refused by policy, 130 interrupted.",
+        "Exit codes: 0 done, 1 failed, 2 bad input, 3 refused by policy, 4 refused by budget, 130 interrupted.",
     ]
     return "\n".join(lines)
 
 
+def _find(arguments: list[str]) -> tuple[str, list[str]]:
+    """The command that the arguments begin with, the longest that fits, and the rest."""
+    for length in (3, 2, 1):
+        name = " ".join(arguments[:length])
+        if name in COMMANDS:
+            return name, arguments[length:]
+    return "", arguments
+
+
 def main() -> None:
     """Run one command; errors of ours become one line and an exit code."""
-    arguments = sys.argv[1:]
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(_help())  # noqa: T201
-        sys.exit(0)
-    if arguments[0] == "--version":
-        print(f"confide {version('confide')}")  # noqa: T201
-        sys.exit(0)
-    if arguments[0] not in COMMANDS:
-        known = ", ".join(COMMANDS)
-        sys.exit(_fail(f"no command {arguments[0]!r}; the commands are: {known}", 2))
-    module, _, function = COMMANDS[arguments[0]][0].partition(":")
+    name, rest = _find(sys.argv[1:])
+    if not name:
+        _without_command(rest)
+    module, _, function = COMMANDS[name][0].partition(":")
     import typer
 
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command()(getattr(importlib.import_module(module), function))
     try:
-        app(args=arguments[1:], prog_name=f"confide {arguments[0]}")
+        app(args=rest, prog_name=f"confide {name}")
     except ConfideError as error:
         sys.exit(_fail(str(error), error.exit_code))
     except BrokenPipeError:  # the reader of a pipe has gone; there is nobody to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+
+
+def _without_command(arguments: list[str]) -> None:
+    """Help, the version, or what is wrong; ends the process."""
+    words = [word for word in arguments if not word.startswith("-")]
+    group = "".join(f"{word} " for word in words)
+    if arguments == ["--version"]:
+        print(f"confide {version('confide')}")  # noqa: T201
+    elif any(name.startswith(group) for name in COMMANDS) and set(arguments) - set(words) <= {"-h", "--help"}:
+        print(_help(group))  # noqa: T201
+    else:
+        known = ", ".join(COMMANDS)
+        sys.exit(_fail(f"no command {' '.join(words) or arguments[0]!r}; the commands are: {known}", 2))
+    sys.exit(0)
 
 
 def _fail(message: str, code: int) -> int:

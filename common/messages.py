@@ -1,7 +1,8 @@
 """Ask and answer: what travels between server and client, and nothing else does.
 
-An ask is a "train" message with ConfigRecords `ask` and `adapter`; its reply carries ConfigRecord `update`, or
-`declined` and no more. An offer is a "query.offer" message with ConfigRecord `ask`; its reply carries `accepted`.
+An ask is a "train" message with ConfigRecords `ask` and `adapter`, or an "evaluate" message of the same form that asks
+for noised validation counts; its reply carries ConfigRecord `update`, or `declined` and no more. An offer is a
+"query.offer" message with ConfigRecord `ask`; its reply carries `accepted`.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from confide.common.run_config import MAX_RUN_BYTES
 
 PROTOCOL = 1
 _LINEAGE = re.compile("[0-9a-f]{32}")
+_SIGNATURE = re.compile("[0-9a-f]{128}")
 
 
 class MessageError(Exception):
@@ -46,6 +48,7 @@ class Ask:
     plan_sha256: str
     input_sha256: str  # of the adapter's bytes
     deadline_unix: float
+    receipt: str = ""  # the institution's own last envelope and signature (`Update.receipt`), once the server has it
     adapter: bytes = b""
 
     def content(self) -> RecordDict:
@@ -87,6 +90,7 @@ class Envelope:
 
     study: str
     lineage: str
+    what: str  # "update" or "validation"
     round: int
     institution: str
     plan_sha256: str
@@ -94,35 +98,35 @@ class Envelope:
     input_sha256: str
     update_id: str
     payload_sha256: str
+    ledger_head: str  # hash of the row that charged it
+
+    def text(self) -> str:
+        """As canonical JSON: what is signed."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+
+def seal_envelope(ask: Ask, what: str, names: tuple[str, str], payload: bytes, ledger_head: str) -> Envelope:
+    """The envelope of an answer to an ask, with a fresh random id; ``names``: institution, hash of its base."""
+    institution, base_sha256 = names
+    asked: dict[str, Any] = {
+        key: getattr(ask, key) for key in ("study", "lineage", "round", "plan_sha256", "input_sha256")
+    }
+    own: dict[str, Any] = {"institution": institution, "base_sha256": base_sha256, "ledger_head": ledger_head}
+    return Envelope(what=what, update_id=secrets.token_hex(16), payload_sha256=sha256(payload), **asked, **own)
 
 
 @dataclass(frozen=True)
 class Update:
-    """An institution's answer to an ask."""
+    """An institution's answer to an ask: envelope, Ed25519 signature of its text in hex, payload."""
 
     envelope: Envelope
+    signature: str
     payload: bytes
-
-    @classmethod
-    def seal(cls, ask: Ask, institution: str, base_sha256: str, payload: bytes) -> "Update":
-        """Put a payload into its envelope, with a fresh random id."""
-        envelope = Envelope(
-            ask.study,
-            ask.lineage,
-            ask.round,
-            institution,
-            ask.plan_sha256,
-            base_sha256,
-            ask.input_sha256,
-            secrets.token_hex(16),
-            sha256(payload),
-        )
-        return cls(envelope, payload)
 
     def content(self) -> RecordDict:
         """As records of a Flower message."""
-        envelope = json.dumps(asdict(self.envelope), sort_keys=True)
-        return RecordDict({"update": ConfigRecord({"safetensors": self.payload, "envelope": envelope})})
+        values: dict[str, Any] = {"envelope": self.envelope.text(), "signature": self.signature}
+        return RecordDict({"update": ConfigRecord({"safetensors": self.payload, **values})})
 
     @classmethod
     def from_content(cls, content: RecordDict) -> "Update":
@@ -132,17 +136,52 @@ class Update:
             MessageError: another form, or a payload that does not match its envelope.
         """
         values = _record(content, "update")
-        payload, text = values.get("safetensors"), values.get("envelope")
-        if not (isinstance(payload, bytes) and isinstance(text, str) and len(values) == 2 and len(text) < 4096):
+        payload = values.get("safetensors")
+        if not isinstance(payload, bytes) or len(values) != 3:
             raise MessageError("form: not an update")
-        try:
-            parsed = json.loads(text)
-        except (ValueError, RecursionError):
-            raise MessageError("form: the envelope is not JSON") from None
-        envelope: Envelope = _typed(Envelope, parsed if isinstance(parsed, dict) else {})
+        envelope, signature = _signed(values.get("envelope"), values.get("signature"))
         if sha256(payload) != envelope.payload_sha256:
             raise MessageError("payload_sha256 does not match the payload")
-        return cls(envelope, payload)
+        return cls(envelope, signature, payload)
+
+    def to_bytes(self) -> bytes:
+        """As a file: the receipt's line, then the payload."""
+        return self.receipt().encode() + b"\n" + self.payload
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> "Update":
+        """From `to_bytes`."""
+        head, _, payload = content.partition(b"\n")
+        return cls(*read_receipt(head.decode()), payload)
+
+    def receipt(self) -> str:
+        """What a server sends back to show that it has the update: envelope and signature, as JSON."""
+        return json.dumps({"envelope": self.envelope.text(), "signature": self.signature})
+
+
+def read_receipt(text: str) -> tuple[Envelope, str]:
+    """Envelope and signature of a receipt, whose signature nobody has checked yet; `MessageError` for another form."""
+    values = _json_object(text)
+    return _signed(values.get("envelope"), values.get("signature"))
+
+
+def _signed(envelope: Any, signature: Any) -> tuple[Envelope, str]:
+    if not (isinstance(envelope, str) and isinstance(signature, str) and len(envelope) < 4096):
+        raise MessageError("form: not an envelope")
+    if not _SIGNATURE.fullmatch(signature):
+        raise MessageError("form: a signature is 64 bytes in hex")
+    parsed: Envelope = _typed(Envelope, _json_object(envelope))
+    return parsed, signature
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        parsed = json.loads(text)
+    except (ValueError, RecursionError):
+        raise MessageError("form: not JSON") from None
+    if not isinstance(parsed, dict):
+        raise MessageError("form: not a JSON object")
+    return parsed
 
 
 @dataclass(frozen=True)

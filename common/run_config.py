@@ -93,6 +93,8 @@ class EvaluationSection(Section):
 
     data: str | None = None
     every: int = Field(5, ge=1)
+    validation_every: int | None = Field(None, ge=1)
+    validation_noise_multiplier: float = Field(10.0, ge=0.1, le=1e4)
 
 
 class SimulationSection(Section):
@@ -158,6 +160,12 @@ class RunConfig(Section):
         """The most steps that any institution takes."""
         return self.federation.num_rounds * self.local.steps
 
+    @property
+    def validation_releases(self) -> int:
+        """The most noised validation counts that any institution gives."""
+        every = self.evaluation.validation_every
+        return self.federation.num_rounds // every if every else 0
+
     def canonical_json(self) -> str:
         """What institutions agree to, as canonical JSON: everything but `[simulation]` and `[speed]`."""
         content = self.model_dump(mode="json", exclude={"simulation", "speed"})
@@ -188,6 +196,8 @@ def make_plan(run: RunConfig, declared_units: int) -> Plan:
         noise_multiplier=run.privacy.noise_multiplier,
         target_delta=run.privacy.target_delta,
         head_weight=run.privacy.head_weight,
+        validation_releases=run.validation_releases,
+        validation_noise_multiplier=run.evaluation.validation_noise_multiplier,
     )
 
 
@@ -216,8 +226,10 @@ def lock(run: RunConfig, base_sha256: str) -> RunConfig:
                 privacy = privacy.model_copy(update={"noise_multiplier": noise_multiplier})
             elif privacy.noise_multiplier != noise_multiplier:  # else the run was locked before
                 privacy = privacy.model_copy(update={"target_epsilon": epsilon(plan)})
+            if privacy.target_epsilon > 100:
+                raise ValueError(f"noise_multiplier gives epsilon {privacy.target_epsilon:g}, must be at most 100")
         except ValueError as error:
-            raise InputError(f"privacy: {error}; raise target_epsilon or lower the number of steps") from None
+            raise InputError(f"privacy: {error}; allow more epsilon, more noise or fewer steps") from None
     model = run.model.model_copy(update={"sha256": base_sha256})
     locked = run.model_copy(update={"privacy": privacy, "model": model})
     size = len(locked.canonical_json().encode())
@@ -227,11 +239,7 @@ def lock(run: RunConfig, base_sha256: str) -> RunConfig:
 
 
 def load_run(path: Path, overrides: list[str] | None = None) -> RunConfig:
-    """Read and check a run.toml.
-
-    Args:
-        path: the file.
-        overrides: ``"section.key=value"``, each value as TOML writes it; a bare word is a string.
+    """Read and check a run.toml; each override is ``"section.key=value"``, as TOML writes it, or a bare word.
 
     Raises:
         InputError: the message names the file, the key, the value and the rule.

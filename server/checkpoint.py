@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 
+from confide.common.durable import sync_folder, write_durably
 from confide.common.gate import State, dump_state
 from confide.server.optimizer import GlobalState
 
@@ -47,20 +47,3 @@ def save_round(rounds: Path, number: int, state: GlobalState, accepted: list[dic
     for old in numbers[:-KEPT]:
         shutil.rmtree(rounds / f"{old:04d}")
     return folder
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Write a file and wait until the disk has it."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the disk has a folder's entries."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

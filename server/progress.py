@@ -15,7 +15,7 @@ from rich.text import Text
 from confide.common.run_config import RunConfig
 from confide.server.strategy import Event
 
-Spent = Callable[[dict[str, int]], dict[str, float]]
+Spent = Callable[[Event], dict[str, float]]
 
 
 @dataclass
@@ -46,7 +46,7 @@ class _View:
             self.dropped[event["institution"]] = self.dropped.get(event["institution"], 0) + 1
         elif kind == "round" and "accuracy" in event:
             self.mean, self.accuracy = event["accuracy"]["mean"], event["accuracy"]["per_institution"]
-            self.epsilon = self.spent(event["num_steps"])
+            self.epsilon = self.spent(event)
 
     def seconds_left(self) -> float | None:
         """At the speed so far."""
@@ -88,7 +88,7 @@ def show(run: RunConfig, spent: Spent, console: Console, *, quiet: bool) -> Iter
 
     Args:
         run: for totals and targets.
-        spent: epsilon by institution, from steps by institution (it takes a second, so it is asked for seldom).
+        spent: epsilon by institution after the round of an event (it takes a second, so it is asked for seldom).
         console: where to; a terminal gets a live table, anything else a plain line for each evaluated round.
         quiet: show nothing.
 

@@ -56,12 +56,12 @@ def write_report(path: Path, facts: dict[str, Any]) -> None:
             ``institutions``: each ``name``, ``declared_units``, ``epsilon`` (or None), ``num_steps``, ``rounds``
             (accepted), ``dropped`` (list of str), ``accuracy`` (or None).
             ``baselines``: ``no_privacy``, ``central``, ``local_only``, each `Accuracy.as_json`; any may be absent.
-            ``attack_true_positive_rate``: bound on a membership attack at 1 % false positives; may be absent or None.
+            ``statement``: `statement.statement` of the plan; may be absent or None, and its numbers are left out.
 
     Raises:
         jinja2.UndefinedError: a fact is missing.
     """
-    facts = {"baselines": None, "attack_true_positive_rate": None, **facts}
+    facts = {"baselines": None, "statement": None, **facts}
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

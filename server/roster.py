@@ -1,11 +1,11 @@
-"""Who takes part in a run: institutions that accepted the offer, by node."""
+"""Who takes part in a run: institutions that accepted the offer, by node; and whether a reply is their answer."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flwr.app import Message
 
-from confide.common.messages import Acceptance, Ask, MessageError, content_of
+from confide.common.messages import Acceptance, Ask, MessageError, Update, content_of, is_declined, seal_envelope
 
 
 @dataclass
@@ -15,6 +15,8 @@ class Institution:
     name: str
     declared_units: int
     num_steps: int = 0
+    num_releases: int = 0
+    receipt: str = ""  # of its last accepted update
     accepted: int = 0
     dropped: list[str] = field(default_factory=list)
 
@@ -39,3 +41,24 @@ def enrol(replies: Iterable[Message]) -> dict[int, Institution]:
         for node, acceptance in sorted(accepted.items())
         if names.count(acceptance.institution) == 1
     }
+
+
+def check_answer(
+    reply: Message, ask: Ask | None, what: str, institution: Institution, base_sha256: str | None
+) -> Update:
+    """A reply as this institution's answer to this ask; its payload has not been looked at.
+
+    Raises:
+        MessageError: declined, another form, or an answer to something else.
+    """
+    content = content_of(reply)
+    if is_declined(content):
+        raise MessageError("declined")
+    update = Update.from_content(content)
+    if ask is None or base_sha256 is None:
+        raise MessageError("nothing was asked")
+    expected = seal_envelope(ask, what, (institution.name, base_sha256), update.payload, "")
+    said = update.envelope
+    if said != replace(expected, update_id=said.update_id, ledger_head=said.ledger_head):
+        raise MessageError("envelope: not an answer to this ask")
+    return update

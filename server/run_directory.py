@@ -85,9 +85,12 @@ class RunDirectory:
 
 
 def spent(run: RunConfig, institution: Institution) -> float | None:
-    """Epsilon of the steps that an institution was asked for; None for a run without privacy."""
+    """Epsilon of what an institution was asked for; None for a run without privacy.
+
+    Who declined to give validation counts is not known to have: all count as if they gave them.
+    """
     plan = make_plan(run, institution.declared_units)
-    return None if isinstance(plan, NoPrivacy) else epsilon(plan, institution.num_steps)
+    return None if isinstance(plan, NoPrivacy) else epsilon(plan, institution.num_steps, institution.num_releases)
 
 
 def _privacy_row(run: RunConfig, institution: Institution) -> dict[str, Any]:
@@ -98,7 +101,8 @@ def _privacy_row(run: RunConfig, institution: Institution) -> dict[str, Any]:
     return {
         **row,
         "unit": plan.unit,
-        "epsilon": epsilon(plan, institution.num_steps),
+        "num_releases": institution.num_releases,
+        "epsilon": spent(run, institution),
         "delta": plan.target_delta,
         "epsilon_of_the_whole_plan": epsilon(plan),
         "epsilon_rdp_of_the_whole_plan": epsilon_rdp(plan),

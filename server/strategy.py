@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -12,15 +12,16 @@ from flwr.serverapp.strategy import Result, Strategy
 from confide.common.accuracy import Accuracy
 from confide.common.errors import ConfideError
 from confide.common.gate import GateError, State, dump_state, load_state, schema_of, update_norm_bound
-from confide.common.messages import Ask, Envelope, MessageError, Update, content_of, is_declined, sha256
+from confide.common.messages import Ask, MessageError, sha256
 from confide.common.run_config import RunConfig, make_plan
 from confide.server import optimizer
 from confide.server.aggregation import RULES
 from confide.server.optimizer import GlobalState
-from confide.server.roster import Institution, enrol, offers
+from confide.server.roster import Institution, check_answer, enrol, offers
 from confide.server.rounds import Clock, collect, wait_for_nodes
 
 Event = dict[str, Any]
+_MOST_UNITS = 1e9  # bound on a validation count
 _ROUNDS_WITHOUT_QUORUM = 3  # in a row; then the run stops instead of spending on nothing
 
 
@@ -62,6 +63,7 @@ class ConfideStrategy(Strategy):
         self.round = 0  # the last that ended
         self._accepted: list[dict[str, str]] = []
         self._dropped: list[str] = []
+        self._validation: dict[str, dict[str, float]] = {}  # noised counts of the round
         self._ask: Ask | None = None
 
     def summary(self) -> None:
@@ -96,6 +98,7 @@ class ConfideStrategy(Strategy):
             if aggregated is not None:
                 arrays = aggregated
                 self.job.save(number, self.state, self._accepted)
+                self._validate(number, arrays, config, grid)
             if failed == _ROUNDS_WITHOUT_QUORUM:
                 raise ConfideError(
                     f"round {number}: for the {failed}rd time in a row fewer than federation.min_clients = "
@@ -115,14 +118,19 @@ class ConfideStrategy(Strategy):
     ) -> Iterable[Message]:
         """One ask for each institution, all with the same content."""
         run = self.job.run
-        payload = dump_state({name: array.numpy() for name, array in arrays.items()})
-        deadline = self.job.clock.now() + run.federation.deadline_seconds
-        self._ask = self._make_ask(server_round, deadline, payload)
-        content = self._ask.content()
-        for node_id, institution in self.institutions.items():
+        for institution in self.institutions.values():
             institution.num_steps += run.local.steps  # the site charges at its RESERVE, whatever becomes of the reply
-            ttl = run.federation.deadline_seconds + 600
-            yield Message(content, node_id, "train", ttl=ttl, group_id=str(server_round))
+        yield from self._asks(
+            "train", server_round, dump_state({name: array.numpy() for name, array in arrays.items()})
+        )
+
+    def _asks(self, kind: str, server_round: int, payload: bytes) -> Iterable[Message]:
+        """One message of a kind for each institution: the same but for the receipt of its own last update."""
+        seconds = self.job.run.federation.deadline_seconds
+        self._ask = self._make_ask(server_round, self.job.clock.now() + seconds, payload)
+        for node_id, institution in self.institutions.items():
+            content = replace(self._ask, receipt=institution.receipt).content()
+            yield Message(content, node_id, kind, ttl=seconds + 600, group_id=str(server_round))
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -132,39 +140,60 @@ class ConfideStrategy(Strategy):
         Returns:
             The new global adapter, or None when fewer than ``min_clients`` replies were good.
         """
-        rule = RULES[self.job.run.federation.aggregation]
-        total, self._accepted, self._dropped = rule.init(), [], []
-        silent = dict(self.institutions)
+        run, rule = self.job.run, RULES[self.job.run.federation.aggregation]
+        total, self._accepted, self._dropped, self._validation = rule.init(), [], [], {}
+        silent, shapes = dict(self.institutions), schema_of(self.job.initial)
         for reply in replies:
             institution = silent.pop(reply.metadata.src_node_id)
             try:
-                update, state = self._gate(reply, institution)
+                update = check_answer(reply, self._ask, "update", institution, run.model.sha256)
+                state = load_state(update.payload, shapes, self._norm_bound(institution))
             except (GateError, MessageError) as error:
                 self._drop(server_round, institution, str(error))
                 continue
-            declared = self.job.run.federation.weights == "declared"
+            declared = run.federation.weights == "declared"
             total = rule.add(total, state, float(institution.declared_units) if declared else 1.0)
             institution.accepted += 1
+            institution.receipt = update.receipt()
             self.bytes_per_client_round = len(update.payload)
             self._accepted.append({"institution": institution.name, "payload_sha256": update.envelope.payload_sha256})
             self.job.emit({"event": "accepted", "round": server_round, "institution": institution.name})
         for institution in silent.values():
             self._drop(server_round, institution, "no answer before the deadline")
-        if len(self._accepted) < self.job.run.federation.min_clients:
+        if len(self._accepted) < run.federation.min_clients:
             self.job.emit({"event": "no_quorum", "round": server_round, "accepted": len(self._accepted)})
             return None, None
-        self.state = optimizer.apply(self.state, rule.result(total), self.job.run.federation)
+        self.state = optimizer.apply(self.state, rule.result(total), run.federation)
         return to_arrays(self.state.adapter), None
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """No client evaluates: nothing about private data leaves but updates."""
-        return []
+        """The rounds of the plan that ask for noised validation counts; the released average is what is judged."""
+        every = self.job.run.evaluation.validation_every
+        if every is None or self.job.run.privacy.unit == "none" or server_round % every:
+            return
+        for institution in self.institutions.values():
+            institution.num_releases += 1
+        yield from self._asks("evaluate", server_round, dump_state(self.state.average))
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Nothing to aggregate."""
+        """Keep the counts of those who share them; who declines is not asked why, and nothing is lost."""
+        for reply in replies:
+            institution = self.institutions[reply.metadata.src_node_id]
+            try:
+                update = check_answer(reply, self._ask, "validation", institution, self.job.run.model.sha256)
+                cells = load_state(update.payload, {"cells": (2,)}, _MOST_UNITS)
+            except (GateError, MessageError):
+                continue
+            right, wrong = (float(value) for value in cells["cells"])
+            self._validation[institution.name] = {"right": right, "wrong": wrong}
         return None
+
+    def _validate(self, number: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> None:
+        messages = list(self.configure_evaluate(number, arrays, config, grid))
+        deadline = self.job.clock.now() + self.job.run.federation.deadline_seconds
+        self.aggregate_evaluate(number, collect(grid, messages, deadline, self.job.clock))
 
     def _drop(self, number: int, institution: Institution, reason: str) -> None:
         institution.dropped.append(f"round {number}: {reason}")
@@ -175,7 +204,10 @@ class ConfideStrategy(Strategy):
         run = self.job.run
         run_json = run.canonical_json()
         plan_sha256, input_sha256 = sha256(run_json.encode()), sha256(payload)
-        return Ask(run.study.name, self.job.lineage, number, run_json, plan_sha256, input_sha256, deadline, payload)
+        hashes = {"plan_sha256": plan_sha256, "input_sha256": input_sha256}
+        return Ask(
+            run.study.name, self.job.lineage, number, run_json, **hashes, deadline_unix=deadline, adapter=payload
+        )
 
     def _offer(self, grid: Grid) -> None:
         run = self.job.run
@@ -187,35 +219,13 @@ class ConfideStrategy(Strategy):
         if len(self.institutions) < run.federation.min_clients:
             raise ConfideError(
                 f"{len(self.institutions)} of {len(nodes)} institutions accepted the run, "
-                f"federation.min_clients = {run.federation.min_clients}; their reasons stay with them"
+                f"federation.min_clients = {run.federation.min_clients}"
             )
 
-    def _gate(self, reply: Message, institution: Institution) -> tuple[Update, State]:
-        content = content_of(reply)
-        if is_declined(content):
-            raise GateError("declined")
-        update = Update.from_content(content)
-        ask, run = self._ask, self.job.run
-        if ask is None or run.model.sha256 is None:
-            raise GateError("nothing was asked")
-        said = update.envelope
-        expected = Envelope(
-            ask.study,
-            ask.lineage,
-            ask.round,
-            institution.name,
-            ask.plan_sha256,
-            run.model.sha256,
-            ask.input_sha256,
-            said.update_id,
-            said.payload_sha256,
-        )
-        if said != expected:
-            raise GateError("envelope: not an answer to this ask")
+    def _norm_bound(self, institution: Institution) -> float:
+        run = self.job.run
         plan = make_plan(run, institution.declared_units)
-        shapes = schema_of(self.job.initial)
-        bound = update_norm_bound(plan, shapes, run.local.steps, run.local.learning_rate)
-        return update, load_state(update.payload, shapes, bound)
+        return update_norm_bound(plan, schema_of(self.job.initial), run.local.steps, run.local.learning_rate)
 
     def _end_round(self, number: int, seconds: float) -> None:
         run, self.round = self.job.run, number
@@ -223,6 +233,9 @@ class ConfideStrategy(Strategy):
         if self.job.evaluate and (number % run.evaluation.every == 0 or number == run.federation.num_rounds):
             self.accuracy = self.job.evaluate(self.state.average)
             event["accuracy"] = self.accuracy.as_json()
+        if self._validation:
+            event["validation"] = self._validation
+        event["num_releases"] = {item.name: item.num_releases for item in self.institutions.values()}
         event["num_steps"] = {item.name: item.num_steps for item in self.institutions.values()}
         event["seconds"] = round(seconds, 3)
         self.job.emit(event)

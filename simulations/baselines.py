@@ -3,19 +3,23 @@
 import functools
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from confide.common.accuracy import Accuracy
+from confide.common.records import Row
 from confide.common.run_config import RunConfig
 from confide.simulations.federation import Federation, outcome, simulate, start
 from confide.simulations.grid import SkippingClock
-from confide.simulations.institutions import load_alone, load_pooled
+from confide.simulations.institutions import load_alone, load_pooled, load_private
+from confide.simulations.sites import simulated_sites
 
 
-def run_baselines(federation: Federation, tell: Callable[[str], None]) -> dict[str, Accuracy]:
+def run_baselines(federation: Federation, local: Path, tell: Callable[[str], None]) -> dict[str, Accuracy]:
     """Run the three baselines on the in-process engine, one after the other, with the same settings.
 
     Args:
         federation: the one they are compared with; its events and rounds are not touched.
+        local: where their sites keep tracebacks.
         tell: is told which baseline starts.
 
     Returns:
@@ -25,15 +29,16 @@ def run_baselines(federation: Federation, tell: Callable[[str], None]) -> dict[s
     quiet = replace(federation, emit=lambda event: None, save=lambda *_: None)
     open_run = without_privacy(federation.run)
     tell("baseline: the same federation without privacy")
-    no_privacy = _run(replace(quiet, run=open_run))
+    no_privacy = _run(quiet, open_run, load_private, local)
     tell("baseline: central, all records pooled, without privacy")
-    central = _run(replace(quiet, run=_without_quorum(open_run), load=load_pooled))
+    central = _run(quiet, _without_quorum(open_run), load_pooled, local)
     alone = {}
-    for name in federation.load(federation.run):
+    for name in federation.sites.names:
         tell(f"baseline: {name} alone, with privacy")
         share = {name: federation.public.get(name, next(iter(federation.public.values())))}
         load = functools.partial(load_alone, name)
-        alone.update(_run(replace(quiet, run=_without_quorum(quiet.run), load=load, public=share)).per_institution)
+        own = _run(replace(quiet, public=share), _without_quorum(federation.run), load, local)
+        alone.update(own.per_institution)
     return {"no_privacy": no_privacy, "central": central, "local_only": Accuracy(alone)}
 
 
@@ -46,7 +51,13 @@ def _without_quorum(run: RunConfig) -> RunConfig:
     return run.model_copy(update={"federation": run.federation.model_copy(update={"min_clients": 1})})
 
 
-def _run(federation: Federation) -> Accuracy:
-    strategy = start(federation, SkippingClock())
-    simulate(federation, strategy)
-    return outcome(strategy).accuracy
+def _run(
+    federation: Federation, run: RunConfig, load: Callable[[RunConfig], dict[str, list[Row]]], local: Path
+) -> Accuracy:
+    this = replace(federation, run=run, sites=simulated_sites(run, load, local))
+    strategy = start(this, SkippingClock())
+    simulate(this, strategy)
+    accuracy = outcome(strategy).accuracy
+    if accuracy is None:
+        raise ValueError("a baseline needs public test shares")
+    return accuracy

@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from confide.common.run_config import RunConfig
+    from confide.simulations.rehearsal import RehearsedSites
 
 RunArgument = Annotated[
     Path | None, typer.Argument(metavar="[RUN.toml]", help="the run; without it the default scenario")
@@ -33,6 +34,10 @@ def simulate(  # noqa: PLR0913 - one parameter an option
     baselines: Annotated[
         bool, typer.Option("--baselines", help="also without privacy, central, and each institution alone")
     ] = False,
+    site: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="SITE.toml", help="rehearse with a real site, its ledger included; may be repeated"),
+    ] = None,
     as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress")] = False,
 ) -> None:
@@ -49,14 +54,12 @@ def simulate(  # noqa: PLR0913 - one parameter an option
     from confide.common.warm_model import warm_model
     from confide.server.progress import show
     from confide.server.run_directory import RunDirectory
-    from confide.simulations.institutions import load_institutions
-    from confide.simulations.study import Study, carry_out, check_quorum
+    from confide.simulations.study import Study, carry_out
 
     console = Console(stderr=as_json, soft_wrap=True, markup=False, highlight=False)
-    institutions = load_institutions(run)
-    for warning in institutions.warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    check_quorum(run, len(institutions.private))
+    sites = _rehearsed(run, site, engine, baselines=baselines) if site else None
+    if sites is None:
+        _check_simulation(run)
     warm_model(run, run.speed.device)  # whatever is wrong with the model shows before there is a run directory
     directory = RunDirectory(out or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{run.study.name}", run)
 
@@ -66,8 +69,8 @@ def simulate(  # noqa: PLR0913 - one parameter an option
 
     tell(_opening(run))
     try:
-        with show(run, lambda steps: _epsilon(run, steps), console, quiet=quiet) as emit:
-            summary = carry_out(Study(run, directory, engine, emit, tell), baselines=baselines)
+        with show(run, lambda event: _epsilon(run, event), console, quiet=quiet) as emit:
+            summary = carry_out(Study(run, directory, engine, emit, tell, sites), baselines=baselines)
     except KeyboardInterrupt:
         typer.echo(f"confide: interrupted; {directory.path}/events.jsonl says after which round", err=True)
         sys.exit(130)
@@ -115,11 +118,41 @@ def _locked(run_file: Path | None, overrides: list[str]) -> "RunConfig":
     return lock(run, hash_model(fetch_model(run.model.base)))
 
 
-def _epsilon(run: "RunConfig", steps: dict[str, int]) -> dict[str, float]:
+def _check_simulation(run: "RunConfig") -> None:
+    """Read the data of `[simulation]`, tell what is odd about them, and see that they are enough."""
+    from confide.simulations.institutions import load_institutions
+    from confide.simulations.study import check_quorum
+
+    institutions = load_institutions(run)
+    for warning in institutions.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    check_quorum(run, len(institutions.private))
+
+
+def _rehearsed(run: "RunConfig", paths: list[Path], engine: str, *, baselines: bool) -> "RehearsedSites":
+    """Open the sites of a rehearsal, and say whose budget it is about to spend."""
+    from confide.common.errors import InputError
+    from confide.simulations.rehearsal import open_sites, warning
+    from confide.simulations.study import check_quorum
+
+    if baselines:
+        raise InputError("--baselines with --site is refused: baselines train on private records without privacy")
+    if engine != "in-process":
+        raise InputError(f"--engine {engine} with --site is refused: a ledger belongs to one machine; leave it out")
+    sites = open_sites(paths)
+    check_quorum(run, len(sites.names))
+    for line in warning(sites, run):
+        typer.echo(line, err=True)
+    return sites
+
+
+def _epsilon(run: "RunConfig", event: dict[str, Any]) -> dict[str, float]:
+    """Epsilon by institution after the round of an event."""
     from confide.server.roster import Institution
     from confide.server.run_directory import spent
 
-    values = {name: spent(run, Institution(name, run.local.nominal_units, number)) for name, number in steps.items()}
+    counts = {name: (steps, event["num_releases"][name]) for name, steps in event["num_steps"].items()}
+    values = {name: spent(run, Institution(name, run.local.nominal_units, *count)) for name, count in counts.items()}
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -136,8 +169,9 @@ def _opening(run: "RunConfig") -> str:
 def _closing(run: "RunConfig", summary: dict[str, Any]) -> str:
     from confide.server.progress import up
 
-    accuracy = summary["accuracy"]
-    lines = [f"accuracy on the public test shares: {accuracy['mean']:.1%}"]
+    accuracy = summary["accuracy"] or {"per_institution": {}}
+    mean = f"{accuracy['mean']:.1%}" if "mean" in accuracy else "not measured: evaluation.data names no file"
+    lines = [f"accuracy on the public test shares: {mean}"]
     for name, epsilon in summary["epsilon"].items():
         share = f"{accuracy['per_institution'][name]:.1%}" if name in accuracy["per_institution"] else ""
         privacy = "no privacy" if epsilon is None else f"epsilon {up(epsilon)} at delta {summary['target_delta']:g}"

@@ -4,11 +4,12 @@ A fault takes a message and a function that makes the honest reply; it gives a d
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 
-from confide.common.messages import Ask, Update
+from confide.common.messages import Update, sha256
 
 Answer = Callable[[], Message]
 Faults = Callable[[Message, Answer], tuple[float, Message | None]]
@@ -40,15 +41,15 @@ def straggler(seconds: float) -> Faults:
 
 
 def malformed(change: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]) -> Faults:
-    """A well-signed update whose tensors went through ``change``: NaN, another shape, an extra key."""
+    """A well-formed update whose tensors went through ``change``: NaN, another shape, an extra key."""
     from safetensors.numpy import load, save
 
     def fault(message: Message, answer: Answer) -> tuple[float, Message | None]:
         honest = Update.from_content(answer().content)
         tensors = change(dict(load(honest.payload)))
-        ask = Ask.from_content(message.content)
-        forged = Update.seal(ask, honest.envelope.institution, honest.envelope.base_sha256, save(tensors))
-        return 0.0, Message(forged.content(), reply_to=message)
+        payload = save(tensors)
+        envelope = replace(honest.envelope, payload_sha256=sha256(payload))
+        return 0.0, Message(Update(envelope, honest.signature, payload).content(), reply_to=message)
 
     return fault
 

@@ -3,14 +3,16 @@
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from flwr.app import Context, RecordDict
 
+from confide.client.answers import Client
 from confide.client.app import make_client_app
+from confide.client.site import Site
 from confide.common.accuracy import Accuracy
 from confide.common.adapter import get_state, reset
+from confide.common.errors import ConfideError
 from confide.common.evaluation import evaluate
 from confide.common.gate import State
 from confide.common.records import Row
@@ -23,10 +25,24 @@ from confide.server.rounds import Clock
 from confide.server.strategy import ConfideStrategy, Event, Job
 from confide.simulations.faults import Faults, no_faults
 from confide.simulations.grid import InProcessGrid, SkippingClock
-from confide.simulations.sites import SimulatedSites
 
 Engine = Literal["in-process", "ray"]
 Save = Callable[[int, GlobalState, list[dict[str, str]], str], None]
+
+
+class Sites(Protocol):
+    """The institutions of a federation on this machine."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """In the order of the nodes."""
+
+    @property
+    def refused(self) -> dict[str, ConfideError]:
+        """The last refusal of each institution."""
+
+    def __call__(self, context: Context) -> Site:
+        """The site of a node."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +51,15 @@ class Federation:
 
     Attributes:
         run: the locked run.
-        load: private records by institution; each record goes to its institution's site and nowhere else.
+        sites: the institutions; simulated, or real ones in a rehearsal.
         public: test share by institution, at the server; empty: nothing is evaluated.
-        local: where sites keep their tracebacks.
         emit: is told of every event.
         save: keeps a round; gets its number, state, accepted updates, lineage.
     """
 
     run: RunConfig
-    load: Callable[[RunConfig], dict[str, list[Row]]]
+    sites: Sites
     public: dict[str, list[Row]]
-    local: Path
     emit: Callable[[Event], None]
     save: Save
 
@@ -56,13 +70,13 @@ class Outcome:
 
     Attributes:
         released: the exponential average of the global adapter.
-        accuracy: of `released`, on the public test shares.
+        accuracy: of `released`, on the public test shares; None where there are none.
         institutions: what became of each.
         bytes_per_client_round: size of one update.
     """
 
     released: State
-    accuracy: Accuracy
+    accuracy: Accuracy | None
     institutions: list[Institution]
     bytes_per_client_round: int
 
@@ -82,24 +96,21 @@ def start(federation: Federation, clock: Clock) -> ConfideStrategy:
         federation.save(number, state, accepted, lineage)
 
     scored = score if federation.public else None
-    num_nodes = len(federation.load(run))
+    num_nodes = len(federation.sites.names)
     return ConfideStrategy(Job(run, lineage, get_state(model.module), scored, federation.emit, save, clock, num_nodes))
 
 
 def simulate(federation: Federation, strategy: ConfideStrategy, faults: Faults = no_faults) -> None:
     """Run a federation on the in-process engine; `strategy` keeps what was reached, also if it is interrupted."""
-    names = tuple(federation.load(federation.run))
     clock = strategy.job.clock
     if not isinstance(clock, SkippingClock):
         raise TypeError(f"the in-process engine needs a SkippingClock, not {type(clock).__name__}")
-    sites = SimulatedSites(federation.run, names, federation.load, federation.local)
-    grid = InProcessGrid(make_client_app(sites), len(names), clock, faults)
+    sites = federation.sites
+    grid = InProcessGrid(make_client_app(sites, Client(now=clock.now)), len(sites.names), clock, faults)
     make_server_app(strategy)(grid, Context(1, 0, {}, RecordDict(), {}))
 
 
 def outcome(strategy: ConfideStrategy) -> Outcome:
     """The result of a strategy that has run; its last round evaluated what is released."""
-    if strategy.accuracy is None:
-        raise ValueError("a federation without public test shares has no accuracy")
     institutions = list(strategy.institutions.values())
     return Outcome(strategy.state.average, strategy.accuracy, institutions, strategy.bytes_per_client_round)

@@ -8,7 +8,6 @@ from confide.common.errors import ConfideError, InputError
 from confide.server.app import make_server_app
 from confide.server.strategy import ConfideStrategy
 from confide.simulations.federation import Federation
-from confide.simulations.sites import SimulatedSites
 
 
 def simulate_on_ray(federation: Federation, strategy: ConfideStrategy) -> None:
@@ -26,8 +25,6 @@ def simulate_on_ray(federation: Federation, strategy: ConfideStrategy) -> None:
         raise InputError("--engine ray needs Ray; pip install 'confide[ray]', or leave the option out") from None
     from flwr.simulation import run_simulation
 
-    names = tuple(federation.load(federation.run))
-    sites = SimulatedSites(federation.run, names, federation.load, federation.local)
     server_app = make_server_app(strategy)
     logging.getLogger("flwr").setLevel(logging.ERROR)  # Opacus sets it to DEBUG when it is imported
     with warnings.catch_warnings():
@@ -35,8 +32,8 @@ def simulate_on_ray(federation: Federation, strategy: ConfideStrategy) -> None:
         try:
             run_simulation(
                 server_app,
-                make_client_app(sites),
-                num_supernodes=len(names),
+                make_client_app(federation.sites),
+                num_supernodes=len(federation.sites.names),
                 backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
             )
         except RuntimeError as error:

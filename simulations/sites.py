@@ -5,21 +5,29 @@ import hashlib
 import re
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from flwr.app import Context
 
+from confide.client.identity import Identity
+from confide.client.ledger import Ledger, Terms
+from confide.client.outbox import Outbox
+from confide.client.people import People
+from confide.client.site import Site
 from confide.client.site_config import (
     ComputeSection,
     DatasetSection,
     InstitutionSection,
     PolicySection,
-    Site,
     SiteConfig,
 )
+from confide.common.errors import ConfideError
+from confide.common.privacy.accounting import epsilon
+from confide.common.privacy.plan import NoPrivacy
 from confide.common.records import Row
-from confide.common.run_config import RunConfig
+from confide.common.run_config import RunConfig, make_plan
 from confide.simulations.partition import gather
 
 
@@ -39,46 +47,125 @@ def declared_size(num_units: int) -> int:
 class SimulatedSites:
     """Maps a simulation's nodes to sites; small enough to travel to Ray's workers, which read the data themselves.
 
+    Each site has the ledger and outbox of a real one, in memory: of one process, so Ray's workers count apart.
+
     Attributes:
         run: for the public seed and the settings of `[simulation]` and `[speed]`.
         names: of the institutions, in the order of the nodes.
         load: private records by institution.
         local: folder in which sites keep their tracebacks.
+        kept: ledgers and outboxes by institution, made on first use.
+        refused: the last refusal of each institution, which a real server never sees.
     """
 
     run: RunConfig
     names: tuple[str, ...]
     load: Callable[[RunConfig], dict[str, list[Row]]]
     local: Path
+    kept: dict[str, tuple[Ledger, Outbox, People]] = field(default_factory=dict)
+    refused: dict[str, ConfideError] = field(default_factory=dict)
 
     def __call__(self, context: Context) -> Site:
         """The site of a node."""
         name = self.names[int(context.node_config["partition-id"])]
         records = self.load(self.run)[name]
-        grouped = "group" in records[0]
-        share = self.run.simulation.validation_fraction if self.run.simulation else 0.0
-        config = SiteConfig(
-            institution=InstitutionSection(name=name),
-            dataset=DatasetSection(
-                id=f"simulated-{name}",
-                path=Path(),
-                columns={"group": "group"} if grouped else {},
-                unit="group" if grouped else "record",
-                declared_units=declared_size(round((1 - share) * len(gather(records)))),
-                validation_fraction=share,
-            ),
-            policy=PolicySection(allow_no_privacy=self.run.privacy.unit == "none"),
-            compute=ComputeSection(
-                device=self.run.speed.device, tokens_per_micro_batch=self.run.speed.tokens_per_micro_batch
-            ),
-        )
+        config = self._config(name, records)
+        if name not in self.kept:
+            terms = Terms(config.dataset.id, config.dataset.unit, config.dataset.most_records, simulated=True)
+            self.kept[name] = (Ledger(":memory:", terms, _nobody), MemoryOutbox(), People(":memory:"))
+        ledger, outbox, people = self.kept[name]
         secret = hashlib.sha256(f"simulated {self.run.study.seed} {name}".encode()).digest()
-        return Site(config, lambda _: records, secret, functools.partial(_report, self.local, name))
+        report = functools.partial(_report, self.local, self.refused, name)
+        return Site(config, lambda _: records, secret, Identity(secret), ledger, outbox, people, report)
+
+    def _config(self, name: str, records: list[Row]) -> SiteConfig:
+        grouped, speed = "group" in records[0], self.run.speed
+        share = self.run.simulation.validation_fraction if self.run.simulation else 0.0
+        dataset = DatasetSection(
+            id=f"simulated-{name}",
+            path=Path(),
+            columns={"group": "group"} if grouped else {},
+            unit="group" if grouped else "record",
+            declared_units=declared_size(round((1 - share) * len(gather(records)))),
+            validation_fraction=share,
+        )
+        return SiteConfig(
+            institution=InstitutionSection(name=name),
+            dataset=dataset,
+            policy=allowing(self.run, dataset.declared_units),
+            compute=ComputeSection(device=speed.device, tokens_per_micro_batch=speed.tokens_per_micro_batch),
+        )
 
 
-def _report(local: Path, name: str, error: BaseException) -> None:
+def allowing(run: RunConfig, declared_units: int) -> PolicySection:
+    """The policy of an institution that agrees to this run and to nothing more."""
+    plan = make_plan(run, declared_units)
+    common = PolicySection(
+        studies=(run.study.name,), base_models=(str(run.model.sha256),), require_approval=False, share_metrics="private"
+    )
+    if isinstance(plan, NoPrivacy):
+        return common.model_copy(update={"allow_no_privacy": True})
+    bounds = {
+        "max_epsilon": epsilon(plan),
+        "max_delta": plan.target_delta,
+        "min_noise_multiplier": min(plan.noise_multiplier, plan.validation_noise_multiplier),
+        "max_steps": plan.num_steps,
+        "max_rounds": run.federation.num_rounds,
+        "max_sampling_probability": plan.sampling_probability,
+    }
+    return common.model_copy(update=bounds)
+
+
+class MemoryOutbox:
+    """An outbox in memory: the newest answer only, since one process asks and answers."""
+
+    def __init__(self) -> None:
+        self._newest: dict[str, bytes] = {}
+
+    def put(self, name: str, content: bytes) -> None:
+        """Keep an answer."""
+        self._newest = {name: content}
+
+    def get(self, name: str) -> bytes | None:
+        """An answer, or None."""
+        return self._newest.get(name)
+
+    def names(self) -> list[str]:
+        """All that is there."""
+        return list(self._newest)
+
+    def delete(self, name: str) -> None:
+        """Forget an answer."""
+        self._newest.pop(name, None)
+
+    def busy(self) -> AbstractContextManager[None]:
+        """Nobody else is there."""
+        return nullcontext()
+
+    def idle(self) -> AbstractContextManager[None]:
+        """Nobody else is there."""
+        return nullcontext()
+
+
+def _nobody(row: Row, row_hash: str) -> None:
+    """The witness of a ledger in memory."""
+
+
+def _report(local: Path, refused: dict[str, ConfideError], name: str, error: BaseException) -> None:
     """Keep a traceback in the run directory's ``local/``: in a simulation the user owns both ends."""
+    note_refusal(refused, name, error)
     local.mkdir(parents=True, exist_ok=True)
     path = local / f"{re.sub(r'[^A-Za-z0-9-]', '_', name)}.log"  # a name comes from data, and may be "../x"
     with path.open("a", encoding="utf-8") as file:
         file.write("".join(traceback.format_exception(error)) + "\n")
+
+
+def note_refusal(refused: dict[str, ConfideError], name: str, error: BaseException) -> None:
+    """Remember why an institution last declined, where it is a reason that a user can act on."""
+    if isinstance(error, ConfideError):
+        refused[name] = error
+
+
+def simulated_sites(run: RunConfig, load: Callable[[RunConfig], dict[str, list[Row]]], local: Path) -> SimulatedSites:
+    """The sites of a simulation, one for each institution that ``load`` has records of."""
+    return SimulatedSites(run, tuple(load(run)), load, local)

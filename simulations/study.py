@@ -4,21 +4,24 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from confide.common.accuracy import Accuracy
-from confide.common.errors import ConfideError, InputError
+from confide.common.errors import BudgetError, ConfideError, InputError, LedgerError, PolicyError
 from confide.common.flower import versions
-from confide.common.privacy.accounting import attack_true_positive_rate
 from confide.common.privacy.plan import PrivacyPlan
+from confide.common.privacy.statement import statement
 from confide.common.run_config import RunConfig, make_plan
 from confide.server.checkpoint import save_round
 from confide.server.run_directory import RunDirectory, spent
 from confide.server.strategy import ConfideStrategy, Event
 from confide.simulations.baselines import run_baselines
-from confide.simulations.federation import Federation, Outcome, outcome, simulate, start
+from confide.simulations.federation import Federation, Outcome, Sites, outcome, simulate, start
 from confide.simulations.grid import SkippingClock
 from confide.simulations.institutions import load_institutions, load_private
+from confide.simulations.rehearsal import RehearsedSites, read_public_test
+from confide.simulations.sites import simulated_sites
 from confide.simulations.texts import SOURCES
 
 
@@ -32,6 +35,7 @@ class Study:
         engine: "in-process" or "ray".
         emit: is told of every event, besides the directory.
         tell: is told of what is done outside the rounds.
+        sites: real ones, in a rehearsal; None: those of `[simulation]`.
     """
 
     run: RunConfig
@@ -39,6 +43,12 @@ class Study:
     engine: str
     emit: Callable[[Event], None]
     tell: Callable[[str], None]
+    sites: RehearsedSites | None = None
+
+    @property
+    def local(self) -> Path:
+        """Where simulated sites keep their tracebacks; real ones keep them at home."""
+        return self.directory.path / "local"
 
 
 def carry_out(study: Study, *, baselines: bool) -> dict[str, Any]:
@@ -48,12 +58,12 @@ def carry_out(study: Study, *, baselines: bool) -> dict[str, Any]:
         What ``--json`` prints.
 
     Raises:
-        ConfideError: too few institutions; the directory then says where the run stopped.
+        PolicyError, BudgetError: too few institutions remain, because of policies or budgets.
+        ConfideError: too few remain for another reason. The directory then says where the run stopped.
         KeyboardInterrupt: the same.
     """
     began = time.monotonic()
     run, directory = study.run, study.directory
-    institutions = load_institutions(run)
 
     def emit(event: Event) -> None:
         directory.record(event)
@@ -62,25 +72,40 @@ def carry_out(study: Study, *, baselines: bool) -> dict[str, Any]:
     def save(number: int, state: Any, accepted: list[dict[str, str]], lineage: str) -> None:
         save_round(directory.path / "rounds", number, state, accepted, lineage)
 
-    federation = Federation(run, load_private, institutions.public, directory.path / "local", emit, save)
+    sites: Sites = study.sites or simulated_sites(run, load_private, study.local)
+    public = read_public_test(run) if study.sites else load_institutions(run).public
+    federation = Federation(run, sites, public, emit, save)
     strategy = None
     try:
         strategy = start(federation, _clock(study.engine))
         _simulate(study.engine, federation, strategy)
         result = outcome(strategy)
-        emit({"event": "federation_finished", "accuracy": result.accuracy.as_json()})
-        compared = run_baselines(federation, study.tell) if baselines else None
+        emit({"event": "federation_finished", "accuracy": _json(result.accuracy)})
+        compared = run_baselines(federation, study.local, study.tell) if baselines else None
         return _finish(study, result, compared, began)
     except KeyboardInterrupt:
         _stop(study, strategy, "interrupted")
         raise
     except ConfideError as error:
         _stop(study, strategy, "stopped")
-        hint = f"; tracebacks: {federation.local}" if federation.local.exists() else ""
-        raise type(error)(f"{error}{hint}") from None
+        raise _explained(error, study, sites.refused) from None
     except BaseException:
         _stop(study, strategy, "failed")
         raise
+
+
+def _explained(error: ConfideError, study: Study, refused: dict[str, ConfideError]) -> ConfideError:
+    """A failure with the refusals behind it. On a real network they stay with the institutions; here all are ours."""
+    kinds = [type(reason) for reason in refused.values()]
+    kind = next((kind for kind in (BudgetError, PolicyError, LedgerError) if kind in kinds), type(error))
+    lines = [f"{error}", *(f"  {name}: {reason}" for name, reason in refused.items())]
+    if study.local.exists():
+        lines.append(f"  tracebacks: {study.local}")
+    return kind("\n".join(lines))
+
+
+def _json(accuracy: Accuracy | None) -> dict[str, Any] | None:
+    return accuracy.as_json() if accuracy else None
 
 
 def check_quorum(run: RunConfig, num_institutions: int) -> None:
@@ -134,7 +159,7 @@ def _finish(study: Study, result: Outcome, compared: dict[str, Accuracy] | None,
         "status": "completed",
         "num_rounds": run.federation.num_rounds,
         "seconds": seconds,
-        "accuracy": result.accuracy.as_json(),
+        "accuracy": _json(result.accuracy),
         "epsilon": {item.name: spent(run, item) for item in result.institutions},
         "target_delta": run.privacy.target_delta,
         "bytes_per_client_round": result.bytes_per_client_round,
@@ -150,21 +175,22 @@ def _report_facts(study: Study, result: Outcome, compared: dict[str, Accuracy] |
     run = study.run
     plan = make_plan(run, run.local.nominal_units)
     private = isinstance(plan, PrivacyPlan)
-    per_step = partial(_epsilon_after, run, result)
+    so_far = partial(_epsilon_after, run, result)
     rounds = study.directory.rounds()
     return {
         "title": run.study.name,
         "status": "completed",
         "simulated": True,
-        "own_data": bool(run.simulation and run.simulation.data not in SOURCES),
+        "own_data": bool(not study.sites and run.simulation and run.simulation.data not in SOURCES),
         "run": run.model_dump(mode="json"),
         "run_dir_name": study.directory.path.name,
         "rounds": [
             {
                 "round": line["round"],
                 "accuracy": line.get("accuracy", {}).get("mean"),
+                "validation": line.get("validation"),
                 "per_institution": line.get("accuracy", {}).get("per_institution"),
-                "epsilon": per_step(line["num_steps"]) if private and "accuracy" in line else None,
+                "epsilon": so_far(line) if private and "accuracy" in line else None,
                 "accepted": line["accepted"],
                 "dropped": line["dropped"],
                 "seconds": line["seconds"],
@@ -179,7 +205,7 @@ def _report_facts(study: Study, result: Outcome, compared: dict[str, Accuracy] |
                 "num_steps": item.num_steps,
                 "rounds": item.accepted,
                 "dropped": item.dropped,
-                "accuracy": result.accuracy.per_institution.get(item.name),
+                "accuracy": result.accuracy.per_institution.get(item.name) if result.accuracy else None,
             }
             for item in result.institutions
         ],
@@ -187,18 +213,20 @@ def _report_facts(study: Study, result: Outcome, compared: dict[str, Accuracy] |
         "target_delta": run.privacy.target_delta,
         "plan": asdict(plan) if private else {"no_privacy": True, **asdict(plan)},
         "bytes_per_client_round": result.bytes_per_client_round,
-        "accuracy": result.accuracy.as_json(),
+        "accuracy": _json(result.accuracy),
         "baselines": {name: accuracy.as_json() for name, accuracy in compared.items()} if compared else None,
         "versions": versions(),
-        "attack_true_positive_rate": attack_true_positive_rate(plan, 0.01) if isinstance(plan, PrivacyPlan) else None,
+        "statement": statement(plan) if isinstance(plan, PrivacyPlan) else None,
     }
 
 
-def _epsilon_after(run: RunConfig, result: Outcome, num_steps: dict[str, int]) -> dict[str, float | None]:
+def _epsilon_after(run: RunConfig, result: Outcome, line: dict[str, Any]) -> dict[str, float | None]:
+    """Epsilon by institution after the round of a line of metrics.jsonl."""
+    steps, releases = line["num_steps"], line["num_releases"]
     return {
-        item.name: spent(run, replace(item, num_steps=num_steps[item.name]))
+        item.name: spent(run, replace(item, num_steps=steps[item.name], num_releases=releases[item.name]))
         for item in result.institutions
-        if item.name in num_steps
+        if item.name in steps
     }
 
 
@@ -211,4 +239,5 @@ def _card_facts(facts: dict[str, Any]) -> dict[str, Any]:
         "simulated": True,
         "versions": facts["versions"],
         "plan": facts["plan"],
+        "statement": facts["statement"],
     }

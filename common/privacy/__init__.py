@@ -10,4 +10,6 @@ Read in this order (each file stays under 150 lines):
     noise.py       the Gaussian noise on the sum
     step.py        draw -> gradients -> clip -> sum -> noise -> normalise: the whole mechanism on one screen
     accounting.py  what all steps of a plan cost
+    filter.py      what several studies on the same people cost together
+    statement.py   what an epsilon means: the numbers of the privacy statement
 """

@@ -19,29 +19,34 @@ _MAX_NOISE_MULTIPLIER = 1e4
 _FINE, _COARSE = 1e-4, 1e-3
 
 
-def _round_up(value: float, digits: int = _DIGITS) -> float:
+def round_up(value: float, digits: int = _DIGITS) -> float:
+    """A value as it is printed: never below what it is."""
     return math.ceil(value * 10**digits) / 10**digits if math.isfinite(value) else value
 
 
-def _event(plan: PrivacyPlan, num_steps: int) -> dp_event.DpEvent:
+def event(plan: PrivacyPlan, num_steps: int, num_releases: int) -> dp_event.DpEvent:
+    """What so many steps and validation releases of a plan are to an accountant."""
     step = dp_event.PoissonSampledDpEvent(plan.sampling_probability, dp_event.GaussianDpEvent(plan.noise_multiplier))
-    return dp_event.SelfComposedDpEvent(step, num_steps)
+    release = dp_event.GaussianDpEvent(plan.validation_noise_multiplier)
+    parts = [(step, num_steps), (release, num_releases)]
+    return dp_event.ComposedDpEvent([dp_event.SelfComposedDpEvent(part, count) for part, count in parts if count])
 
 
 @lru_cache(maxsize=256)
-def _compose(plan: PrivacyPlan, num_steps: int, grid: float) -> PLDAccountant:
+def _compose(plan: PrivacyPlan, num_steps: int, num_releases: int, grid: float) -> PLDAccountant:
     accountant = PLDAccountant(NeighboringRelation.ADD_OR_REMOVE_ONE, value_discretization_interval=grid)
-    accountant.compose(_event(plan, num_steps))
+    accountant.compose(event(plan, num_steps, num_releases))
     return accountant
 
 
-def _composed(plan: PrivacyPlan, num_steps: int, grid: float = _FINE) -> PLDAccountant:
+def _composed(plan: PrivacyPlan, num_steps: int, num_releases: int, grid: float = _FINE) -> PLDAccountant:
     # What does not enter the account is made equal first: institutions of all sizes share one composition.
-    return _compose(replace(plan, declared_units=1, num_steps=1, target_delta=0.5), num_steps, grid)
+    neutral = replace(plan, declared_units=1, num_steps=1, target_delta=0.5, validation_releases=0)
+    return _compose(neutral, num_steps, num_releases, grid)
 
 
-def epsilon(plan: PrivacyPlan, num_steps: int | None = None) -> float:
-    """Epsilon at the plan's delta after ``num_steps`` steps (all of them unless said), by PLD, rounded up.
+def epsilon(plan: PrivacyPlan, num_steps: int | None = None, num_releases: int | None = None) -> float:
+    """Epsilon at the plan's delta after so many steps and releases (all of them unless said), by PLD, rounded up.
 
     dp-accounting's PLD is a pessimistic discretisation: the value is an upper bound.
 
@@ -50,15 +55,18 @@ def epsilon(plan: PrivacyPlan, num_steps: int | None = None) -> float:
     2.9983
     """
     num_steps = plan.num_steps if num_steps is None else num_steps
-    return _round_up(_composed(plan, num_steps).get_epsilon(plan.target_delta)) if num_steps else 0.0
+    num_releases = plan.validation_releases if num_releases is None else num_releases
+    if num_steps == num_releases == 0:
+        return 0.0
+    return round_up(_composed(plan, num_steps, num_releases).get_epsilon(plan.target_delta))
 
 
 def epsilon_rdp(plan: PrivacyPlan) -> float:
     """Epsilon of the whole plan by Renyi accounting (Mironov, arXiv 1702.07476): looser, an independent check."""
     orders = range(2, 257)  # integers only: dp-accounting's series for fractions does not converge at little noise
     accountant = RdpAccountant(orders, NeighboringRelation.ADD_OR_REMOVE_ONE)
-    accountant.compose(_event(plan, plan.num_steps))
-    return _round_up(accountant.get_epsilon(plan.target_delta))
+    accountant.compose(event(plan, plan.num_steps, plan.validation_releases))
+    return round_up(accountant.get_epsilon(plan.target_delta))
 
 
 def calibrate(plan: PrivacyPlan, target_epsilon: float) -> PrivacyPlan:
@@ -77,9 +85,16 @@ def calibrate(plan: PrivacyPlan, target_epsilon: float) -> PrivacyPlan:
 
     def spends(noise_multiplier: float) -> float:
         candidate = replace(plan, noise_multiplier=noise_multiplier)
-        return float(_composed(candidate, plan.num_steps, grid).get_epsilon(plan.target_delta))
+        return float(
+            _composed(candidate, plan.num_steps, plan.validation_releases, grid).get_epsilon(plan.target_delta)
+        )
 
     low = high = 1.0
+    if plan.validation_releases and spends(_MAX_NOISE_MULTIPLIER) > target_epsilon:
+        raise ValueError(
+            f"validation_releases={plan.validation_releases} with validation_noise_multiplier="
+            f"{plan.validation_noise_multiplier} alone spend more than target_epsilon={target_epsilon}"
+        )
     while spends(high) > target_epsilon:
         low, high = high, 2 * high
         if high > _MAX_NOISE_MULTIPLIER:
@@ -92,9 +107,9 @@ def calibrate(plan: PrivacyPlan, target_epsilon: float) -> PrivacyPlan:
     root = brentq(
         lambda noise: math.log(max(spends(noise), 1e-12) / target_epsilon), low, high, xtol=0.1 * 10**-_DIGITS
     )
-    calibrated = replace(plan, noise_multiplier=_round_up(root))
+    calibrated = replace(plan, noise_multiplier=round_up(root))
     while epsilon(calibrated) > target_epsilon:  # what is stated, itself rounded up, stays within the target
-        calibrated = replace(plan, noise_multiplier=_round_up(calibrated.noise_multiplier + 10**-_DIGITS))
+        calibrated = replace(plan, noise_multiplier=round_up(calibrated.noise_multiplier + 10**-_DIGITS))
     return calibrated
 
 
@@ -105,7 +120,7 @@ def attack_true_positive_rate(plan: PrivacyPlan, false_positive_rate: float) -> 
     arXiv 1311.0776, theorem 2.1) for every epsilon; the least of these bounds over a grid is taken.
     """
     grid = [0.02 * index for index in range(1, 1001)]
-    deltas = _composed(plan, plan.num_steps).get_delta(grid)
+    deltas = _composed(plan, plan.num_steps, plan.validation_releases).get_delta(grid)
     bounds = (math.exp(value) * false_positive_rate + delta for value, delta in zip(grid, deltas, strict=True))
     return float(min(1.0, *bounds))
 

@@ -41,6 +41,28 @@ def add_noise(sum_P: NDArray[np.float64], plan: PrivacyPlan, coins: CoinSource) 
         Array of shape ``(P,)``, float32, rounded to a public grid of 2**floor(log2(noise_stddev)) * 2**-20: low
         bits of a float64 sum would otherwise tell which magnitudes were added (Mironov, CCS 2012).
     """
-    grid = 2.0 ** (math.floor(math.log2(plan.noise_stddev)) - 20)
-    noised = sum_P + plan.noise_stddev * standard_normals(coins, sum_P.size)
+    return _noised(sum_P, plan.noise_stddev, coins)
+
+
+def noised_cells(cells_C: NDArray[np.float64], plan: PrivacyPlan, coins: CoinSource) -> NDArray[np.float32]:
+    """Counts over disjoint cells, with Gaussian noise of ``plan.validation_noise_multiplier``.
+
+    Formal guarantee: if a unit weighs at most 1 in total over all cells, adding or removing one changes ``cells_C``
+    by at most 1 in L2 norm (in L1 already), so this is the Gaussian mechanism with that noise multiplier. "Correct
+    and total" would not do: a unit can be in both, and the sensitivity is the square root of 2.
+
+    Args:
+        cells_C: how much of the units falls into each cell, shape ``(C,)``, float64, each at least 0.
+        plan: gives the standard deviation.
+        coins: the noise stream.
+
+    Returns:
+        Array of shape ``(C,)``, float32; may be negative.
+    """
+    return _noised(cells_C, plan.validation_noise_multiplier, coins)
+
+
+def _noised(values: NDArray[np.float64], stddev: float, coins: CoinSource) -> NDArray[np.float32]:
+    grid = 2.0 ** (math.floor(math.log2(stddev)) - 20)
+    noised = values + stddev * standard_normals(coins, values.size)
     return (np.round(noised / grid) * grid).astype(np.float32)

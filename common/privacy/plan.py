@@ -18,7 +18,8 @@ def _require(condition: bool, name: str, value: object, rule: str) -> None:  # n
 class PrivacyPlan:
     """A Poisson-subsampled Gaussian mechanism, repeated ``num_steps`` times. Every field is public.
 
-    Formal guarantee: the outputs of at most ``num_steps`` calls of `step.private_step` with this plan are
+    Formal guarantee: the outputs of at most ``num_steps`` calls of `step.private_step` with this plan, and of at most
+    ``validation_releases`` calls of `cells.noised_cells`, are together
     (epsilon, ``target_delta``)-differentially private under adding or removing one whole unit, with epsilon
     as `accounting.epsilon` states it, for any model weights and any other units.
 
@@ -33,6 +34,8 @@ class PrivacyPlan:
         target_delta: the delta at which epsilon is stated.
         head_weight: public constant that multiplies the task head's gradient before the clip; the noised
             sum is divided by it again, so that it moves the bound between head and adapter and nothing else.
+        validation_releases: the most releases of noised validation counts (`cells.noised_cells`).
+        validation_noise_multiplier: noise standard deviation of such a count, in units (a unit weighs 1 in it).
 
     Raises:
         ValueError: a field outside its range; the message names field, value and rule.
@@ -47,6 +50,8 @@ class PrivacyPlan:
     noise_multiplier: float
     target_delta: float
     head_weight: float = 1.0
+    validation_releases: int = 0
+    validation_noise_multiplier: float = 10.0
 
     def __post_init__(self) -> None:
         _require(self.unit in ("record", "group"), "unit", self.unit, "'record' or 'group'")
@@ -55,7 +60,9 @@ class PrivacyPlan:
         _require(self.num_steps >= 1, "num_steps", self.num_steps, "at least 1")
         _require(self.declared_units >= 1, "declared_units", self.declared_units, "at least 1")
         _require(0 < self.target_delta < 1, "target_delta", self.target_delta, "in (0, 1)")
-        _require(0 < self.noise_multiplier <= 1e6, "noise_multiplier", self.noise_multiplier, "in (0, 1e6]")
+        _require(self.validation_releases >= 0, "validation_releases", self.validation_releases, "at least 0")
+        for name in ("noise_multiplier", "validation_noise_multiplier"):
+            _require(0 < getattr(self, name) <= 1e6, name, getattr(self, name), "in (0, 1e6]")
         for name in ("clip_norm", "head_weight"):
             # Far from the ends of float32, where a factor overflows or a square vanishes and the bound with it.
             _require(1e-6 <= getattr(self, name) <= 1e6, name, getattr(self, name), "in [1e-6, 1e6]")

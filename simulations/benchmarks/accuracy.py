@@ -26,6 +26,7 @@ from confide.simulations.baselines import without_privacy  # noqa: E402 - after 
 from confide.simulations.federation import Federation, outcome, simulate, start  # noqa: E402
 from confide.simulations.grid import SkippingClock  # noqa: E402
 from confide.simulations.institutions import load_institutions, load_pooled, load_private  # noqa: E402
+from confide.simulations.sites import simulated_sites  # noqa: E402
 
 
 def settings(overrides: list[str]) -> dict[str, tuple[RunConfig, Any]]:
@@ -47,10 +48,13 @@ def accuracy(run: RunConfig, load: Any) -> float:
     once = run.model_copy(update={"evaluation": run.evaluation.model_copy(update={"every": run.federation.num_rounds})})
     shares: dict[str, list[Row]] = load_institutions(run).public
     local = Path(mkdtemp(prefix="confide-accuracy-"))
-    federation = Federation(once, load, shares, local, lambda event: None, lambda *round_: None)
+    sites = simulated_sites(once, load, local)
+    federation = Federation(once, sites, shares, lambda event: None, lambda *round_: None)
     strategy = start(federation, SkippingClock())
     simulate(federation, strategy)
-    return outcome(strategy).accuracy.mean
+    reached = outcome(strategy).accuracy
+    assert reached is not None  # there are test shares
+    return reached.mean
 
 
 def main() -> None:

@@ -33,6 +33,7 @@ from confide.server.strategy import Event  # noqa: E402
 from confide.simulations.federation import Federation, simulate, start  # noqa: E402
 from confide.simulations.grid import SkippingClock  # noqa: E402
 from confide.simulations.institutions import load_private  # noqa: E402
+from confide.simulations.sites import simulated_sites  # noqa: E402
 
 
 def no_training(work: LocalWork, *rest: Any) -> State:
@@ -52,12 +53,12 @@ def measure(clients: int, rounds: int) -> dict[str, float]:
     run = check(RunConfig, settings, "overhead")
     run = lock(run, hash_model(find_model(run.model.base)))
     events: list[Event] = []
-    with tempfile.TemporaryDirectory() as folder, mock.patch("confide.client.app.train", no_training):
+    with tempfile.TemporaryDirectory() as folder, mock.patch("confide.client.answers.train", no_training):
 
         def save(number: int, state: Any, accepted: list[dict[str, str]], lineage: str) -> None:
             save_round(Path(folder) / "rounds", number, state, accepted, lineage)
 
-        federation = Federation(run, load_private, {}, Path(folder) / "local", events.append, save)
+        federation = Federation(run, simulated_sites(run, load_private, Path(folder)), {}, events.append, save)
         simulate(federation, start(federation, SkippingClock()))
     seconds = [event["seconds"] for event in events if event["event"] == "round"][1:]
     unit = 1024 if sys.platform == "linux" else 1024 * 1024

@@ -34,7 +34,9 @@ def _events(name: str) -> list[Event]:
 def _shown(run: RunConfig, *, terminal: bool, quiet: bool = False, name: str = "clinic") -> str:
     file = io.StringIO()
     console = Console(file=file, force_terminal=terminal, width=120, soft_wrap=True)
-    with show(run, lambda steps: {key: 1.5 * value for key, value in steps.items()}, console, quiet=quiet) as emit:
+    with show(
+        run, lambda event: {key: 1.5 * value for key, value in event["num_steps"].items()}, console, quiet=quiet
+    ) as emit:
         for event in _events(name):
             emit(event)
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", file.getvalue())

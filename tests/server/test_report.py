@@ -7,6 +7,7 @@ from typing import Any
 
 import jinja2
 import pytest
+from support.cards import make_statement
 
 from confide.common.run_config import RunConfig, check
 from confide.server.report import findings, write_report
@@ -84,7 +85,7 @@ def make_facts(**changes: Any) -> dict[str, Any]:
         "bytes_per_client_round": 120_400,
         "accuracy": {"mean": 0.781, "per_institution": shares},
         "baselines": {name: scored(mean) for name, mean in BASELINES.items()},
-        "attack_true_positive_rate": 0.138,
+        "statement": make_statement(),
         "versions": {"confide": "0.1.0", "dp-accounting": "0.6.0"},
         **changes,
     }
@@ -159,14 +160,14 @@ def test_sections_come_in_order(tmp_path: Path) -> None:
         "Institutions",
         "Compared with",
         "Bytes sent",
-        "The guarantee in plain words",
+        "Privacy statement",
         "Settings and versions",
     ]
 
 
 def test_it_holds_every_number(tmp_path: Path) -> None:
     page = as_read(rendered(tmp_path, make_facts()))
-    for share in (0.781, 0.793, 0.771, 0.786, 0.774, 0.809, 0.845, 0.718, 0.138):
+    for share in (0.781, 0.793, 0.771, 0.786, 0.774, 0.809, 0.845, 0.718, 0.045):
         assert f"{100 * share:.1f} %" in page
     for text in ("st-jude 2 000 3.00 40 39 1 77.1 %", "120.4 kB", "159 updates", "19.1 MB", "noise_multiplier 1.1873"):
         assert text in page
@@ -202,16 +203,90 @@ def test_no_privacy_is_said_loudly(tmp_path: Path) -> None:
     assert "st-mary 2 000 ∞ 40" in page
     assert "40 of 40 rounds: no privacy, accuracy" in page
     assert "There is none." in page
-    assert "What is protected" not in page
+    assert "unit of privacy" not in page
+    assert "Epsilon for them" not in page
 
 
-def test_the_guarantee_names_the_unit_in_ten_lines(tmp_path: Path) -> None:
-    for unit, words in (("record", "several records of one person"), ("group", "or in several groups")):
-        page = rendered(tmp_path, make_facts(plan={**PLAN, "unit": unit}))
-        section = page[page.index("The guarantee in plain words") : page.index("Settings and versions")]
-        assert section.count("<li>") == 10
-        assert words in section
-        assert f"Whether that {unit} was in the data" in section
+def statement_of(page: str) -> str:
+    """The words of the privacy statement."""
+    return as_read("<body>" + page[page.index("<h2>Privacy statement") : page.index("<h2>Settings and versions")])
+
+
+@pytest.mark.parametrize(
+    ("unit", "words"),
+    [("record", "k records can cost more than k times"), ("group", "max_records_per_group records of one")],
+)
+def test_the_statement_answers_the_questions_of_nist_for_the_unit(tmp_path: Path, unit: str, words: str) -> None:
+    facts = make_facts(plan={**PLAN, "unit": unit}, statement=make_statement(unit))
+    read = statement_of(rendered(tmp_path, facts))
+    questions = (
+        "guarantee Whether a",
+        "privacy parameters",
+        "unit of privacy",
+        "mechanism",
+        "accountant",
+        "correctness",
+        "side channels",
+        "security",
+        "trust model",
+        "data collection exposure",
+        "choice of hyper-parameters",
+        "other studies",
+    )
+    places = [read.index(question) for question in questions]
+    assert places == sorted(places)
+    assert f"Whether a {unit} was in an institution's data" in read
+    assert f"changing a {unit} counts as two" in read
+    assert words in read
+    assert read.count("Not covered") == 4
+
+
+def test_the_statement_gives_its_numbers_rounded_up(tmp_path: Path) -> None:
+    read = statement_of(rendered(tmp_path, make_facts()))
+    assert "wrongly takes 1 % of the records outside the data for members recognises at most 4.5 % of" in read
+    assert "for all 40 steps of the plan: a person with epsilon, at most one record in one institution 3.00 " in read
+    assert (
+        "each of 2 institutions 4.12 one record in each of 4 institutions 5.82 2 records in one institution 6.67"
+        in read
+    )
+    assert read.endswith("5 records in one institution 20.30")
+    group = statement_of(
+        rendered(tmp_path, make_facts(plan={**PLAN, "unit": "group"}, statement=make_statement("group")))
+    )
+    assert group.endswith("one group in each of 4 institutions 5.82")
+
+
+def test_the_statement_speaks_of_no_more_institutions_than_take_part(tmp_path: Path) -> None:
+    facts = make_facts()
+    read = statement_of(rendered(tmp_path, {**facts, "institutions": facts["institutions"][:3]}))
+    assert "each of 2 institutions" in read
+    assert "each of 4 institutions" not in read
+
+
+def test_a_bound_that_is_no_protection_is_not_shown_as_a_number(tmp_path: Path) -> None:
+    hopeless = make_statement(institutions={2: 50.0, 4: 50.0001}, records={2: 1286.44, 5: float("inf")})
+    read = statement_of(rendered(tmp_path, make_facts(statement=hopeless)))
+    assert "each of 2 institutions 50.00 one record in each of 4 institutions no bound up to 50 2 records" in read
+    assert read.endswith("5 records in one institution no bound up to 50")
+    assert "1286" not in read
+
+
+def test_without_its_numbers_the_statement_still_answers(tmp_path: Path) -> None:
+    absent = make_facts()
+    del absent["statement"]
+    for facts in (absent, make_facts(statement=None)):
+        read = statement_of(rendered(tmp_path, facts))
+        assert "k records can cost more than k times as much" in read
+        assert "at most 3.00 at any institution, but for a chance of about 0.00001 (delta). unit of privacy" in read
+        assert "Epsilon for them" not in read
+
+
+def test_the_statement_tells_of_validation_counts(tmp_path: Path) -> None:
+    plan = {**PLAN, "validation_releases": 3, "validation_noise_multiplier": 12.0}
+    assert "3 releases of validation counts with noise of 12." in statement_of(
+        rendered(tmp_path, make_facts(plan=plan))
+    )
+    assert "validation counts" not in statement_of(rendered(tmp_path, make_facts()))
 
 
 def test_a_simulation_says_so(tmp_path: Path) -> None:
@@ -221,7 +296,7 @@ def test_a_simulation_says_so(tmp_path: Path) -> None:
 
 
 def test_a_run_that_stopped_early_still_has_a_report(tmp_path: Path) -> None:
-    facts = make_facts(rounds=[], accuracy=None, baselines=None, status="stopped", attack_true_positive_rate=None)
+    facts = make_facts(rounds=[], accuracy=None, baselines=None, status="stopped", statement=None)
     facts["institutions"] = []
     page = as_read(rendered(tmp_path, facts))
     assert "0 institutions, 0 of 40 rounds: nothing spent, accuracy not measured." in page

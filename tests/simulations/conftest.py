@@ -17,6 +17,7 @@ from confide.server.strategy import ConfideStrategy, Event
 from confide.simulations.faults import Faults, no_faults
 from confide.simulations.federation import Federation, simulate, start
 from confide.simulations.grid import SkippingClock
+from confide.simulations.sites import simulated_sites
 
 Confide = Callable[..., tuple[int, str, str]]
 MakeRun = Callable[..., RunConfig]
@@ -59,11 +60,11 @@ def federate(locked: MakeRun, tmp_path: Path) -> Federate:
         private = {f"site-{number}": make_records(8) for number in range(count)}
         events: list[Event] = []
         saved: list[list[dict[str, str]]] = []
+        this = run or locked()
         federation = Federation(
-            run or locked(),
-            lambda _: private,
+            this,
+            simulated_sites(this, lambda _: private, tmp_path / "local"),
             {"public": make_records(4)} if public else {},
-            tmp_path / "local",
             events.append,
             lambda number, state, accepted, lineage: saved.append(accepted),
         )

@@ -7,6 +7,19 @@ from confide.common.privacy.plan import PrivacyPlan
 from confide.common.run_config import RunConfig, make_plan
 
 
+def make_statement(unit: str = "record", **changes: Any) -> dict[str, Any]:
+    """The numbers of the default plan: q = 0.1, noise multiplier 1.274, 40 steps."""
+    return {
+        "epsilon": 2.9999,
+        "false_positive_rate": 0.01,
+        "true_positive_rate": 0.045,
+        "institutions": {2: 4.1176, 4: 5.8122},
+        "records": {2: 6.6607, 5: 20.2999} if unit == "record" else {},
+        "highest": 50.0,
+        **changes,
+    }
+
+
 def make_card(run: RunConfig, **changes: Any) -> dict[str, Any]:
     plan = make_plan(run, 2000)
     private = isinstance(plan, PrivacyPlan)
@@ -23,6 +36,7 @@ def make_card(run: RunConfig, **changes: Any) -> dict[str, Any]:
         "accuracy": {"mean": 0.7812, "per_institution": {"st_mary|<i>": 0.7934}},
         "institutions": [institution],
         "plan": asdict(plan) if private else {"no_privacy": True},
+        "statement": make_statement(plan.unit) if private else None,
         "versions": {"confide": "0.1.0", "dp-accounting": "0.6.0"},
         **changes,
     }

@@ -1,0 +1,117 @@
+"""The institution's durable account of what was spent on the people in a dataset, over all studies, for ever."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from confide.client.account import Account, Key, Reservation, Row
+from confide.client.chain import Chain, Witness
+from confide.client.rules import may_open, may_reserve, require_unit
+from confide.common.privacy.filter import Cap, Charge, choose_order, fits_filter
+from confide.common.privacy.plan import Plan, PrivacyPlan
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What is fixed with a ledger's first row."""
+
+    dataset: str
+    unit: str
+    max_records_per_group: int
+    simulated: bool = False
+
+
+class Ledger:
+    """One dataset's rows, and the only way to add one.
+
+    Guarantee: when `reserve` returns, its row is on the disk, and the spend with it is within the cap it was given,
+    whatever other processes, restarts and edits of the policy came between. No row changes, no charge is refunded.
+
+    Args:
+        path: of ledger.db, on a local disk; ":memory:" in a simulation.
+        terms: of the dataset.
+        witness: is given every new row and its hash after the commit; keeps the head elsewhere.
+    """
+
+    def __init__(self, path: Path | str, terms: Terms, witness: Witness) -> None:
+        self.terms, self._chain = terms, Chain(path, terms.dataset, witness)
+
+    def account(self) -> Account:
+        """All rows so far, added up; `LedgerError` if their chain is broken."""
+        with self._chain.transaction() as account:
+            return account
+
+    def rows(self) -> list[tuple[Row, str]]:
+        """Every row with its hash."""
+        return self._chain.rows()
+
+    def approve(self, study: str, run_sha256: str, plan: Plan, cap: Cap) -> None:
+        """Note that a person agreed to a locked run."""
+        with self._chain.transaction() as account:
+            self._begin(account, plan, cap)
+            if (study, run_sha256) not in account.approved:
+                self._chain.append("approve", {"study": study, "run_sha256": run_sha256})
+
+    def open_study(self, name: str, plan: Plan, cap: Cap) -> None:
+        """OPEN: pin the plan and allot its steps, all or none; the same plan again changes nothing.
+
+        Raises:
+            PolicyError, BudgetError: see `rules.may_open`.
+        """
+        with self._chain.transaction() as account:
+            self._begin(account, plan, cap)
+            if not may_open(account, name, plan, cap):
+                return
+            if not isinstance(plan, PrivacyPlan):
+                self._chain.append("infinite", {"study": name})
+                return
+            charge = Charge(plan, plan.num_steps, plan.validation_releases)
+            returns = fits_filter([*account.allotted(), charge], cap, account.first["order"])
+            allotted = {"study": name, "steps": charge.num_steps, "releases": charge.num_releases, "returns": returns}
+            self._chain.append("open", {**allotted, "plan": asdict(plan), **asdict(cap)})
+
+    def reserve(self, key: Key, charge: tuple[int, int], cap: Cap, facts: dict[str, str]) -> Reservation:
+        """RESERVE: charge ``(steps, releases)`` for one answer, before anything of it is computed.
+
+        Raises:
+            PolicyError, BudgetError: see `rules.may_reserve`.
+        """
+        with self._chain.transaction() as account:
+            self._note_cap(account, cap)
+            attempt = may_reserve(account, key, charge, cap)
+            row = {**asdict(key), **facts, **asdict(cap), "attempt": attempt, "steps": charge[0], "releases": charge[1]}
+            return account.reservations[self._chain.append("reserve", row)]
+
+    def seal(self, reservation: Reservation, sha256: str, size: int) -> None:
+        """SEAL: this file, and no other, is the answer; from here on it is sent again at no charge."""
+        with self._chain.transaction():
+            self._chain.append("seal", {"reserve": reservation.number, "sha256": sha256, "bytes": size})
+
+    def acknowledge(self, reservation: Reservation) -> None:
+        """ACK: the server has it."""
+        with self._chain.transaction() as account:
+            if not account.reservations[reservation.number].acknowledged:
+                self._chain.append("ack", {"reserve": reservation.number})
+
+    def close(self, study: str) -> None:
+        """CLOSE: the steps that were never reserved are free for other studies."""
+        with self._chain.transaction() as account:
+            if study in account.studies and not account.studies[study].closed:
+                self._chain.append("close", {"study": study})
+
+    def retire(self) -> None:
+        """Nothing is opened or reserved any more, ever."""
+        with self._chain.transaction() as account:
+            if account.number and not account.retired:
+                self._chain.append("retire", {})
+
+    def _begin(self, account: Account, plan: Plan, cap: Cap) -> None:
+        """The first row, where there is none: it fixes the unit and the filter's order. Then the cap in force."""
+        if account.number == 0:
+            order = choose_order(plan, cap) if isinstance(plan, PrivacyPlan) else 2
+            self._chain.append("dataset", {**asdict(self.terms), "order": order, **asdict(cap)})
+        require_unit(account, self.terms.unit, self.terms.max_records_per_group)
+        self._note_cap(account, cap)
+
+    def _note_cap(self, account: Account, cap: Cap) -> None:
+        if account.number and account.cap != cap:
+            self._chain.append("policy", asdict(cap))

@@ -1,0 +1,32 @@
+"""Runs that wait for a person: kept as files until somebody approves them."""
+
+from pathlib import Path
+
+from confide.common.durable import replace_durably
+from confide.common.errors import InputError
+from confide.common.run_config import RunConfig
+
+_KEPT = 20  # the newest; a server must not fill the disk
+
+
+def keep_offer(folder: Path, run: RunConfig) -> None:
+    """Keep a locked run under its hash."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = folder / f"{run.sha256()}.json"
+    if not path.exists():
+        replace_durably(path, run.canonical_json().encode(), 0o600)
+    for old in sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime)[:-_KEPT]:
+        old.unlink()
+
+
+def read_offers(folder: Path, study: str | None = None) -> list[RunConfig]:
+    """The runs that were offered, newest first; of one study, if it is named."""
+    runs = []
+    for path in sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True):
+        try:
+            run = RunConfig.model_validate_json(path.read_bytes())
+        except (OSError, ValueError):
+            raise InputError(f"{path}: not an offered run; delete the file, the server offers it again") from None
+        if study in (None, run.study.name):
+            runs.append(run)
+    return runs

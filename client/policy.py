@@ -1,0 +1,106 @@
+"""What an institution allows: a pure function of a request, its limits and what it agreed to before."""
+
+from dataclasses import dataclass, replace
+
+from confide.client.site_config import DatasetSection, PolicySection
+from confide.common.privacy.accounting import epsilon
+from confide.common.privacy.filter import Cap
+from confide.common.privacy.plan import NoPrivacy, Plan, PrivacyPlan
+from confide.common.run_config import RunConfig
+
+_NOTHING = Cap(0.0, 1e-5)  # of an institution that allows no privacy and sets no bound
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a server asks for: a locked run and the plan that this institution would follow in it."""
+
+    run: RunConfig
+    plan: Plan
+
+
+def cap_of(policy: PolicySection) -> Cap:
+    """The cap on everything that is ever spent; of nothing at all where a bound is absent."""
+    if policy.max_epsilon is None or policy.max_delta is None:
+        return _NOTHING
+    return Cap(policy.max_epsilon, policy.max_delta)
+
+
+def refusals(request: Request, dataset: DatasetSection, policy: PolicySection) -> list[str]:
+    """Every reason why a request is refused; none: it is allowed, and may still wait for approval.
+
+    Guarantee: a bound that is absent refuses, and so does a value beyond it; nothing in a request can change a limit.
+    The budget is not asked here: the ledger decides it in one transaction with the charge (`rules.may_open`).
+    """
+    reasons = _study_and_base(request.run, policy)
+    if isinstance(request.plan, NoPrivacy):
+        if not policy.allow_no_privacy:
+            reasons.append("privacy.unit = 'none' is refused: policy.allow_no_privacy is not set")
+        return reasons
+    return reasons + _bounds(request.plan, request.run, policy) + _unit_and_delta(request.plan, dataset)
+
+
+def waits_for_approval(run: RunConfig, policy: PolicySection, approved: set[tuple[str, str]]) -> str | None:
+    """What a person has to do before a run is accepted; None where nothing. Approval binds the hash of the locked run.
+
+    Args:
+        run: locked.
+        policy: `require_approval` is on unless somebody turned it off.
+        approved: pairs of study and run hash, from the ledger.
+    """
+    name, sha256 = run.study.name, run.sha256()
+    if not policy.require_approval or (name, sha256) in approved:
+        return None
+    return f"run {sha256[:12]} of study {name!r} waits for approval: `confide client approve {name}`"
+
+
+def _study_and_base(run: RunConfig, policy: PolicySection) -> list[str]:
+    reasons = []
+    if run.study.name not in policy.studies:
+        reasons.append(f"study.name = {run.study.name!r} is not in policy.studies = {list(policy.studies)}")
+    if run.model.sha256 is None:
+        reasons.append("model.sha256 is missing: a run must name its base model's hash")
+    elif "any" not in policy.base_models and run.model.sha256 not in policy.base_models:
+        reasons.append(f"model.sha256 = {run.model.sha256} is not in policy.base_models")
+    return reasons
+
+
+def _bounds(plan: PrivacyPlan, run: RunConfig, policy: PolicySection) -> list[str]:
+    """The plan against every numeric bound. Epsilon comes last: of an absurd plan it would take for ever."""
+    least, noise = policy.min_noise_multiplier, plan.noise_multiplier
+    if plan.validation_releases:
+        noise = min(noise, plan.validation_noise_multiplier)
+    reasons = _above("privacy.target_delta", plan.target_delta, "max_delta", policy.max_delta)
+    reasons += _above("the number of steps", plan.num_steps, "max_steps", policy.max_steps)
+    reasons += _above("federation.num_rounds", run.federation.num_rounds, "max_rounds", policy.max_rounds)
+    limit = policy.max_sampling_probability
+    reasons += _above("local.sampling_probability", plan.sampling_probability, "max_sampling_probability", limit)
+    if least is None or noise < least:
+        rule = "is not set" if least is None else f"= {least:g}"
+        reasons.append(f"noise multiplier = {noise:g} is refused: policy.min_noise_multiplier {rule}")
+    if policy.max_epsilon is None or policy.max_delta is None or reasons:
+        return reasons + _above("epsilon", 0.0, "max_epsilon", policy.max_epsilon)
+    cost = epsilon(replace(plan, target_delta=policy.max_delta))
+    reasons = _above("epsilon of the whole plan", cost, "max_epsilon", policy.max_epsilon)
+    each = policy.max_epsilon_per_study
+    return (
+        reasons if each is None else reasons + _above("epsilon of the whole plan", cost, "max_epsilon_per_study", each)
+    )
+
+
+def _above(what: str, value: float, name: str, bound: float | None) -> list[str]:
+    if bound is not None and value <= bound:
+        return []
+    return [f"{what} = {value:g} is refused: policy.{name} {'is not set' if bound is None else f'= {bound:g}'}"]
+
+
+def _unit_and_delta(plan: PrivacyPlan, dataset: DatasetSection) -> list[str]:
+    reasons = []
+    if plan.unit != dataset.unit:
+        reasons.append(f"privacy.unit = {plan.unit!r} is refused: the dataset's unit is {dataset.unit!r}")
+    if plan.target_delta * dataset.declared_units >= 1:  # delta allows one unit in 1 / delta to be given away
+        reasons.append(
+            f"privacy.target_delta = {plan.target_delta:g} must be below 1 / dataset.declared_units = "
+            f"1 / {dataset.declared_units}"
+        )
+    return reasons

@@ -1,0 +1,48 @@
+"""What a client makes of its records once, before the rounds of a run: units for training, units for validation."""
+
+from dataclasses import dataclass
+
+from confide.client.batches import BatchedUnits, batch_units
+from confide.client.site import Site
+from confide.client.units import gather_units, make_units, person_key, split_records
+from confide.client.validation import Units
+from confide.common.errors import PolicyError
+from confide.common.warm_model import WarmModel
+
+
+@dataclass(frozen=True)
+class Shares:
+    """An institution's two shares, encoded for one run."""
+
+    training: BatchedUnits
+    validation: Units
+
+
+def prepare(site: Site, model: WarmModel, *, joining: bool) -> Shares:
+    """Read, check, cut and encode a site's records.
+
+    Units that another dataset of this state folder has claimed contribute nothing; when the site is just ``joining``
+    a run, they refuse it.
+
+    Raises:
+        InputError: a file or a column that is not there.
+        PolicyError: people of another dataset, while joining.
+    """
+    dataset, compute = site.config.dataset, site.config.compute
+    records = site.records(model.task)
+    keys = [person_key(record, site.secret) for record in records]
+    people = {key for key in keys if key is not None}
+    own = site.people.claim(dataset.id, people)
+    if joining and own != people:
+        raise PolicyError(
+            f"dataset {dataset.id!r} holds people of another dataset id of this state folder: their budget is counted "
+            "there; use that id, or take them out of this file"
+        )
+    mine = [record for record, key in zip(records, keys, strict=True) if key in own]
+    training, validation = split_records(mine, site.secret, dataset.validation_fraction)
+    most = dataset.most_records
+    table = make_units(training, model.task, model.tokenizer, site.secret, most)
+    held_out = gather_units(validation, model.task, model.tokenizer, site.secret, most)
+    return Shares(
+        batch_units(table, model, compute.tokens_per_micro_batch), [[record for record, _ in unit] for unit in held_out]
+    )

@@ -1,0 +1,165 @@
+"""What a person is told about a run, and how that person agrees to it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from confide.client.account import Account
+from confide.client.offers import read_offers
+from confide.client.policy import Request, cap_of, refusals, waits_for_approval
+from confide.client.rules import may_open
+from confide.client.site import Site, open_site
+from confide.common.errors import BudgetError, InputError, PolicyError
+from confide.common.privacy.accounting import attack_true_positive_rate, epsilon
+from confide.common.privacy.plan import Plan, PrivacyPlan
+from confide.common.run_config import RunConfig, make_plan
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What an institution would answer to a run.
+
+    Attributes:
+        study, run_sha256: what was asked.
+        cost: epsilon of the whole plan at the policy's delta; None without privacy, or where it is refused unseen.
+        spent, cap: epsilon before, and the most that is allowed for ever; delta at which both are counted.
+        attack: bound on a membership attack's true-positive rate at 1 % false alarms, of this run alone.
+        policy, budget: reasons of refusal.
+        waits: what a person still has to do.
+    """
+
+    study: str
+    run_sha256: str
+    cost: float | None
+    spent: float
+    cap: float
+    delta: float
+    attack: float | None
+    policy: tuple[str, ...]
+    budget: str | None
+    waits: str | None
+
+    @property
+    def exit_code(self) -> int:
+        """0 accepted (or waiting for approval alone), 3 policy, 4 budget."""
+        return PolicyError.exit_code if self.policy else BudgetError.exit_code if self.budget else 0
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "study": self.study,
+            "run_sha256": self.run_sha256,
+            "accepted": not self.exit_code and not self.waits,
+            "epsilon": self.cost,
+            "epsilon_spent": self.spent,
+            "epsilon_cap": self.cap,
+            "delta": self.delta,
+            "attack_true_positive_rate": self.attack,
+            "refused_by_policy": list(self.policy),
+            "refused_by_budget": self.budget,
+            "waits_for": self.waits,
+        }
+
+    def text(self) -> str:
+        """For a person."""
+        lines = [f"study {self.study}, run {self.run_sha256[:12]}"]
+        if self.cost is not None:
+            lines.append(
+                f"  would cost epsilon {self.cost} at delta {self.delta:g}; spent so far {self.spent} of {self.cap:g}"
+            )
+        if self.attack is not None:
+            lines.append(f"  an attacker would recognise at most {self.attack:.1%} of the members at 1 % false alarms")
+        lines += [f"  refused by policy: {reason}" for reason in self.policy]
+        lines += [f"  refused by budget: {self.budget}"] if self.budget else []
+        lines += [f"  {self.waits}"] if self.waits and not self.exit_code else []
+        if not self.exit_code and not self.waits:
+            lines.append("  would be accepted")
+        return "\n".join(lines)
+
+
+def review(run: RunConfig, path: Path) -> Verdict:
+    """What the institution of a site.toml would answer to a locked run. Nothing is written."""
+    return _judge(run, open_site(path))
+
+
+def offered_run(path: Path, study: str) -> RunConfig:
+    """The newest offered run of a study.
+
+    Raises:
+        InputError: none was offered.
+    """
+    site = open_site(path)
+    found = read_offers(site.offers, study) if site.offers and site.offers.is_dir() else []
+    if not found:
+        raise InputError(f"no run of study {study!r} was offered here; name its file with --run RUN.toml")
+    return found[0]
+
+
+def approve_run(run: RunConfig, study: str, path: Path) -> str:
+    """Approve a locked run; returns what was agreed to.
+
+    Raises:
+        InputError: the run is of another study.
+        PolicyError, BudgetError: it would be refused in any case.
+    """
+    if run.study.name != study:
+        raise InputError(f"study {study!r} was named, but the run is of study {run.study.name!r}; name that one")
+    site = open_site(path)
+    verdict = _judge(run, site)
+    if verdict.policy:
+        raise PolicyError("; ".join(verdict.policy))
+    if verdict.budget:
+        raise BudgetError(verdict.budget)
+    site.ledger.approve(study, run.sha256(), _plan(run, site), cap_of(site.config.policy))
+    return f"{verdict.text().splitlines()[0]}: approved" + "".join(
+        f"\n{line}" for line in verdict.text().splitlines()[1:2]
+    )
+
+
+def list_studies(path: Path) -> list[dict[str, Any]]:
+    """Every run that was offered or approved, with its study's state."""
+    site = open_site(path)
+    account = site.ledger.account()
+    known = {(run.study.name, run.sha256()) for run in (read_offers(site.offers) if site.offers else [])}
+    opened = {(name, "") for name in account.studies if name not in {study for study, _ in known | account.approved}}
+    return [_status(account, study, sha256) for study, sha256 in sorted(known | account.approved | opened)]
+
+
+def _status(account: Account, name: str, run_sha256: str) -> dict[str, Any]:
+    study = account.studies.get(name)
+    status = "approved" if (name, run_sha256) in account.approved else "waits for approval"
+    if study:
+        status = "closed" if study.closed else f"open, this run {status}" if run_sha256 else "open"
+    steps = f"{study.reserved_steps} of {study.steps} steps reserved" if study else "nothing reserved"
+    return {"study": name, "run_sha256": run_sha256, "status": status, "steps": steps}
+
+
+def _judge(run: RunConfig, site: Site) -> Verdict:
+    policy, plan, account = site.config.policy, _plan(run, site), site.ledger.account()
+    cap = cap_of(policy)
+    reasons = tuple(refusals(Request(run, plan), site.config.dataset, policy))
+    private = isinstance(plan, PrivacyPlan) and not reasons
+    budget = None
+    if account.number and not reasons:
+        try:
+            may_open(account, run.study.name, plan, cap)
+        except BudgetError as error:
+            budget = str(error)
+        except PolicyError as error:
+            reasons = (str(error),)
+    return Verdict(
+        study=run.study.name,
+        run_sha256=run.sha256(),
+        cost=epsilon(plan) if private and isinstance(plan, PrivacyPlan) else None,
+        spent=account.epsilon_spent(cap.max_delta) if account.number else 0.0,
+        cap=cap.max_epsilon,
+        delta=cap.max_delta,
+        attack=attack_true_positive_rate(plan, 0.01) if private and isinstance(plan, PrivacyPlan) else None,
+        policy=reasons,
+        budget=budget,
+        waits=waits_for_approval(run, policy, account.approved),
+    )
+
+
+def _plan(run: RunConfig, site: Site) -> Plan:
+    return make_plan(run, site.config.dataset.declared_units)

@@ -1,0 +1,43 @@
+"""Files that are on the disk when a function returns."""
+
+import os
+from pathlib import Path
+
+
+def write_durably(path: Path, content: bytes, mode: int = 0o666) -> None:
+    """Write a file and wait until the disk has it; ``mode`` 0o600 keeps it to its owner."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with open(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replace_durably(path: Path, content: bytes, mode: int = 0o666) -> None:
+    """Write a file so that a reader, or a crash, finds the old content or the new one and nothing else."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    write_durably(temporary, content, mode)
+    temporary.rename(path)
+    sync_folder(path.parent)
+
+
+def append_durably(path: Path, line: str) -> None:
+    """Append one line and wait until the disk has it; only its owner may read the file.
+
+    A line that a crash tore stays alone: the next one begins on a line of its own.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    with open(descriptor, "r+b", buffering=0) as file:
+        size = os.fstat(descriptor).st_size
+        torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+        file.write(b"\n" * torn + line.encode() + b"\n")
+        os.fsync(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the disk has a folder's entries."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

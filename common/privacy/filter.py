@@ -1,0 +1,116 @@
+"""What several studies on the same people cost together: a filter that holds for plans chosen one after the other.
+
+A server chooses the next study after it has seen the results of the last. Composed PLD does not hold for that; a Renyi
+filter does: at one order, fixed before anything is spent, the sum of Renyi divergences may never pass the budget
+(Feldman and Zrnic, arXiv 2008.11193, theorem 4.5).
+
+The first study is the exception that costs nothing: its plan was chosen before anything was seen, so its own PLD holds
+for it. Should its whole allotment not fit the filter, then nothing else is ever admitted beside or after it, so that
+no later choice can depend on what it showed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from dp_accounting import NeighboringRelation
+from dp_accounting.pld import PLDAccountant
+from dp_accounting.rdp import RdpAccountant
+
+from confide.common.privacy.accounting import epsilon, event, round_up
+from confide.common.privacy.plan import PrivacyPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """What an institution allows for ever: at most ``max_epsilon`` at ``max_delta``."""
+
+    max_epsilon: float
+    max_delta: float
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """So many steps and validation releases of one study's plan; each study is one charge."""
+
+    plan: PrivacyPlan
+    num_steps: int
+    num_releases: int = 0
+
+
+def choose_order(plan: PrivacyPlan, cap: Cap) -> int:
+    """The Renyi order at which a ledger counts: where most studies like its first fit under the cap.
+
+    The first plan was chosen before anything was seen, so the order does not depend on any result.
+
+    >>> choose_order(PrivacyPlan("record", 0.1, 40, 2000, 1.0, "automatic", 1.274, 1e-5), Cap(8.0, 1e-5))
+    4
+    """
+    return _choose_order(replace(plan, declared_units=1), cap)
+
+
+@lru_cache(maxsize=16)
+def _choose_order(plan: PrivacyPlan, cap: Cap) -> int:
+    best, copies, total = 2, 1, 0.0
+    while total <= cap.max_epsilon and copies <= 1024:
+        accountant = RdpAccountant(range(2, 257), NeighboringRelation.ADD_OR_REMOVE_ONE)
+        accountant.compose(event(plan, plan.num_steps, plan.validation_releases), copies)
+        total, order = accountant.get_epsilon_and_optimal_order(cap.max_delta)
+        best = int(order) if total <= cap.max_epsilon or copies == 1 else best
+        copies *= 2
+    return best
+
+
+def fits_filter(charges: Sequence[Charge], cap: Cap, order: int) -> bool:
+    """Whether the charges together stay within the cap, whoever chose them and when."""
+    return filter_epsilon(charges, cap.max_delta, order) <= cap.max_epsilon
+
+
+def admits(charges: Sequence[Charge], cap: Cap, order: int) -> bool:
+    """Whether a ledger may hold these charges under a cap: within a study PLD decides, across studies the filter."""
+    return spent(charges, cap.max_delta, order) <= cap.max_epsilon
+
+
+def spent(charges: Sequence[Charge], delta: float, order: int) -> float:
+    """Epsilon of all charges at ``delta``, rounded up: of one study by PLD, of several by the filter."""
+    if len(_relevant(charges)) <= 1:
+        return composed_epsilon(charges, delta)
+    return filter_epsilon(charges, delta, order)
+
+
+def filter_epsilon(charges: Sequence[Charge], delta: float, order: int) -> float:
+    """Epsilon at ``delta`` of the summed Renyi divergences at ``order``, rounded up.
+
+    >>> study = Charge(PrivacyPlan("record", 0.1, 40, 2000, 1.0, "automatic", 1.274, 1e-5), 40)
+    >>> filter_epsilon([study], 1e-5, 5)
+    3.4558
+    """
+    accountant = RdpAccountant([order], NeighboringRelation.ADD_OR_REMOVE_ONE)
+    for charge in _relevant(charges):
+        accountant.compose(event(charge.plan, charge.num_steps, charge.num_releases))
+    return round_up(accountant.get_epsilon(delta)) if _relevant(charges) else 0.0
+
+
+def composed_epsilon(charges: Sequence[Charge], delta: float) -> float:
+    """Epsilon at ``delta`` of all charges by PLD, rounded up.
+
+    Of several studies it holds only if no plan was chosen after results of another were seen: there it is reported
+    and never decides.
+    """
+    relevant = _relevant(charges)
+    if len(relevant) == 1:
+        plan = replace(relevant[0].plan, target_delta=delta)
+        return epsilon(plan, relevant[0].num_steps, relevant[0].num_releases)
+    return _composed(tuple(relevant), delta) if relevant else 0.0
+
+
+@lru_cache(maxsize=16)
+def _composed(charges: tuple[Charge, ...], delta: float) -> float:
+    accountant = PLDAccountant(NeighboringRelation.ADD_OR_REMOVE_ONE, value_discretization_interval=1e-3)
+    for charge in charges:
+        accountant.compose(event(charge.plan, charge.num_steps, charge.num_releases))
+    return round_up(accountant.get_epsilon(delta))
+
+
+def _relevant(charges: Sequence[Charge]) -> list[Charge]:
+    return [charge for charge in charges if charge.num_steps or charge.num_releases]
