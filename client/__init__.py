@@ -1,6 +1,22 @@
 """An institution's end: what it does with a request of the server.
 
-site_config   who the institution is, its data, its machine     app        messages in, messages out
-units         records -> units, train and validation            training   the local steps of one round
-batches       units -> micro-batches
+The audited part, in reading order (each file stays under 150 lines):
+
+    policy        what the institution allows                    account    what a ledger's rows amount to
+    rows          what each kind of row does                     rules      when something may be opened or charged
+    chain         rows on disk, hash-chained                     ledger     the only way to add one
+    outbox        answers on disk                                release    RESERVE -> make -> SEAL -> send -> ACK
+    witnesses     who notices an old copy
+
+The rest:
+
+    app           messages in, messages out                      answers    what is done with an ask
+    site_config   site.toml                                      site       an installation, opened
+    preparation   records -> shares of a run                     units      records -> units, train and validation
+    batches       units -> micro-batches                         training   the local steps of one round
+    validation    noised counts on the held-out share            people     whose people are whose
+    identity      the institution's own key                      offers     runs that wait for a person
+    cli           `confide client ...`                           review     what a person is told about a run
+    accounts      the ledger as a person reads it                link       the way to the server
+    service       `confide client start`                         enrolment  keys, a request, a kit
 """

@@ -1,5 +1,6 @@
 """What an institution does with an ask: check everything, then act."""
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,14 +17,16 @@ from confide.client.site import Site
 from confide.client.training import LocalWork, train
 from confide.client.validation import validate
 from confide.common.adapter import schema
+from confide.common.durable import replace_durably
 from confide.common.errors import PolicyError
 from confide.common.gate import RECEIVED_NORM_BOUND, State, dump_state, load_state
-from confide.common.messages import Acceptance, Ask, Update, read_receipt, seal_envelope
+from confide.common.messages import Acceptance, Ask, Finished, Update, read_receipt, seal_envelope, waiting
 from confide.common.privacy.coins import Coins, CoinSource
 from confide.common.privacy.filter import Cap
 from confide.common.privacy.plan import Plan, PrivacyPlan
 from confide.common.run_config import RunConfig, make_plan
 from confide.common.warm_model import WarmModel, forget_models, warm_model
+from confide.common.wire import MessageError, sha256
 
 
 @dataclass
@@ -35,18 +38,24 @@ class Client:
     shares: dict[str, tuple[str, Shares]] = field(default_factory=dict)  # by institution, with the run's hash
 
 
-def accept(ask: Ask, site: Site, client: Client) -> RecordDict:
+def accept(content: RecordDict, site: Site, client: Client) -> RecordDict:
     """Agree to a run: policy, base model and data are checked, and the ledger allots the plan's steps."""
+    ask = Ask.from_content(content)
     run = _agreed_run(ask)
     _acknowledge(ask, site)
+    if run.study.name in site.config.policy.studies and (waits := _waits(run, site)):
+        site.report(PolicyError(waits))
+        return waiting()  # whatever the policy says of the run: no limit can be searched for
     cap = _agree(run, site)
     _shares(run, site, client, joining=True)
     site.ledger.open_study(run.study.name, _plan(run, site), cap)
-    return Acceptance(site.config.institution.name, site.config.dataset.declared_units).content()
+    institution = site.config.institution.name
+    return Acceptance(institution, site.config.dataset.declared_units, site.identity.public_hex()).content()
 
 
-def answer_update(ask: Ask, site: Site, client: Client) -> RecordDict:
+def answer_update(content: RecordDict, site: Site, client: Client) -> RecordDict:
     """Train one round."""
+    ask = Ask.from_content(content)
     run = _agreed_run(ask)
 
     def compute(model: WarmModel, shares: Shares, received: State) -> State:
@@ -57,8 +66,9 @@ def answer_update(ask: Ask, site: Site, client: Client) -> RecordDict:
     return _answer(ask, run, site, client, ("update", run.local.steps, 0), compute)
 
 
-def answer_validation(ask: Ask, site: Site, client: Client) -> RecordDict:
+def answer_validation(content: RecordDict, site: Site, client: Client) -> RecordDict:
     """Give noised counts on the held-out share, if the policy shares them and the round is one that has them."""
+    ask = Ask.from_content(content)
     run = _agreed_run(ask)
     plan, every = _plan(run, site), run.evaluation.validation_every
     if site.config.policy.share_metrics != "private" or not isinstance(plan, PrivacyPlan):
@@ -132,19 +142,43 @@ def _agree(run: RunConfig, site: Site) -> Cap:
     reasons = refusals(PolicyRequest(run, _plan(run, site)), site.config.dataset, policy)
     if reasons:
         raise PolicyError("; ".join(reasons))
-    waits = waits_for_approval(run, policy, site.ledger.account().approved)
+    waits = _waits(run, site)
     if waits:
-        if site.offers:
-            keep_offer(site.offers, run)
         raise PolicyError(waits)
     return cap_of(policy)
 
 
-def _acknowledge(ask: Ask, site: Site) -> None:
+def _waits(run: RunConfig, site: Site) -> str | None:
+    """What a person has to do first; the run is kept for that person."""
+    waits = waits_for_approval(run, site.config.policy, site.ledger.account().approved)
+    if waits and site.offers:
+        keep_offer(site.offers, run)
+    return waits
+
+
+def keep_adapter(content: RecordDict, site: Site, client: Client) -> RecordDict:
+    """Keep a finished adapter in ``models/``, for a run that this institution took part in."""
+    finished = Finished.from_content(content)
+    _acknowledge(finished, site)
+    if finished.study not in site.ledger.account().studies or site.models is None:
+        raise PolicyError(f"an adapter of study {finished.study!r} came, which is not open here")
+    folder = site.models / finished.study / finished.lineage[:12]
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in finished.files.items():
+        replace_durably(folder / name, data)
+    hashes = {name: sha256(data) for name, data in finished.files.items()}
+    replace_durably(folder / "sha256.json", json.dumps(hashes, indent=1).encode())
+    return RecordDict()
+
+
+def _acknowledge(shown: Ask | Finished, site: Site) -> None:
     """ACK what the server shows to have: an envelope with our own signature. Anything else it may show is ignored."""
-    if not ask.receipt:
+    if not shown.receipt:
         return
-    envelope, signature = read_receipt(ask.receipt)
+    try:
+        envelope, signature = read_receipt(shown.receipt)
+    except MessageError:
+        return
     if site.identity.signed_by_me(envelope.text(), signature):
         acknowledge(envelope.ledger_head, site.ledger, site.outbox)
 

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from confide.client.answers import Client, accept, answer_update, answer_validation
+from confide.client.answers import Client, accept, answer_update, answer_validation, keep_adapter
 from confide.client.site import Site
-from confide.common.messages import Ask, declined
+from confide.common.messages import declined
 
-Answer = Callable[[Ask, Site, Client], RecordDict]
+Answer = Callable[[RecordDict, Site, Client], RecordDict]
 
 
 def make_client_app(site_of: Callable[[Context], Site], client: Client | None = None) -> ClientApp:
@@ -27,13 +27,19 @@ def make_client_app(site_of: Callable[[Context], Site], client: Client | None = 
     def reply(message: Message, context: Context, answer: Answer) -> Message:
         try:
             content = _guarded(answer, message, site_of(context), client)
-        except Exception:  # noqa: BLE001 - see the guarantee; without a site nobody can be told
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # noqa: BLE001 - see the guarantee; without a site nobody can be told
             content = declined()
         return Message(content, reply_to=message)
 
     @app.query("offer")
     def offer(message: Message, context: Context) -> Message:
         return reply(message, context, accept)
+
+    @app.query("done")
+    def done(message: Message, context: Context) -> Message:
+        return reply(message, context, keep_adapter)
 
     @app.train()
     def update(message: Message, context: Context) -> Message:
@@ -48,7 +54,9 @@ def make_client_app(site_of: Callable[[Context], Site], client: Client | None = 
 
 def _guarded(answer: Answer, message: Message, site: Site, client: Client) -> RecordDict:
     try:
-        return answer(Ask.from_content(message.content), site, client)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it stays here
+        return answer(message.content, site, client)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it stays here; a panic of Rust is no Exception
         site.report(error)
         return declined()

@@ -85,13 +85,18 @@ class Chain:
         with self._readable():
             return self._read(0)
 
+    def knows(self, row_hash: str) -> bool:
+        """Whether any dataset of this file has such a row."""
+        with self._readable():
+            return self._db.execute("SELECT 1 FROM rows WHERE hash = ?", (row_hash,)).fetchone() is not None
+
     def _catch_up(self) -> None:
         """Take in rows of other processes. A row that was taken back since shows in the next one's ``previous``."""
         for row, row_hash in self._read(self.account.number):
             expected = (row_hash, self.account.head or _FIRST, self.account.number + 1)
-            if (hash_row(row), row.get("previous"), row.get("number")) != expected:
-                raise self._damaged(f"row {self.account.number + 1} does not follow from the one before")
             try:
+                if (hash_row(row), row.get("previous"), row.get("number")) != expected:
+                    raise self._damaged(f"row {self.account.number + 1} does not follow from the one before")
                 add_row(self.account, row, row_hash)
             except (KeyError, ValueError, TypeError) as error:
                 raise self._damaged(f"row {self.account.number + 1} is none of ours ({error!r})") from None
@@ -114,7 +119,7 @@ class Chain:
         """Errors of the database as ours."""
         try:
             yield
-        except (sqlite3.OperationalError, sqlite3.IntegrityError) as error:
+        except (sqlite3.OperationalError, sqlite3.IntegrityError, OSError) as error:
             raise ConfideError(f"{self.path}: the ledger cannot be written: {error}; nothing was charged") from None
         except sqlite3.DatabaseError as error:
             raise LedgerError(

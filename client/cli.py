@@ -46,12 +46,13 @@ def approve(
     run_file: Annotated[
         Path | None, typer.Option("--run", metavar="RUN.toml", help="approve this run before it is offered")
     ] = None,
+    sha256: Annotated[str, typer.Option(metavar="HASH", help="its first digits, where several runs wait")] = "",
     site: SiteOption = _SITE,
 ) -> None:
     """Approve a run of a study, by the hash of everything in it. Another run, or a changed one, needs another."""
     from confide.client.review import approve_run, offered_run
 
-    run = _locked(run_file) if run_file else offered_run(site, study)
+    run = _locked(run_file) if run_file else offered_run(site, study, sha256)
     typer.echo(approve_run(run, study, site))
 
 
@@ -125,6 +126,67 @@ def ledger_retire(
         typer.confirm(f"Nothing will ever be trained on dataset {name!r} again. Retire it?", abort=True)
     opened.ledger.retire()
     typer.echo(f"dataset {name!r} is retired; its ledger stays for whoever wants to verify it")
+
+
+def join(
+    address: Annotated[str | None, typer.Argument(metavar="[ADDRESS]", help="the server, host:port")] = None,
+    kit: Annotated[Path | None, typer.Option(metavar="KIT.json", help="what the server's operator gave back")] = None,
+    site: SiteOption = _SITE,
+) -> None:
+    """Join a server. First with its ADDRESS: makes keys here and writes a request; then with --kit.
+
+    Send the request to the server's operator, and compare the fingerprint by telephone.
+    """
+    from confide.client.enrolment import accept_kit, make_request
+    from confide.client.site import open_site
+    from confide.common.durable import write_durably
+    from confide.common.errors import InputError
+    from confide.common.join import read_kit, write_json
+
+    opened = open_site(site)
+    if kit:
+        accepted = read_kit(kit)
+        accept_kit(opened, accepted, kit.read_text(encoding="utf-8"))
+        typer.echo(f"joined {accepted.address}; `confide client start --site {site}` takes part")
+        return
+    if not address:
+        raise InputError("client join needs the server's ADDRESS, or --kit with what its operator gave back")
+    request = make_request(opened)
+    path = site.absolute().parent / f"join-{request.institution.replace('/', '_')}.json"
+    write_durably(path, write_json(request).encode())
+    typer.echo(f"request: {path}\nfingerprint: {request.fingerprint()}\nGive the file to the operator of {address}.")
+
+
+def start(site: SiteOption = _SITE) -> None:
+    """Take part, until stopped: answers what the policy allows, charges the ledger, calls out and is never called."""
+    import logging
+    import sys
+
+    from confide.common.flower import prepare
+
+    prepare()
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO, stream=sys.stderr)
+    for name in ("flwr", "httpx"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    from confide.client.service import serve
+
+    serve(site)
+
+
+def pause(site: SiteOption = _SITE) -> None:
+    """Answer no new ask, until `confide client resume`."""
+    from confide.client.site import open_site
+
+    (open_site(site).config.state.dir / "paused").touch()
+    typer.echo("paused: nothing new is answered")
+
+
+def resume(site: SiteOption = _SITE) -> None:
+    """Answer again."""
+    from confide.client.site import open_site
+
+    (open_site(site).config.state.dir / "paused").unlink(missing_ok=True)
+    typer.echo("answering again")
 
 
 def egress(site: SiteOption = _SITE, as_json: JsonOption = False) -> None:

@@ -15,6 +15,10 @@ class Identity:
     def __init__(self, seed: bytes) -> None:
         self._key = Ed25519PrivateKey.from_private_bytes(seed)
 
+    def public_hex(self) -> str:
+        """The public key, hex."""
+        return self._key.public_key().public_bytes_raw().hex()
+
     def sign(self, text: str) -> str:
         """Signature in hex."""
         return self._key.sign(text.encode()).hex()

@@ -6,8 +6,11 @@ from pathlib import Path
 from confide.client.account import Account, Key, Reservation, Row
 from confide.client.chain import Chain, Witness
 from confide.client.rules import may_open, may_reserve, require_unit
+from confide.common.errors import PolicyError
 from confide.common.privacy.filter import Cap, Charge, choose_order, fits_filter
 from confide.common.privacy.plan import Plan, PrivacyPlan
+
+_ORDER_WITHOUT_PLAN = 6  # of a ledger whose first row is about a run without privacy
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,10 @@ class Ledger:
     def rows(self) -> list[tuple[Row, str]]:
         """Every row with its hash."""
         return self._chain.rows()
+
+    def knows(self, row_hash: str) -> bool:
+        """Whether this dataset, or another in the same file, has such a row."""
+        return self._chain.knows(row_hash)
 
     def approve(self, study: str, run_sha256: str, plan: Plan, cap: Cap) -> None:
         """Note that a person agreed to a locked run."""
@@ -99,15 +106,17 @@ class Ledger:
                 self._chain.append("close", {"study": study})
 
     def retire(self) -> None:
-        """Nothing is opened or reserved any more, ever."""
+        """Nothing is opened or reserved any more, ever; `PolicyError` for a ledger that has no row yet."""
         with self._chain.transaction() as account:
-            if account.number and not account.retired:
+            if account.number == 0:
+                raise PolicyError(f"dataset {self.terms.dataset!r} has no ledger row yet; there is nothing to retire")
+            if not account.retired:
                 self._chain.append("retire", {})
 
     def _begin(self, account: Account, plan: Plan, cap: Cap) -> None:
         """The first row, where there is none: it fixes the unit and the filter's order. Then the cap in force."""
         if account.number == 0:
-            order = choose_order(plan, cap) if isinstance(plan, PrivacyPlan) else 2
+            order = choose_order(plan, cap) if isinstance(plan, PrivacyPlan) else _ORDER_WITHOUT_PLAN
             self._chain.append("dataset", {**asdict(self.terms), "order": order, **asdict(cap)})
         require_unit(account, self.terms.unit, self.terms.max_records_per_group)
         self._note_cap(account, cap)

@@ -4,7 +4,7 @@ import sqlite3
 from pathlib import Path
 
 from confide.client.chain import keep_private
-from confide.common.errors import ConfideError
+from confide.common.errors import ConfideError, LedgerError
 
 _TABLE = "CREATE TABLE IF NOT EXISTS people(key BLOB PRIMARY KEY, dataset TEXT) WITHOUT ROWID"
 
@@ -17,10 +17,18 @@ class People:
 
     def __init__(self, path: Path | str) -> None:
         self._path = path
-        keep_private(path)
-        self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA synchronous=FULL")
-        self._db.execute(_TABLE)
+        try:
+            keep_private(path)
+            self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.execute(_TABLE)
+        except sqlite3.Error as error:
+            raise LedgerError(f"{path}: cannot be read: {error}; put back the intact file") from None
+
+    def of_others(self, dataset: str, keys: set[bytes]) -> set[bytes]:
+        """Which of the keys are another dataset's; claims nothing."""
+        others = self._db.execute("SELECT key FROM people WHERE dataset <> ?", (dataset,)).fetchall()
+        return keys & {key for (key,) in others}
 
     def claim(self, dataset: str, keys: set[bytes]) -> set[bytes]:
         """Which of the keys are this dataset's: new ones become so, another dataset's stay that one's."""

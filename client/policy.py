@@ -37,7 +37,7 @@ def refusals(request: Request, dataset: DatasetSection, policy: PolicySection) -
         if not policy.allow_no_privacy:
             reasons.append("privacy.unit = 'none' is refused: policy.allow_no_privacy is not set")
         return reasons
-    return reasons + _bounds(request.plan, request.run, policy) + _unit_and_delta(request.plan, dataset)
+    return reasons + _bounds(request.plan, request.run, policy) + _unit_and_delta(request.plan, dataset, policy)
 
 
 def waits_for_approval(run: RunConfig, policy: PolicySection, approved: set[tuple[str, str]]) -> str | None:
@@ -94,13 +94,12 @@ def _above(what: str, value: float, name: str, bound: float | None) -> list[str]
     return [f"{what} = {value:g} is refused: policy.{name} {'is not set' if bound is None else f'= {bound:g}'}"]
 
 
-def _unit_and_delta(plan: PrivacyPlan, dataset: DatasetSection) -> list[str]:
+def _unit_and_delta(plan: PrivacyPlan, dataset: DatasetSection, policy: PolicySection) -> list[str]:
     reasons = []
     if plan.unit != dataset.unit:
         reasons.append(f"privacy.unit = {plan.unit!r} is refused: the dataset's unit is {dataset.unit!r}")
-    if plan.target_delta * dataset.declared_units >= 1:  # delta allows one unit in 1 / delta to be given away
-        reasons.append(
-            f"privacy.target_delta = {plan.target_delta:g} must be below 1 / dataset.declared_units = "
-            f"1 / {dataset.declared_units}"
-        )
+    for name, delta in (("privacy.target_delta", plan.target_delta), ("policy.max_delta", policy.max_delta or 0.0)):
+        if delta * dataset.declared_units >= 1:  # delta allows one unit in 1 / delta to be given away
+            rule = f"must be below 1 / dataset.declared_units = 1 / {dataset.declared_units}"
+            reasons.append(f"{name} = {delta:g} {rule}")
     return reasons

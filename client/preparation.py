@@ -7,6 +7,7 @@ from confide.client.site import Site
 from confide.client.units import gather_units, make_units, person_key, split_records
 from confide.client.validation import Units
 from confide.common.errors import PolicyError
+from confide.common.records import cut
 from confide.common.warm_model import WarmModel
 
 
@@ -25,20 +26,22 @@ def prepare(site: Site, model: WarmModel, *, joining: bool) -> Shares:
     a run, they refuse it.
 
     Raises:
-        InputError: a file or a column that is not there.
+        InputError: a file that cannot be read; while joining also a line or a column that is not there.
         PolicyError: people of another dataset, while joining.
     """
     dataset, compute = site.config.dataset, site.config.compute
+    if joining:
+        site.check_file(model.task)
     records = site.records(model.task)
     keys = [person_key(record, site.secret) for record in records]
     people = {key for key in keys if key is not None}
-    own = site.people.claim(dataset.id, people)
-    if joining and own != people:
+    if joining and site.people.of_others(dataset.id, people):  # before anybody is claimed
         raise PolicyError(
             f"dataset {dataset.id!r} holds people of another dataset id of this state folder: their budget is counted "
             "there; use that id, or take them out of this file"
         )
-    mine = [record for record, key in zip(records, keys, strict=True) if key in own]
+    own = site.people.claim(dataset.id, people)
+    mine = [cut(record, dataset.max_chars) for record, key in zip(records, keys, strict=True) if key in own]
     training, validation = split_records(mine, site.secret, dataset.validation_fraction)
     most = dataset.most_records
     table = make_units(training, model.task, model.tokenizer, site.secret, most)

@@ -81,18 +81,26 @@ def acknowledge(head: str, ledger: Ledger, outbox: Outbox) -> None:
     """
     account = ledger.account()
     reservation = next((item for item in account.reservations.values() if item.hash == head), None)
+    if reservation is None and ledger.knows(head):  # of another dataset that the same key signs for
+        return
     if reservation is None:
         raise LedgerError(
             "the server holds an update that this ledger does not know: ledger.db is older than what was sent; put "
             "back the newest one"
         )
-    if reservation.sealed_sha256 and not reservation.acknowledged:
+    if reservation.sealed_sha256 is None:
+        raise LedgerError(
+            "the server holds an update that has no SEAL in this ledger, and without one nothing is ever sent: "
+            "ledger.db is older than what was sent; put back the newest one"
+        )
+    if not reservation.acknowledged:
         failpoint("before-acknowledge")
         ledger.acknowledge(reservation)
         failpoint("after-acknowledge")
     last = reservation.key.round - _KEPT_ROUNDS
-    lineage = [item for item in account.reservations.values() if item.key.lineage == reservation.key.lineage]
-    for name in {_name(item) for item in lineage if item.key.round <= last} & set(outbox.names()):
+    sealed = [item for item in account.reservations.values() if item.sealed_sha256]  # others may be on their way
+    old = {_name(item) for item in sealed if item.key.lineage == reservation.key.lineage and item.key.round <= last}
+    for name in old & set(outbox.names()):
         outbox.delete(name)
 
 

@@ -82,17 +82,24 @@ def review(run: RunConfig, path: Path) -> Verdict:
     return _judge(run, open_site(path))
 
 
-def offered_run(path: Path, study: str) -> RunConfig:
-    """The newest offered run of a study.
+def offered_run(path: Path, study: str, sha256: str) -> RunConfig:
+    """The offered run of a study that waits for approval; ``sha256`` begins its hash, where there are several.
 
     Raises:
-        InputError: none was offered.
+        InputError: none was offered, or several: a person must know which of them is agreed to.
     """
     site = open_site(path)
-    found = read_offers(site.offers, study) if site.offers and site.offers.is_dir() else []
-    if not found:
+    approved = site.ledger.account().approved
+    offered = [run for run in read_offers(site.offers, study) if run.sha256().startswith(sha256)] if site.offers else []
+    waiting = [run for run in offered if (study, run.sha256()) not in approved] or offered[:1]
+    if not waiting:
         raise InputError(f"no run of study {study!r} was offered here; name its file with --run RUN.toml")
-    return found[0]
+    if len(waiting) > 1:
+        hashes = ", ".join(run.sha256()[:12] for run in waiting)
+        raise InputError(
+            f"{len(waiting)} runs of study {study!r} wait ({site.offers}); name one with --sha256: {hashes}"
+        )
+    return waiting[0]
 
 
 def approve_run(run: RunConfig, study: str, path: Path) -> str:

@@ -1,8 +1,10 @@
 """When a ledger may open a study or charge a round: pure, an account in, an error or nothing out."""
 
+from collections.abc import Callable
+
 from confide.client.account import Account, Key
 from confide.common.errors import BudgetError, PolicyError
-from confide.common.privacy.filter import Cap, Charge, admits, spent
+from confide.common.privacy.filter import Cap, Charge, admits, filter_epsilon, fits_filter, spent
 from confide.common.privacy.plan import Plan, PrivacyPlan
 
 _MAX_ATTEMPTS = 2  # of one round: the first, and one retry after a crash
@@ -41,7 +43,7 @@ def may_open(account: Account, name: str, plan: Plan, cap: Cap) -> bool:
         if account.infinite:
             raise BudgetError("the dataset was used without privacy before: nothing can be promised any more")
         charge = Charge(plan, plan.num_steps, plan.validation_releases)
-        _require([*account.allotted(), charge], cap, account, f"study {name!r}")
+        _require(admits, [*account.allotted(), charge], cap, account, f"study {name!r}")
     return True
 
 
@@ -67,14 +69,20 @@ def may_reserve(account: Account, key: Key, charge: tuple[int, int], cap: Cap) -
         )
     if account.opened_under != cap:  # else the allotments fit under it, and the comparison above is enough
         after = {**account.reserved(), key.study: Charge(study.plan, steps, releases)}
-        _require(list(after.values()), cap, account, f"round {key.round} of study {key.study!r}")
+        # A study that others may follow must leave the filter intact; one that blocks all others has its own PLD.
+        alone = not study.returns and list(account.studies) == [key.study]
+        allowed = admits if alone else fits_filter
+        _require(allowed, list(after.values()), cap, account, f"round {key.round} of study {key.study!r}")
     return attempt
 
 
-def _require(charges: list[Charge], cap: Cap, account: Account, what: str) -> None:
+def _require(
+    allowed: Callable[[list[Charge], Cap, int], bool], charges: list[Charge], cap: Cap, account: Account, what: str
+) -> None:
     order = account.first["order"]
-    if not admits(charges, cap, order):
+    if not allowed(charges, cap, order):
+        count = filter_epsilon if allowed is fits_filter else spent
         raise BudgetError(
-            f"{what} is refused: with it, epsilon {spent(charges, cap.max_delta, order)} at delta {cap.max_delta:g} "
+            f"{what} is refused: with it, epsilon {count(charges, cap.max_delta, order)} at delta {cap.max_delta:g} "
             f"would be spent, policy.max_epsilon = {cap.max_epsilon:g}"
         )

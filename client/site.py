@@ -1,7 +1,11 @@
 """An institution's installation: its settings, its records, its ledger, its outbox, its keys."""
 
+import contextlib
 import functools
+import hashlib
 import os
+import re
+import secrets
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,14 +16,20 @@ from confide.client.ledger import Ledger, Terms
 from confide.client.outbox import FileOutbox, Outbox
 from confide.client.people import People
 from confide.client.release import recover
-from confide.client.site_config import SiteConfig, load_site_config, read_records
+from confide.client.site_config import SiteConfig, check_file, load_site_config, read_records
 from confide.client.witnesses import Witnesses
-from confide.common.durable import append_durably, replace_durably
+from confide.common.durable import append_durably, sync_folder, write_durably
 from confide.common.errors import ConfideError, InputError, LedgerError
 from confide.common.records import Row
 from confide.common.tasks import Task
 
-_NETWORK = ("nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "9p", "afs", "ceph", "glusterfs", "lustre")
+# File systems over a network, by the beginning of their name in /proc/mounts; fuse ones that are local.
+_NETWORK = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "glusterfs", "lustre", "fuse.")
+_LOCAL = ("fuse.fuse-overlayfs", "fuse.ntfs-3g", "fuse.lxcfs")
+
+
+def _all_is_well(task: Task) -> None:
+    """No file, nothing to find."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +38,14 @@ class Site:
 
     Attributes:
         config: site.toml.
-        records: reads and cuts the private records of a task.
+        records: reads the private records of a task.
         secret: 32 bytes that never leave; keys the names of units.
         identity: signs what leaves.
         ledger, outbox, people: of this dataset.
         report: is told of every error, and keeps it here.
         offers: folder for runs that wait for a person's approval; None in a simulation, where nobody is asked.
+        models: folder for finished adapters; None in a simulation.
+        check_file: raises for a file with a broken line; a simulation checked its records before.
     """
 
     config: SiteConfig
@@ -45,6 +57,8 @@ class Site:
     people: People
     report: Callable[[BaseException], None]
     offers: Path | None = None
+    models: Path | None = None
+    check_file: Callable[[Task], None] = _all_is_well
 
     def with_report(self, report: Callable[[BaseException], None]) -> "Site":
         """The same site, which reports its errors elsewhere."""
@@ -65,7 +79,9 @@ def open_site(path: Path) -> Site:
         _require_local(state)
         secret, seed = (_secret(state, name) for name in ("secret.key", "identity.key"))
         witnesses = Witnesses(config.state.anchor, state / "audit.jsonl", dataset.id)
-        outbox, people = FileOutbox(state / "outbox"), People(state / "people.db")
+        own = hashlib.sha256(dataset.id.encode()).hexdigest()[:16]  # of several datasets in one state folder
+        (state / "outbox").mkdir(exist_ok=True, mode=0o700)
+        outbox, people = FileOutbox(state / "outbox" / own), People(state / "people.db")
     except OSError as error:
         raise InputError(
             f"{path}: state.dir = {state}: {error.strerror}; choose a folder that can be written"
@@ -79,8 +95,23 @@ def open_site(path: Path) -> Site:
     def records(task: Task) -> list[Row]:
         return read_records(dataset, task)
 
+    def check(task: Task) -> None:
+        check_file(dataset, task)
+
     report = functools.partial(_report, path.absolute().parent / "local", witnesses)
-    return Site(config, records, secret, Identity(seed), ledger, outbox, people, report, state / "offers")
+    return Site(
+        config,
+        records,
+        secret,
+        Identity(seed),
+        ledger,
+        outbox,
+        people,
+        report,
+        state / "offers",
+        config.models.dir,
+        check,
+    )
 
 
 def _secret(state: Path, name: str) -> bytes:
@@ -89,7 +120,12 @@ def _secret(state: Path, name: str) -> bytes:
     if not path.exists():
         if (state / "ledger.db").exists():
             raise LedgerError(f"{path} is gone, though there is a ledger; put it back from the backup")
-        replace_durably(path, os.urandom(32), 0o600)
+        drawn = path.with_name(f".{name}.{os.getpid()}.{secrets.token_hex(4)}")
+        write_durably(drawn, os.urandom(32), 0o600)
+        with contextlib.suppress(FileExistsError):  # another process was first: its secret is the one
+            os.link(drawn, path)
+        drawn.unlink()
+        sync_folder(state)
     content = path.read_bytes()
     if len(content) != 32:
         raise LedgerError(f"{path}: {len(content)} bytes, must be 32; put it back from the backup")
@@ -109,8 +145,13 @@ def _require_local(folder: Path) -> None:
     mounts = Path("/proc/mounts")
     if not mounts.is_file():  # not Linux
         return
-    entries = [line.split(" ")[1:3] for line in mounts.read_text(encoding="utf-8").splitlines()]
-    inside = [(len(place), kind) for place, kind in entries if folder.resolve().is_relative_to(place)]
-    kind = max(inside, default=(0, ""))[1]
-    if kind in _NETWORK:
+    lines = [line.split(" ") for line in mounts.read_text(encoding="utf-8").splitlines()]
+    places = [(re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), line[1]), line[2]) for line in lines]
+    inside = [(len(place), number, kind) for number, (place, kind) in enumerate(places) if _is_in(folder, place)]
+    kind = max(inside, default=(0, 0, ""))[2]  # the nearest, and of several in one place the last
+    if kind.startswith(_NETWORK) and kind not in _LOCAL:
         raise InputError(f"state.dir = {folder} lies on a network file system ({kind}); a ledger needs a local disk")
+
+
+def _is_in(folder: Path, place: str) -> bool:
+    return folder.resolve().is_relative_to(place)

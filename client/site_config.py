@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from confide.common.configuration import Section, check, read_toml
 from confide.common.errors import InputError
-from confide.common.records import Row, cut, read_rows, select
+from confide.common.records import Row, read_rows, read_usable_rows, select
 from confide.common.tasks import Task
 
 
@@ -73,6 +73,12 @@ class StateSection(Section):
     anchor: Path = Path("state-anchor")
 
 
+class ModelsSection(Section):
+    """`[models]`: where finished adapters arrive."""
+
+    dir: Path = Path("models")
+
+
 class SiteConfig(Section):
     """site.toml as a whole."""
 
@@ -81,6 +87,7 @@ class SiteConfig(Section):
     policy: PolicySection = PolicySection()
     compute: ComputeSection = ComputeSection()
     state: StateSection = StateSection()
+    models: ModelsSection = ModelsSection()
 
 
 def load_site_config(path: Path) -> SiteConfig:
@@ -89,30 +96,42 @@ def load_site_config(path: Path) -> SiteConfig:
     here = path.absolute().parent
     dataset = config.dataset.model_copy(update={"path": here / config.dataset.path.expanduser()})
     folders = {"dir": here / config.state.dir.expanduser(), "anchor": here / config.state.anchor.expanduser()}
-    if folders["anchor"] == folders["dir"]:
-        raise InputError(
-            f"{path}: state.anchor = {folders['anchor']} must not be state.dir: both would be lost together"
-        )
-    return config.model_copy(update={"dataset": dataset, "state": config.state.model_copy(update=folders)})
+    if folders["anchor"].resolve().is_relative_to(folders["dir"].resolve()):
+        raise InputError(f"{path}: state.anchor = {folders['anchor']} must not be in state.dir: both would go together")
+    models = ModelsSection(dir=here / config.models.dir.expanduser())
+    state = config.state.model_copy(update=folders)
+    return config.model_copy(update={"dataset": dataset, "state": state, "models": models})
 
 
 def read_records(dataset: DatasetSection, task: Task) -> list[Row]:
-    """The records of a dataset in our columns and the study's labels, cut to ``max_chars``.
+    """The records of a dataset in our columns and the study's labels, whole.
 
-    Records that the task cannot use stay in: units leave them out in silence. An error here would answer the server
-    (with the labels of a study it could ask which classes are present); `records.check_records` finds them locally.
+    A record that is broken is left out, and one that the task cannot use stays out of its unit, both in silence: an
+    error here would answer the server (with the labels of a study it could ask which classes are present).
 
     Raises:
-        InputError: a file or a column that is not there.
+        InputError: the file cannot be read at all.
     """
-    source = str(dataset.path)
-    names: dict[str, str] = {name: dataset.columns.get(name, name) for name in task.fields()}
-    if dataset.unit == "group":
-        names["group"] = dataset.columns["group"]
-    rows = select(read_rows(dataset.path), names, source)
+    names = _columns(dataset, task)
+    whole = [row for row in read_usable_rows(dataset.path) if row.keys() >= set(names.values())]
+    rows = [{name: row[column] for name, column in names.items()} for row in whole]
     for row in rows:
         row["label"] = translate(row.get("label"), dataset.labels)
-    return [cut(row, dataset.max_chars) for row in rows]
+    return rows
+
+
+def check_file(dataset: DatasetSection, task: Task) -> None:
+    """Whether every line of a dataset's file is a record with its columns: asked before a run is joined, never after.
+
+    Raises:
+        InputError: a line or a column that is not there, by its number.
+    """
+    select(read_rows(dataset.path), _columns(dataset, task), str(dataset.path))
+
+
+def _columns(dataset: DatasetSection, task: Task) -> dict[str, str]:
+    names = {name: dataset.columns.get(name, name) for name in task.fields()}
+    return {**names, "group": dataset.columns["group"]} if dataset.unit == "group" else names
 
 
 def translate(label: Any, labels: dict[str, str]) -> Any:

@@ -94,7 +94,9 @@ def gather_units(
             if task.check(record):
                 continue
             example = task.encode(record, tokenizer)
-        except Exception:  # noqa: BLE001, S112 - whatever a record provokes, it must not show
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # noqa: BLE001, S112 - whatever a record provokes, it must not show; a panic of Rust too
             continue
         grouped.setdefault(unit_key(record, secret) + own, []).append((_keyed(record, secret), record, example))
     units = []

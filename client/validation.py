@@ -31,11 +31,13 @@ def validate(plan: PrivacyPlan, model: WarmModel, state: State, units: Units, co
 
 def count_cells(model: WarmModel, units: Units) -> NDArray[np.float64]:
     """Right and wrong, each unit with weight 1, shape ``(2,)``: private."""
-    records = [record for unit in units for record in unit]
-    predictions = iter(predict(model, records))
     cells = np.zeros(2)
     for unit in units:
         for record in unit:
-            wrong = next(predictions) != model.task.truth(record)
-            cells[int(wrong)] += 1 / len(unit)
+            cells[int(not _is_right(model, record))] += 1 / len(unit)
     return cells
+
+
+def _is_right(model: WarmModel, record: dict[str, Any]) -> bool:
+    """Whether a record is predicted right, alone: in a batch its companions would decide its last bits."""
+    return predict(model, [record]) == [model.task.truth(record)]

@@ -11,7 +11,7 @@ from typing import Any
 
 from confide.client.account import Row
 from confide.common.durable import append_durably, replace_durably
-from confide.common.errors import LedgerError
+from confide.common.errors import ConfideError, LedgerError
 from confide.common.failpoints import failpoint
 
 _REMEDY = "put back the newest ledger.db; without it nobody knows what was spent, and these people must not take part"
@@ -21,8 +21,9 @@ class Witnesses:
     """Keeps the newest row's number and hash of one dataset outside its ledger.
 
     Guarantee: after `__call__` both files are on the disk. `check` refuses a ledger that does not continue what
-    either of them saw. If ledger, anchor, audit log and outbox are all put back together, only a server that shows a
-    newer signed update can tell (`release.acknowledge`).
+    either of them saw. Two processes that write at once may leave the anchor one row behind until the next row; the
+    audit log holds every row. If ledger, anchor, audit log and outbox are all put back together, only a server that
+    shows a newer signed update can tell (`release.acknowledge`).
     """
 
     def __init__(self, anchor: Path, audit: Path, dataset: str) -> None:
@@ -32,7 +33,13 @@ class Witnesses:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def __call__(self, row: Row, row_hash: str) -> None:
-        """Take note of a new row."""
+        """Take note of a new row; `ConfideError` where the disk does not take it. The row stays, and its charge."""
+        try:
+            self._write(row, row_hash)
+        except OSError as error:
+            raise ConfideError(f"{error.filename}: cannot be written: {error.strerror}; free some space") from None
+
+    def _write(self, row: Row, row_hash: str) -> None:
         seen = {"dataset": self._dataset, "number": row["number"], "hash": row_hash}
         if row["number"] > self._anchored().get("number", 0):
             replace_durably(self._anchor, json.dumps(seen).encode(), 0o600)

@@ -9,5 +9,7 @@ adapter        LoRA on it, its state            warm_model     one loaded model 
 gate           a state against its schema       messages       ask and answer on the wire
 evaluation     accuracy of an adapter           export         the finished adapter as a folder
 flower         Flower's environment             errors         our errors and exit codes
-main, cli      the command line
+durable        files that are on the disk       failpoints     where a crash test may kill
+verify         `confide verify`, none of ours   wire           the form of what travels
+join           requests and kits                main, cli      the command line
 """

@@ -1,6 +1,7 @@
 """Files that are on the disk when a function returns."""
 
 import os
+import secrets
 from pathlib import Path
 
 
@@ -15,7 +16,7 @@ def write_durably(path: Path, content: bytes, mode: int = 0o666) -> None:
 
 def replace_durably(path: Path, content: bytes, mode: int = 0o666) -> None:
     """Write a file so that a reader, or a crash, finds the old content or the new one and nothing else."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")  # of this call alone
     write_durably(temporary, content, mode)
     temporary.rename(path)
     sync_folder(path.parent)
@@ -27,11 +28,15 @@ def append_durably(path: Path, line: str) -> None:
     A line that a crash tore stays alone: the next one begins on a line of its own.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-    with open(descriptor, "r+b", buffering=0) as file:
+    try:
         size = os.fstat(descriptor).st_size
         torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-        file.write(b"\n" * torn + line.encode() + b"\n")
+        left = b"\n" * torn + line.encode() + b"\n"
+        while left:  # a disk that is nearly full takes a part, and only then says so
+            left = left[os.write(descriptor, left) :]
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:

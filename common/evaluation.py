@@ -15,17 +15,19 @@ Records = Sequence[Mapping[str, Any]]
 
 
 def predict(model: WarmModel, records: Records, tokens_per_batch: int = 2048) -> list[str]:
-    """The model's prediction for each record, in the order of the records."""
+    """The model's prediction for each record, in the order of the records; "" for a text without any token."""
     model.wrapped.disable_hooks()
     examples = [model.task.encode(record, model.tokenizer) for record in records]
     predictions = [""] * len(examples)
+    readable = [index for index, example in enumerate(examples) if length(example)]
     with torch.inference_mode():
-        for batch in sorted_batches(examples, tokens_per_batch):
+        for batch in sorted_batches([examples[index] for index in readable], tokens_per_batch):
+            rows = [readable[position] for position in batch]
             tensors = collate(
-                [examples[index] for index in batch], length(examples[batch[-1]]), model.pad_token_id, model.device
+                [examples[row] for row in rows], length(examples[rows[-1]]), model.pad_token_id, model.device
             )
-            for index, prediction in zip(batch, model.task.predict(model.module, tensors), strict=True):
-                predictions[index] = prediction
+            for row, prediction in zip(rows, model.task.predict(model.module, tensors), strict=True):
+                predictions[row] = prediction
     return predictions
 
 

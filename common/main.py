@@ -16,6 +16,10 @@ COMMANDS = {
     "predict": ("confide.common.cli:predict", "use a finished adapter on texts"),
     "verify": ("confide.common.verify:verify", "recompute what a run or a ledger claims, with public libraries alone"),
     "client init": ("confide.client.cli:init", "print a commented site.toml to start from"),
+    "client join": ("confide.client.cli:join", "make keys and a request, or take a server's kit"),
+    "client start": ("confide.client.cli:start", "take part, until stopped"),
+    "client pause": ("confide.client.cli:pause", "answer no new ask"),
+    "client resume": ("confide.client.cli:resume", "answer again"),
     "client check": ("confide.client.cli:check", "what this institution would answer to a run, and what it would cost"),
     "client approve": ("confide.client.cli:approve", "agree to a run, by its hash"),
     "client studies": ("confide.client.cli:studies", "what was offered, approved, opened and closed here"),
@@ -25,6 +29,14 @@ COMMANDS = {
     "client ledger verify": ("confide.client.cli:ledger_verify", "whether the live ledger is whole and the newest"),
     "client ledger close": ("confide.client.cli:ledger_close", "end a study; what it did not use is free again"),
     "client ledger retire": ("confide.client.cli:ledger_retire", "never train on these people again"),
+    "server init": ("confide.server.cli:init", "make a server's folder: keys, certificate, settings"),
+    "server start": ("confide.server.cli:start", "serve, until stopped"),
+    "server approve": ("confide.server.cli:approve", "admit an institution, and write its kit"),
+    "server revoke": ("confide.server.cli:revoke", "shut an institution out"),
+    "server run": ("confide.server.cli:run", "propose a run to all institutions, and follow it"),
+    "server status": ("confide.server.cli:status", "runs and institutions"),
+    "server stop": ("confide.server.cli:stop", "end a run after its open round"),
+    "server resume": ("confide.server.cli:resume", "go on with a run that was stopped"),
 }
 
 

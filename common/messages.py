@@ -5,31 +5,22 @@ for noised validation counts; its reply carries ConfigRecord `update`, or `decli
 "query.offer" message with ConfigRecord `ask`; its reply carries `accepted`.
 """
 
-import hashlib
 import importlib.metadata
 import json
-import math
 import re
 import secrets
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from confide.common.run_config import MAX_RUN_BYTES
+from confide.common.wire import MessageError, json_object, record, sha256, typed
 
 PROTOCOL = 1
-_LINEAGE = re.compile("[0-9a-f]{32}")
+ADAPTER_FILES = {"adapter_config.json", "adapter_model.safetensors", "head.safetensors", "run.json", "README.md"}
+_KEY = re.compile("[0-9a-f]{64}")
 _SIGNATURE = re.compile("[0-9a-f]{128}")
-
-
-class MessageError(Exception):
-    """A message that does not have the form of this protocol. The text names no content."""
-
-
-def sha256(payload: bytes) -> str:
-    """Hex SHA-256."""
-    return hashlib.sha256(payload).hexdigest()
 
 
 def own_versions() -> tuple[str, str]:
@@ -67,14 +58,14 @@ class Ask:
         Raises:
             MessageError: another form, another protocol, other versions, or hashes that do not match.
         """
-        values: dict[str, Any] = dict(_record(content, "ask"))
+        values: dict[str, Any] = dict(record(content, "ask"))
         if (values.pop("protocol", None), values.pop("confide", None), values.pop("flwr", None)) != (
             PROTOCOL,
             *own_versions(),
         ):
             raise MessageError("the server runs another version")
-        values["adapter"] = _record(content, "adapter").get("safetensors")
-        ask: Ask = _typed(cls, values)
+        values["adapter"] = record(content, "adapter").get("safetensors")
+        ask: Ask = typed(cls, values)
         if len(ask.run_json.encode()) > MAX_RUN_BYTES or sha256(ask.run_json.encode()) != ask.plan_sha256:
             raise MessageError("plan_sha256 does not match the run")
         if sha256(ask.adapter) != ask.input_sha256:
@@ -135,7 +126,7 @@ class Update:
         Raises:
             MessageError: another form, or a payload that does not match its envelope.
         """
-        values = _record(content, "update")
+        values = record(content, "update")
         payload = values.get("safetensors")
         if not isinstance(payload, bytes) or len(values) != 3:
             raise MessageError("form: not an update")
@@ -161,7 +152,7 @@ class Update:
 
 def read_receipt(text: str) -> tuple[Envelope, str]:
     """Envelope and signature of a receipt, whose signature nobody has checked yet; `MessageError` for another form."""
-    values = _json_object(text)
+    values = json_object(text)
     return _signed(values.get("envelope"), values.get("signature"))
 
 
@@ -170,18 +161,8 @@ def _signed(envelope: Any, signature: Any) -> tuple[Envelope, str]:
         raise MessageError("form: not an envelope")
     if not _SIGNATURE.fullmatch(signature):
         raise MessageError("form: a signature is 64 bytes in hex")
-    parsed: Envelope = _typed(Envelope, _json_object(envelope))
+    parsed: Envelope = typed(Envelope, json_object(envelope))
     return parsed, signature
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    try:
-        parsed = json.loads(text)
-    except (ValueError, RecursionError):
-        raise MessageError("form: not JSON") from None
-    if not isinstance(parsed, dict):
-        raise MessageError("form: not a JSON object")
-    return parsed
 
 
 @dataclass(frozen=True)
@@ -190,6 +171,7 @@ class Acceptance:
 
     institution: str
     declared_units: int
+    update_key: str  # Ed25519, hex: signs its updates
 
     def content(self) -> RecordDict:
         """As records of a Flower message."""
@@ -198,17 +180,54 @@ class Acceptance:
     @classmethod
     def from_content(cls, content: RecordDict) -> "Acceptance":
         """From records of a reply; `MessageError` for another form."""
-        acceptance: Acceptance = _typed(cls, dict(_record(content, "accepted")))
+        acceptance: Acceptance = typed(cls, dict(record(content, "accepted")))
         if not 1 <= acceptance.declared_units <= 10**9:
             raise MessageError("form: declared_units must be from 1 to 10^9")
         if not (acceptance.institution.isprintable() and 1 <= len(acceptance.institution) <= 64):
             raise MessageError("form: an institution's name must be 1 to 64 printable characters")
+        if not _KEY.fullmatch(acceptance.update_key):
+            raise MessageError("form: an update key is 32 bytes in hex")
         return acceptance
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The finished adapter on its way to the institutions: its files by name, and the receipt of their last update."""
+
+    study: str
+    lineage: str
+    plan_sha256: str
+    receipt: str
+    files: dict[str, bytes]
+
+    def content(self) -> RecordDict:
+        """As records of a Flower message."""
+        facts: dict[str, Any] = {
+            "study": self.study,
+            "lineage": self.lineage,
+            "plan_sha256": self.plan_sha256,
+            "receipt": self.receipt,
+        }
+        return RecordDict({"done": ConfigRecord(facts), "files": ConfigRecord(dict(self.files))})
+
+    @classmethod
+    def from_content(cls, content: RecordDict) -> "Finished":
+        """From records of a message that nobody has checked yet; `MessageError` for another form."""
+        files = dict(record(content, "files"))
+        if not (files.keys() <= ADAPTER_FILES and all(isinstance(value, bytes) for value in files.values())):
+            raise MessageError("form: not the files of an adapter")
+        finished: Finished = typed(cls, {**record(content, "done"), "files": files})
+        return finished
 
 
 def declined() -> RecordDict:
     """The one answer to everything that an institution does not do; the reason stays there."""
     return RecordDict({"declined": ConfigRecord()})
+
+
+def waiting() -> RecordDict:
+    """The answer to an offer that a person has to approve first, whatever the policy will say then."""
+    return RecordDict({"waiting": ConfigRecord()})
 
 
 def is_declined(content: RecordDict) -> bool:
@@ -221,25 +240,3 @@ def content_of(reply: Message) -> RecordDict:
     if reply.has_error():
         raise MessageError(f"error {reply.error.code}")
     return reply.content
-
-
-def _record(content: RecordDict, name: str) -> ConfigRecord:
-    record = content.get(name)
-    if not isinstance(record, ConfigRecord):
-        raise MessageError(f"form: no record {name!r}")
-    return record
-
-
-def _typed(cls: type[Any], values: dict[str, Any]) -> Any:
-    kinds = {field.name: field.type for field in fields(cls)}
-    if values.keys() != kinds.keys():
-        raise MessageError(f"form: not the fields of {cls.__name__}")
-    for name, kind in kinds.items():
-        value = values[name]
-        if type(value) is not kind or (isinstance(value, float) and not math.isfinite(value)):
-            raise MessageError(f"form: {name} must be {getattr(kind, '__name__', kind)}")
-        if isinstance(value, str) and any("\ud800" <= sign <= "\udfff" for sign in value):
-            raise MessageError(f"form: {name} holds half a character")  # no file and no log could take it
-    if "lineage" in values and not _LINEAGE.fullmatch(values["lineage"]):
-        raise MessageError("form: lineage must be 16 bytes in hex")
-    return cls(**values)

@@ -1,6 +1,7 @@
 """A file of texts as checked records: JSONL, CSV or Parquet."""
 
 import csv
+import functools
 import json
 import sys
 from collections.abc import Iterator, Mapping
@@ -33,6 +34,46 @@ def read_rows(path: Path) -> list[Row]:
     if not rows:
         raise InputError(f"{path}: holds no records")
     return rows
+
+
+def read_usable_rows(path: Path) -> list[Row]:
+    """Rows of a file that can be read, each for itself; what is broken is passed over in silence.
+
+    For a client after it has joined a run: then no line of the file may decide whether a round is answered.
+
+    Raises:
+        InputError: the file cannot be read at all, or is no .jsonl, .csv or .parquet.
+    """
+    if path.suffix not in (".jsonl", ".csv"):
+        return read_rows(path)
+    try:
+        lines = path.read_bytes().replace(b"\r", b"\n").split(b"\n")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    texts = [line.decode("utf-8-sig", errors="replace").rstrip("\r") for line in lines]
+    texts = [text for text in texts if text.strip()]
+    if path.suffix == ".jsonl":
+        rows = map(_parse_jsonl, texts)
+    else:
+        csv.field_size_limit(sys.maxsize)
+        rows = map(functools.partial(_parse_csv, "".join(texts[:1])), texts[1:])
+    return [row for row in rows if row is not None]
+
+
+def _parse_jsonl(text: str) -> Row | None:
+    try:
+        row = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _parse_csv(header: str, text: str) -> Row | None:
+    try:
+        names, cells = next(csv.reader([header], strict=True)), next(csv.reader([text], strict=True))
+    except (csv.Error, StopIteration):
+        return None
+    return dict(zip(names, cells, strict=True)) if len(names) == len(cells) else None
 
 
 def _read_jsonl(path: Path) -> Iterator[Row]:

@@ -5,4 +5,14 @@ roster      who accepted the offer             rounds         sending, collectin
 aggregation one rule a file                    optimizer      what the average does to the adapter
 checkpoint  a round on disk, atomically        run_directory  everything a run leaves behind
 report      report.html                        progress       what a person sees meanwhile
+job         what a strategy is given           facts          what report and card are told
+
+The server as a process:
+
+cli         `confide server ...`               daemon         the public port, the admin port, the worker
+home        a server's folder                  queue          runs, one at a time
+registry    who may take part                  certificates   its own authority
+superlink   Flower's state, and a Grid on it   fleet_gate     what the public port serves
+jobs        one run, from queue to results     workshop       the child that has torch
+admin       the admin port                     logs           JSON lines
 """

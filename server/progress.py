@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from confide.common.run_config import RunConfig
-from confide.server.strategy import Event
+from confide.server.job import Event
 
 Spent = Callable[[Event], dict[str, float]]
 

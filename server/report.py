@@ -55,13 +55,15 @@ def write_report(path: Path, facts: dict[str, Any]) -> None:
             ``seconds``.
             ``institutions``: each ``name``, ``declared_units``, ``epsilon`` (or None), ``num_steps``, ``rounds``
             (accepted), ``dropped`` (list of str), ``accuracy`` (or None).
+            ``validation``: of the last round that had one: ``round``, ``noise`` (standard deviation), ``counts``
+            (name to ``right`` and ``wrong``, noised); may be absent or None.
             ``baselines``: ``no_privacy``, ``central``, ``local_only``, each `Accuracy.as_json`; any may be absent.
             ``statement``: `statement.statement` of the plan; may be absent or None, and its numbers are left out.
 
     Raises:
         jinja2.UndefinedError: a fact is missing.
     """
-    facts = {"baselines": None, "statement": None, **facts}
+    facts = {"baselines": None, "statement": None, "validation": None, **facts}
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -1,11 +1,16 @@
 """Who takes part in a run: institutions that accepted the offer, by node; and whether a reply is their answer."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from flwr.app import Message
 
-from confide.common.messages import Acceptance, Ask, MessageError, Update, content_of, is_declined, seal_envelope
+from confide.common.join import signed_by
+from confide.common.messages import Acceptance, Ask, Update, content_of, is_declined, seal_envelope
+from confide.common.wire import MessageError
+from confide.server.registry import Member
+
+Members = Mapping[int, Member]
 
 
 @dataclass
@@ -14,9 +19,11 @@ class Institution:
 
     name: str
     declared_units: int
+    update_key: str = ""
     num_steps: int = 0
     num_releases: int = 0
     receipt: str = ""  # of its last accepted update
+    last_asked: int = 0  # round
     accepted: int = 0
     dropped: list[str] = field(default_factory=list)
 
@@ -27,20 +34,46 @@ def offers(ask: Ask, nodes: list[int]) -> list[Message]:
     return [Message(content, node, "query.offer", ttl=600.0, group_id="0") for node in nodes]
 
 
-def enrol(replies: Iterable[Message]) -> dict[int, Institution]:
-    """Institutions by node, in the order of nodes; of two nodes with one name neither takes part."""
+def enrol(replies: Iterable[Message], members: Members | None) -> tuple[dict[int, Institution], dict[int, str]]:
+    """Who takes part.
+
+    Args:
+        replies: to an offer.
+        members: approved institutions by node; None in a simulation, where every node is ours.
+
+    Returns:
+        Institutions by node, in the order of nodes, and what the others answered. A node that gives another name or key
+        than it was approved under is left out; of two nodes with one name neither takes part.
+    """
     accepted: dict[int, Acceptance] = {}
+    others: dict[int, str] = {}
     for reply in replies:
+        node = reply.metadata.src_node_id
         try:
-            accepted[reply.metadata.src_node_id] = Acceptance.from_content(content_of(reply))
-        except MessageError:
+            content = content_of(reply)
+            if list(content) in (["declined"], ["waiting"]):
+                others[node] = "declined" if is_declined(content) else "waiting for approval"
+                continue
+            acceptance = Acceptance.from_content(content)
+        except MessageError as error:
+            others[node] = str(error)
             continue
+        member = members.get(node) if members is not None else None
+        if members is not None and (member is None or (member.institution, member.update_key) != _names(acceptance)):
+            others[node] = "another name or key than it was approved under"
+            continue
+        accepted[node] = acceptance
     names = [acceptance.institution for acceptance in accepted.values()]
-    return {
-        node: Institution(acceptance.institution, acceptance.declared_units)
-        for node, acceptance in sorted(accepted.items())
-        if names.count(acceptance.institution) == 1
+    taking_part = {
+        node: Institution(one.institution, one.declared_units, one.update_key)
+        for node, one in sorted(accepted.items())
+        if names.count(one.institution) == 1
     }
+    return taking_part, others
+
+
+def _names(acceptance: Acceptance) -> tuple[str, str]:
+    return acceptance.institution, acceptance.update_key
 
 
 def check_answer(
@@ -49,7 +82,7 @@ def check_answer(
     """A reply as this institution's answer to this ask; its payload has not been looked at.
 
     Raises:
-        MessageError: declined, another form, or an answer to something else.
+        MessageError: declined, another form, another's signature, or an answer to something else.
     """
     content = content_of(reply)
     if is_declined(content):
@@ -61,4 +94,6 @@ def check_answer(
     said = update.envelope
     if said != replace(expected, update_id=said.update_id, ledger_head=said.ledger_head):
         raise MessageError("envelope: not an answer to this ask")
+    if not signed_by(institution.update_key, said.text(), update.signature):
+        raise MessageError("signature: not this institution's")
     return update

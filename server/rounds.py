@@ -1,13 +1,15 @@
 """One round over a Grid: push the asks, yield replies until all are in or the deadline has passed."""
 
 import time
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from flwr.app import Message
 from flwr.serverapp import Grid
 
 _POLL_SECONDS = 0.1
+_MOST_ASKS = 4  # of one institution in one round: the first, and three after it was away
 
 
 class Clock(Protocol):
@@ -32,6 +34,24 @@ class SystemClock:
         time.sleep(seconds)
 
 
+@runtime_checkable
+class RealGrid(Protocol):
+    """A Grid over a network, where an ask can be lost."""
+
+    def activated_at(self) -> dict[int, float]:
+        """Unix time of each node's latest activation."""
+
+    def forget(self, ask_ids: Iterable[str]) -> None:
+        """Give asks up."""
+
+
+@dataclass
+class _Asked:
+    message: Message
+    at: float
+    times: int = 1
+
+
 def collect(grid: Grid, messages: list[Message], deadline: float, clock: Clock) -> Iterator[Message]:
     """Push messages and yield replies one by one as they come.
 
@@ -45,19 +65,50 @@ def collect(grid: Grid, messages: list[Message], deadline: float, clock: Clock) 
 
     Yields:
         Replies that come from the node their message was sent to, one for each message at the most. Flower does not
-        check this: any node may answer in another's name.
+        check this: any node may answer in another's name. A node that connected anew since it was asked, or an error
+        of Flower's in its place, is asked again: the same content, so that a sealed answer comes again at no charge.
     """
-    ids = list(grid.push_messages(messages))
-    asked = {message_id: message.metadata.dst_node_id for message_id, message in zip(ids, messages, strict=True)}
+    asked = _push(grid, messages, clock)
     while asked and clock.now() < deadline:
         replies = list(grid.pull_messages(list(asked)))
         for reply in replies:
-            message_id = reply.metadata.reply_to_message_id
-            if asked.get(message_id) == reply.metadata.src_node_id:
-                del asked[message_id]
+            ask = asked.get(reply.metadata.reply_to_message_id)
+            if ask is None or ask.message.metadata.dst_node_id != reply.metadata.src_node_id:
+                continue
+            del asked[reply.metadata.reply_to_message_id]
+            if reply.has_error() and isinstance(grid, RealGrid) and ask.times < _MOST_ASKS:
+                asked |= _again(grid, ask, clock)
+            else:
                 yield reply
+        if isinstance(grid, RealGrid):
+            _ask_the_reconnected(grid, asked, clock)
         if not replies:
             clock.sleep(_POLL_SECONDS)
+    if isinstance(grid, RealGrid):
+        grid.forget(asked)
+
+
+def _push(grid: Grid, messages: list[Message], clock: Clock) -> dict[str, _Asked]:
+    ids = list(grid.push_messages(messages))
+    return {ask_id: _Asked(message, clock.now()) for ask_id, message in zip(ids, messages, strict=True)}
+
+
+def _again(grid: Grid, ask: _Asked, clock: Clock) -> dict[str, _Asked]:
+    """The same content as a new message; Flower hands each message out once."""
+    old = ask.message
+    meta = old.metadata
+    copy = Message(old.content, meta.dst_node_id, meta.message_type, ttl=meta.ttl, group_id=meta.group_id)
+    return {name: _Asked(copy, clock.now(), ask.times + 1) for name in grid.push_messages([copy])}
+
+
+def _ask_the_reconnected(grid: Grid, asked: dict[str, _Asked], clock: Clock) -> None:
+    activated = grid.activated_at() if isinstance(grid, RealGrid) else {}
+    for ask_id, ask in list(asked.items()):
+        if activated.get(ask.message.metadata.dst_node_id, 0.0) > ask.at and ask.times < _MOST_ASKS:
+            del asked[ask_id]
+            if isinstance(grid, RealGrid):
+                grid.forget([ask_id])
+            asked |= _again(grid, ask, clock)
 
 
 def wait_for_nodes(grid: Grid, count: int, deadline: float, clock: Clock) -> list[int]:

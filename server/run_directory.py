@@ -16,8 +16,8 @@ from confide.common.flower import versions
 from confide.common.privacy.accounting import epsilon, epsilon_rdp
 from confide.common.privacy.plan import NoPrivacy
 from confide.common.run_config import RunConfig, make_plan
+from confide.server.job import Event
 from confide.server.roster import Institution
-from confide.server.strategy import Event
 
 # What `--baselines` computes from the same records besides the run.
 BASELINES = (
@@ -45,6 +45,27 @@ class RunDirectory:
         except OSError as error:
             raise InputError(f"--out {path} cannot be written: {error.strerror}; choose another folder") from None
 
+    @classmethod
+    def open(cls, path: Path, run: RunConfig) -> "RunDirectory":
+        """The folder of a run that was begun before, or a new one."""
+        if not (path / "run.lock.toml").is_file():
+            return cls(path, run)
+        directory = cls.__new__(cls)
+        directory.path = path
+        return directory
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """What was asked of each institution, and what was accepted, up to the last round that ended."""
+        counts: dict[str, dict[str, int]] = {}
+        for line in self.rounds()[-1:]:
+            for name, steps in line["num_steps"].items():
+                asked = {"num_steps": steps, "num_releases": line["num_releases"][name], "last_asked": line["round"]}
+                counts[name] = {**asked, "accepted": 0}
+        for event in self._lines("events.jsonl"):
+            if event["event"] == "accepted" and event["institution"] in counts:
+                counts[event["institution"]]["accepted"] += 1
+        return counts
+
     def record(self, event: Event) -> None:
         """Append an event to events.jsonl, and a round also to metrics.jsonl."""
         line = json.dumps({"time": round(time.time(), 3), **event}, ensure_ascii=False) + "\n"
@@ -56,10 +77,17 @@ class RunDirectory:
 
     def rounds(self) -> list[dict[str, Any]]:
         """The rounds so far, from metrics.jsonl."""
-        path = self.path / "metrics.jsonl"
-        if not path.is_file():
-            return []
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        return self._lines("metrics.jsonl")
+
+    def _lines(self, name: str) -> list[dict[str, Any]]:
+        """A file of JSON lines; one that a crash tore is passed over."""
+        path, lines = self.path / name, []
+        for line in path.read_text(encoding="utf-8").split("\n") if path.is_file() else []:
+            try:
+                lines.append(dict(json.loads(line)))
+            except (ValueError, TypeError):
+                continue
+        return lines
 
     def write_privacy(
         self, status: str, run: RunConfig, institutions: list[Institution], *, simulated: bool, baselines: bool = False

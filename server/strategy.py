@@ -2,52 +2,26 @@
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from confide.common.accuracy import Accuracy
-from confide.common.errors import ConfideError
+from confide.common.errors import ConfideError, PolicyError
 from confide.common.gate import GateError, State, dump_state, load_state, schema_of, update_norm_bound
-from confide.common.messages import Ask, MessageError, sha256
-from confide.common.run_config import RunConfig, make_plan
+from confide.common.messages import Ask
+from confide.common.run_config import make_plan
+from confide.common.wire import MessageError, sha256
 from confide.server import optimizer
 from confide.server.aggregation import RULES
-from confide.server.optimizer import GlobalState
+from confide.server.job import Event, Job
 from confide.server.roster import Institution, check_answer, enrol, offers
-from confide.server.rounds import Clock, collect, wait_for_nodes
+from confide.server.rounds import collect, wait_for_nodes
 
-Event = dict[str, Any]
 _MOST_UNITS = 1e9  # bound on a validation count
 _ROUNDS_WITHOUT_QUORUM = 3  # in a row; then the run stops instead of spending on nothing
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run as the server carries it out; effects are arguments.
-
-    Attributes:
-        run: the locked run.
-        lineage: 16 random bytes of the run, hex.
-        initial: the adapter of round 0.
-        evaluate: scores a state on public data, where there are any.
-        emit: is told of every event: round started, reply, round ended.
-        save: keeps a round, atomically.
-        clock: the time.
-        num_nodes: nodes to wait for before the run is offered.
-    """
-
-    run: RunConfig
-    lineage: str
-    initial: State
-    evaluate: Callable[[State], Accuracy] | None
-    emit: Callable[[Event], None]
-    save: Callable[[int, GlobalState, list[dict[str, str]]], None]
-    clock: Clock
-    num_nodes: int
 
 
 class ConfideStrategy(Strategy):
@@ -55,12 +29,14 @@ class ConfideStrategy(Strategy):
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.state = optimizer.start(job.initial)
+        saved = job.resumed.saved
+        self.state = saved.state if saved else optimizer.start(job.initial)
         self.institutions: dict[int, Institution] = {}
         self.bytes_per_client_round = 0
         self.finished = False
         self.accuracy: Accuracy | None = None  # of the released average, when it was last evaluated
-        self.round = 0  # the last that ended
+        self.round = saved.number if saved else 0  # the last that ended
+        self.answers: dict[str, str] = {}  # to the offer, of those who take no part
         self._accepted: list[dict[str, str]] = []
         self._dropped: list[str] = []
         self._validation: dict[str, dict[str, float]] = {}  # noised counts of the round
@@ -86,9 +62,11 @@ class ConfideStrategy(Strategy):
         """
         self._offer(grid)
         wall = time.monotonic
-        arrays, config = initial_arrays, train_config or ConfigRecord()
+        arrays, config = to_arrays(self.state.adapter), train_config or ConfigRecord()
         failed = 0
-        for number in range(1, num_rounds + 1):
+        for number in range(self.round + 1, num_rounds + 1):
+            if self.job.is_stopped():
+                return Result(arrays=arrays)
             began, asked_at = wall(), self.job.clock.now()
             self.job.emit({"event": "round_started", "round": number})
             messages = list(self.configure_train(number, arrays, config, grid))
@@ -119,7 +97,9 @@ class ConfideStrategy(Strategy):
         """One ask for each institution, all with the same content."""
         run = self.job.run
         for institution in self.institutions.values():
-            institution.num_steps += run.local.steps  # the site charges at its RESERVE, whatever becomes of the reply
+            if server_round > institution.last_asked:  # the site charges at its RESERVE, whatever becomes of the reply
+                institution.num_steps += run.local.steps
+                institution.last_asked = server_round
         yield from self._asks(
             "train", server_round, dump_state({name: array.numpy() for name, array in arrays.items()})
         )
@@ -147,6 +127,7 @@ class ConfideStrategy(Strategy):
             institution = silent.pop(reply.metadata.src_node_id)
             try:
                 update = check_answer(reply, self._ask, "update", institution, run.model.sha256)
+                self._require_known(server_round, institution, update.envelope.payload_sha256)
                 state = load_state(update.payload, shapes, self._norm_bound(institution))
             except (GateError, MessageError) as error:
                 self._drop(server_round, institution, str(error))
@@ -212,15 +193,38 @@ class ConfideStrategy(Strategy):
     def _offer(self, grid: Grid) -> None:
         run = self.job.run
         deadline = self.job.clock.now() + run.federation.deadline_seconds
-        nodes = wait_for_nodes(grid, self.job.num_nodes, deadline, self.job.clock)
+        nodes = wait_for_nodes(grid, self.job.num_nodes, min(deadline, self.job.clock.now() + 60), self.job.clock)
+        nodes = nodes or wait_for_nodes(grid, 1, deadline, self.job.clock)
         messages = offers(self._make_ask(0, deadline), nodes)
-        self.institutions = enrol(collect(grid, messages, deadline, self.job.clock))
-        self.job.emit({"event": "offered", "asked": len(nodes), "accepted": len(self.institutions)})
+        self.institutions, others = enrol(collect(grid, messages, deadline, self.job.clock), self.job.members)
+        names = {node: member.institution for node, member in (self.job.members or {}).items()}
+        self.answers = {names.get(node, f"node {node}"): answer for node, answer in others.items()}
+        for institution in self.institutions.values():
+            counts = self.job.resumed.counts.get(institution.name, {})
+            institution.num_steps, institution.num_releases = counts.get("num_steps", 0), counts.get("num_releases", 0)
+            institution.accepted, institution.last_asked = counts.get("accepted", 0), counts.get("last_asked", 0)
+        taking_part = [item.name for item in self.institutions.values()]
+        self.job.emit(
+            {
+                "event": "offered",
+                "asked": len(nodes),
+                "accepted": len(self.institutions),
+                "institutions": taking_part,
+                "others": self.answers,
+            }
+        )
         if len(self.institutions) < run.federation.min_clients:
-            raise ConfideError(
+            raise PolicyError(
                 f"{len(self.institutions)} of {len(nodes)} institutions accepted the run, "
                 f"federation.min_clients = {run.federation.min_clients}"
+                + "".join(f"; {name}: {answer}" for name, answer in self.answers.items())
             )
+
+    def _require_known(self, number: int, institution: Institution, payload_sha256: str) -> None:
+        """Of a round whose tensors were lost, take nothing but what was accepted then."""
+        known = self.job.resumed.damaged.get(number)
+        if known is not None and {"institution": institution.name, "payload_sha256": payload_sha256} not in known:
+            raise MessageError("another update than the one that was accepted before the checkpoint was damaged")
 
     def _norm_bound(self, institution: Institution) -> float:
         run = self.job.run

@@ -78,6 +78,20 @@ def simulate(  # noqa: PLR0913 - one parameter an option
         typer.echo(json.dumps(summary))
     elif not quiet:
         console.print(_closing(run, summary))
+    if sites:
+        _tell_refusals(run, sites, directory.rounds()[-1]["accepted"])
+
+
+def _tell_refusals(run: "RunConfig", sites: "RehearsedSites", accepted: int) -> None:
+    """Who refused in a rehearsal that has finished; an error where the last round had too few for that."""
+    from confide.common.errors import ConfideError
+    from confide.simulations.study import explained
+
+    if accepted < run.federation.min_clients:
+        reason = ConfideError("the last rounds had too few institutions; the results are of the rounds before")
+        raise explained(reason, sites.refused)
+    for name, error in sites.refused.items():
+        typer.echo(f"warning: {name} refused at least once: {error}", err=True)
 
 
 def plan(
@@ -132,13 +146,14 @@ def _check_simulation(run: "RunConfig") -> None:
 def _rehearsed(run: "RunConfig", paths: list[Path], engine: str, *, baselines: bool) -> "RehearsedSites":
     """Open the sites of a rehearsal, and say whose budget it is about to spend."""
     from confide.common.errors import InputError
-    from confide.simulations.rehearsal import open_sites, warning
+    from confide.simulations.rehearsal import open_sites, read_public_test, warning
     from confide.simulations.study import check_quorum
 
     if baselines:
         raise InputError("--baselines with --site is refused: baselines train on private records without privacy")
     if engine != "in-process":
         raise InputError(f"--engine {engine} with --site is refused: a ledger belongs to one machine; leave it out")
+    read_public_test(run)  # bad data show before anything is charged or written
     sites = open_sites(paths)
     check_quorum(run, len(sites.names))
     for line in warning(sites, run):

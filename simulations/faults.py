@@ -9,7 +9,11 @@ from dataclasses import replace
 import numpy as np
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 
-from confide.common.messages import Update, sha256
+from confide.client.identity import Identity
+from confide.common.messages import Ask, Update
+from confide.common.run_config import RunConfig
+from confide.common.wire import sha256
+from confide.simulations.sites import simulated_secret
 
 Answer = Callable[[], Message]
 Faults = Callable[[Message, Answer], tuple[float, Message | None]]
@@ -41,7 +45,7 @@ def straggler(seconds: float) -> Faults:
 
 
 def malformed(change: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]) -> Faults:
-    """A well-formed update whose tensors went through ``change``: NaN, another shape, an extra key."""
+    """A well-signed update whose tensors went through ``change``: NaN, another shape, an extra key."""
     from safetensors.numpy import load, save
 
     def fault(message: Message, answer: Answer) -> tuple[float, Message | None]:
@@ -49,7 +53,9 @@ def malformed(change: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]) 
         tensors = change(dict(load(honest.payload)))
         payload = save(tensors)
         envelope = replace(honest.envelope, payload_sha256=sha256(payload))
-        return 0.0, Message(Update(envelope, honest.signature, payload).content(), reply_to=message)
+        run = RunConfig.model_validate_json(Ask.from_content(message.content).run_json)
+        identity = Identity(simulated_secret(run, envelope.institution))
+        return 0.0, Message(Update(envelope, identity.sign(envelope.text()), payload).content(), reply_to=message)
 
     return fault
 

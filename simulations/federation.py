@@ -19,10 +19,11 @@ from confide.common.records import Row
 from confide.common.run_config import RunConfig
 from confide.common.warm_model import warm_model
 from confide.server.app import make_server_app
+from confide.server.facts import Outcome
+from confide.server.job import Event, Job
 from confide.server.optimizer import GlobalState
-from confide.server.roster import Institution
 from confide.server.rounds import Clock
-from confide.server.strategy import ConfideStrategy, Event, Job
+from confide.server.strategy import ConfideStrategy
 from confide.simulations.faults import Faults, no_faults
 from confide.simulations.grid import InProcessGrid, SkippingClock
 
@@ -62,23 +63,6 @@ class Federation:
     public: dict[str, list[Row]]
     emit: Callable[[Event], None]
     save: Save
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a federation ended with.
-
-    Attributes:
-        released: the exponential average of the global adapter.
-        accuracy: of `released`, on the public test shares; None where there are none.
-        institutions: what became of each.
-        bytes_per_client_round: size of one update.
-    """
-
-    released: State
-    accuracy: Accuracy | None
-    institutions: list[Institution]
-    bytes_per_client_round: int
 
 
 def start(federation: Federation, clock: Clock) -> ConfideStrategy:

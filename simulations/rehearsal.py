@@ -50,6 +50,9 @@ def open_sites(paths: list[Path]) -> RehearsedSites:
         name = site.config.institution.name
         if name in [other.config.institution.name for other in sites]:
             raise InputError(f"--site {path}: institution.name = {name!r} is that of another --site; names must differ")
+        account = (site.config.state.dir.resolve(), site.config.dataset.id)
+        if account in [(other.config.state.dir.resolve(), other.config.dataset.id) for other in sites]:
+            raise InputError(f"--site {path}: its ledger is that of another --site; one dataset takes part once")
         sites.append(site.with_report(functools.partial(_report, refused, name, site)))
     return RehearsedSites(tuple(sites), refused)
 

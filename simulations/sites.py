@@ -74,7 +74,7 @@ class SimulatedSites:
             terms = Terms(config.dataset.id, config.dataset.unit, config.dataset.most_records, simulated=True)
             self.kept[name] = (Ledger(":memory:", terms, _nobody), MemoryOutbox(), People(":memory:"))
         ledger, outbox, people = self.kept[name]
-        secret = hashlib.sha256(f"simulated {self.run.study.seed} {name}".encode()).digest()
+        secret = simulated_secret(self.run, name)
         report = functools.partial(_report, self.local, self.refused, name)
         return Site(config, lambda _: records, secret, Identity(secret), ledger, outbox, people, report)
 
@@ -95,6 +95,11 @@ class SimulatedSites:
             policy=allowing(self.run, dataset.declared_units),
             compute=ComputeSection(device=speed.device, tokens_per_micro_batch=speed.tokens_per_micro_batch),
         )
+
+
+def simulated_secret(run: RunConfig, name: str) -> bytes:
+    """The secret of a simulated institution: everybody can know it, and a simulation repeats itself."""
+    return hashlib.sha256(f"simulated {run.study.seed} {name}".encode()).digest()
 
 
 def allowing(run: RunConfig, declared_units: int) -> PolicySection:

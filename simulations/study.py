@@ -2,22 +2,21 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from confide.common.accuracy import Accuracy
 from confide.common.errors import BudgetError, ConfideError, InputError, LedgerError, PolicyError
-from confide.common.flower import versions
 from confide.common.privacy.plan import PrivacyPlan
-from confide.common.privacy.statement import statement
 from confide.common.run_config import RunConfig, make_plan
 from confide.server.checkpoint import save_round
+from confide.server.facts import Outcome, as_json, card_facts, report_facts
+from confide.server.job import Event
 from confide.server.run_directory import RunDirectory, spent
-from confide.server.strategy import ConfideStrategy, Event
+from confide.server.strategy import ConfideStrategy
 from confide.simulations.baselines import run_baselines
-from confide.simulations.federation import Federation, Outcome, Sites, outcome, simulate, start
+from confide.simulations.federation import Federation, Sites, outcome, simulate, start
 from confide.simulations.grid import SkippingClock
 from confide.simulations.institutions import load_institutions, load_private
 from confide.simulations.rehearsal import RehearsedSites, read_public_test
@@ -80,7 +79,7 @@ def carry_out(study: Study, *, baselines: bool) -> dict[str, Any]:
         strategy = start(federation, _clock(study.engine))
         _simulate(study.engine, federation, strategy)
         result = outcome(strategy)
-        emit({"event": "federation_finished", "accuracy": _json(result.accuracy)})
+        emit({"event": "federation_finished", "accuracy": as_json(result.accuracy)})
         compared = run_baselines(federation, study.local, study.tell) if baselines else None
         return _finish(study, result, compared, began)
     except KeyboardInterrupt:
@@ -88,24 +87,20 @@ def carry_out(study: Study, *, baselines: bool) -> dict[str, Any]:
         raise
     except ConfideError as error:
         _stop(study, strategy, "stopped")
-        raise _explained(error, study, sites.refused) from None
+        raise explained(error, sites.refused, study.local) from None
     except BaseException:
         _stop(study, strategy, "failed")
         raise
 
 
-def _explained(error: ConfideError, study: Study, refused: dict[str, ConfideError]) -> ConfideError:
+def explained(error: ConfideError, refused: dict[str, ConfideError], local: Path | None = None) -> ConfideError:
     """A failure with the refusals behind it. On a real network they stay with the institutions; here all are ours."""
     kinds = [type(reason) for reason in refused.values()]
     kind = next((kind for kind in (BudgetError, PolicyError, LedgerError) if kind in kinds), type(error))
     lines = [f"{error}", *(f"  {name}: {reason}" for name, reason in refused.items())]
-    if study.local.exists():
-        lines.append(f"  tracebacks: {study.local}")
+    if local and local.exists():
+        lines.append(f"  tracebacks: {local}")
     return kind("\n".join(lines))
-
-
-def _json(accuracy: Accuracy | None) -> dict[str, Any] | None:
-    return accuracy.as_json() if accuracy else None
 
 
 def check_quorum(run: RunConfig, num_institutions: int) -> None:
@@ -145,9 +140,11 @@ def _finish(study: Study, result: Outcome, compared: dict[str, Accuracy] | None,
     from confide.server.report import write_report
 
     run, directory = study.run, study.directory
-    facts = _report_facts(study, result, compared)
+    facts = report_facts(run, directory, result, simulated=True)
+    facts["own_data"] = bool(not study.sites and run.simulation and run.simulation.data not in SOURCES)
+    facts["baselines"] = {name: accuracy.as_json() for name, accuracy in compared.items()} if compared else None
     model = warm_model(run, run.speed.device)
-    export_adapter(directory.path / "adapter", run, model, result.released, _card_facts(facts))
+    export_adapter(directory.path / "adapter", run, model, result.released, card_facts(facts))
     write_report(directory.path / "report.html", facts)
     # Last: it says that all is here.
     directory.write_privacy("completed", run, result.institutions, simulated=True, baselines=compared is not None)
@@ -159,7 +156,7 @@ def _finish(study: Study, result: Outcome, compared: dict[str, Accuracy] | None,
         "status": "completed",
         "num_rounds": run.federation.num_rounds,
         "seconds": seconds,
-        "accuracy": _json(result.accuracy),
+        "accuracy": as_json(result.accuracy),
         "epsilon": {item.name: spent(run, item) for item in result.institutions},
         "target_delta": run.privacy.target_delta,
         "bytes_per_client_round": result.bytes_per_client_round,
@@ -169,75 +166,3 @@ def _finish(study: Study, result: Outcome, compared: dict[str, Accuracy] | None,
     if compared:
         summary["baselines"] = {name: accuracy.as_json() for name, accuracy in compared.items()}
     return summary
-
-
-def _report_facts(study: Study, result: Outcome, compared: dict[str, Accuracy] | None) -> dict[str, Any]:
-    run = study.run
-    plan = make_plan(run, run.local.nominal_units)
-    private = isinstance(plan, PrivacyPlan)
-    so_far = partial(_epsilon_after, run, result)
-    rounds = study.directory.rounds()
-    return {
-        "title": run.study.name,
-        "status": "completed",
-        "simulated": True,
-        "own_data": bool(not study.sites and run.simulation and run.simulation.data not in SOURCES),
-        "run": run.model_dump(mode="json"),
-        "run_dir_name": study.directory.path.name,
-        "rounds": [
-            {
-                "round": line["round"],
-                "accuracy": line.get("accuracy", {}).get("mean"),
-                "validation": line.get("validation"),
-                "per_institution": line.get("accuracy", {}).get("per_institution"),
-                "epsilon": so_far(line) if private and "accuracy" in line else None,
-                "accepted": line["accepted"],
-                "dropped": line["dropped"],
-                "seconds": line["seconds"],
-            }
-            for line in rounds
-        ],
-        "institutions": [
-            {
-                "name": item.name,
-                "declared_units": item.declared_units,
-                "epsilon": spent(run, item),
-                "num_steps": item.num_steps,
-                "rounds": item.accepted,
-                "dropped": item.dropped,
-                "accuracy": result.accuracy.per_institution.get(item.name) if result.accuracy else None,
-            }
-            for item in result.institutions
-        ],
-        "target_epsilon": run.privacy.target_epsilon,
-        "target_delta": run.privacy.target_delta,
-        "plan": asdict(plan) if private else {"no_privacy": True, **asdict(plan)},
-        "bytes_per_client_round": result.bytes_per_client_round,
-        "accuracy": _json(result.accuracy),
-        "baselines": {name: accuracy.as_json() for name, accuracy in compared.items()} if compared else None,
-        "versions": versions(),
-        "statement": statement(plan) if isinstance(plan, PrivacyPlan) else None,
-    }
-
-
-def _epsilon_after(run: RunConfig, result: Outcome, line: dict[str, Any]) -> dict[str, float | None]:
-    """Epsilon by institution after the round of a line of metrics.jsonl."""
-    steps, releases = line["num_steps"], line["num_releases"]
-    return {
-        item.name: spent(run, replace(item, num_steps=steps[item.name], num_releases=releases[item.name]))
-        for item in result.institutions
-        if item.name in steps
-    }
-
-
-def _card_facts(facts: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "status": facts["status"],
-        "num_rounds": len(facts["rounds"]),
-        "accuracy": facts["accuracy"],
-        "institutions": facts["institutions"],
-        "simulated": True,
-        "versions": facts["versions"],
-        "plan": facts["plan"],
-        "statement": facts["statement"],
-    }

@@ -23,9 +23,10 @@ MAY_IMPORT = {
 # `confide <command>` finds its commands by name and imports them on use.
 PRIVATE_FLWR = ("flwr.supercore", "flwr.superlink", "flwr.supernode", "flwr.server", "flwr.common", "flwr.compat")
 PRIVATE_FLWR_FILES = {"client/link.py", "server/superlink.py", "simulations/grid.py"}
+AUDITED_IN_CLIENT = ["policy", "account", "rows", "rules", "chain", "ledger", "outbox", "release", "witnesses"]
 AUDITED = [
     *sorted((ROOT / "common" / "privacy").glob("*.py")),
-    *(path for name in ("policy", "ledger", "outbox", "release") if (path := ROOT / "client" / f"{name}.py").exists()),
+    *(ROOT / "client" / f"{name}.py" for name in AUDITED_IN_CLIENT),
 ]
 
 

@@ -1,20 +1,46 @@
-"""Every planted bug of the sampling, the units, the clip, the noise and the normaliser makes a check fail.
+"""Every planted bug of the step, of training, of what leaves, of ledger and release makes a check fail.
 
-The checks are those of support/guarantees.py, which the tests named after the guarantee run on the product as it is.
+The checks are those of support/guarantees.py and support/ledger_guarantees.py, which the tests named after the
+guarantee run on the product as it is.
 """
 
+import gzip
+import hashlib
 import os
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from support import guarantees
+from flwr.app import ConfigRecord, RecordDict
+from support import guarantees, ledger_guarantees
+from support.coins import TestCoins
 
-from confide.client import training, units
+from confide.client import (
+    answers,
+    app,
+    chain,
+    ledger,
+    preparation,
+    release,
+    rows,
+    rules,
+    training,
+    units,
+    validation,
+    witnesses,
+)
+from confide.common import gate, messages
+from confide.common.errors import LedgerError
+from confide.common.failpoints import failpoint
+from confide.common.models import hash_model
 from confide.common.privacy import gradients, noise, plan, step
 from confide.common.privacy.clipping import clip
+from confide.common.privacy.coins import Coins
+from confide.common.run_config import RunConfig, lock
 from confide.common.tasks import TextClassification
 from confide.common.warm_model import WarmModel
 
@@ -185,6 +211,228 @@ def _split_by_position(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(units, "split_records", positional)
 
 
+# Validation counts
+
+
+def _in_clear(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(validation, "noised_cells", lambda cells, plan, coins: cells.astype(np.float32))
+
+
+def _same_noise_for_every_release(patch: pytest.MonkeyPatch) -> None:
+    real, kept = validation.noised_cells, {}
+
+    def noised(cells: Any, plan: Any, coins: Any) -> Any:
+        return cells + kept.setdefault("noise", real(np.zeros(len(cells)), plan, coins))
+
+    patch.setattr(validation, "noised_cells", noised)
+
+
+def _records_counted(patch: pytest.MonkeyPatch) -> None:
+    real = validation.count_cells
+    patch.setattr(validation, "count_cells", lambda model, units: real(model, [[r] for unit in units for r in unit]))
+
+
+def _correct_and_total(patch: pytest.MonkeyPatch) -> None:
+    """Cells that are not disjoint: a unit that is right counts in both, so the sensitivity is the root of 2."""
+    real = validation.count_cells
+
+    def count(model: Any, units: Any) -> Any:
+        right, wrong = real(model, units)
+        return np.array([right, right + wrong])
+
+    patch.setattr(validation, "count_cells", count)
+
+
+def _share_of_the_true_count(patch: pytest.MonkeyPatch) -> None:
+    real = validation.count_cells
+    patch.setattr(validation, "count_cells", lambda model, units: real(model, units) / max(1, len(units)))
+
+
+# What leaves
+
+
+def _coins_of_the_server(patch: pytest.MonkeyPatch) -> None:
+    """A generator seeded by what the run says, as one seeds everything else."""
+    real_train, real_validate = answers.train, answers.validate
+    patch.setattr(answers, "train", lambda work, model, units, coins: real_train(work, model, units, TestCoins(7)))
+    patch.setattr(answers, "validate", lambda *rest: real_validate(*rest[:-1], TestCoins(7)))
+
+
+def _error_told(as_value: Callable[[str], Any]) -> Plant:
+    """Tell the server why, as everybody would like to know."""
+
+    def guarded(answer: Any, message: Any, site: Any, client: Any) -> Any:
+        try:
+            return answer(message.content, site, client)
+        except Exception as error:  # noqa: BLE001 - as the product does
+            return RecordDict({"declined": ConfigRecord({"reason": as_value(str(error))})})
+
+    return lambda patch: patch.setattr(app, "_guarded", guarded)
+
+
+def _error_for_flower(patch: pytest.MonkeyPatch) -> None:
+    """Let it through to Flower's runtime, which sends its text."""
+    patch.setattr(app, "declined", lambda: (_ for _ in ()).throw(ValueError("an error is an error")))
+
+
+def _counted_units(patch: pytest.MonkeyPatch) -> None:
+    """Declare what there is, instead of what somebody typed."""
+    real, found = preparation.make_units, []
+
+    def make_units(*rest: Any) -> Any:
+        found[:] = [real(*rest)]
+        return found[0]
+
+    patch.setattr(preparation, "make_units", make_units)
+    patch.setattr(answers, "Acceptance", lambda name, declared, key: messages.Acceptance(name, found[0].num_units, key))
+
+
+def _count_beside_the_tensors(patch: pytest.MonkeyPatch) -> None:
+    """`num_examples`, as every framework has it."""
+
+    def dump(state: Any) -> bytes:
+        return gate.dump_state({**state, "num_examples": np.zeros(1, np.float32)})
+
+    patch.setattr(answers, "dump_state", dump)
+
+
+def _count_as_an_id(patch: pytest.MonkeyPatch) -> None:
+    real = answers.seal_envelope
+
+    def seal(*rest: Any) -> Any:
+        return replace(real(*rest), update_id="20")
+
+    patch.setattr(answers, "seal_envelope", seal)
+
+
+def _labels_seen(patch: pytest.MonkeyPatch) -> None:
+    """No answer where a class has few records, so as not to train on next to nothing."""
+    real = answers.prepare
+
+    def prepare(site: Any, model: Any, *, joining: bool) -> Any:
+        labels = [record["label"] for record in site.records(model.task)]
+        if min(labels.count(label) for label in model.task.labels) < 6:
+            raise ValueError("too few records of a class")
+        return real(site, model, joining=joining)
+
+    patch.setattr(answers, "prepare", prepare)
+
+
+# Ledger and release
+
+
+def _charged_at_the_seal(patch: pytest.MonkeyPatch) -> None:
+    """What was never sent cost nothing."""
+    real, prices = dict(rows._KINDS), {}
+
+    def reserve(account: Any, row: Any, row_hash: str) -> None:
+        prices[row["number"]] = (row["study"], row["steps"])
+        real["reserve"](account, {**row, "steps": 0}, row_hash)
+
+    def seal(account: Any, row: Any, row_hash: str) -> None:
+        study, steps = prices[row["reserve"]]
+        account.studies[study].reserved_steps += steps
+        real["seal"](account, row, row_hash)
+
+    patch.setitem(rows._KINDS, "reserve", reserve)
+    patch.setitem(rows._KINDS, "seal", seal)
+
+
+def _closed_is_forgotten(patch: pytest.MonkeyPatch) -> None:
+    real = rows._KINDS["close"]
+
+    def close(account: Any, row: Any, row_hash: str) -> None:
+        real(account, row, row_hash)
+        account.studies[row["study"]].reserved_steps = 0
+
+    patch.setitem(rows._KINDS, "close", close)
+
+
+def _three_attempts(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rules, "_MAX_ATTEMPTS", 3)
+
+
+def _cap_of_the_opening(patch: pytest.MonkeyPatch) -> None:
+    real = ledger.may_reserve
+    patch.setattr(ledger, "may_reserve", lambda account, *rest: real(account, *rest[:-1], account.opened_under))
+
+
+def _hashes_not_computed(patch: pytest.MonkeyPatch) -> None:
+    """Believe the hash that stands beside a row."""
+
+    def catch_up(self: Any) -> None:
+        for row, row_hash in self._read(self.account.number):
+            rows.add_row(self.account, row, row_hash)
+
+    patch.setattr(chain.Chain, "_catch_up", catch_up)
+
+
+def _witnesses_not_asked(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(witnesses.Witnesses, "check", lambda self, rows: None)
+
+
+def _release_in_another_order(order: str) -> Plant:
+    """One of: make, reserve, put, seal; reserve, make, seal, put."""
+
+    def releasing(request: Any, ledger: Any, outbox: Any, agree: Any, make: Any) -> bytes:
+        done: dict[str, Any] = {"reserve": None}
+
+        def reserve() -> Any:
+            facts = {"input_sha256": request.input_sha256, "run_sha256": request.run_sha256, "coins": "os"}
+            return ledger.reserve(request.key, (request.num_steps, request.num_releases), agree(), facts)
+
+        def seal() -> None:
+            failpoint("before-seal")
+            ledger.seal(done["reserve"], hashlib.sha256(done["make"]).hexdigest(), 1)
+            failpoint("after-seal")
+
+        lines = {
+            "make": lambda: make(done["reserve"]),
+            "reserve": reserve,
+            "put": lambda: outbox.put(release._name(done["reserve"]), done["make"]),
+            "seal": seal,
+        }
+        for earlier in ledger.account().answers.get(request.key, []):
+            if earlier.sealed_sha256:
+                return release._sealed(earlier, outbox)
+        for name in order.split(", "):
+            done[name] = lines[name]()
+        return bytes(done["make"])
+
+    return lambda patch: patch.setattr(release, "release", releasing)
+
+
+def _every_attempt_is_new(patch: pytest.MonkeyPatch) -> None:
+    """No answer is recognised as sealed."""
+    patch.setitem(rows._KINDS, "seal", lambda account, row, row_hash: None)
+
+
+def _file_taken_for_its_seal(patch: pytest.MonkeyPatch) -> None:
+    """It is complete, so why compute it again."""
+    real = release.release
+
+    def releasing(request: Any, ledger: Any, outbox: Any, *rest: Any) -> bytes:
+        for earlier in ledger.account().answers.get(request.key, []):
+            if content := outbox.get(release._name(earlier)):
+                return bytes(content)
+        return real(request, ledger, outbox, *rest)
+
+    patch.setattr(release, "release", releasing)
+
+
+def _plan_not_compared(patch: pytest.MonkeyPatch) -> None:
+    real = ledger.may_open
+    patch.setattr(
+        ledger, "may_open", lambda account, name, *rest: name not in account.studies and real(account, name, *rest)
+    )
+
+
+def _key_restored_on_retry(patch: pytest.MonkeyPatch) -> None:
+    """Kept beside the round, so that the retry gives the same update."""
+    real = answers.train
+    patch.setattr(answers, "train", lambda work, model, units, coins: real(work, model, units, Coins(bytes(32))))
+
+
 STEP_BUGS: dict[str, PlantedBug] = {
     "half noise": (_scaled_noise(1 / 2), guarantees.check_noise_has_the_scale_of_the_plan),
     "two thirds of the noise": (_scaled_noise(2 / 3), guarantees.check_noise_has_the_scale_of_the_plan),
@@ -243,6 +491,79 @@ TRAINING_BUGS: dict[str, PlantedBug] = {
     ),
 }
 
+COUNTING_BUGS: dict[str, PlantedBug] = {
+    "metric sent in clear": (_in_clear, guarantees.check_validation_counts_have_the_noise_of_the_plan),
+    "half of the noise on counts": (
+        _scaled_noise(1 / 2),
+        guarantees.check_validation_counts_have_the_noise_of_the_plan,
+    ),
+    "two thirds of the noise on counts": (
+        _scaled_noise(2 / 3),
+        guarantees.check_validation_counts_have_the_noise_of_the_plan,
+    ),
+    "three halves of the noise on counts": (
+        _scaled_noise(3 / 2),
+        guarantees.check_validation_counts_have_the_noise_of_the_plan,
+    ),
+    "the same noise on every count": (
+        _same_noise_for_every_release,
+        guarantees.check_validation_counts_have_the_noise_of_the_plan,
+    ),
+    "a unit that weighs more than 1 in a count": (_records_counted, guarantees.check_a_unit_weighs_1_in_the_counts),
+    "correct and total": (_correct_and_total, guarantees.check_a_unit_weighs_1_in_the_counts),
+    "counts divided by the number of units": (
+        _share_of_the_true_count,
+        guarantees.check_a_unit_weighs_1_in_the_counts,
+    ),
+}
+
+LEAVING_BUGS: dict[str, PlantedBug] = {
+    "coins of a server-chosen seed": (_coins_of_the_server, guarantees.check_no_server_chooses_the_coins),
+    "an error text that leaves": (_error_told(str), guarantees.check_no_private_text_leaves),
+    "an error text that leaves packed": (
+        _error_told(lambda text: gzip.compress(text.encode())),
+        guarantees.check_no_private_text_leaves,
+    ),
+    "an error that Flower answers": (_error_for_flower, guarantees.check_no_private_text_leaves),
+    "number of units in an acceptance": (_counted_units, guarantees.check_one_unit_changes_no_message),
+    "number of units beside the tensors": (_count_beside_the_tensors, guarantees.check_one_unit_changes_no_message),
+    "number of units as an id": (_count_as_an_id, guarantees.check_one_unit_changes_no_message),
+    "participation by labels": (_labels_seen, guarantees.check_one_unit_changes_no_message),
+}
+
+RELEASE_BUGS: dict[str, PlantedBug] = {
+    "refund after a crash": (_charged_at_the_seal, ledger_guarantees.check_a_crash_refunds_nothing),
+    "refund by CLOSE": (_closed_is_forgotten, ledger_guarantees.check_a_crash_refunds_nothing),
+    "a third attempt": (_three_attempts, ledger_guarantees.check_a_round_has_one_retry_at_most),
+    "the cap under which a study was opened": (
+        _cap_of_the_opening,
+        ledger_guarantees.check_a_lowered_cap_holds_from_the_next_charge,
+    ),
+    "hashes that are not computed": (_hashes_not_computed, ledger_guarantees.check_an_edited_row_is_refused),
+    "witnesses that are not asked": (_witnesses_not_asked, ledger_guarantees.check_an_old_ledger_is_refused),
+    "computed before it is charged": (
+        _release_in_another_order("make, reserve, put, seal"),
+        ledger_guarantees.check_the_charge_comes_before_the_computation,
+    ),
+    "sealed before it is written": (
+        _release_in_another_order("reserve, make, seal, put"),
+        ledger_guarantees.check_a_sealed_answer_is_never_lost,
+    ),
+    "a resend that is computed again": (_every_attempt_is_new, ledger_guarantees.check_a_resend_is_identical_and_free),
+    "a file taken for its SEAL": (
+        _file_taken_for_its_seal,
+        ledger_guarantees.check_an_answer_without_a_seal_is_never_sent,
+    ),
+}
+
+CLIENT_BUGS: dict[str, PlantedBug] = {
+    "noise lowered by the server in mid-study": (
+        _plan_not_compared,
+        ledger_guarantees.check_no_server_lowers_the_noise_in_mid_study,
+    ),
+    "key restored on retry": (_key_restored_on_retry, ledger_guarantees.check_a_retry_draws_everything_anew),
+}
+
 
 @pytest.mark.parametrize("bug", STEP_BUGS)
 def test_a_bug_in_the_step_is_caught(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,6 +582,49 @@ def test_a_bug_in_training_is_caught(bug: str, monkeypatch: pytest.MonkeyPatch, 
         check(model)
 
 
+@pytest.mark.parametrize("bug", COUNTING_BUGS)
+def test_a_bug_in_validation_counts_is_caught(bug: str, monkeypatch: pytest.MonkeyPatch, model: WarmModel) -> None:
+    plant, check = COUNTING_BUGS[bug]
+    plant(monkeypatch)
+    with pytest.raises(AssertionError):
+        check(model)
+
+
+@pytest.fixture
+def run(make_run: Callable[..., RunConfig], base_folder: Path) -> RunConfig:
+    """Two rounds with validation counts, in which every unit is drawn."""
+    local = {"sampling_probability": 1.0, "nominal_units": 20}
+    run = make_run(local=local, federation={"num_rounds": 2}, evaluation={"validation_every": 1})
+    return lock(run, hash_model(base_folder))
+
+
+@pytest.mark.parametrize("bug", LEAVING_BUGS)
+def test_a_bug_in_what_leaves_is_caught(bug: str, monkeypatch: pytest.MonkeyPatch, run: RunConfig) -> None:
+    plant, check = LEAVING_BUGS[bug]
+    plant(monkeypatch)
+    with pytest.raises(AssertionError):
+        check(run)
+
+
+@pytest.mark.parametrize("bug", RELEASE_BUGS)
+def test_a_bug_in_ledger_or_release_is_caught(bug: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    plant, check = RELEASE_BUGS[bug]
+    plant(monkeypatch)
+    with pytest.raises((AssertionError, LedgerError)):
+        check(tmp_path)
+
+
+@pytest.mark.parametrize("bug", CLIENT_BUGS)
+def test_a_bug_in_the_client_is_caught(
+    bug: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, run: RunConfig
+) -> None:
+    plant, check = CLIENT_BUGS[bug]
+    plant(monkeypatch)
+    with pytest.raises(AssertionError):
+        check(tmp_path, run)
+
+
 def test_every_check_of_the_guarantee_fails_at_some_planted_bug() -> None:
-    checks = {name for name in vars(guarantees) if name.startswith("check_")}
-    assert checks == {check.__name__ for _, check in [*STEP_BUGS.values(), *TRAINING_BUGS.values()]}
+    checks = {name for name in [*vars(guarantees), *vars(ledger_guarantees)] if name.startswith("check_")}
+    bugs = [STEP_BUGS, TRAINING_BUGS, COUNTING_BUGS, LEAVING_BUGS, RELEASE_BUGS, CLIENT_BUGS]
+    assert checks == {check.__name__ for group in bugs for _, check in group.values()}

@@ -67,12 +67,12 @@ def fits_filter(charges: Sequence[Charge], cap: Cap, order: int) -> bool:
 
 
 def admits(charges: Sequence[Charge], cap: Cap, order: int) -> bool:
-    """Whether a ledger may hold these charges under a cap: within a study PLD decides, across studies the filter."""
+    """Whether a ledger may hold these charges under a cap."""
     return spent(charges, cap.max_delta, order) <= cap.max_epsilon
 
 
 def spent(charges: Sequence[Charge], delta: float, order: int) -> float:
-    """Epsilon of all charges at ``delta``, rounded up: of one study by PLD, of several by the filter."""
+    """Epsilon of all charges at ``delta``, rounded up: within a study PLD decides, across studies the filter."""
     if len(_relevant(charges)) <= 1:
         return composed_epsilon(charges, delta)
     return filter_epsilon(charges, delta, order)

@@ -29,7 +29,7 @@ from confide.common.run_config import RunConfig, lock
 flower.prepare()
 
 from confide.server.checkpoint import save_round  # noqa: E402 - after Flower's environment is set
-from confide.server.strategy import Event  # noqa: E402
+from confide.server.job import Event  # noqa: E402
 from confide.simulations.federation import Federation, simulate, start  # noqa: E402
 from confide.simulations.grid import SkippingClock  # noqa: E402
 from confide.simulations.institutions import load_private  # noqa: E402

@@ -21,11 +21,12 @@ from confide.client.site_config import SiteConfig
 from confide.common import warm_model as warm_model_module
 from confide.common.adapter import get_state, reset
 from confide.common.gate import State, dump_state
-from confide.common.messages import Acceptance, Ask, Update, sha256
+from confide.common.messages import Acceptance, Ask, Update
 from confide.common.models import hash_model
 from confide.common.run_config import RunConfig, check, lock
 from confide.common.tasks import Task
 from confide.common.warm_model import warm_model
+from confide.common.wire import sha256
 from confide.simulations import grid as grid_module
 from confide.simulations.grid import InProcessGrid, SkippingClock
 from confide.simulations.sites import MemoryOutbox
@@ -123,7 +124,7 @@ def site(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> Institution:
 
 def test_an_offer_is_accepted_with_public_values_only(site: Institution) -> None:
     reply = site.tell(site.offers(), "query.offer")
-    assert Acceptance.from_content(reply.content) == Acceptance("st-mary", 20)
+    assert Acceptance.from_content(reply.content) == Acceptance("st-mary", 20, Identity(b"i" * 32).public_hex())
     assert list(reply.content) == ["accepted"]
 
 

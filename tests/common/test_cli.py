@@ -69,7 +69,11 @@ def test_init_shows_the_true_defaults_of_every_key(confide: Confide, tmp_path: P
     path.write_text(output, encoding="utf-8")
     quiet = load_run(path)
     path.write_text(
-        re.sub(r"(?m)^# (?=(?!institutions|sha256|noise_multiplier|data|partition|by|columns)\w+ = )", "", output),
+        re.sub(
+            r"(?m)^# (?=(?!institutions|sha256|noise_multiplier|data|partition|by|columns|validation_every)\w+ = )",
+            "",
+            output,
+        ),
         encoding="utf-8",
     )
     spoken = load_run(path)

@@ -9,17 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from confide.client.identity import Identity
-from confide.common.messages import (
-    Acceptance,
-    Ask,
-    MessageError,
-    Update,
-    declined,
-    is_declined,
-    read_receipt,
-    seal_envelope,
-    sha256,
-)
+from confide.common.messages import Acceptance, Ask, Update, declined, is_declined, read_receipt, seal_envelope
+from confide.common.wire import MessageError, sha256
 
 RUN = '{"study":{"name":"test"}}'
 ASK = Ask("test", "0f" * 16, 3, RUN, sha256(RUN.encode()), sha256(b"adapter"), 1e9, "{}", b"adapter")
@@ -74,8 +65,11 @@ def test_two_seals_have_two_ids() -> None:
     assert replace(again, update_id=ENVELOPE.update_id) == ENVELOPE
 
 
+ACCEPTANCE = Acceptance("st-mary", 2000, IDENTITY.public_hex())
+
+
 def test_an_acceptance_comes_back_as_it_went_out() -> None:
-    assert Acceptance.from_content(Acceptance("st-mary", 2000).content()) == Acceptance("st-mary", 2000)
+    assert Acceptance.from_content(ACCEPTANCE.content()) == ACCEPTANCE
 
 
 def test_declined_carries_nothing() -> None:
@@ -185,7 +179,7 @@ def test_a_record_of_another_kind_is_refused(record: Any) -> None:
 @pytest.mark.parametrize("units", [0, -5, True, "many"])
 def test_an_acceptance_without_units_is_refused(units: Any) -> None:
     with pytest.raises(MessageError):
-        Acceptance.from_content(RecordDict({"accepted": ConfigRecord({"institution": "x", "declared_units": units})}))
+        Acceptance.from_content(replace(ACCEPTANCE, declared_units=units).content())
 
 
 @given(key=st.sampled_from([*ASK.content()["ask"], "more"]), value=VALUE | TEXT)

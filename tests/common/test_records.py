@@ -1,4 +1,5 @@
 import contextlib
+import csv
 import datetime
 import json
 from pathlib import Path
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from confide.common.errors import InputError
-from confide.common.records import check_records, read_rows, select
+from confide.common.records import check_records, read_rows, read_usable_rows, select
 from confide.common.tasks import TextClassification
 
 TASK = TextClassification(labels=("negative", "positive"))
@@ -104,3 +105,52 @@ def test_texts_are_cut_to_the_limit_and_counted() -> None:
 def test_a_record_that_the_task_cannot_use_is_named(change: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         check_records([ROWS[0], {**ROWS[1], **change}], TASK, 100, "x.csv")
+
+
+# Rows that can be read, each for itself: what a client reads in the rounds of a run
+
+WELL_FORMED: dict[str, tuple[str, bytes]] = {
+    "jsonl": ("x.jsonl", b'{"text": "a"}\n{"text": "b"}\n'),
+    "jsonl of Windows": ("x.jsonl", b'{"text": "a"}\r\n{"text": "b"}\r\n'),
+    "jsonl with a mark": ("x.jsonl", b'\xef\xbb\xbf{"text": "a"}\n'),
+    "jsonl with blanks": ("x.jsonl", b'\n \n{"text": "a"}\n\n{"text": "b"}'),
+    "csv": ("x.csv", b'text,label\n"a, ""b""",c\n'),
+    "csv of Windows": ("x.csv", b"text,label\r\na,b\r\n"),
+    "csv with a mark": ("x.csv", b"\xef\xbb\xbftext,label\na,b\n"),
+    "csv with blanks": ("x.csv", b"text,label\n\na,b\n \n"),
+}
+LOST: dict[str, tuple[str, bytes]] = {
+    "csv after a blank line": ("x.csv", b"\ntext,label\na,b\n"),
+    "csv of an old Macintosh": ("x.csv", b"text,label\ra,b\r"),
+    "jsonl of an old Macintosh": ("x.jsonl", b'{"text": "a"}\r{"text": "b"}\r'),
+    "a long field": ("x.csv", b"text,label\n" + b"a" * 200_000 + b",b\n"),
+}
+
+
+@pytest.mark.parametrize(("name", "content"), WELL_FORMED.values(), ids=WELL_FORMED)
+def test_of_a_whole_file_every_row_is_usable(tmp_path: Path, name: str, content: bytes) -> None:
+    path = _write(tmp_path, name, content)
+    assert read_usable_rows(path) == read_rows(path)
+
+
+@pytest.mark.parametrize(("name", "content"), LOST.values(), ids=LOST)
+def test_of_a_whole_file_every_row_is_usable_however_it_is_written(tmp_path: Path, name: str, content: bytes) -> None:
+    path = _write(tmp_path, name, content)
+    csv.field_size_limit(131_072)  # as in a process that has just begun
+    usable = read_usable_rows(path)
+    assert usable == read_rows(path)
+
+
+@pytest.mark.parametrize("bad", [b"{", b"[1]", b"\xff\xfe", b"[" * 100_000, b"1" * 5000, b"null", b"\0", b'"text"'])
+def test_a_broken_line_costs_no_other_row(tmp_path: Path, bad: bytes) -> None:
+    path = _write(tmp_path, "x.jsonl", b'{"text": "a"}\n' + bad + b'\n{"text": "b"}\n')
+    assert read_usable_rows(path) == [{"text": "a"}, {"text": "b"}]
+    table = _write(tmp_path, "x.csv", b"text,label\na,b\n" + bad + b',"never closed\nc,d\n')
+    assert [row["text"] for row in read_usable_rows(table)] == ["a", "c"]
+
+
+@given(content=st.binary(max_size=80))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_file_can_do_more_than_lose_its_rows(tmp_path: Path, content: bytes) -> None:
+    for name in ("x.jsonl", "x.csv"):
+        assert isinstance(read_usable_rows(_write(tmp_path, name, content)), list)

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from confide.common.errors import ConfideError
 from confide.server import checkpoint
 from confide.server.checkpoint import save_round
 from confide.server.optimizer import GlobalState, start
+
+LINEAGE = "ab" * 16
 
 
 def _state(number: int) -> GlobalState:
@@ -67,3 +70,50 @@ def test_a_round_may_be_written_again(tmp_path: Path) -> None:
     save_round(tmp_path, 3, _state(3), [], "first")
     folder = save_round(tmp_path, 3, _state(3), [], "second")
     assert json.loads((folder / "state.json").read_text(encoding="utf-8"))["lineage"] == "second"
+
+
+def _saved(rounds: Path, numbers: range = range(1, 4)) -> None:
+    for number in numbers:
+        checkpoint.save_round(
+            rounds, number, _state(number), [{"institution": "a", "payload_sha256": str(number)}], LINEAGE
+        )
+
+
+def test_the_last_whole_round_comes_back_as_it_was(tmp_path: Path) -> None:
+    _saved(tmp_path)
+    saved, damaged = checkpoint.load_last(tmp_path, LINEAGE)
+    assert saved is not None
+    assert (saved.number, saved.accepted, damaged) == (3, [{"institution": "a", "payload_sha256": "3"}], {})
+    for name in ("adapter", "average", "first", "second"):
+        for key, value in getattr(_state(3), name).items():
+            np.testing.assert_array_equal(getattr(saved.state, name)[key], value)
+    assert saved.state.round == 3
+
+
+@pytest.mark.parametrize("file", ["adapter.safetensors", "training.safetensors"])
+@pytest.mark.parametrize("damage", [b"", b"garbage", None])
+def test_of_a_damaged_round_only_what_was_accepted_is_known(tmp_path: Path, file: str, damage: bytes | None) -> None:
+    _saved(tmp_path)
+    path = tmp_path / "0003" / file
+    path.unlink() if damage is None else path.write_bytes(damage)
+    saved, damaged = checkpoint.load_last(tmp_path, LINEAGE)
+    assert saved is not None
+    assert saved.number == 2
+    assert damaged == {3: [{"institution": "a", "payload_sha256": "3"}]}
+
+
+def test_without_its_state_nothing_is_guessed(tmp_path: Path) -> None:
+    _saved(tmp_path)
+    (tmp_path / "0003" / "state.json").write_text("{")
+    with pytest.raises(ConfideError, match="spend its steps twice"):
+        checkpoint.load_last(tmp_path, LINEAGE)
+
+
+def test_another_run_s_rounds_are_not_taken(tmp_path: Path) -> None:
+    _saved(tmp_path)
+    with pytest.raises(ConfideError, match="another run"):
+        checkpoint.load_last(tmp_path, "0" * 32)
+
+
+def test_nothing_saved_is_a_start(tmp_path: Path) -> None:
+    assert checkpoint.load_last(tmp_path, LINEAGE) == (None, {})

@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from confide.common.run_config import RunConfig
+from confide.server.job import Event
 from confide.server.progress import show
-from confide.server.strategy import Event
 
 MakeRun = Callable[..., RunConfig]
 NAME = "[/b] [red]clinic[/red]"

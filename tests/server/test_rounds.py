@@ -3,6 +3,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
 
 from confide.server.rounds import SystemClock, collect
 
@@ -32,7 +34,13 @@ class _Grid:
     def pull_messages(self, message_ids: list[str]) -> list[Any]:
         due = [r for r in self.replies if r[0] <= self.clock.now() and r[1] in message_ids]
         self.replies = [r for r in self.replies if r not in due]
-        return [SimpleNamespace(metadata=SimpleNamespace(reply_to_message_id=m, src_node_id=n)) for _, m, n in due]
+        return [_reply(message_id, node) for _, message_id, node in due]
+
+
+def _reply(message_id: str, node: int, *, failed: bool = False) -> Any:
+    return SimpleNamespace(
+        metadata=SimpleNamespace(reply_to_message_id=message_id, src_node_id=node), has_error=lambda: failed
+    )
 
 
 def _collect(replies: list[tuple[float, str, int]], deadline: float = 10.0) -> tuple[list[int], float]:
@@ -78,3 +86,56 @@ def test_the_system_clock_tells_the_time() -> None:
     before = time.time()
     SystemClock().sleep(0.001)
     assert before < SystemClock().now() <= time.time()
+
+
+class _NetworkGrid:
+    """One node that loses the first asks: it comes back at ``returns``, or Flower reports errors in its place."""
+
+    def __init__(self, clock: _Clock, answers: list[str], returns: float = -1.0) -> None:
+        self.clock, self.answers, self.returns = clock, answers, returns
+        self.pushed: list[Message] = []
+        self.forgotten: list[str] = []
+
+    def push_messages(self, messages: list[Message]) -> list[str]:
+        self.pushed += messages
+        return [f"ask {len(self.pushed)}"]
+
+    def pull_messages(self, message_ids: list[str]) -> list[Any]:
+        answer = self.answers[len(self.pushed) - 1]
+        return [] if answer == "lost" else [_reply(message_ids[0], 1, failed=answer == "error")]
+
+    def activated_at(self) -> dict[int, float]:
+        return {1: self.returns} if 0 <= self.returns <= self.clock.now() else {}
+
+    def forget(self, ask_ids: Any) -> None:
+        self.forgotten += list(ask_ids)
+
+
+def _over_a_network(answers: list[str], returns: float = -1.0) -> tuple[list[Any], _NetworkGrid]:
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1  # a Message needs them
+    clock = _Clock()
+    grid = _NetworkGrid(clock, answers, returns)
+    ask = Message(RecordDict({"ask": ConfigRecord({"round": 3})}), 1, "train", ttl=60.0, group_id="3")
+    return list(collect(grid, [ask], 10.0, clock)), grid  # type: ignore[arg-type]
+
+
+def test_who_connects_anew_is_asked_again_with_the_same_content() -> None:
+    replies, grid = _over_a_network(["lost", "good"], returns=2.0)
+    assert len(replies) == 1
+    first, second = grid.pushed
+    assert first.content == second.content
+    assert first is not second
+    assert grid.forgotten == ["ask 1"]
+
+
+def test_an_error_in_a_client_s_place_is_asked_again_three_times_and_no_more() -> None:
+    replies, grid = _over_a_network(["error", "good"])
+    assert [reply.has_error() for reply in replies] == [False]
+    replies, grid = _over_a_network(["error"] * 9)
+    assert [reply.has_error() for reply in replies] == [True]
+    assert len(grid.pushed) == 4
+
+
+def test_an_ask_that_nobody_answered_is_forgotten_at_the_deadline() -> None:
+    replies, grid = _over_a_network(["lost"])
+    assert (replies, grid.forgotten) == ([], ["ask 1"])

@@ -10,12 +10,15 @@ import pytest
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
+from confide.client.identity import Identity
 from confide.common.accuracy import Accuracy
 from confide.common.errors import ConfideError
 from confide.common.gate import State, dump_state
-from confide.common.messages import Acceptance, Ask, Update
+from confide.common.messages import Acceptance, Ask, Update, declined, read_receipt, seal_envelope
 from confide.common.run_config import RunConfig
-from confide.server.strategy import ConfideStrategy, Event, Institution, Job, to_arrays
+from confide.server.job import Event, Job
+from confide.server.roster import Institution
+from confide.server.strategy import ConfideStrategy, to_arrays
 from confide.simulations.grid import InProcessGrid, SkippingClock
 
 MakeRun = Callable[..., RunConfig]
@@ -38,14 +41,23 @@ class FakeGrid(InProcessGrid):
 
 def _accept(message: Message, name: str | None = None, units: int = 100) -> Message:
     name = name or f"site-{message.metadata.dst_node_id - 1000}"
-    return Message(Acceptance(name, units).content(), reply_to=message)
+    return Message(Acceptance(name, units, _key(message).public_hex()).content(), reply_to=message)
+
+
+def _key(message: Message) -> Identity:
+    return Identity(message.metadata.dst_node_id.to_bytes(32, "big"))
 
 
 def _update(message: Message, value: float) -> Message:
-    ask = Ask.from_content(message.content)
-    change = {name: np.full_like(tensor, value) for name, tensor in INITIAL.items()}
-    name = f"site-{message.metadata.dst_node_id - 1000}"
-    return Message(Update.seal(ask, name, "b" * 64, dump_state(change)).content(), reply_to=message)
+    return _answer(message, "update", {name: np.full_like(tensor, value) for name, tensor in INITIAL.items()})
+
+
+def _answer(message: Message, what: str, state: State) -> Message:
+    ask, payload = Ask.from_content(message.content), dump_state(state)
+    names = (f"site-{message.metadata.dst_node_id - 1000}", "b" * 64)
+    head = f"{message.metadata.dst_node_id:064x}"
+    envelope = seal_envelope(ask, what, names, payload, head)
+    return Message(Update(envelope, _key(message).sign(envelope.text()), payload).content(), reply_to=message)
 
 
 def _honest(value: Callable[[int], float] = lambda node: 0.01 * (node - 999)) -> Reply:
@@ -150,7 +162,7 @@ def test_what_is_no_acceptance_is_a_no(make: MakeRun, content: RecordDict) -> No
     server = Server(make(min_clients=2), FakeGrid(2, answer))
     with pytest.raises(ConfideError, match=r"1 of 2 institutions accepted the run, federation.min_clients = 2"):
         server.start()
-    assert server.events[-1] == {"event": "offered", "asked": 2, "accepted": 1}
+    assert server.events[-1].items() >= {"event": "offered", "asked": 2, "accepted": 1}.items()
 
 
 def test_nobody_there(make: MakeRun) -> None:
@@ -254,11 +266,134 @@ def test_a_straggler_costs_no_time(make: MakeRun, monkeypatch: pytest.MonkeyPatc
     assert [item.name for item in server.strategy.institutions.values()] == ["site-0"]
 
 
-def test_no_client_evaluates(make: MakeRun) -> None:
-    server = Server(make(), FakeGrid(2, _honest()))
+def test_every_ask_carries_the_receipt_of_the_institution_s_own_last_update_and_differs_in_nothing_else(
+    make: MakeRun,
+) -> None:
+    def answer(message: Message) -> Message | None:
+        lost = (message.metadata.dst_node_id, message.metadata.group_id) == (1001, "2")
+        return None if lost else _honest()(message)
+
+    grid = FakeGrid(2, answer)
+    Server(make(num_rounds=3), grid).start()
+    asks = [Ask.from_content(message.content) for message in grid.sent if message.metadata.group_id != "0"]
+    said = [read_receipt(ask.receipt)[0] if ask.receipt else None for ask in asks]
+    assert [(envelope.institution, envelope.round) if envelope else None for envelope in said] == [
+        *(None, None),
+        *(("site-0", 1), ("site-1", 1)),
+        *(("site-0", 2), ("site-1", 1)),  # the second of site-1 was lost
+    ]
+    for first, second in zip(asks[::2], asks[1::2], strict=True):
+        assert replace(first, receipt="") == replace(second, receipt="")
+
+
+# Validation counts
+
+
+def _counts(change: Callable[[Message, State], Message | None] | None = None) -> Reply:
+    """Honest updates, and counts of 7 right and 3 wrong: of site-1 as ``change`` makes them."""
+
+    def answer(message: Message) -> Message | None:
+        if message.metadata.message_type != "evaluate":
+            return _honest()(message)
+        cells: State = {"cells": np.array([7.25, 3.5], np.float32)}
+        if change is not None and message.metadata.dst_node_id == 1001:
+            return change(message, cells)
+        return _answer(message, "validation", cells)
+
+    return answer
+
+
+def _validating(make: MakeRun, every: int = 2, **federation: Any) -> RunConfig:
+    run = make(**federation)
+    return run.model_copy(update={"evaluation": run.evaluation.model_copy(update={"validation_every": every})})
+
+
+def _rounds(server: Server) -> list[Event]:
+    return [event for event in server.events if event["event"] == "round"]
+
+
+def test_nobody_is_asked_for_counts_unless_the_run_says_so(make: MakeRun) -> None:
+    grid = FakeGrid(2, _counts())
+    server = Server(make(), grid)
+    server.start()
+    assert "evaluate" not in {message.metadata.message_type for message in grid.sent}
     assert list(server.strategy.configure_evaluate(1, to_arrays(INITIAL), ConfigRecord(), server.grid)) == []
     assert server.strategy.aggregate_evaluate(1, []) is None
+    assert all("validation" not in event for event in _rounds(server))
+
+
+def test_a_run_without_privacy_asks_for_no_counts(make: MakeRun) -> None:
+    run = _validating(make, every=1)
+    open_run = run.model_copy(update={"privacy": run.privacy.model_copy(update={"unit": "none"})})
+    grid = FakeGrid(2, _counts())
+    Server(open_run, grid).start()
+    assert "evaluate" not in {message.metadata.message_type for message in grid.sent}
+
+
+def test_the_counts_of_a_round_are_those_of_its_released_average_and_stand_in_its_event(make: MakeRun) -> None:
+    grid = FakeGrid(2, _counts())
+    server = Server(_validating(make, num_rounds=5, average_decay=0.5), grid)
+    server.start()
+    asked = [message for message in grid.sent if message.metadata.message_type == "evaluate"]
+    assert [message.metadata.group_id for message in asked] == ["2", "2", "4", "4"]
+    averages = [Ask.from_content(message.content).adapter for message in asked]
+    trained = [message for message in grid.sent if message.metadata.message_type == "train"]
+    assert averages[0] == averages[1] != averages[2]
+    assert not {*averages} & {Ask.from_content(message.content).adapter for message in trained}
+    both = {name: {"right": 7.25, "wrong": 3.5} for name in ("site-0", "site-1")}
+    assert [event.get("validation") for event in _rounds(server)] == [None, both, None, both, None]
+    assert [item.num_releases for item in server.strategy.institutions.values()] == [2, 2]
+
+
+BAD_COUNTS: dict[str, Callable[[Message, State], Message | None]] = {
+    "declined": lambda message, cells: Message(declined(), reply_to=message),
+    "silent": lambda message, cells: None,
+    "error": lambda message, cells: Message(Error(code=2, reason="Mrs Canary"), reply_to=message),
+    "garbage": lambda message, cells: Message(RecordDict({"update": ConfigRecord()}), reply_to=message),
+    "not finite": lambda message, cells: _answer(message, "validation", {"cells": cells["cells"] * np.nan}),
+    "huge": lambda message, cells: _answer(message, "validation", {"cells": cells["cells"] * 1e20}),
+    "one cell": lambda message, cells: _answer(message, "validation", {"cells": cells["cells"][:1]}),
+    "more": lambda message, cells: _answer(message, "validation", {**cells, "loss": cells["cells"]}),
+    "an update instead": lambda message, cells: _answer(message, "update", cells),
+}
+
+
+@pytest.mark.parametrize("name", BAD_COUNTS)
+def test_who_gives_no_counts_is_not_dropped_and_nothing_is_lost(make: MakeRun, name: str) -> None:
+    server = Server(_validating(make, every=1), FakeGrid(2, _counts(BAD_COUNTS[name])))
+    result = server.start()
+    np.testing.assert_allclose(result.arrays["head.bias"].numpy(), [0.03, 0.03], rtol=1e-6)
+    assert [event["validation"].keys() for event in _rounds(server)] == [{"site-0"}] * 2
+    assert [(event["accepted"], event["dropped"]) for event in _rounds(server)] == [(2, [])] * 2
+    assert [item.accepted for item in server.strategy.institutions.values()] == [2, 2]
+    assert "Canary" not in str(server.events)
+
+
+def test_a_round_without_quorum_asks_for_no_counts(make: MakeRun) -> None:
+    def answer(message: Message) -> Message | None:
+        lost = (message.metadata.dst_node_id, message.metadata.group_id) == (1001, "1")
+        return None if lost else _counts()(message)
+
+    grid = FakeGrid(2, answer)
+    server = Server(_validating(make, every=1, min_clients=2), grid)
+    server.start()
+    assert ["validation" in event for event in _rounds(server)] == [False, True]
+    assert [item.num_releases for item in server.strategy.institutions.values()] == [1, 1]
+
+
+def test_counts_of_one_round_are_not_those_of_another(make: MakeRun) -> None:
+    kept: list[RecordDict] = []
+
+    def late(message: Message, cells: State) -> Message | None:
+        kept.append(_answer(message, "validation", cells).content)
+        return Message(kept[0], reply_to=message)
+
+    server = Server(_validating(make, every=1), FakeGrid(2, _counts(late)))
+    server.start()
+    assert ["site-1" in event["validation"] for event in _rounds(server)] == [True, False]
 
 
 def test_an_institution_starts_with_nothing_spent() -> None:
-    assert replace(Institution("st-mary", 100)) == Institution("st-mary", 100, 0, 0, [])
+    fresh = Institution("st-mary", 100)
+    assert (fresh.num_steps, fresh.num_releases, fresh.accepted, fresh.dropped, fresh.receipt) == (0, 0, 0, [], "")
+    assert replace(fresh) == fresh

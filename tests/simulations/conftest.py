@@ -13,7 +13,8 @@ from support.sites import make_records
 from confide.common.main import main
 from confide.common.models import hash_model
 from confide.common.run_config import RunConfig, lock
-from confide.server.strategy import ConfideStrategy, Event
+from confide.server.job import Event
+from confide.server.strategy import ConfideStrategy
 from confide.simulations.faults import Faults, no_faults
 from confide.simulations.federation import Federation, simulate, start
 from confide.simulations.grid import SkippingClock

@@ -125,6 +125,23 @@ def test_privacy_json_can_be_recomputed_by_hand(
         assert summary["epsilon"][row["institution"]] == row["epsilon"]
 
 
+def test_validation_counts_are_accounted_and_reported(
+    confide: Confide, settings: Settings, run_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    sets = settings("evaluation.validation_every=2", "evaluation.validation_noise_multiplier=3.0")
+    code, output, errors = confide("simulate", run_file, "--out", out, "--json", *sets)
+    assert code == 0, errors
+    summary = json.loads(output)
+    assert ["validation" in line for line in _lines(out / "metrics.jsonl")] == [False, True]
+    assert _lines(out / "metrics.jsonl")[1]["validation"].keys() == set(NAMES)
+    without = json.loads(confide("simulate", run_file, "--json")[1])
+    for row in _read(out / "privacy.json")["institutions"]:
+        assert (row["num_steps"], row["num_releases"]) == (2, 1)
+        assert row["epsilon"] == row["epsilon_of_the_whole_plan"] == summary["epsilon"][row["institution"]]
+        assert row["epsilon"] > without["epsilon"][row["institution"]], "they cost something"
+
+
 def test_a_run_without_privacy_says_so_everywhere(
     confide: Confide, settings: Settings, run_file: Path, tmp_path: Path
 ) -> None:
@@ -376,7 +393,7 @@ def test_no_noise_reaches_the_target(refuse: Refuse, settings: Settings) -> None
     text = refuse.run_file.read_text(encoding="utf-8").replace("noise_multiplier = 4.0", "target_epsilon = 0.01")
     refuse.run_file.write_text(text, encoding="utf-8")
     sets = settings("privacy.target_delta=1e-12", "local.sampling_probability=1", "federation.num_rounds=1000")
-    refuse(sets, "target_epsilon=0.01", "1000 steps", "raise target_epsilon")
+    refuse(sets, "target_epsilon=0.01", "1000 steps", "allow more epsilon")
 
 
 LINE = b'{"text": "good", "label": "positive"}\n'

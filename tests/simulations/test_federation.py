@@ -14,7 +14,7 @@ from flwr.app import Message
 from safetensors.numpy import load
 
 from confide.common.errors import ConfideError
-from confide.common.messages import Update
+from confide.common.messages import Ask, Update, read_receipt
 from confide.common.run_config import RunConfig
 from confide.simulations import faults
 from confide.simulations.faults import Answer, Faults
@@ -82,8 +82,23 @@ def test_it_learns_without_privacy(federate: Federate, locked: MakeRun) -> None:
 def test_without_public_data_nothing_is_evaluated(federate: Federate) -> None:
     ran = federate(public=False)
     assert not any("accuracy" in event for event in ran.of("round"))
-    with pytest.raises(ValueError, match="no accuracy"):
-        outcome(ran.strategy)
+    assert outcome(ran.strategy).accuracy is None
+    assert ran.strategy.finished
+
+
+def test_every_institution_gives_noised_counts_in_the_rounds_of_the_plan(federate: Federate, locked: MakeRun) -> None:
+    run = locked(
+        federation={"num_rounds": 5},
+        evaluation={"validation_every": 2},
+        simulation={"data": "none", "validation_fraction": 0.5},
+    )
+    ran = federate(run)
+    counts = [event.get("validation", {}) for event in ran.of("round")]
+    assert [sorted(given) for given in counts] == [[], ["site-0", "site-1", "site-2"]] * 2 + [[]]
+    numbers = [value for given in counts for cells in given.values() for value in cells.values()]
+    assert len(set(numbers)) == len(numbers) == 12, "noise of its own in each"
+    assert {item.num_releases for item in outcome(ran.strategy).institutions} == {2} == {run.validation_releases}
+    assert ran.accepted == {"site-0": 5, "site-1": 5, "site-2": 5}
 
 
 # Faults: site-1 on node 1001 misbehaves in every round
@@ -106,7 +121,7 @@ def _forged(**changes: Any) -> Faults:
 
     def fault(message: Message, answer: Answer) -> tuple[float, Message | None]:
         honest = Update.from_content(answer().content)
-        update = Update(replace(honest.envelope, **changes), honest.payload)
+        update = Update(replace(honest.envelope, **changes), honest.signature, honest.payload)
         return 0.0, Message(update.content(), reply_to=message)
 
     return fault
@@ -150,6 +165,7 @@ DROPPED = {
     "base": (_forged(base_sha256="0" * 64), "envelope"),
     "input": (_forged(input_sha256="0" * 64), "envelope"),
     "payload": (_forged(payload_sha256="0" * 64), "payload_sha256"),
+    "kind": (_forged(what="validation"), "envelope"),
 }
 
 
@@ -265,15 +281,20 @@ def test_who_did_not_accept_is_not_asked(federate: Federate) -> None:
     assert (1001, "1") not in asked
 
 
-def test_every_institution_gets_the_same_ask(federate: Federate) -> None:
+def test_every_institution_gets_the_same_ask_but_for_its_receipt(federate: Federate) -> None:
     seen: dict[str, set[str]] = {}
+    receipts = []
 
     def fault(message: Message, answer: Answer) -> tuple[float, Message | None]:
-        seen.setdefault(message.metadata.group_id, set()).add(message.content.object_id)
+        ask = Ask.from_content(message.content)
+        receipts.append(ask.receipt)
+        seen.setdefault(message.metadata.group_id, set()).add(replace(ask, receipt="").content().object_id)
         return faults.no_faults(message, answer)
 
     ran = federate(faults=fault)
     assert {number: len(contents) for number, contents in seen.items()} == {"0": 1, "1": 1, "2": 1}
+    assert receipts[:6] == [""] * 6, "nothing was received before the second round"
+    assert [read_receipt(text)[0].institution for text in receipts[6:]] == ["site-0", "site-1", "site-2"]
     assert ran.strategy.bytes_per_client_round > 0
 
 
@@ -284,7 +305,7 @@ def test_the_update_is_the_schema_of_the_adapter_and_no_more(federate: Federate)
         reply = answer()
         if message.metadata.group_id != "0":
             assert list(reply.content) == ["update"]
-            assert reply.content["update"].keys() == {"safetensors", "envelope"}
+            assert reply.content["update"].keys() == {"safetensors", "envelope", "signature"}
             payloads.append(reply.content["update"]["safetensors"])
         return 0.0, reply
 

@@ -6,23 +6,31 @@ its modules, at the time of the call. Statistical ones run at ALPHA.
 """
 
 import os
+import tempfile
+from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.numpy import load
 from scipy.stats import binom, binomtest, chi2_contingency, chisquare, kstest
 from support.coins import TestCoins
-from support.sites import SECRET, DrawsOnly, batched, make_records, make_table, random_state, train_sum
+from support.installations import Asking, update_of, write_site
+from support.leaving import CANARY, canary_site, disguises, grouped, search, sent, study
+from support.sites import SECRET, DrawsOnly, batched, flatten, make_records, make_table, random_state, train_sum
 from support.toy import ToyUnits, make_plan, toy_step
 
-from confide.client import units
+from confide.client import units, validation
+from confide.client.site import open_site
 from confide.common.adapter import coordinate_weights, schema, set_state
 from confide.common.batches import Example
 from confide.common.privacy.clipping import STABILITY
 from confide.common.privacy.coins import Coins
 from confide.common.privacy.plan import PrivacyPlan
-from confide.common.warm_model import WarmModel
+from confide.common.run_config import RunConfig
+from confide.common.warm_model import WarmModel, warm_model
 
 ALPHA = 1e-6
 TOLERANCE = 1e-5  # float32, at clip norm 1
@@ -175,7 +183,7 @@ def check_companions_do_not_change_a_unit(model: WarmModel) -> None:
 # Records
 
 
-class _Tokenizer:
+class PoisonedTokenizer:
     """Raises at one text, as a real one does at text that it cannot encode."""
 
     def __init__(self, tokenizer: Any) -> None:
@@ -186,13 +194,16 @@ class _Tokenizer:
             raise TypeError("a secret that must not leave")
         return self.tokenizer(text, **settings)
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.tokenizer, name)
+
 
 def check_a_record_on_which_the_tokenizer_raises_counts_as_absent(model: WarmModel) -> None:
     for groups in (None, 3):
         records = make_records(6, groups)
         poison = {**records[0], "text": "poison"}
         try:
-            table = units.make_units([*records, poison], model.task, _Tokenizer(model.tokenizer), SECRET, 8)
+            table = units.make_units([*records, poison], model.task, PoisonedTokenizer(model.tokenizer), SECRET, 8)
         except Exception as error:
             raise AssertionError("a record stopped the round") from error
         assert table == make_table(model, records)
@@ -207,3 +218,74 @@ def check_train_or_validation_is_decided_by_the_unit_s_key() -> None:
         others = [other for other in records if other != record]
         fewer = units.split_records(others, SECRET, 0.3)
         assert fewer == ([r for r in train if r != record], [r for r in validation if r != record])
+
+
+# What leaves
+
+
+def _agreeing(run: RunConfig, folder: Path) -> Asking:
+    """A server with an institution of its own, on records that are always the same."""
+    site = open_site(write_site(folder, make_records(12), policy={"share_metrics": "private"}))
+    return Asking(run, lambda: site)
+
+
+def check_no_server_chooses_the_coins(run: RunConfig) -> None:
+    """The same data, run, round and adapter, at two institutions and at one under two lineages: no number twice."""
+    with tempfile.TemporaryDirectory() as folder:
+        askings = [_agreeing(run, Path(folder) / name) for name in ("one", "two")]
+        for what in ("update", "counts"):
+            replies = [getattr(asking, what)() for asking in askings]
+            replies.append(getattr(askings[0], what)(2, lineage="cd" * 16))
+            numbers = [flatten(load(update_of(reply).payload)) for reply in replies]
+            for first, second in combinations(numbers, 2):
+                assert first.any()
+                assert not np.isin(first, second).any(), f"{what}: noise that is not the institution's own"
+
+
+def check_one_unit_changes_no_message(run: RunConfig) -> None:
+    """Number, order, size and bytes of what leaves, but for numbers in tensors and for what is drawn or hashes them."""
+    records = make_records(12)
+    with tempfile.TemporaryDirectory() as folder:
+        everyone = study(run, Path(folder) / "everyone", records)
+        for number in (0, 5, 11):
+            others = [record for record in records if record != records[number]]
+            assert study(run, Path(folder) / str(number), others) == everyone
+
+
+def check_no_private_text_leaves(run: RunConfig) -> None:
+    """A canary in every private place of a site; then a run, refusals, and errors that quote it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = canary_site(Path(folder))
+        site = open_site(path)
+        asking = Asking(grouped(run), lambda: site)
+        needles = disguises(CANARY, warm_model(run, "cpu").tokenizer)
+        asking.offer(), asking.update(), asking.counts(), asking.update(3, study="another")
+        (path.parent / f"{CANARY}.jsonl").write_text(f"{CANARY}\n", encoding="utf-8")
+        asking.restart(lambda: open_site(path))
+        asking.offer(), asking.update(2)
+        assert not search(b"".join(map(sent, asking.replies)), needles)
+
+
+# Validation counts
+
+
+def check_validation_counts_have_the_noise_of_the_plan(model: WarmModel) -> None:
+    """Counts of nobody are noise: of the plan's scale, and drawn anew for every release."""
+    plan, state = make_plan(validation_releases=1, validation_noise_multiplier=3.0), random_state(model)
+    cells = [validation.validate(plan, model, state, [], Coins.fresh())["cells"] for _ in range(3000)]
+    assert {cell.dtype for cell in cells} == {np.dtype(np.float32)}
+    _assert_normal(np.concatenate(cells).astype(float), 3.0)
+    assert len(np.unique(np.concatenate(cells))) > 5990
+
+
+def check_a_unit_weighs_1_in_the_counts(model: WarmModel) -> None:
+    """A unit of any number of records moves the counts by at most 1 in L2 norm, and by 1 in all."""
+    set_state(model.module, random_state(model))
+    records, sizes = make_records(30), (1, 2, 3, 7, 11, 6)
+    several = [records[sum(sizes[:place]) : sum(sizes[: place + 1])] for place in range(len(sizes))]
+    everyone = validation.count_cells(model, several)
+    for number in range(len(several)):
+        change = everyone - validation.count_cells(model, several[:number] + several[number + 1 :])
+        assert (change > -TOLERANCE).all(), "a cell that counts others"
+        assert np.linalg.norm(change) <= 1 + TOLERANCE, "a unit that weighs more than 1"
+        assert abs(change.sum() - 1) <= TOLERANCE, "cells that are not disjoint"

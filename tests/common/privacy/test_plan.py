@@ -73,6 +73,10 @@ def test_training_without_privacy_is_another_type_that_no_private_step_takes() -
         ("target_delta", 1.0),
         ("head_weight", 0.0),
         ("head_weight", float("inf")),
+        ("validation_releases", -1),
+        ("validation_noise_multiplier", 0.0),
+        ("validation_noise_multiplier", float("nan")),
+        ("validation_noise_multiplier", 1.1e6),
     ],
 )
 def test_a_field_out_of_range_is_named_with_its_value_and_rule(name: str, value: object) -> None:
@@ -92,6 +96,8 @@ def test_a_changed_plan_is_another_plan() -> None:
         "noise_multiplier": 2.179,
         "target_delta": 1e-6,
         "head_weight": 0.5,
+        "validation_releases": 1,
+        "validation_noise_multiplier": 9.0,
     }
     assert set(changed) == {field.name for field in fields(PrivacyPlan)}
     hashes = {make_plan(**{name: value}).sha256() for name, value in changed.items()}

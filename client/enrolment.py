@@ -1,0 +1,63 @@
+"""How an institution joins a server: keys made here, a request out, a kit in."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from confide.client.site import Site
+from confide.common.durable import replace_durably
+from confide.common.errors import InputError, LedgerError
+from confide.common.join import JoinRequest, Kit, read_kit
+
+_NODE_KEY, _KIT = "node.key", "kit.json"
+
+
+def node_key(state: Path) -> ec.EllipticCurvePrivateKey:
+    """The EC key that signs requests to Flower, made on first use; it never leaves the state folder."""
+    path = state / _NODE_KEY
+    if not path.exists():
+        key = ec.generate_private_key(ec.SECP384R1())  # the curve of Flower's own keys
+        private = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        replace_durably(path, private, 0o600)
+    try:
+        loaded = serialization.load_pem_private_key(path.read_bytes(), None)
+    except ValueError:
+        raise LedgerError(f"{path}: not a key; put it back from the backup, or revoke and join again") from None
+    if not isinstance(loaded, ec.EllipticCurvePrivateKey):
+        raise LedgerError(f"{path}: not an EC key; put it back from the backup")
+    return loaded
+
+
+def make_request(site: Site) -> JoinRequest:
+    """The request of a site, signed by its own update key."""
+    public = node_key(site.config.state.dir).public_key()
+    pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
+    request = JoinRequest(site.config.institution.name, pem, site.identity.public_hex())
+    return replace(request, signature=site.identity.sign(request.text()))
+
+
+def accept_kit(site: Site, kit: Kit, kit_text: str) -> None:
+    """Take a server's kit, after checking that it answers this site's own request.
+
+    Raises:
+        InputError: the kit is for another institution, or for other keys.
+    """
+    request = make_request(site)
+    if (kit.institution, kit.fingerprint) != (request.institution, request.fingerprint()):
+        raise InputError(
+            f"the kit is for {kit.institution!r} with fingerprint {kit.fingerprint}, this is {request.institution!r} "
+            f"with {request.fingerprint()}; ask the server's operator for the right one"
+        )
+    replace_durably(site.config.state.dir / _KIT, kit_text.encode(), 0o600)
+
+
+def kit_of(site: Site) -> Kit:
+    """The kit that was accepted; `InputError` if none was."""
+    path = site.config.state.dir / _KIT
+    if not path.is_file():
+        raise InputError("this institution has joined no server yet; `confide client join ADDRESS` begins it")
+    return read_kit(path)

@@ -1,0 +1,218 @@
+"""An institution's way to the server: our loop over Flower's fleet protocol. It only ever calls out.
+
+Stock Flower starts a SuperNode, a SuperExec and a process for each message, polls every 3 s, ends on HTTP 500 and
+loses a reply that could not be sent. Here the installed app is called in this process; no code is ever fetched.
+
+Private names of flwr 1.41, used here and nowhere else in the client: `FleetHttpClient` (a method for each fleet
+request), `NodeAuthHttpInterceptor` (signs the headers with the node's key), the protobuf requests, and what packs a
+message as objects. `http_request_response` is not used: it swallows errors and ends its own process on HTTP 401.
+"""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from flwr.app import Context, Message, RecordDict
+from flwr.app.message import remove_content_from_message
+from flwr.common.serde import message_to_proto
+from flwr.proto.fleet_pb2 import (
+    ActivateNodeRequest,
+    DeactivateNodeRequest,
+    PullMessagesRequest,
+    PushMessagesRequest,
+)
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+from flwr.proto.message_pb2 import PullObjectRequest, PushObjectRequest
+from flwr.proto.node_pb2 import Node
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree, iterate_object_tree
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+
+_LEASE_HALF = 10  # seconds between heartbeats as Flower is told, the least it allows; the lease is twice that
+_HEARTBEAT_EVERY = 8.0
+_POLL_RUNNING, _POLL_IDLE = 0.5, 15.0
+_STAYS_FAST = 600.0  # seconds after an ask
+
+log = logging.getLogger("confide")
+Answer = Callable[[Message, Context], Message]
+
+_REFUSALS = {
+    401: "the signature is not accepted: is the clock off by more than 10 s?",
+    412: "an older connection of this key is still counted as alive (20 s), or the key is not approved",
+}
+
+
+class LinkLost(Exception):
+    """An activation that is of no use any more."""
+
+
+class Link:
+    """Activates, polls, answers, sends; again and again until told to stop.
+
+    An answer is kept until the server has taken it. Nothing here ends the process: a refusal, an error of the server
+    and a network that is gone are all waited out.
+
+    Args:
+        address: "host:port".
+        ca: PEM of the authority that the server's certificate must come from.
+        key: of the node, EC.
+        answer: makes the reply to an ask (the ClientApp).
+        stop: ends the loop.
+    """
+
+    def __init__(
+        self, address: str, ca: bytes, key: EllipticCurvePrivateKey, answer: Answer, stop: threading.Event
+    ) -> None:
+        self._public_key = public_key_to_bytes(key.public_key())
+        self._http = FleetHttpClient.from_server_address(
+            address, insecure=False, root_certificates=ca, interceptors=[NodeAuthHttpInterceptor(key, key.public_key())]
+        )
+        self._answer_to, self._stop = answer, stop
+        self._node: Any = None
+        self._kept: Message | None = None
+        self.is_paused: Callable[[], bool] = lambda: False
+
+    def run(self) -> None:
+        """Until stopped."""
+        while not self._stop.is_set():
+            self._activate()
+            lapsed = threading.Event()
+            threading.Thread(target=self._keep_alive, args=(self._node, lapsed), daemon=True).start()
+            try:
+                self._serve()
+            except LinkLost as lost:
+                log.warning("link lost (%s); connecting again", lost)
+            lapsed.set()
+            self._deactivate()
+
+    def _activate(self) -> None:
+        request = ActivateNodeRequest(public_key=self._public_key, heartbeat_interval=_LEASE_HALF)
+        wait = 1.0
+        while not self._stop.is_set():
+            try:
+                self._node = Node(node_id=self._http.ActivateNode(request).node_id)
+                log.info("connected")
+                return
+            except httpx.HTTPStatusError as error:
+                status = error.response.status_code
+                log.warning("refused (HTTP %d): %s", status, _REFUSALS.get(status, "the server has trouble"))
+                wait = 2.0 if status == 412 else min(2 * wait, 30)
+            except httpx.TransportError as error:
+                log.warning("no connection (%s: %s)", type(error).__name__, error)
+                wait = min(2 * wait, 30)
+            self._pause(wait)
+
+    def _deactivate(self) -> None:
+        """End the lease now; without it the next activation would be refused for 20 s."""
+        if self._node is None:
+            return
+        try:
+            self._http.DeactivateNode(DeactivateNodeRequest(node_id=self._node.node_id))
+        except httpx.HTTPError:  # the server is gone, or the lease is over
+            log.info("could not say goodbye; the server notices in 20 s")
+
+    def _keep_alive(self, node: Any, lapsed: threading.Event) -> None:
+        request = SendNodeHeartbeatRequest(node=node, heartbeat_interval=_LEASE_HALF)
+        while not lapsed.wait(_HEARTBEAT_EVERY) and not self._stop.is_set():
+            try:
+                self._http.SendNodeHeartbeat(request)
+            except httpx.HTTPError as error:  # the main loop meets the same trouble, and acts on it
+                log.warning("heartbeat failed (%s)", type(error).__name__)
+
+    def _serve(self) -> None:
+        fast_until = time.monotonic() + 20  # after an activation the server may want to ask again
+        while not self._stop.is_set():
+            if self._kept is not None:
+                self._deliver(self._kept)
+            elif not self.is_paused() and (ask := self._pull()) is not None:
+                context = Context(ask.metadata.run_id, self._node.node_id, {}, RecordDict(), {})
+                self._kept = self._answer_to(ask, context)
+                fast_until = time.monotonic() + (0 if ask.metadata.message_type == "query.done" else _STAYS_FAST)
+            else:
+                self._stop.wait(_POLL_RUNNING if time.monotonic() < fast_until else _POLL_IDLE)
+
+    def _pull(self) -> Message | None:
+        """The next ask.
+
+        Flower hands each out once, even if the response is lost: so a failure here ends the activation, and the server,
+        which sees a newer one, asks again.
+        """
+        objects = {}
+        try:
+            response = self._http.PullMessages(PullMessagesRequest(node=self._node))
+            if not response.messages_list:
+                return None
+            run_id, tree = response.messages_list[0].metadata.run_id, response.message_object_trees[0]
+            for part in iterate_object_tree(tree):
+                request = PullObjectRequest(node=self._node, run_id=run_id, object_id=part.object_id)
+                pulled = self._http.PullObject(request)
+                if not pulled.object_available:
+                    raise LinkLost("the ask is gone")
+                objects[part.object_id] = pulled.object_content
+            ask: Any = inflate_object_from_contents(tree.object_id, objects)
+        except httpx.HTTPError as error:
+            raise LinkLost(type(error).__name__) from None
+        except (ValueError, KeyError, TypeError, IndexError):
+            raise LinkLost("an ask that is not one") from None
+        if not isinstance(ask, Message):
+            raise LinkLost("an ask that is not one")
+        ask.metadata.__dict__["_message_id"] = tree.object_id  # not among the packed fields
+        return ask
+
+    def _deliver(self, reply: Message) -> None:
+        """Send the answer, again from the start after any trouble; that is idempotent.
+
+        A reply that Flower refuses (given up, expired, sent twice) looks like one that needs no objects.
+        """
+        reply.metadata.__dict__["_message_id"] = reply.object_id
+        wait = 1.0
+        while not self._stop.is_set():
+            try:
+                if self._push(reply):
+                    self._kept = None
+                    return
+            except httpx.HTTPStatusError as error:
+                status = error.response.status_code
+                if status in (403, 413):  # the run is over; larger than the server takes
+                    log.warning("the answer was refused for good (HTTP %d)", status)
+                    self._kept = None
+                    return
+                if status == 401:
+                    raise LinkLost("the server does not know this connection any more") from None
+                log.warning("HTTP %d; the answer is kept", status)
+            except httpx.TransportError as error:
+                log.warning("%s; the answer is kept", type(error).__name__)
+            self._pause(wait)
+            wait = min(2 * wait, 30)
+
+    def _push(self, reply: Message) -> bool:
+        objects, run_id = get_all_nested_objects(reply), reply.metadata.run_id
+        request = PushMessagesRequest(
+            node=self._node,
+            messages_list=[message_to_proto(remove_content_from_message(reply))],
+            message_object_trees=[get_object_tree(reply)],
+            clientapp_runtime_list=[0.0],  # tells no times
+        )
+        response = self._http.PushMessages(request)
+        return all(
+            self._http.PushObject(
+                PushObjectRequest(
+                    node=self._node,
+                    run_id=run_id,
+                    session_id=response.session_id,
+                    object_id=object_id,
+                    object_content=objects[object_id].deflate(),
+                )
+            ).stored
+            for object_id in response.objects_to_push
+        )
+
+    def _pause(self, seconds: float) -> None:
+        self._stop.wait(seconds * random.uniform(0.8, 1.2))  # noqa: S311 - so that clients do not come all at once

@@ -1,0 +1,106 @@
+"""How an institution and a server get to know each other: a request one way, a kit the other.
+
+A fingerprint over both keys of the institution is compared by two people, by telephone.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from confide.common.errors import InputError
+
+
+@dataclass(frozen=True)
+class JoinRequest:
+    """What an institution tells a server's operator; all of it is public.
+
+    Attributes:
+        institution: its name.
+        node_key: PEM of the EC key that signs its requests to Flower.
+        update_key: the Ed25519 key that signs its updates, hex.
+        signature: of the other fields by ``update_key``, hex.
+    """
+
+    institution: str
+    node_key: str
+    update_key: str
+    signature: str = ""
+
+    def text(self) -> str:
+        """What is signed."""
+        return json.dumps({**asdict(self), "signature": ""}, sort_keys=True)
+
+    def fingerprint(self) -> str:
+        """Short enough to be read aloud, over both keys.
+
+        >>> JoinRequest("st-mary", "a", "b").fingerprint()
+        '7e18-f737-311b-2dc3-b2f2-69dd-7839-6b03'
+        """
+        digest = hashlib.sha256(f"{self.node_key}\n{self.update_key}".encode()).hexdigest()[:32]
+        return "-".join(digest[index : index + 4] for index in range(0, 32, 4))
+
+
+@dataclass(frozen=True)
+class Kit:
+    """What a server's operator gives an approved institution; all of it is public.
+
+    Attributes:
+        address: "host:port" of the server.
+        ca: PEM of the authority that its certificate comes from.
+        institution: whom the kit is for.
+        fingerprint: of the request that was approved.
+    """
+
+    address: str
+    ca: str
+    institution: str
+    fingerprint: str
+
+
+def write_json(value: JoinRequest | Kit) -> str:
+    """A request or kit as the text of a file."""
+    return json.dumps({"format": f"confide-{type(value).__name__.lower()}-1", **asdict(value)}, indent=1) + "\n"
+
+
+def read_request(path: Path) -> JoinRequest:
+    """A request file, whose signature is right; `InputError` for anything else."""
+    request: JoinRequest = _read(path, JoinRequest)
+    if not signed_by(request.update_key, request.text(), request.signature):
+        raise InputError(f"{path}: the signature is not that of its own update key; ask for a new request")
+    return request
+
+
+def signed_by(public_hex: str, text: str, signature: str) -> bool:
+    """Whether an Ed25519 key made a signature; False also for what is no key or no signature."""
+    try:
+        Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_hex)).verify(bytes.fromhex(signature), text.encode())
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def read_kit(path: Path) -> Kit:
+    """A kit file; `InputError` for anything else."""
+    kit: Kit = _read(path, Kit)
+    return kit
+
+
+def _read(path: Path, kind: type[Any]) -> Any:
+    expected = f"confide-{kind.__name__.lower()}-1"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise InputError(f"{path}: not JSON; it must be a file of format {expected!r}") from None
+    names = {field.name for field in fields(kind)} | {"format"}
+    if not isinstance(values, dict) or values.keys() != names or values.pop("format") != expected:
+        raise InputError(f"{path}: must be a file of format {expected!r}")
+    if not all(isinstance(value, str) and len(value) < 10_000 for value in values.values()):
+        raise InputError(f"{path}: every field must be a text of less than 10,000 characters")
+    return kind(**values)

@@ -1,0 +1,131 @@
+"""The admin port, on loopback: what an operator's commands ask, with a token; health and metrics, without."""
+
+import hmac
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from confide.common.errors import ConfideError
+from confide.common.run_config import MAX_RUN_BYTES, RunConfig
+from confide.server.queue import ENDED
+
+if TYPE_CHECKING:
+    from confide.server.daemon import Desk
+
+_MAX_EVENTS = 1000  # of one answer
+
+
+def admin_app(desk: "Desk") -> Any:
+    """The web application of the admin port."""
+    admin = _Admin(desk)
+    guarded = [
+        Route("/runs", _guard(desk, admin.add), methods=["POST"]),
+        Route("/status", _guard(desk, admin.status)),
+        Route("/runs/{name}/events", _guard(desk, admin.events)),
+        Route("/runs/{name}/stop", _guard(desk, admin.stop), methods=["POST"]),
+        Route("/runs/{name}/resume", _guard(desk, admin.resume), methods=["POST"]),
+    ]
+    open_to_all = [Route(path, handler) for path, handler in admin.open.items()]
+    return Starlette(routes=[*guarded, *open_to_all])
+
+
+class _Admin:
+    """One method for each request."""
+
+    def __init__(self, desk: "Desk") -> None:
+        self._desk = desk
+        self.open = {"/ready": self.ready, "/health": self.ready, "/metrics": self.metrics}
+
+    async def add(self, request: Request) -> Response:
+        """Queue a run."""
+        body = await request.body()
+        if len(body) > MAX_RUN_BYTES + 1024:
+            return JSONResponse({"error": f"a run has at most {MAX_RUN_BYTES} bytes"}, 413)
+        run = RunConfig.model_validate_json(json.loads(body)["run"])
+        return JSONResponse({"name": self._desk.queue.add(run).name})
+
+    async def status(self, request: Request) -> Response:
+        """Runs and institutions."""
+        return JSONResponse(await run_in_threadpool(_status, self._desk))
+
+    async def events(self, request: Request) -> Response:
+        """Events of a run, from a number on."""
+        name, after = request.path_params["name"], int(request.query_params.get("after", "0"))
+        queued = self._desk.queue.get(name)
+        path = self._desk.home.runs / name / "events.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        shown = lines[after : after + _MAX_EVENTS]
+        return JSONResponse({"status": queued.status, "reason": queued.reason, "events": shown})
+
+    async def stop(self, request: Request) -> Response:
+        """End a run after its open round, or take it out of the queue."""
+        queued = self._desk.queue.get(request.path_params["name"])
+        if queued.status == "queued":
+            self._desk.queue.write(replace(queued, status="stopped"))
+        elif queued.status == "running":
+            self._desk.stopping = queued.name
+        return JSONResponse({"status": queued.status})
+
+    async def resume(self, request: Request) -> Response:
+        """Put a stopped or failed run into the queue again."""
+        queued = self._desk.queue.get(request.path_params["name"])
+        if queued.status in ("stopped", "failed"):
+            self._desk.queue.write(replace(queued, status="queued", reason=""))
+        return JSONResponse({"status": self._desk.queue.get(queued.name).status})
+
+    async def ready(self, request: Request) -> Response:
+        """Whether the server has started."""
+        started = self._desk.link is not None
+        return PlainTextResponse("ready\n" if started else "starting\n", 200 if started else 503)
+
+    async def metrics(self, request: Request) -> Response:
+        """For Prometheus."""
+        text = await run_in_threadpool(_metrics, self._desk)
+        return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
+
+
+def _guard(desk: "Desk", handler: Any) -> Any:
+    """The handler behind the token; errors of ours become an answer."""
+
+    async def guarded(request: Request) -> Response:
+        shown = request.headers.get("authorization", "").encode()
+        if not hmac.compare_digest(shown, f"Bearer {desk.home.token}".encode()):
+            return JSONResponse({"error": "the admin token is missing or wrong"}, 401)
+        try:
+            answer: Response = await handler(request)
+        except ConfideError as error:
+            return JSONResponse({"error": str(error), "exit_code": error.exit_code}, 400)
+        except (ValueError, KeyError, TypeError):
+            return JSONResponse({"error": "not a request of this version"}, 400)
+        return answer
+
+    return guarded
+
+
+def _status(desk: "Desk") -> dict[str, Any]:
+    """Runs and institutions."""
+    nodes = desk.nodes()
+    seen = desk.link.last_seen() if desk.link else {}
+    clients = {
+        name: {"status": seen.get(node, ("unknown", None))[0], "last_activated": seen.get(node, ("", None))[1]}
+        for node, name in nodes.items()
+    }
+    runs = [{"name": run.name, "status": run.status, "reason": run.reason} for run in desk.queue.all()]
+    return {"address": desk.home.address, "clients": clients, "runs": runs}
+
+
+def _metrics(desk: "Desk") -> str:
+    """Prometheus' text format: how many runs of each status, how many institutions online."""
+    runs = [run.status for run in desk.queue.all()]
+    online = sum(status == "online" for status, _ in (desk.link.last_seen() if desk.link else {}).values())
+    lines = ["# TYPE confide_runs gauge"]
+    lines += [f'confide_runs{{status="{status}"}} {runs.count(status)}' for status in ("queued", "running", *ENDED)]
+    lines += ["# TYPE confide_clients_online gauge", f"confide_clients_online {online}"]
+    lines += ["# TYPE confide_clients_approved gauge", f"confide_clients_approved {len(desk.home.registry.approved())}"]
+    return "\n".join(lines) + "\n"

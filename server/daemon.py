@@ -1,0 +1,144 @@
+"""The server as one process: the public port, the admin port, and a thread that carries out runs, one at a time."""
+
+import asyncio
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import uvicorn
+
+from confide.common.errors import ConfideError, InputError, PolicyError
+from confide.server.admin import admin_app
+from confide.server.fleet_gate import FleetGate, Turn
+from confide.server.home import Home
+from confide.server.jobs import carry_out
+from confide.server.queue import Queue, QueuedRun
+from confide.server.superlink import Link, fleet_app
+
+log = logging.getLogger("confide")
+_LOOK_SECONDS = 1.0  # at the queue and the registry, while no run is going on
+
+
+@dataclass
+class Desk:
+    """What the worker thread and the admin port share.
+
+    Attributes:
+        home, queue: on disk.
+        link: to Flower's state; None until the server has started.
+        stopping: name of the run that an operator wants to stop; the round that is open ends first.
+        going: ends when the server does.
+    """
+
+    home: Home
+    queue: Queue
+    link: Link | None = None
+    stopping: str | None = None
+    going: bool = True
+
+    def is_over(self, name: str) -> bool:
+        """Asked between rounds: whether to stop. Who was revoked meanwhile is shut out here."""
+        self.nodes()
+        return self.stopping == name or not self.going
+
+    def nodes(self) -> dict[int, str]:
+        """Name by node id of the approved institutions, as Flower knows them from now on."""
+        if self.link is None:
+            return {}
+        keys = {name: member.node_key.encode() for name, member in self.home.registry.approved().items()}
+        return self.link.admit(keys)
+
+
+def serve(home: Home, announce: Callable[[int, int], None]) -> None:
+    """Serve until SIGTERM or SIGINT. A run that is going on is resumed at the next start.
+
+    Args:
+        home: the server's folder.
+        announce: is told the public and the admin port, once they listen.
+
+    Raises:
+        InputError: a port is taken.
+    """
+    settings = home.config.server
+    public, admin = _bind(settings.host, settings.port), _bind("127.0.0.1", settings.admin_port)
+    os.environ["FLWR_HOME"] = str(home.folder / "flwr")
+    app, turn, desk = (
+        fleet_app(home.folder / "link.db", settings.port),
+        Turn(),
+        Desk(home, Queue(home.folder / "queue")),
+    )
+    keys = home.folder / "keys"
+    # Without a limit the shutdown would wait for idle TLS clients to say goodbye.
+    common: Any = {"timeout_keep_alive": 75, "timeout_graceful_shutdown": 1, "log_config": None, "ws": "none"}
+    fleet = uvicorn.Server(
+        uvicorn.Config(
+            FleetGate(app, turn),
+            ssl_certfile=keys / "tls.pem",
+            ssl_keyfile=keys / "tls.key",
+            limit_concurrency=500,
+            **common,
+        )
+    )
+    desk_server = uvicorn.Server(uvicorn.Config(admin_app(desk), **common))
+    worker = threading.Thread(target=_work, args=(desk, app, turn, fleet), daemon=True)
+    worker.start()
+    announce(public.getsockname()[1], admin.getsockname()[1])
+    asyncio.run(_both(fleet, public, desk_server, admin))
+    desk.going = False
+    worker.join(timeout=5)
+
+
+async def _both(fleet: uvicorn.Server, public: socket.socket, desk: uvicorn.Server, admin: socket.socket) -> None:
+    """Both servers until one of them ends; a signal ends both."""
+
+    async def run(server: uvicorn.Server, listening: socket.socket, other: uvicorn.Server) -> None:
+        await server.serve(sockets=[listening])
+        other.should_exit = True
+
+    await asyncio.gather(run(fleet, public, desk), run(desk, admin, fleet))
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """Listen before anybody is told: a port that is taken is an error here and not a race later."""
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise InputError(f"cannot listen on {host}:{port}: {error.strerror}; is a server running already?") from None
+
+
+def _work(desk: Desk, app: Any, turn: Turn, fleet: uvicorn.Server) -> None:
+    """Carry out runs, the interrupted one first, until the server ends."""
+    pause = threading.Event()
+    while desk.going and not fleet.started:
+        pause.wait(0.05)
+    desk.link = link = Link(app, turn)
+    while desk.going:
+        desk.nodes()
+        queued = desk.queue.next()
+        if queued is None:
+            pause.wait(_LOOK_SECONDS)
+            continue
+        _carry_out(desk, link, queued)
+
+
+def _carry_out(desk: Desk, link: Link, queued: QueuedRun) -> None:
+    queued = replace(queued, status="running")
+    desk.queue.write(queued)
+    log.info("run %s begins, or goes on", queued.name)
+    try:
+        ended = carry_out(desk, link, queued)
+    except PolicyError as error:
+        ended = replace(queued, status="refused", reason=str(error))
+    except ConfideError as error:
+        ended = replace(queued, status="stopped", reason=str(error))
+    except Exception:
+        log.exception("run %s failed", queued.name)
+        ended = replace(queued, status="failed", reason="an error of the server; its log says which")
+    if desk.going or ended.status == "completed":
+        desk.queue.write(ended)
+        log.info("run %s: %s %s", ended.name, ended.status, ended.reason)
+    desk.stopping = None

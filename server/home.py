@@ -1,0 +1,91 @@
+"""A server's folder: its settings, keys, registry, token, queue and runs."""
+
+import json
+import secrets
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from pydantic import Field
+
+from confide.common.configuration import Section, check, read_toml
+from confide.common.durable import write_durably
+from confide.common.errors import InputError
+from confide.server.certificates import make_certificates
+from confide.server.registry import Registry
+
+
+class ServerSection(Section):
+    """`[server]`: where it listens."""
+
+    names: tuple[str, ...] = Field(min_length=1)
+    port: int = Field(8443, ge=0, lt=65536)
+    host: str = "0.0.0.0"  # noqa: S104 - institutions come from elsewhere
+    admin_port: int = Field(8444, ge=0, lt=65536)
+
+
+class ServerConfig(Section):
+    """server.toml as a whole."""
+
+    server: ServerSection
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where a server keeps everything.
+
+    Attributes:
+        folder: of the server.
+        config: server.toml.
+    """
+
+    folder: Path
+    config: ServerConfig
+
+    @property
+    def registry(self) -> Registry:
+        """Who may take part."""
+        return Registry(self.folder / "registry.json")
+
+    @property
+    def token(self) -> str:
+        """What an operator's commands show to the admin port."""
+        return (self.folder / "admin.token").read_text(encoding="utf-8").strip()
+
+    @property
+    def address(self) -> str:
+        """Host and port as institutions are told."""
+        return f"{self.config.server.names[0]}:{self.config.server.port}"
+
+    @property
+    def runs(self) -> Path:
+        """Run directories."""
+        return self.folder / "runs"
+
+    def ca(self) -> str:
+        """PEM of the authority."""
+        return (self.folder / "keys" / "ca.pem").read_text(encoding="utf-8")
+
+
+def init_home(folder: Path, names: list[str], port: int) -> Home:
+    """Make a server's folder; `InputError` if it exists and holds something."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} must be new or empty; choose another folder")
+    try:
+        for inside in (folder, folder / "keys", folder / "runs"):
+            inside.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_certificates(folder / "keys", names)
+        write_durably(folder / "admin.token", secrets.token_hex(32).encode(), 0o600)
+        template = files("confide.server").joinpath("server.template.toml").read_text(encoding="utf-8")
+        text = template.replace("{names}", json.dumps(names)).replace("{port}", str(port))
+        write_durably(folder / "server.toml", text.encode())
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written: {error.strerror}; choose another folder") from None
+    return open_home(folder)
+
+
+def open_home(folder: Path) -> Home:
+    """A server's folder; `InputError` if it is none."""
+    if not (folder / "admin.token").is_file():
+        raise InputError(f"{folder} is not a server's folder; `confide server init {folder}` makes one")
+    return Home(folder, check(ServerConfig, read_toml(folder / "server.toml"), str(folder / "server.toml")))

@@ -1,0 +1,71 @@
+"""Runs of a server, one at a time: a file each in ``queue/``, from the moment they are asked for."""
+
+import json
+import secrets
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from confide.common.durable import replace_durably
+from confide.common.errors import InputError
+from confide.common.run_config import RunConfig
+
+ENDED = ("completed", "stopped", "failed", "refused")
+
+
+@dataclass(frozen=True)
+class QueuedRun:
+    """One run, as the server keeps it beside the run directory.
+
+    Attributes:
+        name: of its folder.
+        lineage: 16 random bytes, hex; kept through every resume.
+        status: "queued", "running", "paused", or one of `ENDED`.
+        reason: in a line, where there is something to say.
+    """
+
+    name: str
+    lineage: str
+    status: str = "queued"
+    reason: str = ""
+
+
+class Queue:
+    """The folder of waiting, running and ended runs. A status is on the disk before anything is done under it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def add(self, run: RunConfig) -> QueuedRun:
+        """Put a locked run at the end."""
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{run.study.name}-{secrets.token_hex(2)}"
+        queued = QueuedRun(name, secrets.token_hex(16))
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        replace_durably(self.folder / f"{name}.run", run.canonical_json().encode())
+        self.write(queued)
+        return queued
+
+    def write(self, queued: QueuedRun) -> None:
+        """Keep a run's status."""
+        replace_durably(self.folder / f"{queued.name}.json", json.dumps(asdict(queued)).encode())
+
+    def all(self) -> list[QueuedRun]:
+        """Every run, oldest first; a run without a status is one that a crash left before it was anything."""
+        paths = sorted(self.folder.glob("[!.]*.json"))
+        return [QueuedRun(**json.loads(path.read_bytes())) for path in paths]
+
+    def get(self, name: str) -> QueuedRun:
+        """One run; `InputError` if there is none of that name."""
+        found = [queued for queued in self.all() if queued.name == name]
+        if not found:
+            raise InputError(f"no run {name!r} here; `confide server status` lists them")
+        return found[0]
+
+    def run_of(self, queued: QueuedRun) -> RunConfig:
+        """Its locked run."""
+        return RunConfig.model_validate_json((self.folder / f"{queued.name}.run").read_bytes())
+
+    def next(self) -> QueuedRun | None:
+        """What is to be carried out now: what a crash interrupted, then what waits longest."""
+        waiting = [queued for queued in self.all() if queued.status in ("running", "queued")]
+        return min(waiting, key=lambda queued: (queued.status == "queued", queued.name), default=None)

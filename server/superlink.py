@@ -1,0 +1,248 @@
+"""Flower's deployment layer in this process: its fleet API behind our gate, and a Grid on its state.
+
+Stock Flower starts a SuperExec and an app process for each run, takes the app's code from its database, and serves its
+Control and Runtime APIs beside the fleet API. Here none of that runs: no code travels, and nothing is spawned.
+
+Private names of flwr 1.41, used here and, for the server, nowhere else: `create_app`, `SuperLinkLifespanConfig`,
+`SuperLinkLifespan`, `load_control_authn_plugin` (the web application without its command line); `linkstate_factory`
+and the LinkState's `object_store`, `session`, `create_run`, `claim_task` and so on (runs, nodes and messages);
+`MessageRes` (replies, without claiming them); `TaskIdentity` (a Message needs it, process-wide: one run at a time);
+`get_all_nested_objects` and what else packs a message as objects.
+"""
+
+import contextlib
+import logging
+import threading
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Error, Message, RecordDict
+from flwr.app.message import remove_content_from_message
+from flwr.common.constant import (
+    NOOP_ACCOUNT_NAME,
+    NOOP_FLWR_AID,
+    SUPERLINK_NODE_ID,
+    TRANSPORT_TYPE_GRPC_RERE,
+    ErrorCode,
+    SubStatus,
+)
+from flwr.serverapp import Grid
+from flwr.supercore.constant import NOOP_FEDERATION_ID, TaskType
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree, iterate_object_tree
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.object_store import NoObjectInStoreError
+from flwr.supercore.run import Run
+from flwr.supercore.state.schema.linkstate_models import MessageRes
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
+from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_authn_plugin
+from flwr.superlink.main import create_app
+from sqlalchemy import select
+
+from confide.server.fleet_gate import MAX_BODY, Turn
+
+_HEARTBEAT_SECONDS = 20  # Flower fails a run whose task is silent for 60 s (30 s before its activation)
+
+
+def fleet_app(database: Path, port: int) -> Any:
+    """Flower's web application with authenticated nodes, its state in ``database``."""
+    config = SuperLinkLifespanConfig(
+        isolation="process",  # no SuperExec
+        enable_supernode_auth=True,
+        database=str(database),
+        host="127.0.0.1",
+        port=port,
+        authn_plugin=load_control_authn_plugin(),  # of the Control API, which the gate hides
+        certificates=None,  # TLS is uvicorn's
+        insecure=False,
+        ssl_ca_certfile=None,
+        ssl_certfile=None,
+        ssl_keyfile=None,
+        control_address="",
+        fleet_api_address=None,
+        fleet_api_type=TRANSPORT_TYPE_GRPC_RERE,
+        health_server_address=None,
+        superexec_auth_secret=None,
+        event_log_plugin=None,
+        fleet_event_log_plugin=None,
+        enable_event_log=False,
+        artifact_provider=None,
+        simulation=False,
+        runtime_dependency_install=False,
+    )
+    return create_app(config, SuperLinkLifespan)
+
+
+class Link:
+    """Flower's state of nodes, runs and messages; every method is one short turn."""
+
+    def __init__(self, app: Any, turn: Turn) -> None:
+        self.state, self.turn = app.state.linkstate_factory.state(), turn
+
+    def admit(self, node_keys: dict[str, bytes]) -> dict[int, str]:
+        """Make nodes of approved keys and remove all others: link.db is disposable, the registry decides.
+
+        Returns:
+            Name by node id.
+        """
+        with self.turn.from_thread():
+            for node in self.state.get_node_info():
+                if node.public_key not in node_keys.values() and node.status != "unregistered":
+                    self.state.delete_node(NOOP_FLWR_AID, node.node_id)
+            nodes = {}
+            for name, key in node_keys.items():
+                known = self.state.get_node_id_by_public_key(key)
+                made = known or self.state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, key, 0, name=name)
+                nodes[int(made)] = name
+            return nodes
+
+    def last_seen(self) -> dict[int, tuple[str, str | None]]:
+        """Status and time of the last activation, by node id."""
+        with self.turn.from_thread():
+            return {node.node_id: (str(node.status), node.last_activated_at) for node in self.state.get_node_info()}
+
+    @contextlib.contextmanager
+    def run(self, grid: "LinkGrid") -> Iterator[Run]:
+        """A Flower run without a bundle, whose one task is claimed and kept alive by us."""
+        with self.turn.from_thread():
+            run_id = self.state.create_run(
+                None, None, None, {}, NOOP_FEDERATION_ID, None, NOOP_FLWR_AID, TaskType.SERVER_APP
+            )
+            run = self.state.get_run_info(run_ids=[run_id])[0]
+            if not (self.state.claim_task(run.primary_task_id) and self.state.activate_task(run.primary_task_id)):
+                raise RuntimeError("Flower did not start the run's task")
+        grid.set_run(run)
+        over = threading.Event()
+        threading.Thread(target=self._keep_alive, args=(run.primary_task_id, over), daemon=True).start()
+        outcome = SubStatus.FAILED
+        try:
+            yield run
+            outcome = SubStatus.COMPLETED
+        finally:
+            over.set()
+            with self.turn.from_thread():
+                self.state.finish_task(run.primary_task_id, outcome, "")
+                self.state.cleanup_run(run_id)  # its messages and objects
+
+    def _keep_alive(self, task_id: int, over: threading.Event) -> None:
+        while not over.wait(_HEARTBEAT_SECONDS):
+            with self.turn.from_thread():
+                if not self.state.acknowledge_task_heartbeat(task_id):
+                    logging.getLogger("confide").error("Flower gave the run up")
+                    return
+
+
+class LinkGrid(Grid):
+    """A Grid on Flower's state. Every method is one transaction, and none ever waits.
+
+    Flower's own `get_message_res` is not used: it claims a reply before its objects are there, and turns a complete
+    reply of a node that has since gone offline into an error.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link, self._store = link, link.state.object_store
+        self._run = Run.create_empty(0)
+        self._asks: dict[str, Message] = {}
+        self._refused: dict[str, Message] = {}
+
+    def set_run(self, run: Run) -> None:
+        """Take a run; TaskIdentity is process-wide."""
+        self._run = run
+        TaskIdentity.task_id, TaskIdentity.run_id = run.primary_task_id or 0, run.run_id
+        TaskIdentity.node_id = SUPERLINK_NODE_ID
+
+    @property
+    def run(self) -> Run:
+        """Flower's description of the run."""
+        return self._run
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """A message to a node."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Nodes that are online."""
+        with self._link.turn.from_thread():
+            return list(self._link.state.get_nodes(self._run.run_id))
+
+    def activated_at(self) -> dict[int, float]:
+        """Unix time of each node's latest activation. An ask from before it may be lost: Flower hands it out once."""
+        with self._link.turn.from_thread():
+            nodes = self._link.state.get_node_info()
+        times = {node.node_id: node.last_activated_at for node in nodes if node.last_activated_at}
+        return {node_id: datetime.fromisoformat(text).timestamp() for node_id, text in times.items()}
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Objects and row of each message in one transaction: no client sees a half-stored one."""
+        return [self._push(message) for message in messages]
+
+    def _push(self, message: Message) -> str:
+        with self._link.turn.from_thread(), self._link.state.session():
+            message.metadata.__dict__["_message_id"] = message.object_id  # Flower wants them equal
+            objects = get_all_nested_objects(message)
+            for missing in self._store.preregister(self._run.run_id, get_object_tree(message)):
+                self._store.put(missing, objects[missing].deflate())
+            head = remove_content_from_message(message)
+            if self._link.state.store_message_ins(head):
+                self._asks[message.object_id] = head
+            else:  # the node was revoked meanwhile: one institution must not end a run
+                self._store.delete(message.object_id)
+                self._refused[message.object_id] = Message(Error(ErrorCode.NODE_UNAVAILABLE, "gone"), reply_to=message)
+            return str(message.object_id)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Complete replies; what is half sent is left for a later call."""
+        wanted = MessageRes.reply_to_message_id.in_(list(message_ids))
+        replies = [self._refused.pop(ask_id) for ask_id in list(self._refused) if ask_id in set(message_ids)]
+        with self._link.turn.from_thread(), self._link.state.session() as session:
+            for reply_id, ask_id in session.execute(
+                select(MessageRes.message_id, MessageRes.reply_to_message_id).where(wanted)
+            ).all():
+                objects = self._complete_objects(reply_id)
+                if objects is not None:
+                    replies.append(_unpack(reply_id, self._asks[ask_id], objects))
+                    self._forget(ask_id, reply_id)
+        return replies
+
+    def forget(self, ask_ids: Iterable[str]) -> None:
+        """Give asks up. A reply that comes later is refused, silently for the client."""
+        with self._link.turn.from_thread(), self._link.state.session():
+            for ask_id in ask_ids:
+                self._forget(ask_id)
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Not ours: the round loop owns the waiting."""
+        raise NotImplementedError("use push_messages and pull_messages")
+
+    def _complete_objects(self, reply_id: str) -> dict[str, bytes] | None:
+        try:
+            tree = self._store.get_object_tree(reply_id)
+        except NoObjectInStoreError:  # the session of its upload has expired
+            return None
+        objects = {node.object_id: self._store.get(node.object_id) for node in iterate_object_tree(tree)}
+        return objects if all(objects.values()) else None  # b"": announced, not there yet
+
+    def _forget(self, ask_id: str, reply_id: str | None = None) -> None:
+        self._link.state.delete_messages({ask_id})  # both rows
+        for object_id in filter(None, (ask_id, reply_id)):
+            self._store.delete(object_id)
+        self._asks.pop(ask_id, None)
+
+
+def _unpack(reply_id: str, ask: Message, objects: dict[str, bytes]) -> Message:
+    """A reply from its objects. What they say is the client's claim, so it is compared with the ask."""
+    try:
+        if sum(map(len, objects.values())) > MAX_BODY:
+            raise ValueError("too large")
+        reply: Any = inflate_object_from_contents(reply_id, objects)
+        claimed = (reply.metadata.reply_to_message_id, reply.metadata.src_node_id)
+        if claimed != (ask.metadata.message_id, ask.metadata.dst_node_id):
+            raise ValueError("claims to answer something else")
+        reply.metadata.__dict__["_message_id"] = reply_id
+    except Exception:  # noqa: BLE001 - whatever a hostile reply provokes, the run goes on
+        return Message(Error(ErrorCode.UNKNOWN, "malformed reply"), reply_to=ask)
+    return reply  # type: ignore[no-any-return]

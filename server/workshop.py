@@ -1,0 +1,121 @@
+"""A child process that does what needs torch: start values, evaluation, export. So the server itself never imports it.
+
+It lives as long as a run. It holds no private data, for the server has none; the pipe joins two processes of ours only.
+"""
+
+import multiprocessing
+import traceback
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from confide.common.accuracy import Accuracy
+from confide.common.errors import ConfideError
+from confide.common.gate import State
+from confide.common.run_config import RunConfig
+
+
+class Workshop:
+    """The child of one run.
+
+    Args:
+        run: locked.
+        public: path of a file of public test records, or None.
+    """
+
+    def __init__(self, run: RunConfig, public: Path | None) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork would copy the server's threads and sockets
+        self._pipe, theirs = context.Pipe()
+        settings = (run.model_dump_json(), str(public) if public else None)
+        self._process = context.Process(target=_work, args=(theirs, *settings), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def initial(self) -> State:
+        """The adapter before the first round."""
+        state: State = self._ask("initial")
+        return state
+
+    def evaluate(self, state: State) -> Accuracy:
+        """Accuracy of a state on the public records."""
+        accuracy: Accuracy = self._ask("evaluate", state)
+        return accuracy
+
+    def export(self, folder: Path, state: State, card: dict[str, Any]) -> None:
+        """Write an adapter with its model card."""
+        self._ask("export", str(folder), state, card)
+
+    def report(self, path: Path, facts: dict[str, Any]) -> None:
+        """Write report.html; its pictures need matplotlib, which the server does without as well."""
+        self._ask("report", str(path), facts)
+
+    def close(self) -> None:
+        """End the child."""
+        self._pipe.close()
+        self._process.join(timeout=10)
+        if self._process.is_alive():
+            self._process.kill()
+
+    def _ask(self, task: str, *arguments: Any) -> Any:
+        try:
+            self._pipe.send((task, arguments))
+            error, result = self._pipe.recv()
+        except (EOFError, OSError):
+            raise ConfideError(f"the process that should {task} has ended; is there enough memory?") from None
+        if error:
+            raise ConfideError(f"{task}: {error}")
+        return result
+
+
+def _work(pipe: Connection, run_json: str, public: str | None) -> None:
+    """The child's loop; ends when the server closes the pipe."""
+    bench = _Bench(RunConfig.model_validate_json(run_json), public)
+    while True:
+        try:
+            task, arguments = pipe.recv()
+        except EOFError:
+            return
+        try:
+            pipe.send((None, getattr(bench, task)(*arguments)))
+        except ConfideError as error:
+            pipe.send((str(error), None))
+        except Exception as error:  # noqa: BLE001 - the server says what failed, and goes on
+            pipe.send((traceback.format_exception_only(error)[-1].strip(), None))
+
+
+class _Bench:
+    """What the child can do."""
+
+    def __init__(self, run: RunConfig, public: str | None) -> None:
+        self._run, self._public = run, public
+
+    def initial(self) -> State:
+        from confide.common.adapter import get_state, reset
+
+        model = self._model()
+        reset(model.module, self._run.study.seed)
+        return get_state(model.module)
+
+    def evaluate(self, state: State) -> Accuracy:
+        from confide.common.evaluation import evaluate
+        from confide.common.records import MAX_CHARS, check_records, read_rows, select
+
+        columns = {name: name for name in self._run.task.fields()}
+        rows = select(read_rows(Path(str(self._public))), columns, str(self._public))
+        records, _ = check_records(rows, self._run.task, MAX_CHARS, str(self._public))
+        return evaluate(self._model(), state, {"public": records})
+
+    def export(self, folder: str, state: State, card: dict[str, Any]) -> None:
+        from confide.common.export import export_adapter
+
+        export_adapter(Path(folder), self._run, self._model(), state, card)
+
+    def report(self, path: str, facts: dict[str, Any]) -> None:
+        from confide.server.report import write_report
+
+        write_report(Path(path), facts)
+
+    def _model(self) -> Any:
+        from confide.common.warm_model import warm_model
+
+        return warm_model(self._run, "auto")

@@ -1,0 +1,177 @@
+"""What an institution does with an ask, in order: it checks everything, then acts. Receipts are its own or nothing."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.coins import TestCoins
+from support.installations import Asking, kinds, update_of, write_site
+
+from confide.client.answers import Client
+from confide.client.identity import Identity
+from confide.client.site import Site, open_site
+from confide.common.messages import Update
+from confide.common.models import hash_model
+from confide.common.run_config import RunConfig, lock
+
+MakeRun = Callable[..., RunConfig]
+
+
+@pytest.fixture
+def run(make_run: MakeRun, base_folder: Path) -> RunConfig:
+    run = make_run(local={"sampling_probability": 1.0, "nominal_units": 20}, federation={"num_rounds": 6})
+    return lock(run, hash_model(base_folder))
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return open_site(write_site(tmp_path))
+
+
+@pytest.fixture
+def asking(run: RunConfig, site: Site) -> Asking:
+    return Asking(run, lambda: site)
+
+
+def rows(site: Site, kind: str) -> list[dict[str, Any]]:
+    return [row for row, _ in site.ledger.rows() if row["kind"] == kind]
+
+
+# In order
+
+
+def test_past_the_deadline_nothing_is_reserved(run: RunConfig, site: Site) -> None:
+    asking = Asking(run, lambda: site, Client(now=lambda: 1000.0))
+    for what in (asking.update, asking.counts):
+        assert kinds(what(1, deadline_unix=999.0)) == ["declined"]
+    assert site.ledger.rows() == []
+    assert kinds(asking.update(1, deadline_unix=1000.0)) == ["update"]
+
+
+def test_what_was_sealed_is_sent_again_whatever_became_of_policy_and_data(
+    run: RunConfig, tmp_path: Path, site: Site, asking: Asking
+) -> None:
+    """It was paid for, and these bytes may be out already; nothing else is given."""
+    first = asking.update()
+    write_site(tmp_path, policy={"studies": []})
+    (tmp_path / "notes.jsonl").unlink()
+    later = Asking(run, lambda: open_site(tmp_path / "site.toml"))
+    assert later.update() == first
+    assert kinds(later.update(2)) == ["declined"]
+    assert kinds(later.update(1, deadline_unix=1.0)) == ["declined"]
+    assert len(rows(site, "reserve")) == 1
+
+
+def test_another_input_or_another_run_is_another_answer(run: RunConfig, site: Site, asking: Asking) -> None:
+    """A sealed answer is the answer to what was asked, and to nothing that looks like it."""
+    first = update_of(asking.update())
+    asking.state = {name: value + 1 for name, value in asking.state.items()}
+    second = update_of(asking.update())
+    assert second.envelope.input_sha256 != first.envelope.input_sha256
+    assert second.payload != first.payload
+    assert len(rows(site, "reserve")) == 2, "each is charged"
+    assert kinds(asking.update(deadline_unix=5e10)) == ["update"]
+    assert len(rows(site, "reserve")) == 2, "the deadline is no part of the question"
+
+
+def test_a_round_is_answered_without_an_offer_and_opens_the_study(site: Site, asking: Asking) -> None:
+    assert kinds(asking.update()) == ["update"]
+    assert [row["steps"] for row in rows(site, "open")] == [6]
+
+
+def test_an_offer_charges_nothing_and_opens_the_study_once(site: Site, asking: Asking) -> None:
+    assert [kinds(asking.offer()) for _ in range(3)] == [["accepted"]] * 3
+    assert len(rows(site, "open")) == 1
+    assert rows(site, "reserve") == []
+
+
+def test_a_changed_plan_is_another_study(run: RunConfig, site: Site, asking: Asking) -> None:
+    """Noise lowered by the server in mid-study."""
+    assert kinds(asking.update()) == ["update"]
+    for section, changes in (
+        ("privacy", {"noise_multiplier": 0.9}),
+        ("privacy", {"clip_norm": 2.0}),
+        ("local", {"sampling_probability": 0.9}),
+        ("federation", {"num_rounds": 5}),
+        ("evaluation", {"validation_every": 1}),
+    ):
+        changed = run.model_copy(update={section: getattr(run, section).model_copy(update=changes)})
+        assert kinds(Asking(changed, lambda: site).update(2)) == ["declined"], changes
+    assert len(rows(site, "reserve")) == 1
+
+
+def test_an_ask_whose_run_is_of_another_study_is_declined(site: Site, asking: Asking) -> None:
+    """Else one study's steps would be charged to another."""
+    assert kinds(asking.update(study="small")) == ["declined"]
+    assert site.ledger.rows() == []
+
+
+def test_coins_that_a_test_injects_are_named_in_the_ledger(run: RunConfig, site: Site) -> None:
+    Asking(run, lambda: site).update(1)
+    Asking(run, lambda: site, Client(coins=lambda: TestCoins(0))).update(2)
+    assert [row["coins"] for row in rows(site, "reserve")] == ["os", "test"]
+
+
+def test_no_update_is_given_beyond_the_steps_of_the_plan(site: Site, asking: Asking) -> None:
+    replies = [asking.update(number % 6 + 1, lineage=f"{number // 6:032x}") for number in range(9)]
+    assert [kinds(reply) for reply in replies] == [["update"]] * 6 + [["declined"]] * 3
+    assert len({update_of(reply).payload for reply in replies[:6]}) == 6
+
+
+# Receipts
+
+
+def test_a_receipt_of_its_own_marks_what_has_arrived(site: Site, asking: Asking) -> None:
+    receipt = update_of(asking.update()).receipt()
+    assert rows(site, "ack") == []
+    for number in (2, 3):
+        assert kinds(asking.update(number, receipt=receipt)) == ["update"]
+        assert [row["reserve"] for row in rows(site, "ack")] == [rows(site, "reserve")[0]["number"]]
+
+
+def test_an_offer_may_carry_the_last_receipt(site: Site, asking: Asking) -> None:
+    receipt = update_of(asking.update()).receipt()
+    assert kinds(asking.offer(receipt=receipt)) == ["accepted"]
+    assert len(rows(site, "ack")) == 1
+
+
+def _forged(update: Update) -> dict[str, str]:
+    other = Identity(bytes(32)).sign(update.envelope.text())
+    moved = replace(update.envelope, ledger_head="0" * 64)
+    return {
+        "another's signature": replace(update, signature=other).receipt(),
+        "another head": replace(update, envelope=moved).receipt(),
+        "no signature": replace(update, signature="0" * 128).receipt(),
+    }
+
+
+@pytest.mark.parametrize("name", ["another's signature", "another head", "no signature"])
+def test_a_receipt_that_it_did_not_sign_is_ignored(site: Site, asking: Asking, name: str) -> None:
+    forged = _forged(update_of(asking.update()))[name]
+    assert kinds(asking.update(2, receipt=forged)) == ["update"]
+    assert rows(site, "ack") == []
+
+
+@pytest.mark.parametrize("receipt", ["{}", "not JSON", "[]", json.dumps({"envelope": "{}", "signature": "0" * 128})])
+def test_what_is_no_receipt_is_ignored(asking: Asking, receipt: str) -> None:
+    assert kinds(asking.update(receipt=receipt)) == ["update"]
+
+
+def test_a_receipt_for_an_update_that_the_ledger_forgot_stops_everything(
+    run: RunConfig, tmp_path: Path, site: Site, asking: Asking
+) -> None:
+    """Everything local was put back together; the server's copy, with our own signature, is what is left of it."""
+    receipt = update_of(asking.update()).receipt()
+    for leftover in [*(tmp_path / "state").glob("ledger.db*"), *(tmp_path / "state" / "outbox").rglob("*.answer")]:
+        leftover.unlink()
+    (tmp_path / "state" / "audit.jsonl").unlink()
+    for anchor in (tmp_path / "state-anchor").iterdir():
+        anchor.unlink()
+    forgetful = open_site(tmp_path / "site.toml")
+    later = Asking(run, lambda: forgetful)
+    assert kinds(later.update(2, receipt=receipt)) == kinds(later.offer(receipt=receipt)) == ["declined"]
+    assert forgetful.ledger.rows() == []
+    assert "put back" in (tmp_path / "local" / "errors.log").read_text(encoding="utf-8")

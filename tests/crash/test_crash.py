@@ -1,0 +1,16 @@
+"""The crash test, short: `make crash-test` kills a thousand clients."""
+
+from crash import fake, real
+from crash.world import kill_clients
+
+
+def test_killed_clients_lose_nothing_and_get_nothing_back() -> None:
+    counts = kill_clients(fake.KIND, 40, 0)
+    assert counts["kills"] >= 40
+    assert min(counts["new answers"], counts["answers sent again"], counts["rows: policy"]) > 5
+
+
+def test_killed_clients_that_train_lose_nothing_and_get_nothing_back() -> None:
+    counts = kill_clients(real.KIND, 2, 3)
+    assert counts["kills"] >= 2
+    assert counts["new answers"] > 0

@@ -1,0 +1,51 @@
+"""Who may take part: approved once, under one name, with keys that nobody had before."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from confide.common.errors import InputError
+from confide.common.join import JoinRequest
+from confide.server.registry import Registry
+
+MARY, JUDE = JoinRequest("mary", "node m", "update m"), JoinRequest("jude", "node j", "update j")
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry(tmp_path / "registry.json")
+
+
+def test_who_is_approved_is_found_again_by_another_process(registry: Registry, tmp_path: Path) -> None:
+    registry.approve(MARY)
+    registry.approve(JUDE)
+    assert set(Registry(tmp_path / "registry.json").approved()) == {"mary", "jude"}
+    assert (tmp_path / "registry.json").stat().st_mode & 0o077 == 0
+
+
+def test_a_revoked_institution_is_out_and_its_keys_stay_out(registry: Registry) -> None:
+    registry.approve(MARY)
+    registry.revoke("mary")
+    assert registry.approved() == {}
+    for request in (MARY, replace(MARY, institution="other"), replace(JUDE, update_key="update m")):
+        with pytest.raises(InputError, match="must make new ones"):
+            registry.approve(request)
+    registry.approve(replace(MARY, node_key="new node", update_key="new update"))
+    assert set(registry.approved()) == {"mary"}
+    assert len(registry.members()) == 2, "who was there once is not forgotten"
+
+
+def test_a_name_is_given_once(registry: Registry) -> None:
+    registry.approve(MARY)
+    with pytest.raises(InputError, match="approved already"):
+        registry.approve(replace(JUDE, institution="mary"))
+    with pytest.raises(InputError, match="approved are: mary"):
+        registry.revoke("nobody")
+
+
+def test_a_damaged_registry_admits_nobody(registry: Registry, tmp_path: Path) -> None:
+    for content in (b"{", b"[1]", b'[{"institution": "x"}]', b"\xff"):
+        (tmp_path / "registry.json").write_bytes(content)
+        with pytest.raises(InputError, match="put it back"):
+            registry.approved()
