@@ -35,7 +35,7 @@ class Client:
 
     coins: Callable[[], CoinSource] = Coins.fresh
     now: Callable[[], float] = time.time
-    shares: dict[str, tuple[str, Shares]] = field(default_factory=dict)  # by institution, with the run's hash
+    shares: dict[str, tuple[str, Shares]] = field(default_factory=dict)  # by institution, and for what run and dataset
 
 
 def accept(content: RecordDict, site: Site, client: Client) -> RecordDict:
@@ -187,7 +187,8 @@ def _shares(run: RunConfig, site: Site, client: Client, *, joining: bool) -> tup
     """The model and the site's shares, encoded for this run."""
     model = warm_model(run, site.config.compute.device)
     # By the hash of the run: units encoded for other labels would make an answer depend on which classes are present.
-    name, sha256 = site.config.institution.name, run.sha256()
-    if joining or name not in client.shares or client.shares[name][0] != sha256:
-        client.shares[name] = (sha256, prepare(site, model, joining=joining))
+    # And by the dataset: site.toml may name other people since, and their ledger is the one that is charged.
+    name, made_for = site.config.institution.name, run.sha256() + site.config.dataset.model_dump_json()
+    if joining or name not in client.shares or client.shares[name][0] != made_for:
+        client.shares[name] = (made_for, prepare(site, model, joining=joining))
     return model, client.shares[name][1]

@@ -71,7 +71,6 @@ def test_a_retry_draws_everything_anew(tmp_path: Path, run: RunConfig) -> None:
     checks.check_a_retry_draws_everything_anew(tmp_path, run)
 
 
-@pytest.mark.xfail(strict=True, reason="HOLE: encoded shares are kept by run alone: after an edit, other people train")
 def test_a_site_file_that_names_another_dataset_is_answered_from_that_dataset(
     tmp_path: Path, run: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
