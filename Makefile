@@ -26,7 +26,7 @@ demo: setup
 	    --set study.name=my-study --set privacy.target_epsilon=8; test $$? -eq 3
 
 test: setup lint types
-	$(BIN)/python -m pytest --ignore=tests/deployment
+	$(BIN)/python -m pytest -n 2 --ignore=tests/deployment
 
 lint: setup
 	$(BIN)/ruff check .

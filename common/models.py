@@ -38,7 +38,10 @@ def find_model(base: str) -> Path:
     folder = Path(base).expanduser()
     if (folder / _CONFIG).is_file():
         return _checked(folder)
-    spec = importlib.util.find_spec(base) if base.isidentifier() else None
+    try:
+        spec = importlib.util.find_spec(base) if base.isidentifier() else None
+    except ValueError:  # "__main__", which has none
+        spec = None
     if spec and spec.submodule_search_locations:
         # The files only: importing the package would run its code.
         configs = sorted(

@@ -14,8 +14,7 @@ from confide.common.privacy.plan import PrivacyPlan
 
 _DIGITS = 4  # printed digits of epsilon and noise multiplier; both are rounded up to them
 _MAX_NOISE_MULTIPLIER = 1e4
-# Grids of the privacy loss. Both give upper bounds; the coarse one is up to 1e-4 higher and ten times as fast, so
-# the search for a noise multiplier uses it, and every stated epsilon the fine one.
+# Grids of the privacy loss, both upper bounds: the coarse is up to 1e-4 higher and ten times as fast, for searching.
 _FINE, _COARSE = 1e-4, 1e-3
 
 
@@ -39,6 +38,11 @@ def _compose(plan: PrivacyPlan, num_steps: int, num_releases: int, grid: float) 
     return accountant
 
 
+@lru_cache(maxsize=4096)
+def _epsilon(plan: PrivacyPlan, num_steps: int, num_releases: int, delta: float) -> float:
+    return round_up(_composed(plan, num_steps, num_releases).get_epsilon(delta))
+
+
 def _composed(plan: PrivacyPlan, num_steps: int, num_releases: int, grid: float = _FINE) -> PLDAccountant:
     # What does not enter the account is made equal first: institutions of all sizes share one composition.
     neutral = replace(plan, declared_units=1, num_steps=1, target_delta=0.5, validation_releases=0)
@@ -56,9 +60,9 @@ def epsilon(plan: PrivacyPlan, num_steps: int | None = None, num_releases: int |
     """
     num_steps = plan.num_steps if num_steps is None else num_steps
     num_releases = plan.validation_releases if num_releases is None else num_releases
-    if num_steps == num_releases == 0:
+    if not num_steps + num_releases:
         return 0.0
-    return round_up(_composed(plan, num_steps, num_releases).get_epsilon(plan.target_delta))
+    return _epsilon(replace(plan, declared_units=1), num_steps, num_releases, plan.target_delta)
 
 
 def epsilon_rdp(plan: PrivacyPlan) -> float:
@@ -72,8 +76,8 @@ def epsilon_rdp(plan: PrivacyPlan) -> float:
 def calibrate(plan: PrivacyPlan, target_epsilon: float) -> PrivacyPlan:
     """A copy of the plan with the least noise that keeps all of its steps within ``target_epsilon``.
 
-    The noise multiplier is rounded up to four digits, and the plan computes with the rounded value. There is no
-    discount for rounds that an institution might miss, nor for client sampling: the server knows who took part.
+    It is rounded up to four digits, and the plan computes with the rounded value. There is no discount for rounds
+    that an institution might miss, nor for client sampling: the server knows who took part.
 
     Raises:
         ValueError: no noise multiplier up to 10,000 reaches the target.
@@ -91,10 +95,7 @@ def calibrate(plan: PrivacyPlan, target_epsilon: float) -> PrivacyPlan:
 
     low = high = 1.0
     if plan.validation_releases and spends(_MAX_NOISE_MULTIPLIER) > target_epsilon:
-        raise ValueError(
-            f"validation_releases={plan.validation_releases} with validation_noise_multiplier="
-            f"{plan.validation_noise_multiplier} alone spend more than target_epsilon={target_epsilon}"
-        )
+        raise ValueError(f"{plan.validation_releases} validation releases alone pass target_epsilon={target_epsilon}")
     while spends(high) > target_epsilon:
         low, high = high, 2 * high
         if high > _MAX_NOISE_MULTIPLIER:
