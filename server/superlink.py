@@ -42,6 +42,7 @@ from flwr.superlink.main import create_app
 from sqlalchemy import select
 
 from confide.server.fleet_gate import MAX_BODY, Turn
+from confide.server.rounds import SystemClock, collect
 
 _HEARTBEAT_SECONDS = 20  # Flower fails a run whose task is silent for 60 s (30 s before its activation)
 
@@ -215,8 +216,9 @@ class LinkGrid(Grid):
                 self._forget(ask_id)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Not ours: the round loop owns the waiting."""
-        raise NotImplementedError("use push_messages and pull_messages")
+        """All replies until the timeout, as Flower's interface has it."""
+        clock = SystemClock()
+        return list(collect(self, list(messages), clock.now() + (3600 if timeout is None else timeout), clock))
 
     def _complete_objects(self, reply_id: str) -> dict[str, bytes] | None:
         try:
