@@ -50,7 +50,7 @@ class Chain:
 
         Raises:
             LedgerError: the chain is broken.
-            ConfideError: the disk does not take it; nothing was charged.
+            ConfideError: the disk does not take it; nothing was charged by this transaction.
         """
         with self._readable():
             self._db.execute("BEGIN IMMEDIATE")
@@ -120,7 +120,9 @@ class Chain:
         try:
             yield
         except (sqlite3.OperationalError, sqlite3.IntegrityError, OSError) as error:
-            raise ConfideError(f"{self.path}: the ledger cannot be written: {error}; nothing was charged") from None
+            raise ConfideError(
+                f"{self.path}: the ledger cannot be written: {error}; nothing was charged by this"
+            ) from None
         except sqlite3.DatabaseError as error:
             raise LedgerError(
                 f"{self.path}: not a ledger, or a damaged one: {error}; put back the intact file"
