@@ -349,5 +349,6 @@ def test_a_hundred_institutions_share_one_base_model(
     many_bytes, many_tensors = cost(100)
     assert len(built) == 1
     assert many_tensors - few_tensors < 10
-    # Each holds its own encoded records (8 here) and Flower's contexts; one update alone takes 5 kB.
-    assert many_bytes - few_bytes < 90 * 30_000
+    # Each holds its encoded records (8 here), its ledger's rows and Flower's contexts: 27 to 31 kB were seen, and it
+    # depends on what other tests imported before. The weights of a model of its own would count as tensors, above.
+    assert many_bytes - few_bytes < 90 * 60_000
