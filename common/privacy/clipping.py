@@ -7,6 +7,7 @@ from confide.common.privacy.plan import PrivacyPlan
 
 # Automatic clipping's stability constant (gamma of Bu et al., arXiv 2206.07136, section 4).
 STABILITY = 0.01
+_ENTRIES = 1024
 
 
 def clip(gradients_UP: Tensor, plan: PrivacyPlan) -> Tensor:
@@ -30,16 +31,24 @@ def clip(gradients_UP: Tensor, plan: PrivacyPlan) -> Tensor:
     Returns:
         Tensor of shape ``(U, P)``, float32.
     """
-    finite_U1 = torch.isfinite(gradients_UP).all(dim=1, keepdim=True)
-    # `where`, not a product: 0 * nan is nan, and noise does not hide a nan.
-    safe_UP = torch.where(finite_U1, gradients_UP, torch.zeros_like(gradients_UP))
-    # Summed in float64: in float32 a norm over millions of parameters comes out short, and rows above the bound. The
-    # square back in float32 overflows where a norm is near the end of float32's range, and the factor is 0 there.
-    squares_U1 = torch.linalg.vector_norm(safe_UP, dim=1, keepdim=True, dtype=torch.float64).square()
-    norms_U1 = squares_U1.float().sqrt()
+    norms_U1 = _norms(gradients_UP).unsqueeze(1)
     if plan.clipping == "automatic":
         factors_U1 = plan.clip_norm / (norms_U1 + STABILITY)
     else:
         factors_U1 = torch.clamp(plan.clip_norm / norms_U1, max=1.0)  # norm 0 gives inf, clamped to 1
-    clipped_UP: Tensor = safe_UP * factors_U1
-    return torch.where(torch.isfinite(clipped_UP).all(dim=1, keepdim=True), clipped_UP, torch.zeros_like(clipped_UP))
+    # Filled, not multiplied by zero: 0 * nan is nan, and noise does not hide a nan.
+    return (gradients_UP * factors_U1).masked_fill_(~torch.isfinite(norms_U1), 0.0)
+
+
+def _norms(gradients_UP: Tensor) -> Tensor:
+    """L2 norm of each row, shape ``(U,)``, float32; infinite or NaN where an entry is, or where a square overflows.
+
+    In float32 a norm over millions of entries comes out short, and the clipped row above the bound; in float64 alone
+    it takes 30 times as long. So: norms of 1,024 entries each in float32 (64 additions in each lane of a vector
+    unit), then their norm in float64.
+    """
+    whole = gradients_UP.shape[1] // _ENTRIES * _ENTRIES
+    parts_UN = torch.linalg.vector_norm(gradients_UP[:, :whole].unflatten(1, (-1, _ENTRIES)), dim=2)
+    rest_U1 = torch.linalg.vector_norm(gradients_UP[:, whole:], dim=1, keepdim=True)
+    joined_UN = torch.cat([parts_UN, rest_U1], dim=1)
+    return torch.linalg.vector_norm(joined_UN, dim=1, dtype=torch.float64).float()

@@ -85,7 +85,7 @@ def unit_means(parts: Iterable[tuple[Tensor, list[int]]]) -> Iterator[Tensor]:
 
     Args:
         parts: ``(gradients_BP, unit_B)`` for each micro-batch; the examples of a unit stand side by side, and
-            may run on into the following micro-batches.
+            may run on into the following micro-batches. The matrices are overwritten.
 
     Yields:
         Tensors of shape ``(U, P)``: one mean gradient for each unit that is complete. Each unit is yielded once,
@@ -100,10 +100,13 @@ def unit_means(parts: Iterable[tuple[Tensor, list[int]]]) -> Iterator[Tensor]:
         order = list(dict.fromkeys(unit_B))
         if finished.intersection(order):
             raise RuntimeError("a unit's examples must stand side by side")
-        place = {unit: row for row, unit in enumerate(order)}
-        rows = torch.tensor([place[unit] for unit in unit_B], device=gradients_BP.device)
-        sums_UP = gradients_BP.new_zeros(len(order), gradients_BP.shape[1]).index_add_(0, rows, gradients_BP)
-        counts = [unit_B.count(unit) for unit in order] if len(order) < len(unit_B) else [1] * len(order)
+        if len(order) == len(unit_B):  # one example each: nothing to add up
+            sums_UP, counts = gradients_BP, [1] * len(order)
+        else:
+            place = {unit: row for row, unit in enumerate(order)}
+            rows = torch.tensor([place[unit] for unit in unit_B], device=gradients_BP.device)
+            sums_UP = gradients_BP.new_zeros(len(order), gradients_BP.shape[1]).index_add_(0, rows, gradients_BP)
+            counts = [unit_B.count(unit) for unit in order]
         if order[0] == open_unit:
             sums_UP[0] += open_sum
             counts[0] += open_count
@@ -111,7 +114,7 @@ def unit_means(parts: Iterable[tuple[Tensor, list[int]]]) -> Iterator[Tensor]:
             yield (open_sum / open_count).unsqueeze(0)
         finished.update([*order[:-1]], {open_unit} - {order[0]})
         if len(order) > 1:
-            yield sums_UP[:-1] / torch.tensor(counts[:-1], device=sums_UP.device).unsqueeze(1)
+            yield sums_UP[:-1].div_(torch.tensor(counts[:-1], device=sums_UP.device).unsqueeze(1))
         open_unit, open_sum, open_count = order[-1], sums_UP[-1].clone(), counts[-1]
     if open_count:
         yield (open_sum / open_count).unsqueeze(0)

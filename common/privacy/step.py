@@ -17,6 +17,11 @@ from confide.common.privacy.plan import PrivacyPlan
 from confide.common.privacy.sampling import draw_units
 
 
+_ROWS = (
+    16  # summed at once: a float64 copy of them fits in a processor's cache, of all rows it takes four times as long
+)
+
+
 class Units(Protocol):
     """An institution's training share, cut into units."""
 
@@ -55,12 +60,13 @@ def private_step(
     """
     drawn = draw_units(plan, coins, units.num_units)
     parts = (
-        (per_example_gradients(module, losses, batch) * weights_P, unit_B)
+        (per_example_gradients(module, losses, batch).mul_(weights_P), unit_B)
         for batch, unit_B in units.micro_batches(drawn)
     )
     sum_P = torch.zeros(len(weights_P), dtype=torch.float64)
     for gradients_UP in unit_means(parts):
-        sum_P += clip(gradients_UP, plan).sum(dim=0, dtype=torch.float64).cpu()
+        for rows_UP in clip(gradients_UP, plan).split(_ROWS):
+            sum_P += rows_UP.sum(dim=0, dtype=torch.float64).cpu()
     noised_P = add_noise(sum_P.numpy(), plan, coins)  # an empty draw comes here too: zero plus noise
     mean_P: NDArray[np.float32] = noised_P / weights_P.cpu().numpy() / np.float32(plan.expected_batch_size)
     return mean_P

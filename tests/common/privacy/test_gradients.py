@@ -75,7 +75,7 @@ def test_all_examples_of_a_unit_are_averaged_however_the_batches_are_cut(sizes: 
     owners = [unit for unit, size in enumerate(sizes) for _ in range(size)]
     examples = torch.arange(3.0 * len(owners)).reshape(-1, 3)
     edges = [0, *sorted(cut for cut in cuts if cut < len(owners)), len(owners)]
-    means = torch.cat(list(unit_means((examples[a:b], owners[a:b]) for a, b in pairwise(edges))))
+    means = torch.cat(list(unit_means((examples[a:b].clone(), owners[a:b]) for a, b in pairwise(edges))))
     expected = [examples[[owner == unit for owner in owners]].mean(dim=0) for unit in range(len(sizes))]
     torch.testing.assert_close(means, torch.stack(expected))
 
