@@ -16,7 +16,6 @@ from confide.common.privacy.noise import add_noise
 from confide.common.privacy.plan import PrivacyPlan
 from confide.common.privacy.sampling import draw_units
 
-
 _ROWS = (
     16  # summed at once: a float64 copy of them fits in a processor's cache, of all rows it takes four times as long
 )
