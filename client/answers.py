@@ -160,6 +160,9 @@ def keep_adapter(content: RecordDict, site: Site, client: Client) -> RecordDict:
     """Keep a finished adapter in ``models/``, for a run that this institution took part in."""
     finished = Finished.from_content(content)
     _acknowledge(finished, site)
+    name = site.config.institution.name
+    if client.shares.get(name, ("",))[0][:64] == finished.plan_sha256:
+        del client.shares[name]  # encoded texts, and what lower layers made of them, are needed no longer
     if finished.study not in site.ledger.account().studies or site.models is None:
         raise PolicyError(f"an adapter of study {finished.study!r} came, which is not open here")
     folder = site.models / finished.study / finished.lineage[:12]
@@ -185,7 +188,7 @@ def _acknowledge(shown: Ask | Finished, site: Site) -> None:
 
 def _shares(run: RunConfig, site: Site, client: Client, *, joining: bool) -> tuple[WarmModel, Shares]:
     """The model and the site's shares, encoded for this run."""
-    model = warm_model(run, site.config.compute.device)
+    model = warm_model(run, site.config.compute.device, site.config.compute.precision)
     # By the hash of the run: units encoded for other labels would make an answer depend on which classes are present.
     # And by the dataset: site.toml may name other people since, and their ledger is the one that is charged.
     name, made_for = site.config.institution.name, run.sha256() + site.config.dataset.model_dump_json()

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from confide.client.batches import BatchedUnits, batch_units
+from confide.client.batches import BatchedUnits, batch_units, with_prefixes
 from confide.client.site import Site
 from confide.client.units import gather_units, make_units, person_key, split_records
 from confide.client.validation import Units
@@ -46,6 +46,7 @@ def prepare(site: Site, model: WarmModel, *, joining: bool) -> Shares:
     most = dataset.most_records
     table = make_units(training, model.task, model.tokenizer, site.secret, most)
     held_out = gather_units(validation, model.task, model.tokenizer, site.secret, most)
-    return Shares(
-        batch_units(table, model, compute.tokens_per_micro_batch), [[record for record, _ in unit] for unit in held_out]
-    )
+    units = batch_units(table, model, compute.tokens_per_micro_batch)
+    if compute.prefix_cache:
+        units = with_prefixes(units, model, site.cache)
+    return Shares(units, [[record for record, _ in unit] for unit in held_out])

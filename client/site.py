@@ -43,6 +43,7 @@ class Site:
         identity: signs what leaves.
         ledger, outbox, people: of this dataset.
         report: is told of every error, and keeps it here.
+        cache: folder on a local disk for what is kept of private texts while a run lasts.
         offers: folder for runs that wait for a person's approval; None in a simulation, where nobody is asked.
         models: folder for finished adapters; None in a simulation.
         check_file: raises for a file with a broken line; a simulation checked its records before.
@@ -56,6 +57,7 @@ class Site:
     outbox: Outbox
     people: People
     report: Callable[[BaseException], None]
+    cache: Path
     offers: Path | None = None
     models: Path | None = None
     check_file: Callable[[Task], None] = _all_is_well
@@ -108,6 +110,7 @@ def open_site(path: Path) -> Site:
         outbox,
         people,
         report,
+        state / "cache",
         state / "offers",
         config.models.dir,
         check,

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from confide.common.configuration import Section, check, read_toml
 from confide.common.errors import InputError
 from confide.common.records import Row, read_rows, read_usable_rows, select
+from confide.common.run_config import SpeedSection
 from confide.common.tasks import Task
 
 
@@ -59,13 +60,6 @@ class PolicySection(Section):
     allow_no_privacy: bool = False
 
 
-class ComputeSection(Section):
-    """`[compute]`: settings of the machine, which cannot change privacy."""
-
-    device: str = "auto"
-    tokens_per_micro_batch: int = Field(1024, ge=16)
-
-
 class StateSection(Section):
     """`[state]`: folders of the ledger and of its anchor, on local disks; two disks are better than one."""
 
@@ -85,7 +79,7 @@ class SiteConfig(Section):
     institution: InstitutionSection
     dataset: DatasetSection
     policy: PolicySection = PolicySection()
-    compute: ComputeSection = ComputeSection()
+    compute: SpeedSection = SpeedSection()
     state: StateSection = StateSection()
     models: ModelsSection = ModelsSection()
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _HEADS = ("classifier.", "score.")  # names of a model's own classification head
 
 
-def build_module(run: "RunConfig", folder: Path, device: torch.device) -> nn.Module:
+def build_module(run: "RunConfig", folder: Path, device: torch.device, precision: str = "auto") -> nn.Module:
     """The base model of a run with a fresh adapter and head, in train mode without dropout.
 
     The order matters (Opacus issue 820): the base moves to its device first, then PEFT wraps it; Opacus comes last
@@ -39,12 +39,13 @@ def build_module(run: "RunConfig", folder: Path, device: torch.device) -> nn.Mod
         run: model, adapter and task sections, and the public seed.
         folder: of the base model; not read on the meta device but for its configuration.
         device: where the model lives.
+        precision: of the frozen base ("auto", "float32", "bfloat16").
 
     Raises:
         InputError: the base has no modules of the names in ``adapter.targets``, or fewer layers than asked.
     """
     with loading(folder):
-        base, config = _load_base(run, folder, device)
+        base, config = _load_base(run, folder, device, precision)
     adapted = _add_lora(base, run, config.num_hidden_layers)
     module = run.task.build(adapted, config.hidden_size).to(device).train()
     for layer in module.modules():
@@ -59,7 +60,7 @@ def build_module(run: "RunConfig", folder: Path, device: torch.device) -> nn.Mod
     return module
 
 
-def _load_base(run: "RunConfig", folder: Path, device: torch.device) -> tuple[nn.Module, Any]:
+def _load_base(run: "RunConfig", folder: Path, device: torch.device, precision: str) -> tuple[nn.Module, Any]:
     transformers.logging.set_verbosity_error()  # a base without its unused pooler is no news
     transformers.logging.disable_progress_bar()
     module_class, settings = run.task.auto_class(), run.task.auto_settings()
@@ -73,7 +74,7 @@ def _load_base(run: "RunConfig", folder: Path, device: torch.device) -> tuple[nn
         folder,
         config=config,
         # A model's own head takes what its base gives: only our head reads bfloat16 states in float32.
-        dtype=base_precision(device) if run.task.pooling == "mean" else torch.float32,
+        dtype=base_precision(device, precision) if run.task.pooling == "mean" else torch.float32,
         attn_implementation=attention(device),
         use_safetensors=True,
         trust_remote_code=False,

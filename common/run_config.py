@@ -121,10 +121,12 @@ class SimulationSection(Section):
 
 
 class SpeedSection(Section):
-    """`[speed]`: settings of a simulation that cannot change privacy."""
+    """Settings that cannot change privacy: `[speed]` of a simulation, `[compute]` of an institution's machine."""
 
     device: str = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     tokens_per_micro_batch: int = Field(1024, ge=16)
+    prefix_cache: bool = True
 
 
 class RunConfig(Section):

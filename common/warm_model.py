@@ -11,10 +11,13 @@ from torch import nn
 from confide.common.adapter import build_module
 from confide.common.devices import choose_device
 from confide.common.errors import InputError
+from confide.common.lower_layers import LowerLayers, find_lower_layers
 from confide.common.models import find_model, hash_model, loading
 from confide.common.privacy.gradients import wrap
 from confide.common.run_config import RunConfig
 from confide.common.tasks import Task
+
+PREFIX = "prefix"  # in a batch: what the lower layers make of it, shape (B, T, hidden)
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class WarmModel:
     tokenizer: Any
     task: Task
     device: torch.device
+    lower: LowerLayers | None = None
 
     @property
     def pad_token_id(self) -> int:
@@ -36,17 +40,31 @@ class WarmModel:
         return self.tokenizer.pad_token_id or 0
 
     def losses(self, batch: Any) -> torch.Tensor:
-        """One loss per example, through the wrapped module, shape ``(B,)``."""
-        return self.task.losses(self.wrapped, batch)
+        """One loss per example, through the wrapped module, shape ``(B,)``; a `PREFIX` stands for lower layers."""
+        if self.lower is None or PREFIX not in batch:
+            return self.task.losses(self.wrapped, batch)
+        with self.lower.given(batch[PREFIX].to(next(self.module.parameters()).dtype)):
+            return self.task.losses(self.wrapped, batch)
+
+    def lower_states(self, batch: Any) -> torch.Tensor:
+        """What the layers below the lowest adapted one make of a batch, shape ``(B, T, hidden)``.
+
+        Raises:
+            ValueError: the model has no such layers.
+        """
+        if self.lower is None:
+            raise ValueError("every layer of this model is adapted: there is nothing below")
+        return self.lower.states(lambda: self.task.losses(self.module, batch))
 
 
 _warm: dict[str, WarmModel] = {}
 
 
-def warm_model(run: RunConfig, device: str = "auto") -> WarmModel:
+def warm_model(run: RunConfig, device: str = "auto", precision: str = "auto") -> WarmModel:
     """The model of a run; the last one is kept, so that rounds and simulated institutions share it."""
     place = choose_device(device)
-    key = run.model_dump_json(include={"study": {"seed"}, "model": True, "adapter": True, "task": True}) + str(place)
+    key = run.model_dump_json(include={"study": {"seed"}, "model": True, "adapter": True, "task": True})
+    key += f"{place} {precision}"
     if key not in _warm:
         _warm.clear()
         folder = find_model(run.model.base)
@@ -57,8 +75,8 @@ def warm_model(run: RunConfig, device: str = "auto") -> WarmModel:
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
             config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
         _check_tokens(run, tokenizer, config)
-        module = build_module(run, folder, place)
-        _warm[key] = WarmModel(module, wrap(module), tokenizer, run.task, place)
+        module = build_module(run, folder, place, precision)
+        _warm[key] = WarmModel(module, wrap(module), tokenizer, run.task, place, find_lower_layers(module))
     return _warm[key]
 
 

@@ -60,7 +60,8 @@ def simulate(  # noqa: PLR0913 - one parameter an option
     sites = _rehearsed(run, site, engine, baselines=baselines) if site else None
     if sites is None:
         _check_simulation(run)
-    warm_model(run, run.speed.device)  # whatever is wrong with the model shows before there is a run directory
+    # Whatever is wrong with the model shows before there is a run directory.
+    warm_model(run, run.speed.device, run.speed.precision)
     directory = RunDirectory(out or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{run.study.name}", run)
 
     def tell(line: str) -> None:

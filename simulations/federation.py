@@ -68,13 +68,13 @@ class Federation:
 def start(federation: Federation, clock: Clock) -> ConfideStrategy:
     """The strategy of a federation, ready to run: the model is loaded and the start values are made."""
     run = federation.run
-    model = warm_model(run, run.speed.device)
+    model = warm_model(run, run.speed.device, run.speed.precision)
     lineage = secrets.token_hex(16)
     reset(model.module, run.study.seed)
 
     def score(state: State) -> Accuracy:
         # Asked for anew: a baseline may have loaded another model meanwhile, and two would double the memory.
-        return evaluate(warm_model(run, run.speed.device), state, federation.public)
+        return evaluate(warm_model(run, run.speed.device, run.speed.precision), state, federation.public)
 
     def save(number: int, state: GlobalState, accepted: list[dict[str, str]]) -> None:
         federation.save(number, state, accepted, lineage)

@@ -78,7 +78,7 @@ def measure(run: RunConfig, num_steps: int = 20) -> dict[str, float]:
     from confide.common.privacy.coins import Coins
     from confide.common.warm_model import warm_model
 
-    model = warm_model(run, run.speed.device)
+    model = warm_model(run, run.speed.device, run.speed.precision)
     records = [
         {"text": " ".join(["word"] * (4 + number % 45)), "label": run.task.labels[0]}
         for number in range(run.local.nominal_units)

@@ -17,7 +17,6 @@ from confide.client.outbox import Outbox
 from confide.client.people import People
 from confide.client.site import Site
 from confide.client.site_config import (
-    ComputeSection,
     DatasetSection,
     InstitutionSection,
     PolicySection,
@@ -76,10 +75,10 @@ class SimulatedSites:
         ledger, outbox, people = self.kept[name]
         secret = simulated_secret(self.run, name)
         report = functools.partial(_report, self.local, self.refused, name)
-        return Site(config, lambda _: records, secret, Identity(secret), ledger, outbox, people, report)
+        return Site(config, lambda _: records, secret, Identity(secret), ledger, outbox, people, report, self.local)
 
     def _config(self, name: str, records: list[Row]) -> SiteConfig:
-        grouped, speed = "group" in records[0], self.run.speed
+        grouped = "group" in records[0]
         share = self.run.simulation.validation_fraction if self.run.simulation else 0.0
         dataset = DatasetSection(
             id=f"simulated-{name}",
@@ -93,7 +92,7 @@ class SimulatedSites:
             institution=InstitutionSection(name=name),
             dataset=dataset,
             policy=allowing(self.run, dataset.declared_units),
-            compute=ComputeSection(device=speed.device, tokens_per_micro_batch=speed.tokens_per_micro_batch),
+            compute=self.run.speed,
         )
 
 

@@ -143,7 +143,7 @@ def _finish(study: Study, result: Outcome, compared: dict[str, Accuracy] | None,
     facts = report_facts(run, directory, result, simulated=True)
     facts["own_data"] = bool(not study.sites and run.simulation and run.simulation.data not in SOURCES)
     facts["baselines"] = {name: accuracy.as_json() for name, accuracy in compared.items()} if compared else None
-    model = warm_model(run, run.speed.device)
+    model = warm_model(run, run.speed.device, run.speed.precision)
     export_adapter(directory.path / "adapter", run, model, result.released, card_facts(facts))
     write_report(directory.path / "report.html", facts)
     # Last: it says that all is here.

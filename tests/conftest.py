@@ -32,7 +32,8 @@ def _one_thread_and_float32() -> Iterator[None]:
     """The same arithmetic on every machine: bfloat16 where the CPU has tiles would be another test."""
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(adapter, "base_precision", lambda device: torch.float32)
+        names = {"auto": torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16}
+        patch.setattr(adapter, "base_precision", lambda device, name: names[name])
         yield
 
 

@@ -48,7 +48,9 @@ def _norms(gradients_UP: Tensor) -> Tensor:
     unit), then their norm in float64.
     """
     whole = gradients_UP.shape[1] // _ENTRIES * _ENTRIES
-    parts_UN = torch.linalg.vector_norm(gradients_UP[:, :whole].unflatten(1, (-1, _ENTRIES)), dim=2)
+    parts_UNE = gradients_UP[:, :whole].reshape(len(gradients_UP), whole // _ENTRIES, _ENTRIES)
+    parts_UN = torch.linalg.vector_norm(parts_UNE, dim=2)
     rest_U1 = torch.linalg.vector_norm(gradients_UP[:, whole:], dim=1, keepdim=True)
     joined_UN = torch.cat([parts_UN, rest_U1], dim=1)
-    return torch.linalg.vector_norm(joined_UN, dim=1, dtype=torch.float64).float()
+    norms_U: Tensor = torch.linalg.vector_norm(joined_UN, dim=1, dtype=torch.float64)
+    return norms_U.float()

@@ -64,7 +64,7 @@ def private_step(
     )
     sum_P = torch.zeros(len(weights_P), dtype=torch.float64)
     for gradients_UP in unit_means(parts):
-        for rows_UP in clip(gradients_UP, plan).split(_ROWS):
+        for rows_UP in torch.split(clip(gradients_UP, plan), _ROWS):
             sum_P += rows_UP.sum(dim=0, dtype=torch.float64).cpu()
     noised_P = add_noise(sum_P.numpy(), plan, coins)  # an empty draw comes here too: zero plus noise
     mean_P: NDArray[np.float32] = noised_P / weights_P.cpu().numpy() / np.float32(plan.expected_batch_size)

@@ -73,7 +73,7 @@ class Institution:
             ledger = Ledger(":memory:", terms, lambda row, row_hash: None)
             self.kept[config.dataset.unit] = (ledger, MemoryOutbox(), People(":memory:"))
         state = self.kept[config.dataset.unit]
-        return Site(config, self.records, b"s" * 32, Identity(b"i" * 32), *state, self.report)
+        return Site(config, self.records, b"s" * 32, Identity(b"i" * 32), *state, self.report, Path("nowhere"))
 
     def ask(self, state: State | None = None, *, number: int = 1, **changes: Any) -> Ask:
         run_json = self.run.canonical_json()
