@@ -78,8 +78,10 @@ class SimulatedSites:
         return Site(config, lambda _: records, secret, Identity(secret), ledger, outbox, people, report, self.local)
 
     def _config(self, name: str, records: list[Row]) -> SiteConfig:
-        grouped = "group" in records[0]
-        share = self.run.simulation.validation_fraction if self.run.simulation else 0.0
+        grouped, settings = "group" in records[0], self.run.simulation
+        # A share is held back where the run asks for counts on it, and nowhere else.
+        validated = self.run.evaluation.validation_every is not None
+        share = settings.validation_fraction if settings and validated else 0.0
         dataset = DatasetSection(
             id=f"simulated-{name}",
             path=Path(),

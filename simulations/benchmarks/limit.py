@@ -1,0 +1,72 @@
+"""How near the encoder step is to what the processor can multiply: texts of 128 tokens, against the matrix peak.
+
+    python simulations/benchmarks/limit.py [--steps 5] [--json]
+
+The peak is the best rate of a large matrix product on this machine, in float32 and in bfloat16; each precision's step
+is set against the higher of the two. The step's work counts the multiplications of a forward pass and of the
+gradients of its inputs, attention included, and nothing else.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from step import step_seconds
+from texts import DRAWN, PRIVATE, prepare
+
+_SIZE, _LENGTH = 2048, 128
+
+
+def matrix_peak(dtype: torch.dtype) -> float:
+    """The best of 20 products of two square matrices, in FLOP/s."""
+    left, right = (torch.ones(_SIZE, _SIZE, dtype=dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(20):
+        began = time.perf_counter()
+        left @ right
+        best = min(best, time.perf_counter() - began)
+    return 2.0 * _SIZE**3 / best
+
+
+def step_work(config: object, tokens: int, length: int) -> float:
+    """FLOP of an encoder step over so many tokens: forward and input gradients, two each for a multiply and an add."""
+    hidden, inner = config.hidden_size, config.intermediate_size  # type: ignore[attr-defined]
+    layer = 2.0 * tokens * (4 * hidden * hidden + 2 * hidden * inner) + 2.0 * 2 * tokens * length * hidden
+    # The lowest layer's three projections need no gradient of their input, which is frozen.
+    return 2 * layer * config.num_hidden_layers - 2.0 * tokens * 3 * hidden * hidden  # type: ignore[attr-defined]
+
+
+def measure(steps: int) -> dict[str, float]:
+    """Rates of the product and of the step, and their ratio."""
+    texts = [{"text": " ".join(["word"] * 126), "label": "positive"} for _ in range(10 * DRAWN)]
+    with tempfile.TemporaryDirectory() as cache:
+        bench = prepare(texts, "all", None, Path(cache))
+        seconds = [step_seconds(PRIVATE, bench) for _ in range(steps + 1)][1:]
+    config = bench.model.module.encoder.base_model.model.config  # type: ignore[union-attr]
+    peaks = {name: matrix_peak(getattr(torch, name)) for name in ("float32", "bfloat16")}
+    reached = step_work(config, DRAWN * _LENGTH, _LENGTH) / statistics.median(seconds)
+    return {
+        "fraction_of_peak": round(reached / max(peaks.values()), 3),
+        "fraction_of_bfloat16_peak": round(reached / peaks["bfloat16"], 3),
+        "step_gflops": round(reached / 1e9, 1),
+        "float32_peak_gflops": round(peaks["float32"] / 1e9, 1),
+        "bfloat16_peak_gflops": round(peaks["bfloat16"] / 1e9, 1),
+    }
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--steps", type=int, default=5, help="steps to take (5)")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    options = parser.parse_args()
+    facts = measure(options.steps)
+    print(json.dumps(facts) if options.json else "\n".join(f"{name:28} {value}" for name, value in facts.items()))
+
+
+if __name__ == "__main__":
+    main()

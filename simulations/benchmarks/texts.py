@@ -1,0 +1,72 @@
+"""What the benchmarks of a step train: a model, texts of real lengths, and coins that always draw the same units."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from confide.client.batches import BatchedUnits, batch_units, with_prefixes
+from confide.client.units import make_units
+from confide.common.configuration import check
+from confide.common.privacy.coins import Coins
+from confide.common.privacy.plan import NoPrivacy, PrivacyPlan
+from confide.common.run_config import RunConfig
+from confide.common.warm_model import WarmModel, warm_model
+from confide.simulations.texts import read_vader
+
+UNITS, PROBABILITY = 2000, 0.1
+DRAWN = round(UNITS * PROBABILITY)
+LABELS = ["negative", "positive"]
+PRIVATE = PrivacyPlan("record", PROBABILITY, 40, UNITS, 1.0, "automatic", 1.3, 1e-5, 0.1)
+PLAIN = NoPrivacy(PROBABILITY, 40, UNITS)
+
+
+class FixedDraw:
+    """Coins that draw every tenth unit in every step; the noise is real."""
+
+    def __init__(self) -> None:
+        self._coins = Coins.fresh()
+
+    def mask_uniforms(self, count: int) -> NDArray[np.float64]:
+        """Every tenth unit is in."""
+        return np.where(np.arange(count) % round(1 / PROBABILITY) == 0, 1e-9, 1.0)
+
+    def noise_uniforms(self, count: int) -> NDArray[np.float64]:
+        """Real coins."""
+        return self._coins.noise_uniforms(count)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A warm model and an institution's units on it."""
+
+    run: RunConfig
+    model: WarmModel
+    units: BatchedUnits
+
+
+def film_texts() -> list[dict[str, Any]]:
+    """2,000 remarks on films, 25 tokens on average."""
+    return [row for row in read_vader() if row["institution"] == "films"][:UNITS]
+
+
+def prepare(records: list[dict[str, Any]], layers: str, base: str | None, folder: Path) -> Bench:
+    """Units of these records, with the prefix cache where ``layers`` allows one.
+
+    Args:
+        records: texts with labels.
+        layers: as in run.toml: "all", "top:3".
+        base: another base model than the default; a causal one has projections of other names.
+        folder: for the cache.
+    """
+    settings: dict[str, Any] = {"study": {"name": "benchmark"}, "task": {"labels": LABELS}}
+    settings["adapter"] = {"layers": layers, "targets": ["q_proj", "v_proj"] if base else ["query", "value"]}
+    if base:
+        settings["model"] = {"base": base}
+    run = check(RunConfig, settings, "benchmark")
+    model = warm_model(run)
+    table = make_units(records, run.task, model.tokenizer, bytes(32))
+    units = batch_units(table, model, run.speed.tokens_per_micro_batch)
+    return Bench(run, model, with_prefixes(units, model, folder))
