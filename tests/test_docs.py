@@ -22,8 +22,8 @@ def _typed(text: str) -> list[str]:
     """What follows ``confide`` on the lines of a document's shell blocks; of a container, what its image is given."""
     blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    found = [re.search(r"^(?:.*[\s/])?confide (.*)", line.partition(" #")[0]) for line in lines]
-    return [re.split(r" (?:>|\||&&|;) ?", match[1])[0] for match in found if match and "build -t" not in match.string]
+    calls = [re.match(r"(?:.*bin/|docker (?:run|exec) .* )?confide (.*)", line.partition(" #")[0]) for line in lines]
+    return [re.split(r" (?:>|\||&&|;) ?", call[1])[0] for call in calls if call]
 
 
 def _named(text: str) -> list[str]:
@@ -91,6 +91,7 @@ pause` or `confide server ...`.
 ```sh
 confide client init > site.toml     # edit it
 docker build -t confide .
+sudo install -d -o confide -m 0700 /var/lib/confide
 docker run --rm -v fl:/var/lib/confide confide server init fl \\
     --host fl.example.org
 sudo -u confide /opt/confide/bin/confide server status --home fl | head -1
