@@ -11,7 +11,7 @@ from confide.client.account import Key, Reservation, What
 from confide.client.offers import keep_offer
 from confide.client.policy import Request as PolicyRequest
 from confide.client.policy import cap_of, refusals, waits_for_approval
-from confide.client.preparation import Shares, prepare
+from confide.client.preparation import Prepared, Shares, file_state, prepare
 from confide.client.release import Request, acknowledge, release
 from confide.client.site import Site
 from confide.client.training import LocalWork, train
@@ -35,7 +35,7 @@ class Client:
 
     coins: Callable[[], CoinSource] = Coins.fresh
     now: Callable[[], float] = time.time
-    shares: dict[str, tuple[str, Shares]] = field(default_factory=dict)  # by institution, and for what run and dataset
+    shares: dict[str, Prepared] = field(default_factory=dict)  # by institution
 
 
 def accept(content: RecordDict, site: Site, client: Client) -> RecordDict:
@@ -161,7 +161,8 @@ def keep_adapter(content: RecordDict, site: Site, client: Client) -> RecordDict:
     finished = Finished.from_content(content)
     _acknowledge(finished, site)
     name = site.config.institution.name
-    if client.shares.get(name, ("",))[0][:64] == finished.plan_sha256:
+    kept = client.shares.get(name)
+    if kept is not None and kept.made_for.startswith(f"{finished.plan_sha256} "):
         del client.shares[name]  # encoded texts, and what lower layers made of them, are needed no longer
     if finished.study not in site.ledger.account().studies or site.models is None:
         raise PolicyError(f"an adapter of study {finished.study!r} came, which is not open here")
@@ -187,11 +188,25 @@ def _acknowledge(shown: Ask | Finished, site: Site) -> None:
 
 
 def _shares(run: RunConfig, site: Site, client: Client, *, joining: bool) -> tuple[WarmModel, Shares]:
-    """The model and the site's shares, encoded for this run."""
+    """The model and the site's shares, encoded for this run from the data file as it is now.
+
+    Guarantee: who takes a record out of the file has it out of the next round. A file that cannot be read any more in
+    the middle of a run decides nothing: what was read before it counts on.
+    """
     model = warm_model(run, site.config.compute.device, site.config.compute.precision)
     # By the hash of the run: units encoded for other labels would make an answer depend on which classes are present.
     # And by the dataset: site.toml may name other people since, and their ledger is the one that is charged.
-    name, made_for = site.config.institution.name, run.sha256() + site.config.dataset.model_dump_json()
-    if joining or name not in client.shares or client.shares[name][0] != made_for:
-        client.shares[name] = (made_for, prepare(site, model, joining=joining))
-    return model, client.shares[name][1]
+    name, made_for = site.config.institution.name, f"{run.sha256()} {site.config.dataset.model_dump_json()}"
+    file, before = file_state(site.config.dataset.path), client.shares.get(name)
+    goes_on = before is not None and before.made_for == made_for and not joining
+    if before is not None and goes_on and before.file == file:
+        return model, before.shares
+    try:
+        client.shares[name] = Prepared(made_for, file, prepare(site, model, joining=joining))
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        if not goes_on:
+            raise
+        site.report(error)
+    return model, client.shares[name].shares

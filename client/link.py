@@ -39,6 +39,7 @@ _LEASE_HALF = 10  # seconds between heartbeats as Flower is told, the least it a
 _HEARTBEAT_EVERY = 8.0
 _POLL_RUNNING, _POLL_IDLE = 0.5, 15.0
 _STAYS_FAST = 600.0  # seconds after an ask
+_MOST_ERRORS = 5  # of the server's own, about 30 s, before an answer is given up: it may know its run no more
 
 log = logging.getLogger("confide")
 Answer = Callable[[Message, Context], Message]
@@ -169,10 +170,11 @@ class Link:
     def _deliver(self, reply: Message) -> None:
         """Send the answer, again from the start after any trouble; that is idempotent.
 
-        A reply that Flower refuses (given up, expired, sent twice) looks like one that needs no objects.
+        A reply that Flower refuses (given up, expired, sent twice) looks like one that needs no objects. A server whose
+        link.db is another now answers HTTP 500 for ever: it sees a new activation, asks again, and gets the same bytes.
         """
         reply.metadata.__dict__["_message_id"] = reply.object_id
-        wait = 1.0
+        wait, errors = 1.0, 0
         while not self._stop.is_set():
             try:
                 if self._push(reply):
@@ -186,6 +188,12 @@ class Link:
                     return
                 if status == 401:
                     raise LinkLost("the server does not know this connection any more") from None
+                errors += 1
+                if errors == _MOST_ERRORS:
+                    self._kept = None
+                    raise LinkLost(
+                        f"HTTP {status}, again and again; the answer is sent when it is asked for again"
+                    ) from None
                 log.warning("HTTP %d; the answer is kept", status)
             except httpx.TransportError as error:
                 log.warning("%s; the answer is kept", type(error).__name__)

@@ -1,6 +1,7 @@
 """What a client makes of its records once, before the rounds of a run: units for training, units for validation."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from confide.client.batches import BatchedUnits, batch_units, with_prefixes
 from confide.client.site import Site
@@ -17,6 +18,32 @@ class Shares:
 
     training: BatchedUnits
     validation: Units
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Shares, and what they were made of.
+
+    Attributes:
+        made_for: run and dataset settings.
+        file: the state that the data file was in (`file_state`).
+        shares: made of them.
+    """
+
+    made_for: str
+    file: str
+    shares: Shares
+
+
+def file_state(path: Path) -> str:
+    """Another text after every change of a file; empty where there is none, as in a simulation.
+
+    Of the inode too, and of the time that nobody can set: a file that was moved here may keep an old date.
+    """
+    if not path.is_file():
+        return ""
+    seen = path.stat()
+    return f"{seen.st_ino} {seen.st_size} {seen.st_mtime_ns} {seen.st_ctime_ns}"
 
 
 def prepare(site: Site, model: WarmModel, *, joining: bool) -> Shares:

@@ -1,11 +1,13 @@
 """What a client prepares once a run (encoded units) belongs to that run, to that site and to no other."""
 
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.coins import TestCoins
-from support.installations import Asking, kinds, update_of, write_records, write_site
+from support.installations import Asking, kinds, update_of, write_site
 from support.sites import make_records
 
 from confide.client import answers
@@ -50,30 +52,91 @@ def test_the_same_plan_with_other_labels_in_the_same_study_is_prepared_anew(
     for number, labels in enumerate((["a", "b", "c"], ["a", "b"]), start=1):
         asking = Asking(_locked(make_run, base_folder, labels), lambda: three_labels, client)
         assert kinds(asking.update(number)) == ["update"]
-        [(_, shares)] = client.shares.values()
-        assert shares.training.num_units == 2 * len(labels)
+        [made] = client.shares.values()
+        assert made.shares.training.num_units == 2 * len(labels)
 
 
-def test_joining_reads_the_records_anew_and_a_round_does_not(
-    make_run: MakeRun, base_folder: Path, three_labels: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A file that changes between the rounds of a run would let its own change show."""
-    client, path = Client(coins=lambda: TestCoins(0)), three_labels.config.dataset.path
-    asking = Asking(_locked(make_run, base_folder, ["a", "b", "c"]), lambda: three_labels, client)
-    assert kinds(asking.offer()) == ["accepted"]
-    write_records(path, make_records(2))
-    prepared: list[bool] = []
+@pytest.fixture
+def prepared(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Every time that records are read and encoded, and whether that was to join a run."""
+    calls: list[bool] = []
 
     def prepare(*rest: object, joining: bool) -> object:
-        prepared.append(joining)
+        calls.append(joining)
         return real(*rest, joining=joining)  # type: ignore[arg-type]
 
     real = answers.prepare
     monkeypatch.setattr(answers, "prepare", prepare)
-    assert kinds(asking.update(1)) == kinds(asking.update(2)) == ["update"]
-    assert prepared == []
+    return calls
+
+
+def test_joining_reads_the_records_anew_and_a_round_only_when_their_file_has_changed(
+    make_run: MakeRun, base_folder: Path, three_labels: Site, prepared: list[bool]
+) -> None:
+    client, path = Client(coins=lambda: TestCoins(0)), three_labels.config.dataset.path
+    asking = Asking(_locked(make_run, base_folder, ["a", "b", "c"]), lambda: three_labels, client)
     assert kinds(asking.offer()) == ["accepted"]
+    assert kinds(asking.update(1)) == kinds(asking.update(2)) == ["update"]
     assert prepared == [True]
+    path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[1:]), encoding="utf-8")
+    assert kinds(asking.update(3)) == kinds(asking.update(4)) == ["update"]
+    assert prepared == [True, False]
+    assert client.shares["st-mary"].shares.training.num_units == 5
+    assert kinds(asking.offer()) == ["accepted"]
+    assert prepared == [True, False, True]
+
+
+def test_a_patient_who_is_taken_out_is_out_of_the_next_round_whatever_date_the_file_has(
+    make_run: MakeRun, base_folder: Path, three_labels: Site
+) -> None:
+    """The same size and the same date: a record that was blanked, in a file that was moved here with its old date."""
+    client, path = Client(coins=lambda: TestCoins(0)), three_labels.config.dataset.path
+    asking = Asking(_locked(make_run, base_folder, ["a", "b", "c"]), lambda: three_labels, client)
+    assert kinds(asking.offer()) == ["accepted"]
+    before, text = path.stat(), path.read_text(encoding="utf-8")
+    first = text.partition("\n")[0]
+    other = path.with_suffix(".new")
+    other.write_text(text.replace(first, " " * len(first)), encoding="utf-8")
+    os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
+    other.rename(path)
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert kinds(asking.update()) == ["update"]
+    assert client.shares["st-mary"].shares.training.num_units == 5
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: (path.unlink(), path.mkdir())])
+def test_a_file_that_cannot_be_read_in_the_middle_of_a_run_decides_nothing(
+    make_run: MakeRun, base_folder: Path, three_labels: Site, spoil: Callable[[Path], object]
+) -> None:
+    """What was read before counts on, the reason is kept here, and the file counts again once it can be read."""
+    reasons: list[BaseException] = []
+    site = three_labels.with_report(reasons.append)
+    client, path = Client(coins=lambda: TestCoins(0)), site.config.dataset.path
+    asking = Asking(_locked(make_run, base_folder, ["a", "b", "c"]), lambda: site, client)
+    assert kinds(asking.offer()) == ["accepted"]
+    text = path.read_text(encoding="utf-8")
+    spoil(path)
+    assert kinds(asking.update(1)) == ["update"]
+    assert client.shares["st-mary"].shares.training.num_units == 6
+    assert [str(path) in str(reason) for reason in reasons] == [True]
+    shutil.rmtree(path, ignore_errors=True)
+    path.write_text(text.partition("\n")[2], encoding="utf-8")
+    assert kinds(asking.update(2)) == ["update"]
+    assert client.shares["st-mary"].shares.training.num_units == 5
+    assert len(reasons) == 1
+
+
+def test_a_file_that_cannot_be_read_prepares_no_other_run(
+    make_run: MakeRun, base_folder: Path, three_labels: Site
+) -> None:
+    """What was encoded for one run must not stand in for another, whose labels differ."""
+    client = Client(coins=lambda: TestCoins(0))
+    first = _locked(make_run, base_folder, ["a", "b", "c"])
+    assert kinds(Asking(first, lambda: three_labels, client).offer()) == ["accepted"]
+    three_labels.config.dataset.path.unlink()
+    other = _locked(make_run, base_folder, ["a", "b"], study={"name": "small"})
+    assert kinds(Asking(other, lambda: three_labels, client).update()) == ["declined"]
+    assert kinds(Asking(first, lambda: three_labels, client).offer()) == ["declined"]
 
 
 def test_two_institutions_of_one_client_share_nothing(make_run: MakeRun, base_folder: Path, tmp_path: Path) -> None:
@@ -84,4 +147,4 @@ def test_two_institutions_of_one_client_share_nothing(make_run: MakeRun, base_fo
         settings = {"validation_fraction": 0.0}
         site = open_site(write_site(tmp_path / name, make_records(count), name=name, dataset=settings))
         assert kinds(Asking(run, lambda site=site: site, client).update()) == ["update"]  # type: ignore[misc]
-    assert [shares.training.num_units for _, shares in client.shares.values()] == [4, 7]
+    assert [made.shares.training.num_units for made in client.shares.values()] == [4, 7]
