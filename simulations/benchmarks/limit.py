@@ -13,10 +13,12 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
-from step import step_seconds
-from texts import DRAWN, PRIVATE, prepare
+
+from confide.simulations.benchmarks.step import step_seconds
+from confide.simulations.benchmarks.texts import DRAWN, PRIVATE, prepare
 
 _SIZE, _LENGTH = 2048, 128
 
@@ -32,12 +34,13 @@ def matrix_peak(dtype: torch.dtype) -> float:
     return 2.0 * _SIZE**3 / best
 
 
-def step_work(config: object, tokens: int, length: int) -> float:
+def step_work(config: Any, tokens: int, length: int) -> float:
     """FLOP of an encoder step over so many tokens: forward and input gradients, two each for a multiply and an add."""
-    hidden, inner = config.hidden_size, config.intermediate_size  # type: ignore[attr-defined]
+    hidden, inner = config.hidden_size, config.intermediate_size
     layer = 2.0 * tokens * (4 * hidden * hidden + 2 * hidden * inner) + 2.0 * 2 * tokens * length * hidden
     # The lowest layer's three projections need no gradient of their input, which is frozen.
-    return 2 * layer * config.num_hidden_layers - 2.0 * tokens * 3 * hidden * hidden  # type: ignore[attr-defined]
+    work: float = 2 * layer * config.num_hidden_layers - 2.0 * tokens * 3 * hidden * hidden
+    return work
 
 
 def measure(steps: int) -> dict[str, float]:
@@ -46,7 +49,8 @@ def measure(steps: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as cache:
         bench = prepare(texts, "all", None, Path(cache))
         seconds = [step_seconds(PRIVATE, bench) for _ in range(steps + 1)][1:]
-    config = bench.model.module.encoder.base_model.model.config  # type: ignore[union-attr]
+    encoder: Any = bench.model.module.encoder
+    config = encoder.base_model.model.config
     peaks = {name: matrix_peak(getattr(torch, name)) for name in ("float32", "bfloat16")}
     reached = step_work(config, DRAWN * _LENGTH, _LENGTH) / statistics.median(seconds)
     return {

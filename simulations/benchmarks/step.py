@@ -15,10 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-
-from rivals import opacus, trainer
-from texts import DRAWN, PLAIN, PRIVATE, Bench, FixedDraw, film_texts, prepare
 
 from confide.client.training import LocalWork, train
 from confide.common.adapter import get_state
@@ -26,6 +24,8 @@ from confide.common.models import find_model
 from confide.common.privacy.coins import Coins
 from confide.common.privacy.noise import standard_normals
 from confide.common.privacy.plan import NoPrivacy, PrivacyPlan
+from confide.simulations.benchmarks.rivals import Seconds, opacus, trainer
+from confide.simulations.benchmarks.texts import DRAWN, PLAIN, PRIVATE, Bench, FixedDraw, film_texts, prepare
 
 
 def step_seconds(plan: PrivacyPlan | NoPrivacy, bench: Bench) -> float:
@@ -63,12 +63,12 @@ def measure(pairs: int, base: str | None) -> dict[str, float]:
     }
 
 
-def _paired(bench: Bench, naive: object, stock: object, pairs: int) -> list[dict[str, float]]:
-    ways = {
+def _paired(bench: Bench, naive: Seconds, stock: Seconds, pairs: int) -> list[dict[str, float]]:
+    ways: dict[str, Callable[[], float]] = {
         "private": lambda: step_seconds(PRIVATE, bench),
         "plain": lambda: step_seconds(PLAIN, bench),
-        "naive": lambda: naive(DRAWN),  # type: ignore[operator]
-        "opacus": lambda: stock(DRAWN),  # type: ignore[operator]
+        "naive": lambda: naive(DRAWN),
+        "opacus": lambda: stock(DRAWN),
     }
     times = []
     for number in range(pairs + 1):

