@@ -149,7 +149,9 @@ def _data(config: SiteConfig, local: Path) -> Verdict:
         return "problem", f"{counts}; no run is joined while a line is broken: mend those that {report} names"
     if found.unused:
         return "warning", f"{counts}: {report} says why"
-    return "ok", f"{found.num_lines} lines can be used" + ("" if runs else "; labels are looked at once a run is offered")
+    return "ok", f"{found.num_lines} lines can be used" + (
+        "" if runs else "; labels are looked at once a run is offered"
+    )
 
 
 def _offered(config: SiteConfig) -> list[RunConfig]:

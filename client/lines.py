@@ -31,11 +31,9 @@ class Lines:
         """The report, which only its owner may read."""
         folder.mkdir(exist_ok=True, mode=0o700)
         report = folder / "doctor.txt"
-        lines = [
-            f"{self.path}, {time.strftime('%Y-%m-%d %H:%M')}: {len(self.broken)} broken, {len(self.unused)} unused"
-        ]
-        for number, why in sorted({**self.unused, **self.broken}.items()):
-            lines.append(f"line {number}: {why}")
+        lines = [f"{self.path}, {time.strftime('%Y-%m-%d %H:%M')}"]
+        lines += [f"line {number} is broken: {why}" for number, why in self.broken.items()]
+        lines += [f"line {number} would contribute nothing: {why}" for number, why in self.unused.items()]
         replace_durably(report, "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace"), 0o600)
         return report
 

@@ -93,7 +93,7 @@ def _issuer(kit: Kit) -> x509.Name | None:
 
     def note(event: str, info: Any) -> None:
         if event.endswith("start_tls.complete"):
-            shown.append(info["return_value"].get_extra_info("ssl_object").getpeercert(binary_form=True))
+            shown.append(info["return_value"].get_extra_info("ssl_object").getpeercert(True))  # noqa: FBT003 - as DER
 
     with contextlib.suppress(httpx.HTTPError):
         _get_health(kit, context, note)
