@@ -102,7 +102,7 @@ def _server_and_clock(state: Path) -> Iterator[Finding]:
 
 
 def _clock(ahead: float | None) -> Verdict:
-    """The measure is right to a second: within 1 s passes always, beyond 3 s never."""
+    """The measure is right to a second: 1 s apart is always ok, 3 s a warning at least, 4 s always a problem."""
     if ahead is None:
         return "warning", "the server tells no time; see that this machine keeps its own by NTP"
     if abs(ahead) < _MOST_SECONDS_APART:

@@ -7,10 +7,14 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from support.https import make_keys, make_kit
 from support.installations import write_site
 from support.ledgers import PLAN
@@ -18,6 +22,8 @@ from support.ledgers import PLAN
 from confide.client import service, status
 from confide.client.account import Key
 from confide.client.accounts import ledger_facts
+from confide.client.enrolment import node_key
+from confide.client.link import Link
 from confide.client.policy import cap_of
 from confide.client.site import Site, open_site
 from confide.client.status import Status, client_pid, only_client, read_status, status_facts, status_text
@@ -198,3 +204,59 @@ def test_studies_rounds_and_egress_come_from_the_ledger(path: Path, site: Site) 
     assert "study test: open, 3 rounds answered" in text
     assert "round 2 validation, 1,234 bytes" in text
     json.dumps(facts)
+
+
+class _Server:
+    """Lets a node in, and is gone when it asks for work; after the second time it stops the link."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop, self._activations = stop, 0
+
+    def ActivateNode(self, _: object) -> SimpleNamespace:
+        self._activations += 1
+        if self._activations == 2:
+            self._stop.set()
+        return SimpleNamespace(node_id=1)
+
+    def PullMessages(self, _: object) -> None:
+        raise httpx.ConnectError("gone")
+
+    def DeactivateNode(self, _: object) -> None:
+        """Nothing."""
+
+
+def test_the_link_tells_of_every_connection_and_of_every_loss(tmp_path: Path, state: Path) -> None:
+    kit, stop, told = make_kit(make_keys(tmp_path / "keys", "x"), 1), threading.Event(), list[str]()
+    link = Link(kit.address, kit.ca.encode(), node_key(state), lambda ask, context: ask, stop)
+    link._http = _Server(stop)  # type: ignore[assignment]
+    link.tell = told.append  # type: ignore[assignment]
+    link.run()
+    assert told == ["connected", "lost", "connected"]
+
+
+@pytest.mark.parametrize(
+    ("content", "last"),
+    [
+        (RecordDict({"ask": ConfigRecord({"study": "reviews", "round": 3})}), ("reviews", 3)),
+        (RecordDict({"done": ConfigRecord({"study": "reviews"})}), ("reviews", None)),
+        (RecordDict({"ask": ArrayRecord()}), (None, None)),
+        (RecordDict(), (None, None)),
+    ],
+)
+def test_every_ask_is_told_before_it_is_answered(
+    content: RecordDict, last: tuple[object, object], path: Path, site: Site, state: Path
+) -> None:
+    seen: list[tuple[object, object]] = []
+
+    def answer(message: Message, context: object) -> Message:
+        told = read_status(state)["last_ask"]
+        seen.append((told["study"], told["round"]))
+        return message
+
+    answers = service._Answers(path, site, Status(state))
+    answers._app = answer  # type: ignore[assignment]
+    message = SimpleNamespace(
+        content=content, has_content=lambda: True, metadata=SimpleNamespace(message_type="train", group_id="3")
+    )
+    answers(message, None)  # type: ignore[arg-type]
+    assert seen == [last]

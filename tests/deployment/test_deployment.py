@@ -9,6 +9,8 @@ import pytest
 from support.deployment import POLICY, Deployment, deployed
 from support.sites import make_records
 
+from confide.client.status import status_facts
+
 _RUN = """
 [study]
 name = "small"
@@ -89,8 +91,7 @@ def test_a_client_tells_what_it_does_and_is_the_only_one(deployment: Deployment,
     site = deployment.add("mary", make_records(20))
 
     def status() -> dict[str, Any]:
-        told: dict[str, Any] = json.loads(deployment.confide("client", "status", "--site", site, "--json"))
-        return told
+        return status_facts(site)
 
     assert not status()["running"]
     deployment.confide("client", "doctor", "--site", site, fails=True)
@@ -109,7 +110,7 @@ def test_a_client_tells_what_it_does_and_is_the_only_one(deployment: Deployment,
     deployment.confide("client", "resume", "--site", site)
     run = deployment.propose(_run_file(deployment.folder, base_folder, 1, 1))
     deployment.reaches(run, event="given_out")
-    told = status()
+    told = json.loads(deployment.confide("client", "status", "--site", site, "--json"))
     assert told["studies_open"] == {"small": {"rounds_answered": 1}}
     assert told["last_ask"]["study"] == "small"
     assert told["last_egress"]["round"] == 1
