@@ -59,8 +59,9 @@ def state(site: Site) -> Path:
 
 
 def test_a_second_client_on_one_state_folder_is_refused_by_the_process_of_the_first(
-    path: Path, state: Path, tmp_path: Path
+    path: Path, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(service, "Link", None)  # nothing is called
     (state / "kit.json").write_text(write_json(make_kit(make_keys(tmp_path / "keys", "x"), 1)), encoding="utf-8")
     with only_client(state):
         with pytest.raises(ConfideError, match=f"process {os.getpid()}; stop that one first"):
