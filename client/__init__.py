@@ -19,4 +19,7 @@ The rest:
     cli           `confide client ...`                           review     what a person is told about a run
     accounts      the ledger as a person reads it                link       the way to the server
     service       `confide client start`                         enrolment  keys, a request, a kit
+    status        what it tells of itself; its lock              adapters   finished ones, checked
+    doctor        what would keep it from taking part            probe      one look at the server
+    lines         of the data that no round would use            operations_cli  doctor, status, models list
 """

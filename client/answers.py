@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from flwr.app import RecordDict
 
 from confide.client.account import Key, Reservation, What
+from confide.client.adapters import HASHES
 from confide.client.offers import keep_offer
 from confide.client.policy import Request as PolicyRequest
 from confide.client.policy import cap_of, refusals, waits_for_approval
@@ -171,7 +172,7 @@ def keep_adapter(content: RecordDict, site: Site, client: Client) -> RecordDict:
     for name, data in finished.files.items():
         replace_durably(folder / name, data)
     hashes = {name: sha256(data) for name, data in finished.files.items()}
-    replace_durably(folder / "sha256.json", json.dumps(hashes, indent=1).encode())
+    replace_durably(folder / HASHES, json.dumps(hashes, indent=1).encode())
     return RecordDict()
 
 

@@ -55,9 +55,13 @@ def accept_kit(site: Site, kit: Kit, kit_text: str) -> None:
     replace_durably(site.config.state.dir / _KIT, kit_text.encode(), 0o600)
 
 
-def kit_of(site: Site) -> Kit:
+def has_joined(state: Path) -> bool:
+    """Whether a kit was accepted."""
+    return (state / _KIT).is_file()
+
+
+def kit_of(state: Path) -> Kit:
     """The kit that was accepted; `InputError` if none was."""
-    path = site.config.state.dir / _KIT
-    if not path.is_file():
+    if not has_joined(state):
         raise InputError("this institution has joined no server yet; `confide client join ADDRESS` begins it")
-    return read_kit(path)
+    return read_kit(state / _KIT)

@@ -13,7 +13,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -43,6 +43,7 @@ _MOST_ERRORS = 5  # of the server's own, about 30 s, before an answer is given u
 
 log = logging.getLogger("confide")
 Answer = Callable[[Message, Context], Message]
+News = Literal["connected", "lost"]
 
 _REFUSALS = {
     401: "the signature is not accepted: is the clock off by more than 10 s?",
@@ -79,6 +80,7 @@ class Link:
         self._node: Any = None
         self._kept: Message | None = None
         self.is_paused: Callable[[], bool] = lambda: False
+        self.tell: Callable[[News], None] = lambda news: None  # at every sign that the server answers, or does not
 
     def run(self) -> None:
         """Until stopped."""
@@ -89,6 +91,7 @@ class Link:
             try:
                 self._serve()
             except LinkLost as lost:
+                self.tell("lost")
                 log.warning("link lost (%s); connecting again", lost)
             lapsed.set()
             self._deactivate()
@@ -100,6 +103,7 @@ class Link:
             try:
                 self._node = Node(node_id=self._http.ActivateNode(request).node_id)
                 log.info("connected")
+                self.tell("connected")
                 return
             except httpx.HTTPStatusError as error:
                 status = error.response.status_code
@@ -124,7 +128,9 @@ class Link:
         while not lapsed.wait(_HEARTBEAT_EVERY) and not self._stop.is_set():
             try:
                 self._http.SendNodeHeartbeat(request)
+                self.tell("connected")
             except httpx.HTTPError as error:  # the main loop meets the same trouble, and acts on it
+                self.tell("lost")
                 log.warning("heartbeat failed (%s)", type(error).__name__)
 
     def _serve(self) -> None:

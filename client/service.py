@@ -4,13 +4,15 @@ import logging
 import signal
 import threading
 from pathlib import Path
+from typing import Any
 
-from flwr.app import Context, Message
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from confide.client.enrolment import kit_of, node_key
 from confide.client.link import Link
 from confide.client.site import Site, open_site
+from confide.client.status import Status, only_client
 
 log = logging.getLogger("confide")
 
@@ -21,22 +23,26 @@ def serve(path: Path) -> None:
     Raises:
         InputError: the site has joined no server.
         LedgerError: the ledger is not whole.
+        ConfideError: another client runs on this state folder.
     """
     site, stop = open_site(path), threading.Event()
-    kit, paused = kit_of(site), site.config.state.dir / "paused"
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    link = Link(kit.address, kit.ca.encode(), node_key(site.config.state.dir), _Answers(path, site), stop)
-    link.is_paused = paused.exists
-    log.info("institution %s, server %s", site.config.institution.name, kit.address)
-    link.run()
+    state = site.config.state.dir
+    kit = kit_of(state)
+    with only_client(state):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        status = Status(state)
+        link = Link(kit.address, kit.ca.encode(), node_key(state), _Answers(path, site, status), stop)
+        link.is_paused, link.tell = (state / "paused").exists, status.hear
+        log.info("institution %s, server %s", site.config.institution.name, kit.address)
+        link.run()
 
 
 class _Answers:
     """The ClientApp, made at the first ask; a changed site.toml counts from the next ask on."""
 
-    def __init__(self, path: Path, site: Site) -> None:
-        self._path, self._site = path, site
+    def __init__(self, path: Path, site: Site, status: Status) -> None:
+        self._path, self._site, self._status = path, site, status
         self._app: ClientApp | None = None
         self._seen = path.stat().st_mtime_ns
 
@@ -47,6 +53,7 @@ class _Answers:
 
             self._app = make_client_app(lambda _: self._current())
         log.info("%s, round %s", message.metadata.message_type, message.metadata.group_id)
+        self._status.asked(message.metadata.message_type, _facts(message))
         return self._app(message=message, context=context)
 
     def _current(self) -> Site:
@@ -55,3 +62,10 @@ class _Answers:
         if changed != self._seen:
             self._site, self._seen = open_site(self._path), changed
         return self._site
+
+
+def _facts(message: Message) -> dict[str, Any]:
+    """What an ask, an offer or a finished run says of itself; empty for anything else."""
+    content = message.content if message.has_content() else RecordDict()
+    found = content.get("ask", content.get("done"))
+    return dict(found) if isinstance(found, ConfigRecord) else {}

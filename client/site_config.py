@@ -1,5 +1,6 @@
 """site.toml: an institution's own settings, checked, and its records. Nothing of it ever leaves."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -106,7 +107,7 @@ def read_records(dataset: DatasetSection, task: Task) -> list[Row]:
     Raises:
         InputError: the file cannot be read at all.
     """
-    names = _columns(dataset, task)
+    names = columns_of(dataset, task.fields())
     whole = [row for row in read_usable_rows(dataset.path) if row.keys() >= set(names.values())]
     rows = [{name: row[column] for name, column in names.items()} for row in whole]
     for row in rows:
@@ -120,11 +121,12 @@ def check_file(dataset: DatasetSection, task: Task) -> None:
     Raises:
         InputError: a line or a column that is not there, by its number.
     """
-    select(read_rows(dataset.path), _columns(dataset, task), str(dataset.path))
+    select(read_rows(dataset.path), columns_of(dataset, task.fields()), str(dataset.path))
 
 
-def _columns(dataset: DatasetSection, task: Task) -> dict[str, str]:
-    names = {name: dataset.columns.get(name, name) for name in task.fields()}
+def columns_of(dataset: DatasetSection, fields: Iterable[str]) -> dict[str, str]:
+    """The file's column for each field of a task, and for the group where groups are what is protected."""
+    names = {name: dataset.columns.get(name, name) for name in fields}
     return {**names, "group": dataset.columns["group"]} if dataset.unit == "group" else names
 
 

@@ -3,9 +3,14 @@
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
+from typing import TYPE_CHECKING, get_type_hints
 
 from confide.common.errors import ConfideError
+
+if TYPE_CHECKING:
+    from click import Command
 
 # command -> (module:function, what it does)
 COMMANDS = {
@@ -20,6 +25,12 @@ COMMANDS = {
     "client start": ("confide.client.cli:start", "take part, until stopped"),
     "client pause": ("confide.client.cli:pause", "answer no new ask"),
     "client resume": ("confide.client.cli:resume", "answer again"),
+    "client doctor": ("confide.client.operations_cli:doctor", "what would keep this institution from taking part"),
+    "client status": ("confide.client.operations_cli:status", "whether the client runs, and what it did last"),
+    "client models list": (
+        "confide.client.operations_cli:models_list",
+        "finished adapters, whole or not",
+    ),
     "client check": ("confide.client.cli:check", "what this institution would answer to a run, and what it would cost"),
     "client approve": ("confide.client.cli:approve", "agree to a run, by its hash"),
     "client studies": ("confide.client.cli:studies", "what was offered, approved, opened and closed here"),
@@ -74,17 +85,33 @@ def main() -> None:
     if not name:
         _without_command(rest)
     module, _, function = COMMANDS[name][0].partition(":")
-    import typer
-
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command()(getattr(importlib.import_module(module), function))
+    command = _command(getattr(importlib.import_module(module), function))
     try:
-        app(args=rest, prog_name=f"confide {name}")
+        command(args=rest, prog_name=f"confide {name}")
     except ConfideError as error:
         sys.exit(_fail(str(error), error.exit_code))
     except BrokenPipeError:  # the reader of a pipe has gone; there is nobody to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+
+
+def _command(function: Callable[..., None]) -> "Command":
+    """A function as a command.
+
+    Its arguments' help is put back: typer 0.20 sets it, and click 8.5 clears it, which has its own since then.
+    """
+    import typer
+
+    typer.core.HAS_RICH = False  # or brackets would be escaped for rich, which prints nothing here
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command()(function)
+    command = typer.main.get_command(app)
+    notes = get_type_hints(function, include_extras=True)
+    for parameter in command.params:
+        for note in getattr(notes.get(str(parameter.name)), "__metadata__", ()):
+            vars(parameter)["help"] = note.help
+    vars(command)["format_arguments"] = lambda *_: None  # typer lists them
+    return command
 
 
 def _without_command(arguments: list[str]) -> None:

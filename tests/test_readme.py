@@ -35,7 +35,7 @@ def test_every_command_of_readme_runs_in_order(tmp_path: Path) -> None:
     rows = [{"text": f"{texts[n % 4]} {n}", "label": ["positive", "negative"][n % 2]} for n in range(60)]
     (tmp_path / "reviews.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     commands = _commands()
-    assert len(commands) == 15
+    assert len(commands) == 16
     for command in commands:
         result = _run(command, tmp_path)
         assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"

@@ -4,6 +4,7 @@ import importlib
 import inspect
 import subprocess
 import sys
+from typing import get_type_hints
 
 import pytest
 
@@ -30,8 +31,9 @@ def _call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return int(stopped.value.code or 0)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["simulate", "--help"], ["plan", "--help"], ["predict", "--help"]])
-def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+@pytest.mark.parametrize("command", ["", "simulate", "plan", "predict", "client", "client doctor"])
+def test_help_imports_nothing_heavy(command: str) -> None:
+    arguments = [*command.split(), "--help"]
     done = subprocess.run([sys.executable, "-c", _LOADED, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "LOADED []"
@@ -60,6 +62,23 @@ def test_every_command_is_importable_and_documented(name: str) -> None:
     command = getattr(importlib.import_module(place), function)
     assert callable(command)
     assert inspect.getdoc(command)
+
+
+@pytest.mark.parametrize("name", module.COMMANDS)
+def test_help_says_what_every_argument_and_option_means(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """typer and click together lost what arguments mean."""
+    place, _, function = module.COMMANDS[name][0].partition(":")
+    hints = get_type_hints(getattr(importlib.import_module(place), function), include_extras=True)
+    assert _call(monkeypatch, *name.split(), "--help") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for hint in hints.values():
+        for note in getattr(hint, "__metadata__", ()):
+            assert note.help, name
+            assert " ".join(note.help.split()) in text
+    assert "\\[" not in text, "brackets escaped for a library that is not used"
+    assert text.count("rguments:") <= 1
 
 
 def test_an_unknown_command_is_bad_input(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

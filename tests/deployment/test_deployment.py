@@ -3,10 +3,13 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.deployment import POLICY, Deployment, deployed
 from support.sites import make_records
+
+from confide.client.status import status_facts
 
 _RUN = """
 [study]
@@ -18,7 +21,7 @@ labels = ["negative", "positive"]
 max_length = 64
 [federation]
 num_rounds = {rounds}
-min_clients = 2
+min_clients = {clients}
 deadline_seconds = 100.0
 [local]
 nominal_units = 20
@@ -35,9 +38,9 @@ def deployment(tmp_path: Path) -> Iterator[Deployment]:
         yield made
 
 
-def _run_file(folder: Path, base: Path, rounds: int = 4) -> Path:
+def _run_file(folder: Path, base: Path, rounds: int = 4, clients: int = 2) -> Path:
     path = folder / "run.toml"
-    path.write_text(_RUN.format(base=json.dumps(str(base)), rounds=rounds), encoding="utf-8")
+    path.write_text(_RUN.format(base=json.dumps(str(base)), rounds=rounds, clients=clients), encoding="utf-8")
     return path
 
 
@@ -82,3 +85,38 @@ def test_a_server_that_asks_for_too_much_is_declined_and_says_so(deployment: Dep
     assert "declined" in run["reason"]
     assert "max_rounds" not in run["reason"], "limits stay with the institution"
     assert "max_rounds" in (deployment.folder / "mary" / "state" / "audit.jsonl").read_text(encoding="utf-8")
+
+
+def test_a_client_tells_what_it_does_and_is_the_only_one(deployment: Deployment, base_folder: Path) -> None:
+    site = deployment.add("mary", make_records(20))
+
+    def status() -> dict[str, Any]:
+        return status_facts(site)
+
+    assert not status()["running"]
+    deployment.confide("client", "doctor", "--site", site, fails=True)
+    deployment.start_server()
+    doctor = deployment.confide("client", "doctor", "--site", site)
+    assert f"ok       server: 127.0.0.1:{deployment.port}" in doctor
+    assert "ok       clock" in doctor
+    deployment.start_client("mary")
+    deployment.wait(lambda: status()["connected"], "not connected")
+    assert f"process {status()['pid']}; stop that one first" in deployment.confide(
+        "client", "start", "--site", site, fails=True
+    )
+    deployment.confide("client", "ledger", "show", "--site", site)
+    deployment.confide("client", "pause", "--site", site)
+    assert (status()["running"], status()["paused"]) == (True, True)
+    deployment.confide("client", "resume", "--site", site)
+    run = deployment.propose(_run_file(deployment.folder, base_folder, 1, 1))
+    deployment.reaches(run, event="given_out")
+    told = json.loads(deployment.confide("client", "status", "--site", site, "--json"))
+    assert told["studies_open"] == {"small": {"rounds_answered": 1}}
+    assert told["last_ask"]["study"] == "small"
+    assert told["last_egress"]["round"] == 1
+    [adapter] = json.loads(deployment.confide("client", "models", "list", "--site", site, "--json"))
+    assert (adapter["study"], adapter["state"]) == ("small", "whole")
+    deployment.kill("server")
+    deployment.wait(lambda: not status()["connected"], "still connected to nobody")
+    deployment.kill("mary")
+    assert not status()["running"]

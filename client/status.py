@@ -1,0 +1,172 @@
+"""What a running client tells in its state folder, and the lock that keeps it alone there."""
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from confide.client.accounts import egress_rows
+from confide.client.enrolment import kit_of
+from confide.client.site import open_site
+from confide.common.durable import replace_durably
+from confide.common.errors import ConfideError, InputError
+
+_LOCK, _STATUS = "client.lock", "status.json"
+
+log = logging.getLogger("confide")
+
+
+@contextlib.contextmanager
+def only_client(state: Path) -> Iterator[None]:
+    """Held while a client runs on a state folder; ends with the process, however that ends.
+
+    Two would share a node key, and each would end the other's connection.
+
+    Raises:
+        ConfideError: another one runs.
+    """
+    descriptor = os.open(state / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        if not _taken(descriptor):
+            raise ConfideError(
+                f"{state} is in use by another `confide client start`, process {_pid(descriptor)}; stop that one first"
+            )
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)  # which unlocks
+
+
+def _taken(descriptor: int) -> bool:
+    for _ in range(3):  # `client_pid` holds it for an instant
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def client_pid(state: Path) -> int | None:
+    """The process of the client that runs on a state folder; None if none does."""
+    try:
+        descriptor = os.open(state / _LOCK, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _pid(descriptor)
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _pid(descriptor: int) -> int:
+    """As the lock's holder wrote it; 0 in the instant before it does."""
+    return int(os.pread(descriptor, 20, 0) or 0)
+
+
+class Status:
+    """What a client tells of itself: on the disk at every change, never sent. A full disk does not stop the client."""
+
+    def __init__(self, state: Path) -> None:
+        self._path, self._turn = state / _STATUS, threading.Lock()
+        last = read_status(state).get("last_ask")
+        self._facts: dict[str, Any] = {"pid": os.getpid(), "since": _now(), "connected": False, "last_ask": last}
+        self._write()
+
+    def hear(self, news: Literal["connected", "lost"]) -> None:
+        """What the link tells of the server, often."""
+        connected = news == "connected"
+        with self._turn:  # the heartbeat's thread tells it too
+            if self._facts["connected"] != connected:
+                self._facts["connected"] = connected
+                self._write()
+
+    def asked(self, what: str, record: dict[str, Any]) -> None:
+        """Something was asked; both come from the server, and nobody has checked them yet."""
+        study, number = record.get("study"), record.get("round")
+        ask = {
+            "what": what[:40],
+            "study": study[:64] if isinstance(study, str) else None,
+            "round": number if isinstance(number, int) else None,
+            "time": _now(),
+        }
+        with self._turn:
+            self._facts["last_ask"] = ask
+            self._write()
+
+    def _write(self) -> None:
+        try:
+            replace_durably(self._path, json.dumps(self._facts).encode(), 0o600)
+        except OSError as error:
+            log.warning("%s: cannot be written: %s", self._path, error.strerror)
+
+
+def read_status(state: Path) -> dict[str, Any]:
+    """What the last client told; empty if none did."""
+    try:
+        return dict(json.loads((state / _STATUS).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def status_facts(path: Path) -> dict[str, Any]:
+    """What `confide client status --json` prints: from files alone."""
+    site = open_site(path)
+    state, account, left = site.config.state.dir, site.ledger.account(), egress_rows(path)
+    pid, told = client_pid(state), read_status(state)
+    answered = {(row["study"], row["lineage"], row["round"]) for row in left if row["what"] == "update"}
+    try:
+        server = kit_of(state).address
+    except InputError:
+        server = None
+    return {
+        "running": pid is not None,
+        "pid": pid,
+        "since": told.get("since") if pid else None,
+        "server": server,
+        "connected": bool(pid and told.get("connected")),
+        "paused": (state / "paused").exists(),
+        "last_ask": told.get("last_ask"),
+        "studies_open": {
+            name: {"rounds_answered": sum(study == name for study, _, _ in answered)}
+            for name, study in account.studies.items()
+            if not study.closed
+        },
+        "last_egress": left[-1] if left else None,
+    }
+
+
+def status_text(facts: dict[str, Any]) -> str:
+    """The same for a person."""
+    server = f"server {facts['server']}" if facts["server"] else "no server joined yet"
+    if facts["running"]:
+        reached = "connected to" if facts["connected"] else "NOT connected to"
+        lines = [f"running since {facts['since']} (process {facts['pid']}), {reached} {server}"]
+    else:
+        lines = [f"not running; {server}"]
+    if facts["paused"]:
+        lines.append("paused: `confide client resume` answers again")
+    if ask := facts["last_ask"]:  # in quotes: the server chose these words
+        lines.append(f"last ask: {ask['time']}, {ask['what']!r}, study {ask['study']!r}, round {ask['round']}")
+    lines += [
+        f"study {name}: open, {study['rounds_answered']} rounds answered"
+        for name, study in facts["studies_open"].items()
+    ]
+    if row := facts["last_egress"]:
+        lines.append(
+            f"last egress: {row['time']}, {row['study']} round {row['round']} {row['what']}, {row['bytes']:,} bytes"
+        )
+    return "\n".join(lines)
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

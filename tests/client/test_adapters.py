@@ -1,0 +1,107 @@
+"""Finished adapters that came to an institution: kept, checked, and used without a network."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.cards import make_card
+from support.installations import LINEAGE, Asking, kinds, write_site
+from support.sites import random_state
+
+from confide.client.adapters import list_adapters
+from confide.client.site import open_site
+from confide.common import main
+from confide.common.export import export_adapter
+from confide.common.messages import Finished
+from confide.common.models import hash_model
+from confide.common.run_config import RunConfig, lock
+from confide.common.warm_model import warm_model
+
+MakeRun = Callable[..., RunConfig]
+
+# Runs `confide` where every attempt to reach another machine, or to ask for its address, ends the process.
+_OFFLINE = """
+import os, sys
+def forbid(event, _):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto"):
+        print("NETWORK", event, file=sys.stderr, flush=True)
+        os._exit(9)
+sys.addaudithook(forbid)
+from confide.common.main import main
+main()
+"""
+
+
+@pytest.fixture
+def site(tmp_path: Path, make_run: MakeRun, base_folder: Path) -> Path:
+    """A site that took part in a run and was given its adapter, through Flower's own messages."""
+    run = lock(make_run(local={"nominal_units": 20}), hash_model(base_folder))
+    path = write_site(tmp_path)
+    opened = open_site(path)
+    asking = Asking(run, lambda: opened)
+    assert kinds(asking.offer()) == ["accepted"]
+    model = warm_model(run, "cpu")
+    export_adapter(tmp_path / "finished", run, model, random_state(model), make_card(run))
+    files = {file.name: file.read_bytes() for file in (tmp_path / "finished").iterdir()}
+    assert kinds(asking.send(Finished("test", LINEAGE, run.sha256(), "", files).content(), "query.done")) == []
+    return path
+
+
+def _folder(site: Path) -> Path:
+    return site.parent / "models" / "test" / LINEAGE[:12]
+
+
+def test_what_came_is_whole_and_predicts_without_a_network(
+    site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["confide", "client", "models", "list", "--site", str(site)])
+    with pytest.raises(SystemExit) as stopped:
+        main.main()
+    assert not stopped.value.code
+    [line] = capsys.readouterr().out.splitlines()
+    head, _, command = line.partition(": whole: confide ")
+    assert head == f"test {LINEAGE[:12]}"
+    words = command.removesuffix("TEXT").split()
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    done = subprocess.run(
+        [sys.executable, "-c", _OFFLINE, *words, "the film was good"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["prediction"] in ("negative", "positive")
+
+
+def test_nothing_is_there_before_the_first(tmp_path: Path) -> None:
+    assert list_adapters(write_site(tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "state", "files"),
+    [
+        (lambda folder: (folder / "run.json").write_text("{}"), "changed", ["run.json"]),
+        (lambda folder: (folder / "README.md").unlink(), "incomplete", ["README.md"]),
+        (lambda folder: (folder / "sha256.json").unlink(), "incomplete", ["sha256.json"]),
+        (lambda folder: (folder / "sha256.json").write_text("[1]"), "changed", ["sha256.json"]),
+    ],
+)
+def test_what_is_not_whole_is_named(site: Path, change: Callable[[Path], object], state: str, files: list[str]) -> None:
+    [adapter] = list_adapters(site)
+    assert (adapter["state"], adapter["files"]) == ("whole", [])
+    change(_folder(site))
+    [adapter] = list_adapters(site)
+    assert (adapter["study"], adapter["run"]) == ("test", LINEAGE[:12])
+    assert (adapter["state"], adapter["files"]) == (state, files)
+
+
+def test_a_change_weighs_more_than_a_loss(site: Path) -> None:
+    (_folder(site) / "README.md").unlink()
+    (_folder(site) / "run.json").write_text("{}", encoding="utf-8")
+    [adapter] = list_adapters(site)
+    assert (adapter["state"], adapter["files"]) == ("changed", ["run.json", "README.md"])
+
+
+def test_a_base_model_in_the_same_folder_is_no_adapter(site: Path) -> None:
+    (site.parent / "models" / "minilm" / "1_Pooling").mkdir(parents=True)
+    assert len(list_adapters(site)) == 1
