@@ -194,7 +194,8 @@ def _shares(run: RunConfig, site: Site, client: Client, *, joining: bool) -> tup
     Guarantee: who takes a record out of the file has it out of the next round. A file that cannot be read any more in
     the middle of a run decides nothing: what was read before it counts on.
     """
-    model = warm_model(run, site.config.compute.device, site.config.compute.precision)
+    compute = site.config.compute
+    model = warm_model(run, compute.device, compute.precision, site.models)
     # By the hash of the run: units encoded for other labels would make an answer depend on which classes are present.
     # And by the dataset: site.toml may name other people since, and their ledger is the one that is charged.
     name, made_for = site.config.institution.name, f"{run.sha256()} {site.config.dataset.model_dump_json()}"

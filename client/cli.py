@@ -35,7 +35,7 @@ def check(
     """
     from confide.client.review import review
 
-    verdict = review(_locked(run_file, overrides), site)
+    verdict = review(_locked(run_file, site, overrides), site)
     typer.echo(json.dumps(verdict.as_json()) if as_json else verdict.text())
     if verdict.exit_code:
         raise typer.Exit(verdict.exit_code)
@@ -52,7 +52,7 @@ def approve(
     """Approve a run of a study, by the hash of everything in it. Another run, or a changed one, needs another."""
     from confide.client.review import approve_run, offered_run
 
-    run = _locked(run_file) if run_file else offered_run(site, study, sha256)
+    run = _locked(run_file, site) if run_file else offered_run(site, study, sha256)
     typer.echo(approve_run(run, study, site))
 
 
@@ -207,11 +207,14 @@ def egress(site: SiteOption = _SITE, as_json: JsonOption = False) -> None:
         typer.echo("nothing has left yet")
 
 
-def _locked(run_file: Path, overrides: list[str] | None = None) -> "RunConfig":
+def _locked(run_file: Path, site: Path, overrides: list[str] | None = None) -> "RunConfig":
+    from confide.client.site_config import load_site_config
     from confide.common.flower import prepare
     from confide.common.models import find_model, hash_model
     from confide.common.run_config import load_run, lock
 
     run = load_run(run_file, overrides)
     prepare()
-    return lock(run, run.model.sha256 or hash_model(find_model(run.model.base)))
+    if run.model.sha256:
+        return lock(run, run.model.sha256)
+    return lock(run, hash_model(find_model(run.model.base, load_site_config(site).models.dir)))

@@ -171,17 +171,17 @@ def _base_models(config: SiteConfig) -> Verdict:
         missing.discard(sha256 := hash_model(folder))
         here.append(f"{folder} ({sha256})")
     wrong = [f"policy.base_models names {sha256}, which is not here" for sha256 in sorted(missing)]
-    wrong += [why for run in _offered(config) if (why := _unfit(run))]
+    wrong += [why for run in _offered(config) if (why := _unfit(run, config.models.dir))]
     listed = f"here: {', '.join(here) or 'none'}"
     if wrong:
         return "problem", f"{'; '.join(wrong)}; {listed}"
     return ("ok" if here else "warning"), listed
 
 
-def _unfit(run: RunConfig) -> str | None:
+def _unfit(run: RunConfig, models: Path) -> str | None:
     """What is wrong with the base model of a run on offer."""
     try:
-        found = hash_model(find_model(run.model.base))
+        found = hash_model(find_model(run.model.base, models))
     except InputError as error:
         return f"study {run.study.name}: {error}"
     if found == run.model.sha256:

@@ -27,15 +27,18 @@ def fetch_model(base: str) -> Path:
     return find_model(base)
 
 
-def find_model(base: str) -> Path:
+def find_model(base: str, models: Path | None = None) -> Path:
     """The folder of a base model that is on this machine. An institution uses only this: no server makes it download.
 
     Args:
         base: an installed package that carries a model, a folder, or a hub id ("organisation/name").
+        models: an institution's folder of base models, looked through first, by the last part of the name.
 
     Raises:
         InputError: nothing of that name is here.
     """
+    if models is not None and (models / Path(base).name / _CONFIG).is_file():
+        return _checked(models / Path(base).name)
     folder = Path(base).expanduser()
     if (folder / _CONFIG).is_file():
         return _checked(folder)

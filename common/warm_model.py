@@ -1,6 +1,7 @@
 """One base model with its adapter, loaded once and shared by all rounds and all simulated institutions."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -60,14 +61,24 @@ class WarmModel:
 _warm: dict[str, WarmModel] = {}
 
 
-def warm_model(run: RunConfig, device: str = "auto", precision: str = "auto") -> WarmModel:
-    """The model of a run; the last one is kept, so that rounds and simulated institutions share it."""
+def warm_model(run: RunConfig, device: str = "auto", precision: str = "auto", models: Path | None = None) -> WarmModel:
+    """The model of a run; the last one is kept, so that rounds and simulated institutions share it.
+
+    Args:
+        run: model, adapter and task sections, and the public seed.
+        device: as in `[compute]`.
+        precision: of the frozen base, as there.
+        models: an institution's folder of base models.
+
+    Raises:
+        InputError: no base model of this name and hash, or one that cannot do what the run asks.
+    """
     place = choose_device(device)
     key = run.model_dump_json(include={"study": {"seed"}, "model": True, "adapter": True, "task": True})
     key += f"{place} {precision}"
     if key not in _warm:
         _warm.clear()
-        folder = find_model(run.model.base)
+        folder = find_model(run.model.base, models)
         found = hash_model(folder)
         if run.model.sha256 not in (None, found):
             raise InputError(f"model.sha256 = {run.model.sha256}, but the files of {run.model.base!r} hash to {found}")

@@ -29,3 +29,12 @@ def test_a_folder_without_safetensors_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(InputError, match="can run code"):
         find_model(str(tmp_path))
+
+
+def test_an_institution_s_own_folder_of_models_comes_first(base_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "tiny").symlink_to(base_folder)
+    assert find_model("some-lab/tiny", tmp_path / "models") == tmp_path / "models" / "tiny"
+    assert find_model(str(base_folder), tmp_path / "models") == base_folder
+    with pytest.raises(InputError, match="'tiny' is not an installed package"):
+        find_model("tiny", tmp_path)
