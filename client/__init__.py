@@ -19,4 +19,5 @@ The rest:
     cli           `confide client ...`                           review     what a person is told about a run
     accounts      the ledger as a person reads it                link       the way to the server
     service       `confide client start`                         enrolment  keys, a request, a kit
+    ticks         when an answer leaves                          rehearsal  a round without data
 """

@@ -11,6 +11,7 @@ from flwr.clientapp import ClientApp
 from confide.client.enrolment import kit_of, node_key
 from confide.client.link import Link
 from confide.client.site import Site, open_site
+from confide.client.ticks import at_ticks
 
 log = logging.getLogger("confide")
 
@@ -26,7 +27,8 @@ def serve(path: Path) -> None:
     kit, paused = kit_of(site), site.config.state.dir / "paused"
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    link = Link(kit.address, kit.ca.encode(), node_key(site.config.state.dir), _Answers(path, site), stop)
+    answer = at_ticks(_Answers(path, site), stop)
+    link = Link(kit.address, kit.ca.encode(), node_key(site.config.state.dir), answer, stop)
     link.is_paused = paused.exists
     log.info("institution %s, server %s", site.config.institution.name, kit.address)
     link.run()

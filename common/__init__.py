@@ -3,6 +3,7 @@
 privacy/       the audited core (start at privacy/__init__.py)
 tasks/         one file a kind of task
 run_config     run.toml, checked                configuration  TOML -> checked settings
+simulation_config  its part that stays at home
 records        a file of texts, checked         batches        examples as tensors
 models         find, fetch, hash a base         devices        where, and in what precision
 adapter        LoRA on it, its state            warm_model     one loaded model for all
