@@ -67,8 +67,8 @@ class FederationSection(Section):
     def _rules_fit(self) -> "FederationSection":
         if self.release_seconds >= self.deadline_seconds:
             raise ValueError(
-                f"release_seconds = {self.release_seconds:g} must be below deadline_seconds = {self.deadline_seconds:g}: "
-                "every answer would come too late"
+                f"release_seconds = {self.release_seconds:g} must be below deadline_seconds = "
+                f"{self.deadline_seconds:g}: every answer would come too late"
             )
         if self.aggregation != "fedavg" and self.weights == "declared":
             raise ValueError(f"aggregation = {self.aggregation!r} counts all the same: use weights = 'equal'")

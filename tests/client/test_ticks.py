@@ -1,4 +1,4 @@
-"""Release ticks: the time of an answer tells a whole number of ticks, whatever the answer is and however long it took."""
+"""Release ticks: the time of an answer tells a whole number of ticks, whatever it is and however long it took."""
 
 import threading
 from collections.abc import Callable
@@ -60,7 +60,7 @@ class Slow(Asking):
             return reply
 
         held = at_ticks(work, self.stop, self.stop.now)  # type: ignore[arg-type]
-        self._grid._app = lambda message, context: held(message, context)  # type: ignore[assignment]
+        self._grid._app = held  # type: ignore[assignment]
 
     def after(self, work: float, ask: Callable[[], RecordDict]) -> tuple[str, float]:
         """What is answered, and when it leaves, where the answer takes ``work`` seconds to make."""
@@ -89,10 +89,9 @@ def test_every_answer_leaves_at_a_tick_whatever_it_is_and_however_long_it_took(r
     slow = Slow(run, lambda: site)
     for work, left in ((0.0, TICK), (0.3, TICK), (9.9, TICK), (10.1, 2 * TICK), (25.0, 3 * TICK)):
         slow.lineage = f"{int(10 * work):032x}"
-        again = {"lineage": "0" * 32}
         for kind, ask in {
             "accepted": slow.offer,
-            "update": lambda: slow.update(1, **again),  # sealed after the first time
+            "update": lambda: slow.update(1, lineage="0" * 32),  # sealed after the first time
             "declined": lambda: slow.update(7),
         }.items():
             answered, after = slow.after(work, ask)
