@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from flwr.app import RecordDict
@@ -12,7 +13,9 @@ from confide.client.offers import keep_offer
 from confide.client.policy import Request as PolicyRequest
 from confide.client.policy import cap_of, refusals, waits_for_approval
 from confide.client.preparation import Shares, prepare
+from confide.client.rehearsal import rehearse
 from confide.client.release import Request, acknowledge, release
+from confide.client.rules import may_open
 from confide.client.site import Site
 from confide.client.training import LocalWork, train
 from confide.client.validation import validate
@@ -24,6 +27,7 @@ from confide.common.messages import Acceptance, Ask, Finished, Update, read_rece
 from confide.common.privacy.coins import Coins, CoinSource
 from confide.common.privacy.filter import Cap
 from confide.common.privacy.plan import Plan, PrivacyPlan
+from confide.common.rehearsal import Rehearsed
 from confide.common.run_config import RunConfig, make_plan
 from confide.common.warm_model import WarmModel, forget_models, warm_model
 from confide.common.wire import MessageError, sha256
@@ -43,14 +47,29 @@ def accept(content: RecordDict, site: Site, client: Client) -> RecordDict:
     ask = Ask.from_content(content)
     run = _agreed_run(ask)
     _acknowledge(ask, site)
-    if run.study.name in site.config.policy.studies and (waits := _waits(run, site)):
-        site.report(PolicyError(waits))
-        return waiting()  # whatever the policy says of the run: no limit can be searched for
+    if _is_waiting(run, site):
+        return waiting()
     cap = _agree(run, site)
     _shares(run, site, client, joining=True)
     site.ledger.open_study(run.study.name, _plan(run, site), cap)
-    institution = site.config.institution.name
-    return Acceptance(institution, site.config.dataset.declared_units, site.identity.public_hex()).content()
+    return _acceptance(site).content()
+
+
+def answer_rehearsal(content: RecordDict, site: Site, client: Client) -> RecordDict:
+    """Rehearse a round. The answer is that to an offer, but no record is read, and the ledger is only read."""
+    ask = Ask.from_content(content)
+    run = _agreed_run(ask)
+    _require_in_time(ask, client)
+    if _is_waiting(run, site):
+        return waiting()
+    cap, plan, account = _agree(run, site), _plan(run, site), site.ledger.account()
+    if account.number:
+        may_open(account, run.study.name, plan, cap)
+    model = warm_model(run, site.config.compute.device)
+    received = load_state(ask.adapter, schema(model.module), RECEIVED_NORM_BOUND)
+    with _forgetting_on_error():
+        change = rehearse(run, plan, received, model, client.coins(), site.config.compute.tokens_per_micro_batch)
+    return Rehearsed(_acceptance(site), dump_state(change)).content()
 
 
 def answer_update(content: RecordDict, site: Site, client: Client) -> RecordDict:
@@ -91,8 +110,7 @@ def _answer(
     compute: Callable[[WarmModel, Shares, State], State],
 ) -> RecordDict:
     """One answer through the release protocol; ``price`` is what it is, its steps and its validation releases."""
-    if client.now() > ask.deadline_unix:
-        raise PolicyError(f"round {ask.round} is over: its deadline has passed")
+    _require_in_time(ask, client)
     _acknowledge(ask, site)
     what, steps, releases = price
     ready: list[tuple[WarmModel, Shares, State]] = []
@@ -107,11 +125,8 @@ def _answer(
         return cap
 
     def make(reservation: Reservation) -> bytes:
-        try:
+        with _forgetting_on_error():
             payload = dump_state(compute(*ready[0]))
-        except BaseException:
-            forget_models()  # it may hold activations of a step that an error ended
-            raise
         name, base = site.config.institution.name, str(run.model.sha256)
         envelope = seal_envelope(ask, what, (name, base), payload, reservation.hash)
         return Update(envelope, site.identity.sign(envelope.text()), payload).to_bytes()
@@ -120,6 +135,33 @@ def _answer(
     coins = "os" if client.coins == Coins.fresh else "test"
     request = Request(key, steps, releases, ask.input_sha256, ask.plan_sha256, coins)
     return Update.from_bytes(release(request, site.ledger, site.outbox, agree, make)).content()
+
+
+def _require_in_time(ask: Ask, client: Client) -> None:
+    if client.now() > ask.deadline_unix:
+        raise PolicyError(f"round {ask.round} is over: its deadline has passed")
+
+
+@contextmanager
+def _forgetting_on_error() -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        forget_models()  # they may hold activations of a step that an error ended
+        raise
+
+
+def _acceptance(site: Site) -> Acceptance:
+    declared_units, key = site.config.dataset.declared_units, site.identity.public_hex()
+    return Acceptance(site.config.institution.name, declared_units, key)
+
+
+def _is_waiting(run: RunConfig, site: Site) -> bool:
+    """Whether a person has to approve the run first, whatever the policy says of it: no limit can be searched for."""
+    if run.study.name not in site.config.policy.studies or not (waits := _waits(run, site)):
+        return False
+    site.report(PolicyError(waits))
+    return True
 
 
 def _agreed_run(ask: Ask) -> RunConfig:

@@ -12,6 +12,7 @@ from confide.client.enrolment import kit_of, node_key
 from confide.client.link import Link
 from confide.client.site import Site, open_site
 from confide.client.ticks import at_ticks
+from confide.common.versions import VersionError
 
 log = logging.getLogger("confide")
 
@@ -56,4 +57,10 @@ class _Answers:
         changed = self._path.stat().st_mtime_ns
         if changed != self._seen:
             self._site, self._seen = open_site(self._path), changed
-        return self._site
+        return self._site.with_report(self._report)
+
+    def _report(self, error: BaseException) -> None:
+        """Into the audit log and ``local/``; of all reasons only versions are public enough for the process's log."""
+        if isinstance(error, VersionError):
+            log.warning("refused: %s", error)
+        self._site.report(error)

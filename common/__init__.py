@@ -12,5 +12,6 @@ evaluation     accuracy of an adapter           export         the finished adap
 flower         Flower's environment             errors         our errors and exit codes
 durable        files that are on the disk       failpoints     where a crash test may kill
 verify         `confide verify`, none of ours   wire           the form of what travels
-join           requests and kits                main, cli      the command line
+join           requests and kits                versions       who may talk to whom
+rehearsal      the answer to one                main, cli      the command line
 """

@@ -17,8 +17,10 @@ from confide.server.fleet_gate import FleetGate, Turn
 from confide.server.home import Home
 from confide.server.jobs import carry_out
 from confide.server.queue import Queue, QueuedRun
+from confide.server.rehearsal import rehearse
 from confide.server.superlink import Link, fleet_app
 
+_CARRY_OUT = {"run": carry_out, "rehearsal": rehearse}
 log = logging.getLogger("confide")
 _LOOK_SECONDS = 1.0  # at the queue and the registry, while no run is going on
 
@@ -130,7 +132,7 @@ def _carry_out(desk: Desk, link: Link, queued: QueuedRun) -> None:
     desk.queue.write(queued)
     log.info("run %s begins, or goes on", queued.name)
     try:
-        ended = carry_out(desk, link, queued)
+        ended = _CARRY_OUT[queued.kind](desk, link, queued)
     except PolicyError as error:
         ended = replace(queued, status="refused", reason=str(error))
     except ConfideError as error:
