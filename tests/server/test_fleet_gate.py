@@ -27,6 +27,7 @@ class _Flower:
     async def __call__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Any) -> None:
         event = await receive()
         assert not event["more_body"]
+        await asyncio.sleep(0.001)  # it has a database to go to, and others come meanwhile
         headers = dict(scope["headers"])
         status = self.status if headers.get(b"signature") == b"right" else 401
         if status == 200:
