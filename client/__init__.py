@@ -22,4 +22,5 @@ The rest:
     status        what it tells of itself; its lock              adapters   finished ones, checked
     doctor        what would keep it from taking part            probe      one look at the server
     lines         of the data that no round would use            operations_cli  doctor, status, models list
+    ticks         when an answer leaves                          rehearsal  a round without data
 """

@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from flwr.app import RecordDict
@@ -13,7 +14,9 @@ from confide.client.offers import keep_offer
 from confide.client.policy import Request as PolicyRequest
 from confide.client.policy import cap_of, refusals, waits_for_approval
 from confide.client.preparation import Prepared, Shares, file_state, prepare
+from confide.client.rehearsal import rehearse
 from confide.client.release import Request, acknowledge, release
+from confide.client.rules import may_open
 from confide.client.site import Site
 from confide.client.training import LocalWork, train
 from confide.client.validation import validate
@@ -25,6 +28,7 @@ from confide.common.messages import Acceptance, Ask, Finished, Update, read_rece
 from confide.common.privacy.coins import Coins, CoinSource
 from confide.common.privacy.filter import Cap
 from confide.common.privacy.plan import Plan, PrivacyPlan
+from confide.common.rehearsal import Rehearsed
 from confide.common.run_config import RunConfig, make_plan
 from confide.common.warm_model import WarmModel, forget_models, warm_model
 from confide.common.wire import MessageError, sha256
@@ -44,14 +48,29 @@ def accept(content: RecordDict, site: Site, client: Client) -> RecordDict:
     ask = Ask.from_content(content)
     run = _agreed_run(ask)
     _acknowledge(ask, site)
-    if run.study.name in site.config.policy.studies and (waits := _waits(run, site)):
-        site.report(PolicyError(waits))
-        return waiting()  # whatever the policy says of the run: no limit can be searched for
+    if _is_waiting(run, site):
+        return waiting()
     cap = _agree(run, site)
     _shares(run, site, client, joining=True)
     site.ledger.open_study(run.study.name, _plan(run, site), cap)
-    institution = site.config.institution.name
-    return Acceptance(institution, site.config.dataset.declared_units, site.identity.public_hex()).content()
+    return _acceptance(site).content()
+
+
+def answer_rehearsal(content: RecordDict, site: Site, client: Client) -> RecordDict:
+    """Rehearse a round. The answer is that to an offer, but no record is read, and the ledger is only read."""
+    ask = Ask.from_content(content)
+    run = _agreed_run(ask)
+    _require_in_time(ask, client)
+    if _is_waiting(run, site):
+        return waiting()
+    cap, plan, account = _agree(run, site), _plan(run, site), site.ledger.account()
+    if account.number:
+        may_open(account, run.study.name, plan, cap)
+    model = _model(run, site)
+    received = load_state(ask.adapter, schema(model.module), RECEIVED_NORM_BOUND)
+    with _forgetting_on_error():
+        change = rehearse(run, plan, received, model, client.coins(), site.config.compute.tokens_per_micro_batch)
+    return Rehearsed(_acceptance(site), dump_state(change)).content()
 
 
 def answer_update(content: RecordDict, site: Site, client: Client) -> RecordDict:
@@ -92,8 +111,7 @@ def _answer(
     compute: Callable[[WarmModel, Shares, State], State],
 ) -> RecordDict:
     """One answer through the release protocol; ``price`` is what it is, its steps and its validation releases."""
-    if client.now() > ask.deadline_unix:
-        raise PolicyError(f"round {ask.round} is over: its deadline has passed")
+    _require_in_time(ask, client)
     _acknowledge(ask, site)
     what, steps, releases = price
     ready: list[tuple[WarmModel, Shares, State]] = []
@@ -108,11 +126,8 @@ def _answer(
         return cap
 
     def make(reservation: Reservation) -> bytes:
-        try:
+        with _forgetting_on_error():
             payload = dump_state(compute(*ready[0]))
-        except BaseException:
-            forget_models()  # it may hold activations of a step that an error ended
-            raise
         name, base = site.config.institution.name, str(run.model.sha256)
         envelope = seal_envelope(ask, what, (name, base), payload, reservation.hash)
         return Update(envelope, site.identity.sign(envelope.text()), payload).to_bytes()
@@ -121,6 +136,33 @@ def _answer(
     coins = "os" if client.coins == Coins.fresh else "test"
     request = Request(key, steps, releases, ask.input_sha256, ask.plan_sha256, coins)
     return Update.from_bytes(release(request, site.ledger, site.outbox, agree, make)).content()
+
+
+def _require_in_time(ask: Ask, client: Client) -> None:
+    if client.now() > ask.deadline_unix:
+        raise PolicyError(f"round {ask.round} is over: its deadline has passed")
+
+
+@contextmanager
+def _forgetting_on_error() -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        forget_models()  # they may hold activations of a step that an error ended
+        raise
+
+
+def _acceptance(site: Site) -> Acceptance:
+    declared_units, key = site.config.dataset.declared_units, site.identity.public_hex()
+    return Acceptance(site.config.institution.name, declared_units, key)
+
+
+def _is_waiting(run: RunConfig, site: Site) -> bool:
+    """Whether a person has to approve the run first, whatever the policy says of it: no limit can be searched for."""
+    if run.study.name not in site.config.policy.studies or not (waits := _waits(run, site)):
+        return False
+    site.report(PolicyError(waits))
+    return True
 
 
 def _agreed_run(ask: Ask) -> RunConfig:
@@ -188,14 +230,18 @@ def _acknowledge(shown: Ask | Finished, site: Site) -> None:
         acknowledge(envelope.ledger_head, site.ledger, site.outbox)
 
 
+def _model(run: RunConfig, site: Site) -> WarmModel:
+    compute = site.config.compute
+    return warm_model(run, compute.device, compute.precision, site.models)
+
+
 def _shares(run: RunConfig, site: Site, client: Client, *, joining: bool) -> tuple[WarmModel, Shares]:
     """The model and the site's shares, encoded for this run from the data file as it is now.
 
     Guarantee: who takes a record out of the file has it out of the next round. A file that cannot be read any more in
     the middle of a run decides nothing: what was read before it counts on.
     """
-    compute = site.config.compute
-    model = warm_model(run, compute.device, compute.precision, site.models)
+    model = _model(run, site)
     # By the hash of the run: units encoded for other labels would make an answer depend on which classes are present.
     # And by the dataset: site.toml may name other people since, and their ledger is the one that is charged.
     name, made_for = site.config.institution.name, f"{run.sha256()} {site.config.dataset.model_dump_json()}"

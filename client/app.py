@@ -5,18 +5,20 @@ from collections.abc import Callable
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from confide.client.answers import Client, accept, answer_update, answer_validation, keep_adapter
+from confide.client.answers import Client, accept, answer_rehearsal, answer_update, answer_validation, keep_adapter
 from confide.client.site import Site
 from confide.common.messages import declined
+from confide.common.versions import VersionError, other_versions
 
 Answer = Callable[[RecordDict, Site, Client], RecordDict]
+Reply = Callable[[Message, Context], Message]
 
 
 def make_client_app(site_of: Callable[[Context], Site], client: Client | None = None) -> ClientApp:
     """The ClientApp that all three engines run.
 
     Guarantee: whatever goes wrong, the reply is the same `declined`; Flower would send an exception's text, which
-    can hold a private text, to the server.
+    can hold a private text, to the server. A server of other versions is told ours, before anything is looked at.
 
     Args:
         site_of: the site that a message is for. Deployment always gives its own; a simulation maps its partitions.
@@ -24,31 +26,23 @@ def make_client_app(site_of: Callable[[Context], Site], client: Client | None = 
     """
     app, client = ClientApp(), client or Client()
 
-    def reply(message: Message, context: Context, answer: Answer) -> Message:
-        try:
-            content = _guarded(answer, message, site_of(context), client)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException:  # noqa: BLE001 - see the guarantee; without a site nobody can be told
-            content = declined()
-        return Message(content, reply_to=message)
+    def replying(answer: Answer) -> Reply:
+        def reply(message: Message, context: Context) -> Message:
+            try:
+                content = _guarded(answer, message, site_of(context), client)
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException:  # noqa: BLE001 - see the guarantee; without a site nobody can be told
+                content = declined()
+            return Message(content, reply_to=message)
 
-    @app.query("offer")
-    def offer(message: Message, context: Context) -> Message:
-        return reply(message, context, accept)
+        return reply
 
-    @app.query("done")
-    def done(message: Message, context: Context) -> Message:
-        return reply(message, context, keep_adapter)
-
-    @app.train()
-    def update(message: Message, context: Context) -> Message:
-        return reply(message, context, answer_update)
-
-    @app.evaluate()
-    def validation(message: Message, context: Context) -> Message:
-        return reply(message, context, answer_validation)
-
+    app.query("offer")(replying(accept))
+    app.query("rehearse")(replying(answer_rehearsal))
+    app.query("done")(replying(keep_adapter))
+    app.train()(replying(answer_update))
+    app.evaluate()(replying(answer_validation))
     return app
 
 
@@ -57,6 +51,9 @@ def _guarded(answer: Answer, message: Message, site: Site, client: Client) -> Re
         return answer(message.content, site, client)
     except (KeyboardInterrupt, SystemExit):
         raise
+    except VersionError as error:
+        site.report(error)
+        return other_versions()
     except BaseException as error:  # noqa: BLE001 - whatever it is, it stays here; a panic of Rust is no Exception
         site.report(error)
         return declined()

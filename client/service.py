@@ -13,6 +13,8 @@ from confide.client.enrolment import kit_of, node_key
 from confide.client.link import Link
 from confide.client.site import Site, open_site
 from confide.client.status import Status, only_client
+from confide.client.ticks import at_ticks
+from confide.common.versions import VersionError
 
 log = logging.getLogger("confide")
 
@@ -32,7 +34,8 @@ def serve(path: Path) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
         status = Status(state)
-        link = Link(kit.address, kit.ca.encode(), node_key(state), _Answers(path, site, status), stop)
+        answer = at_ticks(_Answers(path, site, status), stop)
+        link = Link(kit.address, kit.ca.encode(), node_key(state), answer, stop)
         link.is_paused, link.tell = (state / "paused").exists, status.hear
         log.info("institution %s, server %s", site.config.institution.name, kit.address)
         link.run()
@@ -61,7 +64,13 @@ class _Answers:
         changed = self._path.stat().st_mtime_ns
         if changed != self._seen:
             self._site, self._seen = open_site(self._path), changed
-        return self._site
+        return self._site.with_report(self._report)
+
+    def _report(self, error: BaseException) -> None:
+        """Into the audit log and ``local/``; of all reasons only versions are public enough for the process's log."""
+        if isinstance(error, VersionError):
+            log.warning("refused: %s", error)
+        self._site.report(error)
 
 
 def _facts(message: Message) -> dict[str, Any]:

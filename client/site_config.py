@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from confide.common.configuration import Section, check, read_toml
 from confide.common.errors import InputError
 from confide.common.records import Row, read_rows, read_usable_rows, select
-from confide.common.run_config import SpeedSection
+from confide.common.simulation_config import SpeedSection
 from confide.common.tasks import Task
 
 

@@ -3,6 +3,7 @@
 privacy/       the audited core (start at privacy/__init__.py)
 tasks/         one file a kind of task
 run_config     run.toml, checked                configuration  TOML -> checked settings
+simulation_config  its part that stays at home
 records        a file of texts, checked         batches        examples as tensors
 models         find, fetch, hash a base         devices        where, and in what precision
 adapter        LoRA on it, its state            warm_model     one loaded model for all
@@ -11,5 +12,6 @@ evaluation     accuracy of an adapter           export         the finished adap
 flower         Flower's environment             errors         our errors and exit codes
 durable        files that are on the disk       failpoints     where a crash test may kill
 verify         `confide verify`, none of ours   wire           the form of what travels
-join           requests and kits                main, cli      the command line
+join           requests and kits                versions       who may talk to whom
+rehearsal      the answer to one                main, cli      the command line
 """

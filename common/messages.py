@@ -5,7 +5,6 @@ for noised validation counts; its reply carries ConfigRecord `update`, or `decli
 "query.offer" message with ConfigRecord `ask`; its reply carries `accepted`.
 """
 
-import importlib.metadata
 import json
 import re
 import secrets
@@ -15,17 +14,12 @@ from typing import Any
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from confide.common.run_config import MAX_RUN_BYTES
+from confide.common.versions import other_versions, own_versions, require_same
 from confide.common.wire import MessageError, json_object, record, sha256, typed
 
-PROTOCOL = 1
 ADAPTER_FILES = {"adapter_config.json", "adapter_model.safetensors", "head.safetensors", "run.json", "README.md"}
 _KEY = re.compile("[0-9a-f]{64}")
 _SIGNATURE = re.compile("[0-9a-f]{128}")
-
-
-def own_versions() -> tuple[str, str]:
-    """Versions that both ends must share: ours and Flower's."""
-    return importlib.metadata.version("confide"), importlib.metadata.version("flwr")
 
 
 @dataclass(frozen=True)
@@ -46,9 +40,8 @@ class Ask:
         """As records of a Flower message."""
         if len(self.run_json.encode()) > MAX_RUN_BYTES:
             raise MessageError(f"the locked run takes more than {MAX_RUN_BYTES} bytes")
-        confide, flwr = own_versions()
         values = {key: value for key, value in asdict(self).items() if key != "adapter"}
-        ask = ConfigRecord({"protocol": PROTOCOL, "confide": confide, "flwr": flwr, **values})
+        ask = ConfigRecord({**own_versions(), **values})
         return RecordDict({"ask": ask, "adapter": ConfigRecord({"safetensors": self.adapter})})
 
     @classmethod
@@ -56,14 +49,12 @@ class Ask:
         """From records of a message that nobody has checked yet.
 
         Raises:
-            MessageError: another form, another protocol, other versions, or hashes that do not match.
+            VersionError: the server runs other versions; looked at before anything else.
+            MessageError: another form, or hashes that do not match.
         """
         values: dict[str, Any] = dict(record(content, "ask"))
-        if (values.pop("protocol", None), values.pop("confide", None), values.pop("flwr", None)) != (
-            PROTOCOL,
-            *own_versions(),
-        ):
-            raise MessageError("the server runs another version")
+        require_same(values, "the server")
+        values = {key: value for key, value in values.items() if key not in own_versions()}
         values["adapter"] = record(content, "adapter").get("safetensors")
         ask: Ask = typed(cls, values)
         if len(ask.run_json.encode()) > MAX_RUN_BYTES or sha256(ask.run_json.encode()) != ask.plan_sha256:
@@ -236,7 +227,14 @@ def is_declined(content: RecordDict) -> bool:
 
 
 def content_of(reply: Message) -> RecordDict:
-    """A reply's records; `MessageError` where Flower reports an error, whose text may be private, whoever sent it."""
+    """A reply's records.
+
+    Raises:
+        VersionError: the institution runs other versions.
+        MessageError: Flower reports an error, whose text may be private, whoever sent it.
+    """
     if reply.has_error():
         raise MessageError(f"error {reply.error.code}")
+    if list(reply.content) == list(other_versions()):
+        require_same(record(reply.content, "version"), "the institution")
     return reply.content

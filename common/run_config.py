@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from confide.common.configuration import Section, apply_override, check, read_toml
 from confide.common.errors import InputError
 from confide.common.privacy.plan import NoPrivacy, Plan, PrivacyPlan
+from confide.common.simulation_config import SimulationSection, SpeedSection
 from confide.common.tasks import TaskSettings
 
 MAX_RUN_BYTES = 64 * 1024  # of a locked run as it is sent to every institution
@@ -45,11 +46,17 @@ class AdapterSection(Section):
 
 
 class FederationSection(Section):
-    """`[federation]`: rounds, quorum and what the server does with the updates."""
+    """`[federation]`: rounds, quorum and what the server does with the updates.
+
+    Institutions answer a whole number of ``release_seconds`` after they were asked. 1 s is the least that a server may
+    ask for, and the default: a round waits half of it on average, and how long training took shows in whole seconds
+    only. Longer than the longest round at any institution, it hides that altogether.
+    """
 
     num_rounds: int = Field(40, ge=1, le=100_000)
     min_clients: int = Field(1, ge=1)
     deadline_seconds: float = Field(1800.0, gt=0)
+    release_seconds: float = Field(1.0, ge=1, le=86_400)
     aggregation: Literal["fedavg", "median", "trimmed-mean"] = "fedavg"
     weights: Literal["equal", "declared"] = "equal"
     server_optimizer: Literal["adamw", "none"] = "adamw"
@@ -58,6 +65,11 @@ class FederationSection(Section):
 
     @model_validator(mode="after")
     def _rules_fit(self) -> "FederationSection":
+        if self.release_seconds >= self.deadline_seconds:
+            raise ValueError(
+                f"release_seconds = {self.release_seconds:g} must be below deadline_seconds = "
+                f"{self.deadline_seconds:g}: every answer would come too late"
+            )
         if self.aggregation != "fedavg" and self.weights == "declared":
             raise ValueError(f"aggregation = {self.aggregation!r} counts all the same: use weights = 'equal'")
         if self.aggregation == "trimmed-mean" and self.min_clients < 5:
@@ -95,38 +107,6 @@ class EvaluationSection(Section):
     every: int = Field(5, ge=1)
     validation_every: int | None = Field(None, ge=1)
     validation_noise_multiplier: float = Field(10.0, ge=0.1, le=1e4)
-
-
-class SimulationSection(Section):
-    """`[simulation]`: the data of a simulated federation and how it falls into institutions."""
-
-    data: str
-    columns: dict[str, str] = Field(default_factory=dict)
-    partition: Literal["iid", "natural", "dirichlet", "power-law"] = "iid"
-    by: str | None = None
-    clients: int | None = Field(None, ge=1)
-    alpha: float = Field(0.5, gt=0)
-    test_fraction: float = Field(0.2, gt=0, lt=1)
-    validation_fraction: float = Field(0.1, ge=0, lt=1)
-    max_records: int | None = Field(None, ge=10)
-    max_chars: int = Field(20_000, ge=1)
-
-    @model_validator(mode="after")
-    def _natural_needs_a_column(self) -> "SimulationSection":
-        if (self.partition == "natural") != (self.by is not None):
-            raise ValueError(
-                f"partition = {self.partition!r} with by = {self.by!r}: 'by' names the column of a natural partition"
-            )
-        return self
-
-
-class SpeedSection(Section):
-    """Settings that cannot change privacy: `[speed]` of a simulation, `[compute]` of an institution's machine."""
-
-    device: str = "auto"
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    tokens_per_micro_batch: int = Field(1024, ge=16)
-    prefix_cache: bool = True
 
 
 class RunConfig(Section):

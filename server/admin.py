@@ -43,12 +43,13 @@ class _Admin:
         self.open = {"/ready": self.ready, "/health": self.ready, "/metrics": self.metrics}
 
     async def add(self, request: Request) -> Response:
-        """Queue a run."""
+        """Queue a run, or a rehearsal."""
         body = await request.body()
         if len(body) > MAX_RUN_BYTES + 1024:
             return JSONResponse({"error": f"a run has at most {MAX_RUN_BYTES} bytes"}, 413)
-        run = RunConfig.model_validate_json(json.loads(body)["run"])
-        return JSONResponse({"name": self._desk.queue.add(run).name})
+        asked = json.loads(body)
+        run = RunConfig.model_validate_json(asked["run"])
+        return JSONResponse({"name": self._desk.queue.add(run, asked["kind"]).name})
 
     async def status(self, request: Request) -> Response:
         """Runs and institutions."""

@@ -85,10 +85,13 @@ def run(
     run_file: Annotated[Path, typer.Argument(metavar="RUN.toml", help="the run to propose")],
     home: HomeOption = _HOME,
     follow: Annotated[bool, typer.Option("--follow", help="wait for its end and show its rounds")] = False,
+    rehearsal: Annotated[
+        bool, typer.Option("--rehearsal", help="one round on made-up records instead: no data, no charge")
+    ] = False,
 ) -> None:
     """Propose a run to all approved institutions; it starts when enough of them accept.
 
-    With --follow: exit code 0 when it completed, 3 when too few accepted, 1 when it stopped or failed.
+    With --follow or --rehearsal: exit code 0 when it completed, 3 when too few took part, 1 when it stopped or failed.
     """
     from confide.common.flower import prepare
     from confide.common.models import fetch_model, hash_model
@@ -98,9 +101,10 @@ def run(
     opened, loaded = open_home(home), load_run(run_file)
     prepare()
     locked = lock(loaded, hash_model(fetch_model(loaded.model.base)))
-    name = _ask(opened, "POST", "/runs", {"run": locked.canonical_json()})["name"]
+    kind = "rehearsal" if rehearsal else "run"
+    name = _ask(opened, "POST", "/runs", {"run": locked.canonical_json(), "kind": kind})["name"]
     typer.echo(f"{name}: queued, run {locked.sha256()[:12]}")
-    if follow:
+    if follow or rehearsal:
         sys.exit(_follow(opened, name))
 
 
@@ -178,6 +182,9 @@ def _told(event: dict[str, Any]) -> str:
     if event["event"] == "round":
         accuracy = f", accuracy {event['accuracy']['mean']:.1%}" if "accuracy" in event else ""
         return f"round {event['round']}: {event['accepted']} updates, {event['seconds']} s{accuracy}\n"
+    if event["event"] == "rehearsed":
+        seconds = f" in {event['seconds']} s" if "seconds" in event else ""
+        return f"{event['institution']}: {event['answer']}{seconds}\n"
     if event["event"] == "dropped":
         return f"round {event['round']}: {event['institution']} dropped: {event['reason']}\n"
     return ""

@@ -13,12 +13,14 @@ import uvicorn
 
 from confide.common.errors import ConfideError, InputError, PolicyError
 from confide.server.admin import admin_app
-from confide.server.fleet_gate import FleetGate, Turn
+from confide.server.fleet_gate import FleetGate, Quota, Turn
 from confide.server.home import Home
 from confide.server.jobs import carry_out
 from confide.server.queue import Queue, QueuedRun
+from confide.server.rehearsal import rehearse
 from confide.server.superlink import Link, fleet_app
 
+_CARRY_OUT = {"run": carry_out, "rehearsal": rehearse}
 log = logging.getLogger("confide")
 _LOOK_SECONDS = 1.0  # at the queue and the registry, while no run is going on
 
@@ -66,17 +68,14 @@ def serve(home: Home, announce: Callable[[int, int], None]) -> None:
     settings = home.config.server
     public, admin = _bind(settings.host, settings.port), _bind("127.0.0.1", settings.admin_port)
     os.environ["FLWR_HOME"] = str(home.folder / "flwr")
-    app, turn, desk = (
-        fleet_app(home.folder / "link.db", settings.port),
-        Turn(),
-        Desk(home, Queue(home.folder / "queue")),
-    )
+    app, turn, quota = fleet_app(home.folder / "link.db", settings.port), Turn(), Quota()
+    desk = Desk(home, Queue(home.folder / "queue"))
     keys = home.folder / "keys"
     # Without a limit the shutdown would wait for idle TLS clients to say goodbye.
     common: Any = {"timeout_keep_alive": 75, "timeout_graceful_shutdown": 1, "log_config": None, "ws": "none"}
     fleet = uvicorn.Server(
         uvicorn.Config(
-            FleetGate(app, turn),
+            FleetGate(app, turn, quota),
             ssl_certfile=keys / "tls.pem",
             ssl_keyfile=keys / "tls.key",
             limit_concurrency=500,
@@ -84,7 +83,7 @@ def serve(home: Home, announce: Callable[[int, int], None]) -> None:
         )
     )
     desk_server = uvicorn.Server(uvicorn.Config(admin_app(desk), **common))
-    worker = threading.Thread(target=_work, args=(desk, app, turn, fleet), daemon=True)
+    worker = threading.Thread(target=_work, args=(desk, lambda: Link(app, turn, quota), fleet), daemon=True)
     worker.start()
     announce(public.getsockname()[1], admin.getsockname()[1])
     asyncio.run(_both(fleet, public, desk_server, admin))
@@ -110,12 +109,12 @@ def _bind(host: str, port: int) -> socket.socket:
         raise InputError(f"cannot listen on {host}:{port}: {error.strerror}; is a server running already?") from None
 
 
-def _work(desk: Desk, app: Any, turn: Turn, fleet: uvicorn.Server) -> None:
+def _work(desk: Desk, make_link: Callable[[], Link], fleet: uvicorn.Server) -> None:
     """Carry out runs, the interrupted one first, until the server ends."""
     pause = threading.Event()
     while desk.going and not fleet.started:
         pause.wait(0.05)
-    desk.link = link = Link(app, turn)
+    desk.link = link = make_link()
     while desk.going:
         desk.nodes()
         queued = desk.queue.next()
@@ -130,7 +129,7 @@ def _carry_out(desk: Desk, link: Link, queued: QueuedRun) -> None:
     desk.queue.write(queued)
     log.info("run %s begins, or goes on", queued.name)
     try:
-        ended = carry_out(desk, link, queued)
+        ended = _CARRY_OUT[queued.kind](desk, link, queued)
     except PolicyError as error:
         ended = replace(queued, status="refused", reason=str(error))
     except ConfideError as error:

@@ -1,11 +1,14 @@
-"""What the public port serves: Flower's fleet paths and health, one request at a time, none of them large."""
+"""What the public port serves: Flower's fleet paths and health, one request at a time, none large, none without end."""
 
 import asyncio
+import base64
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 MAX_BODY = 8 * 2**20  # of one request, and of one whole reply
+QUOTA = 4 * MAX_BODY  # bytes that a client may push for one ask: its answer, and again from the start after trouble
 _BODY_SECONDS = 60  # until a request must be all here
 # Exact paths. get-fab, which hands out code, is not among them, nor are the Control and Runtime APIs.
 _NAMES = (
@@ -13,6 +16,11 @@ _NAMES = (
     "confirm-message-received get-run"
 )
 FLEET_PATHS = frozenset(f"/v1/fleet/{name}" for name in _NAMES.split())
+_PUSHES = ("/v1/fleet/push-messages", "/v1/fleet/push-object")
+_KEY_HEADER = b"flwr-public-key"
+_KNOWN = (200, 403)  # Flower's answers after it has checked the signature; 403: the run is over
+
+log = logging.getLogger("confide")
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
@@ -41,14 +49,51 @@ class Turn:
             self.loop.call_soon_threadsafe(self.semaphore.release)
 
 
+class Quota:
+    """What each client has pushed since it was last asked. All methods belong to whoever holds the turn.
+
+    A request names its key, and anybody can name another's: so bytes count once Flower has checked the signature.
+    """
+
+    def __init__(self) -> None:
+        self._names: dict[bytes, str] = {}  # of the approved institutions, by node key
+        self._keys: dict[int, bytes] = {}  # by node
+        self._pushed: dict[bytes, int] = {}
+        self._told: set[bytes] = set()
+
+    def admit(self, node_id: int, key: bytes, name: str) -> None:
+        """A client is approved."""
+        self._names[key], self._keys[node_id] = name, key
+
+    def renew(self, node_id: int) -> None:
+        """A client is asked: it may push again."""
+        key = self._keys.get(node_id, b"")
+        self._pushed.pop(key, None)
+        self._told.discard(key)
+
+    def count(self, key: bytes, size: int) -> None:
+        """A client, which Flower knows, has pushed so many bytes."""
+        self._pushed[key] = self._pushed.get(key, 0) + size
+
+    def refuses(self, key: bytes, size: int) -> bool:
+        """Whether so many more would be too many; the first time after an ask it is logged."""
+        if self._pushed.get(key, 0) + size <= QUOTA:
+            return False
+        if key not in self._told:
+            self._told.add(key)
+            name = self._names.get(key, "a client")
+            log.warning("%s pushed %d bytes for one ask and is refused until it is asked again", name, QUOTA)
+        return True
+
+
 class FleetGate:
-    """ASGI application around Flower's: a list of paths, a bound on bodies, one request at a time.
+    """ASGI application around Flower's: a list of paths, bounds on bodies, one request at a time.
 
     A slow peer waits for itself: a request is read before its turn, and the answer is sent after it.
     """
 
-    def __init__(self, app: Any, turn: Turn) -> None:
-        self._app, self._turn = app, turn
+    def __init__(self, app: Any, turn: Turn, quota: Quota) -> None:
+        self._app, self._turn, self._quota = app, turn, quota
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Serve one request, or the application's start and end."""
@@ -74,6 +119,11 @@ class FleetGate:
         if body is None:
             await _refuse(send, 413)
             return
+        for event in await self._hand_on(scope, body, receive):
+            await send(event)
+
+    async def _hand_on(self, scope: Any, body: bytes, receive: Receive) -> list[Any]:
+        """Flower's answer to a whole request, or ours where its client has pushed too much."""
         unread = [{"type": "http.request", "body": body, "more_body": False}]
         answer: list[Any] = []
 
@@ -83,10 +133,22 @@ class FleetGate:
         async def collect(event: Any) -> None:
             answer.append(event)
 
+        size, key = len(body) if scope["path"] in _PUSHES else 0, _key(scope)
         async with self._turn.semaphore:
+            if self._quota.refuses(key, size):
+                return _refusal(413)
             await self._app(scope, replay, collect)
-        for event in answer:
-            await send(event)
+            if answer and answer[0]["status"] in _KNOWN:
+                self._quota.count(key, size)
+        return answer
+
+
+def _key(scope: Any) -> bytes:
+    """The node's key as a request names it; a name that is none is left to Flower, which refuses it."""
+    try:
+        return base64.b64decode(dict(scope["headers"]).get(_KEY_HEADER, b""), validate=True)
+    except ValueError:
+        return b""
 
 
 async def _read_body(scope: Any, receive: Receive) -> bytes | None:
@@ -109,6 +171,11 @@ async def _read_body(scope: Any, receive: Receive) -> bytes | None:
             return bytes(body)
 
 
+def _refusal(status: int) -> list[Any]:
+    start = {"type": "http.response.start", "status": status, "headers": [(b"connection", b"close")]}
+    return [start, {"type": "http.response.body", "body": b""}]
+
+
 async def _refuse(send: Send, status: int) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": [(b"connection", b"close")]})
-    await send({"type": "http.response.body", "body": b""})
+    for event in _refusal(status):
+        await send(event)

@@ -10,6 +10,7 @@ from confide.common.durable import replace_durably
 from confide.common.errors import InputError
 from confide.common.run_config import RunConfig
 
+KINDS = ("run", "rehearsal")
 ENDED = ("completed", "stopped", "failed", "refused")
 
 
@@ -22,12 +23,14 @@ class QueuedRun:
         lineage: 16 random bytes, hex; kept through every resume.
         status: "queued", "running", "paused", or one of `ENDED`.
         reason: in a line, where there is something to say.
+        kind: one of `KINDS`.
     """
 
     name: str
     lineage: str
     status: str = "queued"
     reason: str = ""
+    kind: str = "run"
 
 
 class Queue:
@@ -36,10 +39,13 @@ class Queue:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def add(self, run: RunConfig) -> QueuedRun:
-        """Put a locked run at the end."""
-        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{run.study.name}-{secrets.token_hex(2)}"
-        queued = QueuedRun(name, secrets.token_hex(16))
+    def add(self, run: RunConfig, kind: str = "run") -> QueuedRun:
+        """Put a locked run at the end, or a rehearsal of it; `InputError` for what is neither."""
+        if kind not in KINDS:
+            raise InputError(f"kind = {kind!r} must be one of {list(KINDS)}")
+        label = run.study.name if kind == "run" else f"{run.study.name}-{kind}"
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{label}-{secrets.token_hex(2)}"
+        queued = QueuedRun(name, secrets.token_hex(16), kind=kind)
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         replace_durably(self.folder / f"{name}.run", run.canonical_json().encode())
         self.write(queued)

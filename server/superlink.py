@@ -41,7 +41,7 @@ from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_a
 from flwr.superlink.main import create_app
 from sqlalchemy import select
 
-from confide.server.fleet_gate import MAX_BODY, Turn
+from confide.server.fleet_gate import MAX_BODY, Quota, Turn
 from confide.server.rounds import SystemClock, collect
 
 _HEARTBEAT_SECONDS = 20  # Flower fails a run whose task is silent for 60 s (30 s before its activation)
@@ -79,8 +79,8 @@ def fleet_app(database: Path, port: int) -> Any:
 class Link:
     """Flower's state of nodes, runs and messages; every method is one short turn."""
 
-    def __init__(self, app: Any, turn: Turn) -> None:
-        self.state, self.turn = app.state.linkstate_factory.state(), turn
+    def __init__(self, app: Any, turn: Turn, quota: Quota) -> None:
+        self.state, self.turn, self.quota = app.state.linkstate_factory.state(), turn, quota
 
     def admit(self, node_keys: dict[str, bytes]) -> dict[int, str]:
         """Make nodes of approved keys and remove all others: link.db is disposable, the registry decides.
@@ -97,6 +97,7 @@ class Link:
                 known = self.state.get_node_id_by_public_key(key)
                 made = known or self.state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, key, 0, name=name)
                 nodes[int(made)] = name
+                self.quota.admit(int(made), key, name)
             return nodes
 
     def last_seen(self) -> dict[int, tuple[str, str | None]]:
@@ -145,8 +146,7 @@ class LinkGrid(Grid):
     def __init__(self, link: Link) -> None:
         self._link, self._store = link, link.state.object_store
         self._run = Run.create_empty(0)
-        self._asks: dict[str, Message] = {}
-        self._refused: dict[str, Message] = {}
+        self._asks, self._refused = dict[str, Message](), dict[str, Message]()
 
     def set_run(self, run: Run) -> None:
         """Take a run; TaskIdentity is process-wide."""
@@ -184,6 +184,7 @@ class LinkGrid(Grid):
     def _push(self, message: Message) -> str:
         with self._link.turn.from_thread(), self._link.state.session():
             message.metadata.__dict__["_message_id"] = message.object_id  # Flower wants them equal
+            self._link.quota.renew(message.metadata.dst_node_id)
             objects = get_all_nested_objects(message)
             for missing in self._store.preregister(self._run.run_id, get_object_tree(message)):
                 self._store.put(missing, objects[missing].deflate())
@@ -200,9 +201,8 @@ class LinkGrid(Grid):
         wanted = MessageRes.reply_to_message_id.in_(list(message_ids))
         replies = [self._refused.pop(ask_id) for ask_id in list(self._refused) if ask_id in set(message_ids)]
         with self._link.turn.from_thread(), self._link.state.session() as session:
-            for reply_id, ask_id in session.execute(
-                select(MessageRes.message_id, MessageRes.reply_to_message_id).where(wanted)
-            ).all():
+            found = select(MessageRes.message_id, MessageRes.reply_to_message_id).where(wanted)
+            for reply_id, ask_id in session.execute(found).all():
                 objects = self._complete_objects(reply_id)
                 if objects is not None:
                     replies.append(_unpack(reply_id, self._asks[ask_id], objects))

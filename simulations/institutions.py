@@ -6,7 +6,8 @@ from pathlib import Path
 
 from confide.common.errors import InputError
 from confide.common.records import Row, check_records, read_rows, select
-from confide.common.run_config import PrivacySection, RunConfig, SimulationSection
+from confide.common.run_config import PrivacySection, RunConfig
+from confide.common.simulation_config import SimulationSection
 from confide.simulations.partition import partition, shuffled
 from confide.simulations.texts import SOURCES
 

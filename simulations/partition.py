@@ -9,7 +9,7 @@ from numpy.random import PCG64, Generator
 
 from confide.common.errors import InputError
 from confide.common.records import Row
-from confide.common.run_config import SimulationSection
+from confide.common.simulation_config import SimulationSection
 
 _MAX_NAME = 64  # characters of an institution's name
 _MIN_UNITS = 3  # of an institution: training and a test share

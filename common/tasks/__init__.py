@@ -28,6 +28,9 @@ class Task(Protocol):
     def encode(self, record: Mapping[str, Any], tokenizer: Any) -> dict[str, Any]:
         """A checked record as an example: ``input_ids`` (list of int) and what `losses` needs."""
 
+    def made_up(self, seed: int, number: int) -> dict[str, Any]:
+        """A record that nobody wrote, the same for the same public numbers, and as long as the task allows."""
+
     def truth(self, record: Mapping[str, Any]) -> str:
         """The right answer of a record."""
 

@@ -1,5 +1,6 @@
 """Text classification: one label for each text."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -42,6 +43,11 @@ class TextClassification(BaseModel):
         if record["label"] not in self.labels:
             return f"label {record['label']!r} is not one of {list(self.labels)}; mend it or add it to task.labels"
         return None
+
+    def made_up(self, seed: int, number: int) -> dict[str, Any]:
+        """A record that nobody wrote: ``max_length`` numbers for words, so that it fills every tokenizer's limit."""
+        drawn = hashlib.shake_128(f"{seed} {number}".encode()).digest(self.max_length)
+        return {"text": " ".join(map(str, drawn)), "label": self.labels[number % len(self.labels)]}
 
     def truth(self, record: Mapping[str, Any]) -> str:
         """The right answer of a record."""

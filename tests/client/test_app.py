@@ -25,6 +25,7 @@ from confide.common.messages import Acceptance, Ask, Update
 from confide.common.models import hash_model
 from confide.common.run_config import RunConfig, check, lock
 from confide.common.tasks import Task
+from confide.common.versions import own_versions
 from confide.common.warm_model import warm_model
 from confide.common.wire import sha256
 from confide.simulations import grid as grid_module
@@ -197,9 +198,6 @@ def test_a_bad_adapter_is_declined(site: Institution, run: RunConfig, change: Ca
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("protocol", 2),
-        ("confide", "9.9.9"),
-        ("flwr", "1.40.0"),
         ("plan_sha256", "0" * 64),
         ("input_sha256", "0" * 64),
         ("round", "1"),
@@ -216,6 +214,23 @@ def test_a_tampered_ask_is_declined(site: Institution, key: str, value: Any) -> 
         site.declines(content, kind)
 
 
+@pytest.mark.parametrize(("key", "value"), [("protocol", 2), ("confide", "9.9.9"), ("flwr", "1.40.0"), ("flwr", None)])
+def test_an_ask_of_other_versions_is_answered_with_ours_and_nothing_else(
+    site: Institution, key: str, value: Any
+) -> None:
+    """Before anything else is looked at: another version may mean another thing by the same words."""
+    for kind in ("train", "evaluate", "query.offer", "query.rehearse"):
+        content = site.ask(number=int(kind != "query.offer"), run_json="{").content()
+        del content["ask"][key]
+        if value is not None:
+            content["ask"][key] = value
+        reply = site.tell(content, kind)
+        assert dict(reply.content) == {"version": ConfigRecord(own_versions())}
+        assert f"flwr '{own_versions()['flwr']}'" in str(site.errors[-1])
+        assert str(value) in str(site.errors[-1])
+    assert not site.kept or site.kept["record"][0].rows() == []
+
+
 def test_a_changed_plan_under_its_own_hash_is_another_run(site: Institution, run: RunConfig) -> None:
     """Valid JSON with a key that does not exist, a lower bound broken, or a text of another kind."""
     for change in ({"secret": 1}, {"local": {"steps": 0}}, {"task": {"kind": "anything"}}):
@@ -226,8 +241,8 @@ def test_a_changed_plan_under_its_own_hash_is_another_run(site: Institution, run
 def test_messages_of_another_form_are_declined(site: Institution) -> None:
     for content in (
         RecordDict(),
-        RecordDict({"ask": ConfigRecord()}),
-        RecordDict({"ask": ConfigRecord({"protocol": 1}), "adapter": ConfigRecord()}),
+        RecordDict({"ask": ConfigRecord(own_versions())}),
+        RecordDict({"ask": ConfigRecord(own_versions()), "adapter": ConfigRecord()}),
         RecordDict({"adapter": ConfigRecord({"safetensors": b""})}),
     ):
         site.declines(content)

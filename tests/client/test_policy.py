@@ -271,6 +271,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "num_rounds": 20,
         "min_clients": 2,
         "deadline_seconds": 60.0,
+        "release_seconds": 2.0,
         "aggregation": "median",
         "weights": "declared",
         "server_optimizer": "none",

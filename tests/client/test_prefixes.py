@@ -17,7 +17,7 @@ from support.toy import make_plan
 from confide.client.batches import BatchedUnits, batch_units, with_prefixes
 from confide.client.training import LocalWork, train
 from confide.common.privacy.plan import NoPrivacy, Plan
-from confide.common.run_config import SpeedSection
+from confide.common.simulation_config import SpeedSection
 from confide.common.warm_model import WarmModel, warm_model
 
 PLAN = make_plan(sampling_probability=0.5)

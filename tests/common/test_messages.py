@@ -82,9 +82,9 @@ def test_declined_carries_nothing() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"protocol": 2}, "version"),
-        ({"confide": "0.0.0"}, "version"),
-        ({"flwr": None}, "version"),
+        ({"protocol": 2}, "both need the same"),
+        ({"confide": "0.0.0"}, "confide .0.0.0. with"),
+        ({"flwr": None}, "flwr .None."),
         ({"study": None}, "fields of Ask"),
         ({"extra": 1}, "fields of Ask"),
         ({"receipt": None}, "fields of Ask"),

@@ -1,6 +1,7 @@
 """Real processes on loopback: a run that survives kill -9 at both ends, and what a server may not do."""
 
 import json
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,30 @@ def test_a_run_survives_kill_9_of_server_and_client_and_nothing_is_charged_twice
         [adapter] = (deployment.folder / name / "models" / "small").iterdir()
         predicted = deployment.confide("predict", adapter, "the film was good", "--base", base_folder)
         assert json.loads(predicted)["prediction"] in ("negative", "positive")
+
+
+def test_a_rehearsal_needs_no_records_charges_nothing_and_says_who_could_take_part(
+    deployment: Deployment, base_folder: Path
+) -> None:
+    for name, policy in (("mary", POLICY), ("jude", POLICY.replace("max_rounds = 1000", "max_rounds = 3"))):
+        deployment.add(name, make_records(20), policy)
+        (deployment.folder / name / "data.jsonl").unlink()
+    deployment.start_server()
+    for name in ("mary", "jude"):
+        deployment.start_client(name)
+    path = _run_file(deployment.folder, base_folder)
+    deployment.confide("server", "run", path, "--home", "srv", "--rehearsal", fails=True)
+    [rehearsal] = deployment.status()["runs"]
+    assert (rehearsal["status"], rehearsal["reason"][:7]) == ("refused", "1 of 2 ")
+    answers = {event["institution"]: event["answer"] for event in deployment.events(rehearsal["name"])}
+    assert answers == {"mary": "answered", "jude": "declined"}
+    path.write_text(path.read_text(encoding="utf-8").replace("min_clients = 2", "min_clients = 1"), encoding="utf-8")
+    told = deployment.confide("server", "run", path, "--home", "srv", "--rehearsal")
+    assert "mary: answered in " in told
+    assert "jude: declined in " in told
+    for name in ("mary", "jude"):
+        with sqlite3.connect(deployment.folder / name / "state" / "ledger.db") as ledger:
+            assert ledger.execute("SELECT count(*) FROM rows").fetchone() == (0,)
 
 
 def test_a_server_that_asks_for_too_much_is_declined_and_says_so(deployment: Deployment, base_folder: Path) -> None:

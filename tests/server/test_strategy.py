@@ -16,6 +16,7 @@ from confide.common.errors import ConfideError
 from confide.common.gate import State, dump_state
 from confide.common.messages import Acceptance, Ask, Update, declined, read_receipt, seal_envelope
 from confide.common.run_config import RunConfig
+from confide.common.versions import other_versions
 from confide.server.job import Event, Job
 from confide.server.roster import Institution
 from confide.server.strategy import ConfideStrategy, to_arrays
@@ -163,6 +164,26 @@ def test_what_is_no_acceptance_is_a_no(make: MakeRun, content: RecordDict) -> No
     with pytest.raises(ConfideError, match=r"1 of 2 institutions accepted the run, federation.min_clients = 2"):
         server.start()
     assert server.events[-1].items() >= {"event": "offered", "asked": 2, "accepted": 1}.items()
+
+
+def test_an_institution_of_another_version_is_named_at_the_offer_and_in_a_round(make: MakeRun) -> None:
+    """It was upgraded alone, before the run or in the middle of it; the others go on."""
+    other = other_versions()
+    other["version"]["confide"] = "9.9.9"
+
+    def answer(message: Message) -> Message:
+        late = message.metadata.dst_node_id == 1002 and message.metadata.group_id == "2"
+        if late or message.metadata.dst_node_id == 1001:
+            return Message(other, reply_to=message)
+        return _honest()(message)
+
+    server = Server(make(), FakeGrid(3, answer))
+    server.start()
+    offered = next(event for event in server.events if event["event"] == "offered")
+    assert offered["others"]["node 1001"].startswith("the institution runs confide '9.9.9'")
+    [dropped] = [event for event in server.events if event["event"] == "dropped"]
+    assert (dropped["institution"], dropped["round"]) == ("site-2", 2)
+    assert dropped["reason"].startswith("the institution runs confide '9.9.9'")
 
 
 def test_nobody_there(make: MakeRun) -> None:

@@ -1,0 +1,112 @@
+"""A rehearsal: one round over the network on made-up records. Nothing is charged, averaged or kept."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from confide.common.errors import PolicyError
+from confide.common.gate import GateError, State, dump_state, load_state, schema_of, update_norm_bound
+from confide.common.messages import Ask
+from confide.common.rehearsal import Rehearsed
+from confide.common.run_config import RunConfig, make_plan
+from confide.common.wire import MessageError, sha256
+from confide.server.job import Event
+from confide.server.jobs import members_of
+from confide.server.queue import QueuedRun
+from confide.server.roster import Members, enrol
+from confide.server.rounds import Clock, SystemClock, collect, wait_for_nodes
+from confide.server.run_directory import RunDirectory
+from confide.server.superlink import Link, LinkGrid
+from confide.server.workshop import Workshop
+
+if TYPE_CHECKING:
+    from confide.server.daemon import Desk
+
+_CONNECT_SECONDS = 60.0  # for institutions that are on their way
+_GOOD = "answered"
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What is rehearsed: a locked run from its start values, with these members."""
+
+    run: RunConfig
+    lineage: str
+    initial: State
+    members: Members
+
+
+def rehearse(desk: "Desk", link: Link, queued: QueuedRun) -> QueuedRun:
+    """Carry out a rehearsal; `events.jsonl` of its folder says what each institution did.
+
+    Returns:
+        It, completed.
+
+    Raises:
+        PolicyError: fewer institutions than the run needs gave an update that the gate lets through.
+        ConfideError: the base model is not here.
+    """
+    run = desk.queue.run_of(queued)
+    directory = RunDirectory.open(desk.home.runs / queued.name, run)
+    workshop = Workshop(run, None)
+    try:
+        rehearsal = Rehearsal(run, queued.lineage, workshop.initial(), members_of(desk))
+    finally:
+        workshop.close()
+    grid = LinkGrid(link)
+    with link.run(grid):
+        good = rehearse_round(rehearsal, grid, SystemClock(), directory.record)
+    if good < run.federation.min_clients:
+        raise PolicyError(
+            f"{good} of {len(rehearsal.members)} institutions could take part, federation.min_clients = "
+            f"{run.federation.min_clients}"
+        )
+    return replace(queued, status="completed", reason="")
+
+
+def rehearse_round(rehearsal: Rehearsal, grid: Grid, clock: Clock, emit: Callable[[Event], None]) -> int:
+    """Ask every member once; returns how many gave an update that a round would have averaged."""
+    members, seconds = rehearsal.members, rehearsal.run.federation.deadline_seconds
+    nodes = [
+        node for node in wait_for_nodes(grid, len(members), clock.now() + _CONNECT_SECONDS, clock) if node in members
+    ]
+    began, silent, good = clock.now(), dict(members), 0
+    replies = collect(grid, list(_asks(rehearsal, nodes, began + seconds)), began + seconds, clock)
+    for reply in replies:
+        member, answer = silent.pop(reply.metadata.src_node_id), _judge(reply, rehearsal)
+        good += answer == _GOOD
+        emit(_event(member.institution, answer, clock.now() - began))
+    for node, member in silent.items():
+        emit(_event(member.institution, "no answer before the deadline" if node in nodes else "not connected", None))
+    return good
+
+
+def _asks(rehearsal: Rehearsal, nodes: list[int], deadline: float) -> Iterator[Message]:
+    run, run_json, payload = rehearsal.run, rehearsal.run.canonical_json(), dump_state(rehearsal.initial)
+    hashes = {"plan_sha256": run.sha256(), "input_sha256": sha256(payload)}
+    ask = Ask(run.study.name, rehearsal.lineage, 1, run_json, **hashes, deadline_unix=deadline, adapter=payload)
+    for node in nodes:
+        yield Message(ask.content(), node, "query.rehearse", ttl=run.federation.deadline_seconds + 600, group_id="1")
+
+
+def _judge(reply: Message, rehearsal: Rehearsal) -> str:
+    """What an answer is; every check of a round but that of the signature, for it has none."""
+    taking_part, others = enrol([reply], rehearsal.members)
+    if others:
+        return others[reply.metadata.src_node_id]
+    [institution], run, shapes = taking_part.values(), rehearsal.run, schema_of(rehearsal.initial)
+    plan = make_plan(run, institution.declared_units)
+    bound = update_norm_bound(plan, shapes, run.local.steps, run.local.learning_rate)
+    try:
+        load_state(Rehearsed.from_content(reply.content).payload, shapes, bound)
+    except (GateError, MessageError) as error:
+        return f"refused by the gate: {error}"
+    return _GOOD
+
+
+def _event(institution: str, answer: str, seconds: float | None) -> dict[str, Any]:
+    event = {"event": "rehearsed", "institution": institution, "answer": answer}
+    return event if seconds is None else {**event, "seconds": round(seconds, 1)}

@@ -1,0 +1,190 @@
+"""The public port against hostile clients: what is not served, what is too large, and what is too much."""
+
+import asyncio
+import base64
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
+
+from confide.server import fleet_gate
+from confide.server.fleet_gate import MAX_BODY, QUOTA, FleetGate, Quota, Turn
+
+PUSH, PULL = "/v1/fleet/push-object", "/v1/fleet/pull-messages"
+MARY, JUDE = b"key of mary", b"key of jude"
+MEGABYTE = b"x" * 2**20
+
+
+class _Flower:
+    """Flower's application: it knows whose signature is right, keeps what it is given, and answers."""
+
+    def __init__(self) -> None:
+        self.taken = dict[bytes, int]()
+        self.status = 200
+
+    async def __call__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Any) -> None:
+        event = await receive()
+        assert not event["more_body"]
+        await asyncio.sleep(0.001)  # it has a database to go to, and others come meanwhile
+        headers = dict(scope["headers"])
+        status = self.status if headers.get(b"signature") == b"right" else 401
+        if status == 200:
+            key = base64.b64decode(headers[b"flwr-public-key"])
+            self.taken[key] = self.taken.get(key, 0) + len(event["body"])
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b"answer"})
+
+
+class _Wire:
+    """A gate before Flower, and clients that call it."""
+
+    def __init__(self) -> None:
+        self.flower, self.quota = _Flower(), Quota()
+        self.quota.admit(1, MARY, "mary")
+        self.quota.admit(2, JUDE, "jude")
+        self.gate = FleetGate(self.flower, Turn(), self.quota)
+        self.pulled = 0
+
+    def call(
+        self,
+        path: str,
+        key: bytes = MARY,
+        *,
+        chunks: Iterator[bytes] | None = None,
+        signature: bytes = b"right",
+        headers: list[tuple[bytes, bytes]] | None = None,
+    ) -> int:
+        """One request; its status. `pulled`: bytes that the gate has taken off the wire for it."""
+        self.pulled, answer, body = 0, list[Any](), iter([MEGABYTE]) if chunks is None else chunks
+        sent = [(b"flwr-public-key", base64.b64encode(key)), (b"signature", signature), *(headers or [])]
+
+        async def receive() -> Any:
+            chunk = next(body, None)
+            self.pulled += len(chunk or b"")
+            return {"type": "http.request", "body": chunk or b"", "more_body": chunk is not None}
+
+        async def send(event: Any) -> None:
+            answer.append(event)
+
+        asyncio.run(self.gate({"type": "http", "path": path, "headers": sent}, receive, send))
+        return int(answer[0]["status"])
+
+
+@pytest.fixture
+def wire() -> _Wire:
+    return _Wire()
+
+
+def test_only_the_fleet_s_paths_and_health_are_served(wire: _Wire) -> None:
+    assert wire.call(PULL) == 200
+    for path in ("/", "/docs", "/v1/control/start-run", "/v1/fleet/get-fab", "/v1/fleet/push-object/", "/v1/runtime"):
+        assert wire.call(path) == 404, path
+        assert wire.pulled == 0
+
+
+# A body without end
+
+
+def test_a_gigabyte_in_one_body_is_cut_off_after_8_megabytes(wire: _Wire) -> None:
+    assert wire.call(PUSH, chunks=iter([MEGABYTE] * 1024)) == 413
+    assert MAX_BODY < wire.pulled <= MAX_BODY + len(MEGABYTE)
+    assert wire.flower.taken == {}
+
+
+def test_a_gigabyte_that_is_announced_is_not_read_at_all(wire: _Wire) -> None:
+    announced = [(b"content-length", str(2**30).encode())]
+    assert wire.call(PUSH, chunks=iter([MEGABYTE] * 1024), headers=announced) == 413
+    assert wire.pulled == 0
+
+
+# Object after object
+
+
+def test_a_client_that_pushes_without_end_is_stopped_and_the_others_are_not(
+    wire: _Wire, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "confide"):
+        statuses = [wire.call(PUSH) for _ in range(3 * QUOTA // len(MEGABYTE))]
+    most = QUOTA // len(MEGABYTE)
+    assert statuses == [200] * most + [413] * (len(statuses) - most)
+    assert wire.flower.taken == {MARY: QUOTA}
+    assert [record.message for record in caplog.records] == [
+        f"mary pushed {QUOTA} bytes for one ask and is refused until it is asked again"
+    ], "one line, whatever it goes on doing"
+    assert wire.call(PUSH, JUDE) == 200
+    assert wire.call(PULL) == 200, "it may still ask for work, and say that it is alive"
+
+
+def test_the_next_ask_renews_the_quota_of_its_client_alone(wire: _Wire) -> None:
+    for key in (MARY, JUDE):
+        while wire.call(PUSH, key) == 200:
+            pass
+    wire.quota.renew(1)
+    assert [wire.call(PUSH, key) for key in (MARY, JUDE)] == [200, 413]
+    wire.quota.renew(3)  # of nobody
+    assert wire.call(PUSH, JUDE) == 413
+
+
+def test_messages_count_as_objects_do_and_so_does_what_comes_after_a_run(wire: _Wire) -> None:
+    wire.flower.status = 403  # Flower says that the run is over, to a client whose signature is right
+    paths = [PUSH, "/v1/fleet/push-messages"]
+    for number in range(QUOTA // len(MEGABYTE)):
+        assert wire.call(paths[number % 2]) == 403
+    assert [wire.call(path) for path in paths] == [413, 413]
+
+
+def test_nobody_can_use_up_another_s_quota(wire: _Wire) -> None:
+    """A request names its key, and a key is public: without its signature nothing is counted."""
+    for _ in range(2 * QUOTA // len(MEGABYTE)):
+        assert wire.call(PUSH, signature=b"wrong") == 401
+    assert wire.call(PUSH) == 200
+
+
+def test_a_key_written_in_another_way_is_the_same_client(wire: _Wire) -> None:
+    """base64 has several texts for some bytes, and Flower takes them all."""
+    key = b"key of mary!!"
+    wire.quota.admit(1, key, "mary")
+    usual = base64.b64encode(key)
+    other = usual[:-3] + bytes([usual[-3] + 1]) + usual[-2:]
+    assert other != usual
+    assert base64.b64decode(other, validate=True) == key
+    while wire.call(PUSH, key) == 200:
+        pass
+    assert wire.call(PUSH, b"", headers=[(b"flwr-public-key", other)]) == 413
+
+
+def test_many_at_once_get_no_more_than_one_after_the_other(wire: _Wire) -> None:
+    """All are read before the first is counted."""
+
+    async def flood() -> list[int]:
+        wire.gate._turn = Turn()
+        return list(await asyncio.gather(*(one() for _ in range(2 * QUOTA // len(MEGABYTE)))))
+
+    async def one() -> int:
+        answer = list[Any]()
+
+        async def receive() -> Any:
+            await asyncio.sleep(0)
+            return {"type": "http.request", "body": MEGABYTE, "more_body": False}
+
+        async def send(event: Any) -> None:
+            answer.append(event)
+
+        sent = [(b"flwr-public-key", base64.b64encode(MARY)), (b"signature", b"right")]
+        await wire.gate({"type": "http", "path": PUSH, "headers": sent}, receive, send)
+        return int(answer[0]["status"])
+
+    statuses = asyncio.run(flood())
+    assert statuses.count(200) == QUOTA // len(MEGABYTE)
+    assert wire.flower.taken == {MARY: QUOTA}
+
+
+@pytest.mark.parametrize("header", [b"", b"%%%", b"\xff\xfe", b"AAA"])
+def test_a_request_without_a_key_is_flower_s_to_refuse(wire: _Wire, header: bytes) -> None:
+    assert wire.call(PUSH, signature=b"", headers=[(b"flwr-public-key", header)]) == 401
+
+
+def test_the_name_of_the_header_is_flower_s() -> None:
+    assert FLEET_HTTP_PUBLIC_KEY_HEADER.encode() == fleet_gate._KEY_HEADER
