@@ -3,7 +3,9 @@
 import logging
 import signal
 import threading
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
@@ -12,11 +14,18 @@ from confide.client.enrolment import kit_of, node_key
 from confide.client.link import Link
 from confide.client.site import Site, open_site
 
+if TYPE_CHECKING:
+    from confide.client.answers import Client
+
 log = logging.getLogger("confide")
 
 
-def serve(path: Path) -> None:
+def serve(path: Path, client: "Client | None" = None) -> None:
     """Take part until SIGTERM or SIGINT. torch is imported at the first ask.
+
+    Args:
+        path: of site.toml.
+        client: coins and clock; only tests pass one.
 
     Raises:
         InputError: the site has joined no server.
@@ -26,7 +35,7 @@ def serve(path: Path) -> None:
     kit, paused = kit_of(site), site.config.state.dir / "paused"
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    link = Link(kit.address, kit.ca.encode(), node_key(site.config.state.dir), _Answers(path, site), stop)
+    link = Link(kit.address, kit.ca.encode(), node_key(site.config.state.dir), _Answers(path, site, client), stop)
     link.is_paused = paused.exists
     log.info("institution %s, server %s", site.config.institution.name, kit.address)
     link.run()
@@ -35,8 +44,8 @@ def serve(path: Path) -> None:
 class _Answers:
     """The ClientApp, made at the first ask; a changed site.toml counts from the next ask on."""
 
-    def __init__(self, path: Path, site: Site) -> None:
-        self._path, self._site = path, site
+    def __init__(self, path: Path, site: Site, client: "Client | None") -> None:
+        self._path, self._site, self._client = path, site, client
         self._app: ClientApp | None = None
         self._seen = path.stat().st_mtime_ns
 
@@ -45,9 +54,12 @@ class _Answers:
         if self._app is None:
             from confide.client.app import make_client_app
 
-            self._app = make_client_app(lambda _: self._current())
-        log.info("%s, round %s", message.metadata.message_type, message.metadata.group_id)
-        return self._app(message=message, context=context)
+            self._app = make_client_app(lambda _: self._current(), self._client)
+        asked, began = f"{message.metadata.message_type}, round {message.metadata.group_id}", time.monotonic()
+        log.info("%s", asked)
+        reply = self._app(message=message, context=context)
+        log.info("%s: answer ready after %.3f s", asked, time.monotonic() - began)  # a time that is told here only
+        return reply
 
     def _current(self) -> Site:
         """The site as its file says now: a lowered limit must not wait for a restart."""
