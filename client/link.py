@@ -39,6 +39,7 @@ _LEASE_HALF = 10  # seconds between heartbeats as Flower is told, the least it a
 _HEARTBEAT_EVERY = 8.0
 _POLL_RUNNING, _POLL_IDLE = 0.5, 15.0
 _STAYS_FAST = 600.0  # seconds after an ask
+_KEEP_OPEN = 30.0  # seconds that a quiet TLS connection stays open: longer than any two polls are apart
 
 log = logging.getLogger("confide")
 Answer = Callable[[Message, Context], Message]
@@ -47,6 +48,20 @@ _REFUSALS = {
     401: "the signature is not accepted: is the clock off by more than 10 s?",
     412: "an older connection of this key is still counted as alive (20 s), or the key is not approved",
 }
+
+
+class _FleetHttpClient(FleetHttpClient):
+    """Flower's client, but for two settings of its `httpx.Client`.
+
+    Its connections close after 5 s, so that every heartbeat of an idle client would be a new TLS handshake. And it
+    follows redirects: nobody but the server that was joined is to see what this client signs.
+    """
+
+    def __init__(self, base_url: str, **settings: Any) -> None:
+        super().__init__(base_url, **settings)
+        self._client.close()
+        limits = httpx.Limits(keepalive_expiry=_KEEP_OPEN)
+        self._client = httpx.Client(verify=settings["verify"], timeout=30.0, limits=limits)
 
 
 class LinkLost(Exception):
@@ -71,7 +86,7 @@ class Link:
         self, address: str, ca: bytes, key: EllipticCurvePrivateKey, answer: Answer, stop: threading.Event
     ) -> None:
         self._public_key = public_key_to_bytes(key.public_key())
-        self._http = FleetHttpClient.from_server_address(
+        self._http = _FleetHttpClient.from_server_address(
             address, insecure=False, root_certificates=ca, interceptors=[NodeAuthHttpInterceptor(key, key.public_key())]
         )
         self._answer_to, self._stop = answer, stop

@@ -5,7 +5,7 @@
 Does what an operator and three institutions do, command by command: films, newspaper and shop of the default scenario,
 each with its own records, policy and ledger. Ends with `confide predict` at an institution, on the adapter that came
 back, and with `confide verify` of the run and of an institution's ledger. Writes deployment-demo.json into the current
-folder. With --idle it then leaves the clients connected for a minute and prints what that costs.
+folder; with --idle it leaves the clients connected for another minute instead, and prints what that costs.
 
 Seconds beyond training: of each round, what the server's events say that it took, minus the longest of the times that
 the clients' own logs say their answer took. No client ever sends a time.
@@ -165,7 +165,7 @@ def main() -> None:
     """Run it, print the figures, write them down."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--rounds", type=int, default=10, help="(10)")
-    parser.add_argument("--idle", action="store_true", help="also what idle clients cost; a minute longer")
+    parser.add_argument("--idle", action="store_true", help="also what idle clients cost, in place of the file")
     options = parser.parse_args()
     began, busy = time.monotonic(), machine()
     with TemporaryDirectory(prefix="confide-deployment-") as folder, Processes(Path(folder)) as processes:
@@ -174,7 +174,8 @@ def main() -> None:
         if options.idle:
             idle_cost(processes)
     text = json.dumps(facts)
-    Path("deployment-demo.json").write_text(text + "\n", encoding="utf-8")
+    if not options.idle:
+        Path("deployment-demo.json").write_text(text + "\n", encoding="utf-8")
     print(text)
     if not (facts["tls"] and facts["verified"] and facts["processes"] == _INSTITUTIONS + 1):
         sys.exit("not everything holds, see above")

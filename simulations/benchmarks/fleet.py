@@ -182,7 +182,8 @@ def crowd(clients: int, rounds: int) -> bool:
     given_out = events[-1]
     print(f"{clients} clients: {len(seconds)} of {rounds} rounds, {answers} of {clients * rounds} answers")
     share = (work[-1] - work[0]) / (len(work) - 1)
-    print(f"round: median {statistics.median(seconds):.2f} s, worst {max(seconds):.2f} s; server {share:.2f} CPU s a round")
+    print(f"round: median {statistics.median(seconds):.2f} s, worst {max(seconds):.2f} s")
+    print(f"server: {share:.2f} s of a core for each round")
     print(f"finished adapter: taken by {given_out['to']} of {given_out['of']}; errors: {len(wrong)}")
     for line in sorted(set(wrong)):
         print(f"  {wrong.count(line)} x {line}")
