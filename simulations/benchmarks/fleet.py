@@ -44,7 +44,7 @@ from confide.simulations.benchmarks.processes import Processes, cpu_seconds, mac
 
 _LOADS = 2  # processes
 _UNITS = 2000
-_ROUND_HANGS = 60.0  # seconds
+_ROUND_HANGS = 120.0  # seconds
 _RUN = """
 [study]
 name = "fleet"
