@@ -147,9 +147,14 @@ class Link:
             if self._kept is not None:
                 self._deliver(self._kept)
             elif not self.is_paused() and (ask := self._pull()) is not None:
-                context = Context(ask.metadata.run_id, self._node.node_id, {}, RecordDict(), {})
-                self._kept = self._answer_to(ask, context)
-                fast_until = time.monotonic() + (0 if ask.metadata.message_type == "query.done" else _STAYS_FAST)
+                context, asked = (
+                    Context(ask.metadata.run_id, self._node.node_id, {}, RecordDict(), {}),
+                    time.monotonic(),
+                )
+                self._kept, kind = self._answer_to(ask, context), ask.metadata.message_type
+                seconds = time.monotonic() - asked  # told to this log, never to the server
+                log.info("%s, round %s: answer ready after %.3f s", kind, ask.metadata.group_id, seconds)
+                fast_until = time.monotonic() + (0 if kind == "query.done" else _STAYS_FAST)
             else:
                 self._stop.wait(_POLL_RUNNING if time.monotonic() < fast_until else _POLL_IDLE)
 

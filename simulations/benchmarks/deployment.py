@@ -1,6 +1,6 @@
 """A real federation on this machine: a server and three clients as processes, TLS, own keys, real noise.
 
-    python simulations/benchmarks/deployment.py [--rounds 10] [--idle]
+    python simulations/benchmarks/deployment.py [--rounds 8] [--idle]
 
 Does what an operator and three institutions do, command by command: films, newspaper and shop of the default scenario,
 each with its own records, policy and ledger. Ends with `confide predict` at an institution, on the adapter that came
@@ -8,7 +8,7 @@ back, and with `confide verify` of the run and of an institution's ledger. Write
 folder; with --idle it leaves the clients connected for another minute instead, and prints what that costs.
 
 Seconds beyond training: of each round, what the server's events say that it took, minus the longest of the times that
-the clients' own logs say their answer took. No client ever sends a time.
+the clients' own logs say their answer took until it was ready to leave. No client ever sends a time.
 """
 
 import argparse
@@ -164,7 +164,7 @@ def demo(processes: Processes, rounds: int) -> dict[str, object]:
 def main() -> None:
     """Run it, print the figures, write them down."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=10, help="(10)")
+    parser.add_argument("--rounds", type=int, default=8, help="(8)")
     parser.add_argument("--idle", action="store_true", help="also what idle clients cost, in place of the file")
     options = parser.parse_args()
     began, busy = time.monotonic(), machine()

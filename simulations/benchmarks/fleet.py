@@ -112,10 +112,12 @@ def load_process(institutions: list[Institution], server: tuple[str, bytes], log
     threads = [threading.Thread(target=link.run) for link in links]
     for thread in threads:
         thread.start()
-    over.wait()
-    stop.set()
-    for thread in threads:
-        thread.join(20)
+    try:
+        over.wait()
+    finally:  # also when Ctrl-C reaches this process before its parent
+        stop.set()
+        for thread in threads:
+            thread.join(20)
 
 
 @contextmanager

@@ -78,6 +78,7 @@ def test_the_newest_registry_is_told_last_whoever_asks(home: Home) -> None:
     assert entered.wait(10)
     home.registry.revoke("mary")
     threads[1].start()
+    threads[1].join(1)  # it must wait for the first; without that it would be done now
     go_on.set()
     for thread in threads:
         thread.join(10)
