@@ -77,7 +77,7 @@ base_models = ["any"]
 """
 
 
-def take_part(processes: Processes, name: str, records: list[Row], port: int) -> None:
+def join(processes: Processes, name: str, records: list[Row], port: int) -> None:
     """An institution from its files to an approved run: join, compare the fingerprint, take the kit, approve."""
     home = processes.folder / name
     home.mkdir()
@@ -89,7 +89,6 @@ def take_part(processes: Processes, name: str, records: list[Row], port: int) ->
     processes.confide("server", "approve", f"{name}/join-{name}.json", "--fingerprint", fingerprint, "--home", "srv")
     processes.confide("client", "join", "--kit", f"{name}/kit-{name}.json", *site)
     processes.confide("client", "approve", "reviews", "--run", "run.toml", *site)
-    processes.start(name, "client", "start", *site)
 
 
 def speaks_tls_only(port: int, ca: Path) -> bool:
@@ -140,7 +139,9 @@ def demo(processes: Processes, rounds: int) -> dict[str, object]:
     (folder / "run.toml").write_text(_RUN.format(rounds=rounds, folder=folder), encoding="utf-8")
     port = processes.serve()
     for name in names:
-        take_part(processes, name, shares.private[name], port)
+        join(processes, name, shares.private[name], port)
+    for name in names:  # all at once: a client that nobody asks for 20 s looks only every 15 s
+        processes.start(name, "client", "start", "--site", f"{name}/site.toml")
     print(processes.confide("server", "run", "run.toml", "--home", "srv", "--follow"), end="")
     alive = sum(process.poll() is None for process in processes.started.values())
     [run] = [path.name for path in (folder / "srv" / "runs").iterdir()]
