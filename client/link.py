@@ -40,6 +40,7 @@ _HEARTBEAT_EVERY = 8.0
 _POLL_RUNNING, _POLL_IDLE = 0.5, 15.0
 _STAYS_FAST = 600.0  # seconds after an ask
 _MOST_ERRORS = 5  # of the server's own, about 30 s, before an answer is given up: it may know its run no more
+_KEEP_OPEN = 30.0  # seconds that a quiet TLS connection stays open: longer than any two polls are apart
 
 log = logging.getLogger("confide")
 Answer = Callable[[Message, Context], Message]
@@ -49,6 +50,20 @@ _REFUSALS = {
     401: "the signature is not accepted: is the clock off by more than 10 s?",
     412: "an older connection of this key is still counted as alive (20 s), or the key is not approved",
 }
+
+
+class _FleetHttpClient(FleetHttpClient):
+    """Flower's client, but for two settings of its `httpx.Client`.
+
+    Its connections close after 5 s, so that every heartbeat of an idle client would be a new TLS handshake. And it
+    follows redirects: nobody but the server that was joined is to see what this client signs.
+    """
+
+    def __init__(self, base_url: str, **settings: Any) -> None:
+        super().__init__(base_url, **settings)
+        self._client.close()
+        limits = httpx.Limits(keepalive_expiry=_KEEP_OPEN)
+        self._client = httpx.Client(verify=settings["verify"], timeout=30.0, limits=limits)
 
 
 class LinkLost(Exception):
@@ -73,7 +88,7 @@ class Link:
         self, address: str, ca: bytes, key: EllipticCurvePrivateKey, answer: Answer, stop: threading.Event
     ) -> None:
         self._public_key = public_key_to_bytes(key.public_key())
-        self._http = FleetHttpClient.from_server_address(
+        self._http = _FleetHttpClient.from_server_address(
             address, insecure=False, root_certificates=ca, interceptors=[NodeAuthHttpInterceptor(key, key.public_key())]
         )
         self._answer_to, self._stop = answer, stop
@@ -140,8 +155,11 @@ class Link:
                 self._deliver(self._kept)
             elif not self.is_paused() and (ask := self._pull()) is not None:
                 context = Context(ask.metadata.run_id, self._node.node_id, {}, RecordDict(), {})
-                self._kept = self._answer_to(ask, context)
-                fast_until = time.monotonic() + (0 if ask.metadata.message_type == "query.done" else _STAYS_FAST)
+                asked = time.monotonic()
+                self._kept, kind = self._answer_to(ask, context), ask.metadata.message_type
+                seconds = time.monotonic() - asked  # told to this log, never to the server
+                log.info("%s, round %s: answer ready after %.3f s", kind, ask.metadata.group_id, seconds)
+                fast_until = time.monotonic() + (0 if kind == "query.done" else _STAYS_FAST)
             else:
                 self._stop.wait(_POLL_RUNNING if time.monotonic() < fast_until else _POLL_IDLE)
 
@@ -197,9 +215,7 @@ class Link:
                 errors += 1
                 if errors == _MOST_ERRORS:
                     self._kept = None
-                    raise LinkLost(
-                        f"HTTP {status}, again and again; the answer is sent when it is asked for again"
-                    ) from None
+                    raise LinkLost(f"HTTP {status}, again and again; asked anew, the answer is sent") from None
                 log.warning("HTTP %d; the answer is kept", status)
             except httpx.TransportError as error:
                 log.warning("%s; the answer is kept", type(error).__name__)

@@ -4,7 +4,7 @@ import logging
 import signal
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -16,11 +16,18 @@ from confide.client.status import Status, only_client
 from confide.client.ticks import at_ticks
 from confide.common.versions import VersionError
 
+if TYPE_CHECKING:
+    from confide.client.answers import Client
+
 log = logging.getLogger("confide")
 
 
-def serve(path: Path) -> None:
+def serve(path: Path, client: "Client | None" = None) -> None:
     """Take part until SIGTERM or SIGINT. torch is imported at the first ask.
+
+    Args:
+        path: of site.toml.
+        client: coins and clock; only tests pass one.
 
     Raises:
         InputError: the site has joined no server.
@@ -34,7 +41,7 @@ def serve(path: Path) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
         status = Status(state)
-        answer = at_ticks(_Answers(path, site, status), stop)
+        answer = at_ticks(_Answers(path, site, status, client), stop)
         link = Link(kit.address, kit.ca.encode(), node_key(state), answer, stop)
         link.is_paused, link.tell = (state / "paused").exists, status.hear
         log.info("institution %s, server %s", site.config.institution.name, kit.address)
@@ -44,8 +51,8 @@ def serve(path: Path) -> None:
 class _Answers:
     """The ClientApp, made at the first ask; a changed site.toml counts from the next ask on."""
 
-    def __init__(self, path: Path, site: Site, status: Status) -> None:
-        self._path, self._site, self._status = path, site, status
+    def __init__(self, path: Path, site: Site, status: Status, client: "Client | None") -> None:
+        self._path, self._site, self._status, self._client = path, site, status, client
         self._app: ClientApp | None = None
         self._seen = path.stat().st_mtime_ns
 
@@ -54,7 +61,7 @@ class _Answers:
         if self._app is None:
             from confide.client.app import make_client_app
 
-            self._app = make_client_app(lambda _: self._current())
+            self._app = make_client_app(lambda _: self._current(), self._client)
         log.info("%s, round %s", message.metadata.message_type, message.metadata.group_id)
         self._status.asked(message.metadata.message_type, _facts(message))
         return self._app(message=message, context=context)

@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import uvicorn
@@ -22,7 +22,7 @@ from confide.server.superlink import Link, fleet_app
 
 _CARRY_OUT = {"run": carry_out, "rehearsal": rehearse}
 log = logging.getLogger("confide")
-_LOOK_SECONDS = 1.0  # at the queue and the registry, while no run is going on
+_LOOK_SECONDS = 1.0  # at the registry, while no run is going on
 
 
 @dataclass
@@ -34,6 +34,8 @@ class Desk:
         link: to Flower's state; None until the server has started.
         stopping: name of the run that an operator wants to stop; the round that is open ends first.
         going: ends when the server does.
+        admitted: node keys by name as Flower was last told, and the names by node that came of it; None: not yet.
+        admitting: held from reading the registry to telling Flower, so that the newest is told last.
     """
 
     home: Home
@@ -41,6 +43,8 @@ class Desk:
     link: Link | None = None
     stopping: str | None = None
     going: bool = True
+    admitted: tuple[dict[str, bytes], dict[int, str]] | None = None
+    admitting: threading.Lock = field(default_factory=threading.Lock)
 
     def is_over(self, name: str) -> bool:
         """Asked between rounds: whether to stop. Who was revoked meanwhile is shut out here."""
@@ -51,8 +55,11 @@ class Desk:
         """Name by node id of the approved institutions, as Flower knows them from now on."""
         if self.link is None:
             return {}
-        keys = {name: member.node_key.encode() for name, member in self.home.registry.approved().items()}
-        return self.link.admit(keys)
+        with self.admitting:
+            keys = {name: member.node_key.encode() for name, member in self.home.registry.approved().items()}
+            if self.admitted is None or keys != self.admitted[0]:  # asked every second, for months
+                self.admitted = (keys, self.link.admit(keys))
+            return self.admitted[1]
 
 
 def serve(home: Home, announce: Callable[[int, int], None]) -> None:
@@ -117,11 +124,11 @@ def _work(desk: Desk, make_link: Callable[[], Link], fleet: uvicorn.Server) -> N
     desk.link = link = make_link()
     while desk.going:
         desk.nodes()
-        queued = desk.queue.next()
-        if queued is None:
-            pause.wait(_LOOK_SECONDS)
-            continue
-        _carry_out(desk, link, queued)
+        desk.queue.changed.clear()
+        if queued := desk.queue.next():
+            _carry_out(desk, link, queued)
+        while desk.going and not desk.queue.changed.wait(_LOOK_SECONDS):
+            desk.nodes()
 
 
 def _carry_out(desk: Desk, link: Link, queued: QueuedRun) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,10 +35,13 @@ class QueuedRun:
 
 
 class Queue:
-    """The folder of waiting, running and ended runs. A status is on the disk before anything is done under it."""
+    """The folder of waiting, running and ended runs. A status is on the disk before anything is done under it.
+
+    Only the server's process writes it, and is told by ``changed``: after years there are many files to look at.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.changed = folder, threading.Event()
 
     def add(self, run: RunConfig, kind: str = "run") -> QueuedRun:
         """Put a locked run at the end, or a rehearsal of it; `InputError` for what is neither."""
@@ -54,6 +58,7 @@ class Queue:
     def write(self, queued: QueuedRun) -> None:
         """Keep a run's status."""
         replace_durably(self.folder / f"{queued.name}.json", json.dumps(asdict(queued)).encode())
+        self.changed.set()
 
     def all(self) -> list[QueuedRun]:
         """Every run, oldest first; a run without a status is one that a crash left before it was anything."""

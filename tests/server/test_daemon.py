@@ -1,0 +1,93 @@
+"""What an idle server does every second: little, but whoever was revoked is out."""
+
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from confide.common.join import JoinRequest
+from confide.common.run_config import RunConfig
+from confide.server.daemon import Desk
+from confide.server.home import Home, init_home
+from confide.server.queue import Queue
+
+
+@dataclass
+class TellsFlower:
+    """Stands for the Link: remembers what it was told."""
+
+    told: list[list[str]] = field(default_factory=list)
+
+    def admit(self, keys: dict[str, bytes]) -> dict[int, str]:
+        self.told.append(sorted(keys))
+        return dict(enumerate(sorted(keys)))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return init_home(tmp_path / "srv", ["localhost"], 8443)
+
+
+def test_flower_is_told_at_the_start_and_after_that_only_when_the_registry_has_changed(home: Home) -> None:
+    link: Any = TellsFlower()
+    desk = Desk(home, Queue(home.folder / "queue"), link)
+    assert desk.nodes() == desk.nodes() == {}
+    assert link.told == [[]], "a database of before must not keep whom nobody approved"
+    for name in ("mary", "jude"):
+        home.registry.approve(JoinRequest(name, f"node key of {name}", name.encode().hex() * 8, "ab" * 64))
+    assert desk.nodes() == desk.nodes() == {0: "jude", 1: "mary"}
+    home.registry.revoke("jude")
+    assert desk.nodes() == desk.nodes() == {0: "mary"}
+    assert link.told == [[], ["jude", "mary"], ["mary"]]
+
+
+def test_an_approval_that_flower_did_not_take_is_told_again(home: Home) -> None:
+    class Fails(TellsFlower):
+        def admit(self, keys: dict[str, bytes]) -> dict[int, str]:
+            nodes = super().admit(keys)
+            if len(self.told) == 1:
+                raise OSError("no space")
+            return nodes
+
+    link: Any = Fails()
+    desk = Desk(home, Queue(home.folder / "queue"), link)
+    with pytest.raises(OSError, match="no space"):
+        desk.nodes()
+    assert desk.nodes() == {}
+    assert len(link.told) == 2
+
+
+def test_the_newest_registry_is_told_last_whoever_asks(home: Home) -> None:
+    """A status that is asked for while an operator revokes must not bring the revoked back."""
+    entered, go_on = threading.Event(), threading.Event()
+
+    class Slow(TellsFlower):
+        def admit(self, keys: dict[str, bytes]) -> dict[int, str]:
+            if keys:
+                entered.set()
+                go_on.wait(10)
+            return super().admit(keys)
+
+    link: Any = Slow()
+    desk = Desk(home, Queue(home.folder / "queue"), link)
+    home.registry.approve(JoinRequest("mary", "node key", "ab" * 32, "ab" * 64))
+    threads = [threading.Thread(target=desk.nodes) for _ in range(2)]
+    threads[0].start()
+    assert entered.wait(10)
+    home.registry.revoke("mary")
+    threads[1].start()
+    threads[1].join(1)  # it must wait for the first; without that it would be done now
+    go_on.set()
+    for thread in threads:
+        thread.join(10)
+    assert link.told == [["mary"], []]
+
+
+def test_the_queue_tells_of_a_new_run(tmp_path: Path, make_run: Any) -> None:
+    queue = Queue(tmp_path / "queue")
+    assert not queue.changed.is_set()
+    run: RunConfig = make_run()
+    queue.add(run)
+    assert queue.changed.is_set()
