@@ -19,12 +19,13 @@ from confide.client.validation import validate
 from confide.common.adapter import schema
 from confide.common.durable import replace_durably
 from confide.common.errors import PolicyError
-from confide.common.gate import RECEIVED_NORM_BOUND, State, dump_state, load_state
+from confide.common.gate import RECEIVED_NORM_BOUND, State, dump_state
 from confide.common.messages import Acceptance, Ask, Finished, Update, read_receipt, seal_envelope, waiting
 from confide.common.privacy.coins import Coins, CoinSource
 from confide.common.privacy.filter import Cap
 from confide.common.privacy.plan import Plan, PrivacyPlan
 from confide.common.run_config import RunConfig, make_plan
+from confide.common.transfer import decode, encode
 from confide.common.warm_model import WarmModel, forget_models, warm_model
 from confide.common.wire import MessageError, sha256
 
@@ -58,10 +59,10 @@ def answer_update(content: RecordDict, site: Site, client: Client) -> RecordDict
     ask = Ask.from_content(content)
     run = _agreed_run(ask)
 
-    def compute(model: WarmModel, shares: Shares, received: State) -> State:
+    def compute(model: WarmModel, shares: Shares, received: State) -> bytes:
         plan = _plan(run, site)
         work = LocalWork(plan, received, run.local.steps, run.local.learning_rate)
-        return train(work, model, shares.training, client.coins())
+        return encode(train(work, model, shares.training, client.coins()), run.federation.transfer)
 
     return _answer(ask, run, site, client, ("update", run.local.steps, 0), compute)
 
@@ -76,8 +77,8 @@ def answer_validation(content: RecordDict, site: Site, client: Client) -> Record
     if every is None or ask.round % every:
         raise PolicyError(f"validation counts are refused: round {ask.round} is not one of the plan's")
 
-    def compute(model: WarmModel, shares: Shares, received: State) -> State:
-        return validate(plan, model, received, shares.validation, client.coins())
+    def compute(model: WarmModel, shares: Shares, received: State) -> bytes:
+        return dump_state(validate(plan, model, received, shares.validation, client.coins()))
 
     return _answer(ask, run, site, client, ("validation", 0, 1), compute)
 
@@ -88,7 +89,7 @@ def _answer(
     site: Site,
     client: Client,
     price: tuple[What, int, int],
-    compute: Callable[[WarmModel, Shares, State], State],
+    compute: Callable[[WarmModel, Shares, State], bytes],
 ) -> RecordDict:
     """One answer through the release protocol; ``price`` is what it is, its steps and its validation releases."""
     if client.now() > ask.deadline_unix:
@@ -102,13 +103,14 @@ def _answer(
             raise PolicyError(f"round {ask.round} is refused: the run has {run.federation.num_rounds}")
         cap = _agree(run, site)
         model, shares = _shares(run, site, client, joining=False)
-        ready.append((model, shares, load_state(ask.adapter, schema(model.module), RECEIVED_NORM_BOUND)))
+        received = decode(ask.adapter, schema(model.module), run.federation.transfer, RECEIVED_NORM_BOUND)
+        ready.append((model, shares, received))
         site.ledger.open_study(run.study.name, _plan(run, site), cap)
         return cap
 
     def make(reservation: Reservation) -> bytes:
         try:
-            payload = dump_state(compute(*ready[0]))
+            payload = compute(*ready[0])
         except BaseException:
             forget_models()  # it may hold activations of a step that an error ended
             raise

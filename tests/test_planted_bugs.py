@@ -33,7 +33,7 @@ from confide.client import (
     validation,
     witnesses,
 )
-from confide.common import gate, messages
+from confide.common import messages, transfer
 from confide.common.errors import LedgerError
 from confide.common.failpoints import failpoint
 from confide.common.models import hash_model
@@ -290,10 +290,10 @@ def _counted_units(patch: pytest.MonkeyPatch) -> None:
 def _count_beside_the_tensors(patch: pytest.MonkeyPatch) -> None:
     """`num_examples`, as every framework has it."""
 
-    def dump(state: Any) -> bytes:
-        return gate.dump_state({**state, "num_examples": np.zeros(1, np.float32)})
+    def encode(state: Any, form: Any) -> bytes:
+        return transfer.encode({**state, "num_examples": np.zeros(1, np.float32)}, form)
 
-    patch.setattr(answers, "dump_state", dump)
+    patch.setattr(answers, "encode", encode)
 
 
 def _count_as_an_id(patch: pytest.MonkeyPatch) -> None:

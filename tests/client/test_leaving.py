@@ -94,7 +94,7 @@ def test_no_canary_leaves_in_a_refusal(run: RunConfig, tmp_path: Path, sections:
     assert search(_left(asking), NEEDLES) == set()
 
 
-PLACES = ["prepare", "warm_model", "train", "validate", "dump_state", "seal_envelope", "release"]
+PLACES = ["prepare", "warm_model", "train", "validate", "encode", "dump_state", "seal_envelope", "release"]
 
 
 @pytest.mark.parametrize("place", PLACES)
