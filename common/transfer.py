@@ -6,8 +6,8 @@ shares of it (in int8: 127ths), one behind the other. Both go by the tensors' na
 
 At an institution this is post-processing, and free. What comes in is the noised change of the adapter and nothing
 else: scales and rounding are functions of it, no coin is drawn and no datum is read. Stochastic rounding needs numbers
-that do not follow what they round: they are a hash (SHAKE-256) of the whole state. So a state has one encoding, and a
-server that comes back asks with the same bytes, which an institution knows as the same question.
+that do not follow what they round: they come from a generator whose seed is a hash of the whole state. So a state has
+one encoding, and a server that comes back asks with the same bytes, which an institution knows as the same question.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.random import PCG64
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
@@ -47,8 +48,9 @@ def encode(state: State, transfer: "Transfer") -> bytes:
 
 def _round(values_P: NDArray[np.float64], seed: bytes) -> NDArray[np.float64]:
     """To one of the two next integers, to the upper one with a probability that is the distance from the lower."""
-    digest = hashlib.shake_256(seed).digest(4 * values_P.size)
-    uniforms_P = np.frombuffer(digest, dtype="<u4") / 2.0**32  # in [0, 1)
+    generator = PCG64(int.from_bytes(hashlib.sha256(seed).digest(), "big"))
+    # Its raw numbers: numpy promises that they stay the same in all versions, and of a `Generator` it does not.
+    uniforms_P = (generator.random_raw(values_P.size) >> np.uint64(11)) * 2.0**-53  # in [0, 1)
     below_P = np.floor(values_P)
     rounded: NDArray[np.float64] = below_P + (uniforms_P < values_P - below_P)
     return rounded
@@ -67,7 +69,8 @@ def decode(payload: bytes, shapes: Schema, transfer: "Transfer", norm_bound: flo
     sizes = [math.prod(shapes[name]) for name in names]
     form = {"scales": ("float32", (len(names),)), "values": (transfer, (sum(sizes),))}
     tensors = load_tensors(payload, form)
-    scales_T, values_P = tensors["scales"].astype(np.float64), tensors["values"].astype(np.float64)
+    with np.errstate(invalid="ignore"):  # signalling NaNs
+        scales_T, values_P = tensors["scales"].astype(np.float64), tensors["values"].astype(np.float64)
     if not (np.isfinite(scales_T) & (scales_T >= 0)).all():
         raise GateError("scales: must be finite, and at least 0")
     if not (np.abs(values_P) <= limit).all():  # also false for nan
