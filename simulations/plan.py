@@ -53,7 +53,10 @@ def _row(plan: PrivacyPlan, target: float) -> dict[str, float]:
 
 
 def bytes_per_client_round(run: RunConfig) -> int:
-    """Size of the update that an institution sends in each round, as it travels; weights of the base are not read for it."""
+    """Size of an update as it travels, without envelope and signature; weights of the base are not read for it.
+
+    The adapter that an institution receives in each round has the same size.
+    """
     import numpy as np
     import torch
 

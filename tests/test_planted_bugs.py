@@ -296,6 +296,26 @@ def _count_beside_the_tensors(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(answers, "encode", encode)
 
 
+def _scale_of_the_signal(patch: pytest.MonkeyPatch) -> None:
+    """The range of int8 is that of the sum before the noise, which is a better fit."""
+    real, largest = step.add_noise, []
+
+    def add_noise(sum_P: Any, plan: Any, coins: Any) -> Any:
+        largest[:] = [np.abs(sum_P).max() / plan.expected_batch_size]
+        return real(sum_P, plan, coins)
+
+    def encode(state: Any, form: Any) -> bytes:
+        return transfer.encode({name: np.clip(value, -largest[0], largest[0]) for name, value in state.items()}, form)
+
+    patch.setattr(step, "add_noise", add_noise)
+    patch.setattr(answers, "encode", encode)
+
+
+def _rounded_by_private_coins(patch: pytest.MonkeyPatch) -> None:
+    real = transfer._round
+    patch.setattr(transfer, "_round", lambda values, seed: real(values, os.urandom(32)))
+
+
 def _count_as_an_id(patch: pytest.MonkeyPatch) -> None:
     real = answers.seal_envelope
 
@@ -527,6 +547,14 @@ LEAVING_BUGS: dict[str, PlantedBug] = {
     "an error that Flower answers": (_error_for_flower, guarantees.check_no_private_text_leaves),
     "number of units in an acceptance": (_counted_units, guarantees.check_one_unit_changes_no_message),
     "number of units beside the tensors": (_count_beside_the_tensors, guarantees.check_one_unit_changes_no_message),
+    "a scale from before the noise": (
+        _scale_of_the_signal,
+        guarantees.check_an_update_is_a_function_of_its_noised_change,
+    ),
+    "rounding by private coins": (
+        _rounded_by_private_coins,
+        guarantees.check_an_update_is_a_function_of_its_noised_change,
+    ),
     "number of units as an id": (_count_as_an_id, guarantees.check_one_unit_changes_no_message),
     "participation by labels": (_labels_seen, guarantees.check_one_unit_changes_no_message),
 }

@@ -3,14 +3,25 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from support import guarantees
 from support.guarantees import PoisonedTokenizer
 from support.installations import Asking, kinds, write_site
-from support.leaving import CANARY, canary_site, disguises, grouped, planted, search, sent, study, study_kinds
+from support.leaving import (
+    CANARY,
+    canary_site,
+    disguises,
+    grouped,
+    planted,
+    search,
+    sent,
+    study,
+    study_kinds,
+    transferred,
+)
 from support.sites import make_records
 from support.tiny_bert import tiny_tokenizer
 
@@ -18,7 +29,7 @@ from confide.client import answers
 from confide.client.site import open_site
 from confide.common.errors import InputError
 from confide.common.models import hash_model
-from confide.common.run_config import RunConfig, lock
+from confide.common.run_config import RunConfig, Transfer, lock
 from confide.common.tasks import TextClassification
 
 MakeRun = Callable[..., RunConfig]
@@ -232,8 +243,13 @@ def test_a_record_on_which_the_tokenizer_panics_counts_as_absent(
     assert study(run, tmp_path / "with", [*records, {**records[0], "text": "poison"}]) == study(run, tmp_path, records)
 
 
-def test_the_presence_of_one_unit_changes_no_message(run: RunConfig) -> None:
-    guarantees.check_one_unit_changes_no_message(run)
+@pytest.mark.parametrize("transfer", get_args(Transfer))
+def test_the_presence_of_one_unit_changes_no_message(run: RunConfig, transfer: Transfer) -> None:
+    guarantees.check_one_unit_changes_no_message(transferred(run, transfer))
+
+
+def test_an_update_is_a_function_of_its_noised_change_alone(run: RunConfig) -> None:
+    guarantees.check_an_update_is_a_function_of_its_noised_change(run)
 
 
 def test_no_private_text_leaves(run: RunConfig) -> None:
