@@ -67,8 +67,7 @@ def decode(payload: bytes, shapes: Schema, transfer: "Transfer", norm_bound: flo
         return load_state(payload, shapes, norm_bound)
     names, limit = sorted(shapes), _LIMITS[transfer]
     sizes = [math.prod(shapes[name]) for name in names]
-    form = {"scales": ("float32", (len(names),)), "values": (transfer, (sum(sizes),))}
-    tensors = load_tensors(payload, form)
+    tensors = load_tensors(payload, {"scales": ("float32", (len(names),)), "values": (transfer, (sum(sizes),))})
     with np.errstate(invalid="ignore"):  # signalling NaNs
         scales_T, values_P = tensors["scales"].astype(np.float64), tensors["values"].astype(np.float64)
     if not (np.isfinite(scales_T) & (scales_T >= 0)).all():
