@@ -1,8 +1,8 @@
 """How a state travels, in both directions: as it is, or with fewer bits for each number.
 
-"float32" is safetensors by name. "float16" and "int8" are two tensors, for a header of each name would take as many
-bytes as the numbers: ``scales``, the largest absolute value of each tensor, float32; and ``values``, the numbers as
-shares of it (in int8: 127ths), one behind the other. Both go by the tensors' names in alphabetical order.
+"float32" is safetensors by name. "float16" and "int8" are two tensors, for each more would cost 100 bytes of header:
+``scales``, the largest absolute value of each tensor, float32; and ``values``, the numbers as shares of it (in int8:
+127ths), one behind the other. Both go by the tensors' names in alphabetical order.
 
 At an institution this is post-processing, and free. What comes in is the noised change of the adapter and nothing
 else: scales and rounding are functions of it, no coin is drawn and no datum is read. Stochastic rounding needs numbers
