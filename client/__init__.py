@@ -12,7 +12,8 @@ The rest:
 
     app           messages in, messages out                      answers    what is done with an ask
     site_config   site.toml                                      site       an installation, opened
-    preparation   records -> shares of a run                     units      records -> units, train and validation
+    agreement     is this the agreed run; is it allowed          preparation records -> shares of a run
+    prefixes      what frozen layers make of the texts           units      records -> units, train and validation
     batches       units -> micro-batches                         training   the local steps of one round
     validation    noised counts on the held-out share            people     whose people are whose
     identity      the institution's own key                      offers     runs that wait for a person

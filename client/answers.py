@@ -1,21 +1,17 @@
 """What an institution does with an ask: check everything, then act."""
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 from flwr.app import RecordDict
 
 from confide.client.account import Key, Reservation, What
 from confide.client.adapters import HASHES
-from confide.client.offers import keep_offer
-from confide.client.policy import Request as PolicyRequest
-from confide.client.policy import cap_of, refusals, waits_for_approval
-from confide.client.preparation import Prepared, Shares, file_state, prepare
+from confide.client.agreement import acknowledge_receipt, agree, agreed_run, is_waiting, plan_of, require_in_time
+from confide.client.preparation import Client, Shares, model_of, shares_of
 from confide.client.rehearsal import rehearse
-from confide.client.release import Request, acknowledge, release
+from confide.client.release import Request, release
 from confide.client.rules import may_open
 from confide.client.site import Site
 from confide.client.training import LocalWork, train
@@ -23,65 +19,57 @@ from confide.client.validation import validate
 from confide.common.adapter import schema
 from confide.common.durable import replace_durably
 from confide.common.errors import PolicyError
-from confide.common.gate import RECEIVED_NORM_BOUND, State, dump_state, load_state
-from confide.common.messages import Acceptance, Ask, Finished, Update, read_receipt, seal_envelope, waiting
-from confide.common.privacy.coins import Coins, CoinSource
+from confide.common.gate import RECEIVED_NORM_BOUND, State, dump_state
+from confide.common.messages import Acceptance, Ask, Finished, Update, seal_envelope, waiting
+from confide.common.privacy.coins import Coins
 from confide.common.privacy.filter import Cap
-from confide.common.privacy.plan import Plan, PrivacyPlan
+from confide.common.privacy.plan import PrivacyPlan
 from confide.common.rehearsal import Rehearsed
-from confide.common.run_config import RunConfig, make_plan
-from confide.common.warm_model import WarmModel, forget_models, warm_model
-from confide.common.wire import MessageError, sha256
-
-
-@dataclass
-class Client:
-    """What a client process keeps between messages, and where its randomness and its time come from."""
-
-    coins: Callable[[], CoinSource] = Coins.fresh
-    now: Callable[[], float] = time.time
-    shares: dict[str, Prepared] = field(default_factory=dict)  # by institution
+from confide.common.run_config import RunConfig
+from confide.common.transfer import decode, encode
+from confide.common.warm_model import WarmModel, forget_models
+from confide.common.wire import sha256
 
 
 def accept(content: RecordDict, site: Site, client: Client) -> RecordDict:
     """Agree to a run: policy, base model and data are checked, and the ledger allots the plan's steps."""
     ask = Ask.from_content(content)
-    run = _agreed_run(ask)
-    _acknowledge(ask, site)
-    if _is_waiting(run, site):
+    run = agreed_run(ask)
+    acknowledge_receipt(ask, site)
+    if is_waiting(run, site):
         return waiting()
-    cap = _agree(run, site)
-    _shares(run, site, client, joining=True)
-    site.ledger.open_study(run.study.name, _plan(run, site), cap)
+    cap = agree(run, site)
+    shares_of(run, site, client, joining=True)
+    site.ledger.open_study(run.study.name, plan_of(run, site), cap)
     return _acceptance(site).content()
 
 
 def answer_rehearsal(content: RecordDict, site: Site, client: Client) -> RecordDict:
     """Rehearse a round. The answer is that to an offer, but no record is read, and the ledger is only read."""
     ask = Ask.from_content(content)
-    run = _agreed_run(ask)
-    _require_in_time(ask, client)
-    if _is_waiting(run, site):
+    run = agreed_run(ask)
+    require_in_time(ask, client)
+    if is_waiting(run, site):
         return waiting()
-    cap, plan, account = _agree(run, site), _plan(run, site), site.ledger.account()
+    cap, plan, account = agree(run, site), plan_of(run, site), site.ledger.account()
     if account.number:
         may_open(account, run.study.name, plan, cap)
-    model = _model(run, site)
-    received = load_state(ask.adapter, schema(model.module), RECEIVED_NORM_BOUND)
+    model = model_of(run, site)
+    received = decode(ask.adapter, schema(model.module), run.federation.transfer, RECEIVED_NORM_BOUND)
     with _forgetting_on_error():
         change = rehearse(run, plan, received, model, client.coins(), site.config.compute.tokens_per_micro_batch)
-    return Rehearsed(_acceptance(site), dump_state(change)).content()
+    return Rehearsed(_acceptance(site), encode(change, run.federation.transfer)).content()
 
 
 def answer_update(content: RecordDict, site: Site, client: Client) -> RecordDict:
     """Train one round."""
     ask = Ask.from_content(content)
-    run = _agreed_run(ask)
+    run = agreed_run(ask)
 
-    def compute(model: WarmModel, shares: Shares, received: State) -> State:
-        plan = _plan(run, site)
+    def compute(model: WarmModel, shares: Shares, received: State) -> bytes:
+        plan = plan_of(run, site)
         work = LocalWork(plan, received, run.local.steps, run.local.learning_rate)
-        return train(work, model, shares.training, client.coins())
+        return encode(train(work, model, shares.training, client.coins()), run.federation.transfer)
 
     return _answer(ask, run, site, client, ("update", run.local.steps, 0), compute)
 
@@ -89,15 +77,15 @@ def answer_update(content: RecordDict, site: Site, client: Client) -> RecordDict
 def answer_validation(content: RecordDict, site: Site, client: Client) -> RecordDict:
     """Give noised counts on the held-out share, if the policy shares them and the round is one that has them."""
     ask = Ask.from_content(content)
-    run = _agreed_run(ask)
-    plan, every = _plan(run, site), run.evaluation.validation_every
+    run = agreed_run(ask)
+    plan, every = plan_of(run, site), run.evaluation.validation_every
     if site.config.policy.share_metrics != "private" or not isinstance(plan, PrivacyPlan):
         raise PolicyError("validation counts are refused: policy.share_metrics is 'none', or the run has no privacy")
     if every is None or ask.round % every:
         raise PolicyError(f"validation counts are refused: round {ask.round} is not one of the plan's")
 
-    def compute(model: WarmModel, shares: Shares, received: State) -> State:
-        return validate(plan, model, received, shares.validation, client.coins())
+    def compute(model: WarmModel, shares: Shares, received: State) -> bytes:
+        return dump_state(validate(plan, model, received, shares.validation, client.coins()))
 
     return _answer(ask, run, site, client, ("validation", 0, 1), compute)
 
@@ -108,26 +96,27 @@ def _answer(
     site: Site,
     client: Client,
     price: tuple[What, int, int],
-    compute: Callable[[WarmModel, Shares, State], State],
+    compute: Callable[[WarmModel, Shares, State], bytes],
 ) -> RecordDict:
     """One answer through the release protocol; ``price`` is what it is, its steps and its validation releases."""
-    _require_in_time(ask, client)
-    _acknowledge(ask, site)
+    require_in_time(ask, client)
+    acknowledge_receipt(ask, site)
     what, steps, releases = price
     ready: list[tuple[WarmModel, Shares, State]] = []
 
-    def agree() -> Cap:
+    def agreed() -> Cap:
         if not 1 <= ask.round <= run.federation.num_rounds:
             raise PolicyError(f"round {ask.round} is refused: the run has {run.federation.num_rounds}")
-        cap = _agree(run, site)
-        model, shares = _shares(run, site, client, joining=False)
-        ready.append((model, shares, load_state(ask.adapter, schema(model.module), RECEIVED_NORM_BOUND)))
-        site.ledger.open_study(run.study.name, _plan(run, site), cap)
+        cap = agree(run, site)
+        model, shares = shares_of(run, site, client, joining=False)
+        received = decode(ask.adapter, schema(model.module), run.federation.transfer, RECEIVED_NORM_BOUND)
+        ready.append((model, shares, received))
+        site.ledger.open_study(run.study.name, plan_of(run, site), cap)
         return cap
 
     def make(reservation: Reservation) -> bytes:
         with _forgetting_on_error():
-            payload = dump_state(compute(*ready[0]))
+            payload = compute(*ready[0])
         name, base = site.config.institution.name, str(run.model.sha256)
         envelope = seal_envelope(ask, what, (name, base), payload, reservation.hash)
         return Update(envelope, site.identity.sign(envelope.text()), payload).to_bytes()
@@ -135,12 +124,7 @@ def _answer(
     key = Key(ask.study, ask.lineage, what, ask.round)
     coins = "os" if client.coins == Coins.fresh else "test"
     request = Request(key, steps, releases, ask.input_sha256, ask.plan_sha256, coins)
-    return Update.from_bytes(release(request, site.ledger, site.outbox, agree, make)).content()
-
-
-def _require_in_time(ask: Ask, client: Client) -> None:
-    if client.now() > ask.deadline_unix:
-        raise PolicyError(f"round {ask.round} is over: its deadline has passed")
+    return Update.from_bytes(release(request, site.ledger, site.outbox, agreed, make)).content()
 
 
 @contextmanager
@@ -157,52 +141,10 @@ def _acceptance(site: Site) -> Acceptance:
     return Acceptance(site.config.institution.name, declared_units, key)
 
 
-def _is_waiting(run: RunConfig, site: Site) -> bool:
-    """Whether a person has to approve the run first, whatever the policy says of it: no limit can be searched for."""
-    if run.study.name not in site.config.policy.studies or not (waits := _waits(run, site)):
-        return False
-    site.report(PolicyError(waits))
-    return True
-
-
-def _agreed_run(ask: Ask) -> RunConfig:
-    """The run of an ask; `PolicyError` where its hash would not be the one that people agreed to."""
-    run = RunConfig.model_validate_json(ask.run_json)
-    if run.canonical_json() != ask.run_json:
-        raise PolicyError("the run is not in canonical form, so its hash is not the one to agree to")
-    if run.study.name != ask.study:
-        raise PolicyError(f"the ask is for study {ask.study!r}, its run is of study {run.study.name!r}")
-    return run
-
-
-def _plan(run: RunConfig, site: Site) -> Plan:
-    return make_plan(run, site.config.dataset.declared_units)
-
-
-def _agree(run: RunConfig, site: Site) -> Cap:
-    """The cap in force, if the policy allows the run; a run that only waits for a person is kept for that person."""
-    policy = site.config.policy
-    reasons = refusals(PolicyRequest(run, _plan(run, site)), site.config.dataset, policy)
-    if reasons:
-        raise PolicyError("; ".join(reasons))
-    waits = _waits(run, site)
-    if waits:
-        raise PolicyError(waits)
-    return cap_of(policy)
-
-
-def _waits(run: RunConfig, site: Site) -> str | None:
-    """What a person has to do first; the run is kept for that person."""
-    waits = waits_for_approval(run, site.config.policy, site.ledger.account().approved)
-    if waits and site.offers:
-        keep_offer(site.offers, run)
-    return waits
-
-
 def keep_adapter(content: RecordDict, site: Site, client: Client) -> RecordDict:
     """Keep a finished adapter in ``models/``, for a run that this institution took part in."""
     finished = Finished.from_content(content)
-    _acknowledge(finished, site)
+    acknowledge_receipt(finished, site)
     name = site.config.institution.name
     kept = client.shares.get(name)
     if kept is not None and kept.made_for.startswith(f"{finished.plan_sha256} "):
@@ -216,45 +158,3 @@ def keep_adapter(content: RecordDict, site: Site, client: Client) -> RecordDict:
     hashes = {name: sha256(data) for name, data in finished.files.items()}
     replace_durably(folder / HASHES, json.dumps(hashes, indent=1).encode())
     return RecordDict()
-
-
-def _acknowledge(shown: Ask | Finished, site: Site) -> None:
-    """ACK what the server shows to have: an envelope with our own signature. Anything else it may show is ignored."""
-    if not shown.receipt:
-        return
-    try:
-        envelope, signature = read_receipt(shown.receipt)
-    except MessageError:
-        return
-    if site.identity.signed_by_me(envelope.text(), signature):
-        acknowledge(envelope.ledger_head, site.ledger, site.outbox)
-
-
-def _model(run: RunConfig, site: Site) -> WarmModel:
-    compute = site.config.compute
-    return warm_model(run, compute.device, compute.precision, site.models)
-
-
-def _shares(run: RunConfig, site: Site, client: Client, *, joining: bool) -> tuple[WarmModel, Shares]:
-    """The model and the site's shares, encoded for this run from the data file as it is now.
-
-    Guarantee: who takes a record out of the file has it out of the next round. A file that cannot be read any more in
-    the middle of a run decides nothing: what was read before it counts on.
-    """
-    model = _model(run, site)
-    # By the hash of the run: units encoded for other labels would make an answer depend on which classes are present.
-    # And by the dataset: site.toml may name other people since, and their ledger is the one that is charged.
-    name, made_for = site.config.institution.name, f"{run.sha256()} {site.config.dataset.model_dump_json()}"
-    file, before = file_state(site.config.dataset.path), client.shares.get(name)
-    goes_on = before is not None and before.made_for == made_for and not joining
-    if before is not None and goes_on and before.file == file:
-        return model, before.shares
-    try:
-        client.shares[name] = Prepared(made_for, file, prepare(site, model, joining=joining))
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:
-        if not goes_on:
-            raise
-        site.report(error)
-    return model, client.shares[name].shares

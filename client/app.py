@@ -5,7 +5,8 @@ from collections.abc import Callable
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from confide.client.answers import Client, accept, answer_rehearsal, answer_update, answer_validation, keep_adapter
+from confide.client.answers import accept, answer_rehearsal, answer_update, answer_validation, keep_adapter
+from confide.client.preparation import Client
 from confide.client.site import Site
 from confide.common.messages import declined
 from confide.common.versions import VersionError, other_versions

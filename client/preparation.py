@@ -1,6 +1,8 @@
 """What a client makes of its records once, before the rounds of a run: units for training, units for validation."""
 
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from confide.client.batches import BatchedUnits, batch_units, with_prefixes
@@ -8,8 +10,10 @@ from confide.client.site import Site
 from confide.client.units import gather_units, make_units, person_key, split_records
 from confide.client.validation import Units
 from confide.common.errors import PolicyError
+from confide.common.privacy.coins import Coins, CoinSource
 from confide.common.records import cut
-from confide.common.warm_model import WarmModel
+from confide.common.run_config import RunConfig
+from confide.common.warm_model import WarmModel, warm_model
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,15 @@ class Prepared:
     made_for: str
     file: str
     shares: Shares
+
+
+@dataclass
+class Client:
+    """What a client process keeps between messages, and where its randomness and its time come from."""
+
+    coins: Callable[[], CoinSource] = Coins.fresh
+    now: Callable[[], float] = time.time
+    shares: dict[str, Prepared] = field(default_factory=dict)  # by institution
 
 
 def file_state(path: Path) -> str:
@@ -77,3 +90,34 @@ def prepare(site: Site, model: WarmModel, *, joining: bool) -> Shares:
     if compute.prefix_cache:
         units = with_prefixes(units, model, site.cache)
     return Shares(units, [[record for record, _ in unit] for unit in held_out])
+
+
+def model_of(run: RunConfig, site: Site) -> WarmModel:
+    """The warm model of a run, on this institution's machine."""
+    compute = site.config.compute
+    return warm_model(run, compute.device, compute.precision, site.models)
+
+
+def shares_of(run: RunConfig, site: Site, client: Client, *, joining: bool) -> tuple[WarmModel, Shares]:
+    """The model and the site's shares, encoded for this run from the data file as it is now.
+
+    Guarantee: who takes a record out of the file has it out of the next round. A file that cannot be read any more in
+    the middle of a run decides nothing: what was read before it counts on.
+    """
+    model = model_of(run, site)
+    # By the hash of the run: units encoded for other labels would make an answer depend on which classes are present.
+    # And by the dataset: site.toml may name other people since, and their ledger is the one that is charged.
+    name, made_for = site.config.institution.name, f"{run.sha256()} {site.config.dataset.model_dump_json()}"
+    file, before = file_state(site.config.dataset.path), client.shares.get(name)
+    goes_on = before is not None and before.made_for == made_for and not joining
+    if before is not None and goes_on and before.file == file:
+        return model, before.shares
+    try:
+        client.shares[name] = Prepared(made_for, file, prepare(site, model, joining=joining))
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        if not goes_on:
+            raise
+        site.report(error)
+    return model, client.shares[name].shares

@@ -17,7 +17,7 @@ from confide.client.ticks import at_ticks
 from confide.common.versions import VersionError
 
 if TYPE_CHECKING:
-    from confide.client.answers import Client
+    from confide.client.preparation import Client
 
 log = logging.getLogger("confide")
 

@@ -7,8 +7,10 @@ simulation_config  its part that stays at home
 records        a file of texts, checked         batches        examples as tensors
 models         find, fetch, hash a base         devices        where, and in what precision
 adapter        LoRA on it, its state            warm_model     one loaded model for all
+lower_layers   what is frozen below it
 gate           a state against its schema       messages       ask and answer on the wire
-evaluation     accuracy of an adapter           export         the finished adapter as a folder
+transfer       a state as it travels            evaluation     accuracy of an adapter
+export         the finished adapter as a folder
 flower         Flower's environment             errors         our errors and exit codes
 durable        files that are on the disk       failpoints     where a crash test may kill
 verify         `confide verify`, none of ours   wire           the form of what travels

@@ -1,6 +1,7 @@
 """The gate: an untrusted state against its schema. Both ends use it, before anything else looks at the bytes."""
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,22 +46,34 @@ def load_state(payload: bytes, shapes: Schema, norm_bound: float) -> State:
     Raises:
         GateError: anything else.
     """
-    expected = 4 * sum(math.prod(shape) for shape in shapes.values())
-    if len(payload) > expected + _HEADER_ALLOWANCE * (len(shapes) + 1):
+    tensors = load_tensors(payload, {name: ("float32", shape) for name, shape in shapes.items()})
+    return bounded(tensors, norm_bound)
+
+
+def load_tensors(payload: bytes, form: dict[str, tuple[str, tuple[int, ...]]]) -> dict[str, NDArray[Any]]:
+    """Untrusted bytes as tensors of exactly these names, types and shapes, in that order; `GateError` otherwise."""
+    expected = sum(np.dtype(dtype).itemsize * math.prod(shape) for dtype, shape in form.values())
+    if len(payload) > expected + _HEADER_ALLOWANCE * (len(form) + 1):
         raise GateError(f"size: {len(payload)} bytes, expected about {expected}")
     try:
-        state = load(payload)
+        tensors = load(payload)
     except (SafetensorError, ValueError, KeyError, TypeError):
         raise GateError("format: not safetensors") from None
-    if state.keys() != shapes.keys():
+    if tensors.keys() != form.keys():
         raise GateError("keys: not those of the adapter")
-    for name, shape in shapes.items():
-        if state[name].dtype != np.float32 or state[name].shape != shape:
-            raise GateError(f"tensor {name}: must be float32 of shape {shape}")
-    norm = math.sqrt(sum(float(np.square(value, dtype=np.float64).sum()) for value in state.values()))
+    for name, (dtype, shape) in form.items():
+        if tensors[name].dtype != dtype or tensors[name].shape != shape:
+            raise GateError(f"tensor {name}: must be {dtype} of shape {shape}")
+    return {name: tensors[name] for name in form}
+
+
+def bounded(state: State, norm_bound: float) -> State:
+    """A state whose L2 norm over all tensors is finite and within the bound; `GateError` otherwise."""
+    with np.errstate(invalid="ignore"):  # a signalling NaN would be a warning before it is an answer
+        norm = math.sqrt(sum(float(np.square(value, dtype=np.float64).sum()) for value in state.values()))
     if not norm <= norm_bound:  # also false for nan
         raise GateError("norm: not finite, or above the bound")
-    return {name: state[name] for name in shapes}
+    return state
 
 
 def update_norm_bound(plan: Plan, shapes: Schema, local_steps: int, learning_rate: float) -> float:

@@ -14,6 +14,7 @@ from confide.common.simulation_config import SimulationSection, SpeedSection
 from confide.common.tasks import TaskSettings
 
 MAX_RUN_BYTES = 64 * 1024  # of a locked run as it is sent to every institution
+Transfer = Literal["float32", "float16", "int8"]
 
 
 class StudySection(Section):
@@ -59,6 +60,7 @@ class FederationSection(Section):
     release_seconds: float = Field(1.0, ge=1, le=86_400)
     aggregation: Literal["fedavg", "median", "trimmed-mean"] = "fedavg"
     weights: Literal["equal", "declared"] = "equal"
+    transfer: Transfer = "float32"
     server_optimizer: Literal["adamw", "none"] = "adamw"
     learning_rate: float = Field(4e-2, gt=0)
     average_decay: float = Field(0.5, ge=0, lt=1)
@@ -73,9 +75,7 @@ class FederationSection(Section):
         if self.aggregation != "fedavg" and self.weights == "declared":
             raise ValueError(f"aggregation = {self.aggregation!r} counts all the same: use weights = 'equal'")
         if self.aggregation == "trimmed-mean" and self.min_clients < 5:
-            raise ValueError(
-                f"aggregation = 'trimmed-mean' with min_clients = {self.min_clients}: below 5 it trims nothing"
-            )
+            raise ValueError(f"aggregation = 'trimmed-mean' with min_clients = {self.min_clients} < 5 trims nothing")
         return self
 
 

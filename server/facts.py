@@ -27,7 +27,7 @@ class Outcome:
         released: the exponential average of the global adapter.
         accuracy: of `released`, on the public test shares; None where there are none.
         institutions: what became of each.
-        bytes_per_client_round: size of one update.
+        bytes_per_client_round: size of one update as it travelled, without envelope and signature.
     """
 
     released: State

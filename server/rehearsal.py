@@ -8,10 +8,11 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from confide.common.errors import PolicyError
-from confide.common.gate import GateError, State, dump_state, load_state, schema_of, update_norm_bound
+from confide.common.gate import GateError, State, schema_of, update_norm_bound
 from confide.common.messages import Ask
 from confide.common.rehearsal import Rehearsed
 from confide.common.run_config import RunConfig, make_plan
+from confide.common.transfer import decode, encode
 from confide.common.wire import MessageError, sha256
 from confide.server.job import Event
 from confide.server.jobs import members_of
@@ -85,7 +86,8 @@ def rehearse_round(rehearsal: Rehearsal, grid: Grid, clock: Clock, emit: Callabl
 
 
 def _asks(rehearsal: Rehearsal, nodes: list[int], deadline: float) -> Iterator[Message]:
-    run, run_json, payload = rehearsal.run, rehearsal.run.canonical_json(), dump_state(rehearsal.initial)
+    run = rehearsal.run
+    run_json, payload = run.canonical_json(), encode(rehearsal.initial, run.federation.transfer)
     hashes = {"plan_sha256": run.sha256(), "input_sha256": sha256(payload)}
     ask = Ask(run.study.name, rehearsal.lineage, 1, run_json, **hashes, deadline_unix=deadline, adapter=payload)
     for node in nodes:
@@ -101,7 +103,7 @@ def _judge(reply: Message, rehearsal: Rehearsal) -> str:
     plan = make_plan(run, institution.declared_units)
     bound = update_norm_bound(plan, shapes, run.local.steps, run.local.learning_rate)
     try:
-        load_state(Rehearsed.from_content(reply.content).payload, shapes, bound)
+        decode(Rehearsed.from_content(reply.content).payload, shapes, run.federation.transfer, bound)
     except (GateError, MessageError) as error:
         return f"refused by the gate: {error}"
     return _GOOD

@@ -48,7 +48,7 @@ def write_report(path: Path, facts: dict[str, Any]) -> None:
             ``title``, ``status``, ``run_dir_name``: str. ``simulated``, ``own_data``: bool.
             ``run``: ``RunConfig.model_dump(mode="json")`` of the locked run. ``versions``: name to version.
             ``plan``: fields of the `PrivacyPlan`, or ``{"no_privacy": True}``.
-            ``target_epsilon``, ``target_delta``: float. ``bytes_per_client_round``: int, one way.
+            ``target_epsilon``, ``target_delta``: float. ``bytes_per_client_round``: int, one update as it travelled.
             ``accuracy``: `Accuracy.as_json`, or None where nothing was measured.
             ``rounds``: each ``round``, ``accuracy`` (mean, or None), ``per_institution`` (name to accuracy, or None),
             ``epsilon`` (name to epsilon so far, or None), ``accepted`` (number), ``dropped`` (list of str),

@@ -10,9 +10,10 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from confide.common.accuracy import Accuracy
 from confide.common.errors import ConfideError, PolicyError
-from confide.common.gate import GateError, State, dump_state, load_state, schema_of, update_norm_bound
+from confide.common.gate import GateError, State, load_state, schema_of, update_norm_bound
 from confide.common.messages import Ask
 from confide.common.run_config import make_plan
+from confide.common.transfer import decode, encode
 from confide.common.wire import MessageError, sha256
 from confide.server import optimizer
 from confide.server.aggregation import RULES
@@ -100,13 +101,12 @@ class ConfideStrategy(Strategy):
             if server_round > institution.last_asked:  # the site charges at its RESERVE, whatever becomes of the reply
                 institution.num_steps += run.local.steps
                 institution.last_asked = server_round
-        yield from self._asks(
-            "train", server_round, dump_state({name: array.numpy() for name, array in arrays.items()})
-        )
+        yield from self._asks("train", server_round, {name: array.numpy() for name, array in arrays.items()})
 
-    def _asks(self, kind: str, server_round: int, payload: bytes) -> Iterable[Message]:
+    def _asks(self, kind: str, server_round: int, state: State) -> Iterable[Message]:
         """One message of a kind for each institution: the same but for the receipt of its own last update."""
         seconds = self.job.run.federation.deadline_seconds
+        payload = encode(state, self.job.run.federation.transfer)
         self._ask = self._make_ask(server_round, self.job.clock.now() + seconds, payload)
         for node_id, institution in self.institutions.items():
             content = replace(self._ask, receipt=institution.receipt).content()
@@ -128,7 +128,7 @@ class ConfideStrategy(Strategy):
             try:
                 update = check_answer(reply, self._ask, "update", institution, run.model.sha256)
                 self._require_known(server_round, institution, update.envelope.payload_sha256)
-                state = load_state(update.payload, shapes, self._norm_bound(institution))
+                state = decode(update.payload, shapes, run.federation.transfer, self._norm_bound(institution))
             except (GateError, MessageError) as error:
                 self._drop(server_round, institution, str(error))
                 continue
@@ -156,7 +156,7 @@ class ConfideStrategy(Strategy):
             return
         for institution in self.institutions.values():
             institution.num_releases += 1
-        yield from self._asks("evaluate", server_round, dump_state(self.state.average))
+        yield from self._asks("evaluate", server_round, self.state.average)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Keep the counts of those who share them; who declines is not asked why, and nothing is lost."""

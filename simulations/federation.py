@@ -7,8 +7,8 @@ from typing import Literal, Protocol
 
 from flwr.app import Context, RecordDict
 
-from confide.client.answers import Client
 from confide.client.app import make_client_app
+from confide.client.preparation import Client
 from confide.client.site import Site
 from confide.common.accuracy import Accuracy
 from confide.common.adapter import get_state, reset

@@ -53,16 +53,19 @@ def _row(plan: PrivacyPlan, target: float) -> dict[str, float]:
 
 
 def bytes_per_client_round(run: RunConfig) -> int:
-    """Size of the update that an institution sends in each round; weights of the base are not read for it."""
+    """Size of an update as it travels, without envelope and signature; weights of the base are not read for it.
+
+    The adapter that an institution receives in each round has the same size.
+    """
     import numpy as np
     import torch
 
     from confide.common.adapter import build_module, schema
-    from confide.common.gate import dump_state
     from confide.common.models import find_model
+    from confide.common.transfer import encode
 
     shapes = schema(build_module(run, find_model(run.model.base), torch.device("meta")))
-    return len(dump_state({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}))
+    return len(encode({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, run.federation.transfer))
 
 
 def measure(run: RunConfig, num_steps: int = 20) -> dict[str, float]:

@@ -33,7 +33,7 @@ from confide.client import (
     validation,
     witnesses,
 )
-from confide.common import gate, messages
+from confide.common import messages, transfer
 from confide.common.errors import LedgerError
 from confide.common.failpoints import failpoint
 from confide.common.models import hash_model
@@ -290,10 +290,30 @@ def _counted_units(patch: pytest.MonkeyPatch) -> None:
 def _count_beside_the_tensors(patch: pytest.MonkeyPatch) -> None:
     """`num_examples`, as every framework has it."""
 
-    def dump(state: Any) -> bytes:
-        return gate.dump_state({**state, "num_examples": np.zeros(1, np.float32)})
+    def encode(state: Any, form: Any) -> bytes:
+        return transfer.encode({**state, "num_examples": np.zeros(1, np.float32)}, form)
 
-    patch.setattr(answers, "dump_state", dump)
+    patch.setattr(answers, "encode", encode)
+
+
+def _scale_of_the_signal(patch: pytest.MonkeyPatch) -> None:
+    """The range of int8 is that of the sum before the noise, which is a better fit."""
+    real, largest = step.add_noise, []
+
+    def add_noise(sum_P: Any, plan: Any, coins: Any) -> Any:
+        largest[:] = [np.abs(sum_P).max() / plan.expected_batch_size]
+        return real(sum_P, plan, coins)
+
+    def encode(state: Any, form: Any) -> bytes:
+        return transfer.encode({name: np.clip(value, -largest[0], largest[0]) for name, value in state.items()}, form)
+
+    patch.setattr(step, "add_noise", add_noise)
+    patch.setattr(answers, "encode", encode)
+
+
+def _rounded_by_private_coins(patch: pytest.MonkeyPatch) -> None:
+    real = transfer._round
+    patch.setattr(transfer, "_round", lambda values, seed: real(values, os.urandom(32)))
 
 
 def _count_as_an_id(patch: pytest.MonkeyPatch) -> None:
@@ -307,7 +327,7 @@ def _count_as_an_id(patch: pytest.MonkeyPatch) -> None:
 
 def _labels_seen(patch: pytest.MonkeyPatch) -> None:
     """No answer where a class has few records, so as not to train on next to nothing."""
-    real = answers.prepare
+    real = preparation.prepare
 
     def prepare(site: Any, model: Any, *, joining: bool) -> Any:
         labels = [record["label"] for record in site.records(model.task)]
@@ -315,7 +335,7 @@ def _labels_seen(patch: pytest.MonkeyPatch) -> None:
             raise ValueError("too few records of a class")
         return real(site, model, joining=joining)
 
-    patch.setattr(answers, "prepare", prepare)
+    patch.setattr(preparation, "prepare", prepare)
 
 
 # Ledger and release
@@ -527,6 +547,14 @@ LEAVING_BUGS: dict[str, PlantedBug] = {
     "an error that Flower answers": (_error_for_flower, guarantees.check_no_private_text_leaves),
     "number of units in an acceptance": (_counted_units, guarantees.check_one_unit_changes_no_message),
     "number of units beside the tensors": (_count_beside_the_tensors, guarantees.check_one_unit_changes_no_message),
+    "a scale from before the noise": (
+        _scale_of_the_signal,
+        guarantees.check_an_update_is_a_function_of_its_noised_change,
+    ),
+    "rounding by private coins": (
+        _rounded_by_private_coins,
+        guarantees.check_an_update_is_a_function_of_its_noised_change,
+    ),
     "number of units as an id": (_count_as_an_id, guarantees.check_one_unit_changes_no_message),
     "participation by labels": (_labels_seen, guarantees.check_one_unit_changes_no_message),
 }

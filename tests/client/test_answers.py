@@ -10,8 +10,8 @@ import pytest
 from support.coins import TestCoins
 from support.installations import Asking, kinds, update_of, write_site
 
-from confide.client.answers import Client
 from confide.client.identity import Identity
+from confide.client.preparation import Client
 from confide.client.site import Site, open_site
 from confide.common.messages import Update
 from confide.common.models import hash_model

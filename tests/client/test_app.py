@@ -269,7 +269,7 @@ def test_a_model_that_fails_on_a_private_text_is_the_same_answer(
 
     monkeypatch.setattr("confide.client.answers.train", fail)
     site.declines(site.ask().content())
-    monkeypatch.setattr("confide.client.answers.warm_model", fail)
+    monkeypatch.setattr("confide.client.preparation.warm_model", fail)
     site.declines(site.ask().content())
 
 

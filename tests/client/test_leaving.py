@@ -3,22 +3,33 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from support import guarantees
 from support.guarantees import PoisonedTokenizer
 from support.installations import Asking, kinds, write_site
-from support.leaving import CANARY, canary_site, disguises, grouped, planted, search, sent, study, study_kinds
+from support.leaving import (
+    CANARY,
+    canary_site,
+    disguises,
+    grouped,
+    planted,
+    search,
+    sent,
+    study,
+    study_kinds,
+    transferred,
+)
 from support.sites import make_records
 from support.tiny_bert import tiny_tokenizer
 
-from confide.client import answers
+from confide.client import answers, preparation
 from confide.client.site import open_site
 from confide.common.errors import InputError
 from confide.common.models import hash_model
-from confide.common.run_config import RunConfig, lock
+from confide.common.run_config import RunConfig, Transfer, lock
 from confide.common.tasks import TextClassification
 
 MakeRun = Callable[..., RunConfig]
@@ -94,7 +105,7 @@ def test_no_canary_leaves_in_a_refusal(run: RunConfig, tmp_path: Path, sections:
     assert search(_left(asking), NEEDLES) == set()
 
 
-PLACES = ["prepare", "warm_model", "train", "validate", "dump_state", "seal_envelope", "release"]
+PLACES = ["prepare", "warm_model", "train", "validate", "encode", "dump_state", "seal_envelope", "release"]
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -137,19 +148,19 @@ HOSTILE: dict[str, dict[str, Any]] = {
 @pytest.fixture
 def _hostile_libraries(monkeypatch: pytest.MonkeyPatch, make_run: MakeRun) -> None:
     """A tokenizer that raises at "poison", and a model that gives NaN for texts of per cent signs."""
-    real_logits, real_model = TextClassification.logits, answers.warm_model
+    real_logits, real_model = TextClassification.logits, preparation.warm_model
 
     def logits(self: Any, module: Any, batch: Any) -> torch.Tensor:
         percent = tiny_tokenizer().convert_tokens_to_ids("%")
         strange = (batch["input_ids"][:, 1:4] == percent).all(dim=1, keepdim=True)
         return torch.where(strange, float("nan"), real_logits(self, module, batch))
 
-    def warm_model(run: RunConfig, device: str) -> Any:
-        model = real_model(run, device)
+    def warm_model(run: RunConfig, *settings: Any) -> Any:
+        model = real_model(run, *settings)
         return replace(model, tokenizer=PoisonedTokenizer(model.tokenizer))
 
     monkeypatch.setattr(TextClassification, "logits", logits)
-    monkeypatch.setattr(answers, "warm_model", warm_model)
+    monkeypatch.setattr(preparation, "warm_model", warm_model)
 
 
 @pytest.mark.usefixtures("_hostile_libraries")
@@ -232,8 +243,13 @@ def test_a_record_on_which_the_tokenizer_panics_counts_as_absent(
     assert study(run, tmp_path / "with", [*records, {**records[0], "text": "poison"}]) == study(run, tmp_path, records)
 
 
-def test_the_presence_of_one_unit_changes_no_message(run: RunConfig) -> None:
-    guarantees.check_one_unit_changes_no_message(run)
+@pytest.mark.parametrize("transfer", get_args(Transfer))
+def test_the_presence_of_one_unit_changes_no_message(run: RunConfig, transfer: Transfer) -> None:
+    guarantees.check_one_unit_changes_no_message(transferred(run, transfer))
+
+
+def test_an_update_is_a_function_of_its_noised_change_alone(run: RunConfig) -> None:
+    guarantees.check_an_update_is_a_function_of_its_noised_change(run)
 
 
 def test_no_private_text_leaves(run: RunConfig) -> None:

@@ -10,8 +10,8 @@ from support.coins import TestCoins
 from support.installations import Asking, kinds, update_of, write_site
 from support.sites import make_records
 
-from confide.client import answers
-from confide.client.answers import Client
+from confide.client import preparation
+from confide.client.preparation import Client
 from confide.client.site import Site, open_site
 from confide.common.models import hash_model
 from confide.common.run_config import RunConfig, lock
@@ -65,8 +65,8 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         calls.append(joining)
         return real(*rest, joining=joining)  # type: ignore[arg-type]
 
-    real = answers.prepare
-    monkeypatch.setattr(answers, "prepare", prepare)
+    real = preparation.prepare
+    monkeypatch.setattr(preparation, "prepare", prepare)
     return calls
 
 

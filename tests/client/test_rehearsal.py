@@ -14,8 +14,8 @@ from support.installations import Asking, kinds, update_of, write_site
 from support.sites import make_records
 
 from confide.client import rehearsal as rehearsal_module
-from confide.client.answers import Client
 from confide.client.batches import BatchedUnits
+from confide.client.preparation import Client
 from confide.client.rehearsal import rehearse
 from confide.client.site import Site, open_site
 from confide.client.training import LocalWork

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from support.installations import Asking, kinds, write_site
 
 from confide.client import service as service_module
-from confide.client.answers import Client
 from confide.client.link import Answer
+from confide.client.preparation import Client
 from confide.client.site import Site, open_site
 from confide.client.ticks import at_ticks, seconds_to_tick, tick_of
 from confide.common.errors import InputError

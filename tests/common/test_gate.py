@@ -1,6 +1,7 @@
 import contextlib
 import json
 import struct
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +14,12 @@ from support.toy import make_plan
 from confide.common.gate import GateError, dump_state, load_state, schema_of, update_norm_bound
 from confide.common.privacy.noise import add_noise
 from confide.common.privacy.plan import NoPrivacy
+from confide.common.transfer import decode, encode
 
 SHAPES = {"b": (2, 3), "a": (4,)}
 STATE = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.ones(4, dtype=np.float32)}
-DTYPES = ["F32", "F64", "F16", "BF16", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F4", "C64", "I64", "U8", "BOOL", "X"]
+FORMS = ["float32", "float16", "int8"]
+DTYPES = ["F32", "I8", "F64", "F16", "BF16", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F4", "C64", "I64", "U8", "BOOL", "X"]
 
 
 def _raw(header: object, data: bytes = b"") -> bytes:
@@ -65,39 +68,56 @@ def test_the_reason_holds_nothing_of_the_content() -> None:
     assert "123" not in str(caught.value)
 
 
+def _dropped_or_good(payload: bytes, form: Any) -> None:
+    """Whatever the bytes are: a state that keeps every promise of the gate, or `GateError` and nothing else."""
+    with contextlib.suppress(GateError):
+        state = decode(payload, SHAPES, form, 100.0)
+        assert {name: value.shape for name, value in state.items()} == SHAPES
+        assert {value.dtype for value in state.values()} == {np.dtype(np.float32)}
+        assert np.linalg.norm(np.concatenate([value.ravel() for value in state.values()])) <= 100.001
+
+
 @given(payload=st.binary(max_size=400) | st.builds(_raw, st.binary(max_size=200), st.binary(max_size=100)))
-def test_no_bytes_can_do_more_than_be_dropped(payload: bytes) -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_no_bytes_can_do_more_than_be_dropped(form: Any, payload: bytes) -> None:
     with pytest.raises(GateError):
-        load_state(payload, SHAPES, 100.0)
+        decode(payload, SHAPES, form, 100.0)
 
 
 @given(place=st.integers(0, 239), byte=st.integers(0, 255), cut=st.integers(0, 240))
-def test_no_damaged_state_can_do_more_than_be_dropped(place: int, byte: int, cut: int) -> None:
-    payload = bytearray(dump_state(STATE))
+@pytest.mark.parametrize("form", FORMS)
+def test_no_damaged_state_can_do_more_than_be_dropped(form: Any, place: int, byte: int, cut: int) -> None:
+    payload = bytearray(encode(STATE, form))
     payload[place % len(payload)] = byte
     for damaged in (bytes(payload), bytes(payload[:cut]), bytes(payload) + b"x"):
-        with contextlib.suppress(GateError):
-            state = load_state(damaged, SHAPES, 100.0)
-            assert {name: value.shape for name, value in state.items()} == SHAPES
-            assert all(np.isfinite(value).all() for value in state.values())
+        _dropped_or_good(damaged, form)
+
+
+@given(numbers=st.binary(min_size=40, max_size=40))
+@pytest.mark.parametrize("form", FORMS)
+def test_no_numbers_can_do_more_than_be_dropped(form: Any, numbers: bytes) -> None:
+    """Every pattern of bits in the right places: all kinds of NaN, of infinities, of scales."""
+    payload = encode(STATE, form)
+    size = {"float32": 40, "float16": 28, "int8": 18}[form]
+    _dropped_or_good(payload[:-size] + numbers[:size], form)
 
 
 ENTRY = st.fixed_dictionaries(
     {
         "dtype": st.sampled_from(DTYPES) | st.integers(),
-        "shape": st.lists(st.sampled_from([0, 1, 2, 3, 4, -1, 2**63, 2**64, 1.5]), max_size=3),
-        "data_offsets": st.lists(st.sampled_from([0, 1, 8, 16, 24, 40, -8, 2**64]), max_size=3),
+        "shape": st.lists(st.sampled_from([0, 1, 2, 3, 4, 10, -1, 2**63, 2**64, 1.5]), max_size=3),
+        "data_offsets": st.lists(st.sampled_from([0, 1, 8, 16, 18, 24, 28, 40, -8, 2**64]), max_size=3),
     }
 )
 
 
 @given(
-    entries=st.dictionaries(st.sampled_from(["a", "b", "__metadata__", "\ud800"]), ENTRY),
-    size=st.sampled_from([0, 24, 40]),
+    entries=st.dictionaries(st.sampled_from(["a", "b", "scales", "values", "__metadata__", "\ud800"]), ENTRY),
+    size=st.sampled_from([0, 18, 24, 28, 40]),
 )
-def test_no_header_can_do_more_than_be_dropped(entries: dict, size: int) -> None:
-    with contextlib.suppress(GateError):
-        load_state(_raw(entries, bytes(size)), SHAPES, 100.0)
+@pytest.mark.parametrize("form", FORMS)
+def test_no_header_can_do_more_than_be_dropped(form: Any, entries: dict, size: int) -> None:
+    _dropped_or_good(_raw(entries, bytes(size)), form)
 
 
 @pytest.mark.parametrize("clipping", ["automatic", "abadi"])

@@ -23,8 +23,8 @@ from support.sites import make_records
 from support.tiny_bert import save_tiny_bert
 
 from confide.client import answers
-from confide.client.answers import Client
 from confide.client.app import make_client_app
+from confide.client.preparation import Client
 from confide.client.site import open_site
 from confide.common import failpoints
 from confide.common.adapter import get_state, reset
@@ -36,7 +36,8 @@ from confide.common.privacy.accounting import epsilon
 from confide.common.privacy.coins import Coins
 from confide.common.privacy.filter import Cap, choose_order
 from confide.common.privacy.plan import PrivacyPlan
-from confide.common.run_config import RunConfig, lock, make_plan
+from confide.common.run_config import RunConfig, Transfer, lock, make_plan
+from confide.common.transfer import encode
 from confide.common.warm_model import warm_model
 from confide.common.wire import sha256
 from confide.simulations.grid import InProcessGrid, SkippingClock
@@ -118,12 +119,18 @@ class RealClient:
             self.errors.append(error)
             site.report(error)
 
-        def dump(state: State) -> bytes:
-            payload = dump_state(state)
-            tell(("drawn", payload[-64:] if len(payload) > 1000 else payload[-8:]))
+        def encode_update(state: State, form: Transfer) -> bytes:
+            payload = encode(state, form)
+            tell(("drawn", payload[-64:]))
             return payload
 
-        answers.dump_state = dump  # type: ignore[attr-defined]
+        def dump_counts(state: State) -> bytes:
+            payload = dump_state(state)
+            tell(("drawn", payload[-8:]))
+            return payload
+
+        answers.encode = encode_update  # type: ignore[attr-defined]
+        answers.dump_state = dump_counts  # type: ignore[attr-defined]
         told, client = site.with_report(report), Client()
         if planted.bug == "reuse-coins":
             client = Client(coins=lambda: Coins(bytes(32)))

@@ -24,7 +24,7 @@ from confide.common.flower import prepare
 
 prepare()
 
-from confide.client.answers import Client
+from confide.client.preparation import Client
 from confide.client.service import serve
 from confide.common.main import main
 from confide.simulations import federation

@@ -9,27 +9,30 @@ import os
 import tempfile
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load
 from scipy.stats import binom, binomtest, chi2_contingency, chisquare, kstest
 from support.coins import TestCoins
 from support.installations import Asking, update_of, write_site
-from support.leaving import CANARY, canary_site, disguises, grouped, search, sent, study
+from support.leaving import CANARY, canary_site, disguises, grouped, search, sent, study, transferred
 from support.sites import SECRET, DrawsOnly, batched, flatten, make_records, make_table, random_state, train_sum
 from support.toy import ToyUnits, make_plan, toy_step
 
-from confide.client import units, validation
+from confide.client import answers, units, validation
 from confide.client.site import open_site
+from confide.common import transfer
 from confide.common.adapter import coordinate_weights, schema, set_state
 from confide.common.batches import Example
+from confide.common.gate import State
 from confide.common.privacy.clipping import STABILITY
 from confide.common.privacy.coins import Coins
 from confide.common.privacy.plan import PrivacyPlan
-from confide.common.run_config import RunConfig
+from confide.common.run_config import RunConfig, Transfer
 from confide.common.warm_model import WarmModel, warm_model
 
 ALPHA = 1e-6
@@ -250,6 +253,24 @@ def check_one_unit_changes_no_message(run: RunConfig) -> None:
         for number in (0, 5, 11):
             others = [record for record in records if record != records[number]]
             assert study(run, Path(folder) / str(number), others) == everyone
+
+
+def check_an_update_is_a_function_of_its_noised_change(run: RunConfig) -> None:
+    """What leaves is what everybody can compute from the noised change of the adapter, in every form."""
+    changes: list[State] = []
+    train = answers.train
+
+    def watched(*rest: Any) -> State:
+        changes.append(train(*rest))
+        return changes[-1]
+
+    forms = get_args(Transfer)
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(answers, "train", watched)
+        for form in forms:
+            payload = update_of(_agreeing(transferred(run, form), Path(folder) / form).update()).payload
+            assert payload == transfer.encode(changes[-1], form), f"{form}: something else went into it"
+    assert len(changes) == len(forms)
 
 
 def check_no_private_text_leaves(run: RunConfig) -> None:

@@ -10,13 +10,14 @@ import tomli_w
 from flwr.app import Context, Message, RecordDict
 from support.sites import make_records
 
-from confide.client.answers import Client
 from confide.client.app import make_client_app
+from confide.client.preparation import Client
 from confide.client.site import Site
 from confide.common.adapter import get_state, reset
-from confide.common.gate import State, dump_state
+from confide.common.gate import State
 from confide.common.messages import Ask, Update
 from confide.common.run_config import RunConfig
+from confide.common.transfer import encode
 from confide.common.warm_model import warm_model
 from confide.common.wire import sha256
 from confide.simulations.grid import InProcessGrid, SkippingClock
@@ -88,7 +89,8 @@ class Asking:
         return self.send(self.ask(number, **changes), "evaluate")
 
     def ask(self, number: int, **changes: Any) -> Ask:
-        run_json, payload = self.run.canonical_json(), dump_state(self.state) if number else b""
+        run_json = self.run.canonical_json()
+        payload = encode(self.state, self.run.federation.transfer) if number else b""
         hashes = (sha256(run_json.encode()), sha256(payload))
         ask = Ask(self.run.study.name, self.lineage, number, run_json, *hashes, 1e11, adapter=payload)
         return replace(ask, **changes)

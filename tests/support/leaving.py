@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import math
 import struct
 import zlib
 from collections.abc import Iterator
@@ -16,11 +17,11 @@ from support.coins import TestCoins
 from support.installations import Asking, start_state, update_of, write_records, write_site
 from support.sites import make_records
 
-from confide.client.answers import Client
+from confide.client.preparation import Client
 from confide.client.site import open_site
 from confide.common.gate import schema_of
 from confide.common.messages import Acceptance, Update
-from confide.common.run_config import RunConfig
+from confide.common.run_config import RunConfig, Transfer
 
 CANARY = "Quixotic Zebra 4481 of Kumquat Row"
 _LARGEST = 2**22  # bytes of a stream that is unpacked
@@ -102,21 +103,32 @@ def sent(message: Message) -> bytes:
 # What may differ between two runs: tensors, and what is drawn or derived from them.
 
 
-def visible(reply: Message, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
+Form = dict[str, tuple[str, tuple[int, ...]]]
+
+
+def form_of(shapes: dict[str, tuple[int, ...]], transfer: Transfer) -> Form:
+    """Type and shape of every tensor in an update, by its name."""
+    if transfer == "float32":
+        return {name: ("F32", shape) for name, shape in shapes.items()}
+    size = sum(math.prod(shape) for shape in shapes.values())
+    return {"scales": ("F32", (len(shapes),)), "values": ({"float16": "F16", "int8": "I8"}[transfer], (size,))}
+
+
+def visible(reply: Message, form: Form) -> dict[str, Any]:
     """All of a reply but the numbers in its tensors, and the fields of its envelope that are random or hash them.
 
-    These fields must have their public form, and the tensors the names and shapes that everybody expects.
+    These fields must have their public form, and the tensors the names, types and shapes that everybody expects.
     """
     return {
         "type": reply.metadata.message_type,
         "round": reply.metadata.group_id,
         "kinds": ["error"] if reply.has_error() else list(reply.content),
         "size": {len(value.deflate()) for value in get_all_nested_objects(reply.content).values()},
-        "content": [value.deflate() for value in get_all_nested_objects(_without_numbers(reply, shapes)).values()],
+        "content": [value.deflate() for value in get_all_nested_objects(_without_numbers(reply, form)).values()],
     }
 
 
-def _without_numbers(reply: Message, shapes: dict[str, tuple[int, ...]]) -> RecordDict:
+def _without_numbers(reply: Message, form: Form) -> RecordDict:
     if "accepted" in reply.content:  # the institution's own public key: another in every installation
         acceptance = Acceptance.from_content(reply.content)
         return replace(acceptance, update_key="0" * 64).content()
@@ -128,19 +140,19 @@ def _without_numbers(reply: Message, shapes: dict[str, tuple[int, ...]]) -> Reco
         value = getattr(update.envelope, name)
         assert len(value) == digits, f"{name} is not what it was"
         assert set(value) <= set("0123456789abcdef"), f"{name} is not what it was"
-    expected = {"cells": (2,)} if update.envelope.what == "validation" else shapes
+    expected = form_of({"cells": (2,)}, "float32") if update.envelope.what == "validation" else form
     envelope = replace(update.envelope, **{name: "0" * digits for name, digits in drawn.items()})
     head = _header(update.payload, expected)
     return Update(envelope, "0" * 128, head + bytes(len(update.payload) - len(head))).content()
 
 
-def _header(payload: bytes, expected: dict[str, tuple[int, ...]]) -> bytes:
-    """The header of a safetensors file, which must declare float32 tensors of these shapes, in order, and no more."""
+def _header(payload: bytes, expected: Form) -> bytes:
+    """The header of a safetensors file, which must declare tensors of these types and shapes, and no more."""
     length = 8 + int.from_bytes(payload[:8], "little")
     declared = json.loads(payload[8:length])
     assert declared.pop("__metadata__", None) is None, "a note beside the tensors"
-    assert {name: tuple(entry["shape"]) for name, entry in declared.items()} == expected, "other tensors than asked"
-    assert {entry["dtype"] for entry in declared.values()} == {"F32"}
+    found = {name: (entry["dtype"], tuple(entry["shape"])) for name, entry in declared.items()}
+    assert found == expected, "other tensors than asked"
     return payload[:length]
 
 
@@ -148,7 +160,8 @@ class Watched:
     """One client and its site, seen by its server through a whole study; its coins are public."""
 
     def __init__(self, run: RunConfig, path: Path) -> None:
-        self._path, self._coins, self._shapes = path, 0, schema_of(start_state(run))
+        self._path, self._coins = path, 0
+        self._form = form_of(schema_of(start_state(run)), run.federation.transfer)
         self.restart()
         self.asking = Asking(run, lambda: self._site, self._client)
 
@@ -176,7 +189,7 @@ class Watched:
         ask.update(ask.run.federation.num_rounds + 1)
         ask.update(2, lineage="cd" * 16)  # beyond the plan's steps
         ask.offer(study="another")
-        return [visible(reply, self._shapes) for reply in ask.replies]
+        return [visible(reply, self._form) for reply in ask.replies]
 
 
 def study(run: RunConfig, folder: Path, records: list[dict[str, Any]], **dataset: Any) -> list[dict[str, Any]]:
@@ -230,6 +243,11 @@ def canary_records(count: int = 20) -> list[dict[str, Any]]:
         }
         for number, record in enumerate(make_records(count))
     ]
+
+
+def transferred(run: RunConfig, transfer: Transfer) -> RunConfig:
+    """The same run with another form of transfer."""
+    return run.model_copy(update={"federation": run.federation.model_copy(update={"transfer": transfer})})
 
 
 def grouped(run: RunConfig) -> RunConfig:
