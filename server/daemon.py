@@ -66,6 +66,10 @@ def serve(home: Home, announce: Callable[[int, int], None]) -> None:
     settings = home.config.server
     public, admin = _bind(settings.host, settings.port), _bind("127.0.0.1", settings.admin_port)
     os.environ["FLWR_HOME"] = str(home.folder / "flwr")
+    # Nothing in link.db outlives a process: the registry has the nodes, the checkpoint the run. A new one cannot be
+    # damaged, and holds no lease of a client whose connection ended with the last process.
+    for name in ("link.db", "link.db-wal", "link.db-shm"):
+        (home.folder / name).unlink(missing_ok=True)
     app, turn, desk = (
         fleet_app(home.folder / "link.db", settings.port),
         Turn(),
