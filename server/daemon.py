@@ -21,6 +21,7 @@ from confide.server.superlink import Link, fleet_app
 
 log = logging.getLogger("confide")
 _LOOK_SECONDS = 1.0  # at the queue and the registry, while no run is going on
+_RETRY_SECONDS = 5.0  # after the disk refused even a run's status
 
 
 @dataclass
@@ -121,12 +122,16 @@ def _work(desk: Desk, app: Any, turn: Turn, fleet: uvicorn.Server) -> None:
         pause.wait(0.05)
     desk.link = link = Link(app, turn)
     while desk.going:
-        desk.nodes()
-        queued = desk.queue.next()
-        if queued is None:
-            pause.wait(_LOOK_SECONDS)
-            continue
-        _carry_out(desk, link, queued)
+        try:
+            desk.nodes()
+            queued = desk.queue.next()
+            if queued is None:
+                pause.wait(_LOOK_SECONDS)
+            else:
+                _carry_out(desk, link, queued)
+        except OSError as error:  # this thread must live; a run whose status stays "running" is resumed
+            log.error("%s; free some space: it is tried again", error.strerror)
+            pause.wait(_RETRY_SECONDS)
 
 
 def _carry_out(desk: Desk, link: Link, queued: QueuedRun) -> None:
@@ -139,6 +144,9 @@ def _carry_out(desk: Desk, link: Link, queued: QueuedRun) -> None:
         ended = replace(queued, status="refused", reason=str(error))
     except ConfideError as error:
         ended = replace(queued, status="stopped", reason=str(error))
+    except OSError as error:
+        reason = f"{desk.home.folder}: {error.strerror}; mend it, then `confide server resume {queued.name}`"
+        ended = replace(queued, status="stopped", reason=reason)
     except Exception:
         log.exception("run %s failed", queued.name)
         ended = replace(queued, status="failed", reason="an error of the server; its log says which")

@@ -59,7 +59,7 @@ class RunDirectory:
 
         Args:
             run: the run of this folder.
-            saved: the last round with a checkpoint. A crash after it, and before the round's own line, loses that line.
+            saved: the last round with a checkpoint. A crash between it and the round's own line loses that line.
         """
         counts: dict[str, dict[str, int]] = {}
         events, every = self._lines("events.jsonl"), run.evaluation.validation_every
@@ -70,10 +70,10 @@ class RunDirectory:
         offered = [event["institutions"] for event in events if event["event"] == "offered"]
         for name in offered[-1] if offered else []:
             count = counts.setdefault(name, {"num_steps": 0, "num_releases": 0, "last_asked": 0})
-            if count["last_asked"] < saved:
+            for number in range(count["last_asked"] + 1, saved + 1):
                 count["num_steps"] += run.local.steps
-                count["num_releases"] += every is not None and saved % every == 0
-                count["last_asked"] = saved
+                count["num_releases"] += every is not None and number % every == 0
+                count["last_asked"] = number
         taken = {(event["institution"], event["round"]) for event in events if event["event"] == "accepted"}
         for institution, count in counts.items():
             count["accepted"] = sum(name == institution for name, _ in taken)

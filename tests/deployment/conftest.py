@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from support.deployment import Deployment, deployed
-from support.faults import require_laws, require_no_traceback, require_nothing_private
+from support.faults import judge
 from support.zygote import Zygote
 
 
@@ -23,10 +23,3 @@ def deployment(tmp_path: Path, zygote: Zygote) -> Iterator[Deployment]:
     with deployed(tmp_path, zygote) as made:
         yield made
         judge(made)
-
-
-def judge(deployment: Deployment) -> None:
-    """After every fault: the ledgers are right, nothing private was printed, nobody was shown a traceback."""
-    require_laws(deployment)
-    require_nothing_private(deployment)
-    require_no_traceback(deployment)

@@ -104,8 +104,8 @@ def test_a_round_that_is_saved_counts_though_a_crash_took_its_line(make_run: Mak
     counts = _interrupted(run, tmp_path / "two", 2, 1).counts(run, saved=2)
     assert counts["mary"] == {"num_steps": 2, "num_releases": 1, "last_asked": 2, "accepted": 2}
     assert counts["jude"] == {"num_steps": 2, "num_releases": 1, "last_asked": 2, "accepted": 0}
-    first = _interrupted(run, tmp_path / "one", 1, 0).counts(run, saved=1)
-    assert first["mary"] == {"num_steps": 1, "num_releases": 0, "last_asked": 1, "accepted": 1}
+    without_a_line = _interrupted(run, tmp_path / "none", 3, 0).counts(run, saved=3)  # three crashes, three rounds
+    assert without_a_line["mary"] == {"num_steps": 3, "num_releases": 1, "last_asked": 3, "accepted": 3}
 
 
 def test_a_round_that_is_asked_for_again_counts_once(make_run: MakeRun, tmp_path: Path) -> None:

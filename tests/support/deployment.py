@@ -101,6 +101,10 @@ class Deployment:
         """Start an institution's client."""
         self._start(name, sabotage, "client", "start", "--site", f"{name}/site.toml")
 
+    def copy_of_client(self, name: str, copy: str) -> None:
+        """Start an institution's client a second time, under another name here."""
+        self._start(copy, None, "client", "start", "--site", f"{name}/site.toml")
+
     def kill(self, name: str) -> None:
         """SIGKILL."""
         self._end(name, signal.SIGKILL)

@@ -67,6 +67,13 @@ def rounds_charged(deployment: Deployment, name: str) -> list[int]:
 # What must hold at the end
 
 
+def judge(deployment: Deployment) -> None:
+    """After every fault: the ledgers are right, nothing private was printed, nobody was shown a traceback."""
+    require_laws(deployment)
+    require_nothing_private(deployment)
+    require_no_traceback(deployment)
+
+
 def require_laws(deployment: Deployment) -> None:
     """Of every institution: released <= reserved <= cap, by two computations that share nothing with the product."""
     accepted = Counter[str]()

@@ -1,7 +1,57 @@
 """A server's end of the fleet protocol that asks whatever a script says, in place of a run."""
+
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from flwr.app import ConfigRecord, Message, RecordDict
+
+_SECONDS = 60.0
+
+
+def write_script(path: Path, steps: list[dict[str, Any]]) -> None:
+    """Steps, one after the other: ``kind`` of message, and ``records``: fields by name, bytes as hex in ``{"hex": ...}``."""
+    path.write_text(json.dumps(steps), encoding="utf-8")
+
+
+def as_step(name: str, kind: str, content: RecordDict) -> dict[str, Any]:
+    """A message as a step."""
+    records = {key: {field: _packed(value) for field, value in record.items()} for key, record in content.items()}
+    return {"name": name, "kind": kind, "records": records}
+
 
 def carry_out_script(script: Path, desk: Any, link: Any, queued: Any) -> Any:
-    raise NotImplementedError
+    """Runs in the server: every step to every institution; what kinds of records each answered, beside the script."""
+    from confide.server.rounds import SystemClock, collect
+    from confide.server.superlink import LinkGrid
+
+    grid, clock, names, told = LinkGrid(link), SystemClock(), desk.nodes(), []
+    while len(list(grid.get_node_ids())) < len(names):
+        clock.sleep(0.1)
+    with link.run(grid):
+        for step in json.loads(script.read_text(encoding="utf-8")):
+            content = RecordDict(
+                {
+                    key: ConfigRecord({field: _unpacked(value) for field, value in fields.items()})
+                    for key, fields in step["records"].items()
+                }
+            )
+            messages = [Message(content, node, step["kind"], ttl=600.0, group_id="1") for node in names]
+            replies = list(collect(grid, messages, clock.now() + _SECONDS, clock))
+            answers = {names[reply.metadata.src_node_id]: _kinds(reply) for reply in replies}
+            told.append({"name": step["name"], "answers": answers})
+    script.with_suffix(".answers").write_text(json.dumps(told), encoding="utf-8")
+    return replace(queued, status="completed")
+
+
+def _kinds(reply: Message) -> list[str]:
+    return [f"error {reply.error.code}: {reply.error.reason}"] if reply.has_error() else list(reply.content)
+
+
+def _packed(value: Any) -> Any:
+    return {"hex": value.hex()} if isinstance(value, bytes) else value
+
+
+def _unpacked(value: Any) -> Any:
+    return bytes.fromhex(value["hex"]) if isinstance(value, dict) else value
