@@ -27,6 +27,7 @@ demo: setup
 
 test: setup lint types
 	$(BIN)/python -m pytest -n 2 --ignore=tests/deployment
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/deployment -m "not waits"
 
 lint: setup
 	$(BIN)/ruff check .
@@ -42,9 +43,10 @@ types: setup
 crash-test: setup
 	$(BIN)/python -m tests.crash
 
-# Real processes on loopback: a server and its clients, TLS, kill -9.
+# Real processes on loopback, TLS, and every fault that a deployment must survive; `make faults REPEAT=20` looks for luck.
+REPEAT ?= 1
 faults: setup
-	$(BIN)/python -m pytest tests/deployment
+	for round in $$(seq $(REPEAT)); do $(BIN)/python -m pytest tests/deployment || exit 1; done
 
 bench: setup
 	$(BIN)/python simulations/benchmarks/step.py

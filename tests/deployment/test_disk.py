@@ -40,7 +40,7 @@ def test_a_run_whose_checkpoint_has_no_space_says_so_and_goes_on_when_there_is(
     begin(deployment, server={"full_after": {"place": "checkpoint-begun"}})
     run = deployment.propose(run_file(deployment.folder, base_folder))
     deployment.wait(lambda: "No space left on device" in deployment.log("server"), "the server says nothing")
-    assert not deployment.events(run)[-1]["event"] == "given_out"
+    assert deployment.events(run)[-1]["event"] != "given_out"
     full.unlink()
     assert deployment.reaches(run, event="given_out")["to"] == 2
     assert deployment.ended(run)["status"] == "completed"
@@ -72,7 +72,9 @@ def test_damaged_files_cost_nobody_a_second_charge(deployment: Deployment, base_
     rounds = 30  # more than are done before the operator stops it
     run, last = _stopped_after_a_round(deployment, base_folder, rounds)
     _damage(last / "training.safetensors")
-    newest = max((deployment.folder / "mary" / "state" / "outbox").rglob("*.answer"), key=lambda path: path.stat().st_mtime)
+    newest = max(
+        (deployment.folder / "mary" / "state" / "outbox").rglob("*.answer"), key=lambda path: path.stat().st_mtime
+    )
     _damage(newest)
     deployment.kill("server")
     (deployment.folder / "srv" / "link.db").write_bytes(b"this is no database " * 1000)

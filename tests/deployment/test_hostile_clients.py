@@ -80,9 +80,7 @@ class _Half(Link):
         response = self._http.PushMessages(announced)
         first = response.objects_to_push[0]
         half = {"object_id": first, "object_content": objects[first].deflate()}
-        self._http.PushObject(
-            PushObjectRequest(node=self._node, run_id=run_id, session_id=response.session_id, **half)
-        )
+        self._http.PushObject(PushObjectRequest(node=self._node, run_id=run_id, session_id=response.session_id, **half))
         return True
 
 

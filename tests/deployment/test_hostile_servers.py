@@ -25,7 +25,9 @@ from confide.common.wire import sha256
 LINEAGE = "ab" * 16
 Answers = dict[str, dict[str, list[str]]]
 # Bounds alone (jude), and an approval by hand besides (mary).
-_BOUNDS = POLICY.replace("max_rounds = 1000", "max_rounds = 40").replace("noise_multiplier = 0.1", "noise_multiplier = 1")
+_BOUNDS = POLICY.replace("max_rounds = 1000", "max_rounds = 40").replace(
+    "noise_multiplier = 0.1", "noise_multiplier = 1"
+)
 
 
 def _ask(run: RunConfig, number: int, state: State, change: Callable[[dict[str, Any]], None] | None = None) -> Ask:
@@ -100,7 +102,9 @@ def _hostile_steps(run: RunConfig, state: State) -> Iterator[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory, zygote: Zygote, base_folder: Path) -> Iterator[tuple[Deployment, Answers]]:
+def seen(
+    tmp_path_factory: pytest.TempPathFactory, zygote: Zygote, base_folder: Path
+) -> Iterator[tuple[Deployment, Answers]]:
     """The answers of both institutions to every step, between two honest rounds."""
     with deployed(tmp_path_factory.mktemp("hostile"), zygote) as deployment:
         path = run_file(deployment.folder, base_folder, rounds=4)
@@ -115,11 +119,11 @@ def seen(tmp_path_factory: pytest.TempPathFactory, zygote: Zygote, base_folder: 
         write_script(
             script,
             [
-                as_step("honest offer", "query.offer", _ask(run, 0, state).content()),
-                as_step("honest round 1", "train", _ask(run, 1, state).content()),
-                *_hostile_steps(run, state),
-                as_step("a rank that nobody approved", "train", _ask(ranked, 3, start_state(ranked)).content()),
-                as_step("honest round 2", "train", _ask(run, 2, state).content()),
+                [as_step("honest offer", "query.offer", _ask(run, 0, state).content())],
+                [as_step("honest round 1", "train", _ask(run, 1, state).content())],
+                [*_hostile_steps(run, state)],
+                [as_step("a rank that nobody approved", "train", _ask(ranked, 3, start_state(ranked)).content())],
+                [as_step("honest round 2", "train", _ask(run, 2, state).content())],
             ],
         )
         deployment.start_server({"hostile_server": str(script)})
@@ -127,8 +131,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory, zygote: Zygote, base_folder: 
         deployment.start_client("jude")
         assert deployment.ended(deployment.propose(path))["status"] == "completed"
         judge(deployment)
-        told = json.loads(script.with_suffix(".answers").read_text(encoding="utf-8"))
-        yield deployment, {step["name"]: step["answers"] for step in told}
+        yield deployment, json.loads(script.with_suffix(".answers").read_text(encoding="utf-8"))
 
 
 _HONEST = {"honest offer": ["accepted"], "honest round 1": ["update"], "honest round 2": ["update"]}
@@ -145,6 +148,7 @@ def test_everything_else_is_declined_and_no_reason_is_given(seen: tuple[Deployme
     _, answers = seen
     hostile = {name: answer for name, answer in answers.items() if name not in _HONEST}
     assert len(hostile) > 40
+    assert {name for name, answer in hostile.items() if answer.keys() != {"mary", "jude"}} == set(), "no answer"
     by_hand = hostile.pop("a rank that nobody approved")
     assert by_hand["mary"] == ["declined"], "an approval binds every value of the run"
     for name, answer in hostile.items():

@@ -2,8 +2,8 @@
 
 import json
 import os
-import random
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 from support.zygote import Forked, Zygote
 
-PATIENCE = 120.0  # seconds after which something hangs
+PATIENCE = 240.0  # seconds after which something hangs
 POLICY = """
 [policy]
 max_epsilon = 50.0
@@ -36,7 +36,7 @@ require_approval = false
 def free_port() -> int:
     """A port that nobody listens on now, and below those that an outgoing connection may take while it is free."""
     while True:
-        number = random.randrange(20_000, 32_000)
+        number = 20_000 + secrets.randbelow(12_000)
         with socket.socket() as found:
             try:
                 found.bind(("127.0.0.1", number))
@@ -72,9 +72,7 @@ class Deployment:
         assert (code != 0) == fails, f"{arguments}: {code}\n{out}\n{err}"
         return err if fails else out
 
-    def add(
-        self, name: str, records: list[dict[str, Any]], policy: str = POLICY, port: int | None = None
-    ) -> Path:
+    def add(self, name: str, records: list[dict[str, Any]], policy: str = POLICY, port: int | None = None) -> Path:
         """An institution that the server has approved; its site.toml. It may reach the server by another port."""
         home = self.folder / name
         home.mkdir()

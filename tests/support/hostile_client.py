@@ -1,4 +1,4 @@
-"""An institution that the server has approved and that means no good: real keys, real TLS, answers of a test's choice."""
+"""An approved institution that means no good: real keys, real TLS, answers of a test's choice."""
 
 import contextlib
 import hashlib
@@ -15,7 +15,6 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from safetensors.numpy import save
 from support.deployment import Deployment
 from support.faults import private_records
-from support.leaving import CANARY
 
 from confide.client import link
 from confide.client.enrolment import kit_of, node_key
@@ -84,7 +83,7 @@ def _says(**envelope: str) -> Script:
 
 
 def _garbage(eve: Eve, ask: Ask) -> RecordDict:
-    return RecordDict({"update": ConfigRecord({"safetensors": 1.5}), CANARY: ConfigRecord({CANARY: CANARY})})
+    return RecordDict({"update": ConfigRecord({"safetensors": 1.5}), "anything": ConfigRecord({"at": "all"})})
 
 
 # What it does, and the beginning of the reason why its answer is dropped.

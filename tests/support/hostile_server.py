@@ -7,12 +7,12 @@ from typing import Any
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
-_SECONDS = 60.0
+_SECONDS = 200.0
 
 
-def write_script(path: Path, steps: list[dict[str, Any]]) -> None:
-    """Steps, one after the other: ``kind`` of message, and ``records``: fields by name, bytes as hex in ``{"hex": ...}``."""
-    path.write_text(json.dumps(steps), encoding="utf-8")
+def write_script(path: Path, batches: list[list[dict[str, Any]]]) -> None:
+    """Batches of steps; those of one batch are asked at once."""
+    path.write_text(json.dumps(batches), encoding="utf-8")
 
 
 def as_step(name: str, kind: str, content: RecordDict) -> dict[str, Any]:
@@ -22,27 +22,32 @@ def as_step(name: str, kind: str, content: RecordDict) -> dict[str, Any]:
 
 
 def carry_out_script(script: Path, desk: Any, link: Any, queued: Any) -> Any:
-    """Runs in the server: every step to every institution; what kinds of records each answered, beside the script."""
+    """Runs in the server: every step to every institution; the kinds of records of each answer go beside the script."""
     from confide.server.rounds import SystemClock, collect
     from confide.server.superlink import LinkGrid
 
-    grid, clock, names, told = LinkGrid(link), SystemClock(), desk.nodes(), []
-    while len(list(grid.get_node_ids())) < len(names):
-        clock.sleep(0.1)
+    grid, clock, names, told = LinkGrid(link), SystemClock(), desk.nodes(), dict[str, dict[str, list[str]]]()
     with link.run(grid):
-        for step in json.loads(script.read_text(encoding="utf-8")):
-            content = RecordDict(
-                {
-                    key: ConfigRecord({field: _unpacked(value) for field, value in fields.items()})
-                    for key, fields in step["records"].items()
-                }
-            )
-            messages = [Message(content, node, step["kind"], ttl=600.0, group_id="1") for node in names]
-            replies = list(collect(grid, messages, clock.now() + _SECONDS, clock))
-            answers = {names[reply.metadata.src_node_id]: _kinds(reply) for reply in replies}
-            told.append({"name": step["name"], "answers": answers})
+        while len(list(grid.get_node_ids())) < len(names):
+            clock.sleep(0.1)
+        for batch in json.loads(script.read_text(encoding="utf-8")):
+            messages = [
+                Message(_content(step), node, step["kind"], ttl=600.0, group_id=step["name"])
+                for step in batch
+                for node in names
+            ]
+            for reply in collect(grid, messages, clock.now() + _SECONDS, clock):
+                answers = told.setdefault(reply.metadata.group_id, {})
+                answers[names[reply.metadata.src_node_id]] = _kinds(reply)
     script.with_suffix(".answers").write_text(json.dumps(told), encoding="utf-8")
     return replace(queued, status="completed")
+
+
+def _content(step: dict[str, Any]) -> RecordDict:
+    records = step["records"].items()
+    return RecordDict(
+        {key: ConfigRecord({name: _unpacked(value) for name, value in fields.items()}) for key, fields in records}
+    )
 
 
 def _kinds(reply: Message) -> list[str]:

@@ -175,7 +175,10 @@ def _full_ledger(spare_pages: int) -> None:
 
 
 def _tap(path: str) -> None:
-    """Keep every request that a server's gate lets through: a line with path and size, and the bodies in a file."""
+    """Keep every request that a server's gate lets through: a line about each, and the bodies in a file beside.
+
+    Of a message's own object the size is left out: it holds Flower's random ids, whose length differs.
+    """
     from confide.server import fleet_gate
 
     read = fleet_gate._read_body
@@ -183,11 +186,21 @@ def _tap(path: str) -> None:
     async def kept(scope: Any, receive: Any) -> bytes | None:
         body = await read(scope, receive)
         with Path(path).open("ab") as lines, Path(f"{path}.bodies").open("ab") as bodies:
-            lines.write(json.dumps({"path": scope["path"], "bytes": len(body or b"")}).encode() + b"\n")
+            lines.write(json.dumps({"path": scope["path"], **_pushed(scope["path"], body or b"")}).encode() + b"\n")
             bodies.write(body or b"")
         return body
 
     fleet_gate._read_body = kept
+
+
+def _pushed(path: str, body: bytes) -> dict[str, Any]:
+    from flwr.proto.message_pb2 import PushObjectRequest
+
+    if not path.endswith("/push-object"):
+        return {}
+    content = PushObjectRequest.FromString(body).object_content
+    kind = content.split(b" ")[0].decode()
+    return {"kind": kind, "bytes": 0 if kind == "Message" else len(content)}
 
 
 def _hostile_server(script: str) -> None:

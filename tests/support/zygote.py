@@ -3,8 +3,8 @@
 What it forks is a process of its own like any other: it can be killed, has its folder, its logs and its sockets.
 `support.sabotage` is told what shall go wrong in it. Run as a program, this file is that process.
 """
-# ruff: noqa: E402 - the environment comes before the libraries that read it
 
+import importlib
 import json
 import logging
 import os
@@ -19,7 +19,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-_PATIENCE = 60.0
+_PATIENCE = 240.0
+_OURS = "client.app client.cli client.service common.cli common.evaluation common.export common.verify server.cli"
+_HEAVY = [
+    *("dp_accounting.pld", "dp_accounting.rdp", "matplotlib.figure", "transformers.models.bert.modeling_bert"),
+    *(f"confide.{name}" for name in f"{_OURS} server.daemon server.report server.workshop".split()),
+]
 
 
 class Forked:
@@ -68,9 +73,10 @@ class Zygote:
         self._folder = tempfile.TemporaryDirectory(prefix="confide-zygote-")
         self.address = str(Path(self._folder.name) / "socket")
         self._process = subprocess.Popen([sys.executable, __file__, self.address], stdin=subprocess.PIPE)
-        end = time.monotonic() + 4 * _PATIENCE
+        end = time.monotonic() + _PATIENCE
         while not Path(self.address).exists():
-            assert self._process.poll() is None and time.monotonic() < end, "the zygote does not start"
+            assert self._process.poll() is None, "the zygote has ended"
+            assert time.monotonic() < end, "the zygote does not start"
             time.sleep(0.1)
 
     def fork(self, **order: Any) -> Forked:
@@ -101,23 +107,8 @@ def _preload() -> None:
     from confide.common.flower import prepare
 
     prepare()
-    import dp_accounting.pld
-    import dp_accounting.rdp
-    import matplotlib.figure
-    import transformers.models.bert.modeling_bert
-
-    import confide.client.app
-    import confide.client.cli
-    import confide.client.service
-    import confide.common.cli
-    import confide.common.evaluation
-    import confide.common.export
-    import confide.common.verify
-    import confide.server.cli
-    import confide.server.daemon
-    import confide.server.report
-    import confide.server.workshop  # noqa: F401
-
+    for name in _HEAVY:
+        importlib.import_module(name)
     assert len(os.listdir("/proc/self/task")) == 1, "a process with threads must not fork"
 
 
@@ -180,7 +171,10 @@ def _become(order: dict[str, Any], descriptors: list[int], address: str) -> None
 
 
 def _obey(order: dict[str, Any], descriptors: list[int], address: str) -> int:
-    """``workshop``: settings of a server's child. Else ``arguments`` of a command, ``cwd``, ``out``, ``err``, ``sabotage``."""
+    """In ``cwd``: a server's child with the settings in ``workshop``, or a command.
+
+    Of a command: ``arguments``, files ``out`` and ``err`` to append to, ``sabotage``.
+    """
     os.chdir(order["cwd"])
     logging.getLogger().handlers.clear()  # what an imported library has set up
     if order.get("workshop"):
