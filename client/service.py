@@ -11,6 +11,7 @@ from flwr.clientapp import ClientApp
 from confide.client.enrolment import kit_of, node_key
 from confide.client.link import Link
 from confide.client.site import Site, open_site
+from confide.common.messages import declined
 
 log = logging.getLogger("confide")
 
@@ -47,7 +48,10 @@ class _Answers:
 
             self._app = make_client_app(lambda _: self._current())
         log.info("%s, round %s", message.metadata.message_type, message.metadata.group_id)
-        return self._app(message=message, context=context)
+        try:
+            return self._app(message=message, context=context)
+        except ValueError:  # of Flower's, which finds no function for such a kind of message; ours raise nothing
+            return Message(declined(), reply_to=message)
 
     def _current(self) -> Site:
         """The site as its file says now: a lowered limit must not wait for a restart."""

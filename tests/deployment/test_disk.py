@@ -4,6 +4,7 @@ from pathlib import Path
 
 from support.deployment import Deployment
 from support.faults import begin, rounds_charged, run_file
+from support.sabotage import can_mount
 
 
 def _audit(deployment: Deployment, name: str) -> str:
@@ -16,7 +17,8 @@ def test_institutions_whose_disk_is_full_are_left_out_until_there_is_space(
     rounds, full = 9, deployment.folder / "disk-is-full"
     full.touch()
     outbox = {"full_after": {"place": "after-train", "until": "before-reserve"}}
-    begin(deployment, ("mary", "luke", "jude", "anne"), mary=outbox, luke={"full_ledger": 1})
+    names = ("mary", "luke", "jude", "anne", *("paul",) * can_mount())
+    begin(deployment, names, mary=outbox, luke={"full_ledger": 1}, paul={"small_disk": "paul/state/outbox"})
     run = deployment.propose(run_file(deployment.folder, base_folder, rounds=rounds))
     for name in ("mary", "luke"):
         assert deployment.reaches(run, event="dropped", institution=name)["reason"] == "declined"
@@ -30,6 +32,9 @@ def test_institutions_whose_disk_is_full_are_left_out_until_there_is_space(
     assert rounds_charged(deployment, "mary") == list(range(1, rounds + 1)), "what was computed was not charged"
     assert len(rounds_charged(deployment, "luke")) < rounds, "charged though the ledger is full"
     assert "the ledger cannot be written: database or disk is full" in _audit(deployment, "luke")
+    if "paul" in names:
+        assert not [event for event in taken if event["institution"] == "paul"]
+        assert "cannot be written: No space left on device; nothing was sent" in _audit(deployment, "paul")
 
 
 def test_a_run_whose_checkpoint_has_no_space_says_so_and_goes_on_when_there_is(

@@ -3,11 +3,13 @@
 `prepare` also makes every wait of an idle client short, and lets the server's child be forked like its parent.
 """
 
+import ctypes
 import errno
 import json
 import os
 import signal
 import sqlite3
+import subprocess
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -174,6 +176,20 @@ def _full_ledger(spare_pages: int) -> None:
     sqlite3.connect = connected  # type: ignore[assignment]
 
 
+def can_mount() -> bool:
+    """Whether `_small_disk` can be had here: it needs root, and a kernel that lets it."""
+    return subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode == 0
+
+
+def _small_disk(folder: str) -> None:
+    """A file system of one page in this process' view of a folder."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    private, new_namespace = 0x44000, 0x20000  # MS_REC | MS_PRIVATE, CLONE_NEWNS
+    refused = libc.unshare(new_namespace) or libc.mount(b"none", b"/", None, private, None)
+    if refused or libc.mount(b"none", folder.encode(), b"tmpfs", 0, b"size=4096"):
+        raise OSError(ctypes.get_errno(), "no small disk can be had")
+
+
 def _tap(path: str) -> None:
     """Keep every request that a server's gate lets through: a line about each, and the bodies in a file beside.
 
@@ -219,6 +235,7 @@ _KINDS: dict[str, Callable[[Any], None]] = {
     "clock": _clock,
     "full_after": _full_after,
     "full_ledger": _full_ledger,
+    "small_disk": _small_disk,
     "tap": _tap,
     "hostile_server": _hostile_server,
 }
