@@ -109,7 +109,36 @@ def _preload() -> None:
     prepare()
     for name in _HEAVY:
         importlib.import_module(name)
+    _warm_up()
     assert len(os.listdir("/proc/self/task")) == 1, "a process with threads must not fork"
+
+
+def _warm_up() -> None:
+    """Load a model and price a plan once: libraries import half of themselves on their first use."""
+    import transformers
+    from support.faults import run_file
+    from support.tiny_bert import save_tiny_bert
+
+    from confide.client.policy import cap_of
+    from confide.client.site_config import PolicySection
+    from confide.common.adapter import reset
+    from confide.common.models import hash_model
+    from confide.common.privacy.accounting import epsilon
+    from confide.common.privacy.filter import choose_order
+    from confide.common.privacy.plan import PrivacyPlan
+    from confide.common.run_config import load_run, lock, make_plan
+    from confide.common.warm_model import forget_models, warm_model
+
+    transformers.logging.disable_progress_bar()  # it has a thread
+    with tempfile.TemporaryDirectory() as folder:
+        base = save_tiny_bert(Path(folder))
+        run = lock(load_run(run_file(Path(folder), base)), hash_model(base))
+        reset(warm_model(run, "cpu").module, run.study.seed)
+        forget_models()
+        plan = make_plan(run, 20)
+        assert isinstance(plan, PrivacyPlan)
+        epsilon(plan)
+        choose_order(plan, cap_of(PolicySection(max_epsilon=50.0, max_delta=1e-3)))
 
 
 def _serve(address: str) -> None:
