@@ -85,10 +85,12 @@ def require_laws(deployment: Deployment) -> None:
         name = home.parent.name
         if name in deployment.scripted:
             continue
+        if not deployment.rows(name):
+            assert accepted[name] == 0
+            continue
         ledger = deployment.folder / f"{name}.ledger.jsonl"
         deployment.confide("client", "ledger", "export", "--site", home, "--out", ledger)
-        if len(ledger.read_text(encoding="utf-8").splitlines()) > 1:
-            deployment.confide("verify", ledger)
+        deployment.confide("verify", ledger)
         account = replayed(ledger)
         assert account.problems == [], name
         assert accepted[name] <= len(account.sealed) <= len(account.asked), name
