@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 from support.zygote import Forked, Zygote
 
-PATIENCE = 240.0  # seconds after which something hangs
+PATIENCE = 180.0  # seconds after which something hangs
 POLICY = """
 [policy]
 max_epsilon = 50.0
