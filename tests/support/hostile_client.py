@@ -143,9 +143,11 @@ def scripted(
         client = kind(kit.address, kit.ca.encode(), node_key(site.config.state.dir), answer, stop)
         thread = threading.Thread(target=client.run, daemon=True)
         thread.start()
-        yield problems
-        stop.set()
-        thread.join(timeout=30)
+        try:
+            yield problems
+        finally:
+            stop.set()
+            thread.join(timeout=30)
 
 
 def raw_answer(deployment: Deployment, request: bytes, chunks: Iterator[bytes]) -> bytes:
