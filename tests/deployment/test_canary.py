@@ -26,12 +26,18 @@ def _seen(deployment: Deployment, run: str) -> Seen:
     public = {"time": 0, "seconds": 0, "institutions": ["in the order of Flower's random ids"]}
     untimed = [{key: public.get(key, value) for key, value in event.items()} for event in deployment.events(run)]
     return {
-        "number and sizes of what was sent": Counter(sent),
+        # Flower asks for an object once that two clients have in common, as `declined`: who is first is a matter of luck.
+        "number and sizes of what was sent": (Counter(line for line in sent if _is_own(line)), set(sent)),
         "log": [re.sub(r"run \S+|[0-9]+", "", line) for line in deployment.log("server").splitlines()],
         "events": Counter(json.dumps(event, sort_keys=True) for event in untimed),
         "files": {str(path.relative_to(directory)) for path in directory.rglob("*")},
         "rows of link.db": _rows(deployment.folder / "srv" / "link.db"),
     }
+
+
+def _is_own(line: str) -> bool:
+    """A whole answer, or the record that holds an update."""
+    return "/push-messages" in line or json.loads(line)["bytes"] > 1000
 
 
 def _rows(database: Path) -> dict[str, int]:
