@@ -26,7 +26,7 @@ def _seen(deployment: Deployment, run: str) -> Seen:
     public = {"time": 0, "seconds": 0, "institutions": ["in the order of Flower's random ids"]}
     untimed = [{key: public.get(key, value) for key, value in event.items()} for event in deployment.events(run)]
     return {
-        # Flower asks for an object once that two clients have in common, as `declined`: who is first is a matter of luck.
+        # Flower asks once for an object that two clients share, such as `declined`: who is first is luck.
         "number and sizes of what was sent": (Counter(line for line in sent if _is_own(line)), set(sent)),
         "log": [re.sub(r"run \S+|[0-9]+", "", line) for line in deployment.log("server").splitlines()],
         "events": Counter(json.dumps(event, sort_keys=True) for event in untimed),
