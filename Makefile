@@ -31,6 +31,7 @@ deployment-demo: setup
 
 test: setup lint types
 	$(BIN)/python -m pytest -n 2 --ignore=tests/deployment
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/deployment -m "not waits"
 
 lint: setup
 	$(BIN)/ruff check .
@@ -46,9 +47,10 @@ types: setup
 crash-test: setup
 	$(BIN)/python -m tests.crash
 
-# Real processes on loopback: a server and its clients, TLS, kill -9.
+# Real processes on loopback, TLS, and every fault that a deployment must survive; `make faults REPEAT=20` looks for luck.
+REPEAT ?= 1
 faults: setup
-	$(BIN)/python -m pytest tests/deployment
+	for round in $$(seq $(REPEAT)); do $(BIN)/python -m pytest tests/deployment || exit 1; done
 
 # Fifty client loops at one server, its memory over 200 rounds, and what three idle clients cost.
 fleet: setup

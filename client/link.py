@@ -117,6 +117,7 @@ class Link:
         while not self._stop.is_set():
             try:
                 self._node = Node(node_id=self._http.ActivateNode(request).node_id)
+                self._drop_what_nobody_waits_for()
                 log.info("connected")
                 self.tell("connected")
                 return
@@ -128,6 +129,11 @@ class Link:
                 log.warning("no connection (%s: %s)", type(error).__name__, error)
                 wait = min(2 * wait, 30)
             self._pause(wait)
+
+    def _drop_what_nobody_waits_for(self) -> None:
+        """A server that has started anew gives new node ids, knows no earlier ask, and asks again."""
+        if self._kept is not None and self._kept.metadata.src_node_id != self._node.node_id:
+            self._kept = None
 
     def _deactivate(self) -> None:
         """End the lease now; without it the next activation would be refused for 20 s."""

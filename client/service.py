@@ -14,6 +14,7 @@ from confide.client.link import Link
 from confide.client.site import Site, open_site
 from confide.client.status import Status, only_client
 from confide.client.ticks import at_ticks
+from confide.common.messages import declined
 from confide.common.versions import VersionError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def serve(path: Path, client: "Client | None" = None) -> None:
 class _Answers:
     """The ClientApp, made at the first ask; a changed site.toml counts from the next ask on."""
 
-    def __init__(self, path: Path, site: Site, status: Status, client: "Client | None") -> None:
+    def __init__(self, path: Path, site: Site, status: Status, client: "Client | None" = None) -> None:
         self._path, self._site, self._status, self._client = path, site, status, client
         self._app: ClientApp | None = None
         self._seen = path.stat().st_mtime_ns
@@ -64,7 +65,10 @@ class _Answers:
             self._app = make_client_app(lambda _: self._current(), self._client)
         log.info("%s, round %s", message.metadata.message_type, message.metadata.group_id)
         self._status.asked(message.metadata.message_type, _facts(message))
-        return self._app(message=message, context=context)
+        try:
+            return self._app(message=message, context=context)
+        except ValueError:  # of Flower's, which finds no function for such a kind of message; ours raise nothing
+            return Message(declined(), reply_to=message)
 
     def _current(self) -> Site:
         """The site as its file says now: a lowered limit must not wait for a restart."""

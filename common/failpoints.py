@@ -18,6 +18,14 @@ NAMES = (
     "after-acknowledge",
     "witness-written",
 )
+OF_A_SERVER = (  # in the order in which a checkpoint passes them
+    "checkpoint-begun",
+    "checkpoint-written",
+    "checkpoint-removed",
+    "checkpoint-renamed",
+    "checkpoint-synced",
+    "checkpoint-kept",
+)
 
 
 def _nothing(name: str) -> None:
@@ -28,5 +36,5 @@ action: Callable[[str], None] = _nothing
 
 
 def failpoint(name: str) -> None:
-    """Mark a place; see `NAMES`."""
+    """Mark a place; see `NAMES` and `OF_A_SERVER`."""
     action(name)

@@ -12,6 +12,7 @@ from safetensors.numpy import load
 
 from confide.common.durable import sync_folder, write_durably
 from confide.common.errors import ConfideError
+from confide.common.failpoints import failpoint
 from confide.common.gate import State, dump_state
 from confide.server.optimizer import GlobalState
 
@@ -36,6 +37,7 @@ def save_round(rounds: Path, number: int, state: GlobalState, accepted: list[dic
     temporary = rounds / f".{folder.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
+    failpoint("checkpoint-begun")
     training: State = {
         f"{kind}/{name}": value
         for kind, tensors in zip(_KINDS, (state.average, state.first, state.second), strict=True)
@@ -47,12 +49,18 @@ def save_round(rounds: Path, number: int, state: GlobalState, accepted: list[dic
     files["state.json"] = json.dumps(content, indent=1).encode()
     for name, data in files.items():
         write_durably(temporary / name, data)
+    sync_folder(temporary)
+    failpoint("checkpoint-written")
     shutil.rmtree(folder, ignore_errors=True)
+    failpoint("checkpoint-removed")
     temporary.rename(folder)
+    failpoint("checkpoint-renamed")
     sync_folder(rounds)
+    failpoint("checkpoint-synced")
     numbers = sorted(int(path.name) for path in rounds.iterdir() if path.name.isdigit())
     for old in numbers[:-KEPT]:
         shutil.rmtree(rounds / f"{old:04d}")
+    failpoint("checkpoint-kept")
     return folder
 
 

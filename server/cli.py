@@ -120,7 +120,7 @@ def status(
         typer.echo(json.dumps(facts))
         return
     for name, client in facts["clients"].items():
-        typer.echo(f"{name}: {client['status']}, last connected {client['last_activated'] or 'never'}")
+        typer.echo(f"{name}: {client['status']}, last connected {client['last_activated'] or 'not since this start'}")
     for item in facts["runs"]:
         typer.echo(f"{item['name']}: {item['status']} {item['reason']}")
 

@@ -23,6 +23,7 @@ from confide.server.superlink import Link, fleet_app
 _CARRY_OUT = {"run": carry_out, "rehearsal": rehearse}
 log = logging.getLogger("confide")
 _LOOK_SECONDS = 1.0  # at the registry, while no run is going on
+_RETRY_SECONDS = 5.0  # after the disk refused even a run's status
 
 
 @dataclass
@@ -75,6 +76,10 @@ def serve(home: Home, announce: Callable[[int, int], None]) -> None:
     settings = home.config.server
     public, admin = _bind(settings.host, settings.port), _bind("127.0.0.1", settings.admin_port)
     os.environ["FLWR_HOME"] = str(home.folder / "flwr")
+    # Nothing in link.db outlives a process: the registry has the nodes, the checkpoint the run. A new one cannot be
+    # damaged, and holds no lease of a client whose connection ended with the last process.
+    for name in ("link.db", "link.db-wal", "link.db-shm"):
+        (home.folder / name).unlink(missing_ok=True)
     app, turn, quota = fleet_app(home.folder / "link.db", settings.port), Turn(), Quota()
     desk = Desk(home, Queue(home.folder / "queue"))
     keys = home.folder / "keys"
@@ -123,12 +128,21 @@ def _work(desk: Desk, make_link: Callable[[], Link], fleet: uvicorn.Server) -> N
         pause.wait(0.05)
     desk.link = link = make_link()
     while desk.going:
+        try:
+            _look(desk, link)
+        except OSError as error:  # this thread must live; a run whose status stays "running" is resumed
+            log.error("%s; free some space: it is tried again", error.strerror)
+            pause.wait(_RETRY_SECONDS)
+
+
+def _look(desk: Desk, link: Link) -> None:
+    """Carry out the next run, if there is one; then wait for another."""
+    desk.nodes()
+    desk.queue.changed.clear()
+    if queued := desk.queue.next():
+        _carry_out(desk, link, queued)
+    while desk.going and not desk.queue.changed.wait(_LOOK_SECONDS):
         desk.nodes()
-        desk.queue.changed.clear()
-        if queued := desk.queue.next():
-            _carry_out(desk, link, queued)
-        while desk.going and not desk.queue.changed.wait(_LOOK_SECONDS):
-            desk.nodes()
 
 
 def _carry_out(desk: Desk, link: Link, queued: QueuedRun) -> None:
@@ -141,6 +155,9 @@ def _carry_out(desk: Desk, link: Link, queued: QueuedRun) -> None:
         ended = replace(queued, status="refused", reason=str(error))
     except ConfideError as error:
         ended = replace(queued, status="stopped", reason=str(error))
+    except OSError as error:
+        reason = f"{desk.home.folder}: {error.strerror}; mend it, then `confide server resume {queued.name}`"
+        ended = replace(queued, status="stopped", reason=reason)
     except Exception:
         log.exception("run %s failed", queued.name)
         ended = replace(queued, status="failed", reason="an error of the server; its log says which")

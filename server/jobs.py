@@ -79,7 +79,7 @@ def _job(desk: "Desk", queued: QueuedRun, run: RunConfig, directory: RunDirector
         num_nodes=len(members),
         members=members,
         is_stopped=lambda: desk.is_over(queued.name),
-        resumed=Resumed(saved, damaged, directory.counts()),
+        resumed=Resumed(saved, damaged, directory.counts(run, saved.number if saved else 0)),
     )
 
 

@@ -54,16 +54,29 @@ class RunDirectory:
         directory.path = path
         return directory
 
-    def counts(self) -> dict[str, dict[str, int]]:
-        """What was asked of each institution, and what was accepted, up to the last round that ended."""
+    def counts(self, run: RunConfig, saved: int) -> dict[str, dict[str, int]]:
+        """What was asked of each institution, and what it gave, up to the last round that is not asked for again.
+
+        Args:
+            run: the run of this folder.
+            saved: the last round with a checkpoint. A crash between it and the round's own line loses that line.
+        """
         counts: dict[str, dict[str, int]] = {}
+        events, every = self._lines("events.jsonl"), run.evaluation.validation_every
         for line in self.rounds()[-1:]:
             for name, steps in line["num_steps"].items():
-                asked = {"num_steps": steps, "num_releases": line["num_releases"][name], "last_asked": line["round"]}
-                counts[name] = {**asked, "accepted": 0}
-        for event in self._lines("events.jsonl"):
-            if event["event"] == "accepted" and event["institution"] in counts:
-                counts[event["institution"]]["accepted"] += 1
+                releases = line["num_releases"][name]
+                counts[name] = {"num_steps": steps, "num_releases": releases, "last_asked": line["round"]}
+        offered = [event["institutions"] for event in events if event["event"] == "offered"]
+        for name in offered[-1] if offered else []:
+            count = counts.setdefault(name, {"num_steps": 0, "num_releases": 0, "last_asked": 0})
+            for number in range(count["last_asked"] + 1, saved + 1):
+                count["num_steps"] += run.local.steps
+                count["num_releases"] += every is not None and number % every == 0
+                count["last_asked"] = number
+        taken = {(event["institution"], event["round"]) for event in events if event["event"] == "accepted"}
+        for institution, count in counts.items():
+            count["accepted"] = sum(name == institution for name, _ in taken)
         return counts
 
     def record(self, event: Event) -> None:

@@ -117,7 +117,7 @@ def test_no_canary_leaves_in_an_error(
 
     path = canary_site(tmp_path)
     asking = Asking(grouped(run), lambda: open_site(path))
-    monkeypatch.setattr(answers, place, fail)
+    monkeypatch.setattr(preparation if place in ("prepare", "warm_model") else answers, place, fail)
     for reply in (asking.offer(), asking.update(), asking.update(2), asking.counts()):
         assert kinds(reply) in (["declined"], ["accepted"], ["update"])
     assert ["declined"] in [kinds(reply.content) for reply in asking.replies]

@@ -15,6 +15,7 @@ from support.sites import make_records
 from confide.client import answers
 from confide.client.service import _Answers
 from confide.client.site import open_site
+from confide.client.status import Status
 from confide.common.models import hash_model
 from confide.common.run_config import RunConfig, lock
 
@@ -82,7 +83,7 @@ def test_a_site_file_that_names_another_dataset_is_answered_from_that_dataset(
         return train(work, model, units, coins)
 
     monkeypatch.setattr(answers, "train", counting)
-    asking = Asking(run, _Answers(path, open_site(path))._current)
+    asking = Asking(run, _Answers(path, open_site(path), Status(tmp_path / "state"))._current)
     assert kinds(asking.update(1)) == ["update"]
     others = [{**record, "text": f"{record['text']} of another"} for record in make_records(5)]
     write_site(tmp_path, others, dataset={"id": "others", "validation_fraction": 0.0})

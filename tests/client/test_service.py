@@ -1,14 +1,17 @@
-"""The process of an institution: what it says in its own log."""
+"""The process of an institution: what it says in its own log, and what it does with strange messages."""
 
 import logging
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.installations import Asking, write_site
+from flwr.app import Context, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+from support.installations import Asking, kinds, write_site
 
 from confide.client.service import _Answers
 from confide.client.site import open_site
+from confide.client.status import Status
 from confide.common.models import hash_model
 from confide.common.run_config import RunConfig, lock
 
@@ -19,7 +22,7 @@ MakeRun = Callable[..., RunConfig]
 def asking(make_run: MakeRun, base_folder: Path, tmp_path: Path) -> Asking:
     run = lock(make_run(local={"nominal_units": 20}), hash_model(base_folder))
     path = write_site(tmp_path, policy={"max_rounds": 1})
-    return Asking(run, _Answers(path, open_site(path))._current)
+    return Asking(run, _Answers(path, open_site(path), Status(tmp_path / "state"))._current)
 
 
 def test_a_server_of_another_version_is_a_line_in_log_and_audit(
@@ -40,3 +43,12 @@ def test_other_reasons_stay_in_the_audit_log(asking: Asking, tmp_path: Path, cap
         asking.offer()
     assert "max_rounds" in (tmp_path / "state" / "audit.jsonl").read_text(encoding="utf-8")
     assert "max_rounds" not in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["query.bundle", "train.secagg", "evaluate.other", "query"])
+def test_a_kind_of_message_that_is_none_of_ours_is_declined_and_ends_nothing(tmp_path: Path, kind: str) -> None:
+    path = write_site(tmp_path)
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    message = Message(RecordDict(), 7, kind)
+    reply = _Answers(path, open_site(path), Status(tmp_path / "state"))(message, Context(1, 7, {}, RecordDict(), {}))
+    assert kinds(reply.content) == ["declined"]

@@ -8,29 +8,9 @@ from typing import Any
 
 import pytest
 from support.deployment import POLICY, Deployment, deployed
-from support.sites import make_records
+from support.faults import begin, judge, private_records, rounds_charged, run_file
 
 from confide.client.status import status_facts
-
-_RUN = """
-[study]
-name = "small"
-[model]
-base = {base}
-[task]
-labels = ["negative", "positive"]
-max_length = 64
-[federation]
-num_rounds = {rounds}
-min_clients = {clients}
-deadline_seconds = 100.0
-[local]
-nominal_units = 20
-sampling_probability = 0.5
-[privacy]
-noise_multiplier = 4.0
-target_delta = 1e-3
-"""
 
 
 @pytest.fixture
@@ -39,21 +19,19 @@ def deployment(tmp_path: Path) -> Iterator[Deployment]:
         yield made
 
 
-def _run_file(folder: Path, base: Path, rounds: int = 4, clients: int = 2) -> Path:
-    path = folder / "run.toml"
-    path.write_text(_RUN.format(base=json.dumps(str(base)), rounds=rounds, clients=clients), encoding="utf-8")
-    return path
-
-
+@pytest.mark.waits
 def test_a_run_survives_kill_9_of_server_and_client_and_nothing_is_charged_twice(
-    deployment: Deployment, base_folder: Path
+    tmp_path: Path, base_folder: Path
 ) -> None:
-    for name in ("mary", "jude"):
-        deployment.add(name, make_records(20))
-    deployment.start_server()
-    for name in ("mary", "jude"):
-        deployment.start_client(name)
-    run = deployment.propose(_run_file(deployment.folder, base_folder))
+    """With no zygote: every process is started as a user would start it."""
+    with deployed(tmp_path) as deployment:
+        _survive(deployment, base_folder)
+        judge(deployment)
+
+
+def _survive(deployment: Deployment, base_folder: Path) -> None:
+    begin(deployment)
+    run = deployment.propose(run_file(deployment.folder, base_folder, rounds=4))
     deployment.reaches(run, event="round_started", round=2)
     deployment.kill("server")
     deployment.kill("mary")
@@ -62,8 +40,7 @@ def test_a_run_survives_kill_9_of_server_and_client_and_nothing_is_charged_twice
     assert deployment.reaches(run, event="given_out")["to"] == 2
     deployment.confide("verify", f"srv/runs/{run}")
     for name in ("mary", "jude"):
-        rows = deployment.rows(name)
-        rounds = [row["round"] for row in rows if row["kind"] == "reserve"]
+        rounds = rounds_charged(deployment, name)
         assert set(rounds) == {1, 2, 3, 4}
         assert len(rounds) <= 5, "one retry of the open round at the most"
         [adapter] = (deployment.folder / name / "models" / "small").iterdir()
@@ -75,12 +52,12 @@ def test_a_rehearsal_needs_no_records_charges_nothing_and_says_who_could_take_pa
     deployment: Deployment, base_folder: Path
 ) -> None:
     for name, policy in (("mary", POLICY), ("jude", POLICY.replace("max_rounds = 1000", "max_rounds = 3"))):
-        deployment.add(name, make_records(20), policy)
+        deployment.add(name, private_records(), policy)
         (deployment.folder / name / "data.jsonl").unlink()
     deployment.start_server()
     for name in ("mary", "jude"):
         deployment.start_client(name)
-    path = _run_file(deployment.folder, base_folder)
+    path = run_file(deployment.folder, base_folder)
     deployment.confide("server", "run", path, "--home", "srv", "--rehearsal", fails=True)
     [rehearsal] = deployment.status()["runs"]
     assert (rehearsal["status"], rehearsal["reason"][:7]) == ("refused", "1 of 2 ")
@@ -97,11 +74,11 @@ def test_a_rehearsal_needs_no_records_charges_nothing_and_says_who_could_take_pa
 
 def test_a_server_that_asks_for_too_much_is_declined_and_says_so(deployment: Deployment, base_folder: Path) -> None:
     for name in ("mary", "jude"):
-        deployment.add(name, make_records(20), POLICY.replace("max_rounds = 1000", "max_rounds = 3"))
+        deployment.add(name, private_records(), POLICY.replace("max_rounds = 1000", "max_rounds = 3"))
     deployment.start_server()
     for name in ("mary", "jude"):
         deployment.start_client(name)
-    path = _run_file(deployment.folder, base_folder)
+    path = run_file(deployment.folder, base_folder, rounds=4)
     deployment.wait(lambda: [c["status"] for c in deployment.status()["clients"].values()] == ["online"] * 2, "offline")
     errors = deployment.confide("server", "run", path, "--home", "srv", "--follow", fails=True)
     assert "Traceback" not in errors
@@ -113,7 +90,7 @@ def test_a_server_that_asks_for_too_much_is_declined_and_says_so(deployment: Dep
 
 
 def test_a_client_tells_what_it_does_and_is_the_only_one(deployment: Deployment, base_folder: Path) -> None:
-    site = deployment.add("mary", make_records(20))
+    site = deployment.add("mary", private_records())
 
     def status() -> dict[str, Any]:
         return status_facts(site)
@@ -133,7 +110,7 @@ def test_a_client_tells_what_it_does_and_is_the_only_one(deployment: Deployment,
     deployment.confide("client", "pause", "--site", site)
     assert (status()["running"], status()["paused"]) == (True, True)
     deployment.confide("client", "resume", "--site", site)
-    run = deployment.propose(_run_file(deployment.folder, base_folder, 1, 1))
+    run = deployment.propose(run_file(deployment.folder, base_folder, rounds=1, min_clients=1))
     deployment.reaches(run, event="given_out")
     told = json.loads(deployment.confide("client", "status", "--site", site, "--json"))
     assert told["studies_open"] == {"small": {"rounds_answered": 1}}

@@ -1,17 +1,21 @@
-"""What an idle server does every second: little, but whoever was revoked is out."""
+"""What the server's own thread does: little while idle, and it outlives a disk that is full."""
 
+import errno
+import os
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from confide.common.join import JoinRequest
 from confide.common.run_config import RunConfig
+from confide.server import daemon
 from confide.server.daemon import Desk
 from confide.server.home import Home, init_home
-from confide.server.queue import Queue
+from confide.server.queue import Queue, QueuedRun
 
 
 @dataclass
@@ -91,3 +95,48 @@ def test_the_queue_tells_of_a_new_run(tmp_path: Path, make_run: Any) -> None:
     run: RunConfig = make_run()
     queue.add(run)
     assert queue.changed.is_set()
+
+
+_RUN = QueuedRun("a-run", "ab" * 16, "queued")
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Any:
+    queue = Queue(tmp_path / "queue")
+    queue.folder.mkdir()
+    queue.write(_RUN)
+    home = SimpleNamespace(folder=tmp_path, registry=SimpleNamespace(approved=dict))
+    return daemon.Desk(home, queue)  # type: ignore[arg-type]
+
+
+def _full(*rest: object) -> QueuedRun:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_run_that_finds_the_disk_full_is_stopped_with_the_remedy(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemon, "carry_out", _full)
+    daemon._carry_out(desk, None, _RUN)  # type: ignore[arg-type]
+    [ended] = desk.queue.all()
+    assert ended.status == "stopped"
+    assert "No space left on device; mend it, then `confide server resume a-run`" in ended.reason
+
+
+def test_the_thread_lives_on_when_not_even_a_status_can_be_written(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, refusals = Queue.write, [True, True]
+
+    def written(self: Queue, queued: QueuedRun) -> None:
+        if refusals:
+            refusals.pop()
+            _full()
+        write(self, queued)
+
+    def carried_out(desk: Any, link: object, queued: QueuedRun) -> QueuedRun:
+        desk.going = False
+        return QueuedRun(queued.name, queued.lineage, "completed")
+
+    monkeypatch.setattr(Queue, "write", written)
+    monkeypatch.setattr(daemon, "carry_out", carried_out)
+    monkeypatch.setattr(daemon, "_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(daemon, "Link", lambda app, turn: SimpleNamespace(admit=lambda keys: {}))
+    daemon._work(desk, None, None, SimpleNamespace(started=True))  # type: ignore[arg-type]
+    assert [run.status for run in desk.queue.all()] == ["completed"]

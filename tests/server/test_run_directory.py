@@ -81,3 +81,37 @@ def test_without_privacy_there_is_no_epsilon(make_run: MakeRun, tmp_path: Path) 
     assert row["no_privacy"] is True
     assert not any("epsilon" in key for key in row)
     assert spent(run, institution) is None
+
+
+# What a resumed run knows of the rounds before
+
+
+def _interrupted(run: RunConfig, folder: Path, started: int, ended: int) -> RunDirectory:
+    """Rounds that began, of which the last may have no line of its own: a crash came between checkpoint and line."""
+    directory = RunDirectory(folder, run)
+    directory.record({"event": "offered", "institutions": ["mary", "jude"]})
+    for number in range(1, started + 1):
+        directory.record({"event": "round_started", "round": number})
+        directory.record({"event": "accepted", "round": number, "institution": "mary"})
+        if number <= ended:
+            counted = {"num_steps": {"mary": number, "jude": number}, "num_releases": {"mary": number // 2, "jude": 0}}
+            directory.record({"event": "round", "round": number, **counted})
+    return directory
+
+
+def test_a_round_that_is_saved_counts_though_a_crash_took_its_line(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(federation={"num_rounds": 4}, evaluation={"validation_every": 2})
+    counts = _interrupted(run, tmp_path / "two", 2, 1).counts(run, saved=2)
+    assert counts["mary"] == {"num_steps": 2, "num_releases": 1, "last_asked": 2, "accepted": 2}
+    assert counts["jude"] == {"num_steps": 2, "num_releases": 1, "last_asked": 2, "accepted": 0}
+    without_a_line = _interrupted(run, tmp_path / "none", 3, 0).counts(run, saved=3)  # three crashes, three rounds
+    assert without_a_line["mary"] == {"num_steps": 3, "num_releases": 1, "last_asked": 3, "accepted": 3}
+
+
+def test_a_round_that_is_asked_for_again_counts_once(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(federation={"num_rounds": 4}, evaluation={"validation_every": 2})
+    directory = _interrupted(run, tmp_path, 3, 2)
+    directory.record({"event": "accepted", "round": 2, "institution": "mary"})  # again, after a crash
+    counts = directory.counts(run, saved=2)
+    assert counts["mary"] == {"num_steps": 2, "num_releases": 1, "last_asked": 2, "accepted": 3}
+    assert RunDirectory(tmp_path / "new", run).counts(run, saved=0) == {}

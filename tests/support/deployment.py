@@ -3,19 +3,22 @@
 import json
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+from support.zygote import Forked, Zygote
 
-PATIENCE = 120.0  # seconds after which something hangs
+PATIENCE = 180.0  # seconds after which something hangs
 POLICY = """
 [policy]
 max_epsilon = 50.0
@@ -31,17 +34,27 @@ require_approval = false
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """A port that nobody listens on now, and below those that an outgoing connection may take while it is free."""
+    while True:
+        number = 20_000 + secrets.randbelow(12_000)
+        with socket.socket() as found:
+            try:
+                found.bind(("127.0.0.1", number))
+            except OSError:
+                continue
+            return number
 
 
 class Deployment:
-    """A folder with a server and its institutions; `running` ends every process that was started."""
+    """A folder with a server and its institutions; `deployed` ends every process that was started.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.processes = folder, dict[str, subprocess.Popen[bytes]]()
+    With a zygote the processes are forked from it, which is much faster, and can be sabotaged.
+    """
+
+    def __init__(self, folder: Path, zygote: Zygote | None = None) -> None:
+        self.folder, self.processes = folder, dict[str, subprocess.Popen[bytes] | Forked]()
+        self.scripted = set[str]()  # institutions whose client is played by a test
+        self._zygote = zygote
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")},
             "OMP_NUM_THREADS": "1",
@@ -55,20 +68,12 @@ class Deployment:
 
     def confide(self, *arguments: object, fails: bool = False) -> str:
         """One command; its standard output, or with ``fails`` its standard error."""
-        done = subprocess.run(
-            [sys.executable, "-m", "confide.common.main", *map(str, arguments)],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-        assert (done.returncode != 0) == fails, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done.stderr if fails else done.stdout
+        code, out, err = self._call(*map(str, arguments))
+        assert (code != 0) == fails, f"{arguments}: {code}\n{out}\n{err}"
+        return err if fails else out
 
-    def add(self, name: str, records: list[dict[str, Any]], policy: str = POLICY) -> Path:
-        """An institution that the server has approved; its site.toml."""
+    def add(self, name: str, records: list[dict[str, Any]], policy: str = POLICY, port: int | None = None) -> Path:
+        """An institution that the server has approved; its site.toml. It may reach the server by another port."""
         home = self.folder / name
         home.mkdir()
         (home / "data.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
@@ -79,23 +84,41 @@ class Deployment:
         [fingerprint] = re.findall(r"fingerprint: (\S+)", shown)
         request, kit = home / f"join-{name}.json", home / f"kit-{name}.json"
         self.confide("server", "approve", request, "--fingerprint", fingerprint, "--home", "srv")
+        if port:
+            address = json.dumps(f"127.0.0.1:{self.port}")
+            kit.write_text(kit.read_text(encoding="utf-8").replace(address, json.dumps(f"127.0.0.1:{port}")))
         self.confide("client", "join", "--kit", kit, "--site", site)
         return site
 
-    def start_server(self) -> None:
+    def start_server(self, sabotage: dict[str, Any] | None = None) -> None:
         """Start the server and wait until its admin port answers."""
-        self._start("server", "server", "start", "--home", "srv")
+        self._start("server", sabotage, "server", "start", "--home", "srv")
         self.wait(lambda: self.status() is not None, "the server does not answer")
 
-    def start_client(self, name: str) -> None:
+    def start_client(self, name: str, sabotage: dict[str, Any] | None = None) -> None:
         """Start an institution's client."""
-        self._start(name, "client", "start", "--site", f"{name}/site.toml")
+        self._start(name, sabotage, "client", "start", "--site", f"{name}/site.toml")
+
+    def copy_of_client(self, name: str, copy: str) -> None:
+        """Start an institution's client a second time, under another name here."""
+        self._start(copy, None, "client", "start", "--site", f"{name}/site.toml")
 
     def kill(self, name: str) -> None:
         """SIGKILL."""
+        self._end(name, signal.SIGKILL)
+
+    def stop(self, name: str) -> None:
+        """SIGTERM: a client says goodbye, so that its next start does not wait for its lease to end."""
+        self._end(name, signal.SIGTERM)
+
+    def ends(self, name: str) -> int:
+        """Wait until a process has ended by itself; its exit code, negative for a signal."""
+        return self.processes.pop(name).wait(timeout=PATIENCE)
+
+    def _end(self, name: str, number: int) -> None:
         process = self.processes.pop(name)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.send_signal(number)
+        process.wait(timeout=PATIENCE)
 
     def status(self) -> dict[str, Any] | None:
         """What `server status` says, or None while nobody answers."""
@@ -126,40 +149,66 @@ class Deployment:
             found[:] = [event for event in self.events(name) if wanted.items() <= event.items()]
             return bool(found)
 
-        self.wait(look, f"{name} does not reach {wanted}: {self.events(name)[-3:]}")
+        self.wait(look, lambda: f"{name} does not reach {wanted}: {self.events(name)[-3:]}")
         return found[-1]
 
+    def ended(self, name: str) -> dict[str, Any]:
+        """Wait for the end of a run; its status and reason."""
+        found: list[dict[str, Any]] = []
+
+        def look() -> bool:
+            runs = (self.status() or {"runs": []})["runs"]
+            found[:] = [run for run in runs if run["name"] == name and run["status"] not in ("queued", "running")]
+            return bool(found)
+
+        self.wait(look, lambda: f"{name} does not end: {self.events(name)[-3:]}")
+        return found[0]
+
     def rows(self, name: str) -> list[dict[str, Any]]:
-        """The rows of an institution's ledger."""
-        lines = self.confide("client", "ledger", "export", "--site", f"{name}/site.toml").splitlines()
+        """The rows of an institution's ledger; none where nothing was ever agreed to."""
+        code, out, err = self._call("client", "ledger", "export", "--site", f"{name}/site.toml")
+        assert code == 0 or "has no ledger row yet" in err, err
+        lines = out.splitlines()
         return [json.loads(line)["body"] for line in lines[1:]]
 
     def log(self, name: str) -> str:
         """What a process wrote."""
         return (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
 
-    def wait(self, condition: Any, complaint: str) -> None:
+    def wait(self, condition: Any, complaint: str | Callable[[], str]) -> None:
         """Until a condition holds."""
         end = time.monotonic() + PATIENCE
         while not condition():
-            assert time.monotonic() < end, complaint
+            assert time.monotonic() < end, complaint if isinstance(complaint, str) else complaint()
             time.sleep(0.2)
 
-    def _start(self, name: str, *arguments: str) -> None:
-        with (self.folder / f"{name}.log").open("ab") as log:
-            self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "confide.common.main", *arguments],
-                cwd=self.folder,
-                env=self.environment,
-                stdout=log,
-                stderr=log,
-            )
+    def _call(self, *arguments: str) -> tuple[int, str, str]:
+        """A command to its end: exit code, standard output, standard error."""
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+            out, err = Path(folder) / "out", Path(folder) / "err"
+            code = self._begin(arguments, (out, err), {}).wait(timeout=PATIENCE)
+            return code, out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8")
+
+    def _start(self, name: str, sabotage: dict[str, Any] | None, *arguments: str) -> None:
+        log = self.folder / f"{name}.log"
+        self.processes[name] = self._begin(arguments, (log, log), sabotage or {})
+
+    def _begin(
+        self, arguments: tuple[str, ...], told: tuple[Path, Path], sabotage: dict[str, Any]
+    ) -> "subprocess.Popen[bytes] | Forked":
+        if self._zygote:
+            settings: dict[str, Any] = {"cwd": str(self.folder), "out": str(told[0]), "err": str(told[1])}
+            return self._zygote.fork(arguments=arguments, sabotage=sabotage, **settings)
+        assert not sabotage, "only what a zygote has forked can be sabotaged"
+        command = [sys.executable, "-m", "confide.common.main", *arguments]
+        with told[0].open("ab") as out, told[1].open("ab") as err:
+            return subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=out, stderr=err)
 
 
 @contextmanager
-def deployed(folder: Path) -> Iterator[Deployment]:
+def deployed(folder: Path, zygote: Zygote | None = None) -> Iterator[Deployment]:
     """A deployment whose processes end with the block."""
-    deployment = Deployment(folder)
+    deployment = Deployment(folder, zygote)
     try:
         yield deployment
     finally:
