@@ -28,6 +28,8 @@ from confide.common.run_config import RunConfig, make_plan
 from confide.common.warm_model import WarmModel, forget_models, warm_model
 from confide.common.wire import MessageError, sha256
 
+_MOST_SHARES = 128  # institutions of one client process; a real one has one
+
 
 @dataclass
 class Client:
@@ -36,6 +38,14 @@ class Client:
     coins: Callable[[], CoinSource] = Coins.fresh
     now: Callable[[], float] = time.time
     shares: dict[str, tuple[str, Shares]] = field(default_factory=dict)  # by institution, and for what run and dataset
+
+    def keep(self, institution: str, made_for: str, shares: Shares) -> None:
+        """Keep encoded shares, of so many institutions as fit; a simulation encodes the others' again each time.
+
+        The first stay: had the oldest to go, a round over a few too many would find nothing of the last one's.
+        """
+        if institution in self.shares or len(self.shares) < _MOST_SHARES:
+            self.shares[institution] = (made_for, shares)
 
 
 def accept(content: RecordDict, site: Site, client: Client) -> RecordDict:
@@ -189,6 +199,8 @@ def _shares(run: RunConfig, site: Site, client: Client, *, joining: bool) -> tup
     # By the hash of the run: units encoded for other labels would make an answer depend on which classes are present.
     # And by the dataset: site.toml may name other people since, and their ledger is the one that is charged.
     name, made_for = site.config.institution.name, run.sha256() + site.config.dataset.model_dump_json()
-    if joining or name not in client.shares or client.shares[name][0] != made_for:
-        client.shares[name] = (made_for, prepare(site, model, joining=joining))
-    return model, client.shares[name][1]
+    known, shares = client.shares.get(name, ("", None))
+    if joining or shares is None or known != made_for:
+        shares = prepare(site, model, joining=joining)
+        client.keep(name, made_for, shares)
+    return model, shares

@@ -5,6 +5,7 @@ for noised validation counts; its reply carries ConfigRecord `update`, or `decli
 "query.offer" message with ConfigRecord `ask`; its reply carries `accepted`.
 """
 
+import functools
 import importlib.metadata
 import json
 import re
@@ -23,6 +24,7 @@ _KEY = re.compile("[0-9a-f]{64}")
 _SIGNATURE = re.compile("[0-9a-f]{128}")
 
 
+@functools.cache  # reading them takes longer than all the rest of a message
 def own_versions() -> tuple[str, str]:
     """Versions that both ends must share: ours and Flower's."""
     return importlib.metadata.version("confide"), importlib.metadata.version("flwr")
