@@ -62,7 +62,7 @@ class FederationSection(Section):
         if self.aggregation != "fedavg" and self.weights == "declared":
             raise ValueError(f"aggregation = {self.aggregation!r} counts all the same: use weights = 'equal'")
         if self.aggregation == "trimmed-mean" and self.min_clients < 5:
-            raise ValueError(f"aggregation = 'trimmed-mean', min_clients = {self.min_clients}: below 5 it trims nothing")
+            raise ValueError(f"aggregation = 'trimmed-mean', min_clients = {self.min_clients}: trims nothing below 5")
         return self
 
 

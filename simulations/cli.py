@@ -134,8 +134,8 @@ def _locked(run_file: Path | None, overrides: list[str]) -> "RunConfig":
 
 def _check_simulation(run: "RunConfig") -> None:
     """Read the data of `[simulation]`, tell what is odd about them, and see that they are enough."""
-    from confide.simulations.institutions import load_institutions
     from confide.server.participation import check_quorum
+    from confide.simulations.institutions import load_institutions
 
     institutions = load_institutions(run)
     for warning in institutions.warnings:
@@ -146,8 +146,8 @@ def _check_simulation(run: "RunConfig") -> None:
 def _rehearsed(run: "RunConfig", paths: list[Path], engine: str, *, baselines: bool) -> "RehearsedSites":
     """Open the sites of a rehearsal, and say whose budget it is about to spend."""
     from confide.common.errors import InputError
-    from confide.simulations.rehearsal import open_sites, read_public_test, warning
     from confide.server.participation import check_quorum
+    from confide.simulations.rehearsal import open_sites, read_public_test, warning
 
     if baselines:
         raise InputError("--baselines with --site is refused: baselines train on private records without privacy")

@@ -116,8 +116,13 @@ class InProcessGrid(Grid):
 
     def _context(self, node_id: int) -> Context:
         """A new one for each message: what an institution keeps is its site's business."""
-        config = {"partition-id": node_id - _FIRST_NODE, "num-partitions": self._num_nodes}
-        return Context(run_id=1, node_id=node_id, node_config=config, state=RecordDict(), run_config={})
+        return Context(
+            run_id=1,
+            node_id=node_id,
+            node_config={"partition-id": node_id - _FIRST_NODE, "num-partitions": self._num_nodes},
+            state=RecordDict(),
+            run_config={},
+        )
 
 
 def _over_the_wire(message: Message) -> Message:

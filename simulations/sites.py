@@ -41,6 +41,37 @@ def declared_size(num_units: int) -> int:
     return max(1, round(num_units / magnitude) * magnitude)
 
 
+class MemoryOutbox:
+    """An outbox in memory: the newest answer only, since one process asks and answers."""
+
+    def __init__(self) -> None:
+        self._newest: dict[str, bytes] = {}
+
+    def put(self, name: str, content: bytes) -> None:
+        """Keep an answer."""
+        self._newest = {name: content}
+
+    def get(self, name: str) -> bytes | None:
+        """An answer, or None."""
+        return self._newest.get(name)
+
+    def names(self) -> list[str]:
+        """All that is there."""
+        return list(self._newest)
+
+    def delete(self, name: str) -> None:
+        """Forget an answer."""
+        self._newest.pop(name, None)
+
+    def busy(self) -> AbstractContextManager[None]:
+        """Nobody else is there."""
+        return nullcontext()
+
+    def idle(self) -> AbstractContextManager[None]:
+        """Nobody else is there."""
+        return nullcontext()
+
+
 @dataclass(frozen=True)
 class SimulatedSites:
     """Maps a simulation's nodes to sites; small enough to travel to Ray's workers, which read the data themselves.
@@ -63,7 +94,7 @@ class SimulatedSites:
     load: Callable[[RunConfig], dict[str, list[Row]]]
     local: Path
     ledgers: dict[str, Ledger] = field(default_factory=dict)
-    outbox: "MemoryOutbox" = field(default_factory=lambda: MemoryOutbox())
+    outbox: MemoryOutbox = field(default_factory=MemoryOutbox)
     refused: dict[str, ConfideError] = field(default_factory=dict)
 
     def __call__(self, context: Context) -> Site:
@@ -120,37 +151,6 @@ def allowing(run: RunConfig, declared_units: int) -> PolicySection:
         "max_sampling_probability": plan.sampling_probability,
     }
     return common.model_copy(update=bounds)
-
-
-class MemoryOutbox:
-    """An outbox in memory: the newest answer only, since one process asks and answers."""
-
-    def __init__(self) -> None:
-        self._newest: dict[str, bytes] = {}
-
-    def put(self, name: str, content: bytes) -> None:
-        """Keep an answer."""
-        self._newest = {name: content}
-
-    def get(self, name: str) -> bytes | None:
-        """An answer, or None."""
-        return self._newest.get(name)
-
-    def names(self) -> list[str]:
-        """All that is there."""
-        return list(self._newest)
-
-    def delete(self, name: str) -> None:
-        """Forget an answer."""
-        self._newest.pop(name, None)
-
-    def busy(self) -> AbstractContextManager[None]:
-        """Nobody else is there."""
-        return nullcontext()
-
-    def idle(self) -> AbstractContextManager[None]:
-        """Nobody else is there."""
-        return nullcontext()
 
 
 class _OnlyDataset:

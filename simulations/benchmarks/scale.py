@@ -3,7 +3,8 @@
     python simulations/benchmarks/scale.py [--clients 10,100,1000,5000] [--json]
 
 Each has 20 short synthetic records on the default base model, and a tenth of them is asked in each of two rounds. Every
-count runs in a process of its own, whose peak memory it is. Time runs from the offer to the end of the last round.
+count runs in a process of its own, whose peak memory it is. Time runs from the offer, which goes to all, to the end of
+the last round; so it holds five offers for each training.
 """
 
 import argparse
@@ -20,19 +21,11 @@ from typing import Any
 from confide.common import flower
 from confide.common.configuration import check
 from confide.common.models import find_model, hash_model
-from confide.common.records import Row
 from confide.common.run_config import RunConfig, lock
-
-flower.prepare()
-
-from confide.server.checkpoint import save_round  # noqa: E402 - after Flower's environment is set
-from confide.simulations.federation import Federation, simulate, start  # noqa: E402
-from confide.simulations.grid import SkippingClock  # noqa: E402
-from confide.simulations.sites import simulated_sites  # noqa: E402
 
 COUNTS = (10, 100, 1000, 5000)
 RECORDS, ROUNDS, PARTICIPATION = 20, 2, 0.1
-_WORDS = "the plot is thin and slow but every actor in it gives a warm funny honest and quite moving turn".split()
+_WORDS = ("the plot", "is thin", "and slow", "but every actor", "gives", "a warm", "funny", "and quite moving", "turn")
 
 
 def measure(counts: tuple[int, ...] = COUNTS) -> dict[str, Any]:
@@ -45,13 +38,20 @@ def measure(counts: tuple[int, ...] = COUNTS) -> dict[str, Any]:
 
 
 def _in_a_child(count: int) -> dict[str, float]:
-    finished = subprocess.run([sys.executable, __file__, "--one", str(count)], check=True, stdout=subprocess.PIPE)
+    command = [sys.executable, __file__, "--one", str(count)]
+    finished = subprocess.run(command, check=True, stdout=subprocess.PIPE)  # noqa: S603 - our own file
     row: dict[str, float] = json.loads(finished.stdout)
     return row
 
 
 def measure_one(count: int) -> dict[str, float]:
     """One federation in this process: seconds in all and for each training, peak memory in MB."""
+    flower.prepare()  # before the first import of flwr, which the parent never needs
+    from confide.server.checkpoint import save_round
+    from confide.simulations.federation import Federation, simulate, start
+    from confide.simulations.grid import SkippingClock
+    from confide.simulations.sites import simulated_sites
+
     settings = {
         "study": {"name": "scale"},
         "task": {"labels": ["negative", "positive"]},
@@ -86,13 +86,11 @@ def measure_one(count: int) -> dict[str, float]:
     }
 
 
-def _records(number: int) -> list[Row]:
-    """Texts of 4 to 28 words, the same in every run."""
+def _records(number: int) -> list[dict[str, Any]]:
+    """Short texts, the same in every run."""
     chosen = random.Random(number)  # noqa: S311 - synthetic texts, nothing private
-    return [
-        {"text": " ".join(chosen.choices(_WORDS, k=chosen.randint(4, 28))), "label": chosen.choice(["negative", "positive"])}
-        for _ in range(RECORDS)
-    ]
+    texts = [" ".join(chosen.choices(_WORDS, k=chosen.randint(4, 14))) for _ in range(RECORDS)]
+    return [{"text": text, "label": chosen.choice(["negative", "positive"])} for text in texts]
 
 
 def main() -> None:
@@ -106,8 +104,13 @@ def main() -> None:
         print(json.dumps(measure_one(options.one)))
         return
     facts = measure(tuple(int(count) for count in options.clients.split(",")))
-    rows = [f"{count:>6} {row}" for count, row in facts["clients"].items()]
-    print(json.dumps(facts) if options.json else "\n".join([*rows, f"{facts.get('memory_5000_over_10', '')}"]))
+    if options.json:
+        print(json.dumps(facts))
+        return
+    for count, row in facts["clients"].items():
+        print(f"{count:>6} clients  " + "  ".join(f"{name} {value}" for name, value in row.items()))
+    if "memory_5000_over_10" in facts:
+        print(f"memory_5000_over_10 {facts['memory_5000_over_10']}")
 
 
 if __name__ == "__main__":

@@ -39,7 +39,9 @@ def test_who_has_left_moves_nobody_but_the_next_in_the_line() -> None:
 
 
 def test_the_default_asks_everybody() -> None:
-    assert _rounds(3, participation=1.0) == [set(NAMES)] * 3 == _rounds(3, participation=FederationSection().participation)
+    assert (
+        _rounds(3, participation=1.0) == [set(NAMES)] * 3 == _rounds(3, participation=FederationSection().participation)
+    )
 
 
 @pytest.mark.parametrize(("share", "min_clients", "asked"), [(0.01, 1, 1), (0.04, 1, 2), (0.05, 7, 7), (0.01, 99, 50)])

@@ -16,6 +16,7 @@ from confide.common.errors import ConfideError
 from confide.common.gate import State, dump_state
 from confide.common.messages import Acceptance, Ask, Update, declined, read_receipt, seal_envelope
 from confide.common.run_config import RunConfig
+from confide.server import optimizer
 from confide.server.checkpoint import Saved
 from confide.server.job import Event, Job, Resumed
 from confide.server.participation import draw
@@ -183,6 +184,19 @@ def test_a_resumed_run_asks_and_counts_as_if_it_had_not_stopped(make: MakeRun) -
     assert [item.num_steps for item in resumed.strategy.institutions.values()] == [
         item.num_steps for item in through.strategy.institutions.values()
     ]
+
+
+def test_a_round_that_is_asked_again_for_its_lost_tensors_is_counted_once(make: MakeRun) -> None:
+    """Round 2 had ended; its checkpoint is damaged, and the sealed answers come again at no charge."""
+    counts = {
+        f"site-{number}": {"num_steps": 6, "num_releases": 0, "accepted": 2, "last_asked": 2} for number in (0, 1)
+    }
+    saved = Saved(1, optimizer.start(INITIAL), [])
+    server = Server(make(num_rounds=3), FakeGrid(2, _honest()))
+    server.strategy = ConfideStrategy(replace(server.strategy.job, resumed=Resumed(saved, {}, counts)))
+    server.start()
+    assert _asked(server.grid) == [(2, 1000), (2, 1001), (3, 1000), (3, 1001)]  # type: ignore[arg-type]
+    assert [item.num_steps for item in server.strategy.institutions.values()] == [9, 9]
 
 
 def test_declared_sizes_weigh(make: MakeRun) -> None:
