@@ -6,6 +6,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 
 from confide.client.account import Account, Row
@@ -43,6 +44,12 @@ class Chain:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.execute(_TABLE)
+
+    def beside(self, dataset: str) -> "Chain":
+        """The chain of another dataset in the same database, over the same connection."""
+        other = copy(self)
+        other.dataset, other.account, other._new = dataset, Account(), []
+        return other
 
     @contextmanager
     def transaction(self) -> Iterator[Account]:

@@ -1,5 +1,6 @@
 """The institution's durable account of what was spent on the people in a dataset, over all studies, for ever."""
 
+from copy import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -37,6 +38,12 @@ class Ledger:
 
     def __init__(self, path: Path | str, terms: Terms, witness: Witness) -> None:
         self.terms, self._chain = terms, Chain(path, terms.dataset, witness)
+
+    def beside(self, terms: Terms) -> "Ledger":
+        """The ledger of another dataset in the same database: thousands of simulated ones share a connection."""
+        other = copy(self)
+        other.terms, other._chain = terms, self._chain.beside(terms.dataset)
+        return other
 
     def account(self) -> Account:
         """All rows so far, added up; `LedgerError` if their chain is broken."""

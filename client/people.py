@@ -2,11 +2,22 @@
 
 import sqlite3
 from pathlib import Path
+from typing import Protocol
 
 from confide.client.chain import keep_private
 from confide.common.errors import ConfideError, LedgerError
 
 _TABLE = "CREATE TABLE IF NOT EXISTS people(key BLOB PRIMARY KEY, dataset TEXT) WITHOUT ROWID"
+
+
+class Claims(Protocol):
+    """Who may use which people."""
+
+    def of_others(self, dataset: str, keys: set[bytes]) -> set[bytes]:
+        """Which of the keys are another dataset's; claims nothing."""
+
+    def claim(self, dataset: str, keys: set[bytes]) -> set[bytes]:
+        """Which of the keys are this dataset's: new ones become so, another dataset's stay that one's."""
 
 
 class People:

@@ -15,6 +15,8 @@ from confide.common.records import cut
 from confide.common.run_config import RunConfig
 from confide.common.warm_model import WarmModel, warm_model
 
+_MOST_SHARES = 128  # institutions of one client process; a real one has one
+
 
 @dataclass(frozen=True)
 class Shares:
@@ -46,6 +48,14 @@ class Client:
     coins: Callable[[], CoinSource] = Coins.fresh
     now: Callable[[], float] = time.time
     shares: dict[str, Prepared] = field(default_factory=dict)  # by institution
+
+    def keep(self, institution: str, prepared: Prepared) -> None:
+        """Keep encoded shares, of so many institutions as fit; a simulation encodes the others' again each time.
+
+        The first stay: had the oldest to go, a round over a few too many would find nothing of the last one's.
+        """
+        if institution in self.shares or len(self.shares) < _MOST_SHARES:
+            self.shares[institution] = prepared
 
 
 def file_state(path: Path) -> str:
@@ -113,11 +123,13 @@ def shares_of(run: RunConfig, site: Site, client: Client, *, joining: bool) -> t
     if before is not None and goes_on and before.file == file:
         return model, before.shares
     try:
-        client.shares[name] = Prepared(made_for, file, prepare(site, model, joining=joining))
+        prepared = Prepared(made_for, file, prepare(site, model, joining=joining))
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:
-        if not goes_on:
+        if before is None or not goes_on:
             raise
         site.report(error)
-    return model, client.shares[name].shares
+        return model, before.shares
+    client.keep(name, prepared)
+    return model, prepared.shares

@@ -14,7 +14,7 @@ from pathlib import Path
 from confide.client.identity import Identity
 from confide.client.ledger import Ledger, Terms
 from confide.client.outbox import FileOutbox, Outbox
-from confide.client.people import People
+from confide.client.people import Claims, People
 from confide.client.release import recover
 from confide.client.site_config import SiteConfig, check_file, load_site_config, read_records
 from confide.client.witnesses import Witnesses
@@ -55,7 +55,7 @@ class Site:
     identity: Identity
     ledger: Ledger
     outbox: Outbox
-    people: People
+    people: Claims
     report: Callable[[BaseException], None]
     cache: Path
     offers: Path | None = None

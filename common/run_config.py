@@ -56,6 +56,7 @@ class FederationSection(Section):
 
     num_rounds: int = Field(40, ge=1, le=100_000)
     min_clients: int = Field(1, ge=1)
+    participation: float = Field(1.0, gt=0, le=1)
     deadline_seconds: float = Field(1800.0, gt=0)
     release_seconds: float = Field(1.0, ge=1, le=86_400)
     aggregation: Literal["fedavg", "median", "trimmed-mean"] = "fedavg"
@@ -75,7 +76,7 @@ class FederationSection(Section):
         if self.aggregation != "fedavg" and self.weights == "declared":
             raise ValueError(f"aggregation = {self.aggregation!r} counts all the same: use weights = 'equal'")
         if self.aggregation == "trimmed-mean" and self.min_clients < 5:
-            raise ValueError(f"aggregation = 'trimmed-mean' with min_clients = {self.min_clients} < 5 trims nothing")
+            raise ValueError(f"aggregation = 'trimmed-mean', min_clients = {self.min_clients}: trims nothing below 5")
         return self
 
 

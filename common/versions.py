@@ -1,5 +1,6 @@
 """Both ends run the same versions of Confide and Flower; where not, each end says so and nothing else happens."""
 
+import functools
 import importlib.metadata
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +20,12 @@ class VersionError(MessageError, ConfideError):
 
 def own_versions() -> dict[str, Any]:
     """What both ends must share."""
-    return {"protocol": PROTOCOL, **{name: importlib.metadata.version(name) for name in ("confide", "flwr")}}
+    return {"protocol": PROTOCOL, **{name: _installed(name) for name in ("confide", "flwr")}}
+
+
+@functools.cache  # reading it takes longer than all the rest of a message
+def _installed(name: str) -> str:
+    return importlib.metadata.version(name)
 
 
 def require_same(theirs: Mapping[str, Any], who: str) -> None:

@@ -36,10 +36,8 @@ class _View:
     def update(self, event: Event) -> None:
         """Take in an event."""
         kind = event["event"]
-        if kind == "offered":
-            self.asked = event["accepted"]
-        elif kind == "round_started":
-            self.round, self.answered = event["round"], 0
+        if kind == "round_started":
+            self.round, self.asked, self.answered = event["round"], event["asked"], 0
         elif kind == "accepted":
             self.answered += 1
         elif kind == "dropped":

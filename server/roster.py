@@ -27,6 +27,16 @@ class Institution:
     accepted: int = 0
     dropped: list[str] = field(default_factory=list)
 
+    def ask(self, number: int, num_steps: int) -> None:
+        """Count the steps of a round: the site charges at its RESERVE, once a round, whatever becomes of the reply."""
+        if number > self.last_asked:
+            self.num_steps, self.last_asked = self.num_steps + num_steps, number
+
+    def resume(self, counts: Mapping[str, int]) -> None:
+        """Go on from what was counted before a crash."""
+        self.num_steps, self.num_releases = counts.get("num_steps", 0), counts.get("num_releases", 0)
+        self.accepted, self.last_asked = counts.get("accepted", 0), counts.get("last_asked", 0)
+
 
 def offers(ask: Ask, nodes: list[int]) -> list[Message]:
     """The offer of a run, one message for each node."""

@@ -17,6 +17,7 @@ from confide.common.privacy.accounting import epsilon, epsilon_rdp
 from confide.common.privacy.plan import NoPrivacy
 from confide.common.run_config import RunConfig, make_plan
 from confide.server.job import Event
+from confide.server.participation import draw
 from confide.server.roster import Institution
 
 # What `--baselines` computes from the same records besides the run.
@@ -68,11 +69,13 @@ class RunDirectory:
                 releases = line["num_releases"][name]
                 counts[name] = {"num_steps": steps, "num_releases": releases, "last_asked": line["round"]}
         offered = [event["institutions"] for event in events if event["event"] == "offered"]
-        for name in offered[-1] if offered else []:
+        names = offered[-1] if offered else []
+        for name in names:
             count = counts.setdefault(name, {"num_steps": 0, "num_releases": 0, "last_asked": 0})
             for number in range(count["last_asked"] + 1, saved + 1):
-                count["num_steps"] += run.local.steps
-                count["num_releases"] += every is not None and number % every == 0
+                if name in draw(names, run.federation, run.study.seed, number):
+                    count["num_steps"] += run.local.steps
+                    count["num_releases"] += every is not None and number % every == 0
                 count["last_asked"] = number
         taken = {(event["institution"], event["round"]) for event in events if event["event"] == "accepted"}
         for institution, count in counts.items():

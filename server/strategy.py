@@ -18,6 +18,7 @@ from confide.common.wire import MessageError, sha256
 from confide.server import optimizer
 from confide.server.aggregation import RULES
 from confide.server.job import Event, Job
+from confide.server.participation import draw
 from confide.server.roster import Institution, check_answer, enrol, offers
 from confide.server.rounds import collect, wait_for_nodes
 
@@ -26,7 +27,7 @@ _ROUNDS_WITHOUT_QUORUM = 3  # in a row; then the run stops instead of spending o
 
 
 class ConfideStrategy(Strategy):
-    """Asks every institution in every round; gates, aggregates and applies what comes back in time."""
+    """Asks institutions in rounds; gates, aggregates and applies what comes back in time."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -38,6 +39,7 @@ class ConfideStrategy(Strategy):
         self.accuracy: Accuracy | None = None  # of the released average, when it was last evaluated
         self.round = saved.number if saved else 0  # the last that ended
         self.answers: dict[str, str] = {}  # to the offer, of those who take no part
+        self._asked: dict[int, Institution] = {}  # of the institutions, those of the round
         self._accepted: list[dict[str, str]] = []
         self._dropped: list[str] = []
         self._validation: dict[str, dict[str, float]] = {}  # noised counts of the round
@@ -69,8 +71,8 @@ class ConfideStrategy(Strategy):
             if self.job.is_stopped():
                 return Result(arrays=arrays)
             began, asked_at = wall(), self.job.clock.now()
-            self.job.emit({"event": "round_started", "round": number})
             messages = list(self.configure_train(number, arrays, config, grid))
+            self.job.emit({"event": "round_started", "round": number, "asked": len(messages)})
             replies = collect(grid, messages, asked_at + timeout, self.job.clock)
             aggregated, _ = self.aggregate_train(number, replies)
             failed = 0 if aggregated is not None else failed + 1
@@ -95,20 +97,20 @@ class ConfideStrategy(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """One ask for each institution, all with the same content."""
-        run = self.job.run
-        for institution in self.institutions.values():
-            if server_round > institution.last_asked:  # the site charges at its RESERVE, whatever becomes of the reply
-                institution.num_steps += run.local.steps
-                institution.last_asked = server_round
+        """One ask for each institution that the round draws, all with the same content."""
+        run, names = self.job.run, [item.name for item in self.institutions.values()]
+        drawn = draw(names, run.federation, run.study.seed, server_round)
+        self._asked = {node: item for node, item in self.institutions.items() if item.name in drawn}
+        for institution in self._asked.values():
+            institution.ask(server_round, run.local.steps)
         yield from self._asks("train", server_round, {name: array.numpy() for name, array in arrays.items()})
 
     def _asks(self, kind: str, server_round: int, state: State) -> Iterable[Message]:
-        """One message of a kind for each institution: the same but for the receipt of its own last update."""
+        """One message of a kind for each that the round asks: the same but for the receipt of its own last update."""
         seconds = self.job.run.federation.deadline_seconds
         payload = encode(state, self.job.run.federation.transfer)
         self._ask = self._make_ask(server_round, self.job.clock.now() + seconds, payload)
-        for node_id, institution in self.institutions.items():
+        for node_id, institution in self._asked.items():
             content = replace(self._ask, receipt=institution.receipt).content()
             yield Message(content, node_id, kind, ttl=seconds + 600, group_id=str(server_round))
 
@@ -122,7 +124,7 @@ class ConfideStrategy(Strategy):
         """
         run, rule = self.job.run, RULES[self.job.run.federation.aggregation]
         total, self._accepted, self._dropped, self._validation = rule.init(), [], [], {}
-        silent, shapes = dict(self.institutions), schema_of(self.job.initial)
+        silent, shapes = dict(self._asked), schema_of(self.job.initial)
         for reply in replies:
             institution = silent.pop(reply.metadata.src_node_id)
             try:
@@ -154,14 +156,14 @@ class ConfideStrategy(Strategy):
         every = self.job.run.evaluation.validation_every
         if every is None or self.job.run.privacy.unit == "none" or server_round % every:
             return
-        for institution in self.institutions.values():
+        for institution in self._asked.values():
             institution.num_releases += 1
         yield from self._asks("evaluate", server_round, self.state.average)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Keep the counts of those who share them; who declines is not asked why, and nothing is lost."""
         for reply in replies:
-            institution = self.institutions[reply.metadata.src_node_id]
+            institution = self._asked[reply.metadata.src_node_id]
             try:
                 update = check_answer(reply, self._ask, "validation", institution, self.job.run.model.sha256)
                 cells = load_state(update.payload, {"cells": (2,)}, _MOST_UNITS)
@@ -200,9 +202,7 @@ class ConfideStrategy(Strategy):
         names = {node: member.institution for node, member in (self.job.members or {}).items()}
         self.answers = {names.get(node, f"node {node}"): answer for node, answer in others.items()}
         for institution in self.institutions.values():
-            counts = self.job.resumed.counts.get(institution.name, {})
-            institution.num_steps, institution.num_releases = counts.get("num_steps", 0), counts.get("num_releases", 0)
-            institution.accepted, institution.last_asked = counts.get("accepted", 0), counts.get("last_asked", 0)
+            institution.resume(self.job.resumed.counts.get(institution.name, {}))
         taking_part = [item.name for item in self.institutions.values()]
         self.job.emit(
             {

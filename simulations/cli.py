@@ -135,20 +135,20 @@ def _locked(run_file: Path | None, overrides: list[str]) -> "RunConfig":
 
 def _check_simulation(run: "RunConfig") -> None:
     """Read the data of `[simulation]`, tell what is odd about them, and see that they are enough."""
+    from confide.server.participation import check_quorum
     from confide.simulations.institutions import load_institutions
-    from confide.simulations.study import check_quorum
 
     institutions = load_institutions(run)
     for warning in institutions.warnings:
         typer.echo(f"warning: {warning}", err=True)
-    check_quorum(run, len(institutions.private))
+    check_quorum(run.federation, len(institutions.private))
 
 
 def _rehearsed(run: "RunConfig", paths: list[Path], engine: str, *, baselines: bool) -> "RehearsedSites":
     """Open the sites of a rehearsal, and say whose budget it is about to spend."""
     from confide.common.errors import InputError
+    from confide.server.participation import check_quorum
     from confide.simulations.rehearsal import open_sites, read_public_test, warning
-    from confide.simulations.study import check_quorum
 
     if baselines:
         raise InputError("--baselines with --site is refused: baselines train on private records without privacy")
@@ -156,7 +156,7 @@ def _rehearsed(run: "RunConfig", paths: list[Path], engine: str, *, baselines: b
         raise InputError(f"--engine {engine} with --site is refused: a ledger belongs to one machine; leave it out")
     read_public_test(run)  # bad data show before anything is charged or written
     sites = open_sites(paths)
-    check_quorum(run, len(sites.names))
+    check_quorum(run.federation, len(sites.names))
     for line in warning(sites, run):
         typer.echo(line, err=True)
     return sites

@@ -51,18 +51,8 @@ class InProcessGrid(Grid):
 
     def __init__(self, app: ClientApp, num_nodes: int, clock: SkippingClock, faults: Faults = no_faults) -> None:
         self._app, self._clock, self._faults = app, clock, faults
-        self._run = Run.create_empty(run_id=1)
+        self._run, self._num_nodes = Run.create_empty(run_id=1), num_nodes
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
-        self._contexts = {
-            _FIRST_NODE + index: Context(
-                run_id=1,
-                node_id=_FIRST_NODE + index,
-                node_config={"partition-id": index, "num-partitions": num_nodes},
-                state=RecordDict(),
-                run_config={},
-            )
-            for index in range(num_nodes)
-        }
         self._waiting: dict[str, Message] = {}
         self._late: list[tuple[float, str, Message]] = []
 
@@ -83,7 +73,7 @@ class InProcessGrid(Grid):
 
     def get_node_ids(self) -> Iterable[int]:
         """The nodes, one for each institution."""
-        return list(self._contexts)
+        return range(_FIRST_NODE, _FIRST_NODE + self._num_nodes)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Take messages; each waits until its reply is asked for."""
@@ -119,10 +109,20 @@ class InProcessGrid(Grid):
     def _answer(self, message: Message) -> Message:
         received = _over_the_wire(message)
         try:
-            reply = self._app(message=received, context=self._contexts[message.metadata.dst_node_id])
+            reply = self._app(message=received, context=self._context(message.metadata.dst_node_id))
         except Exception as error:  # noqa: BLE001 - as Flower's runtime does with an app that raises
             reply = Message(Error(code=2, reason=type(error).__name__), reply_to=received)
         return _over_the_wire(reply)
+
+    def _context(self, node_id: int) -> Context:
+        """A new one for each message: what an institution keeps is its site's business."""
+        return Context(
+            run_id=1,
+            node_id=node_id,
+            node_config={"partition-id": node_id - _FIRST_NODE, "num-partitions": self._num_nodes},
+            state=RecordDict(),
+            run_config={},
+        )
 
 
 def _over_the_wire(message: Message) -> Message:

@@ -13,8 +13,6 @@ from flwr.app import Context
 
 from confide.client.identity import Identity
 from confide.client.ledger import Ledger, Terms
-from confide.client.outbox import Outbox
-from confide.client.people import People
 from confide.client.site import Site
 from confide.client.site_config import (
     DatasetSection,
@@ -42,18 +40,51 @@ def declared_size(num_units: int) -> int:
     return max(1, round(num_units / magnitude) * magnitude)
 
 
+class MemoryOutbox:
+    """An outbox in memory: the newest answer only, since one process asks and answers."""
+
+    def __init__(self) -> None:
+        self._newest: dict[str, bytes] = {}
+
+    def put(self, name: str, content: bytes) -> None:
+        """Keep an answer."""
+        self._newest = {name: content}
+
+    def get(self, name: str) -> bytes | None:
+        """An answer, or None."""
+        return self._newest.get(name)
+
+    def names(self) -> list[str]:
+        """All that is there."""
+        return list(self._newest)
+
+    def delete(self, name: str) -> None:
+        """Forget an answer."""
+        self._newest.pop(name, None)
+
+    def busy(self) -> AbstractContextManager[None]:
+        """Nobody else is there."""
+        return nullcontext()
+
+    def idle(self) -> AbstractContextManager[None]:
+        """Nobody else is there."""
+        return nullcontext()
+
+
 @dataclass(frozen=True)
 class SimulatedSites:
     """Maps a simulation's nodes to sites; small enough to travel to Ray's workers, which read the data themselves.
 
-    Each site has the ledger and outbox of a real one, in memory: of one process, so Ray's workers count apart.
+    Each site has the ledger of a real one, in memory: of one process, so Ray's workers count apart. They share a
+    connection and an outbox, or thousands of institutions would need gigabytes.
 
     Attributes:
         run: for the public seed and the settings of `[simulation]` and `[speed]`.
         names: of the institutions, in the order of the nodes.
         load: private records by institution.
         local: folder in which sites keep their tracebacks.
-        kept: ledgers and outboxes by institution, made on first use.
+        ledgers: by institution, made on first use.
+        outbox: of all, for this process asks and answers one after the other.
         refused: the last refusal of each institution, which a real server never sees.
     """
 
@@ -61,7 +92,8 @@ class SimulatedSites:
     names: tuple[str, ...]
     load: Callable[[RunConfig], dict[str, list[Row]]]
     local: Path
-    kept: dict[str, tuple[Ledger, Outbox, People]] = field(default_factory=dict)
+    ledgers: dict[str, Ledger] = field(default_factory=dict)
+    outbox: MemoryOutbox = field(default_factory=MemoryOutbox)
     refused: dict[str, ConfideError] = field(default_factory=dict)
 
     def __call__(self, context: Context) -> Site:
@@ -69,13 +101,14 @@ class SimulatedSites:
         name = self.names[int(context.node_config["partition-id"])]
         records = self.load(self.run)[name]
         config = self._config(name, records)
-        if name not in self.kept:
+        if name not in self.ledgers:
             terms = Terms(config.dataset.id, config.dataset.unit, config.dataset.most_records, simulated=True)
-            self.kept[name] = (Ledger(":memory:", terms, _nobody), MemoryOutbox(), People(":memory:"))
-        ledger, outbox, people = self.kept[name]
+            first = next(iter(self.ledgers.values()), None)
+            self.ledgers[name] = first.beside(terms) if first else Ledger(":memory:", terms, _nobody)
         secret = simulated_secret(self.run, name)
+        own = (secret, Identity(secret), self.ledgers[name], self.outbox, _OnlyDataset())
         report = functools.partial(_report, self.local, self.refused, name)
-        return Site(config, lambda _: records, secret, Identity(secret), ledger, outbox, people, report, self.local)
+        return Site(config, lambda _: records, *own, report, self.local)
 
     def _config(self, name: str, records: list[Row]) -> SiteConfig:
         grouped, settings = "group" in records[0], self.run.simulation
@@ -122,35 +155,16 @@ def allowing(run: RunConfig, declared_units: int) -> PolicySection:
     return common.model_copy(update=bounds)
 
 
-class MemoryOutbox:
-    """An outbox in memory: the newest answer only, since one process asks and answers."""
+class _OnlyDataset:
+    """The people of an institution that has one dataset: all are its own."""
 
-    def __init__(self) -> None:
-        self._newest: dict[str, bytes] = {}
+    def of_others(self, dataset: str, keys: set[bytes]) -> set[bytes]:
+        """Nobody."""
+        return set()
 
-    def put(self, name: str, content: bytes) -> None:
-        """Keep an answer."""
-        self._newest = {name: content}
-
-    def get(self, name: str) -> bytes | None:
-        """An answer, or None."""
-        return self._newest.get(name)
-
-    def names(self) -> list[str]:
-        """All that is there."""
-        return list(self._newest)
-
-    def delete(self, name: str) -> None:
-        """Forget an answer."""
-        self._newest.pop(name, None)
-
-    def busy(self) -> AbstractContextManager[None]:
-        """Nobody else is there."""
-        return nullcontext()
-
-    def idle(self) -> AbstractContextManager[None]:
-        """Nobody else is there."""
-        return nullcontext()
+    def claim(self, dataset: str, keys: set[bytes]) -> set[bytes]:
+        """All."""
+        return keys
 
 
 def _nobody(row: Row, row_hash: str) -> None:
@@ -159,17 +173,17 @@ def _nobody(row: Row, row_hash: str) -> None:
 
 def _report(local: Path, refused: dict[str, ConfideError], name: str, error: BaseException) -> None:
     """Keep a traceback in the run directory's ``local/``: in a simulation the user owns both ends."""
-    note_refusal(refused, name, error)
     local.mkdir(parents=True, exist_ok=True)
     path = local / f"{re.sub(r'[^A-Za-z0-9-]', '_', name)}.log"  # a name comes from data, and may be "../x"
     with path.open("a", encoding="utf-8") as file:
         file.write("".join(traceback.format_exception(error)) + "\n")
+    note_refusal(refused, name, error)
 
 
 def note_refusal(refused: dict[str, ConfideError], name: str, error: BaseException) -> None:
     """Remember why an institution last declined, where it is a reason that a user can act on."""
     if isinstance(error, ConfideError):
-        refused[name] = error
+        refused[name] = type(error)(str(error))  # without its traceback, which holds the ask, adapter and all
 
 
 def simulated_sites(run: RunConfig, load: Callable[[RunConfig], dict[str, list[Row]]], local: Path) -> SimulatedSites:

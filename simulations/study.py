@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from confide.common.accuracy import Accuracy
-from confide.common.errors import BudgetError, ConfideError, InputError, LedgerError, PolicyError
+from confide.common.errors import BudgetError, ConfideError, LedgerError, PolicyError
 from confide.common.privacy.plan import PrivacyPlan
 from confide.common.run_config import RunConfig, make_plan
 from confide.server.checkpoint import save_round
@@ -101,15 +101,6 @@ def explained(error: ConfideError, refused: dict[str, ConfideError], local: Path
     if local and local.exists():
         lines.append(f"  tracebacks: {local}")
     return kind("\n".join(lines))
-
-
-def check_quorum(run: RunConfig, num_institutions: int) -> None:
-    """Whether the institutions are enough for the run; `InputError` before anything is written."""
-    if run.federation.min_clients > num_institutions:
-        raise InputError(
-            f"federation.min_clients = {run.federation.min_clients}, but the simulation has {num_institutions} "
-            "institutions; lower it or use more institutions"
-        )
 
 
 def _clock(engine: str) -> Any:

@@ -65,6 +65,7 @@ def epsilon(plan: PrivacyPlan, num_steps: int | None = None, num_releases: int |
     return _epsilon(replace(plan, declared_units=1), num_steps, num_releases, plan.target_delta)
 
 
+@lru_cache(maxsize=256)
 def epsilon_rdp(plan: PrivacyPlan) -> float:
     """Epsilon of the whole plan by Renyi accounting (Mironov, arXiv 1702.07476): looser, an independent check."""
     orders = range(2, 257)  # integers only: dp-accounting's series for fractions does not converge at little noise

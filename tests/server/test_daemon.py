@@ -114,7 +114,7 @@ def _full(*rest: object) -> QueuedRun:
 
 
 def test_a_run_that_finds_the_disk_full_is_stopped_with_the_remedy(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(daemon, "carry_out", _full)
+    monkeypatch.setitem(daemon._CARRY_OUT, "run", _full)
     daemon._carry_out(desk, None, _RUN)  # type: ignore[arg-type]
     [ended] = desk.queue.all()
     assert ended.status == "stopped"
@@ -135,8 +135,8 @@ def test_the_thread_lives_on_when_not_even_a_status_can_be_written(desk: Any, mo
         return QueuedRun(queued.name, queued.lineage, "completed")
 
     monkeypatch.setattr(Queue, "write", written)
-    monkeypatch.setattr(daemon, "carry_out", carried_out)
+    monkeypatch.setitem(daemon._CARRY_OUT, "run", carried_out)
     monkeypatch.setattr(daemon, "_RETRY_SECONDS", 0.01)
-    monkeypatch.setattr(daemon, "Link", lambda app, turn: SimpleNamespace(admit=lambda keys: {}))
-    daemon._work(desk, None, None, SimpleNamespace(started=True))  # type: ignore[arg-type]
+    link = SimpleNamespace(admit=lambda keys: {})
+    daemon._work(desk, lambda: link, SimpleNamespace(started=True))  # type: ignore[arg-type]
     assert [run.status for run in desk.queue.all()] == ["completed"]

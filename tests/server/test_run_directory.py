@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from confide.common.errors import InputError
+from confide.common.privacy import accounting
 from confide.common.privacy.accounting import epsilon
 from confide.common.privacy.plan import PrivacyPlan
 from confide.common.run_config import RunConfig, check, make_plan
@@ -115,3 +116,16 @@ def test_a_round_that_is_asked_for_again_counts_once(make_run: MakeRun, tmp_path
     counts = directory.counts(run, saved=2)
     assert counts["mary"] == {"num_steps": 2, "num_releases": 1, "last_asked": 2, "accepted": 3}
     assert RunDirectory(tmp_path / "new", run).counts(run, saved=0) == {}
+
+
+def test_the_account_of_a_plan_is_made_once_and_not_for_every_institution(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    real = accounting.RdpAccountant
+    monkeypatch.setattr(accounting, "RdpAccountant", lambda *rest: made.append(rest) or real(*rest))
+    run = make_run(privacy={"noise_multiplier": 3.21})
+    RunDirectory(tmp_path / "run", run).write_privacy(
+        "completed", run, [Institution(f"site-{number}", 20, num_steps=1) for number in range(50)], simulated=True
+    )
+    assert len(made) == 1

@@ -17,7 +17,10 @@ from confide.common.gate import State, dump_state
 from confide.common.messages import Acceptance, Ask, Update, declined, read_receipt, seal_envelope
 from confide.common.run_config import RunConfig
 from confide.common.versions import other_versions
-from confide.server.job import Event, Job
+from confide.server import optimizer
+from confide.server.checkpoint import Saved
+from confide.server.job import Event, Job, Resumed
+from confide.server.participation import draw
 from confide.server.roster import Institution
 from confide.server.strategy import ConfideStrategy, to_arrays
 from confide.simulations.grid import InProcessGrid, SkippingClock
@@ -120,6 +123,81 @@ def test_a_round_asks_everyone_and_averages(make: MakeRun) -> None:
     assert all(ask.adapter == b"" for ask in asks[:3]), "an offer carries no adapter"
     assert all("simulation" not in ask.run_json for ask in asks)
     assert {message.metadata.ttl for message in grid.sent[3:]} == {server.run.federation.deadline_seconds + 600}
+
+
+def _asked(grid: FakeGrid, kind: str = "train") -> list[tuple[int, int]]:
+    return [
+        (int(message.metadata.group_id), message.metadata.dst_node_id)
+        for message in grid.sent
+        if message.metadata.message_type == kind
+    ]
+
+
+def test_only_who_is_drawn_is_asked_charged_or_dropped(make: MakeRun) -> None:
+    """Nobody answers in round 2: only those it asked are dropped in it."""
+
+    def answer(message: Message) -> Message | None:
+        return None if message.metadata.group_id == "2" else _honest()(message)
+
+    grid = FakeGrid(10, answer)
+    server = Server(make(num_rounds=4, participation=0.3), grid)
+    server.start()
+    asked, names = _asked(grid), {node: f"site-{node - 1000}" for node in range(1000, 1010)}
+    by_round = {number: {names[node] for of, node in asked if of == number} for number in (1, 2, 3, 4)}
+    assert by_round == {
+        number: draw(names.values(), server.run.federation, server.run.study.seed, number) for number in by_round
+    }
+    assert [len(drawn) for drawn in by_round.values()] == [3] * 4
+    for node, item in server.strategy.institutions.items():
+        times = [number for number, of in asked if of == node]
+        assert (item.num_steps, item.accepted) == (3 * len(times), len(set(times) - {2}))
+        assert item.dropped == (["round 2: no answer before the deadline"] if 2 in times else [])
+    assert [event["asked"] for event in server.events if event["event"] == "round_started"] == [3] * 4
+    assert {event["institution"] for event in server.events if event["event"] == "dropped"} == by_round[2]
+
+
+def test_the_mean_and_the_quorum_are_of_those_who_were_asked(make: MakeRun) -> None:
+    def answer(message: Message) -> Message | None:
+        return _accept(message) if message.metadata.group_id == "0" else _update(message, 0.04)
+
+    server = Server(make(num_rounds=1, participation=0.3, min_clients=3), FakeGrid(10, answer))
+    np.testing.assert_allclose(server.start().arrays["head.bias"].numpy(), [0.04, 0.04], rtol=1e-6)
+    assert "no_quorum" not in {event["event"] for event in server.events}
+
+
+def test_a_resumed_run_asks_and_counts_as_if_it_had_not_stopped(make: MakeRun) -> None:
+    run = make(num_rounds=6, participation=0.3)
+    whole, first, second = FakeGrid(10, _honest()), FakeGrid(10, _honest()), FakeGrid(10, _honest())
+    through = Server(run, whole)
+    through.start()
+    stopped = Server(run, first)
+    stopped.strategy.job = replace(stopped.strategy.job, is_stopped=lambda: stopped.strategy.round == 3)
+    stopped.start()
+    counts = {
+        item.name: {"num_steps": item.num_steps, "num_releases": 0, "accepted": item.accepted, "last_asked": 3}
+        for item in stopped.strategy.institutions.values()
+    }
+    saved = Saved(3, stopped.strategy.state, [])
+    resumed = Server(run, second)
+    resumed.strategy = ConfideStrategy(replace(resumed.strategy.job, resumed=Resumed(saved, {}, counts)))
+    resumed.start()
+    assert _asked(first) + _asked(second) == _asked(whole)
+    assert [item.num_steps for item in resumed.strategy.institutions.values()] == [
+        item.num_steps for item in through.strategy.institutions.values()
+    ]
+
+
+def test_a_round_that_is_asked_again_for_its_lost_tensors_is_counted_once(make: MakeRun) -> None:
+    """Round 2 had ended; its checkpoint is damaged, and the sealed answers come again at no charge."""
+    counts = {
+        f"site-{number}": {"num_steps": 6, "num_releases": 0, "accepted": 2, "last_asked": 2} for number in (0, 1)
+    }
+    saved = Saved(1, optimizer.start(INITIAL), [])
+    server = Server(make(num_rounds=3), FakeGrid(2, _honest()))
+    server.strategy = ConfideStrategy(replace(server.strategy.job, resumed=Resumed(saved, {}, counts)))
+    server.start()
+    assert _asked(server.grid) == [(2, 1000), (2, 1001), (3, 1000), (3, 1001)]  # type: ignore[arg-type]
+    assert [item.num_steps for item in server.strategy.institutions.values()] == [9, 9]
 
 
 def test_declared_sizes_weigh(make: MakeRun) -> None:
@@ -341,6 +419,17 @@ def test_nobody_is_asked_for_counts_unless_the_run_says_so(make: MakeRun) -> Non
     assert list(server.strategy.configure_evaluate(1, to_arrays(INITIAL), ConfigRecord(), server.grid)) == []
     assert server.strategy.aggregate_evaluate(1, []) is None
     assert all("validation" not in event for event in _rounds(server))
+
+
+def test_counts_are_asked_of_those_who_train_in_the_round(make: MakeRun) -> None:
+    grid = FakeGrid(6, _counts())
+    server = Server(_validating(make, every=2, num_rounds=4, participation=0.5), grid)
+    server.start()
+    asked = _asked(grid, "evaluate")
+    assert sorted(asked) == sorted(pair for pair in _asked(grid) if pair[0] in (2, 4))
+    assert len(asked) == 6
+    for node, item in server.strategy.institutions.items():
+        assert item.num_releases == sum(of == node for _, of in asked)
 
 
 def test_a_run_without_privacy_asks_for_no_counts(make: MakeRun) -> None:

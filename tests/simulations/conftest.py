@@ -18,7 +18,7 @@ from confide.server.strategy import ConfideStrategy
 from confide.simulations.faults import Faults, no_faults
 from confide.simulations.federation import Federation, simulate, start
 from confide.simulations.grid import SkippingClock
-from confide.simulations.sites import simulated_sites
+from confide.simulations.sites import SimulatedSites, simulated_sites
 
 Confide = Callable[..., tuple[int, str, str]]
 MakeRun = Callable[..., RunConfig]
@@ -30,6 +30,7 @@ class Ran:
     """A federation and what it told on its way."""
 
     strategy: ConfideStrategy
+    sites: SimulatedSites
     events: list[Event] = field(default_factory=list)
     saved: list[list[dict[str, str]]] = field(default_factory=list)
 
@@ -62,14 +63,15 @@ def federate(locked: MakeRun, tmp_path: Path) -> Federate:
         events: list[Event] = []
         saved: list[list[dict[str, str]]] = []
         this = run or locked()
+        sites = simulated_sites(this, lambda _: private, tmp_path / "local")
         federation = Federation(
             this,
-            simulated_sites(this, lambda _: private, tmp_path / "local"),
+            sites,
             {"public": make_records(4)} if public else {},
             events.append,
             lambda number, state, accepted, lineage: saved.append(accepted),
         )
-        ran = Ran(start(federation, SkippingClock()), events, saved)
+        ran = Ran(start(federation, SkippingClock()), sites, events, saved)
         simulate(federation, ran.strategy, faults)
         return ran
 

@@ -1,8 +1,10 @@
 """Federations on the in-process grid: what is learnt, what goes wrong, what it costs."""
 
 import gc
+import sqlite3
 import time
 import tracemalloc
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -10,12 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from flwr.app import Message
+from flwr.app import Context, Message
 from safetensors.numpy import load
 
+from confide.client import answers
 from confide.common.errors import ConfideError
 from confide.common.messages import Ask, Update, read_receipt
 from confide.common.run_config import RunConfig
+from confide.common.wire import sha256
+from confide.server.participation import draw
+from confide.server.run_directory import spent
 from confide.simulations import faults
 from confide.simulations.faults import Answer, Faults
 from confide.simulations.federation import outcome
@@ -316,6 +322,89 @@ def test_the_update_is_the_schema_of_the_adapter_and_no_more(federate: Federate)
     assert {len(payload) for payload in payloads} == {ran.strategy.bytes_per_client_round}
 
 
+# Many institutions, a few of which train in a round
+
+
+def _rows(ran: Any, name: str) -> list[str]:
+    return [row["kind"] for row, _ in ran.sites.ledgers[name].rows()]
+
+
+def test_a_ledger_is_charged_for_the_rounds_that_ask_it_and_for_no_other(federate: Federate, locked: MakeRun) -> None:
+    run = locked(federation={"num_rounds": 4, "participation": 0.4}, local={"steps": 2})
+    ran = federate(run, count=5)
+    names = [f"site-{number}" for number in range(5)]
+    drawn = [name for number in (1, 2, 3, 4) for name in draw(names, run.federation, run.study.seed, number)]
+    assert len(drawn) == 8
+    for item in ran.strategy.institutions.values():
+        account, rows = ran.sites.ledgers[item.name].account(), _rows(ran, item.name)
+        study = account.studies["test"]
+        assert study.steps == run.num_steps == 8, "the plan covers every round"
+        assert study.reserved_steps == item.num_steps == 2 * drawn.count(item.name)
+        assert (rows.count("reserve"), item.accepted) == (drawn.count(item.name),) * 2
+    spending = {item.name: spent(run, item) for item in ran.strategy.institutions.values()}
+    assert {name for name, epsilon in spending.items() if epsilon} == set(drawn)
+    assert max(spending.values()) < run.privacy.target_epsilon
+
+
+def test_institutions_on_one_connection_have_accounts_of_their_own(federate: Federate, locked: MakeRun) -> None:
+    ran = federate(locked(), faults=_always(faults.dropout))
+    trained = ["dataset", "open", "reserve", "seal", "ack", "reserve", "seal"]  # two rounds
+    assert _rows(ran, "site-0") == _rows(ran, "site-2") == trained
+    assert _rows(ran, "site-1") == ["dataset", "open"]
+    ids = [ran.sites.ledgers[name].rows()[0][0]["dataset"] for name in ("site-0", "site-1", "site-2")]
+    assert ids == ["simulated-site-0", "simulated-site-1", "simulated-site-2"]
+
+
+def _alive(*kinds: type) -> Counter[type]:
+    gc.collect()
+    return Counter(type(item) for item in gc.get_objects() if isinstance(item, kinds))
+
+
+def test_what_stays_in_memory_does_not_grow_with_the_institutions(
+    federate: Federate, locked: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for an account each: one sealed answer, one connection, and nothing of any message but the last."""
+    run = locked(federation={"num_rounds": 2, "participation": 0.5}, local={"sampling_probability": 0.01})
+    other_plan = locked(federation={"num_rounds": 2}, local={"nominal_units": 10}).canonical_json()
+    connect, connections = sqlite3.connect, []
+    monkeypatch.setattr(sqlite3, "connect", lambda *rest, **more: connections.append(rest) or connect(*rest, **more))
+    contexts, before = Counter[type](), _alive(Ask, Update, Message, Context)  # of other tests
+
+    def half_refuse(message: Message, answer: Answer) -> tuple[float, Message | None]:
+        """A plan that is not the ledger's: the refusal is remembered."""
+        if message.metadata.group_id != "0" and message.metadata.dst_node_id % 2:
+            ask = Ask.from_content(message.content)
+            message.content = replace(ask, run_json=other_plan, plan_sha256=sha256(other_plan.encode())).content()
+        if message.metadata.group_id == "2" and not contexts:
+            contexts.update(_alive(Context) - before)
+        return faults.no_faults(message, answer)
+
+    ran = federate(run, count=30, public=False, faults=half_refuse)
+    assert len(ran.sites.ledgers) == 30
+    assert len(ran.sites.refused) > 5
+    assert _alive(Ask, Update, Message, Context) - before == {Ask: 1}, "the server's own last"
+    assert contexts == {Context: 1}, "the server's, 45 messages later"
+    assert len(ran.sites.outbox.names()) == 1
+    assert len(connections) == 1
+
+
+def test_a_bounded_cache_changes_no_answer(
+    federate: Federate, locked: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Encoded records that were not kept are made again, in every round, for the same plan."""
+    prepared: list[str] = []
+    prepare = answers.prepare
+    monkeypatch.setattr(
+        answers,
+        "prepare",
+        lambda site, *rest, **more: prepared.append(site.config.institution.name) or prepare(site, *rest, **more),
+    )
+    monkeypatch.setattr(answers, "_MOST_SHARES", 1)
+    ran = federate(locked())
+    assert ran.accepted == {"site-0": 2, "site-1": 2, "site-2": 2}
+    assert sorted(prepared) == ["site-0", *["site-1"] * 3, *["site-2"] * 3]
+
+
 def test_a_hundred_institutions_share_one_base_model(
     federate: Federate, locked: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -349,6 +438,6 @@ def test_a_hundred_institutions_share_one_base_model(
     many_bytes, many_tensors = cost(100)
     assert len(built) == 1
     assert many_tensors - few_tensors < 10
-    # Each holds its encoded records (8 here), its ledger's rows and Flower's contexts: 27 to 31 kB were seen, and it
-    # depends on what other tests imported before. The weights of a model of its own would count as tensors, above.
+    # Each holds its encoded records (8 here) and its account; it depends on what other tests imported before. The
+    # weights of a model of its own would count as tensors, above.
     assert many_bytes - few_bytes < 90 * 60_000
