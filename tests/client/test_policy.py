@@ -278,6 +278,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "learning_rate": 0.1,
         "average_decay": 0.1,
         "transfer": "int8",
+        "participation": 0.5,
     },
     "local": {"steps": 1, "sampling_probability": 0.05, "nominal_units": 100, "learning_rate": 0.5},
     "privacy": {

@@ -15,7 +15,7 @@ import torch
 from flwr.app import Context, Message
 from safetensors.numpy import load
 
-from confide.client import answers
+from confide.client import preparation
 from confide.common.errors import ConfideError
 from confide.common.messages import Ask, Update, read_receipt
 from confide.common.run_config import RunConfig
@@ -393,13 +393,13 @@ def test_a_bounded_cache_changes_no_answer(
 ) -> None:
     """Encoded records that were not kept are made again, in every round, for the same plan."""
     prepared: list[str] = []
-    prepare = answers.prepare
+    prepare = preparation.prepare
     monkeypatch.setattr(
-        answers,
+        preparation,
         "prepare",
         lambda site, *rest, **more: prepared.append(site.config.institution.name) or prepare(site, *rest, **more),
     )
-    monkeypatch.setattr(answers, "_MOST_SHARES", 1)
+    monkeypatch.setattr(preparation, "_MOST_SHARES", 1)
     ran = federate(locked())
     assert ran.accepted == {"site-0": 2, "site-1": 2, "site-2": 2}
     assert sorted(prepared) == ["site-0", *["site-1"] * 3, *["site-2"] * 3]
