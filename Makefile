@@ -57,10 +57,9 @@ fleet: setup
 	$(BIN)/python simulations/benchmarks/fleet.py
 	$(BIN)/python simulations/benchmarks/deployment.py --rounds 2 --idle
 
+# Each figure against its rival in the same run; writes benchmarks.json. Accuracy takes hours: benchmarks/accuracy.py.
 bench: setup
-	$(BIN)/python simulations/benchmarks/step.py
-	$(BIN)/python simulations/benchmarks/overhead.py
-	$(BIN)/python simulations/benchmarks/ledger.py
+	$(BIN)/python simulations/benchmarks/bench.py
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,81 @@
+"""All benchmarks but that of accuracy, which takes hours: a table on the screen, the same in benchmarks.json.
+
+    python simulations/benchmarks/bench.py [--out benchmarks.json] [--causal FOLDER]
+
+Each runs in a process of its own, so that none warms up another; `accuracy.py` is for a night.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+HERE = Path(__file__).parent
+
+
+def figures(name: str, *options: str) -> dict[str, Any]:
+    """What one benchmark prints as JSON; its progress and its warnings are passed on to the terminal."""
+    command = [sys.executable, str(HERE / name), *options, "--json"]
+    print(f"$ python simulations/benchmarks/{' '.join([name, *options])}", file=sys.stderr, flush=True)
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout  # noqa: S603
+    found: dict[str, Any] = json.loads(printed.strip().splitlines()[-1])
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_gb": round(memory, 1),
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "bfloat16_tiles": torch.cpu._is_amx_tile_supported(),
+        "cuda": cuda,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def main() -> None:
+    """Run them all."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--out", type=Path, default=Path("benchmarks.json"), help="file to write (benchmarks.json)")
+    parser.add_argument("--causal", help="folder of a causal model with q_proj and v_proj, for one more step benchmark")
+    options = parser.parse_args()
+    causal = {"step_causal": figures("step.py", "--base", options.causal)} if options.causal else {}
+    parts = {
+        "step": figures("step.py"),
+        **causal,
+        "limit": figures("limit.py"),
+        "round": figures("round.py"),
+        "scale": figures("scale.py"),
+        "bytes": figures("bytes.py"),
+        "overhead": figures("overhead.py"),
+        "ledger": figures("ledger.py"),
+    }
+    step, int8 = parts["step"], parts["bytes"]["int8"]
+    names = ("private_over_plain_time", "private_over_plain_memory", "throughput_over_naive")
+    main_figures = {
+        **{name: step[name] for name in (*names, "throughput_over_naive_top3")},
+        "fraction_of_peak": parts["limit"]["fraction_of_peak"],
+        "overhead_4_clients": parts["round"]["overhead_4_clients"],
+        "speedup_over_flower_example_100": parts["round"]["speedup_over_flower_example_100"],
+        "memory_5000_over_10": parts["scale"]["memory_5000_over_10"],
+        "bytes_ratio": int8["bytes_ratio"],
+    }
+    options.out.write_text(json.dumps({**main_figures, "machine": machine(), "parts": parts}, indent=1) + "\n")
+    for name, value in main_figures.items():
+        print(f"{name:34} {value}")
+    print(f"all figures: {options.out}")
+
+
+if __name__ == "__main__":
+    main()
