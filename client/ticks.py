@@ -25,7 +25,7 @@ def at_ticks(answer: Answer, stop: threading.Event, now: Callable[[], float] = t
     """
 
     def answer_at_a_tick(message: Message, context: Context) -> Message:
-        received, tick = now(), tick_of(message.content)
+        received, tick = now(), tick_of(message.content if message.has_content() else RecordDict())
         reply = answer(message, context)
         stop.wait(seconds_to_tick(now() - received, tick))
         return reply

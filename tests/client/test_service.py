@@ -1,17 +1,19 @@
 """The process of an institution: what it says in its own log, and what it does with strange messages."""
 
 import logging
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context, Error, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 from support.installations import Asking, kinds, write_site
 
 from confide.client.service import _Answers
 from confide.client.site import open_site
 from confide.client.status import Status
+from confide.client.ticks import at_ticks
 from confide.common.models import hash_model
 from confide.common.run_config import RunConfig, lock
 
@@ -52,3 +54,13 @@ def test_a_kind_of_message_that_is_none_of_ours_is_declined_and_ends_nothing(tmp
     message = Message(RecordDict(), 7, kind)
     reply = _Answers(path, open_site(path), Status(tmp_path / "state"))(message, Context(1, 7, {}, RecordDict(), {}))
     assert kinds(reply.content) == ["declined"]
+
+
+def test_an_error_instead_of_an_ask_is_declined_and_ends_nothing(tmp_path: Path) -> None:
+    """Flower's messages may carry an error in place of a content; a server can send one."""
+    path, stop = write_site(tmp_path), threading.Event()
+    stop.set()  # no tick is waited for
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    message = Message(Error(0, "nothing"), reply_to=Message(RecordDict(), 7, "train"))
+    answer = at_ticks(_Answers(path, open_site(path), Status(tmp_path / "state")), stop)
+    assert kinds(answer(message, Context(1, 7, {}, RecordDict(), {})).content) == ["declined"]

@@ -173,7 +173,7 @@ def _content(content: RecordDict) -> Any:
         pass
 
     bare: Any = Bare()
-    bare.content = content
+    bare.content, bare.has_content = content, lambda: True
     return bare
 
 
