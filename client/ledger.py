@@ -8,7 +8,7 @@ from confide.client.account import Account, Key, Reservation, Row
 from confide.client.chain import Chain, Witness
 from confide.client.rules import may_open, may_reserve, require_unit
 from confide.common.errors import PolicyError
-from confide.common.privacy.filter import Cap, Charge, choose_order, fits_filter
+from confide.common.privacy.filter import ACCOUNTANT, Cap, Charge, choose_order, fits_filter
 from confide.common.privacy.plan import Plan, PrivacyPlan
 
 _ORDER_WITHOUT_PLAN = 6  # of a ledger whose first row is about a run without privacy
@@ -81,6 +81,7 @@ class Ledger:
             charge = Charge(plan, plan.num_steps, plan.validation_releases)
             returns = fits_filter([*account.allotted(), charge], cap, account.first["order"])
             allotted = {"study": name, "steps": charge.num_steps, "releases": charge.num_releases, "returns": returns}
+            allotted["accountant"] = ACCOUNTANT
             self._chain.append("open", {**allotted, "plan": asdict(plan), **asdict(cap)})
 
     def reserve(self, key: Key, charge: tuple[int, int], cap: Cap, facts: dict[str, str]) -> Reservation:

@@ -22,7 +22,7 @@ Row = dict[str, Any]
 _Rule = tuple[type, Any, Any] | str
 _HASH, _COUNT, _EPSILON = "[0-9a-f]{64}", (int, 0, 10**6), (float, 0.0, 1e6)
 _RULES: dict[str, _Rule] = {
-    **dict.fromkeys(("study", "dataset", "lineage", "institution", "status", "coins"), "(?s).{1,256}"),
+    **dict.fromkeys(("study", "dataset", "lineage", "institution", "status", "coins", "accountant"), "(?s).{1,256}"),
     **dict.fromkeys(("hash", "previous", "sha256", "input_sha256", "run_sha256"), _HASH),
     **dict.fromkeys(("returns", "simulated"), (bool, False, True)),
     **dict.fromkeys(("number", "reserve", "declared_units", "max_records_per_group"), (int, 1, 10**15)),
@@ -45,7 +45,7 @@ _KINDS = {
     "dataset": "dataset unit max_records_per_group order simulated" + _CAP,
     "policy": _CAP,
     "approve": "study run_sha256",
-    "open": "study plan steps releases returns" + _CAP,
+    "open": "study plan steps releases returns accountant" + _CAP,
     "infinite": "study",
     "reserve": "study lineage round what steps releases input_sha256 run_sha256 attempt coins" + _CAP,
     "seal": "reserve sha256 bytes",

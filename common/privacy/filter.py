@@ -9,6 +9,7 @@ for it. Should its whole allotment not fit the filter, then nothing else is ever
 no later choice can depend on what it showed.
 """
 
+import importlib.metadata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -19,6 +20,8 @@ from dp_accounting.rdp import RdpAccountant
 
 from confide.common.privacy.accounting import epsilon, event, round_up
 from confide.common.privacy.plan import PrivacyPlan
+
+ACCOUNTANT = f"dp-accounting {importlib.metadata.version('dp-accounting')}"  # of what a ledger admits, for its rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,7 @@ def test_the_first_row_fixes_dataset_unit_and_order(ledger: Ledger) -> None:
         False,
     )
     assert first["order"] == choose_order(PLAN, CAP)
+    assert opened["accountant"].startswith("dp-accounting 0.")
     assert (opened["kind"], opened["steps"], opened["releases"], opened["plan"]) == ("open", 6, 2, dict_of(PLAN))
 
 

@@ -58,7 +58,8 @@ def _dataset(**changes: Any) -> Row:
 
 def _open(study: str, plan: Row = PLAN, **changes: Any) -> Row:
     allotted = {"steps": plan["num_steps"], "releases": plan["validation_releases"], "returns": True}
-    return {"kind": "open", "study": study, "plan": dict(plan), **allotted, **CAP, **changes}
+    own = {"kind": "open", "study": study, "plan": dict(plan), "accountant": "dp-accounting 0.6.0"}
+    return {**own, **allotted, **CAP, **changes}
 
 
 def _reserve(study: str, number: int, steps: int = 1, **changes: Any) -> Row:
