@@ -100,9 +100,10 @@ class Link:
             threading.Thread(target=self._keep_alive, args=(self._node, lapsed), daemon=True).start()
             try:
                 self._serve()
-            except LinkLost as lost:
+            except Exception as lost:  # noqa: BLE001 - whatever a server answers, this process lives
                 self.tell("lost")
-                log.warning("link lost (%s); connecting again", lost)
+                why = lost if isinstance(lost, LinkLost) else type(lost).__name__
+                log.warning("link lost (%s); connecting again", why)
             lapsed.set()
             self._deactivate()
 
@@ -120,7 +121,7 @@ class Link:
                 status = error.response.status_code
                 log.warning("refused (HTTP %d): %s", status, _REFUSALS.get(status, "the server has trouble"))
                 wait = 2.0 if status == 412 else min(2 * wait, 30)
-            except httpx.TransportError as error:
+            except Exception as error:  # noqa: BLE001 - no network, or an answer that is none
                 log.warning("no connection (%s: %s)", type(error).__name__, error)
                 wait = min(2 * wait, 30)
             self._pause(wait)
@@ -136,7 +137,7 @@ class Link:
             return
         try:
             self._http.DeactivateNode(DeactivateNodeRequest(node_id=self._node.node_id))
-        except httpx.HTTPError:  # the server is gone, or the lease is over
+        except Exception:  # noqa: BLE001 - the server is gone, or the lease is over
             log.info("could not say goodbye; the server notices in 20 s")
 
     def _keep_alive(self, node: Any, lapsed: threading.Event) -> None:
@@ -145,7 +146,7 @@ class Link:
             try:
                 self._http.SendNodeHeartbeat(request)
                 self.tell("connected")
-            except httpx.HTTPError as error:  # the main loop meets the same trouble, and acts on it
+            except Exception as error:  # noqa: BLE001 - the main loop meets the same trouble, and acts on it
                 self.tell("lost")
                 log.warning("heartbeat failed (%s)", type(error).__name__)
 

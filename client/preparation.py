@@ -118,6 +118,7 @@ def shares_of(run: RunConfig, site: Site, client: Client, *, joining: bool) -> t
     # By the hash of the run: units encoded for other labels would make an answer depend on which classes are present.
     # And by the dataset: site.toml may name other people since, and their ledger is the one that is charged.
     name, made_for = site.config.institution.name, f"{run.sha256()} {site.config.dataset.model_dump_json()}"
+    made_for += site.config.compute.model_dump_json()
     file, before = file_state(site.config.dataset.path), client.shares.get(name)
     goes_on = before is not None and before.made_for == made_for and not joining
     if before is not None and goes_on and before.file == file:

@@ -29,9 +29,21 @@ class LowerLayers:
         self._gives_tuple = False  # some architectures' layers do
         for layer in layers[:below]:
             layer.forward = functools.partial(self._forward, layer.forward)
-        probe = torch.zeros(1, 2, dtype=torch.long, device=next(module.parameters()).device)
-        states = self.states(lambda: module(input_ids=probe, attention_mask=torch.ones_like(probe)))
-        self.hidden_size = states.shape[-1]
+        self.hidden_size = self.states(self._probe).shape[-1]
+
+    def _probe(self) -> Tensor:
+        """What the model makes of three tokens, the last one masked."""
+        ids = torch.zeros(1, 3, dtype=torch.long, device=next(self._module.parameters()).device)
+        output: Any = self._module(input_ids=ids, attention_mask=torch.tensor([[1, 1, 0]], device=ids.device))
+        return output if isinstance(output, Tensor) else output.logits
+
+    def is_exact(self) -> bool:
+        """Whether the model gives the same with lower layers that compute as with their states given."""
+        states = self.states(self._probe)
+        with torch.no_grad():
+            computed = self._probe()
+            with self.given(states):
+                return torch.equal(computed, self._probe())
 
     def _forward(self, compute: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
         if self._given is not None:
@@ -76,5 +88,14 @@ def find_lower_layers(module: nn.Module) -> LowerLayers | None:
             continue
         inside = [number for number, layer in enumerate(stack) for p in layer.parameters() if id(p) in factors]
         if len(inside) == len(factors) and inside and min(inside) > 0:
-            return LowerLayers(module, stack, min(inside))
+            return _if_exact(module, stack, min(inside))
     return None
+
+
+def _if_exact(module: nn.Module, stack: nn.ModuleList, below: int) -> LowerLayers | None:
+    """None for an architecture whose layers hand on more than one tensor (DeBERTa), or are no whole layers (XLM)."""
+    try:
+        lower = LowerLayers(module, stack, below)
+        return lower if lower.is_exact() else None
+    except Exception:  # noqa: BLE001 - whatever such an architecture makes of it
+        return None

@@ -10,11 +10,12 @@ from opacus import GradSampleModule
 from torch import nn
 
 from confide.common.adapter import build_module
+from confide.common.batches import collate, length
 from confide.common.devices import choose_device
 from confide.common.errors import InputError
 from confide.common.lower_layers import LowerLayers, find_lower_layers
 from confide.common.models import find_model, hash_model, loading
-from confide.common.privacy.gradients import wrap
+from confide.common.privacy.gradients import per_example_gradients, wrap
 from confide.common.run_config import RunConfig
 from confide.common.tasks import Task
 
@@ -87,13 +88,34 @@ def warm_model(run: RunConfig, device: str = "auto", precision: str = "auto", mo
             config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
         _check_tokens(run, tokenizer, config)
         module = build_module(run, folder, place, precision)
-        _warm[key] = WarmModel(module, wrap(module), tokenizer, run.task, place, find_lower_layers(module))
+        model = WarmModel(module, wrap(module), tokenizer, run.task, place, find_lower_layers(module))
+        _check_step(run, model)
+        _warm[key] = model
     return _warm[key]
 
 
 def forget_models() -> None:
     """Drop the warm model. After an error in a step Opacus' hooks may still hold activations of that step."""
     _warm.clear()
+
+
+def _check_step(run: RunConfig, model: WarmModel) -> None:
+    """Whether the architecture can take a step at all, tried on made-up texts before any run is joined.
+
+    One that cannot would fail in just those rounds whose private draw is not empty, and so tell which are.
+    """
+    examples = [run.task.encode(run.task.made_up(run.study.seed, number), model.tokenizer) for number in range(2)]
+    batch = collate(examples, max(map(length, examples)), model.pad_token_id, model.device)
+    batches = [batch] if model.lower is None else [batch, {**batch, PREFIX: model.lower_states(batch)}]
+    model.wrapped.enable_hooks()
+    for tried in batches:
+        try:
+            per_example_gradients(model.wrapped, model.losses, tried)
+        except Exception as error:  # noqa: BLE001 - whatever such an architecture makes of it
+            raise InputError(
+                f"model.base = {run.model.base!r} with adapter.targets = {list(run.adapter.targets)} gives no gradient "
+                f"for each example ({type(error).__name__}: {error}); use other targets or another base"
+            ) from None
 
 
 def _check_tokens(run: RunConfig, tokenizer: Any, config: Any) -> None:

@@ -16,9 +16,11 @@ from support.toy import make_plan
 
 from confide.client.batches import BatchedUnits, batch_units, with_prefixes
 from confide.client.training import LocalWork, train
+from confide.common.errors import InputError
+from confide.common.lower_layers import find_lower_layers
 from confide.common.privacy.plan import NoPrivacy, Plan
 from confide.common.simulation_config import SpeedSection
-from confide.common.warm_model import WarmModel, warm_model
+from confide.common.warm_model import WarmModel, forget_models, warm_model
 
 PLAN = make_plan(sampling_probability=0.5)
 
@@ -125,3 +127,31 @@ def test_no_speed_setting_changes_an_update(make_run: MakeRun, tmp_path: Path) -
     for name, (value, tolerance) in SETTINGS.items():
         changed = update(SpeedSection(**{name: value}))  # type: ignore[arg-type]
         assert np.linalg.norm(changed - usual) <= tolerance * np.linalg.norm(usual), name
+
+
+def test_layers_that_hand_on_more_than_one_tensor_have_no_prefix(top: WarmModel) -> None:
+    """DeBERTa's do: with a prefix every step that drew somebody failed, and its answer told so."""
+    stack = next(layers for layers in top.module.modules() if isinstance(layers, torch.nn.ModuleList))
+    real = stack[0].forward
+    for broken in (lambda *inputs, **named: (real(*inputs, **named), None), lambda *_, **__: None):
+        stack[0].forward = broken  # type: ignore[method-assign]
+        assert find_lower_layers(top.module) is None
+    stack[0].forward = real  # type: ignore[method-assign]
+    assert find_lower_layers(top.module) is not None
+    forget_models()  # its layers were patched more than once
+
+
+def test_a_base_that_gives_no_gradient_for_each_example_is_refused_before_any_run(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else just those rounds would be declined whose private draw is not empty."""
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("a trained layer is used on something else")
+
+    forget_models()
+    monkeypatch.setattr("confide.common.warm_model.per_example_gradients", fails)
+    with pytest.raises(InputError, match="gives no gradient for each example"):
+        warm_model(make_run(), "cpu")
+    monkeypatch.undo()
+    assert warm_model(make_run(), "cpu")

@@ -46,13 +46,22 @@ def test_a_unit_that_is_not_finite_contributes_zero_silently() -> None:
 
 
 def test_automatic_clipping_divides_by_the_norm_plus_a_hundredth() -> None:
-    assert _clip([[3.0, 4.0]], "automatic", 2.0)[0] == pytest.approx([3 * 2 / 5.01, 4 * 2 / 5.01])
-    assert _clip([[0.0, 0.01]], "automatic")[0] == pytest.approx([0, 0.5])
+    assert _clip([[3.0, 4.0]], "automatic", 2.0)[0] == pytest.approx([3 * 2 / 5.01, 4 * 2 / 5.01], rel=5e-6)
+    assert _clip([[0.0, 0.01]], "automatic")[0] == pytest.approx([0, 0.5], rel=5e-6)
 
 
 def test_abadi_clipping_leaves_short_rows_alone() -> None:
-    assert _clip([[3.0, 4.0], [0.3, 0.4]], "abadi")[0] == pytest.approx([0.6, 0.8])
+    assert _clip([[3.0, 4.0], [0.3, 0.4]], "abadi")[0] == pytest.approx([0.6, 0.8], rel=5e-6)  # norms are rounded up
     assert _clip([[3.0, 4.0], [0.3, 0.4]], "abadi")[1] == pytest.approx([0.3, 0.4])
+
+
+@pytest.mark.parametrize("length", [1000, 1024, 2047, 37_634])
+def test_a_row_whose_large_entries_swallow_the_small_ones_is_within_the_bound(length: int) -> None:
+    """In float32 the square of each small entry is lost beside that of the large one before it in its lane."""
+    row = torch.full((1, length), 2.0**-12 * 0.9999)
+    row[0, :16] = 1.0
+    clipped = clip(row, make_plan(clipping="abadi"))
+    assert clipped.double().norm() <= 1 + 1e-6
 
 
 @pytest.mark.parametrize("kind", KINDS)
