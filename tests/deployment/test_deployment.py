@@ -2,7 +2,6 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,6 @@ from support.deployment import POLICY, Deployment, deployed
 from support.faults import begin, judge, private_records, rounds_charged, run_file
 
 from confide.client.status import status_facts
-
-
-@pytest.fixture
-def deployment(tmp_path: Path) -> Iterator[Deployment]:
-    with deployed(tmp_path) as made:
-        yield made
 
 
 @pytest.mark.waits
@@ -57,7 +50,7 @@ def test_a_rehearsal_needs_no_records_charges_nothing_and_says_who_could_take_pa
     deployment.start_server()
     for name in ("mary", "jude"):
         deployment.start_client(name)
-    path = run_file(deployment.folder, base_folder)
+    path = run_file(deployment.folder, base_folder, rounds=4)
     deployment.confide("server", "run", path, "--home", "srv", "--rehearsal", fails=True)
     [rehearsal] = deployment.status()["runs"]
     assert (rehearsal["status"], rehearsal["reason"][:7]) == ("refused", "1 of 2 ")
