@@ -12,11 +12,15 @@ from support.faults import begin, judge, private_records, rounds_charged, run_fi
 from confide.client.status import status_facts
 
 
-@pytest.mark.waits
 def test_a_run_survives_kill_9_of_server_and_client_and_nothing_is_charged_twice(
-    tmp_path: Path, base_folder: Path
+    deployment: Deployment, base_folder: Path
 ) -> None:
-    """With no zygote: every process is started as a user would start it."""
+    _survive(deployment, base_folder)
+
+
+@pytest.mark.waits
+def test_it_does_so_with_every_process_started_as_a_user_would_start_it(tmp_path: Path, base_folder: Path) -> None:
+    """With no zygote, and every wait as long as it is."""
     with deployed(tmp_path) as deployment:
         _survive(deployment, base_folder)
         judge(deployment)

@@ -75,6 +75,7 @@ def _verify(deployment: Deployment, shown: str) -> tuple[int, str]:
     return told.returncode, told.stdout.decode()
 
 
+@pytest.mark.waits
 def test_real_processes_and_simulate_reach_the_same_adapter_with_the_same_coins_which_verify_rejects(
     deployment: Deployment, base_folder: Path
 ) -> None:

@@ -1,7 +1,7 @@
 """What shall go wrong in a process that a test has forked; it happens here, in Python, and nowhere in the product.
 
-`prepare` also makes every wait of an idle client short, and the seconds of release ticks (tests/client/test_ticks.py has
-them whole), and lets the server's child be forked like its parent.
+`prepare` also makes every wait of an idle client short, and release ticks too, which tests/client/test_ticks.py has
+whole; and it lets the server's child be forked like its parent.
 """
 
 import ctypes
