@@ -217,7 +217,7 @@ class ConfideStrategy(Strategy):
             raise PolicyError(
                 f"{len(self.institutions)} of {len(nodes)} institutions accepted the run, "
                 f"federation.min_clients = {run.federation.min_clients}"
-                + "".join(f"; {name}: {answer}" for name, answer in self.answers.items())
+                + "".join(f"; {name}: {answer}" for name, answer in sorted(self.answers.items()))
             )
 
     def _require_known(self, number: int, institution: Institution, payload_sha256: str) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,15 @@ from support.faults import begin, judge, private_records, rounds_charged, run_fi
 from confide.client.status import status_facts
 
 
-@pytest.fixture
-def deployment(tmp_path: Path) -> Iterator[Deployment]:
-    with deployed(tmp_path) as made:
-        yield made
+def test_a_run_survives_kill_9_of_server_and_client_and_nothing_is_charged_twice(
+    deployment: Deployment, base_folder: Path
+) -> None:
+    _survive(deployment, base_folder)
 
 
 @pytest.mark.waits
-def test_a_run_survives_kill_9_of_server_and_client_and_nothing_is_charged_twice(
-    tmp_path: Path, base_folder: Path
-) -> None:
-    """With no zygote: every process is started as a user would start it."""
+def test_it_does_so_with_every_process_started_as_a_user_would_start_it(tmp_path: Path, base_folder: Path) -> None:
+    """With no zygote, and every wait as long as it is."""
     with deployed(tmp_path) as deployment:
         _survive(deployment, base_folder)
         judge(deployment)
@@ -57,7 +54,7 @@ def test_a_rehearsal_needs_no_records_charges_nothing_and_says_who_could_take_pa
     deployment.start_server()
     for name in ("mary", "jude"):
         deployment.start_client(name)
-    path = run_file(deployment.folder, base_folder)
+    path = run_file(deployment.folder, base_folder, rounds=4)
     deployment.confide("server", "run", path, "--home", "srv", "--rehearsal", fails=True)
     [rehearsal] = deployment.status()["runs"]
     assert (rehearsal["status"], rehearsal["reason"][:7]) == ("refused", "1 of 2 ")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from support.deployment import Deployment
 from support.faults import begin, rounds_charged, run_file
 from support.sabotage import can_mount
@@ -11,6 +12,7 @@ def _audit(deployment: Deployment, name: str) -> str:
     return (deployment.folder / name / "state" / "audit.jsonl").read_text(encoding="utf-8")
 
 
+@pytest.mark.waits
 def test_institutions_whose_disk_is_full_are_left_out_until_there_is_space(
     deployment: Deployment, base_folder: Path
 ) -> None:
@@ -71,6 +73,7 @@ def _damage(path: Path) -> bytes:
     return before
 
 
+@pytest.mark.waits
 def test_damaged_files_cost_nobody_a_second_charge(deployment: Deployment, base_folder: Path) -> None:
     """The checkpoint, so that the round is asked for again; an answer to it in an outbox; and link.db."""
     begin(deployment, ("mary", "jude", "anne"))
@@ -98,6 +101,7 @@ def test_damaged_files_cost_nobody_a_second_charge(deployment: Deployment, base_
     assert "its sealed answer is gone from the outbox, or was changed" in _audit(deployment, "mary")
 
 
+@pytest.mark.waits
 def test_what_cannot_be_mended_stops_with_a_reason(deployment: Deployment, base_folder: Path) -> None:
     """A ``state.json``: nobody knows what was accepted. A ledger: nobody knows what was spent."""
     begin(deployment)

@@ -20,6 +20,7 @@ from confide.common.gate import State, dump_state
 from confide.common.messages import Ask, Finished
 from confide.common.models import hash_model
 from confide.common.run_config import RunConfig, load_run, lock
+from confide.common.versions import own_versions
 from confide.common.wire import sha256
 
 LINEAGE = "ab" * 16
@@ -93,7 +94,9 @@ def _hostile_steps(run: RunConfig, state: State) -> Iterator[dict[str, Any]]:
     }.items():
         yield as_step(name, "train", ask.content())
     yield as_step("counts that nobody shares", "evaluate", good.content())
-    yield as_step("garbage", "train", RecordDict({"ask": ConfigRecord({"x": 1.5}), "y": ConfigRecord({"z": b"z"})}))
+    garbage = {"ask": ConfigRecord({**own_versions(), "x": 1.5}), "y": ConfigRecord({"z": b"z"})}
+    yield as_step("garbage", "train", RecordDict(garbage))
+    yield as_step("no versions", "train", RecordDict({"ask": ConfigRecord({"x": 1.5})}))
     yield as_step("a kind that is none of ours", "query.bundle", good.content())
     yield as_step("a kind of Flower's", "train.secagg", good.content())
     finished = Finished("small", LINEAGE, run.sha256(), "", {"adapter_config.json": b"{}"}).content()
@@ -151,6 +154,7 @@ def test_everything_else_is_declined_and_no_reason_is_given(seen: tuple[Deployme
     assert {name for name, answer in hostile.items() if answer.keys() != {"mary", "jude"}} == set(), "no answer"
     by_hand = hostile.pop("a rank that nobody approved")
     assert by_hand["mary"] == ["declined"], "an approval binds every value of the run"
+    assert hostile.pop("no versions") == {"mary": ["version"], "jude": ["version"]}, "versions are public"
     for name, answer in hostile.items():
         assert answer["jude"] == ["declined"], name
         assert answer["mary"] in (["declined"], ["waiting"]), name  # waiting: for a person, whatever the policy says

@@ -22,6 +22,7 @@ _CLIENTS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.waits
 def test_a_server_killed_anywhere_resumes_by_itself_and_nobody_pays_twice(
     deployment: Deployment, base_folder: Path
 ) -> None:

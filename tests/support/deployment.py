@@ -4,6 +4,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -100,8 +101,9 @@ class Deployment:
         self._start(name, sabotage, "client", "start", "--site", f"{name}/site.toml")
 
     def copy_of_client(self, name: str, copy: str) -> None:
-        """Start an institution's client a second time, under another name here."""
-        self._start(copy, None, "client", "start", "--site", f"{name}/site.toml")
+        """Start a copy of an institution, with its keys: a backup that was put back, a machine that was cloned."""
+        shutil.copytree(self.folder / name, self.folder / copy)
+        self.start_client(copy)
 
     def kill(self, name: str) -> None:
         """SIGKILL."""

@@ -138,7 +138,7 @@ def scripted(
             problems.setdefault(int(message.metadata.group_id or 0), []).append(repr(error))
         return Message(content, reply_to=message)
 
-    kit, stop = kit_of(site), threading.Event()
+    kit, stop = kit_of(site.config.state.dir), threading.Event()
     with mock.patch.object(link, "_POLL_IDLE", 0.5):
         client = kind(kit.address, kit.ca.encode(), node_key(site.config.state.dir), answer, stop)
         thread = threading.Thread(target=client.run, daemon=True)

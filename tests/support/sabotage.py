@@ -1,6 +1,7 @@
 """What shall go wrong in a process that a test has forked; it happens here, in Python, and nowhere in the product.
 
-`prepare` also makes every wait of an idle client short, and lets the server's child be forked like its parent.
+`prepare` also makes every wait of an idle client short, and release ticks too, which tests/client/test_ticks.py has
+whole; and it lets the server's child be forked like its parent.
 """
 
 import ctypes
@@ -18,14 +19,17 @@ from typing import Any
 
 _FULL = "disk-is-full"  # while a file of this name lies in the working folder
 _LONGEST_IDLE = 0.5  # seconds between polls of a client that waits for a run
+_OF_A_TICK = 0.1  # fifty asks are answered in a tenth of fifty seconds
 
 
 def prepare(zygote: str, order: dict[str, Any]) -> None:
     """Everything that an order names; see the functions in `_KINDS`."""
-    from confide.client import link
+    from confide.client import link, ticks
     from confide.server import workshop
 
+    tick_of = ticks.tick_of
     link._POLL_IDLE = _LONGEST_IDLE
+    ticks.tick_of = lambda content: _OF_A_TICK * tick_of(content)
     workshop.multiprocessing = _Workshops(zygote)  # type: ignore[assignment]
     for kind, details in order.items():
         _KINDS[kind](details)
@@ -225,7 +229,7 @@ def _hostile_server(script: str) -> None:
 
     from confide.server import daemon
 
-    daemon.carry_out = lambda desk, link, queued: carry_out_script(Path(script), desk, link, queued)  # type: ignore[assignment]
+    daemon._CARRY_OUT["run"] = lambda desk, link, queued: carry_out_script(Path(script), desk, link, queued)
 
 
 _KINDS: dict[str, Callable[[Any], None]] = {
