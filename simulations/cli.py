@@ -167,8 +167,10 @@ def _epsilon(run: "RunConfig", event: dict[str, Any]) -> dict[str, float]:
     from confide.server.roster import Institution
     from confide.server.run_directory import spent
 
-    counts = {name: (steps, event["num_releases"][name]) for name, steps in event["num_steps"].items()}
-    values = {name: spent(run, Institution(name, run.local.nominal_units, *count)) for name, count in counts.items()}
+    values = {}
+    for name, steps in event["num_steps"].items():
+        asked = Institution(name, run.local.nominal_units, num_steps=steps, num_releases=event["num_releases"][name])
+        values[name] = spent(run, asked)
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -17,8 +17,9 @@ from dp_accounting import NeighboringRelation, dp_event
 from dp_accounting.pld import PLDAccountant
 from flwr.app import Message
 
-from confide.common.run_config import RunConfig, check, load_run
-from confide.simulations import plan, study, texts
+from confide.common.privacy.accounting import epsilon
+from confide.common.run_config import RunConfig, check, load_run, make_plan
+from confide.simulations import cli, plan, study, texts
 from confide.simulations.faults import Answer, Faults, dropout, no_faults
 from confide.simulations.federation import simulate
 
@@ -646,3 +647,12 @@ def test_the_default_scenario_is_accepted() -> None:
     run = load_run(path)
     assert (run.adapter.rank, run.adapter.train, run.privacy.unit) == (8, "B", "record")
     assert (run.privacy.target_epsilon, run.privacy.target_delta) == (3.0, 1e-5)
+
+
+def test_the_epsilon_that_progress_shows_is_that_of_the_steps_so_far(make_run: Any) -> None:
+    run = make_run()
+    counts = {"num_steps": {"mary": 10, "jude": 1}, "num_releases": {"mary": 0, "jude": 0}}
+    shown = cli._epsilon(run, {"event": "round", "round": 10, **counts})
+    plan_of = make_plan(run, run.local.nominal_units)
+    assert shown == {"mary": epsilon(plan_of, 10, 0), "jude": epsilon(plan_of, 1, 0)}
+    assert shown["mary"] > shown["jude"] > 0
