@@ -112,9 +112,7 @@ class SimulatedSites:
 
     def _config(self, name: str, records: list[Row]) -> SiteConfig:
         grouped, settings = "group" in records[0], self.run.simulation
-        # A share is held back where the run asks for counts on it, and nowhere else.
-        validated = self.run.evaluation.validation_every is not None
-        share = settings.validation_fraction if settings and validated else 0.0
+        share = settings.validation_fraction if settings else 0.0
         dataset = DatasetSection(
             id=f"simulated-{name}",
             path=Path(),
