@@ -20,6 +20,9 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="change one setting; may be repeated")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on standard output, nothing else there")]
+EngineOption = Annotated[
+    Literal["in-process", "ray"], typer.Option(help="in-process, or Flower's Ray engine (RAY_ADDRESS)")
+]
 
 
 def simulate(  # noqa: PLR0913 - one parameter an option
@@ -27,10 +30,7 @@ def simulate(  # noqa: PLR0913 - one parameter an option
     clients: Annotated[int | None, typer.Option(min=1, help="number of institutions")] = None,
     overrides: SetOption = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="new or empty [runs/DATE-NAME]")] = None,
-    engine: Annotated[
-        Literal["in-process", "ray"],
-        typer.Option(help="in-process, or Flower's Ray engine (RAY_ADDRESS)"),
-    ] = "in-process",
+    engine: EngineOption = "in-process",
     baselines: Annotated[
         bool, typer.Option("--baselines", help="also without privacy, central, and each institution alone")
     ] = False,

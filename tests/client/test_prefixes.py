@@ -1,6 +1,7 @@
 """Speed settings, the prefix cache above all: none of them changes what a step computes."""
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -129,16 +130,44 @@ def test_no_speed_setting_changes_an_update(make_run: MakeRun, tmp_path: Path) -
         assert np.linalg.norm(changed - usual) <= tolerance * np.linalg.norm(usual), name
 
 
-def test_layers_that_hand_on_more_than_one_tensor_have_no_prefix(top: WarmModel) -> None:
-    """DeBERTa's do: with a prefix every step that drew somebody failed, and its answer told so."""
-    stack = next(layers for layers in top.module.modules() if isinstance(layers, torch.nn.ModuleList))
-    real = stack[0].forward
-    for broken in (lambda *inputs, **named: (real(*inputs, **named), None), lambda *_, **__: None):
-        stack[0].forward = broken  # type: ignore[method-assign]
-        assert find_lower_layers(top.module) is None
-    stack[0].forward = real  # type: ignore[method-assign]
-    assert find_lower_layers(top.module) is not None
-    forget_models()  # its layers were patched more than once
+class _Stack(torch.nn.Module):
+    """Two layers, the upper one adapted; ``between`` makes the next layer's input of a layer's input and output."""
+
+    def __init__(self, between: Callable[[torch.Tensor, Any], torch.Tensor], layer: type[torch.nn.Module]) -> None:
+        super().__init__()
+        self.embedding, self.between = torch.nn.Embedding(2, 4), between
+        self.layers = torch.nn.ModuleList([layer(4, 4), layer(4, 4)])
+        self.requires_grad_(requires_grad=False)
+        self.layers[1].lora_B = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        hidden: torch.Tensor = self.embedding(input_ids)
+        for layer in self.layers:
+            hidden = self.between(hidden, layer(hidden))
+        return hidden
+
+
+class _Pair(torch.nn.Linear):
+    def forward(self, input: torch.Tensor) -> Any:
+        return super().forward(input), None
+
+
+def _states_of(states: torch.Tensor, more: None) -> torch.Tensor:
+    return states
+
+
+@pytest.mark.parametrize(
+    ("between", "layer", "is_chain"),
+    [
+        (lambda hidden, output: output, torch.nn.Linear, True),
+        (lambda hidden, output: hidden + output, torch.nn.Linear, False),  # XLM: the stack's layers are no whole ones
+        (lambda hidden, output: _states_of(*output), _Pair, False),  # DeBERTa's give two tensors
+    ],
+    ids=["chain", "residual outside", "pairs"],
+)
+def test_only_layers_that_hand_on_one_tensor_have_a_prefix(between: Any, layer: Any, is_chain: bool) -> None:
+    """Elsewhere a prefix would be wrong, or fail in just those steps that drew somebody, and tell which."""
+    assert (find_lower_layers(_Stack(between, layer)) is not None) is is_chain
 
 
 def test_a_base_that_gives_no_gradient_for_each_example_is_refused_before_any_run(
