@@ -62,7 +62,7 @@ def simulate(  # noqa: PLR0913 - one parameter an option
         _check_simulation(run)
     # Whatever is wrong with the model shows before there is a run directory.
     warm_model(run, run.speed.device, run.speed.precision)
-    directory = RunDirectory(out or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{run.study.name}", run)
+    directory = RunDirectory(out or _free_folder(f"{time.strftime('%Y%m%d-%H%M%S')}-{run.study.name}"), run)
 
     def tell(line: str) -> None:
         if not quiet:
@@ -81,6 +81,23 @@ def simulate(  # noqa: PLR0913 - one parameter an option
         console.print(_closing(run, summary))
     if sites:
         _tell_refusals(run, sites, directory.rounds()[-1]["accepted"])
+
+
+def _free_folder(name: str) -> Path:
+    """``runs/NAME``, or with a number behind it where runs of the same second have taken that."""
+    from confide.common.errors import InputError
+
+    number, path = 1, Path("runs") / name
+    while True:
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            path = path.with_name(f"{name}-{number}")
+        except OSError as error:
+            raise InputError(f"{path} cannot be made: {error.strerror}; choose a folder with --out") from None
+        else:
+            return path
 
 
 def _tell_refusals(run: "RunConfig", sites: "RehearsedSites", accepted: int) -> None:

@@ -235,6 +235,14 @@ def test_runs_get_a_directory_of_their_own(confide: Confide, run_file: Path, tmp
     assert (tmp_path / summary["run_dir"] / "report.html").is_file()
 
 
+def test_runs_of_the_same_second_get_directories_of_their_own(
+    confide: Confide, run_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli.time, "strftime", lambda _: "20260101-000000")
+    runs = [json.loads(confide("simulate", run_file, "--json", "--quiet")[1])["run_dir"] for _ in range(2)]
+    assert runs == ["runs/20260101-000000-small", "runs/20260101-000000-small-2"]
+
+
 def test_no_folder_of_flower_stays_behind(run_file: Path, tmp_path: Path) -> None:
     temporary = tmp_path / "tmp"
     temporary.mkdir()
@@ -262,7 +270,9 @@ def test_plan_json_and_the_bytes_that_a_run_reports(confide: Confide, settings: 
         facts = json.loads(output)
         assert facts.keys() >= PLAN
         assert (facts["num_steps"], facts["sampling_probability"], facts["noise_multiplier"]) == (2, 0.1, 4.0)
-        summary = json.loads(confide("simulate", run_file, "--json", *sets)[1])
+        code, output, errors = confide("simulate", run_file, "--json", *sets)
+        assert code == 0, errors
+        summary = json.loads(output)
         assert facts["bytes_per_client_round"] == summary["bytes_per_client_round"]
         assert set(summary["epsilon"].values()) == {facts["epsilon"]}
 
