@@ -67,6 +67,7 @@ def _load_base(run: "RunConfig", folder: Path, device: torch.device, precision: 
     config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, **settings)
     for name in [name for name in vars(config) if "drop" in name and isinstance(getattr(config, name), float)]:
         setattr(config, name, 0.0)
+    config.use_cache = False  # of keys and values, for a next token that nobody generates
     if device.type == "meta":
         with torch.device("meta"):
             return module_class.from_config(config, trust_remote_code=False), config
@@ -107,6 +108,8 @@ def _add_lora(base: nn.Module, run: "RunConfig", num_layers: int) -> PeftModel:
         target_modules=list(adapter.targets),
         lora_dropout=0.0,
         layers_to_transform=None if top is None else list(range(num_layers - top, num_layers)),
+        # Without a pattern PEFT overlooks a stack that the base itself holds, as Llama does: "layers.29.".
+        layers_pattern=None if top is None else "[^.]+",
         # For sequence classification PEFT trains and saves the model's own head, whatever it is called.
         task_type="SEQ_CLS" if run.task.pooling == "native" else None,
     )

@@ -36,10 +36,17 @@ class WarmModel:
     device: torch.device
     lower: LowerLayers | None = None
 
+    def __post_init__(self) -> None:
+        # A native head on the last token (Llama) asks the configuration which tokens are none, and refuses without.
+        for part in self.module.modules():
+            if isinstance(part, transformers.PreTrainedModel):
+                part.config.get_text_config().pad_token_id = self.pad_token_id
+
     @property
     def pad_token_id(self) -> int:
-        """The id that fills short rows."""
-        return self.tokenizer.pad_token_id or 0
+        """The id that fills short rows: where a tokenizer has none for it, that of the end of a text, else 0."""
+        known = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
+        return next(token for token in known if token is not None)
 
     def losses(self, batch: Any) -> torch.Tensor:
         """One loss per example, through the wrapped module, shape ``(B,)``; a `PREFIX` stands for lower layers."""
