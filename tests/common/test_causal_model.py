@@ -13,7 +13,7 @@ from support.toy import make_plan
 from transformers import LlamaModel
 
 from confide.client.batches import with_prefixes
-from confide.common.adapter import schema, set_state
+from confide.common.adapter import build_module, schema, set_state
 from confide.common.batches import collate
 from confide.common.privacy.gradients import per_example_gradients
 from confide.common.privacy.plan import NoPrivacy
@@ -54,6 +54,12 @@ def test_factors_and_head_travel_under_the_base_s_names(llama: WarmModel) -> Non
     native = llama.task.pooling == "native"
     assert names[:6] == [f"model.{name}" if native else name for name in factors]
     assert names[6:] == (["score.weight"] if native else ["head.weight", "head.bias"])
+
+
+def test_a_server_knows_the_schema_without_weights(top: WarmModel, make_run: MakeRun, llama_folder: Path) -> None:
+    run = _run(make_run, llama_folder, top.task.pooling, "top:1")
+    assert schema(build_module(run, llama_folder, torch.device("meta"))) == schema(top.module)
+    assert not [name for name in schema(top.module) if "layers.0." in name or "layers.1." in name]
 
 
 def test_padding_moves_no_prediction(llama: WarmModel) -> None:
