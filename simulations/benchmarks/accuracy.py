@@ -148,11 +148,7 @@ def summary(lines: list[Line], wanted: dict[str, Setting]) -> dict[str, Any]:
 
 
 def standard_error(*samples: list[float]) -> float | None:
-    """Of a difference of means; None where one of them is a single run.
-
-    >>> standard_error([80.0, 82.0], [84.0, 84.0]), standard_error([80.0, 82.0], [84.0])
-    (1.0, None)
-    """
+    """Of a difference of means; None where one of them is a single run."""
     if min(map(len, samples)) < 2:
         return None
     return round(sum(statistics.variance(values) / len(values) for values in samples) ** 0.5, 3)

@@ -31,10 +31,8 @@ def draw(runs: Mapping[str, Row], epsilons: Sequence[int], path: Path) -> None:
         points = [(place, runs[names[place]]) for place in places if names.get(place) in runs]
         if points:
             means = [row["mean"] for _, row in points]
-            extremes = [
-                [row["mean"] - row["min"] for _, row in points],
-                [row["max"] - row["mean"] for _, row in points],
-            ]
+            below = [row["mean"] - row["min"] for _, row in points]
+            above = [row["max"] - row["mean"] for _, row in points]
             at = [places.index(place) for place, _ in points]
             axes.errorbar(at, means, yerr=[below, above], fmt=style, capsize=4, label=label)
     axes.set_xticks(range(len(places)), places)
