@@ -53,14 +53,14 @@ RUNS: dict[str, tuple[Way, list[str]]] = {
     **{f"precision {name}": ("together", [_AT_3, f"speed.precision={name}"]) for name in ("float32", "bfloat16")},
 }
 
-# What a run costs against another, and the most points that it may, where there is a bar.
-COSTS: list[tuple[str, str, float | None]] = [
-    ("no privacy", "central", 1.5),
-    ("epsilon 8", "no privacy", 3.0),
-    ("epsilon 3", "no privacy", 5.0),
+# Which run is compared with which, and how many points it may be below it, where there is a bar.
+COMPARED: list[tuple[str, str, float | None]] = [
+    ("no privacy", "central", -1.5),
+    ("epsilon 8", "no privacy", -3.0),
+    ("epsilon 3", "no privacy", -5.0),
     ("epsilon 1", "no privacy", None),
     *((f"alone epsilon {epsilon}", f"epsilon {epsilon}", None) for epsilon in EPSILONS),
-    *((name, "epsilon 3", 0.5 if name.startswith("precision") else None) for name in RUNS if name not in CURVE),
+    *((name, "epsilon 3", -0.5 if name.startswith("precision") else None) for name in RUNS if name not in CURVE),
 ]
 
 
@@ -131,20 +131,20 @@ def add(path: Path, name: str, setting: Setting) -> None:
 
 
 def summary(lines: list[Line], wanted: dict[str, Setting]) -> dict[str, Any]:
-    """Mean, extremes and number of the runs of each setting, in percent, and what they cost, in points."""
+    """Mean, extremes and number of the runs of each setting, in percent, and the differences that the bars speak of, in points."""
     values = {name: [line["accuracy"] for line in lines if line["settings"] == it.key] for name, it in wanted.items()}
     runs = {
         name: {"mean": round(statistics.mean(found), 3), "min": min(found), "max": max(found), "count": len(found)}
         for name, found in values.items()
         if found
     }
-    costs = {}
-    for name, against, bar in COSTS:
+    differences = {}
+    for name, against, bar in COMPARED:
         if name in runs and against in runs:
-            points = round(runs[against]["mean"] - runs[name]["mean"], 3)
+            points = round(runs[name]["mean"] - runs[against]["mean"], 3)
             error = standard_error(values[name], values[against])
-            costs[name] = {"against": against, "points": points, "standard_error": error, "bar": bar}
-    return {"runs": runs, "costs": costs}
+            differences[name] = {"against": against, "points": points, "standard_error": error, "bar": bar}
+    return {"runs": runs, "differences": differences}
 
 
 def standard_error(*samples: list[float]) -> float | None:
@@ -159,10 +159,10 @@ def table(facts: dict[str, Any]) -> str:
     lines = [f"{'accuracy, percent':17} {'mean':>6} {'min':>6} {'max':>6} runs"]
     for name, row in facts["runs"].items():
         lines.append(f"{name:17} {row['mean']:6.2f} {row['min']:6.2f} {row['max']:6.2f} {row['count']:4}")
-    for name, cost in facts["costs"].items():
-        error = "" if cost["standard_error"] is None else f", standard error {cost['standard_error']:.2f}"
-        bar = "" if cost["bar"] is None else f"; at most {cost['bar']:g} is the aim"
-        lines.append(f"{name} loses {cost['points']:.2f} points against {cost['against']}{error}{bar}")
+    for name, found in facts["differences"].items():
+        error = "" if found["standard_error"] is None else f", standard error {found['standard_error']:.2f}"
+        bar = "" if found["bar"] is None else f"; the aim is {found['bar']:g} or better"
+        lines.append(f"{name} against {found['against']}: {found['points']:+.2f} points{error}{bar}")
     return "\n".join(lines)
 
 

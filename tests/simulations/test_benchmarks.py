@@ -71,8 +71,8 @@ def test_a_night_goes_on_where_it_stopped(night: Callable[..., tuple[Night, Any]
         "no privacy": {"mean": 90.0, "min": 90.0, "max": 90.0, "count": 2},
         "epsilon 3": {"mean": 81.0, "min": 80.0, "max": 82.0, "count": 2},
     }
-    cost = {"against": "no privacy", "points": 9.0, "standard_error": 1.0, "bar": 5.0}
-    assert facts["costs"] == {"epsilon 3": cost}
+    difference = {"against": "no privacy", "points": -9.0, "standard_error": 1.0, "bar": -5.0}
+    assert facts["differences"] == {"epsilon 3": difference}
     assert this.out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -87,8 +87,8 @@ def test_a_summary_is_over_all_runs_of_the_file_and_of_no_other_settings_or_mach
     this, facts = night([], "--only", "epsilon 3", "--repeats", "1")
     assert this.ran == []
     assert {name: row["mean"] for name, row in facts["runs"].items()} == {"epsilon 3": 80.0, "alone epsilon 3": 70.0}
-    cost = {"against": "epsilon 3", "points": 10.0, "standard_error": None, "bar": None}
-    assert facts["costs"] == {"alone epsilon 3": cost}
+    difference = {"against": "epsilon 3", "points": -10.0, "standard_error": None, "bar": None}
+    assert facts["differences"] == {"alone epsilon 3": difference}
 
 
 @pytest.mark.parametrize("name", ["epsilon 10", "epsilon", ""])
