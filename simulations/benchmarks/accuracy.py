@@ -127,11 +127,11 @@ def add(path: Path, name: str, setting: Setting) -> None:
     }
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
-    print(f"{name:17} {line['accuracy']:.2f} ({line['seconds']:.0f} s)", file=sys.stderr, flush=True)
+    print(f"{name:18} {line['accuracy']:.2f} ({line['seconds']:.0f} s)", file=sys.stderr, flush=True)
 
 
 def summary(lines: list[Line], wanted: dict[str, Setting]) -> dict[str, Any]:
-    """Mean, extremes and number of the runs of each setting, in percent, and the differences that the bars speak of, in points."""
+    """Mean, extremes and number of the runs of each setting, in percent; the differences of the bars, in points."""
     values = {name: [line["accuracy"] for line in lines if line["settings"] == it.key] for name, it in wanted.items()}
     runs = {
         name: {"mean": round(statistics.mean(found), 3), "min": min(found), "max": max(found), "count": len(found)}
@@ -156,9 +156,9 @@ def standard_error(*samples: list[float]) -> float | None:
 
 def table(facts: dict[str, Any]) -> str:
     """A summary for a person."""
-    lines = [f"{'accuracy, percent':17} {'mean':>6} {'min':>6} {'max':>6} runs"]
+    lines = [f"{'accuracy, percent':18} {'mean':>6} {'min':>6} {'max':>6} runs"]
     for name, row in facts["runs"].items():
-        lines.append(f"{name:17} {row['mean']:6.2f} {row['min']:6.2f} {row['max']:6.2f} {row['count']:4}")
+        lines.append(f"{name:18} {row['mean']:6.2f} {row['min']:6.2f} {row['max']:6.2f} {row['count']:4}")
     for name, found in facts["differences"].items():
         error = "" if found["standard_error"] is None else f", standard error {found['standard_error']:.2f}"
         bar = "" if found["bar"] is None else f"; the aim is {found['bar']:g} or better"

@@ -39,6 +39,7 @@ def draw(runs: Mapping[str, Row], epsilons: Sequence[int], path: Path) -> None:
     axes.set_xlim(-0.4, len(places) - 0.6)
     axes.set_xlabel("epsilon of each institution, for each unit")
     axes.set_ylabel("accuracy on the public test shares, percent")
+    axes.set_title("means; bars reach from the smallest run to the largest", fontsize="small")
     if axes.get_legend_handles_labels()[0]:
         axes.legend()
     axes.grid(visible=True, alpha=0.3)

@@ -4,7 +4,7 @@
 
 Training is replaced by a function that returns zeros at once; updates have the size of the default scenario's. The
 first round, in which texts are encoded, does not count. Also prints the process's peak memory: run it with 10 and
-with 100 clients to compare (all have 30 records each).
+with 100 clients to compare (all have 30 records each). `round.py` has the same beside real training.
 """
 
 import argparse
