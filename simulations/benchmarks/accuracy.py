@@ -11,6 +11,7 @@ machine. After a change of the code that could move accuracy begin another file.
 import argparse
 import hashlib
 import json
+import math
 import statistics
 import sys
 import tempfile
@@ -151,7 +152,7 @@ def standard_error(*samples: list[float]) -> float | None:
     """Of a difference of means; None where one of them is a single run."""
     if min(map(len, samples)) < 2:
         return None
-    return round(sum(statistics.variance(values) / len(values) for values in samples) ** 0.5, 3)
+    return round(math.sqrt(sum(statistics.variance(values) / len(values) for values in samples)), 3)
 
 
 def table(facts: dict[str, Any]) -> str:
