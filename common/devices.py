@@ -1,4 +1,7 @@
-"""Which device and which precision of the frozen base model."""
+"""Which device and which precision of the frozen base model; and how much memory this process took."""
+
+import resource
+import sys
 
 import torch
 
@@ -39,3 +42,15 @@ def base_precision(device: torch.device, name: str = "auto") -> torch.dtype:
 def attention(device: torch.device) -> str:
     """The fastest exact attention: eager on a CPU, where SDPA's backward pass took half a step; SDPA on a GPU."""
     return "sdpa" if device.type == "cuda" else "eager"
+
+
+def peak_memory_mb() -> float:
+    """The most memory that this process had so far, in MB, without a GPU's."""
+    unit = 1024 if sys.platform == "linux" else 1024 * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def peak_memory() -> str:
+    """`peak_memory_mb` in words, and what a GPU had to hold for this process."""
+    own, on_gpu = peak_memory_mb(), torch.cuda.max_memory_allocated() / 2**20  # 0 where no GPU was used
+    return f"{own:,.0f} MB and {on_gpu:,.0f} MB on the GPU" if on_gpu else f"{own:,.0f} MB"

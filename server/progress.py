@@ -19,12 +19,52 @@ Spent = Callable[[Event], dict[str, float]]
 
 
 @dataclass
+class _Pace:
+    """How fast a run goes. The first round, in which texts are encoded, counts only until there is a second."""
+
+    run: RunConfig
+    done: float = 0.0  # rounds
+    began: float = 0.0  # when counting did
+    before: int = 0  # rounds that do not count
+    units: float = 0.0
+    seconds: float = 0.0
+
+    def start(self, number: int) -> None:
+        """A round starts."""
+        self.done = number - 1
+        if number <= 2:
+            self.began, self.before = time.monotonic(), number - 1
+
+    def end(self, event: Event) -> None:
+        """A round has ended."""
+        self.done = event["round"]
+        if event["round"] == 2:
+            self.units = self.seconds = 0.0
+        self.units += event["expected_units"]
+        self.seconds += event["seconds"]
+
+    def speed(self) -> str | None:
+        """Units that training is expected to draw, for each second of the rounds: evaluation takes no part in it."""
+        if not self.units or not self.seconds:
+            return None
+        rate = self.units / self.seconds
+        unit = "groups" if self.run.privacy.unit == "group" else "records"
+        return f"{rate:,.0f} {unit}/s" if rate >= 10 else f"{rate:.1f} {unit}/s"
+
+    def seconds_left(self) -> float | None:
+        """Of the rounds that are still to come, evaluation included."""
+        left, counted = self.run.federation.num_rounds - self.done, self.done - self.before
+        return (time.monotonic() - self.began) * left / counted if left > 0 and counted > 0 else None
+
+
+@dataclass
 class _View:
     """The state of the display."""
 
     run: RunConfig
     spent: Spent
-    began: float = field(default_factory=time.monotonic)
+    memory: Callable[[], str] | None
+    pace: _Pace
     round: int = 0
     answered: int = 0
     asked: int = 0
@@ -38,20 +78,23 @@ class _View:
         kind = event["event"]
         if kind == "round_started":
             self.round, self.asked, self.answered = event["round"], event["asked"], 0
+            self.pace.start(event["round"])
         elif kind == "accepted":
             self.answered += 1
+            self.pace.done += 1 / self.asked
         elif kind == "dropped":
             self.dropped[event["institution"]] = self.dropped.get(event["institution"], 0) + 1
-        elif kind == "round" and "accuracy" in event:
-            self.mean, self.accuracy = event["accuracy"]["mean"], event["accuracy"]["per_institution"]
-            self.epsilon = self.spent(event)
+        elif kind == "round":
+            self.pace.end(event)
+            if self.is_due(event):
+                self.epsilon = self.spent(event)
+            if "accuracy" in event:
+                self.mean, self.accuracy = event["accuracy"]["mean"], event["accuracy"]["per_institution"]
 
-    def seconds_left(self) -> float | None:
-        """At the speed so far."""
-        done = self.round - 1 + (self.answered / self.asked if self.asked else 0)
-        if done <= 0:
-            return None
-        return (time.monotonic() - self.began) * (self.run.federation.num_rounds - done) / done
+    def is_due(self, event: Event) -> bool:
+        """Whether a round's end is told: where accuracy would be evaluated, also if there is nothing to evaluate on."""
+        number: int = event["round"]
+        return number % self.run.evaluation.every == 0 or number == self.run.federation.num_rounds
 
     def line(self) -> str:
         """One plain line about the last round."""
@@ -60,7 +103,11 @@ class _View:
             parts.append(f"accuracy {self.mean:.1%}")
         if self.epsilon:
             parts.append(f"epsilon {up(max(self.epsilon.values()))} of {self.run.privacy.target_epsilon:g}")
-        left = self.seconds_left()
+        if speed := self.pace.speed():
+            parts.append(speed)
+        if self.memory:
+            parts.append(f"peak memory {self.memory()}")
+        left = self.pace.seconds_left()
         if left is not None:
             parts.append(f"about {_duration(left)} left")
         return ", ".join(parts)
@@ -75,25 +122,27 @@ class _View:
             table.add_row(Text(name), accuracy, spent, str(self.dropped.get(name, 0)))
         if len(names) > 12:
             table.add_row(f"and {len(names) - 12} more", "", "", "")
-        total = self.run.federation.num_rounds
-        done = max(0.0, self.round - 1 + (self.answered / self.asked if self.asked else 0))
-        return Group(Text(self.line()), ProgressBar(total=total, completed=done, width=60), table)
+        bar = ProgressBar(total=self.run.federation.num_rounds, completed=self.pace.done, width=60)
+        return Group(Text(self.line()), bar, table)
 
 
 @contextmanager
-def show(run: RunConfig, spent: Spent, console: Console, *, quiet: bool) -> Iterator[Callable[[Event], None]]:
+def show(
+    run: RunConfig, spent: Spent, console: Console, *, quiet: bool, memory: Callable[[], str] | None = None
+) -> Iterator[Callable[[Event], None]]:
     """Show a run's events while the block lasts.
 
     Args:
         run: for totals and targets.
         spent: epsilon by institution after the round of an event (it takes a second, so it is asked for seldom).
-        console: where to; a terminal gets a live table, anything else a plain line for each evaluated round.
+        console: where to; a terminal gets a live table, anything else a plain line every `evaluation.every` rounds.
         quiet: show nothing.
+        memory: the peak so far, in words; None where other processes train.
 
     Yields:
         A function that takes events.
     """
-    view = _View(run, spent)
+    view = _View(run, spent, memory, _Pace(run))
     if quiet:
         yield lambda event: None
     elif console.is_terminal:
@@ -111,7 +160,7 @@ def show(run: RunConfig, spent: Spent, console: Console, *, quiet: bool) -> Iter
             if event["event"] == "dropped":
                 line = f"round {event['round']}: {event['institution']} dropped: {event['reason']}"
                 console.print(line, markup=False, highlight=False)
-            if event["event"] == "round" and "accuracy" in event:
+            if event["event"] == "round" and view.is_due(event):
                 console.print(view.line(), markup=False, highlight=False)
 
         yield tell

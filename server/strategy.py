@@ -204,15 +204,8 @@ class ConfideStrategy(Strategy):
         for institution in self.institutions.values():
             institution.resume(self.job.resumed.counts.get(institution.name, {}))
         taking_part = [item.name for item in self.institutions.values()]
-        self.job.emit(
-            {
-                "event": "offered",
-                "asked": len(nodes),
-                "accepted": len(self.institutions),
-                "institutions": taking_part,
-                "others": self.answers,
-            }
-        )
+        event: Event = {"event": "offered", "asked": len(nodes), "accepted": len(taking_part)}
+        self.job.emit({**event, "institutions": taking_part, "others": self.answers})
         if len(self.institutions) < run.federation.min_clients:
             raise PolicyError(
                 f"{len(self.institutions)} of {len(nodes)} institutions accepted the run, "
@@ -239,6 +232,10 @@ class ConfideStrategy(Strategy):
             event["accuracy"] = self.accuracy.as_json()
         if self._validation:
             event["validation"] = self._validation
+        # Of public numbers: how many units were really drawn is nobody's business but their institution's.
+        accepted = {item["institution"] for item in self._accepted}
+        declared = sum(item.declared_units for item in self._asked.values() if item.name in accepted)
+        event["expected_units"] = round(run.local.steps * run.local.sampling_probability * declared, 1)
         event["num_releases"] = {item.name: item.num_releases for item in self.institutions.values()}
         event["num_steps"] = {item.name: item.num_steps for item in self.institutions.values()}
         event["seconds"] = round(seconds, 3)

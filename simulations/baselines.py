@@ -29,22 +29,35 @@ def run_baselines(federation: Federation, local: Path, tell: Callable[[str], Non
     quiet = replace(federation, emit=lambda event: None, save=lambda *_: None)
     open_run = without_privacy(federation.run)
     tell("baseline: the same federation without privacy")
-    no_privacy = _run(quiet, open_run, load_private, local)
+    no_privacy = together(quiet, open_run, local)
     tell("baseline: central, all records pooled, without privacy")
-    central = _run(quiet, _without_quorum(open_run), load_pooled, local)
-    alone = {}
+    central = pooled(quiet, open_run, local)
+    own = {}
     for name in federation.sites.names:
         tell(f"baseline: {name} alone, with privacy")
-        share = {name: federation.public.get(name, next(iter(federation.public.values())))}
-        load = functools.partial(load_alone, name)
-        own = _run(replace(quiet, public=share), _without_quorum(federation.run), load, local)
-        alone.update(own.per_institution)
-    return {"no_privacy": no_privacy, "central": central, "local_only": Accuracy(alone)}
+        own.update(alone(name, quiet, federation.run, local).per_institution)
+    return {"no_privacy": no_privacy, "central": central, "local_only": Accuracy(own)}
 
 
 def without_privacy(run: RunConfig) -> RunConfig:
     """The same run, of the type without privacy."""
     return run.model_copy(update={"privacy": run.privacy.model_copy(update={"unit": "none"})})
+
+
+def together(federation: Federation, run: RunConfig, local: Path) -> Accuracy:
+    """A federation of its institutions under another run."""
+    return _run(federation, run, load_private, local)
+
+
+def pooled(federation: Federation, run: RunConfig, local: Path) -> Accuracy:
+    """All records as one institution."""
+    return _run(federation, _without_quorum(run), load_pooled, local)
+
+
+def alone(name: str, federation: Federation, run: RunConfig, local: Path) -> Accuracy:
+    """One institution by itself, on its own test share, or the common one."""
+    share = {name: federation.public.get(name, next(iter(federation.public.values())))}
+    return _run(replace(federation, public=share), _without_quorum(run), functools.partial(load_alone, name), local)
 
 
 def _without_quorum(run: RunConfig) -> RunConfig:

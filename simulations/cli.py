@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from confide.common.run_config import RunConfig
     from confide.simulations.rehearsal import RehearsedSites
 
@@ -70,7 +72,7 @@ def simulate(  # noqa: PLR0913 - one parameter an option
 
     tell(_opening(run))
     try:
-        with show(run, lambda event: _epsilon(run, event), console, quiet=quiet) as emit:
+        with show(run, lambda event: _epsilon(run, event), console, quiet=quiet, memory=_memory(engine)) as emit:
             summary = carry_out(Study(run, directory, engine, emit, tell, sites), baselines=baselines)
     except KeyboardInterrupt:
         typer.echo(f"confide: interrupted; {directory.path}/events.jsonl says after which round", err=True)
@@ -177,6 +179,13 @@ def _rehearsed(run: "RunConfig", paths: list[Path], engine: str, *, baselines: b
     for line in warning(sites, run):
         typer.echo(line, err=True)
     return sites
+
+
+def _memory(engine: str) -> "Callable[[], str] | None":
+    """What the display asks for peak memory: nothing where workers train, for this process does not see theirs."""
+    from confide.common.devices import peak_memory
+
+    return peak_memory if engine == "in-process" else None
 
 
 def _epsilon(run: "RunConfig", event: dict[str, Any]) -> dict[str, float]:

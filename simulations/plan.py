@@ -1,8 +1,6 @@
 """`confide plan`: what a run costs and gives, from public numbers alone."""
 
-import resource
 import statistics
-import sys
 import time
 from typing import Any
 
@@ -78,6 +76,7 @@ def measure(run: RunConfig, num_steps: int = 20) -> dict[str, float]:
     from confide.client.training import LocalWork, train
     from confide.client.units import make_units
     from confide.common.adapter import get_state
+    from confide.common.devices import peak_memory_mb
     from confide.common.privacy.coins import Coins
     from confide.common.warm_model import warm_model
 
@@ -95,9 +94,7 @@ def measure(run: RunConfig, num_steps: int = 20) -> dict[str, float]:
         began = time.perf_counter()
         train(work, model, batched, Coins.fresh())
         seconds.append(time.perf_counter() - began)
-    unit = 1024 if sys.platform == "linux" else 1024 * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     return {
         "seconds_per_round": round(statistics.median(seconds) * run.local.steps, 3),
-        "peak_memory_mb": round(peak, 1),
+        "peak_memory_mb": round(peak_memory_mb(), 1),
     }

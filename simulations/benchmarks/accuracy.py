@@ -1,79 +1,192 @@
-"""Accuracy against epsilon: central, federated without privacy, and with epsilon 8, 3 and 1, on the default scenario.
+"""Accuracy against epsilon, beside central training and each institution alone; and what settings of speed cost of it.
 
-    python simulations/benchmarks/accuracy.py [--repeats 3] [--set section.key=value ...] [--json]
+    python simulations/benchmarks/accuracy.py [--repeats 3] [--only 'epsilon 3,transfer int8'] [--out accuracy.jsonl]
 
-Each repeat draws its own samples and noise; the split of the data is that of the run's public seed. Prints the mean
-over the institutions' public test shares, for each repeat and on average, and the differences that the bars speak of.
+Each repeat draws its own samples and noise; the split of the data is that of the run's public seed. A run takes
+minutes, all of them a night: each is added to the file when it ends, and the same command goes on from there. What is
+printed, and drawn beside the file as a PNG, is over all lines of the file with the same settings and the same kind of
+machine. After a change of the code that could move accuracy begin another file.
 """
 
 import argparse
+import hashlib
 import json
+import math
 import statistics
 import sys
+import tempfile
+import time
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from tempfile import mkdtemp
-from typing import Any
+from typing import Any, Literal
 
 from confide.common import flower
+from confide.common.accuracy import Accuracy
 from confide.common.models import fetch_model, hash_model
-from confide.common.records import Row
 from confide.common.run_config import RunConfig, load_run, lock
 
 flower.prepare()
 
-from confide.simulations.baselines import without_privacy  # noqa: E402 - after Flower's environment is set
-from confide.simulations.federation import Federation, outcome, simulate, start  # noqa: E402
-from confide.simulations.grid import SkippingClock  # noqa: E402
-from confide.simulations.institutions import load_institutions, load_pooled, load_private  # noqa: E402
+from confide.simulations.baselines import alone, pooled, together  # noqa: E402 - after Flower's environment is set
+from confide.simulations.benchmarks.accuracy_picture import draw  # noqa: E402
+from confide.simulations.benchmarks.bench import machine  # noqa: E402
+from confide.simulations.federation import Federation  # noqa: E402
+from confide.simulations.institutions import load_institutions, load_private  # noqa: E402
 from confide.simulations.sites import simulated_sites  # noqa: E402
 
+Way = Literal["together", "pooled", "alone"]
+Line = dict[str, Any]
+EPSILONS = (8, 3, 1)
+_AT_3 = "privacy.target_epsilon=3"
 
-def settings(overrides: list[str]) -> dict[str, tuple[RunConfig, Any]]:
-    """The runs to compare, by name, each with the function that shares out its records."""
+# By name: how the institutions train, and what is changed in the scenario. The first ones make the picture.
+CURVE: dict[str, tuple[Way, list[str]]] = {
+    "central": ("pooled", ["privacy.unit=none"]),
+    "no privacy": ("together", ["privacy.unit=none"]),
+    **{f"epsilon {epsilon}": ("together", [f"privacy.target_epsilon={epsilon}"]) for epsilon in EPSILONS},
+    **{f"alone epsilon {epsilon}": ("alone", [f"privacy.target_epsilon={epsilon}"]) for epsilon in EPSILONS},
+}
+RUNS: dict[str, tuple[Way, list[str]]] = {
+    **CURVE,
+    **{f"transfer {form}": ("together", [_AT_3, f"federation.transfer={form}"]) for form in ("float16", "int8")},
+    "layers top:3": ("together", [_AT_3, "adapter.layers=top:3"]),
+    **{f"precision {name}": ("together", [_AT_3, f"speed.precision={name}"]) for name in ("float32", "bfloat16")},
+}
+
+# Which run is compared with which, and how many points it may be below it, where there is a bar.
+COMPARED: list[tuple[str, str, float | None]] = [
+    ("no privacy", "central", -1.5),
+    ("epsilon 8", "no privacy", -3.0),
+    ("epsilon 3", "no privacy", -5.0),
+    ("epsilon 1", "no privacy", None),
+    *((f"alone epsilon {epsilon}", f"epsilon {epsilon}", None) for epsilon in EPSILONS),
+    *((name, "epsilon 3", -0.5 if name.startswith("precision") else None) for name in RUNS if name not in CURVE),
+]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One of the runs that are compared: a locked run, and how its institutions train."""
+
+    way: Way
+    run: RunConfig
+
+    @property
+    def key(self) -> str:
+        """Hash of everything that is set."""
+        return hashlib.sha256((self.way + self.run.model_dump_json()).encode()).hexdigest()[:16]
+
+
+def settings(overrides: list[str]) -> dict[str, Setting]:
+    """The runs by name, evaluated once, at their end."""
     path = Path(str(files("confide.simulations").joinpath("scenarios/default.toml")))
-    base = load_run(path, overrides)
-    sha256 = hash_model(fetch_model(base.model.base))
-    plain = without_privacy(lock(base, sha256))
-    pooled = plain.model_copy(update={"federation": plain.federation.model_copy(update={"min_clients": 1})})
-    runs: dict[str, tuple[RunConfig, Any]] = {"central": (pooled, load_pooled), "no privacy": (plain, load_private)}
-    for epsilon in (8.0, 3.0, 1.0):
-        run = load_run(path, [*overrides, f"privacy.target_epsilon={epsilon}"])
-        runs[f"epsilon {epsilon:g}"] = (lock(run, sha256), load_private)
-    return runs
+    sha256 = hash_model(fetch_model(load_run(path, overrides).model.base))
+    found = {}
+    for name, (way, own) in RUNS.items():
+        run = load_run(path, [*overrides, *own])
+        run = load_run(path, [*overrides, *own, f"evaluation.every={run.federation.num_rounds}"])
+        found[name] = Setting(way, lock(run, sha256))
+    return found
 
 
-def accuracy(run: RunConfig, load: Any) -> float:
-    """One federation from start to end: mean accuracy over the public test shares."""
-    once = run.model_copy(update={"evaluation": run.evaluation.model_copy(update={"every": run.federation.num_rounds})})
-    shares: dict[str, list[Row]] = load_institutions(run).public
-    local = Path(mkdtemp(prefix="confide-accuracy-"))
-    sites = simulated_sites(once, load, local)
-    federation = Federation(once, sites, shares, lambda event: None, lambda *round_: None)
-    strategy = start(federation, SkippingClock())
-    simulate(federation, strategy)
-    reached = outcome(strategy).accuracy
-    assert reached is not None  # there are test shares
-    return reached.mean
+def accuracy(setting: Setting) -> Accuracy:
+    """One run from start to end, on the public test share of each institution."""
+    run = setting.run
+    with tempfile.TemporaryDirectory(prefix="confide-accuracy-") as folder:
+        local = Path(folder)
+        sites = simulated_sites(run, load_private, local)
+        federation = Federation(run, sites, load_institutions(run).public, lambda event: None, lambda *_: None)
+        if setting.way == "alone":
+            each = [alone(name, federation, run, local).per_institution for name in sites.names]
+            return Accuracy({name: value for own in each for name, value in own.items()})
+        return (together if setting.way == "together" else pooled)(federation, run, local)
+
+
+def kind_of_machine() -> dict[str, Any]:
+    """What decides the arithmetic of a run; how fast a machine is does not move accuracy."""
+    return {name: machine()[name] for name in ("processor", "bfloat16_tiles", "cuda", "torch")}
+
+
+def read(path: Path) -> list[Line]:
+    """The runs of this kind of machine that a file holds."""
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    return [line for line in lines if line["machine"] == kind_of_machine()]
+
+
+def add(path: Path, name: str, setting: Setting) -> None:
+    """Make one run, and add it to the file."""
+    began = time.monotonic()
+    reached = accuracy(setting)
+    line = {
+        "name": name,
+        "settings": setting.key,
+        "machine": kind_of_machine(),
+        "accuracy": round(100 * reached.mean, 3),
+        "per_institution": {name: round(100 * value, 3) for name, value in reached.per_institution.items()},
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+    print(f"{name:18} {line['accuracy']:.2f} ({line['seconds']:.0f} s)", file=sys.stderr, flush=True)
+
+
+def summary(lines: list[Line], wanted: dict[str, Setting]) -> dict[str, Any]:
+    """Mean, extremes and number of the runs of each setting, in percent; the differences of the bars, in points."""
+    values = {name: [line["accuracy"] for line in lines if line["settings"] == it.key] for name, it in wanted.items()}
+    runs = {
+        name: {"mean": round(statistics.mean(found), 3), "min": min(found), "max": max(found), "count": len(found)}
+        for name, found in values.items()
+        if found
+    }
+    differences = {}
+    for name, against, bar in COMPARED:
+        if name in runs and against in runs:
+            points = round(runs[name]["mean"] - runs[against]["mean"], 3)
+            error = standard_error(values[name], values[against])
+            differences[name] = {"against": against, "points": points, "standard_error": error, "bar": bar}
+    return {"runs": runs, "differences": differences}
+
+
+def standard_error(*samples: list[float]) -> float | None:
+    """Of a difference of means; None where one of them is a single run."""
+    if min(map(len, samples)) < 2:
+        return None
+    return round(math.sqrt(sum(statistics.variance(values) / len(values) for values in samples)), 3)
+
+
+def table(facts: dict[str, Any]) -> str:
+    """A summary for a person."""
+    lines = [f"{'accuracy, percent':18} {'mean':>6} {'min':>6} {'max':>6} runs"]
+    for name, row in facts["runs"].items():
+        lines.append(f"{name:18} {row['mean']:6.2f} {row['min']:6.2f} {row['max']:6.2f} {row['count']:4}")
+    for name, found in facts["differences"].items():
+        error = "" if found["standard_error"] is None else f", standard error {found['standard_error']:.2f}"
+        bar = "" if found["bar"] is None else f"; the aim is {found['bar']:g} or better"
+        lines.append(f"{name} against {found['against']}: {found['points']:+.2f} points{error}{bar}")
+    return "\n".join(lines)
 
 
 def main() -> None:
-    """Print the figures."""
+    """Run what is missing, then print and draw what there is."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each setting (3)")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each setting that the file shall hold (3)")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change the scenario")
-    parser.add_argument("--only", default="", help="comma-separated names of settings, for example 'epsilon 3'")
+    parser.add_argument("--only", default=",".join(CURVE), help=f"names separated by commas, of: {', '.join(RUNS)}")
+    parser.add_argument("--out", type=Path, default=Path("accuracy.jsonl"), help="file of the runs (accuracy.jsonl)")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     options = parser.parse_args()
-    runs = {name: run for name, run in settings(options.set).items() if not options.only or name in options.only}
-    scores: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(options.repeats):
-        for name, (run, load) in runs.items():
-            scores[name].append(100 * accuracy(run, load))
-            print(f"{name:12} {scores[name][-1]:.2f}", file=sys.stderr, flush=True)
-    means = {name: round(statistics.mean(values), 2) for name, values in scores.items()}
-    facts = {"mean": means, "runs": {name: [round(value, 2) for value in values] for name, values in scores.items()}}
-    print(json.dumps(facts) if options.json else "\n".join(f"{name:12} {value:.2f}" for name, value in means.items()))
+    only = [name.strip() for name in options.only.split(",")]
+    if unknown := [name for name in only if name not in RUNS]:
+        parser.error(f"--only: {unknown[0]!r} is not one of {', '.join(RUNS)}")
+    wanted = settings(options.set)
+    for number in range(options.repeats):
+        for name in only:
+            if sum(line["settings"] == wanted[name].key for line in read(options.out)) <= number:
+                add(options.out, name, wanted[name])
+    facts = summary(read(options.out), wanted)
+    draw(facts["runs"], EPSILONS, options.out.with_suffix(".png"))
+    print(json.dumps(facts) if options.json else table(facts))
 
 
 if __name__ == "__main__":

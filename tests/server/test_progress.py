@@ -3,11 +3,13 @@
 import io
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from confide.common.run_config import RunConfig
+from confide.server import progress
 from confide.server.job import Event
 from confide.server.progress import show
 
@@ -22,41 +24,70 @@ def _events(name: str) -> list[Event]:
         {"event": "round_started", "round": 1, "asked": 2},
         {"event": "accepted", "round": 1, "institution": "b"},
         {"event": "dropped", "round": 1, "institution": name, "reason": "declined"},
-        {"event": "round", "round": 1, "accepted": 1, "num_steps": {"b": 1}},
+        {"event": "round", "round": 1, "num_steps": {"b": 1}, "expected_units": 100.0, "seconds": 50.0},
         {"event": "round_started", "round": 2, "asked": 2},
         {"event": "accepted", "round": 2, "institution": "b"},
         {"event": "accepted", "round": 2, "institution": name},
-        {"event": "round", "round": 2, "accepted": 2, "num_steps": {name: 2, "b": 2}, "accuracy": accuracy},
+        {
+            "event": "round",
+            "round": 2,
+            "num_steps": {name: 2, "b": 2},
+            "expected_units": 300.0,
+            "seconds": 2.0,
+            "accuracy": accuracy,
+        },
         {"event": "federation_finished", "accuracy": accuracy},
     ]
 
 
+def _spent(event: Event) -> dict[str, float]:
+    return {key: 1.5 * value for key, value in event["num_steps"].items()}
+
+
 def _shown(run: RunConfig, *, terminal: bool, quiet: bool = False, name: str = "clinic") -> str:
     file = io.StringIO()
-    console = Console(file=file, force_terminal=terminal, width=120, soft_wrap=True)
-    with show(
-        run, lambda event: {key: 1.5 * value for key, value in event["num_steps"].items()}, console, quiet=quiet
-    ) as emit:
+    console = Console(file=file, force_terminal=terminal, width=160, soft_wrap=True)
+    with show(run, _spent, console, quiet=quiet, memory=lambda: "700 MB") as emit:
         for event in _events(name):
             emit(event)
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", file.getvalue())
 
 
+class _Lines(Console):
+    """A log as a list of lines."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__(file=io.StringIO())
+        self._lines = lines
+
+    def print(self, *objects: Any, **_: Any) -> None:
+        self._lines.append(str(objects[0]))
+
+
 @pytest.fixture
 def run(make_run: MakeRun) -> RunConfig:
-    return make_run(federation={"num_rounds": 4}, privacy={"noise_multiplier": None, "target_epsilon": 8.0})
+    privacy = {"noise_multiplier": None, "target_epsilon": 8.0}
+    return make_run(federation={"num_rounds": 4}, privacy=privacy, evaluation={"every": 2})
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """``clock[0] = 7.0`` sets the time that the display sees."""
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
 
 
 def test_a_log_gets_a_line_for_each_evaluated_round(run: RunConfig) -> None:
     dropped, line = _shown(run, terminal=False).splitlines()
     assert dropped == "round 1: clinic dropped: declined"
-    assert line.startswith("round 2/4, 2/2 institutions, accuracy 75.0%, epsilon 3.00 of 8, about ")
-    assert line.endswith(" s left")
+    assert line.startswith("round 2/4, 2/2 institutions, accuracy 75.0%, epsilon 3.00 of 8, 150 records/s, ")
+    assert re.search(", peak memory 700 MB, about [0-9]+ s left$", line)
 
 
 def test_a_terminal_gets_a_table(run: RunConfig) -> None:
     text = _shown(run, terminal=True)
-    for word in ("clinic", "50.0%", "3.00 / 8", "round 2/4"):
+    for word in ("clinic", "50.0%", "3.00 / 8", "round 2/4", "150 records/s", "700 MB"):
         assert word in text
 
 
@@ -70,10 +101,48 @@ def test_names_from_data_are_text_and_not_markup(run: RunConfig, terminal: bool)
 
 
 def test_without_privacy_no_epsilon_is_shown(make_run: MakeRun) -> None:
-    run = make_run(privacy={"unit": "none"})
+    run = make_run(privacy={"unit": "none"}, evaluation={"every": 2})
     file = io.StringIO()
-    with show(run, lambda steps: {}, Console(file=file, width=120), quiet=False) as emit:
+    with show(run, lambda event: {}, Console(file=file, width=160), quiet=False) as emit:
         for event in _events("clinic"):
             emit(event)
     assert "accuracy" in file.getvalue()
     assert "epsilon" not in file.getvalue()
+    assert "memory" not in file.getvalue()  # nobody said whose
+
+
+def test_the_first_round_does_not_count_once_there_is_a_second(run: RunConfig, clock: list[float]) -> None:
+    lines = []
+    with show(run, _spent, _Lines(lines), quiet=False) as emit:
+        for number, ended_at, units in [(1, 1000.0, 10.0), (2, 1002.0, 10.0), (3, 1007.0, 30.0), (4, 1009.0, 20.0)]:
+            emit({"event": "round_started", "round": number, "asked": 1})
+            seconds, clock[0] = ended_at - clock[0], ended_at
+            emit(
+                {
+                    "event": "round",
+                    "round": number,
+                    "num_steps": {"b": number},
+                    "expected_units": units,
+                    "seconds": seconds,
+                }
+            )
+    assert lines == [
+        "round 2/4, 0/1 institutions, epsilon 3.00 of 8, 5.0 records/s, about 4 s left",
+        "round 4/4, 0/1 institutions, epsilon 6.00 of 8, 6.7 records/s",
+    ]
+
+
+def test_an_estimate_is_there_within_the_first_round(run: RunConfig, clock: list[float]) -> None:
+    view = progress._View(run, _spent, None, progress._Pace(run))
+    view.update({"event": "round_started", "round": 1, "asked": 2})
+    clock[0] = 10.0
+    assert view.line() == "round 1/4, 0/2 institutions"
+    view.update({"event": "accepted", "round": 1, "institution": "b"})
+    assert view.line() == "round 1/4, 1/2 institutions, about 1 min 10 s left"
+
+
+def test_groups_are_counted_as_groups(make_run: MakeRun) -> None:
+    pace = progress._Pace(make_run(privacy={"unit": "group"}))
+    assert pace.speed() is None
+    pace.end({"event": "round", "round": 1, "expected_units": 4000.0, "seconds": 2.0})
+    assert pace.speed() == "2,000 groups/s"

