@@ -32,7 +32,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 _LEASE_HALF = 10  # seconds between heartbeats as Flower is told, the least it allows; the lease is twice that
 _HEARTBEAT_EVERY = 8.0
-_POLL_RUNNING, _POLL_IDLE = 0.5, 15.0
+_POLL_RUNNING, _POLL_IDLE = 0.5, 15.0  # from the start of one to the next; the server holds each for up to 5 s
 _STAYS_FAST = 600.0  # seconds after an ask
 _MOST_ERRORS = 5  # of the server's own, about 30 s, before an answer is given up: it may know its run no more
 _KEEP_OPEN = 30.0  # seconds that a quiet TLS connection stays open: longer than any two polls are apart
@@ -153,6 +153,7 @@ class Link:
     def _serve(self) -> None:
         fast_until = time.monotonic() + 20  # after an activation the server may want to ask again
         while not self._stop.is_set():
+            began = time.monotonic()
             if self._kept is not None:
                 self._deliver(self._kept)
             elif not self.is_paused() and (ask := self._pull()) is not None:
@@ -163,7 +164,8 @@ class Link:
                 log.info("%s, round %s: answer ready after %.3f s", kind, ask.metadata.group_id, seconds)
                 fast_until = time.monotonic() + (0 if kind == "query.done" else _STAYS_FAST)
             else:
-                self._stop.wait(_POLL_RUNNING if time.monotonic() < fast_until else _POLL_IDLE)
+                pause = _POLL_RUNNING if began < fast_until else _POLL_IDLE
+                self._stop.wait(max(0.0, began + pause - time.monotonic()))
 
     def _pull(self) -> Message | None:
         """The next ask.
