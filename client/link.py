@@ -68,8 +68,7 @@ class LinkLost(Exception):
 class Link:
     """Activates, polls, answers, sends; again and again until told to stop.
 
-    An answer is kept until the server has taken it. Nothing here ends the process: a refusal, an error of the server
-    and a network that is gone are all waited out.
+    An answer is kept until the server has taken it. Refusals, errors and a network that is gone are waited out.
 
     Args:
         address: "host:port".
@@ -108,8 +107,7 @@ class Link:
             self._deactivate()
 
     def _activate(self) -> None:
-        request = ActivateNodeRequest(public_key=self._public_key, heartbeat_interval=_LEASE_HALF)
-        wait = 1.0
+        request, wait = ActivateNodeRequest(public_key=self._public_key, heartbeat_interval=_LEASE_HALF), 1.0
         while not self._stop.is_set():
             try:
                 self._node = Node(node_id=self._http.ActivateNode(request).node_id)
@@ -158,26 +156,26 @@ class Link:
                 self._deliver(self._kept)
             elif not self.is_paused() and (ask := self._pull()) is not None:
                 context = Context(ask.metadata.run_id, self._node.node_id, {}, RecordDict(), {})
-                asked = time.monotonic()
+                asked = time.monotonic()  # for this log, never told to the server
                 self._kept, kind = self._answer_to(ask, context), ask.metadata.message_type
-                seconds = time.monotonic() - asked  # told to this log, never to the server
-                log.info("%s, round %s: answer ready after %.3f s", kind, ask.metadata.group_id, seconds)
-                fast_until = time.monotonic() + (0 if kind == "query.done" else _STAYS_FAST)
+                now = time.monotonic()
+                log.info("%s, round %s: answer ready after %.3f s", kind, ask.metadata.group_id, now - asked)
+                fast_until = now + (0 if kind == "query.done" else _STAYS_FAST)
             else:
-                pause = _POLL_RUNNING if began < fast_until else _POLL_IDLE
-                self._stop.wait(max(0.0, began + pause - time.monotonic()))
+                self._stop.wait(began + (_POLL_RUNNING if began < fast_until else _POLL_IDLE) - time.monotonic())
 
     def _pull(self) -> Message | None:
-        """The next ask.
+        """The next ask; the server may hold the poll until there is one.
 
-        Flower hands each out once, even if the response is lost: so a failure here ends the activation, and the server,
-        which sees a newer one, asks again.
+        Flower hands each out once, even if the response is lost. A failure ends the activation; the next is asked anew.
         """
         objects = {}
         try:
             response = self._http.PullMessages(PullMessagesRequest(node=self._node))
             if not response.messages_list:
                 return None
+            if self._stop.is_set() or self.is_paused():  # it was, while the server held the poll
+                raise LinkLost("it ends or is paused; the server asks again")
             run_id, tree = response.messages_list[0].metadata.run_id, response.message_object_trees[0]
             for part in iterate_object_tree(tree):
                 request = PullObjectRequest(node=self._node, run_id=run_id, object_id=part.object_id)
