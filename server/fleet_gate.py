@@ -93,8 +93,8 @@ class FleetGate:
         after = asyncio.ensure_future(receive())  # after the body nothing but "http.disconnect" comes
         try:
             if scope["path"] == _PULL:
-                # First the wait, then Flower, once: its check of the signature is half of what a pull costs. A
-                # signature may be 300 s old; and who has none is refused after the wait, and counts for nothing.
+                # First the wait, then Flower, once: asking it before and after would cost an empty pull twice, and all
+                # that a poll saves. A signature is good for 300 s; who has none is refused after the wait.
                 await self._clients.wait_for_ask(_key(scope), after)
             answer = await self._hand_on(scope, body, after)
         finally:
