@@ -20,6 +20,7 @@ _NAMES = (
 FLEET_PATHS = frozenset(f"/v1/fleet/{name}" for name in _NAMES.split())
 _PUSHES = ("/v1/fleet/push-messages", "/v1/fleet/push-object")
 _PULL = "/v1/fleet/pull-messages"
+_HEARTBEAT = "/v1/fleet/send-node-heartbeat"
 _KEY_HEADER = b"flwr-public-key"
 _KNOWN = (200, 403)  # Flower's answers after it has checked the signature; 403: the run is over
 
@@ -65,6 +66,9 @@ class FleetGate:
 
     def __init__(self, app: Any, turn: Turn, clients: Clients) -> None:
         self._app, self._turn, self._clients = app, turn, clients
+        # Who waits for the turn is the run, heartbeats and the first of everything else: Flower's client waits 5 s for
+        # a heartbeat, and behind the requests of 50 clients on a busy machine it took longer.
+        self._line = asyncio.Semaphore(1)
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Serve one request, or the application's start and end."""
@@ -114,7 +118,8 @@ class FleetGate:
             answer.append(event)
 
         key = _key(scope)
-        async with self._turn.semaphore:
+        line = contextlib.nullcontext() if scope["path"] == _HEARTBEAT else self._line
+        async with line, self._turn.semaphore:
             if (refusal := self._instead(scope["path"], key, len(body), after)) is not None:
                 return refusal
             await self._app(scope, replay, collect)

@@ -19,13 +19,14 @@ class _Flower:
     """Flower's application: it checks signatures, and hands each ask out once."""
 
     def __init__(self) -> None:
-        self.asks, self.pulls = {MARY: 0, JUDE: 0}, list[bytes]()
+        self.asks, self.pulls, self.paths = {MARY: 0, JUDE: 0}, list[bytes](), list[str]()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         await receive()
         headers = dict(scope["headers"])
         key = base64.b64decode(headers[b"flwr-public-key"])
         self.pulls.append(key)
+        self.paths.append(scope["path"].rpartition("/")[2])
         known = headers[b"signature"] == b"right"
         body = b"ask" if known and self.asks.get(key) else b""
         if body:
@@ -37,10 +38,10 @@ class _Flower:
 class _Poll:
     """One poll on its way, and its end."""
 
-    def __init__(self, gate: FleetGate, key: bytes, signature: bytes) -> None:
+    def __init__(self, gate: FleetGate, key: bytes, signature: bytes, path: str = "pull-messages") -> None:
         self.answer, self._gone, self._sent = list[Any](), asyncio.Event(), False
         headers = [(b"flwr-public-key", base64.b64encode(key)), (b"signature", signature)]
-        scope = {"type": "http", "path": "/v1/fleet/pull-messages", "headers": headers}
+        scope = {"type": "http", "path": f"/v1/fleet/{path}", "headers": headers}
         self.task = asyncio.ensure_future(gate(scope, self._receive, self._send))
 
     async def _receive(self) -> Any:
@@ -149,9 +150,11 @@ def test_a_poll_without_an_ask_ends_after_a_while(
 
 def test_a_client_that_went_away_while_it_was_held_loses_no_ask(play: Callable[[Scene], None]) -> None:
     async def scene(server: _Server) -> None:
-        poll = await server.poll()
-        await poll.leave()
-        assert poll.task.done(), "who is gone does not take a place"
+        for _ in range(clients._MOST_HELD + 1):
+            poll = await server.poll()
+            assert not poll.task.done(), "who is gone does not take a place"
+            await poll.leave()
+            assert poll.task.done()
         server.ask()
         assert await (await server.poll()).end() == (200, b"ask")
         assert server.flower.pulls == [MARY]
@@ -207,5 +210,28 @@ def test_who_is_held_when_the_server_ends_is_refused_and_pulls_nothing(play: Cal
         assert (await poll.end())[0] == 503
         assert (await (await server.poll()).end())[0] == 503
         assert server.flower.pulls == []
+
+    play(scene)
+
+
+def test_a_heartbeat_and_the_run_do_not_wait_behind_the_requests_of_all_others(play: Callable[[Scene], None]) -> None:
+    """Flower's client waits 5 s for the answer to a heartbeat."""
+
+    async def scene(server: _Server) -> None:
+        turn = server.turn.semaphore
+        await turn.acquire()
+        others = [_Poll(server.gate, JUDE, b"right", "pull-object") for _ in range(20)]
+        await asyncio.sleep(0.05)
+        heartbeat, run = (
+            _Poll(server.gate, MARY, b"right", "send-node-heartbeat"),
+            asyncio.ensure_future(turn.acquire()),
+        )
+        await asyncio.sleep(0.05)
+        turn.release()
+        await run
+        assert server.flower.paths == ["pull-object", "send-node-heartbeat"]
+        turn.release()
+        for request in (heartbeat, *others):
+            assert (await request.end())[0] == 200
 
     play(scene)
