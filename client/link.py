@@ -32,7 +32,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 _LEASE_HALF = 10  # seconds between heartbeats as Flower is told, the least it allows; the lease is twice that
 _HEARTBEAT_EVERY = 8.0
-_POLL_RUNNING, _POLL_IDLE = 0.5, 15.0
+_POLL_RUNNING, _POLL_IDLE = 0.5, 15.0  # from the start of one to the next; the server holds each for up to 5 s
 _STAYS_FAST = 600.0  # seconds after an ask
 _MOST_ERRORS = 5  # of the server's own, about 30 s, before an answer is given up: it may know its run no more
 _KEEP_OPEN = 30.0  # seconds that a quiet TLS connection stays open: longer than any two polls are apart
@@ -68,8 +68,7 @@ class LinkLost(Exception):
 class Link:
     """Activates, polls, answers, sends; again and again until told to stop.
 
-    An answer is kept until the server has taken it. Nothing here ends the process: a refusal, an error of the server
-    and a network that is gone are all waited out.
+    An answer is kept until the server has taken it. Refusals, errors and a network that is gone are waited out.
 
     Args:
         address: "host:port".
@@ -108,8 +107,7 @@ class Link:
             self._deactivate()
 
     def _activate(self) -> None:
-        request = ActivateNodeRequest(public_key=self._public_key, heartbeat_interval=_LEASE_HALF)
-        wait = 1.0
+        request, wait = ActivateNodeRequest(public_key=self._public_key, heartbeat_interval=_LEASE_HALF), 1.0
         while not self._stop.is_set():
             try:
                 self._node = Node(node_id=self._http.ActivateNode(request).node_id)
@@ -153,29 +151,31 @@ class Link:
     def _serve(self) -> None:
         fast_until = time.monotonic() + 20  # after an activation the server may want to ask again
         while not self._stop.is_set():
+            began = time.monotonic()
             if self._kept is not None:
                 self._deliver(self._kept)
             elif not self.is_paused() and (ask := self._pull()) is not None:
                 context = Context(ask.metadata.run_id, self._node.node_id, {}, RecordDict(), {})
-                asked = time.monotonic()
+                asked = time.monotonic()  # for this log, never told to the server
                 self._kept, kind = self._answer_to(ask, context), ask.metadata.message_type
-                seconds = time.monotonic() - asked  # told to this log, never to the server
-                log.info("%s, round %s: answer ready after %.3f s", kind, ask.metadata.group_id, seconds)
-                fast_until = time.monotonic() + (0 if kind == "query.done" else _STAYS_FAST)
+                now = time.monotonic()
+                log.info("%s, round %s: answer ready after %.3f s", kind, ask.metadata.group_id, now - asked)
+                fast_until = now + (0 if kind == "query.done" else _STAYS_FAST)
             else:
-                self._stop.wait(_POLL_RUNNING if time.monotonic() < fast_until else _POLL_IDLE)
+                self._stop.wait(began + (_POLL_RUNNING if began < fast_until else _POLL_IDLE) - time.monotonic())
 
     def _pull(self) -> Message | None:
-        """The next ask.
+        """The next ask; the server may hold the poll until there is one.
 
-        Flower hands each out once, even if the response is lost: so a failure here ends the activation, and the server,
-        which sees a newer one, asks again.
+        Flower hands each out once, even if the response is lost. A failure ends the activation; the next is asked anew.
         """
         objects = {}
         try:
             response = self._http.PullMessages(PullMessagesRequest(node=self._node))
             if not response.messages_list:
                 return None
+            if self._stop.is_set() or self.is_paused():  # it was, while the server held the poll
+                raise LinkLost("it ends or is paused; the server asks again")
             run_id, tree = response.messages_list[0].metadata.run_id, response.message_object_trees[0]
             for part in iterate_object_tree(tree):
                 request = PullObjectRequest(node=self._node, run_id=run_id, object_id=part.object_id)

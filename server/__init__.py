@@ -15,5 +15,5 @@ registry    who may take part                  certificates   its own authority
 superlink   Flower's state, and a Grid on it   fleet_gate     what the public port serves
 jobs        one run, from queue to results     workshop       the child that has torch
 admin       the admin port                     logs           JSON lines
-rehearsal   one round without data
+rehearsal   one round without data             clients        who is approved, asked, and waits
 """

@@ -13,7 +13,8 @@ import uvicorn
 
 from confide.common.errors import ConfideError, InputError, PolicyError
 from confide.server.admin import admin_app
-from confide.server.fleet_gate import FleetGate, Quota, Turn
+from confide.server.clients import Clients
+from confide.server.fleet_gate import FleetGate, FleetServer, Turn
 from confide.server.home import Home
 from confide.server.jobs import carry_out
 from confide.server.queue import Queue, QueuedRun
@@ -80,22 +81,23 @@ def serve(home: Home, announce: Callable[[int, int], None]) -> None:
     # damaged, and holds no lease of a client whose connection ended with the last process.
     for name in ("link.db", "link.db-wal", "link.db-shm"):
         (home.folder / name).unlink(missing_ok=True)
-    app, turn, quota = fleet_app(home.folder / "link.db", settings.port), Turn(), Quota()
+    app, turn, clients = fleet_app(home.folder / "link.db", settings.port), Turn(), Clients()
     desk = Desk(home, Queue(home.folder / "queue"))
     keys = home.folder / "keys"
     # Without a limit the shutdown would wait for idle TLS clients to say goodbye.
     common: Any = {"timeout_keep_alive": 75, "timeout_graceful_shutdown": 1, "log_config": None, "ws": "none"}
-    fleet = uvicorn.Server(
+    fleet = FleetServer(
         uvicorn.Config(
-            FleetGate(app, turn, quota),
+            FleetGate(app, turn, clients),
             ssl_certfile=keys / "tls.pem",
             ssl_keyfile=keys / "tls.key",
             limit_concurrency=500,
             **common,
-        )
+        ),
+        clients,
     )
     desk_server = uvicorn.Server(uvicorn.Config(admin_app(desk), **common))
-    worker = threading.Thread(target=_work, args=(desk, lambda: Link(app, turn, quota), fleet), daemon=True)
+    worker = threading.Thread(target=_work, args=(desk, lambda: Link(app, turn, clients), fleet), daemon=True)
     worker.start()
     announce(public.getsockname()[1], admin.getsockname()[1])
     asyncio.run(_both(fleet, public, desk_server, admin))

@@ -4,10 +4,9 @@ Stock Flower starts a SuperExec and an app process for each run, takes the app's
 Control and Runtime APIs beside the fleet API. Here none of that runs: no code travels, and nothing is spawned.
 
 Private names of flwr 1.41, used here and, for the server, nowhere else: `create_app`, `SuperLinkLifespanConfig`,
-`SuperLinkLifespan`, `load_control_authn_plugin` (the web application without its command line); `linkstate_factory`
-and the LinkState's `object_store`, `session`, `create_run`, `claim_task` and so on (runs, nodes and messages);
-`MessageRes` (replies, without claiming them); `TaskIdentity` (a Message needs it, process-wide: one run at a time);
-`get_all_nested_objects` and what else packs a message as objects.
+`SuperLinkLifespan`, `load_control_authn_plugin` (the web application alone); `linkstate_factory` and the LinkState's
+`object_store`, `session`, `create_run` and so on (runs, nodes and messages); `MessageRes` (replies, without claiming
+them); `TaskIdentity` (process-wide: one run at a time); `get_all_nested_objects` and what else packs a message.
 """
 
 import contextlib
@@ -41,7 +40,8 @@ from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_a
 from flwr.superlink.main import create_app
 from sqlalchemy import select
 
-from confide.server.fleet_gate import MAX_BODY, Quota, Turn
+from confide.server.clients import MAX_BODY, Clients
+from confide.server.fleet_gate import Turn
 from confide.server.rounds import SystemClock, collect
 
 _HEARTBEAT_SECONDS = 20  # Flower fails a run whose task is silent for 60 s (30 s before its activation)
@@ -79,8 +79,8 @@ def fleet_app(database: Path, port: int) -> Any:
 class Link:
     """Flower's state of nodes, runs and messages; every method is one short turn."""
 
-    def __init__(self, app: Any, turn: Turn, quota: Quota) -> None:
-        self.state, self.turn, self.quota = app.state.linkstate_factory.state(), turn, quota
+    def __init__(self, app: Any, turn: Turn, clients: Clients) -> None:
+        self.state, self.turn, self.clients = app.state.linkstate_factory.state(), turn, clients
 
     def admit(self, node_keys: dict[str, bytes]) -> dict[int, str]:
         """Make nodes of approved keys and remove all others: link.db is disposable, the registry decides.
@@ -97,7 +97,7 @@ class Link:
                 known = self.state.get_node_id_by_public_key(key)
                 made = known or self.state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, key, 0, name=name)
                 nodes[int(made)] = name
-                self.quota.admit(int(made), key, name)
+                self.clients.admit(int(made), key, name)
             return nodes
 
     def last_seen(self) -> dict[int, tuple[str, str | None]]:
@@ -184,7 +184,7 @@ class LinkGrid(Grid):
     def _push(self, message: Message) -> str:
         with self._link.turn.from_thread(), self._link.state.session():
             message.metadata.__dict__["_message_id"] = message.object_id  # Flower wants them equal
-            self._link.quota.renew(message.metadata.dst_node_id)
+            self._link.turn.before_the_next(self._link.clients.ask, message.metadata.dst_node_id)
             objects = get_all_nested_objects(message)
             for missing in self._store.preregister(self._run.run_id, get_object_tree(message)):
                 self._store.put(missing, objects[missing].deflate())

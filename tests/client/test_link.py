@@ -66,3 +66,54 @@ def test_a_server_that_has_lost_the_connection_gets_the_answer_after_the_next(li
     with pytest.raises(LinkLost):
         _deliver(link, Fleet([401]))
     assert link._kept is not None
+
+
+class Polled:
+    """A server that takes so many seconds for each poll; the clock and the stop of its client.
+
+    Attributes:
+        pauses: seconds for which the client waited between polls, as it wanted.
+    """
+
+    def __init__(self, seconds: list[float], messages: list[Any] | None = None) -> None:
+        self.seconds, self.messages, self.now, self.pauses = seconds, messages or [], 0.0, list[float]()
+
+    def PullMessages(self, request: Any) -> Any:
+        self.now += self.seconds.pop(0)
+        return type("Response", (), {"messages_list": self.messages})()
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def is_set(self) -> bool:
+        return not self.seconds
+
+    def wait(self, pause: float) -> None:
+        self.pauses.append(pause)
+        self.now += max(0.0, pause)
+
+
+def test_a_poll_that_was_held_is_repeated_at_once_and_a_quick_one_is_not(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a run goes on the polls begin 0.5 s apart at least, for an idle client 15 s."""
+    polled = Polled([0.1, 5.0, 0.4, 16.0, 0.1, 5.0, 20.0])
+    monkeypatch.setattr("confide.client.link.time", polled)
+    link._http = link._stop = polled  # type: ignore[assignment]
+    link._serve()
+    assert [max(0.0, round(pause, 6)) for pause in polled.pauses] == [0.4, 0.0, 0.1, 0.0, 14.9, 10.0, 0.0]
+
+
+@pytest.mark.parametrize("reason", ["paused", "ends"])
+def test_an_ask_that_comes_to_a_client_that_was_paused_while_its_poll_was_held_goes_back(
+    link: Link, reason: str
+) -> None:
+    """To the server, which asks whoever connects anew: paused means that nothing new is answered."""
+    polled = Polled([1.0], ["an ask"])
+    link._http = polled  # type: ignore[assignment]
+    if reason == "ends":
+        link._stop.set()
+    else:
+        link.is_paused = lambda: True
+    with pytest.raises(LinkLost, match="asks again"):
+        link._pull()

@@ -10,7 +10,8 @@ import pytest
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
 
 from confide.server import fleet_gate
-from confide.server.fleet_gate import MAX_BODY, QUOTA, FleetGate, Quota, Turn
+from confide.server.clients import MAX_BODY, QUOTA, Clients
+from confide.server.fleet_gate import FleetGate, Turn
 
 PUSH, PULL = "/v1/fleet/push-object", "/v1/fleet/pull-messages"
 MARY, JUDE = b"key of mary", b"key of jude"
@@ -41,10 +42,10 @@ class _Wire:
     """A gate before Flower, and clients that call it."""
 
     def __init__(self) -> None:
-        self.flower, self.quota = _Flower(), Quota()
-        self.quota.admit(1, MARY, "mary")
-        self.quota.admit(2, JUDE, "jude")
-        self.gate = FleetGate(self.flower, Turn(), self.quota)
+        self.flower, self.clients = _Flower(), Clients()
+        self.clients.admit(1, MARY, "mary")
+        self.clients.admit(2, JUDE, "jude")
+        self.gate = FleetGate(self.flower, Turn(), self.clients)
         self.pulled = 0
 
     def call(
@@ -121,9 +122,9 @@ def test_the_next_ask_renews_the_quota_of_its_client_alone(wire: _Wire) -> None:
     for key in (MARY, JUDE):
         while wire.call(PUSH, key) == 200:
             pass
-    wire.quota.renew(1)
+    wire.clients.ask(1)
     assert [wire.call(PUSH, key) for key in (MARY, JUDE)] == [200, 413]
-    wire.quota.renew(3)  # of nobody
+    wire.clients.ask(3)  # of nobody
     assert wire.call(PUSH, JUDE) == 413
 
 
@@ -145,7 +146,7 @@ def test_nobody_can_use_up_another_s_quota(wire: _Wire) -> None:
 def test_a_key_written_in_another_way_is_the_same_client(wire: _Wire) -> None:
     """base64 has several texts for some bytes, and Flower takes them all."""
     key = b"key of mary!!"
-    wire.quota.admit(1, key, "mary")
+    wire.clients.admit(1, key, "mary")
     usual = base64.b64encode(key)
     other = usual[:-3] + bytes([usual[-3] + 1]) + usual[-2:]
     assert other != usual

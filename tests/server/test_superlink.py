@@ -1,9 +1,11 @@
-"""Flower's own application behind the gate: its signatures, and what an ask renews."""
+"""Flower's own application behind the gate: its signatures, what an ask renews, and polls that wait for one."""
 
+import random
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,16 @@ import pytest
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import ConfigRecord, RecordDict
-from flwr.proto.fleet_pb2 import ActivateNodeRequest
+from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest
 from flwr.proto.message_pb2 import PushObjectRequest
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from confide.server.fleet_gate import QUOTA, FleetGate, Quota, Turn
+from confide.server import clients as clients_module
+from confide.server.clients import QUOTA, Clients
+from confide.server.fleet_gate import FleetGate, FleetServer, Turn
 from confide.server.superlink import Link, LinkGrid, fleet_app
 
 _SIZE = 4 * 2**20
@@ -34,16 +38,16 @@ class _Server:
     """Flower's application, our gate before it, and two approved institutions that are connected."""
 
     def __init__(self, folder: Path) -> None:
-        app, turn, quota = fleet_app(folder / "link.db", 1), Turn(), Quota()
+        app, turn, clients = fleet_app(folder / "link.db", 1), Turn(), Clients()
         self._socket = socket.create_server(("127.0.0.1", 0))
         settings: Any = {"log_config": None, "ws": "none", "timeout_graceful_shutdown": 1}
-        self._uvicorn = uvicorn.Server(uvicorn.Config(FleetGate(app, turn, quota), **settings))
+        self._uvicorn = FleetServer(uvicorn.Config(FleetGate(app, turn, clients), **settings), clients)
         self._thread = threading.Thread(target=self._uvicorn.run, args=([self._socket],), daemon=True)
         self._thread.start()
         while not self._uvicorn.started:
             assert self._thread.is_alive()
             time.sleep(0.01)
-        self.link = Link(app, turn, quota)
+        self.link, self.clients = Link(app, turn, clients), clients
         nodes = self.link.admit({"mary": _public(MARY), "jude": _public(JUDE)})
         self.node = {name: node for node, name in nodes.items()}
         for key in (MARY, JUDE):
@@ -68,7 +72,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[_Server]
     made.close()
 
 
-def _status(push: Any, request: PushObjectRequest) -> int:
+def _status(push: Any, request: Any) -> int:
     try:
         push(request)
     except httpx.HTTPStatusError as error:
@@ -76,14 +80,15 @@ def _status(push: Any, request: PushObjectRequest) -> int:
     return 200
 
 
+def _ask(grid: LinkGrid, node_id: int) -> None:
+    content = RecordDict({"ask": ConfigRecord({"round": 1})})
+    list(grid.push_messages([grid.create_message(content, "train", node_id, "1", ttl=60.0)]))
+
+
 def test_a_flood_of_objects_ends_at_the_quota_until_the_next_ask(server: _Server) -> None:
     grid = LinkGrid(server.link)
     with server.link.run(grid) as run:
         node, other = server.node["mary"], server.node["jude"]
-
-        def ask(node_id: int) -> None:
-            content = RecordDict({"ask": ConfigRecord({"round": 1})})
-            list(grid.push_messages([grid.create_message(content, "train", node_id, "1", ttl=60.0)]))
 
         def request(node_id: int) -> PushObjectRequest:
             return PushObjectRequest(
@@ -94,7 +99,7 @@ def test_a_flood_of_objects_ends_at_the_quota_until_the_next_ask(server: _Server
                 object_content=bytes(_SIZE),
             )
 
-        ask(node)
+        _ask(grid, node)
         for _ in range(2 * QUOTA // _SIZE):  # in mary's name, by somebody who has not got her key
             assert _status(server.client(STRANGER, MARY).PushObject, request(node)) == 401
         mary = server.client(MARY)
@@ -102,7 +107,66 @@ def test_a_flood_of_objects_ends_at_the_quota_until_the_next_ask(server: _Server
         allowed = QUOTA // _SIZE - 1  # the rest of a request takes a few bytes too
         assert statuses == [200] * allowed + [413] * (len(statuses) - allowed)
         assert _status(server.client(JUDE).PushObject, request(other)) == 200
-        ask(other)
+        _ask(grid, other)
         assert _status(mary.PushObject, request(node)) == 413
-        ask(node)
+        _ask(grid, node)
         assert _status(mary.PushObject, request(node)) == 200
+
+
+@pytest.fixture
+def patient(server: _Server, monkeypatch: pytest.MonkeyPatch) -> _Server:
+    """A server that holds a poll longer than a client waits for its answer (30 s)."""
+    monkeypatch.setattr(clients_module, "_HOLD_SECONDS", 1000.0)
+    return server
+
+
+def _held(server: _Server) -> int:
+    return sum(map(len, server.clients._held.values()))
+
+
+def _until_held(server: _Server, count: int) -> None:
+    end = time.monotonic() + 20
+    while _held(server) != count:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_no_ask_is_waited_past_whenever_it_comes(patient: _Server) -> None:
+    """Before a poll, while it is on its way, while it is held: a poll that waited past its ask would time out."""
+    grid, mary = LinkGrid(patient.link), patient.client(MARY)
+    request = PullMessagesRequest(node=Node(node_id=patient.node["mary"]))
+    with patient.link.run(grid), ThreadPoolExecutor(1) as threads:
+        for _ in range(30):
+            pulled = threads.submit(mary.PullMessages, request)
+            time.sleep(random.choice([0.0, 0.002, 0.004, 0.008, 0.03]))  # noqa: S311 - a moment
+            _ask(grid, patient.node["mary"])
+            assert len(pulled.result().messages_list) == 1
+
+
+def test_an_ask_that_comes_after_its_client_hung_up_is_kept_for_the_next_poll(patient: _Server) -> None:
+    grid, mary = LinkGrid(patient.link), patient.client(MARY)
+    request = PullMessagesRequest(node=Node(node_id=patient.node["mary"]))
+    hasty = patient.client(MARY)
+    hasty._client.timeout = httpx.Timeout(0.5)
+    with patient.link.run(grid):
+        with pytest.raises(httpx.ReadTimeout):
+            hasty.PullMessages(request)
+        _until_held(patient, 0)
+        _ask(grid, patient.node["mary"])
+        assert len(mary.PullMessages(request).messages_list) == 1
+
+
+def test_a_server_that_ends_refuses_who_is_held_and_waits_for_nobody(
+    patient: _Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    requests = {MARY: patient.node["mary"], JUDE: patient.node["jude"]}
+    with ThreadPoolExecutor(2) as threads:
+        pulled = [
+            threads.submit(_status, patient.client(key).PullMessages, PullMessagesRequest(node=Node(node_id=node)))
+            for key, node in requests.items()
+        ]
+        _until_held(patient, 2)
+        patient.close()
+        assert [each.result() for each in pulled] == [503, 503]
+    assert not patient._thread.is_alive()
+    assert not [record for record in caplog.records if "exceeded" in record.getMessage()], "it waited, and gave up"

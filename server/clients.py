@@ -1,0 +1,92 @@
+"""What the gate knows of each approved client: the asks that it has not pulled, and the bytes that it has pushed.
+
+A request names its key, and anybody can name another's: so nothing counts until Flower has checked the signature.
+Everything here belongs to the event loop, but for `admit`, whose caller holds the turn.
+"""
+
+import asyncio
+import logging
+
+MAX_BODY = 8 * 2**20  # of one request, and of one whole reply
+QUOTA = 4 * MAX_BODY  # bytes that a client may push for one ask: its answer, and again from the start after trouble
+_HOLD_SECONDS = 5.0  # far less than a client waits for an answer (30 s), or a signature is good for (300 s)
+_MOST_HELD = 2  # requests of one key: a client's own, and one of a connection that broke unseen
+
+log = logging.getLogger("confide")
+
+
+class Clients:
+    """The approved clients, by node key.
+
+    Attributes:
+        closed: the server ends; who waits has been let go, and nobody waits any more.
+    """
+
+    def __init__(self) -> None:
+        self._names: dict[bytes, str] = {}  # of the approved institutions
+        self._keys: dict[int, bytes] = {}  # by node
+        self._pushed: dict[bytes, int] = {}
+        self._told: set[bytes] = set()
+        self._unpulled: dict[bytes, int] = {}  # never fewer than Flower has: one too many costs one empty pull
+        self._held: dict[bytes, set[asyncio.Future[None]]] = {}
+        self.closed = False
+
+    def admit(self, node_id: int, key: bytes, name: str) -> None:
+        """A client is approved."""
+        self._names[key], self._keys[node_id] = name, key
+
+    def ask(self, node_id: int) -> None:
+        """A client is asked: it has something to pull, and may push again."""
+        key = self._keys.get(node_id)
+        if key is None:
+            return
+        self._pushed.pop(key, None)
+        self._told.discard(key)
+        self._unpulled[key] = self._unpulled.get(key, 0) + 1
+        _let_go(self._held.get(key, set()))
+
+    async def wait_for_ask(self, key: bytes, gone: "asyncio.Future[object]") -> None:
+        """Until there is something to pull, the client is gone, the server ends, or a few seconds have passed.
+
+        Not at all for a key that is not approved or has enough requests here: strangers cannot fill the memory, and a
+        client whose places they take polls as if there were none.
+        """
+        held = self._held.setdefault(key, set()) if key in self._names else None
+        if held is None or len(held) >= _MOST_HELD or self._unpulled.get(key) or self.closed:
+            return
+        asked = asyncio.get_running_loop().create_future()
+        held.add(asked)  # nothing was awaited since the look at `_unpulled`: no ask came between
+        try:
+            await asyncio.wait({asked, gone}, timeout=_HOLD_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            held.discard(asked)
+
+    def has_pulled(self, key: bytes) -> None:
+        """Flower has answered a client's pull; it hands out one ask at the most."""
+        self._unpulled[key] = max(0, self._unpulled.get(key, 0) - 1)
+
+    def close(self) -> None:
+        """The server ends: whoever waits must not hold that up."""
+        self.closed = True
+        for held in self._held.values():
+            _let_go(held)
+
+    def count(self, key: bytes, size: int) -> None:
+        """A client, which Flower knows, has pushed so many bytes."""
+        self._pushed[key] = self._pushed.get(key, 0) + size
+
+    def refuses(self, key: bytes, size: int) -> bool:
+        """Whether so many more would be too many; the first time after an ask it is logged."""
+        if self._pushed.get(key, 0) + size <= QUOTA:
+            return False
+        if key not in self._told:
+            self._told.add(key)
+            name = self._names.get(key, "a client")
+            log.warning("%s pushed %d bytes for one ask and is refused until it is asked again", name, QUOTA)
+        return True
+
+
+def _let_go(held: "set[asyncio.Future[None]]") -> None:
+    for asked in held:
+        if not asked.done():
+            asked.set_result(None)
