@@ -19,11 +19,11 @@ def _events(name: str) -> list[Event]:
     accuracy = {"mean": 0.75, "per_institution": {name: 0.5, "b": 1.0}}
     return [
         {"event": "offered", "asked": 2, "accepted": 2},
-        {"event": "round_started", "round": 1, "asked": 2},
+        {"event": "round_started", "round": 1, "institutions": [name, "b"]},
         {"event": "accepted", "round": 1, "institution": "b"},
         {"event": "dropped", "round": 1, "institution": name, "reason": "declined"},
         {"event": "round", "round": 1, "accepted": 1, "num_steps": {"b": 1}},
-        {"event": "round_started", "round": 2, "asked": 2},
+        {"event": "round_started", "round": 2, "institutions": [name, "b"]},
         {"event": "accepted", "round": 2, "institution": "b"},
         {"event": "accepted", "round": 2, "institution": name},
         {"event": "round", "round": 2, "accepted": 2, "num_steps": {name: 2, "b": 2}, "accuracy": accuracy},

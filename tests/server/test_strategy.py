@@ -152,7 +152,8 @@ def test_only_who_is_drawn_is_asked_charged_or_dropped(make: MakeRun) -> None:
         times = [number for number, of in asked if of == node]
         assert (item.num_steps, item.accepted) == (3 * len(times), len(set(times) - {2}))
         assert item.dropped == (["round 2: no answer before the deadline"] if 2 in times else [])
-    assert [event["asked"] for event in server.events if event["event"] == "round_started"] == [3] * 4
+    told = {event["round"]: set(event["institutions"]) for event in server.events if event["event"] == "round_started"}
+    assert told == by_round
     assert {event["institution"] for event in server.events if event["event"] == "dropped"} == by_round[2]
 
 
@@ -173,13 +174,10 @@ def test_a_resumed_run_asks_and_counts_as_if_it_had_not_stopped(make: MakeRun) -
     stopped = Server(run, first)
     stopped.strategy.job = replace(stopped.strategy.job, is_stopped=lambda: stopped.strategy.round == 3)
     stopped.start()
-    counts = {
-        item.name: {"num_steps": item.num_steps, "num_releases": 0, "accepted": item.accepted, "last_asked": 3}
-        for item in stopped.strategy.institutions.values()
-    }
+    before = {item.name: item for item in stopped.strategy.everybody()}
     saved = Saved(3, stopped.strategy.state, [])
     resumed = Server(run, second)
-    resumed.strategy = ConfideStrategy(replace(resumed.strategy.job, resumed=Resumed(saved, {}, counts)))
+    resumed.strategy = ConfideStrategy(replace(resumed.strategy.job, resumed=Resumed(saved, {}, before)))
     resumed.start()
     assert _asked(first) + _asked(second) == _asked(whole)
     assert [item.num_steps for item in resumed.strategy.institutions.values()] == [
@@ -187,17 +185,22 @@ def test_a_resumed_run_asks_and_counts_as_if_it_had_not_stopped(make: MakeRun) -
     ]
 
 
-def test_a_round_that_is_asked_again_for_its_lost_tensors_is_counted_once(make: MakeRun) -> None:
-    """Round 2 had ended; its checkpoint is damaged, and the sealed answers come again at no charge."""
-    counts = {
-        f"site-{number}": {"num_steps": 6, "num_releases": 0, "accepted": 2, "last_asked": 2} for number in (0, 1)
-    }
+def test_a_round_that_is_asked_again_counts_as_the_one_retry_that_it_may_cost(make: MakeRun) -> None:
+    """Round 2 had ended, and its checkpoint is damaged. More than its plan nobody is ever charged."""
+    run = make(num_rounds=4)
+    before = {name: Institution(name, 100) for name in ("site-0", "site-1")}
+    for item in before.values():
+        for number in (1, 2, 2):
+            item.ask("update", number, run)
+        assert item.num_steps == 9
     saved = Saved(1, optimizer.start(INITIAL), [])
-    server = Server(make(num_rounds=3), FakeGrid(2, _honest()))
-    server.strategy = ConfideStrategy(replace(server.strategy.job, resumed=Resumed(saved, {}, counts)))
+    server = Server(run, FakeGrid(2, _honest()))
+    server.strategy = ConfideStrategy(replace(server.strategy.job, resumed=Resumed(saved, {}, before)))
     server.start()
-    assert _asked(server.grid) == [(2, 1000), (2, 1001), (3, 1000), (3, 1001)]  # type: ignore[arg-type]
-    assert [item.num_steps for item in server.strategy.institutions.values()] == [9, 9]
+    assert _asked(server.grid) == [(number, node) for number in (2, 3, 4) for node in (1000, 1001)]  # type: ignore[arg-type]
+    assert [event["num_steps"]["site-0"] for event in _rounds(server)] == [9, 12, 12], (
+        "2: its retry is spent; 4: a plan"
+    )
 
 
 def test_declared_sizes_weigh(make: MakeRun) -> None:
