@@ -133,7 +133,7 @@ def stop(name: NameArgument, home: HomeOption = _HOME) -> None:
 
 
 def resume(name: NameArgument, home: HomeOption = _HOME) -> None:
-    """Go on with a run that was stopped, from its last whole round."""
+    """Go on with a run that was stopped or refused, from its last whole round."""
     from confide.server.home import open_home
 
     typer.echo(_ask(open_home(home), "POST", f"/runs/{name}/resume")["status"])
