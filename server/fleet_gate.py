@@ -9,6 +9,8 @@ from typing import Any
 
 MAX_BODY = 8 * 2**20  # of one request, and of one whole reply
 QUOTA = 4 * MAX_BODY  # bytes that a client may push for one ask: its answer, and again from the start after trouble
+SMALL_BODY = 64 * 2**10  # what a stranger may send: all that it may ask for is to be let in
+MOST_HELD = 32 * MAX_BODY  # bytes of larger bodies in memory at a time: anybody can name another's key
 _BODY_SECONDS = 60  # until a request must be all here
 # Exact paths. get-fab, which hands out code, is not among them, nor are the Control and Runtime APIs.
 _NAMES = (
@@ -65,6 +67,10 @@ class Quota:
         """A client is approved."""
         self._names[key], self._keys[node_id] = name, key
 
+    def knows(self, key: bytes) -> bool:
+        """Whether the key was approved, whoever shows it; may be asked at any time."""
+        return key in self._names
+
     def renew(self, node_id: int) -> None:
         """A client is asked: it may push again."""
         key = self._keys.get(node_id, b"")
@@ -86,6 +92,27 @@ class Quota:
         return True
 
 
+class _GoneError(Exception):
+    """The peer went away; half a request is never acted on."""
+
+
+class _Body:
+    """One body on its way in; ``size`` stays after it was taken."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.size, self._chunks = most, 0, list[bytes]()
+
+    def add(self, chunk: bytes) -> None:
+        self.size += len(chunk)
+        self._chunks.append(chunk)
+
+    def take(self) -> bytes:
+        """All of it, once: a copy would be twice the memory."""
+        content = b"".join(self._chunks)
+        self._chunks.clear()
+        return content
+
+
 class FleetGate:
     """ASGI application around Flower's: a list of paths, bounds on bodies, one request at a time.
 
@@ -94,6 +121,7 @@ class FleetGate:
 
     def __init__(self, app: Any, turn: Turn, quota: Quota) -> None:
         self._app, self._turn, self._quota = app, turn, quota
+        self._held = 0  # bytes, of all requests that are being read or wait for their turn
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Serve one request, or the application's start and end."""
@@ -108,19 +136,42 @@ class FleetGate:
             await self._serve(scope, receive, send)
 
     async def _serve(self, scope: Any, receive: Receive, send: Send) -> None:
+        body = _Body(MAX_BODY if self._quota.knows(_key(scope)) else SMALL_BODY)
+        try:
+            refused = await self._read(body, scope, receive)
+            answer = _refusal(refused) if refused else await self._hand_on(scope, body.take(), receive)
+        except _GoneError:
+            return
+        finally:
+            self._held -= _counted(body.size)
+        for event in answer:
+            await send(event)
+
+    async def _read(self, body: "_Body", scope: Any, receive: Receive) -> int | None:
+        """Read a whole body; the status of a refusal if it is too large, too slow, or one too many at a time."""
         try:
             async with asyncio.timeout(_BODY_SECONDS):
-                body = await _read_body(scope, receive)
+                return await self._read_on(body, scope, receive)
         except TimeoutError:
-            await _refuse(send, 408)
-            return
-        except ConnectionError:
-            return
-        if body is None:
-            await _refuse(send, 413)
-            return
-        for event in await self._hand_on(scope, body, receive):
-            await send(event)
+            return 408
+
+    async def _read_on(self, body: "_Body", scope: Any, receive: Receive) -> int | None:
+        if int(dict(scope["headers"]).get(b"content-length", 0)) > body.most:  # h11 lets nothing but digits through
+            return 413
+        while True:
+            event = await receive()
+            if event["type"] == "http.disconnect":
+                raise _GoneError
+            chunk = event.get("body", b"")
+            if body.size + len(chunk) > body.most:  # it came in chunks, without a length
+                return 413
+            more = _counted(body.size + len(chunk)) - _counted(body.size)
+            if self._held + more > MOST_HELD:
+                return 503  # our client waits, and tries again
+            self._held += more
+            body.add(chunk)
+            if not event.get("more_body"):
+                return None
 
     async def _hand_on(self, scope: Any, body: bytes, receive: Receive) -> list[Any]:
         """Flower's answer to a whole request, or ours where its client has pushed too much."""
@@ -151,24 +202,9 @@ def _key(scope: Any) -> bytes:
         return b""
 
 
-async def _read_body(scope: Any, receive: Receive) -> bytes | None:
-    """The whole body; None if it is too large, also when it comes in chunks without a length.
-
-    Raises:
-        ConnectionError: the peer went away; half a request is never acted on.
-    """
-    if int(dict(scope["headers"]).get(b"content-length", 0)) > MAX_BODY:  # h11 lets nothing but digits through
-        return None
-    body = bytearray()
-    while True:
-        event = await receive()
-        if event["type"] == "http.disconnect":
-            raise ConnectionError
-        body += event.get("body", b"")
-        if len(body) > MAX_BODY:
-            return None
-        if not event.get("more_body"):
-            return bytes(body)
+def _counted(size: int) -> int:
+    """What a body of this size counts for in memory: small ones go on while large ones are refused."""
+    return max(0, size - SMALL_BODY)
 
 
 def _refusal(status: int) -> list[Any]:
