@@ -54,7 +54,7 @@ def approve(
     fingerprint: Annotated[str, typer.Option(help="as the institution reads it to you by telephone")],
     home: HomeOption = _HOME,
 ) -> None:
-    """Admit an institution whose fingerprint you compared, and write the kit to give back."""
+    """Admit an institution whose fingerprint you compared, and write the kit to give back; once more, the kit anew."""
     from confide.common.durable import write_durably
     from confide.common.errors import InputError
     from confide.common.join import Kit, read_request, write_json
