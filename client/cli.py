@@ -140,6 +140,7 @@ def join(
     """
     from confide.client.enrolment import accept_kit, make_request, renew_keys
     from confide.client.site import open_site
+    from confide.client.status import only_client
     from confide.common.durable import write_durably
     from confide.common.errors import InputError
     from confide.common.join import read_kit, write_json
@@ -150,7 +151,8 @@ def join(
             "client join --new-keys needs the server's ADDRESS, and no --kit: its operator must approve them"
         )
     if new_keys:
-        renew_keys(opened)
+        with only_client(opened.config.state.dir):
+            renew_keys(opened)
         opened = open_site(site)
     if kit:
         accepted = read_kit(kit)

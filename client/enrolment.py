@@ -8,7 +8,6 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from confide.client.site import Site
-from confide.client.status import only_client
 from confide.client.witnesses import Witnesses
 from confide.common.durable import replace_durably, sync_folder
 from confide.common.errors import InputError, LedgerError
@@ -47,19 +46,15 @@ def renew_keys(site: Site) -> None:
     """New keys in place of the old ones; ledger, outbox and secret stay, so nothing that was spent is forgotten.
 
     The kit goes: the server knows the new keys only after another approval. A crash in between leaves keys of which
-    one is old; the server refuses those, and this is called again.
-
-    Raises:
-        ConfideError: a client runs on this state folder.
+    one is old; the server refuses those, and this is called again. No client may run on the state folder meanwhile.
     """
     config = site.config
     state = config.state.dir
-    with only_client(state):
-        for name in (_KIT, _NODE_KEY):
-            (state / name).unlink(missing_ok=True)
-        sync_folder(state)
-        replace_durably(state / _IDENTITY, os.urandom(32), 0o600)
-        Witnesses(config.state.anchor, state / "audit.jsonl", config.dataset.id).note("new keys")
+    for name in (_KIT, _NODE_KEY):
+        (state / name).unlink(missing_ok=True)
+    sync_folder(state)
+    replace_durably(state / _IDENTITY, os.urandom(32), 0o600)
+    Witnesses(config.state.anchor, state / "audit.jsonl", config.dataset.id).note("new keys")
 
 
 def accept_kit(site: Site, kit: Kit, kit_text: str) -> None:
