@@ -78,12 +78,18 @@ def test_a_certificate_by_the_same_authority_needs_no_other_kit(deployment: Depl
     site = deployment.add("mary", private_records())
     keys = deployment.folder / "srv" / "keys"
     old = (keys / "tls.pem").read_bytes()
-    subprocess.run(["bash", "-ec", _documented("openssl req")], cwd=deployment.folder, check=True, capture_output=True)
-    assert (keys / "tls.pem").read_bytes() != old
-    deployment.start_server()
-    assert f"ok       server: 127.0.0.1:{deployment.port}" in deployment.confide("client", "doctor", "--site", site)
-    strict = ssl.create_default_context(cafile=str(keys / "ca.pem"))
-    strict.verify_flags |= ssl.VERIFY_X509_STRICT  # the default from Python 3.13 on
-    plain = socket.create_connection(("127.0.0.1", deployment.port))
-    with strict.wrap_socket(plain, server_hostname="127.0.0.1"):
-        pass
+    for renewed in (False, True):
+        if renewed:
+            deployment.kill("server")
+            subprocess.run(
+                ["bash", "-ec", _documented("openssl req")], cwd=deployment.folder, check=True, capture_output=True
+            )
+            assert (keys / "tls.pem").read_bytes() != old
+        deployment.start_server()
+        said = deployment.confide("client", "doctor", "--site", site)
+        assert f"ok       server: 127.0.0.1:{deployment.port}" in said
+        strict = ssl.create_default_context(cafile=str(keys / "ca.pem"))
+        strict.verify_flags |= ssl.VERIFY_X509_STRICT  # the default from Python 3.13 on
+        plain = socket.create_connection(("127.0.0.1", deployment.port))
+        with strict.wrap_socket(plain, server_hostname="127.0.0.1") as secured:
+            assert secured.version() == "TLSv1.3"
