@@ -53,7 +53,8 @@ class Registry:
             raise InputError(f"institution {request.institution!r} is approved already; revoke it first, or rename it")
         if {request.node_key, request.update_key} & {key for one in members for key in (one.node_key, one.update_key)}:
             raise InputError(
-                f"institution {request.institution!r}: its keys were used before; it must make new ones (client join --new-keys)"
+                f"institution {request.institution!r}: its keys were used before; it must make new ones "
+                "(client join --new-keys)"
             )
         member = Member(request.institution, request.node_key, request.update_key, _now())
         self._write([*members, member])
