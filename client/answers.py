@@ -145,10 +145,7 @@ def keep_adapter(content: RecordDict, site: Site, client: Client) -> RecordDict:
     """Keep a finished adapter in ``models/``, for a run that this institution took part in."""
     finished = Finished.from_content(content)
     acknowledge_receipt(finished, site)
-    name = site.config.institution.name
-    kept = client.shares.get(name)
-    if kept is not None and kept.made_for.startswith(f"{finished.plan_sha256} "):
-        del client.shares[name]  # encoded texts, and what lower layers made of them, are needed no longer
+    client.finish(site.config.institution.name, finished.plan_sha256)
     if finished.study not in site.ledger.account().studies or site.models is None:
         raise PolicyError(f"an adapter of study {finished.study!r} came, which is not open here")
     folder = site.models / finished.study / finished.lineage[:12]

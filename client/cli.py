@@ -131,19 +131,29 @@ def ledger_retire(
 def join(
     address: Annotated[str | None, typer.Argument(metavar="[ADDRESS]", help="the server, host:port")] = None,
     kit: Annotated[Path | None, typer.Option(metavar="KIT.json", help="what the server's operator gave back")] = None,
+    new_keys: Annotated[bool, typer.Option("--new-keys", help="replace both keys; the ledger stays")] = False,
     site: SiteOption = _SITE,
 ) -> None:
     """Join a server. First with its ADDRESS: makes keys here and writes a request; then with --kit.
 
     Send the request to the server's operator, and compare the fingerprint by telephone.
     """
-    from confide.client.enrolment import accept_kit, make_request
+    from confide.client.enrolment import accept_kit, make_request, renew_keys
     from confide.client.site import open_site
+    from confide.client.status import only_client
     from confide.common.durable import write_durably
     from confide.common.errors import InputError
     from confide.common.join import read_kit, write_json
 
     opened = open_site(site)
+    if new_keys and (kit or not address):
+        raise InputError(
+            "client join --new-keys needs the server's ADDRESS, and no --kit: its operator must approve them"
+        )
+    if new_keys:
+        with only_client(opened.config.state.dir):
+            renew_keys(opened)
+        opened = open_site(site)
     if kit:
         accepted = read_kit(kit)
         accept_kit(opened, accepted, kit.read_text(encoding="utf-8"))

@@ -1,5 +1,6 @@
 """How an institution joins a server: keys made here, a request out, a kit in."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,11 +8,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from confide.client.site import Site
-from confide.common.durable import replace_durably
+from confide.client.witnesses import Witnesses
+from confide.common.durable import replace_durably, sync_folder
 from confide.common.errors import InputError, LedgerError
 from confide.common.join import JoinRequest, Kit, read_kit
 
-_NODE_KEY, _KIT = "node.key", "kit.json"
+_NODE_KEY, _IDENTITY, _KIT = "node.key", "identity.key", "kit.json"
 
 
 def node_key(state: Path) -> ec.EllipticCurvePrivateKey:
@@ -38,6 +40,21 @@ def make_request(site: Site) -> JoinRequest:
     pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
     request = JoinRequest(site.config.institution.name, pem, site.identity.public_hex())
     return replace(request, signature=site.identity.sign(request.text()))
+
+
+def renew_keys(site: Site) -> None:
+    """New keys in place of the old ones; ledger, outbox and secret stay, so nothing that was spent is forgotten.
+
+    The kit goes: the server knows the new keys only after another approval. A crash in between leaves keys of which
+    one is old; the server refuses those, and this is called again. No client may run on the state folder meanwhile.
+    """
+    config = site.config
+    state = config.state.dir
+    for name in (_KIT, _NODE_KEY):
+        (state / name).unlink(missing_ok=True)
+    sync_folder(state)
+    replace_durably(state / _IDENTITY, os.urandom(32), 0o600)
+    Witnesses(config.state.anchor, state / "audit.jsonl", config.dataset.id).note("new keys")
 
 
 def accept_kit(site: Site, kit: Kit, kit_text: str) -> None:

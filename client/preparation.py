@@ -48,6 +48,7 @@ class Client:
     coins: Callable[[], CoinSource] = Coins.fresh
     now: Callable[[], float] = time.time
     shares: dict[str, Prepared] = field(default_factory=dict)  # by institution
+    over: set[tuple[str, str]] = field(default_factory=set)  # institutions and hashes of their finished runs
 
     def keep(self, institution: str, prepared: Prepared) -> None:
         """Keep encoded shares, of so many institutions as fit; a simulation encodes the others' again each time.
@@ -56,6 +57,17 @@ class Client:
         """
         if institution in self.shares or len(self.shares) < _MOST_SHARES:
             self.shares[institution] = prepared
+
+    def finish(self, institution: str, run_sha256: str) -> None:
+        """A run is over: what was made of the texts for it goes.
+
+        Until it is offered anew its rounds are refused: else a server would see in the next one whether the data file
+        can be read now.
+        """
+        kept = self.shares.get(institution)
+        if kept is not None and kept.made_for.startswith(f"{run_sha256} "):
+            del self.shares[institution]
+            self.over.add((institution, run_sha256))
 
 
 def file_state(path: Path) -> str:
@@ -114,6 +126,11 @@ def shares_of(run: RunConfig, site: Site, client: Client, *, joining: bool) -> t
     Guarantee: who takes a record out of the file has it out of the next round. A file that cannot be read any more in
     the middle of a run decides nothing: what was read before it counts on.
     """
+    over = site.config.institution.name, run.sha256()
+    if joining:
+        client.over.discard(over)
+    elif over in client.over:
+        raise PolicyError(f"the run of study {run.study.name!r} is over; its rounds are answered after another offer")
     model = model_of(run, site)
     # By the hash of the run: units encoded for other labels would make an answer depend on which classes are present.
     # And by the dataset: site.toml may name other people since, and their ledger is the one that is charged.

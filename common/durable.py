@@ -22,12 +22,12 @@ def replace_durably(path: Path, content: bytes, mode: int = 0o666) -> None:
     sync_folder(path.parent)
 
 
-def append_durably(path: Path, line: str) -> None:
-    """Append one line and wait until the disk has it; only its owner may read the file.
+def append_durably(path: Path, line: str, mode: int = 0o600) -> None:
+    """Append one line and wait until the disk has it; by default only its owner may read the file.
 
     A line that a crash tore stays alone: the next one begins on a line of its own.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, mode)
     try:
         size = os.fstat(descriptor).st_size
         torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"

@@ -58,8 +58,7 @@ def _print(items: list[Item], problems: list[str]) -> None:
         at = "" if item.epsilon is None else f"epsilon {item.epsilon:.6g} at delta {item.delta:g}{claimed}: "
         typer.echo(f"{show(item.name)}: {at}{'FAILS' if item.problems else 'agrees'}")
         typer.echo("".join(f"  {note}\n" for note in item.notes), nl=False)
-    for problem in problems:
-        typer.echo(f"PROBLEM {problem}")
+    typer.echo("".join(f"PROBLEM {problem}\n" for problem in problems), nl=False)
     typer.echo(f"FAILED: {len(problems)} problems" if problems else "All of it agrees.")
     typer.echo("What this cannot show:\n" + "\n".join(f"- {line}" for line in CANNOT_SHOW))
 
@@ -185,18 +184,19 @@ def _locked(folder: Path) -> dict[str, Any]:
 
 
 def _shown(folder: Path, local_steps: int) -> Counter[tuple[str, str]]:
-    """The steps and releases that each institution took at least, by the run's own events."""
-    shown, accepted = Counter[tuple[str, str]](), set[tuple[str, str]]()
-    metrics = folder / "metrics.jsonl"  # which comes with the first round that ends
-    for line in [*_lines(folder / "events.jsonl"), *(_lines(metrics) if metrics.exists() else [])]:
-        if line.get("event") == "accepted":
-            accepted.add((str(line.get("institution")), str(line.get("round"))))
+    """The steps and releases that were asked of each institution at least, by the run's own events."""
+    shown, rounds = Counter[tuple[str, str]](), set[tuple[str, ...]]()
+    for line in (line for path in (folder / "events.jsonl", *folder.glob("metrics.jsonl")) for line in _lines(path)):
+        kind = "num_releases" if line.get("what") == "validation" else "num_steps"
+        if "what" in line or line.get("event") == "accepted":
+            asked = line.get("institutions", [line.get("institution")])
+            rounds |= {(str(name), kind, str(line.get("round"))) for name in asked}
         for what in ("num_steps", "num_releases"):
             for name, count in dict(line.get(what, {})).items():
                 least = 10**9 if faults({what: count}, what) else count  # no number: more than anyone can claim
                 shown[name, what] = max(least, shown[name, what])
-    for name, rounds in Counter(name for name, _ in accepted).items():
-        shown[name, "num_steps"] = max(rounds * local_steps, shown[name, "num_steps"])
+    for (name, what), count in Counter((name, what) for name, what, _ in rounds).items():
+        shown[name, what] = max(count * (local_steps if what == "num_steps" else 1), shown[name, what])
     return shown
 
 

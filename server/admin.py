@@ -74,9 +74,9 @@ class _Admin:
         return JSONResponse({"status": queued.status})
 
     async def resume(self, request: Request) -> Response:
-        """Put a stopped or failed run into the queue again."""
+        """Put a run that ended before its end into the queue again: it is offered anew, and goes on."""
         queued = self._desk.queue.get(request.path_params["name"])
-        if queued.status in ("stopped", "failed"):
+        if queued.status in ("stopped", "failed", "refused"):
             self._desk.queue.write(replace(queued, status="queued", reason=""))
         return JSONResponse({"status": self._desk.queue.get(queued.name).status})
 

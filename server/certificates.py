@@ -26,7 +26,12 @@ def make_certificates(folder: Path, names: list[str]) -> None:
     basic = x509.BasicConstraints(ca=True, path_length=0)
     identifier = x509.SubjectKeyIdentifier.from_public_key(authority.public_key())
     certificate = _builder(issuer, issuer, authority, _YEARS_OF_AUTHORITY).add_extension(basic, critical=True)
-    signed = certificate.add_extension(identifier, critical=False).sign(authority, hashes.SHA256())
+    # What it may sign, said in full: without it Python 3.13 refuses the authority.
+    unused = ["digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"]
+    others = dict.fromkeys([*unused, "encipher_only", "decipher_only"], False)
+    usage = x509.KeyUsage(key_cert_sign=True, crl_sign=True, **others)
+    certificate = certificate.add_extension(usage, critical=True).add_extension(identifier, critical=False)
+    signed = certificate.sign(authority, hashes.SHA256())
     _save(folder, "ca", authority, signed)
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, names[0][:64])])

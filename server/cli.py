@@ -54,7 +54,7 @@ def approve(
     fingerprint: Annotated[str, typer.Option(help="as the institution reads it to you by telephone")],
     home: HomeOption = _HOME,
 ) -> None:
-    """Admit an institution whose fingerprint you compared, and write the kit to give back."""
+    """Admit an institution whose fingerprint you compared, and write the kit to give back; once more, the kit anew."""
     from confide.common.durable import write_durably
     from confide.common.errors import InputError
     from confide.common.join import Kit, read_request, write_json
@@ -133,7 +133,7 @@ def stop(name: NameArgument, home: HomeOption = _HOME) -> None:
 
 
 def resume(name: NameArgument, home: HomeOption = _HOME) -> None:
-    """Go on with a run that was stopped, from its last whole round."""
+    """Go on with a run that was stopped or refused, from its last whole round."""
     from confide.server.home import open_home
 
     typer.echo(_ask(open_home(home), "POST", f"/runs/{name}/resume")["status"])

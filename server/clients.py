@@ -35,6 +35,10 @@ class Clients:
         """A client is approved."""
         self._names[key], self._keys[node_id] = name, key
 
+    def knows(self, key: bytes) -> bool:
+        """Whether the key was approved, whoever shows it."""
+        return key in self._names
+
     def ask(self, node_id: int) -> None:
         """A client is asked: it has something to pull, and may push again."""
         key = self._keys.get(node_id)

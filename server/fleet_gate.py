@@ -9,9 +9,9 @@ from typing import Any
 
 import uvicorn
 
+from confide.server.bodies import SMALL_BODY, Bodies, BodyRefusedError, PeerGoneError, Receive
 from confide.server.clients import MAX_BODY, Clients
 
-_BODY_SECONDS = 60  # until a request must be all here
 # Exact paths. get-fab, which hands out code, is not among them, nor are the Control and Runtime APIs.
 _NAMES = (
     "activate-node deactivate-node send-node-heartbeat pull-messages push-messages pull-object push-object "
@@ -24,7 +24,6 @@ _HEARTBEAT = "/v1/fleet/send-node-heartbeat"
 _KEY_HEADER = b"flwr-public-key"
 _KNOWN = (200, 403)  # Flower's answers after it has checked the signature; 403: the run is over
 
-Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
 
@@ -65,7 +64,7 @@ class FleetGate:
     """
 
     def __init__(self, app: Any, turn: Turn, clients: Clients) -> None:
-        self._app, self._turn, self._clients = app, turn, clients
+        self._app, self._turn, self._clients, self._bodies = app, turn, clients, Bodies()
         # Who waits for the turn is the run, heartbeats and the first of everything else: Flower's client waits 5 s for
         # a heartbeat, and behind the requests of 50 clients on a busy machine it took longer.
         self._line = asyncio.Semaphore(1)
@@ -83,28 +82,27 @@ class FleetGate:
             await self._serve(scope, receive, send)
 
     async def _serve(self, scope: Any, receive: Receive, send: Send) -> None:
+        most = MAX_BODY if self._clients.knows(_key(scope)) else SMALL_BODY
         try:
-            async with asyncio.timeout(_BODY_SECONDS):
-                body = await _read_body(scope, receive)
-        except TimeoutError:
-            await _refuse(send, 408)
+            async with self._bodies.read(scope, receive, most) as body:
+                answer = await self._wait_and_hand_on(scope, body, receive)
+        except BodyRefusedError as refused:
+            answer = _refusal(refused.status)
+        except PeerGoneError:
             return
-        except ConnectionError:
-            return
-        if body is None:
-            await _refuse(send, 413)
-            return
+        for event in answer:
+            await send(event)
+
+    async def _wait_and_hand_on(self, scope: Any, body: bytes, receive: Receive) -> list[Any]:
         after = asyncio.ensure_future(receive())  # after the body nothing but "http.disconnect" comes
         try:
             if scope["path"] == _PULL:
                 # First the wait, then Flower, once: asking it before and after would cost an empty pull twice, and all
                 # that a poll saves. A signature is good for 300 s; who has none is refused after the wait.
                 await self._clients.wait_for_ask(_key(scope), after)
-            answer = await self._hand_on(scope, body, after)
+            return await self._hand_on(scope, body, after)
         finally:
             after.cancel()
-        for event in answer:
-            await send(event)
 
     async def _hand_on(self, scope: Any, body: bytes, after: "asyncio.Future[Any]") -> list[Any]:
         """Flower's answer to a whole request, or ours where it is not to reach Flower."""
@@ -159,26 +157,6 @@ def _key(scope: Any) -> bytes:
         return base64.b64decode(dict(scope["headers"]).get(_KEY_HEADER, b""), validate=True)
     except ValueError:
         return b""
-
-
-async def _read_body(scope: Any, receive: Receive) -> bytes | None:
-    """The whole body; None if it is too large, also when it comes in chunks without a length.
-
-    Raises:
-        ConnectionError: the peer went away; half a request is never acted on.
-    """
-    if int(dict(scope["headers"]).get(b"content-length", 0)) > MAX_BODY:  # h11 lets nothing but digits through
-        return None
-    body = bytearray()
-    while True:
-        event = await receive()
-        if event["type"] == "http.disconnect":
-            raise ConnectionError
-        body += event.get("body", b"")
-        if len(body) > MAX_BODY:
-            return None
-        if not event.get("more_body"):
-            return bytes(body)
 
 
 def _refusal(status: int) -> list[Any]:

@@ -42,10 +42,13 @@ def carry_out(desk: "Desk", link: Link, queued: QueuedRun) -> QueuedRun:
         strategy = ConfideStrategy(_job(desk, queued, run, directory, workshop))
         grid = LinkGrid(link)
         with link.run(grid):
-            make_server_app(strategy)(grid, Context(grid.run.run_id, 1, {}, RecordDict(), {}))
+            try:
+                make_server_app(strategy)(grid, Context(grid.run.run_id, 1, {}, RecordDict(), {}))
+            finally:  # also of a run that ends in an error: what it was asked is spent
+                if not strategy.finished:
+                    directory.record({"event": "stopped", "after_round": strategy.round})
+                    directory.write_privacy("stopped", run, strategy.everybody(), simulated=False)
             if not strategy.finished:
-                directory.record({"event": "stopped", "after_round": strategy.round})
-                directory.write_privacy("stopped", run, list(strategy.institutions.values()), simulated=False)
                 return replace(queued, status="stopped", reason=f"after round {strategy.round}")
             _finish(run, directory, strategy, workshop)
             _give_out(grid, strategy, directory.path / "adapter")
@@ -79,13 +82,13 @@ def _job(desk: "Desk", queued: QueuedRun, run: RunConfig, directory: RunDirector
         num_nodes=len(members),
         members=members,
         is_stopped=lambda: desk.is_over(queued.name),
-        resumed=Resumed(saved, damaged, directory.counts(run, saved.number if saved else 0)),
+        resumed=Resumed(saved, damaged, directory.institutions(run)),
     )
 
 
 def _finish(run: RunConfig, directory: RunDirectory, strategy: ConfideStrategy, workshop: Workshop) -> None:
     """Adapter, report and account of a run that has reached its end."""
-    institutions = list(strategy.institutions.values())
+    institutions = strategy.everybody()
     result = Outcome(strategy.state.average, strategy.accuracy, institutions, strategy.bytes_per_client_round)
     facts = report_facts(run, directory, result, simulated=False)
     workshop.export(directory.path / "adapter", result.released, card_facts(facts))

@@ -77,7 +77,7 @@ class _View:
         """Take in an event."""
         kind = event["event"]
         if kind == "round_started":
-            self.round, self.asked, self.answered = event["round"], event["asked"], 0
+            self.round, self.asked, self.answered = event["round"], len(event["institutions"]), 0
             self.pace.start(event["round"])
         elif kind == "accepted":
             self.answered += 1

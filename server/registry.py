@@ -41,16 +41,21 @@ class Registry:
         return {member.institution: member for member in self.members() if not member.revoked}
 
     def approve(self, request: JoinRequest) -> None:
-        """Admit an institution.
+        """Admit an institution; who is approved with these very keys stays so.
 
         Raises:
             InputError: the name is taken, or one of the keys was ever used before.
         """
-        members = self.members()
-        if request.institution in self.approved():
+        members, approved = self.members(), self.approved().get(request.institution)
+        if approved and (approved.node_key, approved.update_key) == (request.node_key, request.update_key):
+            return
+        if approved:
             raise InputError(f"institution {request.institution!r} is approved already; revoke it first, or rename it")
         if {request.node_key, request.update_key} & {key for one in members for key in (one.node_key, one.update_key)}:
-            raise InputError(f"institution {request.institution!r}: its keys were used before; it must make new ones")
+            raise InputError(
+                f"institution {request.institution!r}: its keys were used before; it must make new ones "
+                "(client join --new-keys)"
+            )
         member = Member(request.institution, request.node_key, request.update_key, _now())
         self._write([*members, member])
 

@@ -1,5 +1,6 @@
 """Who takes part in a run: institutions that accepted the offer, by node; and whether a reply is their answer."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -7,10 +8,13 @@ from flwr.app import Message
 
 from confide.common.join import signed_by
 from confide.common.messages import Acceptance, Ask, Update, content_of, is_declined, seal_envelope
+from confide.common.run_config import RunConfig
 from confide.common.wire import MessageError
 from confide.server.registry import Member
 
 Members = Mapping[int, Member]
+
+_MOST_ATTEMPTS = 2  # that an institution charges for one answer: the first, and one retry (design 4.7)
 
 
 @dataclass
@@ -23,19 +27,32 @@ class Institution:
     num_steps: int = 0
     num_releases: int = 0
     receipt: str = ""  # of its last accepted update
-    last_asked: int = 0  # round
     accepted: int = 0
     dropped: list[str] = field(default_factory=list)
+    asks: Counter[tuple[str, int]] = field(default_factory=Counter)  # how often for what of which round
 
-    def ask(self, number: int, num_steps: int) -> None:
-        """Count the steps of a round: the site charges at its RESERVE, once a round, whatever becomes of the reply."""
-        if number > self.last_asked:
-            self.num_steps, self.last_asked = self.num_steps + num_steps, number
+    def ask(self, what: str, number: int, run: RunConfig) -> None:
+        """Count an ask as what it may cost at most, whatever becomes of the reply.
 
-    def resume(self, counts: Mapping[str, int]) -> None:
-        """Go on from what was counted before a crash."""
-        self.num_steps, self.num_releases = counts.get("num_steps", 0), counts.get("num_releases", 0)
-        self.accepted, self.last_asked = counts.get("accepted", 0), counts.get("last_asked", 0)
+        A site charges at its RESERVE, and again for its one retry: nobody here knows whether a second ask met a sealed
+        answer, which is free, or one that a crash took. More than its plan it never charges.
+        """
+        self.asks[what, number] += 1
+        if self.asks[what, number] > _MOST_ATTEMPTS:
+            return
+        if what == "update":
+            self.num_steps = min(run.num_steps, self.num_steps + run.local.steps)
+        else:
+            self.num_releases = min(run.validation_releases, self.num_releases + 1)
+
+
+def go_on(taking_part: Mapping[str, Institution], before: Mapping[str, Institution]) -> list[Institution]:
+    """Count on from what was counted before a crash; returns who took part then and does not now."""
+    for name in taking_part.keys() & before.keys():
+        now, then = taking_part[name], before[name]
+        now.num_steps, now.num_releases, now.asks = then.num_steps, then.num_releases, then.asks
+        now.accepted = then.accepted
+    return [item for name, item in before.items() if name not in taking_part]
 
 
 def offers(ask: Ask, nodes: list[int]) -> list[Message]:

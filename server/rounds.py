@@ -1,12 +1,14 @@
 """One round over a Grid: push the asks, yield replies until all are in or the deadline has passed."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from flwr.app import Message
 from flwr.serverapp import Grid
+
+Again = Callable[[Message], None]
 
 _POLL_SECONDS = 0.1
 _MOST_ASKS = 4  # of one institution in one round: the first, and three after it was away
@@ -52,7 +54,13 @@ class _Asked:
     times: int = 1
 
 
-def collect(grid: Grid, messages: list[Message], deadline: float, clock: Clock) -> Iterator[Message]:
+def _untold(message: Message) -> None:
+    """An offer costs nobody anything."""
+
+
+def collect(
+    grid: Grid, messages: list[Message], deadline: float, clock: Clock, again: Again = _untold
+) -> Iterator[Message]:
     """Push messages and yield replies one by one as they come.
 
     Flower's own `send_and_receive` keeps all replies in memory and cannot finish early.
@@ -62,6 +70,7 @@ def collect(grid: Grid, messages: list[Message], deadline: float, clock: Clock) 
         messages: one for each institution.
         deadline: seconds since the epoch; later replies are not waited for.
         clock: tells the time and lets it pass.
+        again: is told of every message that goes out once more, before it does.
 
     Yields:
         Replies that come from the node their message was sent to, one for each message at the most. Flower does not
@@ -77,11 +86,11 @@ def collect(grid: Grid, messages: list[Message], deadline: float, clock: Clock) 
                 continue
             del asked[reply.metadata.reply_to_message_id]
             if reply.has_error() and isinstance(grid, RealGrid) and ask.times < _MOST_ASKS:
-                asked |= _again(grid, ask, clock)
+                asked |= _again(grid, ask, clock, again)
             else:
                 yield reply
         if isinstance(grid, RealGrid):
-            _ask_the_reconnected(grid, asked, clock)
+            _ask_the_reconnected(grid, asked, clock, again)
         if not replies:
             clock.sleep(_POLL_SECONDS)
     if isinstance(grid, RealGrid):
@@ -93,22 +102,23 @@ def _push(grid: Grid, messages: list[Message], clock: Clock) -> dict[str, _Asked
     return {ask_id: _Asked(message, clock.now()) for ask_id, message in zip(ids, messages, strict=True)}
 
 
-def _again(grid: Grid, ask: _Asked, clock: Clock) -> dict[str, _Asked]:
+def _again(grid: Grid, ask: _Asked, clock: Clock, again: Again) -> dict[str, _Asked]:
     """The same content as a new message; Flower hands each message out once."""
     old = ask.message
+    again(old)
     meta = old.metadata
     copy = Message(old.content, meta.dst_node_id, meta.message_type, ttl=meta.ttl, group_id=meta.group_id)
     return {name: _Asked(copy, clock.now(), ask.times + 1) for name in grid.push_messages([copy])}
 
 
-def _ask_the_reconnected(grid: Grid, asked: dict[str, _Asked], clock: Clock) -> None:
+def _ask_the_reconnected(grid: Grid, asked: dict[str, _Asked], clock: Clock, again: Again) -> None:
     activated = grid.activated_at() if isinstance(grid, RealGrid) else {}
     for ask_id, ask in list(asked.items()):
         if activated.get(ask.message.metadata.dst_node_id, 0.0) > ask.at and ask.times < _MOST_ASKS:
             del asked[ask_id]
             if isinstance(grid, RealGrid):
                 grid.forget([ask_id])
-            asked |= _again(grid, ask, clock)
+            asked |= _again(grid, ask, clock, again)
 
 
 def wait_for_nodes(grid: Grid, count: int, deadline: float, clock: Clock) -> list[int]:

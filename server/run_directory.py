@@ -11,13 +11,13 @@ from typing import Any
 
 import tomli_w
 
+from confide.common.durable import append_durably, replace_durably
 from confide.common.errors import InputError
 from confide.common.flower import versions
 from confide.common.privacy.accounting import epsilon, epsilon_rdp
 from confide.common.privacy.plan import NoPrivacy
 from confide.common.run_config import RunConfig, make_plan
 from confide.server.job import Event
-from confide.server.participation import draw
 from confide.server.roster import Institution
 
 # What `--baselines` computes from the same records besides the run.
@@ -48,48 +48,47 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: Path, run: RunConfig) -> "RunDirectory":
-        """The folder of a run that was begun before, or a new one."""
+        """The folder of a run that was begun before, or a new one.
+
+        What it said to have cost is too little as soon as the run goes on: that goes, and is written again at the end.
+        """
         if not (path / "run.lock.toml").is_file():
             return cls(path, run)
         directory = cls.__new__(cls)
         directory.path = path
+        (path / "privacy.json").unlink(missing_ok=True)
+        for name in ("events.jsonl", "metrics.jsonl"):
+            _cut_torn_line(path / name)
         return directory
 
-    def counts(self, run: RunConfig, saved: int) -> dict[str, dict[str, int]]:
-        """What was asked of each institution, and what it gave, up to the last round that is not asked for again.
-
-        Args:
-            run: the run of this folder.
-            saved: the last round with a checkpoint. A crash between it and the round's own line loses that line.
-        """
-        counts: dict[str, dict[str, int]] = {}
-        events, every = self._lines("events.jsonl"), run.evaluation.validation_every
-        for line in self.rounds()[-1:]:
-            for name, steps in line["num_steps"].items():
-                releases = line["num_releases"][name]
-                counts[name] = {"num_steps": steps, "num_releases": releases, "last_asked": line["round"]}
-        offered = [event["institutions"] for event in events if event["event"] == "offered"]
-        names = offered[-1] if offered else []
-        for name in names:
-            count = counts.setdefault(name, {"num_steps": 0, "num_releases": 0, "last_asked": 0})
-            for number in range(count["last_asked"] + 1, saved + 1):
-                if name in draw(names, run.federation, run.study.seed, number):
-                    count["num_steps"] += run.local.steps
-                    count["num_releases"] += every is not None and number % every == 0
-                count["last_asked"] = number
-        taken = {(event["institution"], event["round"]) for event in events if event["event"] == "accepted"}
-        for institution, count in counts.items():
-            count["accepted"] = sum(name == institution for name, _ in taken)
-        return counts
+    def institutions(self, run: RunConfig) -> dict[str, Institution]:
+        """Everybody who ever took part, by name, with what was asked of each and how often it was accepted."""
+        known: dict[str, Institution] = {}
+        accepted = set()
+        for event in self._lines("events.jsonl"):
+            for name, declared_units in event.get("declared_units", {}).items():
+                known.setdefault(name, Institution(name, declared_units)).declared_units = declared_units
+            if "what" in event:
+                for name in event["institutions"]:
+                    known[name].ask(event["what"], event["round"], run)
+            if event["event"] == "accepted":
+                accepted.add((event["institution"], event["round"]))
+        for name, _ in accepted:
+            known[name].accepted += 1
+        return known
 
     def record(self, event: Event) -> None:
-        """Append an event to events.jsonl, and a round also to metrics.jsonl."""
-        line = json.dumps({"time": round(time.time(), 3), **event}, ensure_ascii=False) + "\n"
-        with (self.path / "events.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line)
+        """Append an event to events.jsonl, and a round also to metrics.jsonl.
+
+        Who takes part, and what is asked of whom, is on the disk when this returns: privacy.json follows from it.
+        """
+        line = json.dumps({"time": round(time.time(), 3), **event}, ensure_ascii=False)
+        if "what" in event or "declared_units" in event:
+            append_durably(self.path / "events.jsonl", line, 0o666)
+        else:
+            _append(self.path / "events.jsonl", line)
         if event["event"] == "round":
-            with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-                file.write(line)
+            _append(self.path / "metrics.jsonl", line)
 
     def rounds(self) -> list[dict[str, Any]]:
         """The rounds so far, from metrics.jsonl."""
@@ -125,7 +124,7 @@ class RunDirectory:
             "versions": versions(),
         }
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-        (self.path / "privacy.json").write_text(text, encoding="utf-8")
+        replace_durably(self.path / "privacy.json", text.encode())
 
 
 def spent(run: RunConfig, institution: Institution) -> float | None:
@@ -135,6 +134,18 @@ def spent(run: RunConfig, institution: Institution) -> float | None:
     """
     plan = make_plan(run, institution.declared_units)
     return None if isinstance(plan, NoPrivacy) else epsilon(plan, institution.num_steps, institution.num_releases)
+
+
+def _append(path: Path, line: str) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Take away the end of a line that a power cut or a full disk left: nobody has acted on it."""
+    if path.is_file():
+        with path.open("rb+") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)
 
 
 def _privacy_row(run: RunConfig, institution: Institution) -> dict[str, Any]:

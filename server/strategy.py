@@ -19,7 +19,7 @@ from confide.server import optimizer
 from confide.server.aggregation import RULES
 from confide.server.job import Event, Job
 from confide.server.participation import draw
-from confide.server.roster import Institution, check_answer, enrol, offers
+from confide.server.roster import Institution, check_answer, enrol, go_on, offers
 from confide.server.rounds import collect, wait_for_nodes
 
 _MOST_UNITS = 1e9  # bound on a validation count
@@ -34,6 +34,7 @@ class ConfideStrategy(Strategy):
         saved = job.resumed.saved
         self.state = saved.state if saved else optimizer.start(job.initial)
         self.institutions: dict[int, Institution] = {}
+        self.gone = list(job.resumed.institutions.values())  # who took part before a crash, and does not now
         self.bytes_per_client_round = 0
         self.finished = False
         self.accuracy: Accuracy | None = None  # of the released average, when it was last evaluated
@@ -44,6 +45,10 @@ class ConfideStrategy(Strategy):
         self._dropped: list[str] = []
         self._validation: dict[str, dict[str, float]] = {}  # noised counts of the round
         self._ask: Ask | None = None
+
+    def everybody(self) -> list[Institution]:
+        """Who takes part, and who did before a crash."""
+        return [*self.institutions.values(), *self.gone]
 
     def summary(self) -> None:
         """Flower asks for a summary in its log; ours is the event of the run."""
@@ -72,8 +77,8 @@ class ConfideStrategy(Strategy):
                 return Result(arrays=arrays)
             began, asked_at = wall(), self.job.clock.now()
             messages = list(self.configure_train(number, arrays, config, grid))
-            self.job.emit({"event": "round_started", "round": number, "asked": len(messages)})
-            replies = collect(grid, messages, asked_at + timeout, self.job.clock)
+            self._note("round_started", "update", number, list(self._asked.values()))
+            replies = collect(grid, messages, asked_at + timeout, self.job.clock, self._asked_again)
             aggregated, _ = self.aggregate_train(number, replies)
             failed = 0 if aggregated is not None else failed + 1
             if aggregated is not None:
@@ -101,8 +106,6 @@ class ConfideStrategy(Strategy):
         run, names = self.job.run, [item.name for item in self.institutions.values()]
         drawn = draw(names, run.federation, run.study.seed, server_round)
         self._asked = {node: item for node, item in self.institutions.items() if item.name in drawn}
-        for institution in self._asked.values():
-            institution.ask(server_round, run.local.steps)
         yield from self._asks("train", server_round, {name: array.numpy() for name, array in arrays.items()})
 
     def _asks(self, kind: str, server_round: int, state: State) -> Iterable[Message]:
@@ -129,7 +132,7 @@ class ConfideStrategy(Strategy):
             institution = silent.pop(reply.metadata.src_node_id)
             try:
                 update = check_answer(reply, self._ask, "update", institution, run.model.sha256)
-                self._require_known(server_round, institution, update.envelope.payload_sha256)
+                self.job.resumed.require_known(server_round, institution.name, update.envelope.payload_sha256)
                 state = decode(update.payload, shapes, run.federation.transfer, self._norm_bound(institution))
             except (GateError, MessageError) as error:
                 self._drop(server_round, institution, str(error))
@@ -156,8 +159,6 @@ class ConfideStrategy(Strategy):
         every = self.job.run.evaluation.validation_every
         if every is None or self.job.run.privacy.unit == "none" or server_round % every:
             return
-        for institution in self._asked.values():
-            institution.num_releases += 1
         yield from self._asks("evaluate", server_round, self.state.average)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
@@ -174,9 +175,21 @@ class ConfideStrategy(Strategy):
         return None
 
     def _validate(self, number: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> None:
-        messages = list(self.configure_evaluate(number, arrays, config, grid))
-        deadline = self.job.clock.now() + self.job.run.federation.deadline_seconds
-        self.aggregate_evaluate(number, collect(grid, messages, deadline, self.job.clock))
+        if messages := list(self.configure_evaluate(number, arrays, config, grid)):
+            self._note("validation_started", "validation", number, list(self._asked.values()))
+            deadline = self.job.clock.now() + self.job.run.federation.deadline_seconds
+            self.aggregate_evaluate(number, collect(grid, messages, deadline, self.job.clock, self._asked_again))
+
+    def _note(self, event: str, what: str, number: int, institutions: list[Institution]) -> None:
+        """Count an ask, and write it down before it goes out: what was asked is known after any crash."""
+        names = [item.name for item in institutions]
+        self.job.emit({"event": event, "what": what, "round": number, "institutions": names})
+        for institution in institutions:
+            institution.ask(what, number, self.job.run)
+
+    def _asked_again(self, ask: Message) -> None:
+        what = "update" if ask.metadata.message_type == "train" else "validation"
+        self._note("asked_again", what, int(ask.metadata.group_id), [self._asked[ask.metadata.dst_node_id]])
 
     def _drop(self, number: int, institution: Institution, reason: str) -> None:
         institution.dropped.append(f"round {number}: {reason}")
@@ -184,13 +197,9 @@ class ConfideStrategy(Strategy):
         self.job.emit({"event": "dropped", "round": number, "institution": institution.name, "reason": reason})
 
     def _make_ask(self, number: int, deadline: float, payload: bytes = b"") -> Ask:
-        run = self.job.run
-        run_json = run.canonical_json()
-        plan_sha256, input_sha256 = sha256(run_json.encode()), sha256(payload)
-        hashes = {"plan_sha256": plan_sha256, "input_sha256": input_sha256}
-        return Ask(
-            run.study.name, self.job.lineage, number, run_json, **hashes, deadline_unix=deadline, adapter=payload
-        )
+        study, run_json = self.job.run.study.name, self.job.run.canonical_json()
+        hashes = {"plan_sha256": sha256(run_json.encode()), "input_sha256": sha256(payload)}
+        return Ask(study, self.job.lineage, number, run_json, **hashes, deadline_unix=deadline, adapter=payload)
 
     def _offer(self, grid: Grid) -> None:
         run = self.job.run
@@ -201,23 +210,17 @@ class ConfideStrategy(Strategy):
         self.institutions, others = enrol(collect(grid, messages, deadline, self.job.clock), self.job.members)
         names = {node: member.institution for node, member in (self.job.members or {}).items()}
         self.answers = {names.get(node, f"node {node}"): answer for node, answer in others.items()}
-        for institution in self.institutions.values():
-            institution.resume(self.job.resumed.counts.get(institution.name, {}))
-        taking_part = [item.name for item in self.institutions.values()]
-        event: Event = {"event": "offered", "asked": len(nodes), "accepted": len(taking_part)}
-        self.job.emit({**event, "institutions": taking_part, "others": self.answers})
-        if len(self.institutions) < run.federation.min_clients:
+        taking_part = {item.name: item for item in self.institutions.values()}
+        self.gone = go_on(taking_part, self.job.resumed.institutions)
+        units = {name: item.declared_units for name, item in taking_part.items()}
+        event: Event = {"event": "offered", "asked": len(nodes), "accepted": len(units), "declared_units": units}
+        self.job.emit({**event, "others": self.answers})
+        if len(taking_part) < run.federation.min_clients:
             raise PolicyError(
-                f"{len(self.institutions)} of {len(nodes)} institutions accepted the run, "
+                f"{len(taking_part)} of {len(nodes)} institutions accepted the run, "
                 f"federation.min_clients = {run.federation.min_clients}"
                 + "".join(f"; {name}: {answer}" for name, answer in sorted(self.answers.items()))
             )
-
-    def _require_known(self, number: int, institution: Institution, payload_sha256: str) -> None:
-        """Of a round whose tensors were lost, take nothing but what was accepted then."""
-        known = self.job.resumed.damaged.get(number)
-        if known is not None and {"institution": institution.name, "payload_sha256": payload_sha256} not in known:
-            raise MessageError("another update than the one that was accepted before the checkpoint was damaged")
 
     def _norm_bound(self, institution: Institution) -> float:
         run = self.job.run
@@ -233,11 +236,11 @@ class ConfideStrategy(Strategy):
         if self._validation:
             event["validation"] = self._validation
         # Of public numbers: how many units were really drawn is nobody's business but their institution's.
-        accepted = {item["institution"] for item in self._accepted}
-        declared = sum(item.declared_units for item in self._asked.values() if item.name in accepted)
+        names = {item["institution"] for item in self._accepted}
+        declared = sum(item.declared_units for item in self._asked.values() if item.name in names)
         event["expected_units"] = round(run.local.steps * run.local.sampling_probability * declared, 1)
-        event["num_releases"] = {item.name: item.num_releases for item in self.institutions.values()}
-        event["num_steps"] = {item.name: item.num_steps for item in self.institutions.values()}
+        for what in ("num_releases", "num_steps"):
+            event[what] = {item.name: getattr(item, what) for item in self.everybody()}
         event["seconds"] = round(seconds, 3)
         self.job.emit(event)
 

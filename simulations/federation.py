@@ -96,5 +96,4 @@ def simulate(federation: Federation, strategy: ConfideStrategy, faults: Faults =
 
 def outcome(strategy: ConfideStrategy) -> Outcome:
     """The result of a strategy that has run; its last round evaluated what is released."""
-    institutions = list(strategy.institutions.values())
-    return Outcome(strategy.state.average, strategy.accuracy, institutions, strategy.bytes_per_client_round)
+    return Outcome(strategy.state.average, strategy.accuracy, strategy.everybody(), strategy.bytes_per_client_round)

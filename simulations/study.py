@@ -121,8 +121,7 @@ def _simulate(engine: str, federation: Federation, strategy: ConfideStrategy) ->
 def _stop(study: Study, strategy: ConfideStrategy | None, status: str) -> None:
     """Say where the run stopped, and what it had cost by then."""
     study.directory.record({"event": status, "after_round": strategy.round if strategy else 0})
-    institutions = list(strategy.institutions.values()) if strategy else []
-    study.directory.write_privacy(status, study.run, institutions, simulated=True)
+    study.directory.write_privacy(status, study.run, strategy.everybody() if strategy else [], simulated=True)
 
 
 def _finish(study: Study, result: Outcome, compared: dict[str, Accuracy] | None, began: float) -> dict[str, Any]:

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from support.coins import TestCoins
-from support.installations import Asking, kinds, update_of, write_site
+from support.installations import LINEAGE, Asking, kinds, update_of, write_site
 
 from confide.client.identity import Identity
 from confide.client.preparation import Client
 from confide.client.site import Site, open_site
-from confide.common.messages import Update
+from confide.common.messages import Finished, Update
 from confide.common.models import hash_model
 from confide.common.run_config import RunConfig, lock
 
@@ -86,6 +86,34 @@ def test_an_offer_charges_nothing_and_opens_the_study_once(site: Site, asking: A
     assert [kinds(asking.offer()) for _ in range(3)] == [["accepted"]] * 3
     assert len(rows(site, "open")) == 1
     assert rows(site, "reserve") == []
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_the_end_of_a_run_does_not_touch_the_data_nor_does_a_round_after_it(
+    run: RunConfig, tmp_path: Path, asking: Asking, readable: bool
+) -> None:
+    """Else a server would say that the run is over, ask on, and see whether the file can be read."""
+    asking.offer()
+    first = asking.update()
+    data = tmp_path / "notes.jsonl"
+    if not readable:
+        data.rename(tmp_path / "elsewhere")
+    done = Finished("test", LINEAGE, run.sha256(), "", {}).content()
+    assert kinds(asking.send(done, "query.done")) == []
+    assert kinds(asking.update(2)) == ["declined"]
+    assert kinds(asking.update(2, lineage="cd" * 16)) == ["declined"]
+    assert asking.update() == first, "what was sealed still comes"
+    if not readable:
+        (tmp_path / "elsewhere").rename(data)
+    assert kinds(asking.offer()) == ["accepted"]
+    assert kinds(asking.update(2)) == ["update"], "a server that was killed while it said so goes on with an offer"
+
+
+def test_the_end_of_another_run_changes_nothing(tmp_path: Path, asking: Asking) -> None:
+    asking.offer()
+    (tmp_path / "notes.jsonl").unlink()
+    assert kinds(asking.send(Finished("test", LINEAGE, "0" * 64, "", {}).content(), "query.done")) == []
+    assert kinds(asking.update()) == ["update"]
 
 
 def test_a_changed_plan_is_another_study(run: RunConfig, site: Site, asking: Asking) -> None:

@@ -602,6 +602,9 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory, make_run: MakeRun) -> P
     directory = RunDirectory(tmp_path_factory.mktemp("run"), run)
     for number in range(1, 5):
         names = ["st-mary", "late"] if number > 2 else ["st-mary"]
+        directory.record(_asked("update", number, *names))
+        if number % 2 == 0:
+            directory.record(_asked("validation", number, *names))
         for name in names:
             directory.record({"event": "accepted", "round": number, "institution": name})
         directory.record({"event": "accepted", "round": number, "institution": "st-mary"})  # sent again: no new steps
@@ -658,7 +661,9 @@ def test_rows_from_before_validation_agree(folder: Path) -> None:
             _edit(folder, lambda content, row=row, name=name: content["institutions"][row]["plan"].pop(name))  # type: ignore[misc]
     (folder / "metrics.jsonl").unlink()
     events = (folder / "events.jsonl").read_text(encoding="utf-8")
-    (folder / "events.jsonl").write_text(events.replace('"num_releases"', '"before"'), encoding="utf-8")
+    (folder / "events.jsonl").write_text(
+        events.replace('"num_releases"', '"before"').replace('"validation"', '"update"'), encoding="utf-8"
+    )
     assert _verify(folder)[0] == 0
 
 
@@ -728,6 +733,10 @@ def test_a_false_privacy_json_is_found(name: str, folder: Path) -> None:
     assert words in output
 
 
+def _asked(what: str, number: int, *names: str) -> Row:
+    return {"event": "asked_again", "what": what, "round": number, "institutions": names}
+
+
 @pytest.mark.parametrize(
     ("name", "line", "words"),
     [
@@ -736,6 +745,9 @@ def test_a_false_privacy_json_is_found(name: str, folder: Path) -> None:
         ("metrics.jsonl", {"event": "round", "num_releases": {"late": 2}}, "num_releases = 1, but its events show 2"),
         ("events.jsonl", {"event": "accepted", "round": 5, "institution": "st-mary"}, "num_steps = 8, but its events"),
         ("events.jsonl", {"event": "accepted", "round": 5, "institution": "st-jude"}, "'st-jude' took part"),
+        ("events.jsonl", _asked("update", 1, "late"), "num_steps = 4, but its events show 6"),
+        ("events.jsonl", _asked("validation", 2, "st-mary", "late"), "num_releases = 1, but its events show 2"),
+        ("events.jsonl", _asked("update", 1, "st-jude"), "'st-jude' took part"),
     ],
 )
 def test_the_run_s_own_events_are_compared(name: str, line: Row, words: str, folder: Path) -> None:

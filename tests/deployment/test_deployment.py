@@ -69,7 +69,9 @@ def test_a_rehearsal_needs_no_records_charges_nothing_and_says_who_could_take_pa
             assert ledger.execute("SELECT count(*) FROM rows").fetchone() == (0,)
 
 
-def test_a_server_that_asks_for_too_much_is_declined_and_says_so(deployment: Deployment, base_folder: Path) -> None:
+def test_a_server_that_asks_for_too_much_is_declined_and_may_ask_again(
+    deployment: Deployment, base_folder: Path
+) -> None:
     for name in ("mary", "jude"):
         deployment.add(name, private_records(), POLICY.replace("max_rounds = 1000", "max_rounds = 3"))
     deployment.start_server()
@@ -84,6 +86,14 @@ def test_a_server_that_asks_for_too_much_is_declined_and_says_so(deployment: Dep
     assert "declined" in run["reason"]
     assert "max_rounds" not in run["reason"], "limits stay with the institution"
     assert "max_rounds" in (deployment.folder / "mary" / "state" / "audit.jsonl").read_text(encoding="utf-8")
+    for name in ("mary", "jude"):
+        site = deployment.folder / name / "site.toml"
+        site.write_text(site.read_text(encoding="utf-8").replace("max_rounds = 3", "max_rounds = 4"), encoding="utf-8")
+    assert deployment.confide("server", "resume", run["name"], "--home", "srv").strip() in ("queued", "running")
+    assert deployment.reaches(run["name"], event="given_out")["to"] == 2
+    assert deployment.ended(run["name"])["status"] == "completed"
+    deployment.confide("verify", f"srv/runs/{run['name']}")
+    assert rounds_charged(deployment, "mary") == rounds_charged(deployment, "jude") == [1, 2, 3, 4]
 
 
 def test_a_client_tells_what_it_does_and_is_the_only_one(deployment: Deployment, base_folder: Path) -> None:

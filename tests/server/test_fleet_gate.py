@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
 
-from confide.server import fleet_gate
+from confide.server import bodies, fleet_gate
+from confide.server.bodies import MOST_HELD, SMALL_BODY
 from confide.server.clients import MAX_BODY, QUOTA, Clients
 from confide.server.fleet_gate import FleetGate, Turn
 
@@ -100,6 +101,77 @@ def test_a_gigabyte_that_is_announced_is_not_read_at_all(wire: _Wire) -> None:
     assert wire.pulled == 0
 
 
+# What is in memory at a time
+
+
+def test_a_stranger_may_send_a_small_body_and_no_more(wire: _Wire) -> None:
+    assert wire.call(PUSH, b"stranger", signature=b"", chunks=iter([b"x" * SMALL_BODY])) == 401
+    announced = [(b"content-length", str(SMALL_BODY + 1).encode())]
+    assert wire.call(PUSH, b"stranger", headers=announced) == 413
+    assert wire.pulled == 0
+    assert wire.call(PUSH, b"stranger", chunks=iter([b"x" * SMALL_BODY] * 1024)) == 413
+    assert wire.pulled == 2 * SMALL_BODY
+
+
+class _Stalled:
+    """Requests in mary's name that send almost a whole body, and then nothing, until they are let go."""
+
+    def __init__(self, wire: _Wire, ending: str) -> None:
+        self.wire, self.ending, self.statuses = wire, ending, list[int]()
+        self.taken, self.let_go = 0, asyncio.Event()
+
+    async def __call__(self) -> None:
+        chunks = iter([MEGABYTE] * (MAX_BODY // len(MEGABYTE) - 1))
+
+        async def receive() -> Any:
+            await asyncio.sleep(0)
+            if (chunk := next(chunks, None)) is None:
+                await self.let_go.wait()
+                return {"type": self.ending, "body": b"end", "more_body": False}
+            self.taken += len(chunk)
+            return {"type": "http.request", "body": chunk, "more_body": True}
+
+        async def send(event: Any) -> None:
+            self.statuses += [event["status"]] if "status" in event else []
+
+        sent = [(b"flwr-public-key", base64.b64encode(MARY)), (b"signature", b"wrong")]
+        await self.wire.gate({"type": "http", "path": PUSH, "headers": sent}, receive, send)
+
+
+@pytest.mark.parametrize("ending", ["http.disconnect", "http.request", "timeout"])
+def test_hundreds_of_half_bodies_fill_a_part_of_the_memory_and_small_requests_go_on(
+    wire: _Wire, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count, whole = 300, iter([MEGABYTE] * 8)
+    monkeypatch.setattr(bodies, "_BODY_SECONDS", 3600)
+
+    async def flood() -> None:
+        wire.gate._turn = Turn()
+        stalled = _Stalled(wire, ending)
+        others = [asyncio.create_task(stalled()) for _ in range(count)]
+        most = MOST_HELD // (MAX_BODY - 2 * len(MEGABYTE))
+        while len(stalled.statuses) < count - most and stalled.taken < count * (MAX_BODY - len(MEGABYTE)):
+            await asyncio.sleep(0)
+        assert set(stalled.statuses) == {503}
+        reading = [task for task in others if not task.done()]
+        assert len(reading) >= MOST_HELD // MAX_BODY
+        assert sum(len(MEGABYTE) * 7 for _ in reading) <= MOST_HELD + count * SMALL_BODY
+        assert await asyncio.to_thread(wire.call, PULL, JUDE, chunks=iter([b"x" * SMALL_BODY])) == 200
+        large = iter([MEGABYTE] * 8)
+        assert await asyncio.to_thread(wire.call, PUSH, JUDE, chunks=large) == 503
+        if ending == "timeout":
+            for task in reading:
+                task.cancel()
+            await asyncio.wait(reading)
+        stalled.let_go.set()
+        await asyncio.wait(others)
+
+    asyncio.run(flood())
+    wire.gate._turn = Turn()
+    assert wire.call(PUSH, JUDE, chunks=whole) == 200, "what they held is free again"
+    assert wire.gate._bodies._held == 0
+
+
 # Object after object
 
 
@@ -184,7 +256,9 @@ def test_many_at_once_get_no_more_than_one_after_the_other(wire: _Wire) -> None:
 
 @pytest.mark.parametrize("header", [b"", b"%%%", b"\xff\xfe", b"AAA"])
 def test_a_request_without_a_key_is_flower_s_to_refuse(wire: _Wire, header: bytes) -> None:
-    assert wire.call(PUSH, signature=b"", headers=[(b"flwr-public-key", header)]) == 401
+    small = iter([b"x" * SMALL_BODY])
+    assert wire.call(PUSH, signature=b"", headers=[(b"flwr-public-key", header)], chunks=small) == 401
+    assert wire.call(PUSH, headers=[(b"flwr-public-key", header)]) == 413
 
 
 def test_the_name_of_the_header_is_flower_s() -> None:

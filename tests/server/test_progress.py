@@ -21,11 +21,11 @@ def _events(name: str) -> list[Event]:
     accuracy = {"mean": 0.75, "per_institution": {name: 0.5, "b": 1.0}}
     return [
         {"event": "offered", "asked": 2, "accepted": 2},
-        {"event": "round_started", "round": 1, "asked": 2},
+        {"event": "round_started", "round": 1, "institutions": [name, "b"]},
         {"event": "accepted", "round": 1, "institution": "b"},
         {"event": "dropped", "round": 1, "institution": name, "reason": "declined"},
         {"event": "round", "round": 1, "num_steps": {"b": 1}, "expected_units": 100.0, "seconds": 50.0},
-        {"event": "round_started", "round": 2, "asked": 2},
+        {"event": "round_started", "round": 2, "institutions": [name, "b"]},
         {"event": "accepted", "round": 2, "institution": "b"},
         {"event": "accepted", "round": 2, "institution": name},
         {
@@ -115,7 +115,7 @@ def test_the_first_round_does_not_count_once_there_is_a_second(run: RunConfig, c
     lines = []
     with show(run, _spent, _Lines(lines), quiet=False) as emit:
         for number, ended_at, units in [(1, 1000.0, 10.0), (2, 1002.0, 10.0), (3, 1007.0, 30.0), (4, 1009.0, 20.0)]:
-            emit({"event": "round_started", "round": number, "asked": 1})
+            emit({"event": "round_started", "round": number, "institutions": ["a"]})
             seconds, clock[0] = ended_at - clock[0], ended_at
             emit(
                 {
@@ -134,7 +134,7 @@ def test_the_first_round_does_not_count_once_there_is_a_second(run: RunConfig, c
 
 def test_an_estimate_is_there_within_the_first_round(run: RunConfig, clock: list[float]) -> None:
     view = progress._View(run, _spent, None, progress._Pace(run))
-    view.update({"event": "round_started", "round": 1, "asked": 2})
+    view.update({"event": "round_started", "round": 1, "institutions": ["a", "b"]})
     clock[0] = 10.0
     assert view.line() == "round 1/4, 0/2 institutions"
     view.update({"event": "accepted", "round": 1, "institution": "b"})

@@ -36,6 +36,17 @@ def test_a_revoked_institution_is_out_and_its_keys_stay_out(registry: Registry) 
     assert len(registry.members()) == 2, "who was there once is not forgotten"
 
 
+def test_the_same_request_again_changes_nothing(registry: Registry, tmp_path: Path) -> None:
+    """An operator makes a kit anew, for another authority."""
+    registry.approve(MARY)
+    before = (tmp_path / "registry.json").read_bytes()
+    registry.approve(MARY)
+    assert (tmp_path / "registry.json").read_bytes() == before
+    for changed in (replace(MARY, node_key="new"), replace(MARY, update_key="new")):
+        with pytest.raises(InputError, match="revoke it first"):
+            registry.approve(changed)
+
+
 def test_a_name_is_given_once(registry: Registry) -> None:
     registry.approve(MARY)
     with pytest.raises(InputError, match="approved already"):

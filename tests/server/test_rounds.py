@@ -95,6 +95,7 @@ class _NetworkGrid:
         self.clock, self.answers, self.returns = clock, answers, returns
         self.pushed: list[Message] = []
         self.forgotten: list[str] = []
+        self.told: list[tuple[int, int]] = []
 
     def push_messages(self, messages: list[Message]) -> list[str]:
         self.pushed += messages
@@ -116,7 +117,11 @@ def _over_a_network(answers: list[str], returns: float = -1.0) -> tuple[list[Any
     clock = _Clock()
     grid = _NetworkGrid(clock, answers, returns)
     ask = Message(RecordDict({"ask": ConfigRecord({"round": 3})}), 1, "train", ttl=60.0, group_id="3")
-    return list(collect(grid, [ask], 10.0, clock)), grid  # type: ignore[arg-type]
+
+    def again(message: Message) -> None:
+        grid.told.append((message.metadata.dst_node_id, len(grid.pushed)))
+
+    return list(collect(grid, [ask], 10.0, clock, again)), grid  # type: ignore[arg-type]
 
 
 def test_who_connects_anew_is_asked_again_with_the_same_content() -> None:
@@ -126,12 +131,15 @@ def test_who_connects_anew_is_asked_again_with_the_same_content() -> None:
     assert first.content == second.content
     assert first is not second
     assert grid.forgotten == ["ask 1"]
+    assert grid.told == [(1, 1)], "told before it goes out once more"
 
 
 def test_an_error_in_a_client_s_place_is_asked_again_three_times_and_no_more() -> None:
     replies, grid = _over_a_network(["error", "good"])
     assert [reply.has_error() for reply in replies] == [False]
+    assert grid.told == [(1, 1)]
     replies, grid = _over_a_network(["error"] * 9)
+    assert grid.told == [(1, 1), (1, 2), (1, 3)]
     assert [reply.has_error() for reply in replies] == [True]
     assert len(grid.pushed) == 4
 

@@ -1,6 +1,7 @@
 """What a run leaves behind."""
 
 import json
+import os
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -87,12 +88,21 @@ def test_without_privacy_there_is_no_epsilon(make_run: MakeRun, tmp_path: Path) 
 # What a resumed run knows of the rounds before
 
 
+def _ask(directory: RunDirectory, number: int, names: tuple[str, ...] = ("mary", "jude"), what: str = "update") -> None:
+    directory.record({"event": "round_started", "what": what, "round": number, "institutions": list(names)})
+
+
+def _counts(directory: RunDirectory, run: RunConfig) -> dict[str, tuple[int, int, int]]:
+    known = directory.institutions(run).items()
+    return {name: (item.num_steps, item.num_releases, item.accepted) for name, item in known}
+
+
 def _interrupted(run: RunConfig, folder: Path, started: int, ended: int) -> RunDirectory:
     """Rounds that began, of which the last may have no line of its own: a crash came between checkpoint and line."""
     directory = RunDirectory(folder, run)
-    directory.record({"event": "offered", "institutions": ["mary", "jude"]})
+    directory.record({"event": "offered", "declared_units": {"mary": 500, "jude": 90}})
     for number in range(1, started + 1):
-        directory.record({"event": "round_started", "round": number})
+        _ask(directory, number)
         directory.record({"event": "accepted", "round": number, "institution": "mary"})
         if number <= ended:
             counted = {"num_steps": {"mary": number, "jude": number}, "num_releases": {"mary": number // 2, "jude": 0}}
@@ -100,22 +110,62 @@ def _interrupted(run: RunConfig, folder: Path, started: int, ended: int) -> RunD
     return directory
 
 
-def test_a_round_that_is_saved_counts_though_a_crash_took_its_line(make_run: MakeRun, tmp_path: Path) -> None:
+def test_what_was_asked_counts_whatever_a_crash_took(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run(federation={"num_rounds": 4}, evaluation={"validation_every": 2})
-    counts = _interrupted(run, tmp_path / "two", 2, 1).counts(run, saved=2)
-    assert counts["mary"] == {"num_steps": 2, "num_releases": 1, "last_asked": 2, "accepted": 2}
-    assert counts["jude"] == {"num_steps": 2, "num_releases": 1, "last_asked": 2, "accepted": 0}
-    without_a_line = _interrupted(run, tmp_path / "none", 3, 0).counts(run, saved=3)  # three crashes, three rounds
-    assert without_a_line["mary"] == {"num_steps": 3, "num_releases": 1, "last_asked": 3, "accepted": 3}
+    directory = _interrupted(run, tmp_path / "two", 2, 1)
+    _ask(directory, 2, ("mary",), "validation")
+    _ask(directory, 3, ("jude",))  # and a crash: no line of the rounds 2 and 3
+    assert _counts(directory, run) == {"mary": (2, 1, 2), "jude": (3, 0, 0)}
+    assert {item.declared_units for item in directory.institutions(run).values()} == {500, 90}
+    assert RunDirectory(tmp_path / "new", run).institutions(run) == {}
 
 
-def test_a_round_that_is_asked_for_again_counts_once(make_run: MakeRun, tmp_path: Path) -> None:
-    run = make_run(federation={"num_rounds": 4}, evaluation={"validation_every": 2})
-    directory = _interrupted(run, tmp_path, 3, 2)
-    directory.record({"event": "accepted", "round": 2, "institution": "mary"})  # again, after a crash
-    counts = directory.counts(run, saved=2)
-    assert counts["mary"] == {"num_steps": 2, "num_releases": 1, "last_asked": 2, "accepted": 3}
-    assert RunDirectory(tmp_path / "new", run).counts(run, saved=0) == {}
+def test_a_round_that_is_asked_for_again_counts_as_its_retry_and_an_answer_once(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    """A site charges for two attempts at the most, and never for more than its plan."""
+    run = make_run(federation={"num_rounds": 4})
+    directory = _interrupted(run, tmp_path, 2, 2)
+    for _ in range(3):
+        _ask(directory, 2, ("mary",))
+        directory.record({"event": "accepted", "round": 2, "institution": "mary"})
+    assert _counts(directory, run) == {"mary": (3, 0, 2), "jude": (2, 0, 0)}
+    for number in (3, 3, 4):
+        _ask(directory, number)
+    assert _counts(directory, run)["mary"] == (4, 0, 2)
+
+
+def test_who_has_left_keeps_its_row_and_who_comes_back_its_count(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(federation={"num_rounds": 4})
+    directory = _interrupted(run, tmp_path, 1, 1)
+    directory.record({"event": "offered", "declared_units": {"jude": 90, "anne": 70}})
+    _ask(directory, 2, ("jude", "anne"))
+    assert _counts(directory, run) == {"mary": (1, 0, 1), "jude": (2, 0, 0), "anne": (1, 0, 0)}
+
+
+def test_asks_are_on_the_disk_before_they_go_out(
+    run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[bytes] = []
+    directory = RunDirectory(tmp_path, run)
+    monkeypatch.setattr(os, "fsync", lambda _: synced.append((tmp_path / "events.jsonl").read_bytes()))
+    directory.record({"event": "offered", "declared_units": {"mary": 500}})
+    _ask(directory, 1, ("mary",))
+    directory.record({"event": "accepted", "round": 1, "institution": "mary"})
+    assert [content.count(b"\n") for content in synced] == [1, 2], "a fsync for each ask, and none for an answer"
+    assert (tmp_path / "events.jsonl").stat().st_mode & 0o077 == (tmp_path / "run.lock.toml").stat().st_mode & 0o077
+
+
+def test_a_run_that_goes_on_claims_nothing_until_it_ends_and_has_no_torn_line(run: RunConfig, tmp_path: Path) -> None:
+    directory = _interrupted(run, tmp_path, 1, 1)
+    directory.write_privacy("stopped", run, list(directory.institutions(run).values()), simulated=False)
+    whole = (tmp_path / "events.jsonl").read_bytes()
+    with (tmp_path / "events.jsonl").open("ab") as file:
+        file.write(b'{"event": "acc')
+    again = RunDirectory.open(tmp_path, run)
+    assert (tmp_path / "events.jsonl").read_bytes() == whole
+    assert not (tmp_path / "privacy.json").exists()
+    assert len(again.rounds()) == 1
 
 
 def test_the_account_of_a_plan_is_made_once_and_not_for_every_institution(

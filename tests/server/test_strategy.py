@@ -1,12 +1,16 @@
 """Flower's hooks over a fake Grid: who is asked, what is refused, when a run ends. No model is loaded."""
 
+import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
@@ -16,12 +20,14 @@ from confide.common.errors import ConfideError
 from confide.common.gate import State, dump_state
 from confide.common.messages import Acceptance, Ask, Update, declined, read_receipt, seal_envelope
 from confide.common.run_config import RunConfig
+from confide.common.verify import verify
 from confide.common.versions import other_versions
 from confide.server import optimizer
-from confide.server.checkpoint import Saved
+from confide.server.checkpoint import Saved, load_last, save_round
 from confide.server.job import Event, Job, Resumed
 from confide.server.participation import draw
 from confide.server.roster import Institution
+from confide.server.run_directory import RunDirectory
 from confide.server.strategy import ConfideStrategy, to_arrays
 from confide.simulations.grid import InProcessGrid, SkippingClock
 
@@ -152,7 +158,8 @@ def test_only_who_is_drawn_is_asked_charged_or_dropped(make: MakeRun) -> None:
         times = [number for number, of in asked if of == node]
         assert (item.num_steps, item.accepted) == (3 * len(times), len(set(times) - {2}))
         assert item.dropped == (["round 2: no answer before the deadline"] if 2 in times else [])
-    assert [event["asked"] for event in server.events if event["event"] == "round_started"] == [3] * 4
+    told = {event["round"]: set(event["institutions"]) for event in server.events if event["event"] == "round_started"}
+    assert told == by_round
     assert {event["institution"] for event in server.events if event["event"] == "dropped"} == by_round[2]
 
 
@@ -173,13 +180,10 @@ def test_a_resumed_run_asks_and_counts_as_if_it_had_not_stopped(make: MakeRun) -
     stopped = Server(run, first)
     stopped.strategy.job = replace(stopped.strategy.job, is_stopped=lambda: stopped.strategy.round == 3)
     stopped.start()
-    counts = {
-        item.name: {"num_steps": item.num_steps, "num_releases": 0, "accepted": item.accepted, "last_asked": 3}
-        for item in stopped.strategy.institutions.values()
-    }
+    before = {item.name: item for item in stopped.strategy.everybody()}
     saved = Saved(3, stopped.strategy.state, [])
     resumed = Server(run, second)
-    resumed.strategy = ConfideStrategy(replace(resumed.strategy.job, resumed=Resumed(saved, {}, counts)))
+    resumed.strategy = ConfideStrategy(replace(resumed.strategy.job, resumed=Resumed(saved, {}, before)))
     resumed.start()
     assert _asked(first) + _asked(second) == _asked(whole)
     assert [item.num_steps for item in resumed.strategy.institutions.values()] == [
@@ -187,17 +191,22 @@ def test_a_resumed_run_asks_and_counts_as_if_it_had_not_stopped(make: MakeRun) -
     ]
 
 
-def test_a_round_that_is_asked_again_for_its_lost_tensors_is_counted_once(make: MakeRun) -> None:
-    """Round 2 had ended; its checkpoint is damaged, and the sealed answers come again at no charge."""
-    counts = {
-        f"site-{number}": {"num_steps": 6, "num_releases": 0, "accepted": 2, "last_asked": 2} for number in (0, 1)
-    }
+def test_a_round_that_is_asked_again_counts_as_the_one_retry_that_it_may_cost(make: MakeRun) -> None:
+    """Round 2 had ended, and its checkpoint is damaged. More than its plan nobody is ever charged."""
+    run = make(num_rounds=4)
+    before = {name: Institution(name, 100) for name in ("site-0", "site-1")}
+    for item in before.values():
+        for number in (1, 2, 2):
+            item.ask("update", number, run)
+        assert item.num_steps == 9
     saved = Saved(1, optimizer.start(INITIAL), [])
-    server = Server(make(num_rounds=3), FakeGrid(2, _honest()))
-    server.strategy = ConfideStrategy(replace(server.strategy.job, resumed=Resumed(saved, {}, counts)))
+    server = Server(run, FakeGrid(2, _honest()))
+    server.strategy = ConfideStrategy(replace(server.strategy.job, resumed=Resumed(saved, {}, before)))
     server.start()
-    assert _asked(server.grid) == [(2, 1000), (2, 1001), (3, 1000), (3, 1001)]  # type: ignore[arg-type]
-    assert [item.num_steps for item in server.strategy.institutions.values()] == [9, 9]
+    assert _asked(server.grid) == [(number, node) for number in (2, 3, 4) for node in (1000, 1001)]  # type: ignore[arg-type]
+    assert [event["num_steps"]["site-0"] for event in _rounds(server)] == [9, 12, 12], (
+        "2: its retry is spent; 4: a plan"
+    )
 
 
 def test_declared_sizes_weigh(make: MakeRun) -> None:
@@ -526,3 +535,85 @@ def test_an_institution_starts_with_nothing_spent() -> None:
     fresh = Institution("st-mary", 100)
     assert (fresh.num_steps, fresh.num_releases, fresh.accepted, fresh.dropped, fresh.receipt) == (0, 0, 0, [], "")
     assert replace(fresh) == fresh
+
+
+# The account of a run that crashes and goes on with others
+
+
+class _Crash(BaseException):
+    """kill -9."""
+
+
+def _until_it_crashes(run: RunConfig, folder: Path, away: set[int], crash: tuple[str, int] | None) -> list[Message]:
+    """One life of a server with some of six institutions; what it sent before it was killed at an event."""
+
+    def answer(message: Message) -> Message | None:
+        if message.metadata.dst_node_id in away:
+            return Message(declined(), reply_to=message) if message.metadata.group_id == "0" else None
+        return _counts()(message)
+
+    directory, grid = RunDirectory.open(folder, run), FakeGrid(6, answer)
+    server = Server(run, grid)
+
+    def emit(event: Event) -> None:
+        if crash and (event["event"], event.get("round", 0)) >= crash and event["event"] == crash[0]:
+            raise _Crash
+        directory.record(event)
+
+    def save(number: int, state: Any, accepted: list[dict[str, str]]) -> None:
+        save_round(folder / "rounds", number, state, accepted, server.strategy.job.lineage)
+
+    saved, damaged = load_last(folder / "rounds", "ab" * 16)
+    resumed = Resumed(saved, damaged, directory.institutions(run))
+    server.strategy = ConfideStrategy(replace(server.strategy.job, emit=emit, save=save, resumed=resumed))
+    try:
+        server.start()
+    except _Crash:
+        return grid.sent
+    assert crash is None
+    directory.write_privacy("completed", run, server.strategy.everybody(), simulated=False)
+    return grid.sent
+
+
+def test_privacy_json_counts_every_ask_of_a_run_that_crashes_and_goes_on_with_others(
+    make: MakeRun, tmp_path: Path
+) -> None:
+    """Participation 0.5, three crashes, each time somebody else is away: nothing that was asked is forgotten."""
+    run, folder = _validating(make, every=2, num_rounds=12, participation=0.5), tmp_path / "run"
+    lives: list[tuple[set[int], tuple[str, int] | None]] = [
+        ({1000}, ("accepted", 3)),
+        ({1005}, ("round", 6)),
+        ({1001, 1002}, ("round_started", 9)),
+        ({1003}, None),
+    ]
+    asked: dict[str, Counter[tuple[str, str]]] = {f"site-{number}": Counter() for number in range(6)}
+    for away, crash in lives:
+        for message in _until_it_crashes(run, folder, away, crash):
+            if (meta := message.metadata).message_type != "query.offer":
+                asked[f"site-{meta.dst_node_id - 1000}"][meta.message_type, meta.group_id] += 1
+    rows = {row["institution"]: row for row in json.loads((folder / "privacy.json").read_text())["institutions"]}
+    assert rows.keys() == {name for name, asks in asked.items() if asks} == set(asked)
+    assert max(max(asks.values()) for asks in asked.values()) > 1, "rounds were asked again"
+    for name, asks in asked.items():
+        spent = Counter({kind: sum(min(2, times) for (of, _), times in asks.items() if of == kind) for kind, _ in asks})
+        assert rows[name]["num_steps"] == min(run.num_steps, 3 * spent["train"]) < run.num_steps
+        assert rows[name]["num_releases"] == min(run.validation_releases, spent["evaluate"])
+        assert rows[name]["plan"]["declared_units"] == 100
+    verify(folder)
+    content = {**json.loads((folder / "privacy.json").read_text()), "institutions": list(rows.values())[1:]}
+    (folder / "privacy.json").write_text(json.dumps(content))
+    with pytest.raises(typer.Exit):
+        verify(folder)
+
+
+def test_an_ask_that_goes_out_once_more_is_counted_before_it_does(make: MakeRun) -> None:
+    """A client that came back within a round may have lost its first attempt, and draws everything anew."""
+    server = Server(make(num_rounds=4), FakeGrid(2, _honest()))
+    strategy, told = server.strategy, []
+    strategy.job = replace(strategy.job, emit=told.append)
+    strategy.institutions = {1000: Institution("site-0", 100), 1001: Institution("site-1", 100)}
+    [first, _] = list(strategy.configure_train(1, to_arrays(INITIAL), ConfigRecord(), server.grid))
+    strategy._note("round_started", "update", 1, list(strategy.institutions.values()))
+    strategy._asked_again(first)
+    assert told[1:] == [{"event": "asked_again", "what": "update", "round": 1, "institutions": ["site-0"]}]
+    assert [item.num_steps for item in strategy.everybody()] == [6, 3]
