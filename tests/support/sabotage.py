@@ -199,18 +199,17 @@ def _tap(path: str) -> None:
 
     Of a message's own object the size is left out: it holds Flower's random ids, whose length differs.
     """
-    from confide.server import fleet_gate
+    from confide.server.fleet_gate import FleetGate
 
-    read = fleet_gate._read_body
+    hand_on = FleetGate._wait_and_hand_on
 
-    async def kept(scope: Any, receive: Any) -> bytes | None:
-        body = await read(scope, receive)
+    async def kept(gate: FleetGate, scope: Any, body: bytes, receive: Any) -> list[Any]:
         with Path(path).open("ab") as lines, Path(f"{path}.bodies").open("ab") as bodies:
-            lines.write(json.dumps({"path": scope["path"], **_pushed(scope["path"], body or b"")}).encode() + b"\n")
-            bodies.write(body or b"")
-        return body
+            lines.write(json.dumps({"path": scope["path"], **_pushed(scope["path"], body)}).encode() + b"\n")
+            bodies.write(body)
+        return await hand_on(gate, scope, body, receive)
 
-    fleet_gate._read_body = kept
+    FleetGate._wait_and_hand_on = kept  # type: ignore[method-assign]
 
 
 def _pushed(path: str, body: bytes) -> dict[str, Any]:
