@@ -23,7 +23,7 @@ def test_adamw_is_that_of_torch_on_the_negative_update() -> None:
     updates = [_state(seed) for seed in range(1, 6)]
     states = _run(updates, num_rounds=5, learning_rate=0.01)
     weights = {name: torch.tensor(value, requires_grad=True) for name, value in _state(0).items()}
-    optimizer = torch.optim.AdamW(weights.values(), lr=0.01, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(weights.values(), lr=0.01, betas=(0.8, 0.999), weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: 1 - done / 5)
     for update in updates:
         for name, value in weights.items():
