@@ -140,20 +140,21 @@ def join(
     """
     from confide.client.enrolment import accept_kit, make_request, renew_keys
     from confide.client.site import open_site
+    from confide.client.site_config import load_site_config
     from confide.client.status import only_client
     from confide.common.durable import write_durably
     from confide.common.errors import InputError
     from confide.common.join import read_kit, write_json
 
-    opened = open_site(site)
     if new_keys and (kit or not address):
         raise InputError(
             "client join --new-keys needs the server's ADDRESS, and no --kit: its operator must approve them"
         )
-    if new_keys:
-        with only_client(opened.config.state.dir):
-            renew_keys(opened)
-        opened = open_site(site)
+    if new_keys:  # before the site is opened: a lost key would keep it from that
+        config = load_site_config(site)
+        with only_client(config.state.dir):
+            renew_keys(config)
+    opened = open_site(site)
     if kit:
         accepted = read_kit(kit)
         accept_kit(opened, accepted, kit.read_text(encoding="utf-8"))

@@ -8,12 +8,14 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from confide.client.site import Site
+from confide.client.site_config import SiteConfig
 from confide.client.witnesses import Witnesses
 from confide.common.durable import replace_durably, sync_folder
 from confide.common.errors import InputError, LedgerError
 from confide.common.join import JoinRequest, Kit, read_kit
 
 _NODE_KEY, _IDENTITY, _KIT = "node.key", "identity.key", "kit.json"
+_REMEDY = "put it back from the backup, or replace it: `confide client join ADDRESS --new-keys`"
 
 
 def node_key(state: Path) -> ec.EllipticCurvePrivateKey:
@@ -28,9 +30,9 @@ def node_key(state: Path) -> ec.EllipticCurvePrivateKey:
     try:
         loaded = serialization.load_pem_private_key(path.read_bytes(), None)
     except ValueError:
-        raise LedgerError(f"{path}: not a key; put it back from the backup, or revoke and join again") from None
+        raise LedgerError(f"{path}: not a key; {_REMEDY}") from None
     if not isinstance(loaded, ec.EllipticCurvePrivateKey):
-        raise LedgerError(f"{path}: not an EC key; put it back from the backup")
+        raise LedgerError(f"{path}: not an EC key; {_REMEDY}")
     return loaded
 
 
@@ -42,13 +44,13 @@ def make_request(site: Site) -> JoinRequest:
     return replace(request, signature=site.identity.sign(request.text()))
 
 
-def renew_keys(site: Site) -> None:
-    """New keys in place of the old ones; ledger, outbox and secret stay, so nothing that was spent is forgotten.
+def renew_keys(config: SiteConfig) -> None:
+    """New keys in place of the old ones, also of lost or damaged ones, with which no site can be opened.
 
+    Ledger, outbox and ``secret.key`` stay, so nothing that was spent is forgotten and no unit changes its share.
     The kit goes: the server knows the new keys only after another approval. A crash in between leaves keys of which
     one is old; the server refuses those, and this is called again. No client may run on the state folder meanwhile.
     """
-    config = site.config
     state = config.state.dir
     for name in (_KIT, _NODE_KEY):
         (state / name).unlink(missing_ok=True)

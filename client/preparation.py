@@ -61,8 +61,8 @@ class Client:
     def finish(self, institution: str, run_sha256: str) -> None:
         """A run is over: what was made of the texts for it goes.
 
-        Until it is offered anew its rounds are refused: else a server would see in the next one whether the data file
-        can be read now.
+        Until it is joined anew, while this process lives, its rounds are refused: else a server would see in the next
+        one whether the data file can be read now.
         """
         kept = self.shares.get(institution)
         if kept is not None and kept.made_for.startswith(f"{run_sha256} "):
@@ -127,9 +127,7 @@ def shares_of(run: RunConfig, site: Site, client: Client, *, joining: bool) -> t
     the middle of a run decides nothing: what was read before it counts on.
     """
     over = site.config.institution.name, run.sha256()
-    if joining:
-        client.over.discard(over)
-    elif over in client.over:
+    if not joining and over in client.over:
         raise PolicyError(f"the run of study {run.study.name!r} is over; its rounds are answered after another offer")
     model = model_of(run, site)
     # By the hash of the run: units encoded for other labels would make an answer depend on which classes are present.
@@ -150,4 +148,5 @@ def shares_of(run: RunConfig, site: Site, client: Client, *, joining: bool) -> t
         site.report(error)
         return model, before.shares
     client.keep(name, prepared)
+    client.over.discard(over)  # not before: a refused offer would open the rounds again
     return model, prepared.shares

@@ -12,6 +12,7 @@ from flwr.clientapp import ClientApp
 from confide.client.enrolment import kit_of, node_key
 from confide.client.link import Link
 from confide.client.site import Site, open_site
+from confide.client.site_config import load_site_config
 from confide.client.status import Status, only_client
 from confide.client.ticks import at_ticks
 from confide.common.messages import declined
@@ -31,14 +32,13 @@ def serve(path: Path, client: "Client | None" = None) -> None:
         client: coins and clock; only tests pass one.
 
     Raises:
-        InputError: the site has joined no server.
+        InputError: the site has joined no server, or its state folder is not there.
         LedgerError: the ledger is not whole.
         ConfideError: another client runs on this state folder.
     """
-    site, stop = open_site(path), threading.Event()
-    state = site.config.state.dir
-    kit = kit_of(state)
+    state, stop = load_site_config(path).state.dir, threading.Event()
     with only_client(state):
+        site, kit = open_site(path), kit_of(state)  # not before: `client join --new-keys` may replace keys till here
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
         status = Status(state)

@@ -119,10 +119,12 @@ def open_site(path: Path) -> Site:
 
 def _secret(state: Path, name: str) -> bytes:
     """32 secret bytes, drawn once. Another secret would move units between train and validation, unnoticed."""
-    path = state / name
+    path, remedy = state / name, "put it back from the backup"
+    if name == "identity.key":  # the other one has no replacement
+        remedy += ", or replace it: `confide client join ADDRESS --new-keys`"
     if not path.exists():
         if (state / "ledger.db").exists():
-            raise LedgerError(f"{path} is gone, though there is a ledger; put it back from the backup")
+            raise LedgerError(f"{path} is gone, though there is a ledger; {remedy}")
         drawn = path.with_name(f".{name}.{os.getpid()}.{secrets.token_hex(4)}")
         write_durably(drawn, os.urandom(32), 0o600)
         with contextlib.suppress(FileExistsError):  # another process was first: its secret is the one
@@ -131,7 +133,7 @@ def _secret(state: Path, name: str) -> bytes:
         sync_folder(state)
     content = path.read_bytes()
     if len(content) != 32:
-        raise LedgerError(f"{path}: {len(content)} bytes, must be 32; put it back from the backup")
+        raise LedgerError(f"{path}: {len(content)} bytes, must be 32; {remedy}")
     return content
 
 

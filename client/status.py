@@ -30,8 +30,12 @@ def only_client(state: Path) -> Iterator[None]:
 
     Raises:
         ConfideError: another one runs.
+        InputError: the state folder is not there, or cannot be written.
     """
-    descriptor = os.open(state / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        descriptor = os.open(state / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise InputError(f"{state}: {error.strerror}; `confide client join ADDRESS` makes it") from None
     try:
         if not _taken(descriptor):
             raise ConfideError(

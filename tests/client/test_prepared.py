@@ -148,3 +148,23 @@ def test_two_institutions_of_one_client_share_nothing(make_run: MakeRun, base_fo
         site = open_site(write_site(tmp_path / name, make_records(count), name=name, dataset=settings))
         assert kinds(Asking(run, lambda site=site: site, client).update()) == ["update"]  # type: ignore[misc]
     assert [made.shares.training.num_units for made in client.shares.values()] == [4, 7]
+
+
+def test_a_finished_run_is_answered_again_once_it_is_joined_again_and_no_other_with_it(
+    make_run: MakeRun, base_folder: Path, three_labels: Site
+) -> None:
+    """An offer that is refused opens nothing: the next round would tell whether the data file can be read again."""
+    client, path = Client(coins=lambda: TestCoins(0)), three_labels.config.dataset.path
+    runs = [_locked(make_run, base_folder, ["a", "b", "c"], study={"name": name}) for name in ("test", "small")]
+    first, second = (Asking(run, lambda: three_labels, client) for run in runs)
+    for asking, run in ((first, runs[0]), (second, runs[1])):
+        assert kinds(asking.offer()) == ["accepted"]
+        client.finish("st-mary", run.sha256())
+    text = path.read_text(encoding="utf-8")
+    path.unlink()
+    assert kinds(first.offer()) == ["declined"]
+    path.write_text(text, encoding="utf-8")
+    assert kinds(first.update()) == ["declined"]
+    assert kinds(first.offer()) == ["accepted"]
+    assert kinds(first.update()) == ["update"]
+    assert kinds(second.update()) == ["declined"]

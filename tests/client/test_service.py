@@ -1,19 +1,26 @@
 """The process of an institution: what it says in its own log, and what it does with strange messages."""
 
+import contextlib
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 from support.installations import Asking, kinds, write_site
 
+from confide.client import service
+from confide.client.enrolment import renew_keys
 from confide.client.service import _Answers
 from confide.client.site import open_site
 from confide.client.status import Status
 from confide.client.ticks import at_ticks
+from confide.common.errors import InputError
+from confide.common.join import Kit, write_json
 from confide.common.models import hash_model
 from confide.common.run_config import RunConfig, lock
 
@@ -64,3 +71,37 @@ def test_an_error_instead_of_an_ask_is_declined_and_ends_nothing(tmp_path: Path)
     message = Message(Error(0, "nothing"), reply_to=Message(RecordDict(), 7, "train"))
     answer = at_ticks(_Answers(path, open_site(path), Status(tmp_path / "state")), stop)
     assert kinds(answer(message, Context(1, 7, {}, RecordDict(), {})).content) == ["declined"]
+
+
+def test_keys_that_were_replaced_while_a_client_waited_for_its_turn_are_the_ones_it_uses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would sign with the old identity otherwise, and every update would be dropped until the next start."""
+    path, given = write_site(tmp_path), dict[str, Any]()
+    old, kit = open_site(path), tmp_path / "state" / "kit.json"
+    kit.write_text(write_json(Kit("old:8443", "ca", "st-mary", "0")), encoding="utf-8")
+
+    @contextlib.contextmanager
+    def only_client(state: Path) -> Iterator[None]:
+        renew_keys(old.config)
+        kit.write_text(write_json(Kit("new:8443", "ca", "st-mary", "1")), encoding="utf-8")
+        yield
+
+    def link(address: str, *rest: object) -> SimpleNamespace:
+        return SimpleNamespace(run=lambda: given.update(address=address))
+
+    monkeypatch.setattr(service, "only_client", only_client)
+    monkeypatch.setattr(service, "Link", link)
+    monkeypatch.setattr(service, "_Answers", lambda path, site, *rest: given.update(site=site))
+    monkeypatch.setattr(service.signal, "signal", lambda *rest: None)
+    service.serve(path)
+    assert given["address"] == "new:8443"
+    assert given["site"].identity.public_hex() == open_site(path).identity.public_hex() != old.identity.public_hex()
+
+
+def test_a_client_that_joined_no_server_is_told_how(tmp_path: Path) -> None:
+    path = write_site(tmp_path)
+    for state in (r"state: No such file.*", "joined no server"):
+        with pytest.raises(InputError, match=f"{state}.*`confide client join ADDRESS`"):
+            service.serve(path)
+        open_site(path)

@@ -190,7 +190,9 @@ def test_the_client_process_answers_at_ticks(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(service_module, "Link", link)
     monkeypatch.setattr(service_module.signal, "signal", lambda *rest: None)
     monkeypatch.setattr(service_module._Answers, "__call__", lambda *rest: "reply")
-    service_module.serve(write_site(tmp_path))
+    path = write_site(tmp_path)
+    open_site(path)
+    service_module.serve(path)
     ask = _content(RecordDict({"ask": ConfigRecord({"run_json": run.canonical_json()})}))
     given["stop"].wait = lambda seconds: given.update(waited=seconds)
     assert given["answer"](ask, None) == "reply"
