@@ -175,6 +175,19 @@ def test_a_client_that_went_away_while_others_had_the_turn_loses_no_ask(play: Ca
     play(scene)
 
 
+def test_an_ask_goes_to_a_client_s_newest_poll_and_not_to_a_connection_that_broke_unseen(
+    play: Callable[[Scene], None],
+) -> None:
+    async def scene(server: _Server) -> None:
+        for _ in range(5):  # by chance the newest is often first
+            broken, own = await server.poll(), await server.poll()
+            server.ask()
+            assert await own.end() == (200, b"ask")
+            await broken.task
+
+    play(scene)
+
+
 # Strangers: anybody can name another's key
 
 
