@@ -248,3 +248,22 @@ def test_a_heartbeat_and_the_run_do_not_wait_behind_the_requests_of_all_others(p
             assert (await request.end())[0] == 200
 
     play(scene)
+
+
+def test_strangers_heartbeats_stand_in_line_and_one_at_a_time_in_a_client_s_name_does_not(
+    play: Callable[[Scene], None],
+) -> None:
+    async def scene(server: _Server) -> None:
+        async with server.turn.semaphore:
+            pulls = [_Poll(server.gate, JUDE, b"right", "pull-object") for _ in range(3)]
+            beats = [
+                _Poll(server.gate, key, b"wrong", "send-node-heartbeat") for key in (MARY, STRANGER) for _ in range(20)
+            ]
+            await asyncio.sleep(0.05)
+        for request in (*pulls, *beats):
+            await request.end()
+        assert server.flower.paths[:4] == ["pull-object", "send-node-heartbeat", "pull-object", "pull-object"]
+        assert await _Poll(server.gate, MARY, b"right", "send-node-heartbeat").end() == (200, b"")
+        assert server.gate._beating == set()
+
+    play(scene)
