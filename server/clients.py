@@ -31,9 +31,10 @@ class Clients:
         self._held: dict[bytes, list[asyncio.Future[None]]] = {}  # the newest last
         self.closed = False
 
-    def admit(self, node_id: int, key: bytes, name: str) -> None:
-        """A client is approved."""
-        self._names[key], self._keys[node_id] = name, key
+    def admit(self, nodes: dict[int, str], keys: dict[str, bytes]) -> None:
+        """These are approved, and nobody else any more: names by node, keys by name."""
+        self._names = {key: name for name, key in keys.items()}
+        self._keys = {node_id: keys[name] for node_id, name in nodes.items()}
 
     def knows(self, key: bytes) -> bool:
         """Whether the key was approved, whoever shows it."""

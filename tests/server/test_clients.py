@@ -70,8 +70,7 @@ class _Server:
 
     def __init__(self) -> None:
         self.flower, self.clients, self.turn = _Flower(), Clients(), Turn()
-        self.clients.admit(1, MARY, "mary")
-        self.clients.admit(2, JUDE, "jude")
+        self.clients.admit({1: "mary", 2: "jude"}, {"mary": MARY, "jude": JUDE})
         self.gate = FleetGate(self.flower, self.turn, self.clients)
 
     async def poll(self, key: bytes = MARY, signature: bytes = b"right") -> _Poll:

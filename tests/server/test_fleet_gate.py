@@ -44,8 +44,7 @@ class _Wire:
 
     def __init__(self) -> None:
         self.flower, self.clients = _Flower(), Clients()
-        self.clients.admit(1, MARY, "mary")
-        self.clients.admit(2, JUDE, "jude")
+        self.clients.admit({1: "mary", 2: "jude"}, {"mary": MARY, "jude": JUDE})
         self.gate = FleetGate(self.flower, Turn(), self.clients)
         self.pulled = 0
 
@@ -218,7 +217,7 @@ def test_nobody_can_use_up_another_s_quota(wire: _Wire) -> None:
 def test_a_key_written_in_another_way_is_the_same_client(wire: _Wire) -> None:
     """base64 has several texts for some bytes, and Flower takes them all."""
     key = b"key of mary!!"
-    wire.clients.admit(1, key, "mary")
+    wire.clients.admit({1: "mary"}, {"mary": key})
     usual = base64.b64encode(key)
     other = usual[:-3] + bytes([usual[-3] + 1]) + usual[-2:]
     assert other != usual
