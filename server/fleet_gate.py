@@ -80,9 +80,10 @@ class FleetGate:
             await self._serve(scope, receive, send)
 
     async def _serve(self, scope: Any, receive: Receive, send: Send) -> None:
-        most = MAX_BODY if self._clients.knows(_key(scope)) else SMALL_BODY
+        key = _key(scope)
+        most = MAX_BODY if self._clients.knows(key) else SMALL_BODY
         try:
-            async with self._bodies.read(scope, receive, most) as body:
+            async with self._bodies.read(scope, receive, key, most) as body:
                 answer = await self._wait_and_hand_on(scope, body, receive)
         except BodyRefusedError as refused:
             answer = _refusal(refused.status)

@@ -187,6 +187,18 @@ def test_an_ask_goes_to_a_client_s_newest_poll_and_not_to_a_connection_that_brok
     play(scene)
 
 
+def test_a_request_that_is_answered_leaves_nothing_behind(play: Callable[[Scene], None]) -> None:
+    """Each watches for its client's going away, which may be hours later."""
+
+    async def scene(server: _Server) -> None:
+        server.ask()
+        assert await (await server.poll()).end() == (200, b"ask")
+        await asyncio.sleep(0.05)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    play(scene)
+
+
 # Strangers: anybody can name another's key
 
 
