@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 from confide.server.clients import MAX_BODY
 
 SMALL_BODY = 64 * 2**10  # what a stranger may send: all that it may ask for is to be let in
-MOST_HELD = 32 * MAX_BODY  # bytes of larger bodies in memory at a time: anybody can name another's key
+MOST_HELD = 32 * MAX_BODY  # bytes of larger bodies in memory at a time
+MOST_OF_A_KEY = 2 * MAX_BODY  # of these: anybody can name another's key, and it must not cost all others their places
 _BODY_SECONDS = 60  # until a request must be all here
 
 Receive = Callable[[], Awaitable[Any]]
@@ -31,11 +33,11 @@ class Bodies:
     """All bodies that are being read or worked on."""
 
     def __init__(self) -> None:
-        self._held = 0  # bytes
+        self._held = Counter[bytes]()  # bytes, by the key that was named
 
     @asynccontextmanager
-    async def read(self, scope: Any, receive: Receive, most: int) -> AsyncIterator[bytes]:
-        """A whole body of at most so many bytes; it counts until the block ends.
+    async def read(self, scope: Any, receive: Receive, key: bytes, most: int) -> AsyncIterator[bytes]:
+        """A whole body of at most so many bytes, in a key's name; it counts until the block ends.
 
         Raises:
             BodyRefusedError: see there.
@@ -43,22 +45,24 @@ class Bodies:
         """
         body = io.BytesIO()  # however small the chunks are that it comes in, and its value is no copy
         try:
-            yield await self._read_in_time(scope, receive, most, body)
+            if int(dict(scope["headers"]).get(b"content-length", 0)) > most:  # h11 and httptools refuse all but digits
+                raise BodyRefusedError(413)
+            yield await self._read_in_time(receive, key, most, body)
         finally:
-            self._held -= _counted(body.tell())
+            self._held[key] -= _counted(body.tell())
+            if not self._held[key]:  # strangers' keys have no end
+                del self._held[key]
 
-    async def _read_in_time(self, scope: Any, receive: Receive, most: int, body: io.BytesIO) -> bytes:
-        if int(dict(scope["headers"]).get(b"content-length", 0)) > most:  # h11 lets nothing but digits through
-            raise BodyRefusedError(413)
+    async def _read_in_time(self, receive: Receive, key: bytes, most: int, body: io.BytesIO) -> bytes:
         try:
             async with asyncio.timeout(_BODY_SECONDS):
-                while await self._read_some(receive, most, body):
+                while await self._read_some(receive, key, most, body):
                     pass
         except TimeoutError:
             raise BodyRefusedError(408) from None
         return body.getvalue()
 
-    async def _read_some(self, receive: Receive, most: int, body: io.BytesIO) -> bool:
+    async def _read_some(self, receive: Receive, key: bytes, most: int, body: io.BytesIO) -> bool:
         """Whether there is more to come."""
         event = await receive()
         if event["type"] == "http.disconnect":
@@ -67,9 +71,9 @@ class Bodies:
         if size > most:  # it came in chunks, without a length
             raise BodyRefusedError(413)
         more = _counted(size) - _counted(body.tell())
-        if self._held + more > MOST_HELD:
+        if self._held[key] + more > MOST_OF_A_KEY or self._held.total() + more > MOST_HELD:
             raise BodyRefusedError(503)
-        self._held += more
+        self._held[key] += more
         body.write(event.get("body", b""))
         return bool(event.get("more_body"))
 

@@ -28,12 +28,13 @@ class Clients:
         self._pushed: dict[bytes, int] = {}
         self._told: set[bytes] = set()
         self._unpulled: dict[bytes, int] = {}  # never fewer than Flower has: one too many costs one empty pull
-        self._held: dict[bytes, set[asyncio.Future[None]]] = {}
+        self._held: dict[bytes, list[asyncio.Future[None]]] = {}  # the newest last
         self.closed = False
 
-    def admit(self, node_id: int, key: bytes, name: str) -> None:
-        """A client is approved."""
-        self._names[key], self._keys[node_id] = name, key
+    def admit(self, nodes: dict[int, str], keys: dict[str, bytes]) -> None:
+        """These are approved, and nobody else any more: names by node, keys by name."""
+        self._names = {key: name for name, key in keys.items()}
+        self._keys = {node_id: keys[name] for node_id, name in nodes.items()}
 
     def knows(self, key: bytes) -> bool:
         """Whether the key was approved, whoever shows it."""
@@ -47,7 +48,7 @@ class Clients:
         self._pushed.pop(key, None)
         self._told.discard(key)
         self._unpulled[key] = self._unpulled.get(key, 0) + 1
-        _let_go(self._held.get(key, set()))
+        _let_go(self._held.get(key, []))
 
     async def wait_for_ask(self, key: bytes, gone: "asyncio.Future[object]") -> None:
         """Until there is something to pull, the client is gone, the server ends, or a few seconds have passed.
@@ -55,15 +56,15 @@ class Clients:
         Not at all for a key that is not approved or has enough requests here: strangers cannot fill the memory, and a
         client whose places they take polls as if there were none.
         """
-        held = self._held.setdefault(key, set()) if key in self._names else None
+        held = self._held.setdefault(key, []) if key in self._names else None
         if held is None or len(held) >= _MOST_HELD or self._unpulled.get(key) or self.closed:
             return
         asked = asyncio.get_running_loop().create_future()
-        held.add(asked)  # nothing was awaited since the look at `_unpulled`: no ask came between
+        held.append(asked)  # nothing was awaited since the look at `_unpulled`: no ask came between
         try:
             await asyncio.wait({asked, gone}, timeout=_HOLD_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            held.discard(asked)
+            held.remove(asked)
 
     def has_pulled(self, key: bytes) -> None:
         """Flower has answered a client's pull; it hands out one ask at the most."""
@@ -90,7 +91,8 @@ class Clients:
         return True
 
 
-def _let_go(held: "set[asyncio.Future[None]]") -> None:
-    for asked in held:
+def _let_go(held: "list[asyncio.Future[None]]") -> None:
+    """Wake the newest first: the first at Flower gets the ask, and what an older connection gets may be lost."""
+    for asked in reversed(held):
         if not asked.done():
             asked.set_result(None)

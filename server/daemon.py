@@ -24,6 +24,9 @@ from confide.server.superlink import Link, fleet_app
 _CARRY_OUT = {"run": carry_out, "rehearsal": rehearse}
 log = logging.getLogger("confide")
 _LOOK_SECONDS = 1.0  # at the registry, while no run is going on
+# A client has two: while its poll is held on one, its heartbeat takes another. Small bodies, which bodies.py does not
+# count, take 128 MB on so many.
+_MOST_CONNECTIONS = 2000
 _RETRY_SECONDS = 5.0  # after the disk refused even a run's status
 
 
@@ -91,7 +94,7 @@ def serve(home: Home, announce: Callable[[int, int], None]) -> None:
             FleetGate(app, turn, clients),
             ssl_certfile=keys / "tls.pem",
             ssl_keyfile=keys / "tls.key",
-            limit_concurrency=500,
+            limit_concurrency=_MOST_CONNECTIONS,
             **common,
         ),
         clients,

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import uvicorn
@@ -65,9 +65,7 @@ class FleetGate:
 
     def __init__(self, app: Any, turn: Turn, clients: Clients) -> None:
         self._app, self._turn, self._clients, self._bodies = app, turn, clients, Bodies()
-        # Who waits for the turn is the run, heartbeats and the first of everything else: Flower's client waits 5 s for
-        # a heartbeat, and behind the requests of 50 clients on a busy machine it took longer.
-        self._line = asyncio.Semaphore(1)
+        self._line, self._beating = asyncio.Semaphore(1), set[bytes]()  # keys: see `_our_turn`
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Serve one request, or the application's start and end."""
@@ -82,9 +80,10 @@ class FleetGate:
             await self._serve(scope, receive, send)
 
     async def _serve(self, scope: Any, receive: Receive, send: Send) -> None:
-        most = MAX_BODY if self._clients.knows(_key(scope)) else SMALL_BODY
+        key = _key(scope)
+        most = MAX_BODY if self._clients.knows(key) else SMALL_BODY
         try:
-            async with self._bodies.read(scope, receive, most) as body:
+            async with self._bodies.read(scope, receive, key, most) as body:
                 answer = await self._wait_and_hand_on(scope, body, receive)
         except BodyRefusedError as refused:
             answer = _refusal(refused.status)
@@ -116,8 +115,7 @@ class FleetGate:
             answer.append(event)
 
         key = _key(scope)
-        line = contextlib.nullcontext() if scope["path"] == _HEARTBEAT else self._line
-        async with line, self._turn.semaphore:
+        async with self._our_turn(scope["path"], key):
             if (refusal := self._instead(scope["path"], key, len(body), after)) is not None:
                 return refusal
             await self._app(scope, replay, collect)
@@ -126,6 +124,24 @@ class FleetGate:
             if scope["path"] == _PULL and answer and answer[0]["status"] == 200:
                 self._clients.has_pulled(key)
         return answer
+
+    @contextlib.asynccontextmanager
+    async def _our_turn(self, path: str, key: bytes) -> AsyncIterator[None]:
+        """Hold the turn. Who waits for it is the run, a heartbeat of each client, and the first of everything else.
+
+        Flower's client waits 5 s for a heartbeat, and behind the requests of 50 clients on a busy machine it took
+        longer. But anybody can send one: without a bound, strangers' would starve everything else.
+        """
+        if path != _HEARTBEAT or not self._clients.knows(key) or key in self._beating:
+            async with self._line, self._turn.semaphore:
+                yield
+            return
+        self._beating.add(key)
+        try:
+            async with self._turn.semaphore:
+                yield
+        finally:
+            self._beating.remove(key)
 
     def _instead(self, path: str, key: bytes, size: int, after: "asyncio.Future[Any]") -> list[Any] | None:
         """Our answer instead of Flower's; None: it is Flower's turn."""

@@ -97,7 +97,7 @@ class Link:
                 known = self.state.get_node_id_by_public_key(key)
                 made = known or self.state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, key, 0, name=name)
                 nodes[int(made)] = name
-                self.clients.admit(int(made), key, name)
+            self.clients.admit(nodes, node_keys)
             return nodes
 
     def last_seen(self) -> dict[int, tuple[str, str | None]]:

@@ -70,8 +70,7 @@ class _Server:
 
     def __init__(self) -> None:
         self.flower, self.clients, self.turn = _Flower(), Clients(), Turn()
-        self.clients.admit(1, MARY, "mary")
-        self.clients.admit(2, JUDE, "jude")
+        self.clients.admit({1: "mary", 2: "jude"}, {"mary": MARY, "jude": JUDE})
         self.gate = FleetGate(self.flower, self.turn, self.clients)
 
     async def poll(self, key: bytes = MARY, signature: bytes = b"right") -> _Poll:
@@ -175,6 +174,31 @@ def test_a_client_that_went_away_while_others_had_the_turn_loses_no_ask(play: Ca
     play(scene)
 
 
+def test_an_ask_goes_to_a_client_s_newest_poll_and_not_to_a_connection_that_broke_unseen(
+    play: Callable[[Scene], None],
+) -> None:
+    async def scene(server: _Server) -> None:
+        for _ in range(5):  # by chance the newest is often first
+            broken, own = await server.poll(), await server.poll()
+            server.ask()
+            assert await own.end() == (200, b"ask")
+            await broken.task
+
+    play(scene)
+
+
+def test_a_request_that_is_answered_leaves_nothing_behind(play: Callable[[Scene], None]) -> None:
+    """Each watches for its client's going away, which may be hours later."""
+
+    async def scene(server: _Server) -> None:
+        server.ask()
+        assert await (await server.poll()).end() == (200, b"ask")
+        await asyncio.sleep(0.05)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    play(scene)
+
+
 # Strangers: anybody can name another's key
 
 
@@ -233,5 +257,24 @@ def test_a_heartbeat_and_the_run_do_not_wait_behind_the_requests_of_all_others(p
         turn.release()
         for request in (heartbeat, *others):
             assert (await request.end())[0] == 200
+
+    play(scene)
+
+
+def test_strangers_heartbeats_stand_in_line_and_one_at_a_time_in_a_client_s_name_does_not(
+    play: Callable[[Scene], None],
+) -> None:
+    async def scene(server: _Server) -> None:
+        async with server.turn.semaphore:
+            pulls = [_Poll(server.gate, JUDE, b"right", "pull-object") for _ in range(3)]
+            beats = [
+                _Poll(server.gate, key, b"wrong", "send-node-heartbeat") for key in (MARY, STRANGER) for _ in range(20)
+            ]
+            await asyncio.sleep(0.05)
+        for request in (*pulls, *beats):
+            await request.end()
+        assert server.flower.paths[:4] == ["pull-object", "send-node-heartbeat", "pull-object", "pull-object"]
+        assert await _Poll(server.gate, MARY, b"right", "send-node-heartbeat").end() == (200, b"")
+        assert server.gate._beating == set()
 
     play(scene)

@@ -9,10 +9,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import uvicorn
 
 from confide.common.join import JoinRequest
 from confide.common.run_config import RunConfig
 from confide.server import daemon
+from confide.server.bodies import MOST_HELD, SMALL_BODY
 from confide.server.daemon import Desk
 from confide.server.home import Home, init_home
 from confide.server.queue import Queue, QueuedRun
@@ -140,3 +142,23 @@ def test_the_thread_lives_on_when_not_even_a_status_can_be_written(desk: Any, mo
     link = SimpleNamespace(admit=lambda keys: {})
     daemon._work(desk, lambda: link, SimpleNamespace(started=True))  # type: ignore[arg-type]
     assert [run.status for run in desk.queue.all()] == ["completed"]
+
+
+def test_hundreds_of_clients_may_hold_a_poll_and_send_a_heartbeat(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """uvicorn refuses requests from so many connections on, whether they are idle or not."""
+
+    class CaughtError(Exception):
+        pass
+
+    def caught(config: uvicorn.Config, clients: object) -> None:
+        raise CaughtError(config.limit_concurrency)
+
+    monkeypatch.setattr(daemon, "_bind", lambda host, port: None)
+    monkeypatch.setattr(daemon, "fleet_app", lambda database, port: None)
+    monkeypatch.setattr(daemon, "FleetServer", caught)
+    monkeypatch.setenv("FLWR_HOME", "set by serve")
+    with pytest.raises(CaughtError) as error:
+        daemon.serve(home, lambda public, admin: None)
+    [connections] = error.value.args
+    assert connections > 2 * 900, "900 clients"
+    assert connections * SMALL_BODY <= MOST_HELD, "no more than the large bodies"

@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
+import uvicorn
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
+from uvicorn.server import ServerState
 
 from confide.server import bodies, fleet_gate
-from confide.server.bodies import MOST_HELD, SMALL_BODY
+from confide.server.bodies import MOST_HELD, MOST_OF_A_KEY, SMALL_BODY
 from confide.server.clients import MAX_BODY, QUOTA, Clients
 from confide.server.fleet_gate import FleetGate, Turn
 
@@ -44,8 +46,7 @@ class _Wire:
 
     def __init__(self) -> None:
         self.flower, self.clients = _Flower(), Clients()
-        self.clients.admit(1, MARY, "mary")
-        self.clients.admit(2, JUDE, "jude")
+        self.clients.admit({1: "mary", 2: "jude"}, {"mary": MARY, "jude": JUDE})
         self.gate = FleetGate(self.flower, Turn(), self.clients)
         self.pulled = 0
 
@@ -114,13 +115,13 @@ def test_a_stranger_may_send_a_small_body_and_no_more(wire: _Wire) -> None:
 
 
 class _Stalled:
-    """Requests in mary's name that send almost a whole body, and then nothing, until they are let go."""
+    """Requests in some client's name that send almost a whole body, and then nothing, until they are let go."""
 
     def __init__(self, wire: _Wire, ending: str) -> None:
         self.wire, self.ending, self.statuses = wire, ending, list[int]()
         self.taken, self.let_go = 0, asyncio.Event()
 
-    async def __call__(self) -> None:
+    async def __call__(self, key: bytes) -> None:
         chunks = iter([MEGABYTE] * (MAX_BODY // len(MEGABYTE) - 1))
 
         async def receive() -> Any:
@@ -134,7 +135,7 @@ class _Stalled:
         async def send(event: Any) -> None:
             self.statuses += [event["status"]] if "status" in event else []
 
-        sent = [(b"flwr-public-key", base64.b64encode(MARY)), (b"signature", b"wrong")]
+        sent = [(b"flwr-public-key", base64.b64encode(key)), (b"signature", b"wrong")]
         await self.wire.gate({"type": "http", "path": PUSH, "headers": sent}, receive, send)
 
 
@@ -143,12 +144,14 @@ def test_hundreds_of_half_bodies_fill_a_part_of_the_memory_and_small_requests_go
     wire: _Wire, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     count, whole = 300, iter([MEGABYTE] * 8)
+    names = {f"client {number}": b"key of client %d" % number for number in range(count // 2)}
+    wire.clients.admit({}, names | {"jude": JUDE})
     monkeypatch.setattr(bodies, "_BODY_SECONDS", 3600)
 
     async def flood() -> None:
         wire.gate._turn = Turn()
         stalled = _Stalled(wire, ending)
-        others = [asyncio.create_task(stalled()) for _ in range(count)]
+        others = [asyncio.create_task(stalled(key)) for key in names.values() for _ in range(2)]
         most = MOST_HELD // (MAX_BODY - 2 * len(MEGABYTE))
         while len(stalled.statuses) < count - most and stalled.taken < count * (MAX_BODY - len(MEGABYTE)):
             await asyncio.sleep(0)
@@ -169,7 +172,73 @@ def test_hundreds_of_half_bodies_fill_a_part_of_the_memory_and_small_requests_go
     asyncio.run(flood())
     wire.gate._turn = Turn()
     assert wire.call(PUSH, JUDE, chunks=whole) == 200, "what they held is free again"
-    assert wire.gate._bodies._held == 0
+    assert wire.gate._bodies._held == {}
+
+
+def test_half_bodies_in_one_client_s_name_refuse_nobody_else_s(wire: _Wire) -> None:
+    async def flood() -> None:
+        stalled = _Stalled(wire, "http.disconnect")
+        others = [asyncio.create_task(stalled(MARY)) for _ in range(40)]
+        for _ in range(100):  # all have sent what they send
+            await asyncio.sleep(0)
+        assert set(stalled.statuses) == {503}
+        assert wire.gate._bodies._held.total() <= MOST_OF_A_KEY
+        wire.gate._turn = Turn()
+        assert await asyncio.to_thread(wire.call, PUSH, MARY, chunks=iter([MEGABYTE] * 8)) == 503
+        assert await asyncio.to_thread(wire.call, PUSH, JUDE, chunks=iter([MEGABYTE] * 8)) == 200
+        stalled.let_go.set()
+        await asyncio.wait(others)
+
+    asyncio.run(flood())
+
+
+def test_a_body_that_never_ends_is_refused_in_time_and_frees_its_place(
+    wire: _Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "_BODY_SECONDS", 0.1)
+
+    async def wait() -> None:
+        stalled = _Stalled(wire, "never")
+        async with asyncio.timeout(20):
+            await stalled(MARY)
+        assert stalled.statuses == [408]
+
+    asyncio.run(wait())
+    assert wire.gate._bodies._held == {}
+
+
+def test_a_stranger_s_key_is_forgotten_with_its_request(wire: _Wire) -> None:
+    assert wire.call(PUSH, b"stranger", signature=b"", chunks=iter([b"x"])) == 401
+    assert wire.gate._bodies._held == {}
+
+
+@pytest.mark.parametrize("parser", ["h11", "httptools"])
+@pytest.mark.parametrize("length", [b"+5", b"5_0", b"-1", b"0x5", b"9" * 40, b"5\r\ncontent-length: 6"])
+def test_a_length_that_is_no_number_does_not_reach_the_gate(parser: Any, length: bytes) -> None:
+    """`int` takes more than a header may say."""
+    reached = list[Any]()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        reached.append(scope)
+
+    async def ask() -> bytes:
+        config = uvicorn.Config(app, http=parser, ws="none", log_config=None, lifespan="off")
+        config.load()
+        state = ServerState()
+
+        def protocol() -> Any:
+            return config.http_protocol_class(config=config, server_state=state, app_state={})  # type: ignore[call-arg]
+
+        server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"POST " + PUSH.encode() + b" HTTP/1.1\r\nhost: a\r\ncontent-length: " + length + b"\r\n\r\n")
+        status = await asyncio.wait_for(reader.readline(), 20)
+        writer.close()
+        server.close()
+        return status
+
+    assert asyncio.run(ask()).startswith(b"HTTP/1.1 400")
+    assert reached == []
 
 
 # Object after object
@@ -218,7 +287,7 @@ def test_nobody_can_use_up_another_s_quota(wire: _Wire) -> None:
 def test_a_key_written_in_another_way_is_the_same_client(wire: _Wire) -> None:
     """base64 has several texts for some bytes, and Flower takes them all."""
     key = b"key of mary!!"
-    wire.clients.admit(1, key, "mary")
+    wire.clients.admit({1: "mary"}, {"mary": key})
     usual = base64.b64encode(key)
     other = usual[:-3] + bytes([usual[-3] + 1]) + usual[-2:]
     assert other != usual
@@ -228,8 +297,9 @@ def test_a_key_written_in_another_way_is_the_same_client(wire: _Wire) -> None:
     assert wire.call(PUSH, b"", headers=[(b"flwr-public-key", other)]) == 413
 
 
-def test_many_at_once_get_no_more_than_one_after_the_other(wire: _Wire) -> None:
+def test_many_at_once_get_no_more_than_one_after_the_other(wire: _Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     """All are read before the first is counted."""
+    monkeypatch.setattr(bodies, "MOST_OF_A_KEY", MOST_HELD)
 
     async def flood() -> list[int]:
         wire.gate._turn = Turn()

@@ -113,6 +113,16 @@ def test_a_flood_of_objects_ends_at_the_quota_until_the_next_ask(server: _Server
         assert _status(mary.PushObject, request(node)) == 200
 
 
+def test_a_key_that_was_revoked_is_a_stranger_s_from_then_on(server: _Server) -> None:
+    keys = {"mary": _public(MARY), "jude": _public(JUDE)}
+    assert [server.clients.knows(key) for key in keys.values()] == [True, True]
+    server.link.admit({"jude": keys["jude"]})
+    assert [server.clients.knows(key) for key in keys.values()] == [False, True]
+    server.clients.ask(server.node["mary"])
+    server.clients.ask(server.node["jude"])
+    assert list(server.clients._unpulled) == [keys["jude"]]
+
+
 @pytest.fixture
 def patient(server: _Server, monkeypatch: pytest.MonkeyPatch) -> _Server:
     """A server that holds a poll longer than a client waits for its answer (30 s)."""
