@@ -12,7 +12,7 @@ from typing import Any
 import tomli_w
 
 from confide.common.durable import append_durably, replace_durably
-from confide.common.errors import InputError
+from confide.common.errors import ConfideError, InputError
 from confide.common.flower import versions
 from confide.common.privacy.accounting import epsilon, epsilon_rdp
 from confide.common.privacy.plan import NoPrivacy
@@ -51,14 +51,25 @@ class RunDirectory:
         """The folder of a run that was begun before, or a new one.
 
         What it said to have cost is too little as soon as the run goes on: that goes, and is written again at the end.
+
+        Raises:
+            ConfideError: its events do not say what was asked of whom; then nothing goes.
         """
         if not (path / "run.lock.toml").is_file():
             return cls(path, run)
         directory = cls.__new__(cls)
         directory.path = path
-        (path / "privacy.json").unlink(missing_ok=True)
         for name in ("events.jsonl", "metrics.jsonl"):
             _cut_torn_line(path / name)
+        try:
+            directory.institutions(run)
+        except KeyError as missing:
+            raise ConfideError(
+                f"{path / 'events.jsonl'} lacks {missing}: it is damaged, or of an earlier version of Confide, and what "
+                "the run has cost cannot be counted on; resume it with that version, put the file back from a backup, "
+                "or begin another study"
+            ) from None
+        (path / "privacy.json").unlink(missing_ok=True)
         return directory
 
     def institutions(self, run: RunConfig) -> dict[str, Institution]:
@@ -66,8 +77,9 @@ class RunDirectory:
         known: dict[str, Institution] = {}
         accepted = set()
         for event in self._lines("events.jsonl"):
-            for name, declared_units in event.get("declared_units", {}).items():
-                known.setdefault(name, Institution(name, declared_units)).declared_units = declared_units
+            if event["event"] == "offered":
+                for name, declared_units in event["declared_units"].items():
+                    known.setdefault(name, Institution(name, declared_units)).declared_units = declared_units
             if "what" in event:
                 for name in event["institutions"]:
                     known[name].ask(event["what"], event["round"], run)

@@ -111,3 +111,14 @@ def test_a_full_disk_hides_neither_the_account_nor_why_a_run_ended(
         interrupted.resume()
     assert interrupted.account.exists() == (what == "record")
     assert "No space left on device" in caplog.text
+
+
+def test_a_run_that_is_over_stays_completed_though_its_adapter_reaches_nobody(
+    interrupted: Interrupted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "make_server_app", lambda strategy: lambda *rest: setattr(strategy, "finished", True))
+    monkeypatch.setattr(jobs, "_finish", lambda *rest: interrupted.account.write_text("completed", encoding="utf-8"))
+    monkeypatch.setattr(jobs, "_give_out", _fails(ConfideError("nobody there")))
+    with pytest.raises(ConfideError, match="nobody there"):
+        interrupted.resume()
+    assert interrupted.account.read_text(encoding="utf-8") == "completed"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from confide.common.errors import InputError
+from confide.common.errors import ConfideError, InputError
 from confide.common.privacy import accounting
 from confide.common.privacy.accounting import epsilon
 from confide.common.privacy.plan import PrivacyPlan
@@ -166,6 +166,26 @@ def test_a_run_that_goes_on_claims_nothing_until_it_ends_and_has_no_torn_line(ru
     assert (tmp_path / "events.jsonl").read_bytes() == whole
     assert not (tmp_path / "privacy.json").exists()
     assert len(again.rounds()) == 1
+
+
+OLD = [
+    {"event": "offered", "asked": 1, "accepted": 1, "institutions": ["mary"], "others": {}},
+    {"event": "round_started", "round": 1, "asked": 1},
+    {"event": "accepted", "round": 1, "institution": "mary"},
+]
+
+
+@pytest.mark.parametrize("lines", [OLD, OLD[:2], OLD[2:]], ids=["old", "old, without an answer", "damaged"])
+def test_a_run_whose_events_do_not_say_what_was_asked_keeps_its_account_and_does_not_go_on(
+    run: RunConfig, tmp_path: Path, lines: list[dict[str, object]]
+) -> None:
+    directory = RunDirectory(tmp_path, run)
+    for line in lines:
+        directory.record(line)
+    (tmp_path / "privacy.json").write_text("what it cost", encoding="utf-8")
+    with pytest.raises(ConfideError, match=r"events.jsonl lacks '\w+': .* earlier version .* begin another study"):
+        RunDirectory.open(tmp_path, run)
+    assert (tmp_path / "privacy.json").read_text(encoding="utf-8") == "what it cost"
 
 
 def test_the_account_of_a_plan_is_made_once_and_not_for_every_institution(
