@@ -4,7 +4,10 @@ Files that only a finished run has (adapter/, report.html) come last: a run that
 """
 
 import json
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -65,9 +68,9 @@ class RunDirectory:
             directory.institutions(run)
         except KeyError as missing:
             raise ConfideError(
-                f"{path / 'events.jsonl'} lacks {missing}: it is damaged, or of an earlier version of Confide, and what "
-                "the run has cost cannot be counted on; resume it with that version, put the file back from a backup, "
-                "or begin another study"
+                f"{path / 'events.jsonl'} lacks {missing}: it is damaged, or of an earlier version of Confide, and "
+                "what the run has cost cannot be counted on; put it back from a backup, resume the run with that version, or "
+                "begin another study"
             ) from None
         (path / "privacy.json").unlink(missing_ok=True)
         return directory
@@ -95,12 +98,14 @@ class RunDirectory:
         Who takes part, and what is asked of whom, is on the disk when this returns: privacy.json follows from it.
         """
         line = json.dumps({"time": round(time.time(), 3), **event}, ensure_ascii=False)
-        if "what" in event or "declared_units" in event:
-            append_durably(self.path / "events.jsonl", line, 0o666)
-        else:
-            _append(self.path / "events.jsonl", line)
+        with _whole_or_not_at_all(self.path / "events.jsonl") as path:
+            if "what" in event or "declared_units" in event:
+                append_durably(path, line, 0o666)
+            else:
+                _append(path, line)
         if event["event"] == "round":
-            _append(self.path / "metrics.jsonl", line)
+            with _whole_or_not_at_all(self.path / "metrics.jsonl") as path:
+                _append(path, line)
 
     def rounds(self) -> list[dict[str, Any]]:
         """The rounds so far, from metrics.jsonl."""
@@ -148,13 +153,25 @@ def spent(run: RunConfig, institution: Institution) -> float | None:
     return None if isinstance(plan, NoPrivacy) else epsilon(plan, institution.num_steps, institution.num_releases)
 
 
+@contextmanager
+def _whole_or_not_at_all(path: Path) -> Iterator[Path]:
+    """Take back what a full disk took of a line, before the next one makes it a line in the middle of the file."""
+    path.touch()
+    size = path.stat().st_size
+    try:
+        yield path
+    except OSError:
+        os.truncate(path, size)
+        raise
+
+
 def _append(path: Path, line: str) -> None:
     with path.open("a", encoding="utf-8") as file:
         file.write(line + "\n")
 
 
 def _cut_torn_line(path: Path) -> None:
-    """Take away the end of a line that a power cut or a full disk left: nobody has acted on it."""
+    """Take away the end of a line that a power cut left: nobody has acted on it."""
     if path.is_file():
         with path.open("rb+") as file:
             file.truncate(file.read().rfind(b"\n") + 1)
