@@ -68,9 +68,8 @@ class RunDirectory:
             directory.institutions(run)
         except KeyError as missing:
             raise ConfideError(
-                f"{path / 'events.jsonl'} lacks {missing}: it is damaged, or of an earlier version of Confide, and "
-                "what the run has cost cannot be counted on; put it back from a backup, resume the run with that version, or "
-                "begin another study"
+                f"{path / 'events.jsonl'} lacks {missing}: it is damaged, or of an earlier version of Confide; put "
+                "it back from a backup, resume the run with that version, or begin another study"
             ) from None
         (path / "privacy.json").unlink(missing_ok=True)
         return directory
