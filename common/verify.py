@@ -1,24 +1,22 @@
 """`confide verify`: an outsider's second computation of what a run, or a ledger, says that it spent.
 
-It and its other half import nothing else of ours, on purpose: they must not repeat a mistake that they are to find.
+It and its other parts import nothing else of ours, on purpose: they must not repeat a mistake that they are to find.
 """
 
 import json
-import logging
 import math
 import sqlite3
 import tomllib
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from confide.common.verify_epsilon import recomputed
 from confide.common.verify_ledger import PLAN, TOLERANCE, Charge, Item, Ledger, faults, show
 
 CANNOT_SHOW = (
@@ -27,7 +25,6 @@ CANNOT_SHOW = (
     "that no rows were withheld, or all made anew, together with all anchors: compare the last hash with a signed one",
     "people in several datasets, or in one under two ids: each account stands alone",
 )
-_HOPELESS = 1000.0  # Renyi epsilon beyond which PLD would take gigabytes: as good as infinite
 
 
 def verify(
@@ -93,49 +90,24 @@ def _recompute(charges: Sequence[Charge], delta: float, order: int | None) -> fl
     """Epsilon by PLD, or by the Renyi filter at an order; infinite where it cannot be computed."""
     names = ("sampling_probability", "noise_multiplier", "validation_noise_multiplier")
     charged = tuple((*(plan[name] for name in names), *counts) for plan, *counts in charges if any(counts))
-    return _epsilon(charged, delta, order) if charged else 0.0
-
-
-@lru_cache(maxsize=256)
-def _epsilon(charges: tuple[tuple[Any, ...], ...], delta: float, order: int | None) -> float:
-    from dp_accounting import NeighboringRelation, dp_event
-    from dp_accounting.pld import PLDAccountant
-    from dp_accounting.rdp import RdpAccountant
-
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    relation, grid = NeighboringRelation.ADD_OR_REMOVE_ONE, 1e-4 if len(charges) == 1 else 1e-3
-    accountants = [RdpAccountant([order] if order else range(2, 257), relation)]  # first: it tells what PLD would cost
-    accountants += [] if order else [PLDAccountant(relation, value_discretization_interval=grid)]
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            for accountant in accountants:
-                for q, noise, release_noise, steps, releases in charges:
-                    step = dp_event.PoissonSampledDpEvent(q, dp_event.GaussianDpEvent(noise))
-                    for event, count in ((step, steps), (dp_event.GaussianDpEvent(release_noise), releases)):
-                        if count:
-                            accountant.compose(event, count)
-                if not 0 <= (epsilon := float(accountant.get_epsilon(delta))) < _HOPELESS:
-                    return math.inf
-            return epsilon
-    except (ArithmeticError, ValueError, MemoryError):
-        return math.inf
+    return recomputed(charged, delta, order) if charged else 0.0
 
 
 def _run(folder: Path) -> list[Item]:
     content, run, lock = _parse(_read(folder / "privacy.json"), "privacy.json"), Item(str(folder)), _locked(folder)
     run.problems = faults(content, "status adjacency institutions", only=False)
-    rows = [] if run.problems else content["institutions"]
-    if not isinstance(rows, list) or not rows:
-        run.problems.append("institutions has no row: nothing is claimed")
+    if run.problems or not isinstance(rows := content["institutions"], list):
+        run.problems.append("no list of institutions that can be read: nothing is claimed")
         return [run]
     run.notes = [f"{key}: {show(content.get(key))}" for key in ("status", "simulated", "not_in_this_account")]
+    run.notes += [] if rows else ["institutions has no row: nothing is claimed"]
     items = [_institution(row, lock) for row in rows]
     claims = {item.name: row for row, item in zip(rows, items, strict=True) if item.claimed is not None}
     if len({row["unit"] for row in claims.values()}) > 1:
         run.problems.append("mixed units: a record and a group are not the same promise")
     if len(names := {item.name for item in items}) < len(items):
         run.problems.append("an institution has several rows")
-    for (name, what), shown in _shown(folder, lock["steps"]).items():
+    for (name, what), shown in _shown(folder, lock).items():
         if name not in names:
             run.problems.append(f"{show(name)} took part and has no row")
         elif name in claims and claims[name].get(what, 0) < shown:
@@ -180,23 +152,28 @@ def _locked(folder: Path) -> dict[str, Any]:
         flat |= lock.get(section, {})
     if wrong := faults(flat, "steps num_rounds", only=False):
         raise ValueError(f"run.lock.toml: {wrong[0]}")
-    return {**flat, "num_steps": flat["steps"] * flat["num_rounds"]}
+    releases = flat["num_rounds"] // every if (every := flat.get("validation_every")) else 0
+    return {**flat, "num_steps": flat["steps"] * flat["num_rounds"], "validation_releases": releases}
 
 
-def _shown(folder: Path, local_steps: int) -> Counter[tuple[str, str]]:
+def _shown(folder: Path, lock: dict[str, Any]) -> Counter[tuple[str, str]]:
     """The steps and releases that were asked of each institution at least, by the run's own events."""
-    shown, rounds = Counter[tuple[str, str]](), set[tuple[str, ...]]()
+    shown, asks = Counter[tuple[str, str]](), Counter[tuple[str, str, str]]()
     for line in (line for path in (folder / "events.jsonl", *folder.glob("metrics.jsonl")) for line in _lines(path)):
         kind = "num_releases" if line.get("what") == "validation" else "num_steps"
         if "what" in line or line.get("event") == "accepted":
-            asked = line.get("institutions", [line.get("institution")])
-            rounds |= {(str(name), kind, str(line.get("round"))) for name in asked}
+            for name in line.get("institutions", [line.get("institution")]):
+                ask = (str(name), kind, str(line.get("round")))
+                asks[ask] = max(1, asks[ask] + ("what" in line))
         for what in ("num_steps", "num_releases"):
             for name, count in dict(line.get(what, {})).items():
                 least = 10**9 if faults({what: count}, what) else count  # no number: more than anyone can claim
                 shown[name, what] = max(least, shown[name, what])
-    for (name, what), count in Counter((name, what) for name, what, _ in rounds).items():
-        shown[name, what] = max(count * (local_steps if what == "num_steps" else 1), shown[name, what])
+    rounds = Counter((name, kind) for name, kind, _ in asks)
+    retries = Counter((name, kind) for (name, kind, _), times in asks.items() if times > 1)  # charged once a round
+    for key, count in rounds.items():
+        each, most = (lock["steps"], lock["num_steps"]) if key[1] == "num_steps" else (1, lock["validation_releases"])
+        shown[key] = max(shown[key], count * each, min((count + retries[key]) * each, most))
     return shown
 
 

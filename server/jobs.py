@@ -1,5 +1,7 @@
 """One run of a server, from the queue to a finished run directory; again from the last whole round after a crash."""
 
+import logging
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +25,7 @@ from confide.server.workshop import Workshop
 if TYPE_CHECKING:
     from confide.server.daemon import Desk
 
+log = logging.getLogger("confide")
 _GOODBYE_SECONDS = 60.0  # for everybody to fetch the finished adapter
 
 
@@ -33,28 +36,23 @@ def carry_out(desk: "Desk", link: Link, queued: QueuedRun) -> QueuedRun:
         The run with its new status.
 
     Raises:
-        ConfideError: too few institutions take part, or a checkpoint that cannot be read.
+        ConfideError: too few institutions take part, or a checkpoint or events.jsonl that cannot be read.
     """
     run = desk.queue.run_of(queued)
     directory = RunDirectory.open(desk.home.runs / queued.name, run)
-    workshop = Workshop(run, Path(run.evaluation.data) if run.evaluation.data else None)
     try:
-        strategy = ConfideStrategy(_job(desk, queued, run, directory, workshop))
-        grid = LinkGrid(link)
-        with link.run(grid):
-            try:
+        with closing(Workshop(run, Path(run.evaluation.data) if run.evaluation.data else None)) as workshop:
+            strategy = ConfideStrategy(_job(desk, queued, run, directory, workshop))
+            grid = LinkGrid(link)
+            with link.run(grid):
                 make_server_app(strategy)(grid, Context(grid.run.run_id, 1, {}, RecordDict(), {}))
-            finally:  # also of a run that ends in an error: what it was asked is spent
                 if not strategy.finished:
-                    directory.record({"event": "stopped", "after_round": strategy.round})
-                    directory.write_privacy("stopped", run, strategy.everybody(), simulated=False)
-            if not strategy.finished:
-                return replace(queued, status="stopped", reason=f"after round {strategy.round}")
-            _finish(run, directory, strategy, workshop)
-            _give_out(grid, strategy, directory.path / "adapter")
-        return replace(queued, status="completed", reason="")
+                    return replace(queued, status="stopped", reason=f"after round {strategy.round}")
+                _finish(run, directory, strategy, workshop)
+                _give_out(grid, strategy, directory.path / "adapter")
+            return replace(queued, status="completed", reason="")
     finally:
-        workshop.close()
+        _account_for(run, directory)
 
 
 def members_of(desk: "Desk") -> Members:
@@ -95,6 +93,18 @@ def _finish(run: RunConfig, directory: RunDirectory, strategy: ConfideStrategy, 
     workshop.report(directory.path / "report.html", facts)
     directory.write_privacy("completed", run, institutions, simulated=False)
     directory.record({"event": "completed"})
+
+
+def _account_for(run: RunConfig, directory: RunDirectory) -> None:
+    """The account of a run that ends before its end, in whatever error: all that it asked, by its own events."""
+    if (directory.path / "privacy.json").exists():
+        return
+    try:
+        directory.write_privacy("stopped", run, list(directory.institutions(run).values()), simulated=False)
+        ended = [0, *(line["round"] for line in directory.rounds())]
+        directory.record({"event": "stopped", "after_round": ended[-1]})
+    except OSError as error:  # a full disk; why the run ended says more, and must not be lost
+        log.error("%s: %s; its account is written when the run is resumed", directory.path, error.strerror)
 
 
 def _give_out(grid: LinkGrid, strategy: ConfideStrategy, adapter: Path) -> None:

@@ -4,7 +4,10 @@ Files that only a finished run has (adapter/, report.html) come last: a run that
 """
 
 import json
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ from typing import Any
 import tomli_w
 
 from confide.common.durable import append_durably, replace_durably
-from confide.common.errors import InputError
+from confide.common.errors import ConfideError, InputError
 from confide.common.flower import versions
 from confide.common.privacy.accounting import epsilon, epsilon_rdp
 from confide.common.privacy.plan import NoPrivacy
@@ -51,14 +54,24 @@ class RunDirectory:
         """The folder of a run that was begun before, or a new one.
 
         What it said to have cost is too little as soon as the run goes on: that goes, and is written again at the end.
+
+        Raises:
+            ConfideError: its events do not say what was asked of whom; then nothing goes.
         """
         if not (path / "run.lock.toml").is_file():
             return cls(path, run)
         directory = cls.__new__(cls)
         directory.path = path
-        (path / "privacy.json").unlink(missing_ok=True)
         for name in ("events.jsonl", "metrics.jsonl"):
             _cut_torn_line(path / name)
+        try:
+            directory.institutions(run)
+        except KeyError as missing:
+            raise ConfideError(
+                f"{path / 'events.jsonl'} lacks {missing}: it is damaged, or of an earlier version of Confide; put "
+                "it back from a backup, resume the run with that version, or begin another study"
+            ) from None
+        (path / "privacy.json").unlink(missing_ok=True)
         return directory
 
     def institutions(self, run: RunConfig) -> dict[str, Institution]:
@@ -66,8 +79,9 @@ class RunDirectory:
         known: dict[str, Institution] = {}
         accepted = set()
         for event in self._lines("events.jsonl"):
-            for name, declared_units in event.get("declared_units", {}).items():
-                known.setdefault(name, Institution(name, declared_units)).declared_units = declared_units
+            if event["event"] == "offered":
+                for name, declared_units in event["declared_units"].items():
+                    known.setdefault(name, Institution(name, declared_units)).declared_units = declared_units
             if "what" in event:
                 for name in event["institutions"]:
                     known[name].ask(event["what"], event["round"], run)
@@ -83,12 +97,14 @@ class RunDirectory:
         Who takes part, and what is asked of whom, is on the disk when this returns: privacy.json follows from it.
         """
         line = json.dumps({"time": round(time.time(), 3), **event}, ensure_ascii=False)
-        if "what" in event or "declared_units" in event:
-            append_durably(self.path / "events.jsonl", line, 0o666)
-        else:
-            _append(self.path / "events.jsonl", line)
+        with _whole_or_not_at_all(self.path / "events.jsonl") as path:
+            if "what" in event or "declared_units" in event:
+                append_durably(path, line, 0o666)
+            else:
+                _append(path, line)
         if event["event"] == "round":
-            _append(self.path / "metrics.jsonl", line)
+            with _whole_or_not_at_all(self.path / "metrics.jsonl") as path:
+                _append(path, line)
 
     def rounds(self) -> list[dict[str, Any]]:
         """The rounds so far, from metrics.jsonl."""
@@ -136,13 +152,25 @@ def spent(run: RunConfig, institution: Institution) -> float | None:
     return None if isinstance(plan, NoPrivacy) else epsilon(plan, institution.num_steps, institution.num_releases)
 
 
+@contextmanager
+def _whole_or_not_at_all(path: Path) -> Iterator[Path]:
+    """Take back what a full disk took of a line, before the next one makes it a line in the middle of the file."""
+    path.touch()
+    size = path.stat().st_size
+    try:
+        yield path
+    except OSError:
+        os.truncate(path, size)
+        raise
+
+
 def _append(path: Path, line: str) -> None:
     with path.open("a", encoding="utf-8") as file:
         file.write(line + "\n")
 
 
 def _cut_torn_line(path: Path) -> None:
-    """Take away the end of a line that a power cut or a full disk left: nobody has acted on it."""
+    """Take away the end of a line that a power cut left: nobody has acted on it."""
     if path.is_file():
         with path.open("rb+") as file:
             file.truncate(file.read().rfind(b"\n") + 1)

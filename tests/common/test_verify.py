@@ -161,7 +161,7 @@ def export(tmp_path: Path) -> Callable[..., Path]:
 # The verifier is independent
 
 
-@pytest.mark.parametrize("name", ["verify", "verify_ledger"])
+@pytest.mark.parametrize("name", ["verify", "verify_epsilon", "verify_ledger"])
 def test_it_imports_nothing_of_ours(name: str) -> None:
     path = Path(module.__file__).with_name(f"{name}.py")
     found = set()
@@ -172,7 +172,7 @@ def test_it_imports_nothing_of_ours(name: str) -> None:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0
             found.add(str(node.module))
-    found -= {"confide.common.verify_ledger"} if name == "verify" else set()  # its other half
+    found -= {"confide.common.verify_epsilon", "confide.common.verify_ledger"} if name == "verify" else set()
     allowed = (set(sys.stdlib_module_names) - {"importlib", "runpy"}) | {"typer", "dp_accounting", "numpy"}
     assert {imported.partition(".")[0] for imported in found} <= allowed
 
@@ -660,10 +660,10 @@ def test_rows_from_before_validation_agree(folder: Path) -> None:
         for row in (0, 1):
             _edit(folder, lambda content, row=row, name=name: content["institutions"][row]["plan"].pop(name))  # type: ignore[misc]
     (folder / "metrics.jsonl").unlink()
-    events = (folder / "events.jsonl").read_text(encoding="utf-8")
-    (folder / "events.jsonl").write_text(
-        events.replace('"num_releases"', '"before"').replace('"validation"', '"update"'), encoding="utf-8"
-    )
+    lock = (folder / "run.lock.toml").read_text(encoding="utf-8")
+    (folder / "run.lock.toml").write_text(lock.replace("validation_every", "before"), encoding="utf-8")
+    events = (folder / "events.jsonl").read_text(encoding="utf-8").replace('"num_releases"', '"before"').splitlines()
+    (folder / "events.jsonl").write_text("\n".join(line for line in events if '"validation"' not in line), "utf-8")
     assert _verify(folder)[0] == 0
 
 
@@ -716,7 +716,8 @@ FALSE_RUNS: dict[str, tuple[Callable[[Row], object], str]] = {
     "a row that is gone": (lambda content: content["institutions"].pop(), "'late' took part and has no row"),
     "another name": (_first(institution="st-jude"), "'st-mary' took part and has no row"),
     "a row twice": (lambda content: content["institutions"].append(content["institutions"][0]), "several rows"),
-    "no rows": (lambda content: content.update(institutions=[]), "nothing is claimed"),
+    "no rows": (lambda content: content.update(institutions=[]), "'st-mary' took part and has no row"),
+    "fewer releases in the plan": (_first_plan(validation_releases=1), "releases = 1 is not that of run.lock.toml"),
     "rows that are none": (lambda content: content.update(institutions="all"), "nothing is claimed"),
     "no list of rows": (lambda content: content.pop("institutions"), "institutions is missing"),
     "no status": (lambda content: content.pop("status"), "status is missing"),
@@ -748,6 +749,8 @@ def _asked(what: str, number: int, *names: str) -> Row:
         ("events.jsonl", _asked("update", 1, "late"), "num_steps = 4, but its events show 6"),
         ("events.jsonl", _asked("validation", 2, "st-mary", "late"), "num_releases = 1, but its events show 2"),
         ("events.jsonl", _asked("update", 1, "st-jude"), "'st-jude' took part"),
+        ("events.jsonl", _asked("update", 3, "late"), "num_steps = 4, but its events show 6"),
+        ("events.jsonl", _asked("validation", 4, "late"), "num_releases = 1, but its events show 2"),
     ],
 )
 def test_the_run_s_own_events_are_compared(name: str, line: Row, words: str, folder: Path) -> None:
@@ -756,6 +759,28 @@ def test_the_run_s_own_events_are_compared(name: str, line: Row, words: str, fol
     code, output, _ = _verify(folder)
     assert code == 1
     assert words in output
+
+
+def _add(folder: Path, *lines: Row) -> None:
+    with (folder / "events.jsonl").open("a", encoding="utf-8") as file:
+        file.write("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_of_a_round_one_retry_is_charged_and_of_a_run_its_plan(folder: Path) -> None:
+    """Asked four times, as often as a server may; who had reached the end of its plan has no more to give."""
+    _add(folder, *[_asked("update", 3, "late", "st-mary")] * 3, *[_asked("validation", 4, "late", "st-mary")] * 3)
+    _edit(folder, lambda content: content["institutions"][1].update(num_steps=6, num_releases=2, epsilon=99.0))
+    code, output, _ = _verify(folder)
+    assert code == 0, output
+
+
+def test_a_run_that_nobody_accepted_claims_nothing_and_agrees(folder: Path) -> None:
+    _edit(folder, lambda content: content.update(institutions=[], status="stopped"))
+    (folder / "metrics.jsonl").unlink()
+    (folder / "events.jsonl").write_text('{"event": "offered", "declared_units": {}}\n', encoding="utf-8")
+    code, output, _ = _verify(folder)
+    assert code == 0, output
+    assert "institutions has no row: nothing is claimed" in output
 
 
 @pytest.mark.parametrize("name", ["privacy.json", "events.jsonl", "run.lock.toml"])

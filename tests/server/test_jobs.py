@@ -18,38 +18,107 @@ from confide.server.run_directory import RunDirectory
 from confide.simulations.grid import SkippingClock
 
 
+def _fails(error: BaseException) -> Callable[..., Any]:
+    def fail(*rest: Any, **settings: Any) -> Any:
+        raise error
+
+    return fail
+
+
+class Interrupted:
+    """A run that was stopped after round 1 of four and went on until it was killed; now it is resumed."""
+
+    def __init__(self, run: RunConfig, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.run, self.runs = run, folder / "runs"
+        self.directory = RunDirectory(self.runs / "a-run", run)
+        self.account = self.directory.path / "privacy.json"
+        self.workshop = SimpleNamespace(initial=lambda: {"a": np.zeros(1, np.float32)}, close=lambda: None)
+        self.link: Any = SimpleNamespace(run=lambda _: contextlib.nullcontext())
+        self.directory.record({"event": "offered", "declared_units": {"mary": 500}})
+        for number in (1, 2):
+            asked = {"what": "update", "round": number, "institutions": ["mary"]}
+            self.directory.record({"event": "round_started", **asked})
+        self.account.write_text("less", encoding="utf-8")
+        monkeypatch.setattr(jobs, "Workshop", lambda *_: self.workshop)
+        monkeypatch.setattr(jobs, "LinkGrid", lambda _: SimpleNamespace(run=SimpleNamespace(run_id=1)))
+        monkeypatch.setattr(jobs, "SystemClock", SkippingClock)
+
+    def resume(self) -> QueuedRun:
+        desk: Any = SimpleNamespace(
+            queue=SimpleNamespace(run_of=lambda _: self.run),
+            home=SimpleNamespace(runs=self.runs, registry=SimpleNamespace(approved=dict)),
+            nodes=dict,
+        )
+        return jobs.carry_out(desk, self.link, QueuedRun("a-run", "ab" * 16))
+
+    def shows(self) -> tuple[str, list[tuple[str, int]]]:
+        content = json.loads(self.account.read_bytes())
+        return content["status"], [(row["institution"], row["num_steps"]) for row in content["institutions"]]
+
+
+@pytest.fixture
+def interrupted(make_run: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Interrupted:
+    return Interrupted(make_run(federation={"num_rounds": 4}), tmp_path, monkeypatch)
+
+
 @pytest.mark.parametrize("error", [ConfideError("no quorum"), PolicyError("too few accepted"), KeyError("a bug")])
 def test_a_run_that_ends_in_an_error_has_an_account_of_all_that_was_asked(
-    make_run: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    interrupted: Interrupted, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    """It was stopped after round 1, and went on: what it said then to have cost must not stay."""
-    run = make_run(federation={"num_rounds": 4})
-    directory = RunDirectory(tmp_path / "runs" / "a-run", run)
-    directory.record({"event": "offered", "declared_units": {"mary": 500}})
-    for number in (1, 2):
-        directory.record({"event": "round_started", "what": "update", "round": number, "institutions": ["mary"]})
-    (directory.path / "privacy.json").write_text("less", encoding="utf-8")
+    """What it said after round 1 to have cost must not stay."""
 
     def serve(strategy: Any) -> Any:
-        def app(*rest: Any) -> None:
-            assert not (directory.path / "privacy.json").exists(), "a server that is killed now leaves no false claim"
-            raise error
+        assert not interrupted.account.exists(), "a server that is killed now leaves no false claim"
+        return _fails(error)
 
-        return app
-
-    workshop = SimpleNamespace(initial=lambda: {"a": np.zeros(1, np.float32)}, close=lambda: None)
-    monkeypatch.setattr(jobs, "Workshop", lambda *_: workshop)
-    monkeypatch.setattr(jobs, "LinkGrid", lambda _: SimpleNamespace(run=SimpleNamespace(run_id=1)))
-    monkeypatch.setattr(jobs, "SystemClock", SkippingClock)
     monkeypatch.setattr(jobs, "make_server_app", serve)
-    desk: Any = SimpleNamespace(
-        queue=SimpleNamespace(run_of=lambda _: run),
-        home=SimpleNamespace(runs=tmp_path / "runs", registry=SimpleNamespace(approved=dict)),
-        nodes=dict,
-    )
-    link: Any = SimpleNamespace(run=lambda _: contextlib.nullcontext())
     with pytest.raises(type(error)):
-        jobs.carry_out(desk, link, QueuedRun("a-run", "ab" * 16))
-    content = json.loads((directory.path / "privacy.json").read_bytes())
-    assert content["status"] == "stopped"
-    assert [(row["institution"], row["num_steps"]) for row in content["institutions"]] == [("mary", 2)]
+        interrupted.resume()
+    assert interrupted.shows() == ("stopped", [("mary", 2)])
+
+
+_FAILS: dict[str, Callable[[Interrupted, pytest.MonkeyPatch, Exception], object]] = {
+    "a state.json": lambda run, patch, error: patch.setattr(jobs, "load_last", _fails(error)),
+    "the workshop's start": lambda run, patch, error: patch.setattr(jobs, "Workshop", _fails(error)),
+    "the base model": lambda run, patch, error: setattr(run.workshop, "initial", _fails(error)),
+    "Flower's run": lambda run, patch, error: setattr(run.link, "run", _fails(error)),
+    "the last of its results": lambda run, patch, error: patch.setattr(jobs, "_finish", _fails(error)),
+}
+
+
+@pytest.mark.parametrize("place", _FAILS)
+def test_a_run_keeps_an_account_wherever_it_fails(
+    interrupted: Interrupted, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    def serve(strategy: Any) -> Any:
+        strategy.finished = True
+        return lambda *rest: None
+
+    monkeypatch.setattr(jobs, "make_server_app", serve)
+    _FAILS[place](interrupted, monkeypatch, OSError(28, "No space left on device"))
+    with pytest.raises(OSError, match="No space left"):
+        interrupted.resume()
+    assert interrupted.shows() == ("stopped", [("mary", 2)])
+
+
+@pytest.mark.parametrize("what", ["record", "write_privacy"])
+def test_a_full_disk_hides_neither_the_account_nor_why_a_run_ended(
+    interrupted: Interrupted, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    monkeypatch.setattr(jobs, "make_server_app", lambda strategy: _fails(PolicyError("too few accepted")))
+    monkeypatch.setattr(RunDirectory, what, _fails(OSError(28, "No space left on device")))
+    with pytest.raises(PolicyError, match="too few accepted"):
+        interrupted.resume()
+    assert interrupted.account.exists() == (what == "record")
+    assert "No space left on device" in caplog.text
+
+
+def test_a_run_that_is_over_stays_completed_though_its_adapter_reaches_nobody(
+    interrupted: Interrupted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "make_server_app", lambda strategy: lambda *rest: setattr(strategy, "finished", True))
+    monkeypatch.setattr(jobs, "_finish", lambda *rest: interrupted.account.write_text("completed", encoding="utf-8"))
+    monkeypatch.setattr(jobs, "_give_out", _fails(ConfideError("nobody there")))
+    with pytest.raises(ConfideError, match="nobody there"):
+        interrupted.resume()
+    assert interrupted.account.read_text(encoding="utf-8") == "completed"

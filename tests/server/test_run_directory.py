@@ -2,13 +2,15 @@
 
 import json
 import os
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from confide.common.errors import InputError
+from confide.common.errors import ConfideError, InputError
 from confide.common.privacy import accounting
 from confide.common.privacy.accounting import epsilon
 from confide.common.privacy.plan import PrivacyPlan
@@ -166,6 +168,56 @@ def test_a_run_that_goes_on_claims_nothing_until_it_ends_and_has_no_torn_line(ru
     assert (tmp_path / "events.jsonl").read_bytes() == whole
     assert not (tmp_path / "privacy.json").exists()
     assert len(again.rounds()) == 1
+
+
+OLD = [
+    {"event": "offered", "asked": 1, "accepted": 1, "institutions": ["mary"], "others": {}},
+    {"event": "round_started", "round": 1, "asked": 1},
+    {"event": "accepted", "round": 1, "institution": "mary"},
+]
+
+
+@pytest.mark.parametrize("lines", [OLD, OLD[:2], OLD[2:]], ids=["old", "old, without an answer", "damaged"])
+def test_a_run_whose_events_do_not_say_what_was_asked_keeps_its_account_and_does_not_go_on(
+    run: RunConfig, tmp_path: Path, lines: list[dict[str, object]]
+) -> None:
+    directory = RunDirectory(tmp_path, run)
+    for line in lines:
+        directory.record(line)
+    (tmp_path / "privacy.json").write_text("what it cost", encoding="utf-8")
+    with pytest.raises(ConfideError, match=r"events.jsonl lacks '\w+': .* earlier version .* begin another study"):
+        RunDirectory.open(tmp_path, run)
+    assert (tmp_path / "privacy.json").read_text(encoding="utf-8") == "what it cost"
+
+
+_FILL = """
+import resource, signal, sys
+from pathlib import Path
+from confide.server.run_directory import RunDirectory
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+directory, (soft, hard) = RunDirectory.__new__(RunDirectory), resource.getrlimit(resource.RLIMIT_FSIZE)
+directory.path = Path(sys.argv[1])
+directory.record({"event": "offered", "declared_units": {"mary": 500}})
+size = (directory.path / "events.jsonl").stat().st_size
+for event in ({"event": "round_started", "what": "update", "round": 1, "institutions": ["mary"]},
+              {"event": "dropped", "round": 1, "reason": "no answer before the deadline"}):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, hard))
+    try:
+        directory.record(event)
+    except OSError:
+        print("an error")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+directory.record({"event": "stopped"})
+"""
+
+
+def test_a_line_that_a_full_disk_took_half_of_is_gone_before_the_next(tmp_path: Path) -> None:
+    """The server lives on, and says that the run stopped."""
+    command = [sys.executable, "-c", _FILL, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == "an error\n" * 2, done.stderr
+    lines = (tmp_path / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["event"] for line in lines] == ["offered", "stopped"]
 
 
 def test_the_account_of_a_plan_is_made_once_and_not_for_every_institution(

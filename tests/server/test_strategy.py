@@ -617,3 +617,45 @@ def test_an_ask_that_goes_out_once_more_is_counted_before_it_does(make: MakeRun)
     strategy._asked_again(first)
     assert told[1:] == [{"event": "asked_again", "what": "update", "round": 1, "institutions": ["site-0"]}]
     assert [item.num_steps for item in strategy.everybody()] == [6, 3]
+
+
+class ReconnectingGrid(FakeGrid):
+    """One over a network: its first node is away when it is asked in round 1, and again for counts, and comes back."""
+
+    def __init__(self, count: int, answer: Reply) -> None:
+        super().__init__(count, self._lost_once)
+        self._honestly, self._lost, self._back = answer, set[str](), 0.0
+
+    def _lost_once(self, message: Message) -> Message | None:
+        kind = message.metadata.message_type
+        if message.metadata.dst_node_id != 1000 or kind in self._lost | {"query.offer"}:
+            return self._honestly(message)
+        self._lost.add(kind)
+        self._back = self._clock.now() + 0.01
+        return None
+
+    def activated_at(self) -> dict[int, float]:
+        return {1000: self._back} if self._back <= self._clock.now() else {}
+
+    def forget(self, ask_ids: Iterable[str]) -> None:
+        for ask_id in ask_ids:
+            self._waiting.pop(ask_id, None)
+
+
+def test_who_comes_back_within_a_round_is_asked_again_and_both_asks_are_counted(make: MakeRun) -> None:
+    grid = ReconnectingGrid(2, _counts())
+    server = Server(_validating(make, every=1, num_rounds=4), grid)
+    server.strategy.job = replace(server.strategy.job, clock=grid._clock)
+    server.start()
+    assert _asked(grid).count((1, 1000)) == _asked(grid, "evaluate").count((1, 1000)) == 2
+    told = [(event["what"], event["round"], event["institutions"]) for event in server.events if "what" in event]
+    assert told[:4] == [
+        ("update", 1, ["site-0", "site-1"]),
+        ("update", 1, ["site-0"]),
+        ("validation", 1, ["site-0", "site-1"]),
+        ("validation", 1, ["site-0"]),
+    ]
+    first = _rounds(server)[0]
+    assert first["num_steps"] == {"site-0": 6, "site-1": 3}
+    assert first["num_releases"] == {"site-0": 2, "site-1": 1}
+    assert first["validation"].keys() == {"site-0", "site-1"}

@@ -1,0 +1,35 @@
+"""The accountant of `confide verify`: dp-accounting alone, and nothing of ours, on purpose."""
+
+import logging
+import math
+import warnings
+from functools import lru_cache
+from typing import Any
+
+_HOPELESS = 1000.0  # Renyi epsilon beyond which PLD would take gigabytes: as good as infinite
+
+
+@lru_cache(maxsize=256)
+def recomputed(charges: tuple[tuple[Any, ...], ...], delta: float, order: int | None) -> float:
+    """Epsilon of charges, each (q, noise, noise of releases, steps, releases): by PLD, or by Renyi at an order."""
+    from dp_accounting import NeighboringRelation, dp_event
+    from dp_accounting.pld import PLDAccountant
+    from dp_accounting.rdp import RdpAccountant
+
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    relation, grid = NeighboringRelation.ADD_OR_REMOVE_ONE, 1e-4 if len(charges) == 1 else 1e-3
+    accountants = [RdpAccountant([order] if order else range(2, 257), relation)]  # first: it tells what PLD would cost
+    accountants += [] if order else [PLDAccountant(relation, value_discretization_interval=grid)]
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            for accountant in accountants:
+                for q, noise, release_noise, steps, releases in charges:
+                    step = dp_event.PoissonSampledDpEvent(q, dp_event.GaussianDpEvent(noise))
+                    for event, count in ((step, steps), (dp_event.GaussianDpEvent(release_noise), releases)):
+                        if count:
+                            accountant.compose(event, count)
+                if not 0 <= (epsilon := float(accountant.get_epsilon(delta))) < _HOPELESS:
+                    return math.inf
+            return epsilon
+    except (ArithmeticError, ValueError, MemoryError):
+        return math.inf
