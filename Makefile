@@ -51,7 +51,7 @@ crash-test: setup
 # Real processes on loopback, TLS, and every fault that a deployment must survive; `make faults REPEAT=20` looks for luck.
 REPEAT ?= 1
 faults: setup
-	for round in $$(seq $(REPEAT)); do $(BIN)/python -m pytest tests/deployment || exit 1; done
+	for round in $$(seq $(REPEAT)); do $(BIN)/python -m pytest -n 3 --dist loadfile tests/deployment || exit 1; done
 
 # Fifty client loops at one server, its memory over 200 rounds, and what three idle clients cost.
 fleet: setup

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from safetensors.numpy import load_file
 from support.deployment import Deployment, deployed
 from support.sites import make_records
+from support.zygote import Zygote
 
 from confide.client.site_config import SiteConfig
 from confide.common.run_config import RunConfig
@@ -44,9 +45,9 @@ target_delta = 1e-3
 
 
 @pytest.fixture
-def deployment(tmp_path: Path) -> Iterator[Deployment]:
+def deployment(tmp_path: Path, zygote: Zygote) -> Iterator[Deployment]:
     """A server and two institutions, each with a twin: the same records and secrets in another folder."""
-    with deployed(tmp_path) as made:
+    with deployed(tmp_path, zygote) as made:
         for number, name in enumerate(NAMES):
             made.add(name, make_records(40)[number::2])
             shutil.copytree(tmp_path / name, tmp_path / "twin" / name)
