@@ -35,7 +35,7 @@ def make_client_app(site_of: Callable[[Context], Site], client: Client | None = 
                 raise
             except BaseException:  # noqa: BLE001 - see the guarantee; without a site nobody can be told
                 content = declined()
-            return Message(content, reply_to=message)
+            return _timeless(Message(content, reply_to=message), message)
 
         return reply
 
@@ -45,6 +45,12 @@ def make_client_app(site_of: Callable[[Context], Site], client: Client | None = 
     app.train()(replying(answer_update))
     app.evaluate()(replying(answer_validation))
     return app
+
+
+def _timeless(reply: Message, ask: Message) -> Message:
+    """The reply under the times of its ask. Flower writes into both fields when it was made, to the microsecond."""
+    reply.metadata.created_at, reply.metadata.ttl = ask.metadata.created_at, ask.metadata.ttl
+    return reply
 
 
 def _guarded(answer: Answer, message: Message, site: Site, client: Client) -> RecordDict:

@@ -10,12 +10,8 @@ import torch
 from confide.client.prefixes import Place, Prefixes, empty_prefixes
 from confide.client.units import UnitTable
 from confide.common.adapter import schema
-from confide.common.batches import Batch, Example, collate, length
+from confide.common.batches import Batch, Example, collate, length, padded_length
 from confide.common.warm_model import PREFIX, WarmModel
-
-# Rows are padded to a length that their own unit decides, a multiple of this: with one padded length a row's result
-# does not depend on the other rows at all, whatever the precision (docs/decisions.md).
-_STEP = 8
 
 
 @dataclass(frozen=True)
@@ -85,8 +81,7 @@ class BatchedUnits:
         return [self.table.units[unit][number] for unit, number in places]
 
     def _padded_length(self, unit: int) -> int:
-        longest = max(map(length, self.table.units[unit]), default=0)
-        return -(-longest // _STEP) * _STEP
+        return padded_length(max(map(length, self.table.units[unit]), default=0))
 
 
 _MAX_GRADIENT_NUMBERS = 2**26  # in a micro-batch's matrix of rows by parameters: 256 MB of float32

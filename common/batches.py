@@ -9,10 +9,23 @@ from torch import Tensor
 Example = dict[str, Any]
 Batch = dict[str, Tensor]
 
+# Rows are padded to a length that their own unit decides, a multiple of this: with one padded length a row's result
+# does not depend on the other rows at all, whatever the precision (docs/decisions.md).
+_STEP = 8
+
 
 def length(example: Example) -> int:
     """Number of tokens."""
     return len(example["input_ids"])
+
+
+def padded_length(num_tokens: int) -> int:
+    """What a row of so many tokens is padded to: the next multiple of 8.
+
+    >>> padded_length(9), padded_length(16)
+    (16, 16)
+    """
+    return -(-num_tokens // _STEP) * _STEP
 
 
 def collate(examples: list[Example], padded: int, pad_token_id: int, device: torch.device) -> Batch:

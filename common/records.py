@@ -56,7 +56,7 @@ def read_usable_rows(path: Path) -> list[Row]:
         InputError: the file cannot be read at all, or is no .jsonl, .csv or .parquet.
     """
     if path.suffix not in (".jsonl", ".csv"):
-        return read_rows(path)
+        return [row for _, row in inspect_rows(path) if not isinstance(row, str)]  # without rows, nobody is in it
     try:
         lines = path.read_bytes().replace(b"\r", b"\n").split(b"\n")
     except OSError as error:
@@ -174,8 +174,10 @@ def select(rows: list[Row], columns: Mapping[str, str], source: str) -> list[Row
 
 
 def cut(row: Row, max_chars: int) -> Row:
-    """A row with its texts cut."""
-    return {key: value[:max_chars] if isinstance(value, str) else value for key, value in row.items()}
+    """A row with its texts cut; its group stays whole, or two patients with long names could become one unit."""
+    return {
+        name: value[:max_chars] if isinstance(value, str) and name != "group" else value for name, value in row.items()
+    }
 
 
 def check_records(rows: list[Row], task: Task, max_chars: int, source: str) -> tuple[list[Row], list[str]]:
@@ -187,7 +189,7 @@ def check_records(rows: list[Row], task: Task, max_chars: int, source: str) -> t
     records, num_cut = [], 0
     for number, row in enumerate(rows, start=1):
         record = cut(row, max_chars)
-        num_cut += any(isinstance(value, str) and len(value) > max_chars for value in row.values())
+        num_cut += record != row
         problem = task.check(record)
         if problem:
             raise InputError(f"{source}: record {number}: {problem}")

@@ -135,8 +135,9 @@ class Ledger:
             getattr(self, f"_{row['kind']}", Row)(row)  # an approval costs nothing
 
     def order(self) -> int | None:
-        """What decides: PLD for one study, whose plan was chosen before anything was seen; the filter for more."""
-        return None if len(self.studies) <= 1 else self.first.get("order", 2)
+        """What decides: PLD for one study that spent, as its plan came before anything was seen; the filter for more."""
+        spending = [study for study in self.studies.values() if any(study.reserved[1:])]
+        return None if len(spending) <= 1 else self.first.get("order", 2)
 
     def spent(self, order: int | None) -> float:
         """Epsilon of all that was reserved, at the delta in force."""
@@ -206,7 +207,7 @@ class Ledger:
         cap, delta = self.caps[-1]
         others = [each.reserved if each.closed and each.returns else each.allotted for each in self.studies.values()]
         by_filter = self._recompute([*others, allotted], delta, self.first.get("order", 2))
-        epsilon = by_filter if others else self._recompute([allotted], delta, None)
+        epsilon = by_filter if any(any(charge[1:]) for charge in others) else self._recompute([allotted], delta, None)
         self._require(epsilon <= cap * TOLERANCE, f"with its allotment {epsilon:.6g} may be spent, the cap is {cap}")
         returns = row["returns"] and by_filter <= cap * TOLERANCE
         self.studies[row["study"]] = Study(allotted, (row["plan"], 0, 0), returns)

@@ -10,7 +10,7 @@ from opacus import GradSampleModule
 from torch import nn
 
 from confide.common.adapter import build_module
-from confide.common.batches import collate, length
+from confide.common.batches import Batch, collate, length, padded_length
 from confide.common.devices import choose_device
 from confide.common.errors import InputError
 from confide.common.lower_layers import LowerLayers, find_lower_layers
@@ -109,28 +109,43 @@ def forget_models() -> None:
 def _check_step(run: RunConfig, model: WarmModel) -> None:
     """Whether the architecture can take a step at all, tried on made-up texts before any run is joined.
 
-    One that cannot would fail in just those rounds whose private draw is not empty, and so tell which are.
+    One that cannot would fail in just those rounds whose private draw is not empty, and so tell which are. One that
+    remembers what it has seen would let a unit change the gradients of all others: BigBird reads everything in another
+    way for ever, once a text was short.
     """
     examples = [run.task.encode(run.task.made_up(run.study.seed, number), model.tokenizer) for number in range(2)]
-    batch = collate(examples, max(map(length, examples)), model.pad_token_id, model.device)
-    batches = [batch] if model.lower is None else [batch, {**batch, PREFIX: model.lower_states(batch)}]
+    long = collate(examples, padded_length(max(map(length, examples))), model.pad_token_id, model.device)
+    short = {**long, **{name: long[name][:, :8] for name in ("input_ids", "attention_mask")}}
     model.wrapped.enable_hooks()
-    for tried in batches:
-        try:
-            per_example_gradients(model.wrapped, model.losses, tried)
-        except Exception as error:  # noqa: BLE001 - whatever such an architecture makes of it
-            raise InputError(
-                f"model.base = {run.model.base!r} with adapter.targets = {list(run.adapter.targets)} gives no gradient "
-                f"for each example ({type(error).__name__}: {error}); use other targets or another base"
-            ) from None
+    before = _tried(run, model, long)
+    if model.lower is not None:
+        _tried(run, model, {**long, PREFIX: model.lower_states(long)})
+    _tried(run, model, short)
+    if not torch.allclose(before, _tried(run, model, long), rtol=1e-3, atol=1e-3 * float(before.abs().max())):
+        raise InputError(
+            f"model.base = {run.model.base!r} gives other gradients of a text after it has read a shorter one: one "
+            "record could change those of all others; use another base"
+        )
+
+
+def _tried(run: RunConfig, model: WarmModel, batch: Batch) -> torch.Tensor:
+    """The gradients of a batch, or why there are none."""
+    try:
+        return per_example_gradients(model.wrapped, model.losses, batch)
+    except Exception as error:  # noqa: BLE001 - whatever such an architecture makes of it
+        raise InputError(
+            f"model.base = {run.model.base!r} with adapter.targets = {list(run.adapter.targets)} gives no gradient "
+            f"for each example ({type(error).__name__}: {error}); use other targets or another base"
+        ) from None
 
 
 def _check_tokens(run: RunConfig, tokenizer: Any, config: Any) -> None:
     """Whether the base has a position and an embedding for every token; a text that has not would end a round."""
     limit = min(tokenizer.model_max_length, getattr(config, "max_position_embeddings", run.task.max_length))
-    if run.task.max_length > limit:
+    if padded_length(run.task.max_length) > limit:
         raise InputError(
-            f"task.max_length = {run.task.max_length}, but {run.model.base!r} reads {limit} tokens; lower it"
+            f"task.max_length = {run.task.max_length}, but {run.model.base!r} reads {limit} tokens, and rows are padded "
+            f"to a multiple of 8; at most {padded_length(limit - 7)}"
         )
     if len(tokenizer) > config.vocab_size:
         raise InputError(

@@ -249,6 +249,16 @@ def test_messages_of_another_form_are_declined(site: Institution) -> None:
         site.declines(content, "query.offer")
 
 
+@pytest.mark.parametrize("kind", ["train", "evaluate", "query.offer", "query.rehearse", "query.done"])
+def test_no_reply_says_when_it_was_made(site: Institution, kind: str) -> None:
+    """Flower would write it into both fields, to the microsecond: ticks would hide nothing."""
+    site.tell(site.offers(), "query.offer")
+    for content in (site.ask().content(), RecordDict()):
+        message = site.grid.create_message(content, kind, 1000, "1", ttl=600.0)
+        [reply] = site.grid.send_and_receive([message])
+        assert (reply.metadata.created_at, reply.metadata.ttl) == (message.metadata.created_at, 600.0)
+
+
 # Hostile data, and errors that hold private texts
 
 

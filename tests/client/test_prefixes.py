@@ -17,11 +17,10 @@ from support.toy import make_plan
 
 from confide.client.batches import BatchedUnits, batch_units, with_prefixes
 from confide.client.training import LocalWork, train
-from confide.common.errors import InputError
 from confide.common.lower_layers import find_lower_layers
 from confide.common.privacy.plan import NoPrivacy, Plan
 from confide.common.simulation_config import SpeedSection
-from confide.common.warm_model import WarmModel, forget_models, warm_model
+from confide.common.warm_model import WarmModel, warm_model
 
 PLAN = make_plan(sampling_probability=0.5)
 
@@ -168,19 +167,3 @@ def _states_of(states: torch.Tensor, more: None) -> torch.Tensor:
 def test_only_layers_that_hand_on_one_tensor_have_a_prefix(between: Any, layer: Any, is_chain: bool) -> None:
     """Elsewhere a prefix would be wrong, or fail in just those steps that drew somebody, and tell which."""
     assert (find_lower_layers(_Stack(between, layer)) is not None) is is_chain
-
-
-def test_a_base_that_gives_no_gradient_for_each_example_is_refused_before_any_run(
-    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Else just those rounds would be declined whose private draw is not empty."""
-
-    def fails(*_: object) -> None:
-        raise RuntimeError("a trained layer is used on something else")
-
-    forget_models()
-    monkeypatch.setattr("confide.common.warm_model.per_example_gradients", fails)
-    with pytest.raises(InputError, match="gives no gradient for each example"):
-        warm_model(make_run(), "cpu")
-    monkeypatch.undo()
-    assert warm_model(make_run(), "cpu")

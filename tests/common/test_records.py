@@ -91,6 +91,17 @@ def test_texts_are_cut_to_the_limit_and_counted() -> None:
     assert check_records(ROWS, TASK, 100, "x.csv") == (ROWS, [])
 
 
+def test_groups_stay_whole() -> None:
+    """Two patients whose long names begin alike would be one unit, and each of them could be removed from it."""
+    rows = [{"text": "good film", "label": "positive", "group": f"patient/{number}"} for number in range(2)]
+    records, warnings = check_records(rows, TASK, 8, "x.csv")
+    assert [(record["text"], record["group"]) for record in records] == [
+        ("good fil", "patient/0"),
+        ("good fil", "patient/1"),
+    ]
+    assert warnings == ["x.csv: 2 texts are longer than 8 characters and were cut"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -147,6 +158,14 @@ def test_a_broken_line_costs_no_other_row(tmp_path: Path, bad: bytes) -> None:
     assert read_usable_rows(path) == [{"text": "a"}, {"text": "b"}]
     table = _write(tmp_path, "x.csv", b"text,label\na,b\n" + bad + b',"never closed\nc,d\n')
     assert [row["text"] for row in read_usable_rows(table)] == ["a", "c"]
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.csv", "x.parquet"])
+def test_who_takes_all_records_out_has_all_of_them_out(tmp_path: Path, name: str) -> None:
+    path = _write(tmp_path, name, b"text,label\n" if name == "x.csv" else b"")
+    if name == "x.parquet":
+        pq.write_table(pa.table({"text": pa.array([], pa.string()), "label": pa.array([], pa.string())}), path)
+    assert read_usable_rows(path) == []
 
 
 @given(content=st.binary(max_size=80))

@@ -216,6 +216,19 @@ def test_one_study_is_counted_by_pld(export: Callable[..., Path]) -> None:
     assert "is below" in output
 
 
+def test_a_study_that_spent_nothing_is_no_other_study(export: Callable[..., Path]) -> None:
+    """Nothing of it was seen when the next plan was chosen, so what spent is still counted by PLD alone."""
+    bodies = _whole()[:12]
+    assert _verify(export([*bodies, _open("two")], _header(SINGLE_SPENT)))[0] == 0
+    cap = {"max_epsilon": composed_epsilon([_charge(10, 2)], 1e-5), "max_delta": 1e-5}
+    rows = [_dataset(**cap), _open("none", {**PLAN, "num_steps": 1}, **cap), {"kind": "close", "study": "none"}]
+    claim = _header(0.0, epsilon_cap=cap["max_epsilon"])
+    assert _verify(export([*rows, _open("one", **cap)], claim))[0] == 0
+    code, output, _ = _verify(export([*rows[:2], _open("one", **cap)], claim))
+    assert code == 1
+    assert "with its allotment" in output, "while it is open it may still spend"
+
+
 def test_a_claim_of_more_or_of_infinite_is_safe(export: Callable[..., Path]) -> None:
     assert _verify(export(_whole(), _header(WHOLE_SPENT + 1)))[0] == 0
     code, output, _ = _verify(export(_whole(), _header(None)), as_json=True)

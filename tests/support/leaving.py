@@ -122,6 +122,7 @@ def visible(reply: Message, form: Form) -> dict[str, Any]:
     return {
         "type": reply.metadata.message_type,
         "round": reply.metadata.group_id,
+        "seconds until nobody waits for it": reply.metadata.ttl,
         "kinds": ["error"] if reply.has_error() else list(reply.content),
         "size": {len(value.deflate()) for value in get_all_nested_objects(reply.content).values()},
         "content": [value.deflate() for value in get_all_nested_objects(_without_numbers(reply, form)).values()],
