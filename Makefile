@@ -22,7 +22,7 @@ demo: setup
 	@run=runs/demo-$$(date +%Y%m%d-%H%M%S); $(BIN)/confide simulate --out $$run && \
 	echo "$$ confide verify $$run" && $(BIN)/confide verify $$run
 	@mkdir -p build/demo && $(BIN)/confide client init > build/demo/site.toml
-	@echo '$$ confide client check greedy.toml    # a server that asks for epsilon 8, an institution that allows 4'
+	@echo '$$ confide client check default.toml   # with epsilon 8, at an institution that allows 4'
 	@$(BIN)/confide client check simulations/scenarios/default.toml --site build/demo/site.toml \
 	    --set study.name=my-study --set privacy.target_epsilon=8; test $$? -eq 3
 
@@ -48,7 +48,7 @@ types: setup
 crash-test: setup
 	$(BIN)/python -m tests.crash
 
-# Real processes on loopback, TLS, and every fault that a deployment must survive; `make faults REPEAT=20` looks for luck.
+# Real processes on loopback, TLS, and every fault that a deployment must survive; With REPEAT=20, what passes once by luck does not.
 REPEAT ?= 1
 faults: setup
 	for round in $$(seq $(REPEAT)); do $(BIN)/python -m pytest -n 3 --dist loadfile tests/deployment || exit 1; done
@@ -58,7 +58,7 @@ fleet: setup
 	$(BIN)/python simulations/benchmarks/fleet.py
 	$(BIN)/python simulations/benchmarks/deployment.py --rounds 2 --idle
 
-# Each figure against its rival in the same run; writes benchmarks.json. Accuracy takes hours: benchmarks/accuracy.py.
+# Each figure against its rival in the same run; writes benchmarks.json. Accuracy takes hours: simulations/benchmarks/accuracy.py.
 bench: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(CAUSAL)
 	$(BIN)/python simulations/benchmarks/bench.py

@@ -48,7 +48,10 @@ def agree(run: RunConfig, site: Site) -> Cap:
 
 
 def is_waiting(run: RunConfig, site: Site) -> bool:
-    """Whether a person has to approve the run first, whatever the policy says of it: no limit can be searched for."""
+    """Whether a person has to approve the run first, whatever the policy says of it: no limit can be searched for.
+
+    A study of a name that the policy does not hold waits for nobody.
+    """
     if run.study.name not in site.config.policy.studies or not (waits := _waits(run, site)):
         return False
     site.report(PolicyError(waits))

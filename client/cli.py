@@ -188,7 +188,7 @@ def pause(site: SiteOption = _SITE) -> None:
     """Answer no new ask, until `confide client resume`."""
     from confide.client.site import open_site
 
-    (open_site(site).config.state.dir / "paused").touch()
+    (open_site(site).config.state.dir / "paused").touch(0o600)
     typer.echo("paused: nothing new is answered")
 
 

@@ -30,6 +30,7 @@ def refusals(request: Request, dataset: DatasetSection, policy: PolicySection) -
     """Every reason why a request is refused; none: it is allowed, and may still wait for approval.
 
     Guarantee: a bound that is absent refuses, and so does a value beyond it; nothing in a request can change a limit.
+    Of all bounds `max_epsilon_per_study` alone may be absent: `max_epsilon` holds for each study too.
     The budget is not asked here: the ledger decides it in one transaction with the charge (`rules.may_open`).
     """
     reasons = _study_and_base(request.run, policy)

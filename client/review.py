@@ -10,7 +10,7 @@ from confide.client.policy import Request, cap_of, refusals, waits_for_approval
 from confide.client.rules import may_open
 from confide.client.site import Site, open_site
 from confide.common.errors import BudgetError, InputError, PolicyError
-from confide.common.privacy.accounting import attack_true_positive_rate, epsilon
+from confide.common.privacy.accounting import attack_true_positive_rate, epsilon, round_up
 from confide.common.privacy.plan import Plan, PrivacyPlan
 from confide.common.run_config import RunConfig, make_plan
 
@@ -68,7 +68,7 @@ class Verdict:
                 f"  would cost epsilon {self.cost} at delta {self.delta:g}; spent so far {self.spent} of {self.cap:g}"
             )
         if self.attack is not None:
-            lines.append(f"  an attacker would recognise at most {self.attack:.1%} of the members at 1 % false alarms")
+            lines.append(f"  an attacker would recognise at most {self.attack:.2%} of the members at 1 % false alarms")
         lines += [f"  refused by policy: {reason}" for reason in self.policy]
         lines += [f"  refused by budget: {self.budget}"] if self.budget else []
         lines += [f"  {self.waits}"] if self.waits and not self.exit_code else []
@@ -161,7 +161,7 @@ def _judge(run: RunConfig, site: Site) -> Verdict:
         spent=account.epsilon_spent(cap.max_delta) if account.number else 0.0,
         cap=cap.max_epsilon,
         delta=cap.max_delta,
-        attack=attack_true_positive_rate(plan, 0.01) if private and isinstance(plan, PrivacyPlan) else None,
+        attack=round_up(attack_true_positive_rate(plan, 0.01)) if private and isinstance(plan, PrivacyPlan) else None,
         policy=reasons,
         budget=budget,
         waits=waits_for_approval(run, policy, account.approved),

@@ -45,7 +45,10 @@ class DatasetSection(Section):
 
 
 class PolicySection(Section):
-    """`[policy]`: what the institution allows. A bound that is absent refuses every run with privacy."""
+    """`[policy]`: what the institution allows. A bound that is absent refuses every run with privacy.
+
+    But `max_epsilon_per_study`: without it `max_epsilon` alone holds.
+    """
 
     max_epsilon: float | None = Field(None, ge=0.01, le=100)
     max_epsilon_per_study: float | None = Field(None, ge=0.01, le=100)
@@ -77,6 +80,7 @@ class ModelsSection(Section):
 class SiteConfig(Section):
     """site.toml as a whole."""
 
+    remedy = "`confide client init` prints a site.toml with every key"
     institution: InstitutionSection
     dataset: DatasetSection
     policy: PolicySection = PolicySection()
@@ -87,7 +91,7 @@ class SiteConfig(Section):
 
 def load_site_config(path: Path) -> SiteConfig:
     """Read and check a site.toml; `InputError` names file, key, value and rule. Paths count from the file's folder."""
-    config = check(SiteConfig, read_toml(path), str(path))
+    config = check(SiteConfig, read_toml(path, SiteConfig), str(path))
     here = path.absolute().parent
     dataset = config.dataset.model_copy(update={"path": here / config.dataset.path.expanduser()})
     folders = {"dir": here / config.state.dir.expanduser(), "anchor": here / config.state.anchor.expanduser()}

@@ -3,28 +3,29 @@
 import json
 import tomllib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from confide.common.errors import InputError
 
-Model = TypeVar("Model", bound=BaseModel)
+Model = TypeVar("Model", bound="Section")
 
 
 class Section(BaseModel):
-    """A section of a configuration file: unknown keys are errors, values never change."""
+    """A section of a configuration file, or all of it: unknown keys are errors, values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    remedy: ClassVar[str] = "`confide init` prints a run.toml with every key"
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """The content of a TOML file; `InputError` names the file and the line that does not parse."""
+def read_toml(path: Path, model: type[Section]) -> dict[str, Any]:
+    """The content of a TOML file; `InputError` names the file, the line that does not parse, and the model's remedy."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"{path}: cannot be read as TOML: {reason}") from None
+        raise InputError(f"{path}: cannot be read as TOML: {reason}; {model.remedy}") from None
 
 
 def apply_override(content: dict[str, Any], override: str) -> None:
@@ -65,5 +66,5 @@ def check(model: type[Model], content: dict[str, Any], source: str) -> Model:
         )
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise InputError(
-            f"{source}: {key}{value}: {rule}; `confide init` prints every key with its meaning{more}"
+            f"{source}: {key}{value}: {rule}; {model.remedy}{more}"
         ) from None

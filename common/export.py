@@ -159,15 +159,15 @@ def _read_run(folder: Path) -> tuple[Path, RunConfig]:
     if not places:
         raise InputError(
             f"{folder}: holds neither {_RUN} nor adapter/{_RUN}, must be an exported adapter or the folder of a "
-            "finished run; `confide export` writes one from a run"
+            "finished run; a run writes it at its end"
         )
     path = places[0] / _RUN
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise InputError(f"{path}: not JSON; export the adapter again") from None
+        raise InputError(f"{path}: not JSON; copy the folder again from its run") from None
     if not isinstance(content, dict):
-        raise InputError(f"{path}: a JSON {type(content).__name__}, must be an object; export the adapter again")
+        raise InputError(f"{path}: a JSON {type(content).__name__}, must be an object; copy the folder again from its run")
     return places[0], check(RunConfig, content, str(path))
 
 
@@ -183,7 +183,7 @@ def _write_all(module: nn.Module, folder: Path, run: RunConfig) -> None:
         shapes = {name: tuple(value.shape) for name, value in parameters.items()}
         state = load_state(dump_state(tensors), shapes, RECEIVED_NORM_BOUND)
     except GateError as error:
-        raise InputError(f"{folder}: does not fit its {_RUN}: {error}; export the adapter again") from None
+        raise InputError(f"{folder}: does not fit its {_RUN}: {error}; copy the folder again from its run") from None
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(torch.from_numpy(state[name]))
@@ -193,6 +193,6 @@ def _read_tensors(path: Path) -> State:
     try:
         return load(path.read_bytes())
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}; export the adapter again") from None
+        raise InputError(f"{path}: cannot be read: {error.strerror}; copy the folder again from its run") from None
     except (SafetensorError, ValueError, KeyError, TypeError):
-        raise InputError(f"{path}: not a safetensors file of float32; export the adapter again") from None
+        raise InputError(f"{path}: not a safetensors file of float32; copy the folder again from its run") from None

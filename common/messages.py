@@ -217,7 +217,7 @@ def declined() -> RecordDict:
 
 
 def waiting() -> RecordDict:
-    """The answer to an offer that a person has to approve first, whatever the policy will say then."""
+    """The answer to an offer that a person has to approve first, whatever the policy will say of it then."""
     return RecordDict({"waiting": ConfigRecord()})
 
 

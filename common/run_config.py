@@ -227,7 +227,7 @@ def load_run(path: Path, overrides: list[str] | None = None) -> RunConfig:
     Raises:
         InputError: the message names the file, the key, the value and the rule.
     """
-    content = read_toml(path)
+    content = read_toml(path, RunConfig)
     for override in overrides or []:
         apply_override(content, override)
     return check(RunConfig, content, str(path))

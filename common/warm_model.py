@@ -144,8 +144,8 @@ def _check_tokens(run: RunConfig, tokenizer: Any, config: Any) -> None:
     limit = min(tokenizer.model_max_length, getattr(config, "max_position_embeddings", run.task.max_length))
     if padded_length(run.task.max_length) > limit:
         raise InputError(
-            f"task.max_length = {run.task.max_length}, but {run.model.base!r} reads {limit} tokens, and rows are padded "
-            f"to a multiple of 8; at most {padded_length(limit - 7)}"
+            f"task.max_length = {run.task.max_length}, but {run.model.base!r} reads {limit} tokens, and rows are "
+            f"padded to a multiple of 8; at most {padded_length(limit - 7)}"
         )
     if len(tokenizer) > config.vocab_size:
         raise InputError(

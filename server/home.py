@@ -27,6 +27,7 @@ class ServerSection(Section):
 class ServerConfig(Section):
     """server.toml as a whole."""
 
+    remedy = "`confide server init DIR` writes one with every key into another folder"
     server: ServerSection
 
 
@@ -88,4 +89,4 @@ def open_home(folder: Path) -> Home:
     """A server's folder; `InputError` if it is none."""
     if not (folder / "admin.token").is_file():
         raise InputError(f"{folder} is not a server's folder; `confide server init {folder}` makes one")
-    return Home(folder, check(ServerConfig, read_toml(folder / "server.toml"), str(folder / "server.toml")))
+    return Home(folder, check(ServerConfig, read_toml(folder / "server.toml", ServerConfig), str(folder / "server.toml")))

@@ -243,7 +243,7 @@ def _plan_text(run: "RunConfig", facts: dict[str, Any]) -> str:
     lines += ["", "  epsilon   noise   signal share   attacker finds at most (at 1 % false alarms)"]
     lines += [
         f"  {row['epsilon']:7g} {row['noise_multiplier']:7.3f} {row['signal_to_noise_share']:13.0%} "
-        f"{row['attack_true_positive_rate']:19.1%}"
+        f"{row['attack_true_positive_rate']:19.2%}"
         for row in facts["table"]
     ]
     return "\n".join(lines)

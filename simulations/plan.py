@@ -9,6 +9,7 @@ from confide.common.privacy.accounting import (
     calibrate,
     epsilon,
     epsilon_rdp,
+    round_up,
     signal_to_noise_share,
 )
 from confide.common.privacy.plan import NoPrivacy, PrivacyPlan
@@ -46,7 +47,7 @@ def _row(plan: PrivacyPlan, target: float) -> dict[str, float]:
         "epsilon": target,
         "noise_multiplier": calibrated.noise_multiplier,
         "signal_to_noise_share": round(signal_to_noise_share(calibrated), 4),
-        "attack_true_positive_rate": round(attack_true_positive_rate(calibrated, FALSE_POSITIVE_RATE), 4),
+        "attack_true_positive_rate": round_up(attack_true_positive_rate(calibrated, FALSE_POSITIVE_RATE)),
     }
 
 

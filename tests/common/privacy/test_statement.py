@@ -12,7 +12,7 @@ from confide.common.privacy.accounting import attack_true_positive_rate, epsilon
 from confide.common.privacy.plan import PrivacyPlan
 from confide.common.privacy.statement import epsilon_of_institutions, epsilon_of_records, statement
 
-# The plan of docs/guarantee.md and of the default scenario: epsilon 3.00 both.
+# The plan of docs/guarantee.md, and that of run.toml's defaults: epsilon 3.00 both.
 REFERENCE = make_plan(sampling_probability=0.1, noise_multiplier=2.178, num_steps=200)
 DEFAULT = make_plan(sampling_probability=0.1, noise_multiplier=1.274, num_steps=40)
 
