@@ -15,12 +15,13 @@ from confide.common.errors import ConfideError, InputError, PolicyError
 from confide.server.admin import admin_app
 from confide.server.clients import Clients
 from confide.server.connections import Connection, Door, most_connections
+from confide.server.fleet_app import fleet_app
 from confide.server.fleet_gate import FleetGate, FleetServer, Turn
 from confide.server.home import Home
 from confide.server.jobs import carry_out
 from confide.server.queue import Queue, QueuedRun
 from confide.server.rehearsal import rehearse
-from confide.server.superlink import Link, fleet_app
+from confide.server.superlink import Link
 
 _CARRY_OUT = {"run": carry_out, "rehearsal": rehearse}
 log = logging.getLogger("confide")
