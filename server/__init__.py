@@ -12,7 +12,8 @@ The server as a process:
 cli         `confide server ...`               daemon         the public port, the admin port, the worker
 home        a server's folder                  queue          runs, one at a time
 registry    who may take part                  certificates   its own authority
-superlink   Flower's state, and a Grid on it   fleet_gate     what the public port serves
+fleet_app   Flower's web application           fleet_gate     what the public port serves
+superlink   Flower's state, and a Grid on it   connections    how many, and how long without a request
 jobs        one run, from queue to results     workshop       the child that has torch
 admin       the admin port                     logs           JSON lines
 rehearsal   one round without data             clients        who is approved, asked, and waits

@@ -14,19 +14,18 @@ import uvicorn
 from confide.common.errors import ConfideError, InputError, PolicyError
 from confide.server.admin import admin_app
 from confide.server.clients import Clients
+from confide.server.connections import Connection, Door, most_connections
+from confide.server.fleet_app import fleet_app
 from confide.server.fleet_gate import FleetGate, FleetServer, Turn
 from confide.server.home import Home
 from confide.server.jobs import carry_out
 from confide.server.queue import Queue, QueuedRun
 from confide.server.rehearsal import rehearse
-from confide.server.superlink import Link, fleet_app
+from confide.server.superlink import Link
 
 _CARRY_OUT = {"run": carry_out, "rehearsal": rehearse}
 log = logging.getLogger("confide")
 _LOOK_SECONDS = 1.0  # at the registry, while no run is going on
-# A client has two: while its poll is held on one, its heartbeat takes another. Small bodies, which bodies.py does not
-# count, take 128 MB on so many.
-_MOST_CONNECTIONS = 2000
 _RETRY_SECONDS = 5.0  # after the disk refused even a run's status
 
 
@@ -78,7 +77,8 @@ def serve(home: Home, announce: Callable[[int, int], None]) -> None:
         InputError: a port is taken.
     """
     settings = home.config.server
-    public, admin = _bind(settings.host, settings.port), _bind("127.0.0.1", settings.admin_port)
+    public = Door(_bind(settings.host, settings.port), most_connections())
+    admin = _bind("127.0.0.1", settings.admin_port)
     os.environ["FLWR_HOME"] = str(home.folder / "flwr")
     # Nothing in link.db outlives a process: the registry has the nodes, the checkpoint the run. A new one cannot be
     # damaged, and holds no lease of a client whose connection ended with the last process.
@@ -88,13 +88,13 @@ def serve(home: Home, announce: Callable[[int, int], None]) -> None:
     desk = Desk(home, Queue(home.folder / "queue"))
     keys = home.folder / "keys"
     # Without a limit the shutdown would wait for idle TLS clients to say goodbye.
-    common: Any = {"timeout_keep_alive": 75, "timeout_graceful_shutdown": 1, "log_config": None, "ws": "none"}
+    common: Any = {"timeout_keep_alive": 75, "timeout_graceful_shutdown": 1, "log_config": None}
+    common |= {"http": Connection, "ws": "none"}
     fleet = FleetServer(
         uvicorn.Config(
             FleetGate(app, turn, clients),
             ssl_certfile=keys / "tls.pem",
             ssl_keyfile=keys / "tls.key",
-            limit_concurrency=_MOST_CONNECTIONS,
             **common,
         ),
         clients,

@@ -18,7 +18,8 @@ _NAMES = (
     "confirm-message-received get-run"
 )
 FLEET_PATHS = frozenset(f"/v1/fleet/{name}" for name in _NAMES.split())
-_PUSHES = ("/v1/fleet/push-messages", "/v1/fleet/push-object")
+_PUSH_MESSAGES, _PUSH_OBJECT = "/v1/fleet/push-messages", "/v1/fleet/push-object"
+_PUSHES = (_PUSH_MESSAGES, _PUSH_OBJECT)
 _PULL = "/v1/fleet/pull-messages"
 _HEARTBEAT = "/v1/fleet/send-node-heartbeat"
 _KEY_HEADER = b"flwr-public-key"
@@ -81,7 +82,7 @@ class FleetGate:
 
     async def _serve(self, scope: Any, receive: Receive, send: Send) -> None:
         key = _key(scope)
-        most = MAX_BODY if self._clients.knows(key) else SMALL_BODY
+        most = MAX_BODY if scope["path"] == _PUSH_OBJECT and self._clients.knows(key) else SMALL_BODY
         try:
             async with self._bodies.read(scope, receive, key, most) as body:
                 answer = await self._wait_and_hand_on(scope, body, receive)
@@ -119,8 +120,8 @@ class FleetGate:
             if (refusal := self._instead(scope["path"], key, len(body), after)) is not None:
                 return refusal
             await self._app(scope, replay, collect)
-            if answer and answer[0]["status"] in _KNOWN:
-                self._clients.count(key, len(body) if scope["path"] in _PUSHES else 0)
+            if answer and _counts(scope["path"], answer[0]["status"]):
+                self._clients.count(key, len(body))
             if scope["path"] == _PULL and answer and answer[0]["status"] == 200:
                 self._clients.has_pulled(key)
         return answer
@@ -168,11 +169,24 @@ class FleetServer(uvicorn.Server):
 
 
 def _key(scope: Any) -> bytes:
-    """The node's key as a request names it; a name that is none is left to Flower, which refuses it."""
+    """The node's key as a request names it; a name that is none is left to Flower, which refuses it.
+
+    Of several names it is the first, as it is for Flower: whose signature is checked is who is counted.
+    """
+    named = next((text for name, text in scope["headers"] if name == _KEY_HEADER), b"")
     try:
-        return base64.b64decode(dict(scope["headers"]).get(_KEY_HEADER, b""), validate=True)
+        return base64.b64decode(named, validate=True)
     except ValueError:
         return b""
+
+
+def _counts(path: str, status: int) -> bool:
+    """Whether what a request brought counts for its key.
+
+    A message that Flower fails over has cost the database more than one that it takes. An object that fails does not
+    count: an honest client sends it again when the server's disk is full, and one of 8 MB would use up the quota.
+    """
+    return (path in _PUSHES and status in _KNOWN) or (path == _PUSH_MESSAGES and status >= 500)
 
 
 def _refusal(status: int) -> list[Any]:

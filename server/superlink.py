@@ -1,20 +1,15 @@
-"""Flower's deployment layer in this process: its fleet API behind our gate, and a Grid on its state.
+"""Flower's state in this process: nodes, runs and messages, and a Grid on them.
 
-Stock Flower starts a SuperExec and an app process for each run, takes the app's code from its database, and serves its
-Control and Runtime APIs beside the fleet API. Here none of that runs: no code travels, and nothing is spawned.
-
-Private names of flwr 1.41, used here and, for the server, nowhere else: `create_app`, `SuperLinkLifespanConfig`,
-`SuperLinkLifespan`, `load_control_authn_plugin` (the web application alone); `linkstate_factory` and the LinkState's
-`object_store`, `session`, `create_run` and so on (runs, nodes and messages); `MessageRes` (replies, without claiming
-them); `TaskIdentity` (process-wide: one run at a time); `get_all_nested_objects` and what else packs a message.
+Private names of flwr 1.41, used here, in fleet_app.py and, for the server, nowhere else: `linkstate_factory` and the
+LinkState's `object_store`, `session`, `create_run` and so on (runs, nodes and messages); `MessageRes` (replies, without
+claiming them); `Task` (the lease of a run); `TaskIdentity` (process-wide: one run at a time); `get_all_nested_objects`
+and what else packs a message.
 """
 
 import contextlib
-import logging
-import threading
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from pathlib import Path
+from itertools import islice
 from typing import Any
 
 from flwr.app import Error, Message, RecordDict
@@ -23,7 +18,6 @@ from flwr.common.constant import (
     NOOP_ACCOUNT_NAME,
     NOOP_FLWR_AID,
     SUPERLINK_NODE_ID,
-    TRANSPORT_TYPE_GRPC_RERE,
     ErrorCode,
     SubStatus,
 )
@@ -33,47 +27,16 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, 
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.object_store import NoObjectInStoreError
 from flwr.supercore.run import Run
+from flwr.supercore.state.schema.corestate_models import Task
 from flwr.supercore.state.schema.linkstate_models import MessageRes
 from flwr.supercore.task_identity import TaskIdentity
-from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
-from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_authn_plugin
-from flwr.superlink.main import create_app
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from confide.server.clients import MAX_BODY, Clients
 from confide.server.fleet_gate import Turn
 from confide.server.rounds import SystemClock, collect
 
-_HEARTBEAT_SECONDS = 20  # Flower fails a run whose task is silent for 60 s (30 s before its activation)
-
-
-def fleet_app(database: Path, port: int) -> Any:
-    """Flower's web application with authenticated nodes, its state in ``database``."""
-    config = SuperLinkLifespanConfig(
-        isolation="process",  # no SuperExec
-        enable_supernode_auth=True,
-        database=str(database),
-        host="127.0.0.1",
-        port=port,
-        authn_plugin=load_control_authn_plugin(),  # of the Control API, which the gate hides
-        certificates=None,  # TLS is uvicorn's
-        insecure=False,
-        ssl_ca_certfile=None,
-        ssl_certfile=None,
-        ssl_keyfile=None,
-        control_address="",
-        fleet_api_address=None,
-        fleet_api_type=TRANSPORT_TYPE_GRPC_RERE,
-        health_server_address=None,
-        superexec_auth_secret=None,
-        event_log_plugin=None,
-        fleet_event_log_plugin=None,
-        enable_event_log=False,
-        artifact_provider=None,
-        simulation=False,
-        runtime_dependency_install=False,
-    )
-    return create_app(config, SuperLinkLifespan)
+_MOST_OBJECTS = 8  # of a reply; an honest one has three: a message, its content, a record
 
 
 class Link:
@@ -107,33 +70,30 @@ class Link:
 
     @contextlib.contextmanager
     def run(self, grid: "LinkGrid") -> Iterator[Run]:
-        """A Flower run without a bundle, whose one task is claimed and kept alive by us."""
-        with self.turn.from_thread():
+        """A Flower run without a bundle, whose one task is ours.
+
+        Flower fails a run whose task is silent for 60 s, whatever made it so: a snapshot of the machine, a clock that
+        was set. Its clients' answers are then refused for good, and round after round is charged for nothing. The lease
+        is for a task in another process, which may die alone; ours ends with link.db. So it has none.
+        """
+        with self.turn.from_thread(), self.state.session() as session:
             run_id = self.state.create_run(
                 None, None, None, {}, NOOP_FEDERATION_ID, None, NOOP_FLWR_AID, TaskType.SERVER_APP
             )
             run = self.state.get_run_info(run_ids=[run_id])[0]
-            if not (self.state.claim_task(run.primary_task_id) and self.state.activate_task(run.primary_task_id)):
+            token = self.state.claim_task(run.primary_task_id)
+            if not (token and self.state.activate_task(run.primary_task_id)):
                 raise RuntimeError("Flower did not start the run's task")
+            session.execute(update(Task).where(Task.token == token).values(active_until=None))
         grid.set_run(run)
-        over = threading.Event()
-        threading.Thread(target=self._keep_alive, args=(run.primary_task_id, over), daemon=True).start()
         outcome = SubStatus.FAILED
         try:
             yield run
             outcome = SubStatus.COMPLETED
         finally:
-            over.set()
             with self.turn.from_thread():
                 self.state.finish_task(run.primary_task_id, outcome, "")
                 self.state.cleanup_run(run_id)  # its messages and objects
-
-    def _keep_alive(self, task_id: int, over: threading.Event) -> None:
-        while not over.wait(_HEARTBEAT_SECONDS):
-            with self.turn.from_thread():
-                if not self.state.acknowledge_task_heartbeat(task_id):
-                    logging.getLogger("confide").error("Flower gave the run up")
-                    return
 
 
 class LinkGrid(Grid):
@@ -221,12 +181,23 @@ class LinkGrid(Grid):
         return list(collect(self, list(messages), clock.now() + (3600 if timeout is None else timeout), clock))
 
     def _complete_objects(self, reply_id: str) -> dict[str, bytes] | None:
+        """A reply's objects; None where one is still to come, none at all where it is larger than any answer."""
         try:
             tree = self._store.get_object_tree(reply_id)
         except NoObjectInStoreError:  # the session of its upload has expired
             return None
-        objects = {node.object_id: self._store.get(node.object_id) for node in iterate_object_tree(tree)}
-        return objects if all(objects.values()) else None  # b"": announced, not there yet
+        nodes, objects, size = list(islice(iterate_object_tree(tree), _MOST_OBJECTS + 1)), dict[str, bytes](), 0
+        if len(nodes) > _MOST_OBJECTS:
+            return {}
+        for node in nodes:  # at every look, with the turn held, so no further than to the first that is missing
+            content = self._store.get(node.object_id)
+            if not content:  # b"": announced, not there yet
+                return None
+            size += len(content)
+            if size > MAX_BODY:
+                return {}
+            objects[node.object_id] = content
+        return objects
 
     def _forget(self, ask_id: str, reply_id: str | None = None) -> None:
         self._link.state.delete_messages({ask_id})  # both rows
@@ -238,8 +209,8 @@ class LinkGrid(Grid):
 def _unpack(reply_id: str, ask: Message, objects: dict[str, bytes]) -> Message:
     """A reply from its objects. What they say is the client's claim, so it is compared with the ask."""
     try:
-        if sum(map(len, objects.values())) > MAX_BODY:
-            raise ValueError("too large")
+        if not objects:
+            raise ValueError("too large, or too many")
         reply: Any = inflate_object_from_contents(reply_id, objects)
         claimed = (reply.metadata.reply_to_message_id, reply.metadata.src_node_id)
         if claimed != (ask.metadata.message_id, ask.metadata.dst_node_id):

@@ -44,6 +44,7 @@ def events(tmp_path_factory: pytest.TempPathFactory, zygote: Zygote, base_folder
             run = deployment.propose(path)
             deployment.reaches(run, event="round_started", round=2)
             _send_a_gigabyte(deployment)
+            _send_headers_without_end(deployment)
             deployment.reaches(run, event="given_out")
         assert problems == {}
         assert deployment.ended(run)["status"] == "completed"
@@ -115,3 +116,18 @@ def _send_a_gigabyte(deployment: Deployment) -> None:
     said = raw_answer(deployment, head + b"transfer-encoding: chunked\r\n\r\n", chunks(chunk))
     assert sent < 2**26, "the server went on reading"
     assert said == b"" or b"413" in said
+
+
+def _send_headers_without_end(deployment: Deployment) -> None:
+    """Of which the application never hears, and which the server must not keep."""
+    sent = 0
+
+    def chunks() -> Iterator[bytes]:
+        nonlocal sent
+        while sent < 2**30:
+            sent += 2**16
+            yield b"aa01:bb\r\n" * (2**16 // 9)
+
+    said = raw_answer(deployment, b"POST / HTTP/1.1\r\nhost: 127.0.0.1\r\n", chunks())
+    assert sent < 2**26, "the server went on reading"
+    assert said == b"" or b"400" in said

@@ -15,6 +15,7 @@ from confide.common.join import JoinRequest
 from confide.common.run_config import RunConfig
 from confide.server import daemon
 from confide.server.bodies import MOST_HELD, SMALL_BODY
+from confide.server.connections import MOST_CONNECTIONS, Connection
 from confide.server.daemon import Desk
 from confide.server.home import Home, init_home
 from confide.server.queue import Queue, QueuedRun
@@ -144,21 +145,29 @@ def test_the_thread_lives_on_when_not_even_a_status_can_be_written(desk: Any, mo
     assert [run.status for run in desk.queue.all()] == ["completed"]
 
 
-def test_hundreds_of_clients_may_hold_a_poll_and_send_a_heartbeat(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    """uvicorn refuses requests from so many connections on, whether they are idle or not."""
-
+def test_both_ports_bound_heads_and_the_public_one_its_connections(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     class CaughtError(Exception):
         pass
 
-    def caught(config: uvicorn.Config, clients: object) -> None:
-        raise CaughtError(config.limit_concurrency)
+    configs, rooms = list[uvicorn.Config](), list[int]()
+
+    def caught(config: uvicorn.Config) -> None:
+        configs.append(config)
+        raise CaughtError
 
     monkeypatch.setattr(daemon, "_bind", lambda host, port: None)
+    monkeypatch.setattr(daemon, "Door", lambda listening, most: rooms.append(most))
+    monkeypatch.setattr(daemon, "most_connections", lambda: 7)
     monkeypatch.setattr(daemon, "fleet_app", lambda database, port: None)
-    monkeypatch.setattr(daemon, "FleetServer", caught)
+    monkeypatch.setattr(daemon, "FleetServer", lambda config, clients: configs.append(config))
+    monkeypatch.setattr(uvicorn, "Server", caught)
     monkeypatch.setenv("FLWR_HOME", "set by serve")
-    with pytest.raises(CaughtError) as error:
+    with pytest.raises(CaughtError):
         daemon.serve(home, lambda public, admin: None)
-    [connections] = error.value.args
-    assert connections > 2 * 900, "900 clients"
-    assert connections * SMALL_BODY <= MOST_HELD, "no more than the large bodies"
+    assert [config.http for config in configs] == [Connection, Connection]
+    assert rooms == [7]
+
+
+def test_hundreds_of_clients_may_hold_a_poll_and_send_a_heartbeat() -> None:
+    assert MOST_CONNECTIONS > 2 * 900, "900 clients"
+    assert MOST_CONNECTIONS * SMALL_BODY <= MOST_HELD, "no more than the large bodies"

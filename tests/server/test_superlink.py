@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,25 @@ import httpx
 import pytest
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric import ec
-from flwr.app import ConfigRecord, RecordDict
-from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest
-from flwr.proto.message_pb2 import PushObjectRequest
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app.message import remove_content_from_message
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest, PushMessagesRequest
+from flwr.proto.message_pb2 import ObjectTree, PushObjectRequest
 from flwr.proto.node_pb2 import Node
+from flwr.supercore.corestate import sql_corestate
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from confide.server import clients as clients_module
+from confide.server.bodies import SMALL_BODY
 from confide.server.clients import QUOTA, Clients
+from confide.server.connections import Connection
+from confide.server.fleet_app import fleet_app
 from confide.server.fleet_gate import FleetGate, FleetServer, Turn
-from confide.server.superlink import Link, LinkGrid, fleet_app
+from confide.server.superlink import Link, LinkGrid
 
 _SIZE = 4 * 2**20
 MARY, JUDE, STRANGER = (ec.generate_private_key(ec.SECP384R1()) for _ in range(3))
@@ -40,7 +48,7 @@ class _Server:
     def __init__(self, folder: Path) -> None:
         app, turn, clients = fleet_app(folder / "link.db", 1), Turn(), Clients()
         self._socket = socket.create_server(("127.0.0.1", 0))
-        settings: Any = {"log_config": None, "ws": "none", "timeout_graceful_shutdown": 1}
+        settings: Any = {"http": Connection, "log_config": None, "ws": "none", "timeout_graceful_shutdown": 1}
         self._uvicorn = FleetServer(uvicorn.Config(FleetGate(app, turn, clients), **settings), clients)
         self._thread = threading.Thread(target=self._uvicorn.run, args=([self._socket],), daemon=True)
         self._thread.start()
@@ -80,9 +88,42 @@ def _status(push: Any, request: Any) -> int:
     return 200
 
 
-def _ask(grid: LinkGrid, node_id: int) -> None:
+def _ask(grid: LinkGrid, node_id: int) -> list[str]:
     content = RecordDict({"ask": ConfigRecord({"round": 1})})
-    list(grid.push_messages([grid.create_message(content, "train", node_id, "1", ttl=60.0)]))
+    return list(grid.push_messages([grid.create_message(content, "train", node_id, "1", ttl=3600.0)]))
+
+
+def _answer(client: Any, node_id: int) -> Message:
+    """An honest answer to what a client pulls, as it is packed."""
+    pulled = client.PullMessages(PullMessagesRequest(node=Node(node_id=node_id)))
+    ask = message_from_proto(pulled.messages_list[0])
+    content = RecordDict({"update": ConfigRecord({"payload": b"x" * 1000, "envelope": "{}"})})
+    ask.metadata.__dict__["_message_id"] = pulled.message_object_trees[0].object_id
+    reply = Message(content, reply_to=ask)
+    reply.metadata.__dict__["_message_id"] = reply.object_id
+    return reply
+
+
+def _announce(client: Any, node_id: int, reply: Message, tree: ObjectTree) -> Any:
+    head = message_to_proto(remove_content_from_message(reply))
+    node = Node(node_id=node_id)
+    request = PushMessagesRequest(node=node, messages_list=[head], message_object_trees=[tree])
+    assert request.ByteSize() < SMALL_BODY / 4, "an honest one is far smaller than the gate allows"
+    return client.PushMessages(request)
+
+
+def _send(client: Any, node_id: int, reply: Message) -> None:
+    response = _announce(client, node_id, reply, get_object_tree(reply))
+    objects = get_all_nested_objects(reply)
+    for object_id in response.objects_to_push:
+        request = PushObjectRequest(
+            node=Node(node_id=node_id),
+            run_id=reply.metadata.run_id,
+            session_id=response.session_id,
+            object_id=object_id,
+            object_content=objects[object_id].deflate(),
+        )
+        assert client.PushObject(request).stored
 
 
 def test_a_flood_of_objects_ends_at_the_quota_until_the_next_ask(server: _Server) -> None:
@@ -111,6 +152,55 @@ def test_a_flood_of_objects_ends_at_the_quota_until_the_next_ask(server: _Server
         assert _status(mary.PushObject, request(node)) == 413
         _ask(grid, node)
         assert _status(mary.PushObject, request(node)) == 200
+
+
+@pytest.mark.parametrize("seconds", [90, 7 * 86400, -7 * 86400])
+def test_a_run_outlives_a_server_that_stood_still_and_a_clock_that_was_set(
+    server: _Server, monkeypatch: pytest.MonkeyPatch, seconds: int
+) -> None:
+    """Flower fails a run whose task is silent for 60 s, and refuses its clients' answers for good."""
+    grid, node, mary = LinkGrid(server.link), server.node["mary"], server.client(MARY)
+    real = sql_corestate.now
+    with server.link.run(grid) as run:
+        asks = _ask(grid, node)
+        reply = _answer(mary, node)
+        monkeypatch.setattr(sql_corestate, "now", lambda: real() + timedelta(seconds=seconds))
+        for _ in range(2):  # the first look is what would fail it
+            assert server.link.state.get_run_info(run_ids=[run.run_id])[0].status.status == "running"
+        _send(mary, node, reply)
+        [taken] = grid.pull_messages(asks)
+        assert not taken.has_error()
+        asks = _ask(grid, node)
+        _send(mary, node, _answer(mary, node))
+        assert len(list(grid.pull_messages(asks))) == 1
+    assert server.link.state.get_run_info(run_ids=[run.run_id])[0].status.sub_status == "completed"
+
+
+def test_an_answer_of_more_objects_than_any_is_dropped_before_one_of_them_comes(server: _Server) -> None:
+    grid, node, mary = LinkGrid(server.link), server.node["mary"], server.client(MARY)
+    with server.link.run(grid):
+        asks = _ask(grid, node)
+        reply = _answer(mary, node)
+        children = [ObjectTree(object_id=f"{number:064x}") for number in range(8)]
+        _announce(mary, node, reply, ObjectTree(object_id=reply.object_id, children=children))
+        [dropped] = grid.pull_messages(asks)
+        assert dropped.error.reason == "malformed reply"
+        assert list(grid.pull_messages(asks)) == [], "it is forgotten"
+
+
+def test_of_half_an_answer_no_more_is_read_than_to_the_first_gap(
+    server: _Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every look is with the database held, ten times a second."""
+    grid, node, mary = LinkGrid(server.link), server.node["mary"], server.client(MARY)
+    with server.link.run(grid):
+        asks = _ask(grid, node)
+        reply = _answer(mary, node)
+        _announce(mary, node, reply, get_object_tree(reply))
+        read, get = list[str](), grid._store.get
+        monkeypatch.setattr(grid._store, "get", lambda name: read.append(name) or get(name))  # type: ignore[func-returns-value]
+        assert list(grid.pull_messages(asks)) == []
+        assert len(read) == 1
 
 
 def test_a_key_that_was_revoked_is_a_stranger_s_from_then_on(server: _Server) -> None:
