@@ -15,7 +15,6 @@ from confide.common.run_config import RunConfig, make_plan
 from confide.common.transfer import decode, encode
 from confide.common.wire import MessageError, sha256
 from confide.server.job import Event
-from confide.server.jobs import members_of
 from confide.server.queue import QueuedRun
 from confide.server.roster import Members, enrol
 from confide.server.rounds import Clock, SystemClock, collect, wait_for_nodes
@@ -54,7 +53,7 @@ def rehearse(desk: "Desk", link: Link, queued: QueuedRun) -> QueuedRun:
     directory = RunDirectory.open(desk.home.runs / queued.name, run)
     workshop = Workshop(run, None)
     try:
-        rehearsal = Rehearsal(run, queued.lineage, workshop.initial(), members_of(desk))
+        rehearsal = Rehearsal(run, queued.lineage, workshop.initial(), desk.members())
     finally:
         workshop.close()
     grid = LinkGrid(link)

@@ -46,8 +46,8 @@ class Interrupted:
     def resume(self) -> QueuedRun:
         desk: Any = SimpleNamespace(
             queue=SimpleNamespace(run_of=lambda _: self.run),
-            home=SimpleNamespace(runs=self.runs, registry=SimpleNamespace(approved=dict)),
-            nodes=dict,
+            home=SimpleNamespace(runs=self.runs),
+            members=dict,
         )
         return jobs.carry_out(desk, self.link, QueuedRun("a-run", "ab" * 16))
 
