@@ -14,7 +14,7 @@ from confide.server.registry import Member
 
 Members = Mapping[int, Member]
 
-_MOST_ATTEMPTS = 2  # that an institution charges for one answer: the first, and one retry (design 4.7)
+_MOST_ATTEMPTS = 2  # that an institution charges for one answer: the first, and one retry: a second crash costs an answer, not the budget
 
 
 @dataclass
@@ -55,10 +55,14 @@ def go_on(taking_part: Mapping[str, Institution], before: Mapping[str, Instituti
     return [item for name, item in before.items() if name not in taking_part]
 
 
-def offers(ask: Ask, nodes: list[int]) -> list[Message]:
-    """The offer of a run, one message for each node."""
+def offers(ask: Ask, nodes: list[int], seconds: float) -> list[Message]:
+    """The offer of a run that stands for so long, one message for each node.
+
+    An institution reads, checks and encodes its records before it accepts: a reply has what is left of the offer's
+    ttl, and Flower refuses one that has none left.
+    """
     content = ask.content()
-    return [Message(content, node, "query.offer", ttl=600.0, group_id="0") for node in nodes]
+    return [Message(content, node, "query.offer", ttl=seconds + 600, group_id="0") for node in nodes]
 
 
 def enrol(replies: Iterable[Message], members: Members | None) -> tuple[dict[int, Institution], dict[int, str]]:
