@@ -95,7 +95,7 @@ def _asks(rehearsal: Rehearsal, nodes: list[int], deadline: float) -> Iterator[M
 
 def _judge(reply: Message, rehearsal: Rehearsal) -> str:
     """What an answer is; every check of a round but that of the signature, for it has none."""
-    taking_part, others = enrol([reply], rehearsal.members)
+    taking_part, others = enrol([reply], rehearsal.members, rehearsal.run)
     if others:
         return others[reply.metadata.src_node_id]
     [institution], run, shapes = taking_part.values(), rehearsal.run, schema_of(rehearsal.initial)
