@@ -40,7 +40,8 @@ def carry_out(desk: "Desk", link: Link, queued: QueuedRun) -> QueuedRun:
     run = desk.queue.run_of(queued)
     directory = RunDirectory.open(desk.home.runs / queued.name, run)
     try:
-        with closing(Workshop(run, Path(run.evaluation.data) if run.evaluation.data else None)) as workshop:
+        with closing(Workshop(run, desk.home.folder)) as workshop:
+            workshop.read_public()
             strategy = ConfideStrategy(_job(desk, queued, run, directory, workshop))
             grid = LinkGrid(link)
             with link.run(grid):

@@ -1,6 +1,7 @@
 """A rehearsal: one round over the network on made-up records. Nothing is charged, averaged or kept."""
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -47,15 +48,13 @@ def rehearse(desk: "Desk", link: Link, queued: QueuedRun) -> QueuedRun:
 
     Raises:
         PolicyError: fewer institutions than the run needs gave an update that the gate lets through.
-        ConfideError: the base model is not here.
+        ConfideError: the base model is not here, or the public records cannot be read.
     """
     run = desk.queue.run_of(queued)
     directory = RunDirectory.open(desk.home.runs / queued.name, run)
-    workshop = Workshop(run, None)
-    try:
+    with closing(Workshop(run, desk.home.folder)) as workshop:
+        workshop.read_public()
         rehearsal = Rehearsal(run, queued.lineage, workshop.initial(), desk.members())
-    finally:
-        workshop.close()
     grid = LinkGrid(link)
     with link.run(grid):
         good = rehearse_round(rehearsal, grid, SystemClock(), directory.record)
