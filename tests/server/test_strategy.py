@@ -134,7 +134,7 @@ def test_a_round_asks_everyone_and_averages(make: MakeRun) -> None:
 
 
 def test_an_offer_lasts_as_long_as_it_is_waited_for(make: MakeRun) -> None:
-    """Flower refuses a reply whose ask has expired: with 600 s for all, who prepares for 15 minutes could never join."""
+    """Flower refuses a reply whose ask has expired: with 600 s, who prepares for 15 minutes could never join."""
     grid = FakeGrid(2, _honest())
     Server(make(deadline_seconds=7200.0), grid).start()
     assert {message.metadata.ttl for message in grid.sent[:2]} == {7800.0}
