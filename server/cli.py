@@ -158,7 +158,7 @@ def _ask(home: Any, method: str, path: str, body: dict[str, Any] | None = None) 
         answer = httpx.Client(trust_env=False, timeout=60).request(method, url, json=body, headers=headers)
     except httpx.HTTPError as error:
         raise ConfideError(
-            f"no server answers at {url} ({type(error).__name__}); `confide server start` runs one"
+            f"no server answers at {url} ({type(error).__name__}); `confide server start --home {home.folder}` runs one"
         ) from None
     try:
         facts: dict[str, Any] = answer.json()

@@ -125,6 +125,16 @@ def test_an_answer_that_is_not_ours_points_to_the_log(desk: Desk, monkeypatch: p
         cli._ask(desk.home, "GET", "/status")
 
 
+def test_who_finds_no_server_is_told_how_to_start_this_one(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    client = httpx.Client
+    monkeypatch.setattr(httpx, "Client", lambda **settings: client(**settings, transport=httpx.MockTransport(nobody)))
+    with pytest.raises(ConfideError, match=f"`confide server start --home {home.folder}` runs one"):
+        cli._ask(home, "GET", "/status")
+
+
 @pytest.mark.parametrize("place", ["registry.json", "kit-mary.json"])
 def test_a_full_disk_while_approving_is_one_line_that_says_what_holds(
     home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: str
