@@ -10,6 +10,7 @@ from confide.client.policy import Request, cap_of, refusals, waits_for_approval
 from confide.client.rules import may_open
 from confide.client.site import Site, open_site
 from confide.common.errors import BudgetError, InputError, PolicyError
+from confide.common.gate import size_problem
 from confide.common.privacy.accounting import attack_true_positive_rate, epsilon, round_up
 from confide.common.privacy.plan import Plan, PrivacyPlan
 from confide.common.run_config import RunConfig, make_plan
@@ -26,6 +27,7 @@ class Verdict:
         attack: bound on a membership attack's true-positive rate at 1 % false alarms, of this run alone.
         policy, budget: reasons of refusal.
         waits: what a person still has to do.
+        left_out: why a server would take no answer of this institution.
     """
 
     study: str
@@ -38,6 +40,7 @@ class Verdict:
     policy: tuple[str, ...]
     budget: str | None
     waits: str | None
+    left_out: str | None
 
     @property
     def exit_code(self) -> int:
@@ -58,6 +61,7 @@ class Verdict:
             "refused_by_policy": list(self.policy),
             "refused_by_budget": self.budget,
             "waits_for": self.waits,
+            "left_out_by_the_server": self.left_out,
         }
 
     def text(self) -> str:
@@ -71,6 +75,7 @@ class Verdict:
             lines.append(f"  an attacker would recognise at most {self.attack:.2%} of the members at 1 % false alarms")
         lines += [f"  refused by policy: {reason}" for reason in self.policy]
         lines += [f"  refused by budget: {self.budget}"] if self.budget else []
+        lines += [f"  the server would leave you out: {self.left_out}"] if self.left_out else []
         lines += [f"  {self.waits}"] if self.waits and not self.exit_code else []
         if not self.exit_code and not self.waits:
             lines.append("  would be accepted")
@@ -165,6 +170,7 @@ def _judge(run: RunConfig, site: Site) -> Verdict:
         policy=reasons,
         budget=budget,
         waits=waits_for_approval(run, policy, account.approved),
+        left_out=size_problem(site.config.dataset.declared_units, run.local.nominal_units),
     )
 
 

@@ -14,6 +14,7 @@ export         the finished adapter as a folder
 flower         Flower's environment             errors         our errors and exit codes
 durable        files that are on the disk       failpoints     where a crash test may kill
 verify         `confide verify`, none of ours   wire           the form of what travels
+verify_epsilon its accountant                   verify_ledger  its laws of a ledger's rows
 join           requests and kits                versions       who may talk to whom
 rehearsal      the answer to one                main, cli      the command line
 """

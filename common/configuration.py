@@ -65,6 +65,4 @@ def check(model: type[Model], content: dict[str, Any], source: str) -> Model:
             first["type"], first["msg"]
         )
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise InputError(
-            f"{source}: {key}{value}: {rule}; {model.remedy}{more}"
-        ) from None
+        raise InputError(f"{source}: {key}{value}: {rule}; {model.remedy}{more}") from None

@@ -2,13 +2,15 @@
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
 def write_durably(path: Path, content: bytes, mode: int = 0o666) -> None:
     """Write a file and wait until the disk has it; ``mode`` 0o600 keeps it to its owner."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with open(descriptor, "wb") as file:
+    with _naming(path), open(descriptor, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -17,8 +19,14 @@ def write_durably(path: Path, content: bytes, mode: int = 0o666) -> None:
 def replace_durably(path: Path, content: bytes, mode: int = 0o666) -> None:
     """Write a file so that a reader, or a crash, finds the old content or the new one and nothing else."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")  # of this call alone
-    write_durably(temporary, content, mode)
-    temporary.rename(path)
+    with _naming(path):
+        try:
+            write_durably(temporary, content, mode)
+            temporary.rename(path)
+        except OSError:
+            with suppress(OSError):  # who tries again and again must not fill the disk
+                temporary.unlink()
+            raise
     sync_folder(path.parent)
 
 
@@ -37,6 +45,16 @@ def append_durably(path: Path, line: str, mode: int = 0o600) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Errors name the file; those of a write do not, and a temporary's name says nothing."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def sync_folder(folder: Path) -> None:

@@ -167,7 +167,9 @@ def _read_run(folder: Path) -> tuple[Path, RunConfig]:
     except (OSError, ValueError):
         raise InputError(f"{path}: not JSON; copy the folder again from its run") from None
     if not isinstance(content, dict):
-        raise InputError(f"{path}: a JSON {type(content).__name__}, must be an object; copy the folder again from its run")
+        raise InputError(
+            f"{path}: a JSON {type(content).__name__}, must be an object; copy the folder again from its run"
+        )
     return places[0], check(RunConfig, content, str(path))
 
 

@@ -15,6 +15,7 @@ Schema = dict[str, tuple[int, ...]]
 
 # A state from the server may be anything that is not absurd: the guarantee holds for any weights.
 RECEIVED_NORM_BOUND = 1e4
+_MOST_TIMES = 20  # that an institution may be larger or smaller than the run's public `nominal_units`
 _HEADER_ALLOWANCE = 256  # bytes a tensor may take in a safetensors header
 
 
@@ -87,3 +88,17 @@ def update_norm_bound(plan: Plan, shapes: Schema, local_steps: int, learning_rat
     size = sum(math.prod(shape) for shape in shapes.values())
     noise = plan.noise_stddev * math.sqrt(size) / plan.expected_batch_size
     return 10 * local_steps * learning_rate * (plan.clip_norm + noise) / min(1.0, plan.head_weight)
+
+
+def size_problem(declared_units: int, nominal_units: int) -> str | None:
+    """Why a server takes no institution of that declared size; None: it does.
+
+    The size bounds an institution's update (`update_norm_bound`: 62 at 2,000 units, 84,500 at one, under the default
+    plan) and may weigh it. Who could declare any would own the mean alone.
+    """
+    if nominal_units <= declared_units * _MOST_TIMES and declared_units <= nominal_units * _MOST_TIMES:
+        return None
+    return (
+        f"declared_units = {declared_units} must be within {_MOST_TIMES} times local.nominal_units = {nominal_units}, "
+        "up or down; set that to what an institution of this study usually has"
+    )

@@ -44,7 +44,7 @@ COMMANDS = {
     "server start": ("confide.server.cli:start", "serve, until stopped"),
     "server approve": ("confide.server.cli:approve", "admit an institution, and write its kit"),
     "server revoke": ("confide.server.cli:revoke", "shut an institution out"),
-    "server run": ("confide.server.cli:run", "propose a run to all institutions, and follow it"),
+    "server run": ("confide.server.cli:run", "propose a run to all institutions, or rehearse it"),
     "server status": ("confide.server.cli:status", "runs and institutions"),
     "server stop": ("confide.server.cli:stop", "end a run after its open round"),
     "server resume": ("confide.server.cli:resume", "go on with a run that was stopped"),
@@ -80,7 +80,7 @@ def _find(arguments: list[str]) -> tuple[str, list[str]]:
 
 
 def main() -> None:
-    """Run one command; errors of ours become one line and an exit code."""
+    """Run one command; errors of ours, and of files, become one line and an exit code."""
     name, rest = _find(sys.argv[1:])
     if not name:
         _without_command(rest)
@@ -93,6 +93,8 @@ def main() -> None:
     except BrokenPipeError:  # the reader of a pipe has gone; there is nobody to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:  # the last net: a disk, a right, a file that nothing above has words for
+        sys.exit(_fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), ConfideError.exit_code))
 
 
 def _command(function: Callable[..., None]) -> "Command":

@@ -17,5 +17,5 @@ superlink   Flower's state, and a Grid on it   connections    how many, and how 
 jobs        one run, from queue to results     workshop       the child that has torch
 admin       the admin port                     logs           JSON lines
 rehearsal   one round without data             clients        who is approved, asked, and waits
-bodies      how much requests may bring
+bodies      how much requests may bring        participation  whom a round asks
 """

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from confide.server.daemon import Desk
 
 _MAX_EVENTS = 1000  # of one answer
+_MAX_BODY = 4 * MAX_RUN_BYTES  # JSON in JSON: a quote takes two bytes there, a letter with an accent up to six
 
 
 def admin_app(desk: "Desk") -> Any:
@@ -45,10 +46,12 @@ class _Admin:
     async def add(self, request: Request) -> Response:
         """Queue a run, or a rehearsal."""
         body = await request.body()
-        if len(body) > MAX_RUN_BYTES + 1024:
-            return JSONResponse({"error": f"a run has at most {MAX_RUN_BYTES} bytes"}, 413)
+        if len(body) > _MAX_BODY:
+            return _too_large()
         asked = json.loads(body)
         run = RunConfig.model_validate_json(asked["run"])
+        if len(run.canonical_json().encode()) > MAX_RUN_BYTES:
+            return _too_large()
         return JSONResponse({"name": self._desk.queue.add(run, asked["kind"]).name})
 
     async def status(self, request: Request) -> Response:
@@ -60,15 +63,17 @@ class _Admin:
         name, after = request.path_params["name"], int(request.query_params.get("after", "0"))
         queued = self._desk.queue.get(name)
         path = self._desk.home.runs / name / "events.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        shown = lines[after : after + _MAX_EVENTS]
+        content = path.read_bytes() if path.is_file() else b""
+        lines = content.split(b"\n")[:-1]  # behind the last newline is a line that is being written
+        shown = [line.decode() for line in lines[after : after + _MAX_EVENTS]]
         return JSONResponse({"status": queued.status, "reason": queued.reason, "events": shown})
 
     async def stop(self, request: Request) -> Response:
         """End a run after its open round, or take it out of the queue."""
         queued = self._desk.queue.get(request.path_params["name"])
         if queued.status == "queued":
-            self._desk.queue.write(replace(queued, status="stopped"))
+            queued = replace(queued, status="stopped")
+            self._desk.queue.write(queued)
         elif queued.status == "running":
             self._desk.stopping = queued.name
         return JSONResponse({"status": queued.status})
@@ -91,6 +96,10 @@ class _Admin:
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
 
+def _too_large() -> Response:
+    return JSONResponse({"error": f"a run has at most {MAX_RUN_BYTES} bytes; shorten it"}, 413)
+
+
 def _guard(desk: "Desk", handler: Any) -> Any:
     """The handler behind the token; errors of ours become an answer."""
 
@@ -102,6 +111,9 @@ def _guard(desk: "Desk", handler: Any) -> Any:
             answer: Response = await handler(request)
         except ConfideError as error:
             return JSONResponse({"error": str(error), "exit_code": error.exit_code}, 400)
+        except OSError as error:
+            reason = f"{error.filename or desk.home.folder}: {error.strerror}; mend it at the server, then ask again"
+            return JSONResponse({"error": reason, "exit_code": 1}, 500)
         except (ValueError, KeyError, TypeError):
             return JSONResponse({"error": "not a request of this version"}, 400)
         return answer

@@ -56,7 +56,7 @@ def approve(
 ) -> None:
     """Admit an institution whose fingerprint you compared, and write the kit to give back; once more, the kit anew."""
     from confide.common.durable import write_durably
-    from confide.common.errors import InputError
+    from confide.common.errors import ConfideError, InputError
     from confide.common.join import Kit, read_request, write_json
     from confide.server.home import open_home
 
@@ -66,7 +66,12 @@ def approve(
     opened.registry.approve(asked)
     path = request.with_name(f"kit-{asked.institution.replace('/', '_')}.json")
     kit = Kit(opened.address, opened.ca(), asked.institution, asked.fingerprint())
-    write_durably(path, write_json(kit).encode())
+    try:
+        write_durably(path, write_json(kit).encode())
+    except OSError as error:
+        raise ConfideError(
+            f"{path}: {error.strerror}; {asked.institution} is approved, and the same command again writes its kit"
+        ) from None
     typer.echo(f"{asked.institution} is approved; give it {path}")
 
 
@@ -129,7 +134,8 @@ def stop(name: NameArgument, home: HomeOption = _HOME) -> None:
     """End a run after its open round; `server resume` goes on."""
     from confide.server.home import open_home
 
-    typer.echo(_ask(open_home(home), "POST", f"/runs/{name}/stop")["status"])
+    now = _ask(open_home(home), "POST", f"/runs/{name}/stop")["status"]
+    typer.echo("running; it stops after its open round" if now == "running" else now)
 
 
 def resume(name: NameArgument, home: HomeOption = _HOME) -> None:
@@ -152,11 +158,15 @@ def _ask(home: Any, method: str, path: str, body: dict[str, Any] | None = None) 
         answer = httpx.Client(trust_env=False, timeout=60).request(method, url, json=body, headers=headers)
     except httpx.HTTPError as error:
         raise ConfideError(
-            f"no server answers at {url} ({type(error).__name__}); `confide server start` runs one"
+            f"no server answers at {url} ({type(error).__name__}); `confide server start --home {home.folder}` runs one"
         ) from None
-    facts: dict[str, Any] = answer.json()
+    try:
+        facts: dict[str, Any] = answer.json()
+    except ValueError:
+        raise ConfideError(f"{url} answered HTTP {answer.status_code}, not JSON; the server's log says why") from None
     if answer.status_code != 200:
-        raise InputError(facts.get("error", f"HTTP {answer.status_code}"))
+        kind = ConfideError if facts.get("exit_code") == ConfideError.exit_code else InputError
+        raise kind(facts.get("error", f"HTTP {answer.status_code}"))
     return facts
 
 

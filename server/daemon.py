@@ -20,13 +20,14 @@ from confide.server.fleet_gate import FleetGate, FleetServer, Turn
 from confide.server.home import Home
 from confide.server.jobs import carry_out
 from confide.server.queue import Queue, QueuedRun
+from confide.server.registry import Member
 from confide.server.rehearsal import rehearse
 from confide.server.superlink import Link
 
 _CARRY_OUT = {"run": carry_out, "rehearsal": rehearse}
 log = logging.getLogger("confide")
 _LOOK_SECONDS = 1.0  # at the registry, while no run is going on
-_RETRY_SECONDS = 5.0  # after the disk refused even a run's status
+_RETRY_SECONDS = 5.0  # after an error outside a run, as of a disk that refuses even a run's status
 
 
 @dataclass
@@ -38,8 +39,9 @@ class Desk:
         link: to Flower's state; None until the server has started.
         stopping: name of the run that an operator wants to stop; the round that is open ends first.
         going: ends when the server does.
-        admitted: node keys by name as Flower was last told, and the names by node that came of it; None: not yet.
+        admitted: who was approved when Flower was last told, by name, and by the node that came of it; None: not yet.
         admitting: held from reading the registry to telling Flower, so that the newest is told last.
+        troubles: what is wrong now, by what it is about, as it was logged.
     """
 
     home: Home
@@ -47,8 +49,9 @@ class Desk:
     link: Link | None = None
     stopping: str | None = None
     going: bool = True
-    admitted: tuple[dict[str, bytes], dict[int, str]] | None = None
+    admitted: tuple[dict[str, Member], dict[int, Member]] | None = None
     admitting: threading.Lock = field(default_factory=threading.Lock)
+    troubles: dict[str, str] = field(default_factory=dict)
 
     def is_over(self, name: str) -> bool:
         """Asked between rounds: whether to stop. Who was revoked meanwhile is shut out here."""
@@ -57,13 +60,38 @@ class Desk:
 
     def nodes(self) -> dict[int, str]:
         """Name by node id of the approved institutions, as Flower knows them from now on."""
+        return {node: member.institution for node, member in self.members().items()}
+
+    def members(self) -> dict[int, Member]:
+        """The approved institutions by node id, as Flower knows them from now on."""
         if self.link is None:
             return {}
         with self.admitting:
-            keys = {name: member.node_key.encode() for name, member in self.home.registry.approved().items()}
-            if self.admitted is None or keys != self.admitted[0]:  # asked every second, for months
-                self.admitted = (keys, self.link.admit(keys))
+            approved = self._approved()
+            if self.admitted is None or approved != self.admitted[0]:  # asked every second, for months
+                nodes = self.link.admit({name: member.node_key.encode() for name, member in approved.items()})
+                self.admitted = (approved, {node: approved[name] for node, name in nodes.items()})
             return self.admitted[1]
+
+    def _approved(self) -> dict[str, Member]:
+        """By the registry; by what it said last while it cannot be read, as when a backup is copied over it."""
+        try:
+            approved = self.home.registry.approved()
+        except (InputError, OSError) as error:
+            if self.admitted is None:
+                raise
+            self.complain("registry", error)
+            return self.admitted[0]
+        self.troubles.pop("registry", None)
+        return approved
+
+    def complain(self, about: str, error: Exception) -> None:
+        """Log an error with where it came from; the same one no second time before that was well again."""
+        ours = isinstance(error, (ConfideError, OSError))  # another library's text could quote what a client sent
+        said = str(error) if ours else type(error).__name__
+        if self.troubles.get(about) != said:
+            self.troubles[about] = said
+            log.error("%s; it is tried again", said, exc_info=error)
 
 
 def serve(home: Home, announce: Callable[[int, int], None]) -> None:
@@ -135,8 +163,8 @@ def _work(desk: Desk, make_link: Callable[[], Link], fleet: uvicorn.Server) -> N
     while desk.going:
         try:
             _look(desk, link)
-        except OSError as error:  # this thread must live; a run whose status stays "running" is resumed
-            log.error("%s; free some space: it is tried again", error.strerror)
+        except Exception as error:  # noqa: BLE001 - this thread must live; a run that stays "running" is resumed
+            desk.complain("worker", error)
             pause.wait(_RETRY_SECONDS)
 
 
@@ -146,6 +174,7 @@ def _look(desk: Desk, link: Link) -> None:
     desk.queue.changed.clear()
     if queued := desk.queue.next():
         _carry_out(desk, link, queued)
+    desk.troubles.pop("worker", None)
     while desk.going and not desk.queue.changed.wait(_LOOK_SECONDS):
         desk.nodes()
 
@@ -161,7 +190,7 @@ def _carry_out(desk: Desk, link: Link, queued: QueuedRun) -> None:
     except ConfideError as error:
         ended = replace(queued, status="stopped", reason=str(error))
     except OSError as error:
-        reason = f"{desk.home.folder}: {error.strerror}; mend it, then `confide server resume {queued.name}`"
+        reason = f"{desk.home.folder}: {error.strerror}; mend it, then `{_resume(desk, queued)}`"
         ended = replace(queued, status="stopped", reason=reason)
     except Exception:
         log.exception("run %s failed", queued.name)
@@ -170,3 +199,8 @@ def _carry_out(desk: Desk, link: Link, queued: QueuedRun) -> None:
         desk.queue.write(ended)
         log.info("run %s: %s %s", ended.name, ended.status, ended.reason)
     desk.stopping = None
+
+
+def _resume(desk: Desk, queued: QueuedRun) -> str:
+    """The command as it can be typed wherever the operator is."""
+    return f"confide server resume {queued.name} --home {desk.home.folder.absolute()}"

@@ -86,7 +86,13 @@ def init_home(folder: Path, names: list[str], port: int) -> Home:
 
 
 def open_home(folder: Path) -> Home:
-    """A server's folder; `InputError` if it is none."""
-    if not (folder / "admin.token").is_file():
-        raise InputError(f"{folder} is not a server's folder; `confide server init {folder}` makes one")
-    return Home(folder, check(ServerConfig, read_toml(folder / "server.toml", ServerConfig), str(folder / "server.toml")))
+    """A server's folder; `InputError` if it is none, or another user's."""
+    try:
+        (folder / "admin.token").open("rb").close()
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{folder} is not a server's folder; `confide server init {folder}` makes one") from None
+    except OSError as error:
+        raise InputError(f"{folder}: {error.strerror}; be the user that `confide server start` runs as") from None
+    return Home(
+        folder, check(ServerConfig, read_toml(folder / "server.toml", ServerConfig), str(folder / "server.toml"))
+    )

@@ -15,7 +15,6 @@ from confide.server.checkpoint import load_last, save_round
 from confide.server.facts import Outcome, card_facts, report_facts
 from confide.server.job import Job, Resumed
 from confide.server.queue import QueuedRun
-from confide.server.roster import Members
 from confide.server.rounds import SystemClock, collect
 from confide.server.run_directory import RunDirectory
 from confide.server.strategy import ConfideStrategy
@@ -41,7 +40,8 @@ def carry_out(desk: "Desk", link: Link, queued: QueuedRun) -> QueuedRun:
     run = desk.queue.run_of(queued)
     directory = RunDirectory.open(desk.home.runs / queued.name, run)
     try:
-        with closing(Workshop(run, Path(run.evaluation.data) if run.evaluation.data else None)) as workshop:
+        with closing(Workshop(run, desk.home.folder)) as workshop:
+            workshop.read_public()
             strategy = ConfideStrategy(_job(desk, queued, run, directory, workshop))
             grid = LinkGrid(link)
             with link.run(grid):
@@ -55,16 +55,10 @@ def carry_out(desk: "Desk", link: Link, queued: QueuedRun) -> QueuedRun:
         _account_for(run, directory)
 
 
-def members_of(desk: "Desk") -> Members:
-    """Approved institutions by node."""
-    approved = desk.home.registry.approved()
-    return {node: approved[name] for node, name in desk.nodes().items() if name in approved}
-
-
 def _job(desk: "Desk", queued: QueuedRun, run: RunConfig, directory: RunDirectory, workshop: Workshop) -> Job:
     rounds = directory.path / "rounds"
     saved, damaged = load_last(rounds, queued.lineage)
-    members = members_of(desk)
+    members = desk.members()
 
     def save(number: int, state: object, accepted: list[dict[str, str]]) -> None:
         save_round(rounds, number, state, accepted, queued.lineage)  # type: ignore[arg-type]

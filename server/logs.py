@@ -4,14 +4,20 @@ import json
 import logging
 import sys
 import time
+from traceback import extract_tb
+
+_FRAMES = 12  # of a traceback, the innermost
 
 
 class JsonLines(logging.Formatter):
-    """A record as JSON. Texts of other libraries' exceptions are left out: they could quote what a client sent."""
+    """A record as JSON. Texts of other libraries' exceptions are left out: they could quote what a client sent.
+
+    Where an error came from is told: file, line and function quote nobody.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """One line."""
-        line = {
+        line: dict[str, str | list[str]] = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
             "level": record.levelname.lower(),
             "from": record.name,
@@ -19,6 +25,9 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info and record.exc_info[0]:
             line["error"] = record.exc_info[0].__name__
+            line["at"] = [
+                f"{frame.filename}:{frame.lineno} {frame.name}" for frame in extract_tb(record.exc_info[2])[-_FRAMES:]
+            ]
         return json.dumps(line, ensure_ascii=False)
 
 

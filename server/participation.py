@@ -1,4 +1,4 @@
-"""Which institutions a round asks. The draw is public: nothing is promised to who is left out (design 4.5)."""
+"""Which institutions a round asks. The draw is public: it saves charges and traffic, and amplifies no privacy."""
 
 import hashlib
 from collections.abc import Iterable

@@ -22,7 +22,7 @@ class QueuedRun:
     Attributes:
         name: of its folder.
         lineage: 16 random bytes, hex; kept through every resume.
-        status: "queued", "running", "paused", or one of `ENDED`.
+        status: "queued", "running", or one of `ENDED`.
         reason: in a line, where there is something to say.
         kind: one of `KINDS`.
     """
@@ -61,9 +61,11 @@ class Queue:
         self.changed.set()
 
     def all(self) -> list[QueuedRun]:
-        """Every run, oldest first; a run without a status is one that a crash left before it was anything."""
-        paths = sorted(self.folder.glob("[!.]*.json"))
-        return [QueuedRun(**json.loads(path.read_bytes())) for path in paths]
+        """Every run, oldest first; `InputError` for a file that is not a run's status.
+
+        A run without a status is one that a crash left before it was anything.
+        """
+        return [_read(path) for path in sorted(self.folder.glob("[!.]*.json"))]
 
     def get(self, name: str) -> QueuedRun:
         """One run; `InputError` if there is none of that name."""
@@ -80,3 +82,10 @@ class Queue:
         """What is to be carried out now: what a crash interrupted, then what waits longest."""
         waiting = [queued for queued in self.all() if queued.status in ("running", "queued")]
         return min(waiting, key=lambda queued: (queued.status == "queued", queued.name), default=None)
+
+
+def _read(path: Path) -> QueuedRun:
+    try:
+        return QueuedRun(**json.loads(path.read_bytes()))
+    except (ValueError, TypeError):
+        raise InputError(f"{path}: not a run's status; put it back from the backup") from None

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from confide.common.durable import replace_durably
-from confide.common.errors import InputError
+from confide.common.errors import ConfideError, InputError
 from confide.common.join import JoinRequest
 
 
@@ -74,7 +74,10 @@ class Registry:
         )
 
     def _write(self, members: list[Member]) -> None:
-        replace_durably(self._path, json.dumps([asdict(member) for member in members], indent=1).encode(), 0o600)
+        try:
+            replace_durably(self._path, json.dumps([asdict(member) for member in members], indent=1).encode(), 0o600)
+        except OSError as error:
+            raise ConfideError(f"{self._path}: {error.strerror}; nothing has changed: mend it and try again") from None
 
 
 def _now() -> str:

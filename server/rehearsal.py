@@ -1,6 +1,7 @@
 """A rehearsal: one round over the network on made-up records. Nothing is charged, averaged or kept."""
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,6 @@ from confide.common.run_config import RunConfig, make_plan
 from confide.common.transfer import decode, encode
 from confide.common.wire import MessageError, sha256
 from confide.server.job import Event
-from confide.server.jobs import members_of
 from confide.server.queue import QueuedRun
 from confide.server.roster import Members, enrol
 from confide.server.rounds import Clock, SystemClock, collect, wait_for_nodes
@@ -48,15 +48,13 @@ def rehearse(desk: "Desk", link: Link, queued: QueuedRun) -> QueuedRun:
 
     Raises:
         PolicyError: fewer institutions than the run needs gave an update that the gate lets through.
-        ConfideError: the base model is not here.
+        ConfideError: the base model is not here, or the public records cannot be read.
     """
     run = desk.queue.run_of(queued)
     directory = RunDirectory.open(desk.home.runs / queued.name, run)
-    workshop = Workshop(run, None)
-    try:
-        rehearsal = Rehearsal(run, queued.lineage, workshop.initial(), members_of(desk))
-    finally:
-        workshop.close()
+    with closing(Workshop(run, desk.home.folder)) as workshop:
+        workshop.read_public()
+        rehearsal = Rehearsal(run, queued.lineage, workshop.initial(), desk.members())
     grid = LinkGrid(link)
     with link.run(grid):
         good = rehearse_round(rehearsal, grid, SystemClock(), directory.record)
@@ -96,7 +94,7 @@ def _asks(rehearsal: Rehearsal, nodes: list[int], deadline: float) -> Iterator[M
 
 def _judge(reply: Message, rehearsal: Rehearsal) -> str:
     """What an answer is; every check of a round but that of the signature, for it has none."""
-    taking_part, others = enrol([reply], rehearsal.members)
+    taking_part, others = enrol([reply], rehearsal.members, rehearsal.run)
     if others:
         return others[reply.metadata.src_node_id]
     [institution], run, shapes = taking_part.values(), rehearsal.run, schema_of(rehearsal.initial)

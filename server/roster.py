@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from flwr.app import Message
 
+from confide.common.gate import size_problem
 from confide.common.join import signed_by
 from confide.common.messages import Acceptance, Ask, Update, content_of, is_declined, seal_envelope
 from confide.common.run_config import RunConfig
@@ -14,7 +15,7 @@ from confide.server.registry import Member
 
 Members = Mapping[int, Member]
 
-_MOST_ATTEMPTS = 2  # that an institution charges for one answer: the first, and one retry (design 4.7)
+_MOST_ATTEMPTS = 2  # that an institution charges for one answer: the first, and one retry
 
 
 @dataclass
@@ -55,22 +56,30 @@ def go_on(taking_part: Mapping[str, Institution], before: Mapping[str, Instituti
     return [item for name, item in before.items() if name not in taking_part]
 
 
-def offers(ask: Ask, nodes: list[int]) -> list[Message]:
-    """The offer of a run, one message for each node."""
+def offers(ask: Ask, nodes: list[int], seconds: float) -> list[Message]:
+    """The offer of a run that stands for so long, one message for each node.
+
+    An institution reads, checks and encodes its records before it accepts: a reply has what is left of the offer's
+    ttl, and Flower refuses one that has none left.
+    """
     content = ask.content()
-    return [Message(content, node, "query.offer", ttl=600.0, group_id="0") for node in nodes]
+    return [Message(content, node, "query.offer", ttl=seconds + 600, group_id="0") for node in nodes]
 
 
-def enrol(replies: Iterable[Message], members: Members | None) -> tuple[dict[int, Institution], dict[int, str]]:
+def enrol(
+    replies: Iterable[Message], members: Members | None, run: RunConfig
+) -> tuple[dict[int, Institution], dict[int, str]]:
     """Who takes part.
 
     Args:
         replies: to an offer.
         members: approved institutions by node; None in a simulation, where every node is ours.
+        run: what was offered.
 
     Returns:
         Institutions by node, in the order of nodes, and what the others answered. A node that gives another name or key
-        than it was approved under is left out; of two nodes with one name neither takes part.
+        than it was approved under, or a size far from what the run assumes, is left out; of two nodes with one name
+        neither takes part.
     """
     accepted: dict[int, Acceptance] = {}
     others: dict[int, str] = {}
@@ -85,11 +94,11 @@ def enrol(replies: Iterable[Message], members: Members | None) -> tuple[dict[int
         except MessageError as error:
             others[node] = str(error)
             continue
-        member = members.get(node) if members is not None else None
-        if members is not None and (member is None or (member.institution, member.update_key) != _names(acceptance)):
-            others[node] = "another name or key than it was approved under"
-            continue
-        accepted[node] = acceptance
+        problem = _problem(acceptance, members.get(node), run) if members is not None else None
+        if problem:
+            others[node] = problem
+        else:
+            accepted[node] = acceptance
     names = [acceptance.institution for acceptance in accepted.values()]
     taking_part = {
         node: Institution(one.institution, one.declared_units, one.update_key)
@@ -99,8 +108,12 @@ def enrol(replies: Iterable[Message], members: Members | None) -> tuple[dict[int
     return taking_part, others
 
 
-def _names(acceptance: Acceptance) -> tuple[str, str]:
-    return acceptance.institution, acceptance.update_key
+def _problem(acceptance: Acceptance, member: Member | None, run: RunConfig) -> str | None:
+    """Why an institution takes no part though it accepted."""
+    names = acceptance.institution, acceptance.update_key
+    if member is None or (member.institution, member.update_key) != names:
+        return "another name or key than it was approved under"
+    return size_problem(acceptance.declared_units, run.local.nominal_units)
 
 
 def check_answer(

@@ -206,8 +206,8 @@ class ConfideStrategy(Strategy):
         deadline = self.job.clock.now() + run.federation.deadline_seconds
         nodes = wait_for_nodes(grid, self.job.num_nodes, min(deadline, self.job.clock.now() + 60), self.job.clock)
         nodes = nodes or wait_for_nodes(grid, 1, deadline, self.job.clock)
-        messages = offers(self._make_ask(0, deadline), nodes)
-        self.institutions, others = enrol(collect(grid, messages, deadline, self.job.clock), self.job.members)
+        messages = offers(self._make_ask(0, deadline), nodes, run.federation.deadline_seconds)
+        self.institutions, others = enrol(collect(grid, messages, deadline, self.job.clock), self.job.members, run)
         names = {node: member.institution for node, member in (self.job.members or {}).items()}
         self.answers = {names.get(node, f"node {node}"): answer for node, answer in others.items()}
         taking_part = {item.name: item for item in self.institutions.values()}

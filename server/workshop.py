@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from confide.common.accuracy import Accuracy
-from confide.common.errors import ConfideError
+from confide.common.errors import ConfideError, InputError
 from confide.common.gate import State
 from confide.common.run_config import RunConfig
 
@@ -20,16 +20,20 @@ class Workshop:
 
     Args:
         run: locked.
-        public: path of a file of public test records, or None.
+        home: the server's folder; a relative `evaluation.data` lies in it.
     """
 
-    def __init__(self, run: RunConfig, public: Path | None) -> None:
+    def __init__(self, run: RunConfig, home: Path) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would copy the server's threads and sockets
         self._pipe, theirs = context.Pipe()
-        settings = (run.model_dump_json(), str(public) if public else None)
+        settings = (run.model_dump_json(), str(home / run.evaluation.data) if run.evaluation.data else None)
         self._process = context.Process(target=_work, args=(theirs, *settings), daemon=True)
         self._process.start()
         theirs.close()
+
+    def read_public(self) -> None:
+        """Read the public records, if the run names any: what is wrong with them must not show after paid rounds."""
+        self._ask("read_public")
 
     def initial(self) -> State:
         """The adapter before the first round."""
@@ -96,14 +100,28 @@ class _Bench:
         reset(model.module, self._run.study.seed)
         return get_state(model.module)
 
+    def read_public(self) -> None:
+        if self._public is None:
+            return
+        try:
+            self._records()
+        except InputError as error:
+            raise InputError(
+                f"evaluation.data = {self._run.evaluation.data!r}: {error}; mend it at the server, where a relative "
+                "path is one in its folder"
+            ) from None
+
     def evaluate(self, state: State) -> Accuracy:
         from confide.common.evaluation import evaluate
+
+        return evaluate(self._model(), state, {"public": self._records()})
+
+    def _records(self) -> list[dict[str, Any]]:
         from confide.common.records import MAX_CHARS, check_records, read_rows, select
 
         columns = {name: name for name in self._run.task.fields()}
         rows = select(read_rows(Path(str(self._public))), columns, str(self._public))
-        records, _ = check_records(rows, self._run.task, MAX_CHARS, str(self._public))
-        return evaluate(self._model(), state, {"public": records})
+        return check_records(rows, self._run.task, MAX_CHARS, str(self._public))[0]
 
     def export(self, folder: str, state: State, card: dict[str, Any]) -> None:
         from confide.common.export import export_adapter

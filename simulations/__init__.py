@@ -6,6 +6,6 @@ grid        the in-process Flower Grid           faults        what can go wrong
 texts       texts that packages carry            institutions  records -> private and public shares
 partition   records -> institutions              sites         an institution's settings
 baselines   the comparisons of a report          plan          what `confide plan` prints
-rehearsal   real site files on this machine      facts         what report and card are told
+rehearsal   real site files on this machine
 scenarios/  run.toml files                       benchmarks/   scripts, not shipped
 """

@@ -22,7 +22,9 @@ def simulate_on_ray(federation: Federation, strategy: ConfideStrategy) -> None:
     try:
         import ray  # noqa: F401
     except ModuleNotFoundError:
-        raise InputError("--engine ray needs Ray; pip install '.[ray]' in a checkout of Confide, or leave the option out") from None
+        raise InputError(
+            "--engine ray needs Ray; pip install '.[ray]' in a checkout of Confide, or leave the option out"
+        ) from None
     from flwr.simulation import run_simulation
 
     server_app = make_server_app(strategy)

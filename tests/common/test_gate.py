@@ -11,7 +11,7 @@ from safetensors.numpy import save
 from support.coins import TestCoins
 from support.toy import make_plan
 
-from confide.common.gate import GateError, dump_state, load_state, schema_of, update_norm_bound
+from confide.common.gate import GateError, dump_state, load_state, schema_of, size_problem, update_norm_bound
 from confide.common.privacy.noise import add_noise
 from confide.common.privacy.plan import NoPrivacy
 from confide.common.transfer import decode, encode
@@ -135,3 +135,10 @@ def test_the_bound_is_of_the_size_of_an_honest_update() -> None:
     plan = make_plan()
     assert update_norm_bound(plan, SHAPES, 1, 1.0) == pytest.approx(10 * (1 + 2.178 * np.sqrt(10) / 10))
     assert update_norm_bound(NoPrivacy(0.1, 5, 10), SHAPES, 2, 0.5) == 1000.0
+
+
+@pytest.mark.parametrize(("units", "fits"), [(99, False), (100, True), (40_000, True), (40_001, False)])
+def test_nobody_chooses_a_bound_by_declaring_any_size(units: int, fits: bool) -> None:
+    problem = size_problem(units, 2000)
+    assert (problem is None) == fits
+    assert fits or f"declared_units = {units} must be within 20 times local.nominal_units = 2000" in str(problem)

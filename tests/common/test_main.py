@@ -1,14 +1,18 @@
 """The command's table: instant help, one line for an error."""
 
+import errno
 import importlib
 import inspect
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import get_type_hints
 
 import pytest
 
 from confide.common import main as module
+from confide.common.durable import replace_durably
 from confide.common.errors import ConfideError, InputError, PolicyError
 
 HEAVY = ("torch", "flwr", "transformers", "opacus", "datasets", "numpy", "ray")
@@ -105,6 +109,24 @@ def test_an_error_of_ours_is_one_line_and_an_exit_code(
     monkeypatch.setattr("confide.common.cli.init", fail)
     assert _call(monkeypatch, "init") == code
     assert capsys.readouterr() == ("", "confide: error: thing = value: rule; remedy\n")
+
+
+def test_a_full_disk_anywhere_is_one_line_that_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An error of a write, or of waiting for the disk, names no file by itself."""
+
+    def fail() -> None:
+        replace_durably(tmp_path / "file", b"content")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("confide.common.cli.init", fail)
+    monkeypatch.setattr(os, "fsync", full)
+    assert _call(monkeypatch, "init") == 1
+    assert capsys.readouterr() == ("", f"confide: error: {tmp_path / 'file'}: No space left on device\n")
+    assert not list(tmp_path.iterdir()), "who tries again and again must not fill the disk"
 
 
 def test_ctrl_c_anywhere_is_130_without_a_traceback(

@@ -1,7 +1,10 @@
 """What the server's own thread does: little while idle, and it outlives a disk that is full."""
 
 import errno
+import json
+import logging
 import os
+import sys
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import Any
 import pytest
 import uvicorn
 
+from confide.common.errors import InputError
 from confide.common.join import JoinRequest
 from confide.common.run_config import RunConfig
 from confide.server import daemon
@@ -18,6 +22,7 @@ from confide.server.bodies import MOST_HELD, SMALL_BODY
 from confide.server.connections import MOST_CONNECTIONS, Connection
 from confide.server.daemon import Desk
 from confide.server.home import Home, init_home
+from confide.server.logs import JsonLines
 from confide.server.queue import Queue, QueuedRun
 
 
@@ -121,7 +126,8 @@ def test_a_run_that_finds_the_disk_full_is_stopped_with_the_remedy(desk: Any, mo
     daemon._carry_out(desk, None, _RUN)  # type: ignore[arg-type]
     [ended] = desk.queue.all()
     assert ended.status == "stopped"
-    assert "No space left on device; mend it, then `confide server resume a-run`" in ended.reason
+    remedy = f"mend it, then `confide server resume a-run --home {desk.home.folder}`"
+    assert f"No space left on device; {remedy}" in ended.reason
 
 
 def test_the_thread_lives_on_when_not_even_a_status_can_be_written(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,6 +149,83 @@ def test_the_thread_lives_on_when_not_even_a_status_can_be_written(desk: Any, mo
     link = SimpleNamespace(admit=lambda keys: {})
     daemon._work(desk, lambda: link, SimpleNamespace(started=True))  # type: ignore[arg-type]
     assert [run.status for run in desk.queue.all()] == ["completed"]
+
+
+@pytest.mark.parametrize("place", ["a run's status", "the registry at the start", "Flower's state"])
+def test_the_thread_outlives_any_error_and_says_it_once(
+    desk: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, place: str
+) -> None:
+    """Else the server would say that it is ready, and carry out nothing for ever."""
+    broken = [True] * 3
+
+    def breaks(error: Exception, call: Any) -> Any:
+        def called(*arguments: Any) -> Any:
+            if broken:
+                broken.pop()
+                raise error
+            return call(*arguments)
+
+        return called
+
+    def carried_out(desk: Any, link: object, queued: QueuedRun) -> QueuedRun:
+        desk.going = False
+        return QueuedRun(queued.name, queued.lineage, "completed")
+
+    link = SimpleNamespace(admit=lambda keys: {})
+    if place == "a run's status":
+        monkeypatch.setattr(Queue, "all", breaks(ValueError("not JSON"), Queue.all))
+    elif place == "Flower's state":
+        link.admit = breaks(RuntimeError("database or disk is full"), link.admit)
+    else:
+        desk.home.registry.approved = breaks(InputError("not a registry"), dict)
+    monkeypatch.setitem(daemon._CARRY_OUT, "run", carried_out)
+    monkeypatch.setattr(daemon, "_RETRY_SECONDS", 0.01)
+    daemon._work(desk, lambda: link, SimpleNamespace(started=True))  # type: ignore[arg-type]
+    assert [run.status for run in desk.queue.all()] == ["completed"]
+    [said] = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert said.exc_info, "where it came from"
+
+
+def test_a_trouble_that_comes_back_is_said_again(desk: Any, caplog: pytest.LogCaptureFixture) -> None:
+    link: Any = TellsFlower()
+    desk.link = link
+    desk.nodes()
+
+    def unreadable() -> dict[str, object]:
+        raise InputError("not a registry")
+
+    for approved in (unreadable, unreadable, dict, unreadable):
+        desk.home.registry.approved = approved
+        desk.nodes()
+    assert [record.levelname for record in caplog.records] == ["ERROR"] * 2
+
+
+def test_a_registry_that_cannot_be_read_leaves_everybody_as_they_were(home: Home) -> None:
+    """An operator copies a backup over it, or saves it from an editor, in the middle of a run."""
+    link: Any = TellsFlower()
+    desk = Desk(home, Queue(home.folder / "queue"), link)
+    path = home.folder / "registry.json"
+    home.registry.approve(JoinRequest("mary", "node key", "ab" * 32, "ab" * 64))
+    assert set(desk.nodes().values()) == {"mary"}
+    whole = path.read_bytes()
+    path.write_bytes(whole[:20])
+    assert not desk.is_over("a-run"), "the run goes on"
+    assert [member.update_key for member in desk.members().values()] == ["ab" * 32]
+    path.write_bytes(whole)
+    home.registry.revoke("mary")
+    assert desk.nodes() == {}
+    assert link.told == [["mary"], []]
+
+
+def test_the_log_tells_where_an_error_came_from_and_not_what_a_client_sent() -> None:
+    try:
+        raise ValueError("Mrs Canary")
+    except ValueError:
+        record = logging.LogRecord("confide", logging.ERROR, "", 0, "a run failed", None, sys.exc_info())
+    line = json.loads(JsonLines().format(record))
+    assert line["error"] == "ValueError"
+    assert line["at"][-1].endswith(" test_the_log_tells_where_an_error_came_from_and_not_what_a_client_sent")
+    assert "Canary" not in str(line)
 
 
 def test_both_ports_bound_heads_and_the_public_one_its_connections(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,9 @@ class Interrupted:
         self.run, self.runs = run, folder / "runs"
         self.directory = RunDirectory(self.runs / "a-run", run)
         self.account = self.directory.path / "privacy.json"
-        self.workshop = SimpleNamespace(initial=lambda: {"a": np.zeros(1, np.float32)}, close=lambda: None)
+        self.workshop = SimpleNamespace(
+            read_public=lambda: None, initial=lambda: {"a": np.zeros(1, np.float32)}, close=lambda: None
+        )
         self.link: Any = SimpleNamespace(run=lambda _: contextlib.nullcontext())
         self.directory.record({"event": "offered", "declared_units": {"mary": 500}})
         for number in (1, 2):
@@ -46,8 +48,8 @@ class Interrupted:
     def resume(self) -> QueuedRun:
         desk: Any = SimpleNamespace(
             queue=SimpleNamespace(run_of=lambda _: self.run),
-            home=SimpleNamespace(runs=self.runs, registry=SimpleNamespace(approved=dict)),
-            nodes=dict,
+            home=SimpleNamespace(runs=self.runs, folder=self.runs.parent),
+            members=dict,
         )
         return jobs.carry_out(desk, self.link, QueuedRun("a-run", "ab" * 16))
 
@@ -80,6 +82,7 @@ def test_a_run_that_ends_in_an_error_has_an_account_of_all_that_was_asked(
 _FAILS: dict[str, Callable[[Interrupted, pytest.MonkeyPatch, Exception], object]] = {
     "a state.json": lambda run, patch, error: patch.setattr(jobs, "load_last", _fails(error)),
     "the workshop's start": lambda run, patch, error: patch.setattr(jobs, "Workshop", _fails(error)),
+    "the public records": lambda run, patch, error: setattr(run.workshop, "read_public", _fails(error)),
     "the base model": lambda run, patch, error: setattr(run.workshop, "initial", _fails(error)),
     "Flower's run": lambda run, patch, error: setattr(run.link, "run", _fails(error)),
     "the last of its results": lambda run, patch, error: patch.setattr(jobs, "_finish", _fails(error)),

@@ -24,8 +24,10 @@ from confide.common.verify import verify
 from confide.common.versions import other_versions
 from confide.server import optimizer
 from confide.server.checkpoint import Saved, load_last, save_round
+from confide.server.cli import _told
 from confide.server.job import Event, Job, Resumed
 from confide.server.participation import draw
+from confide.server.registry import Member
 from confide.server.roster import Institution
 from confide.server.run_directory import RunDirectory
 from confide.server.strategy import ConfideStrategy, to_arrays
@@ -131,6 +133,13 @@ def test_a_round_asks_everyone_and_averages(make: MakeRun) -> None:
     assert {message.metadata.ttl for message in grid.sent[3:]} == {server.run.federation.deadline_seconds + 600}
 
 
+def test_an_offer_lasts_as_long_as_it_is_waited_for(make: MakeRun) -> None:
+    """Flower refuses a reply whose ask has expired: with 600 s, who prepares for 15 minutes could never join."""
+    grid = FakeGrid(2, _honest())
+    Server(make(deadline_seconds=7200.0), grid).start()
+    assert {message.metadata.ttl for message in grid.sent[:2]} == {7800.0}
+
+
 def _asked(grid: FakeGrid, kind: str = "train") -> list[tuple[int, int]]:
     return [
         (int(message.metadata.group_id), message.metadata.dst_node_id)
@@ -217,6 +226,28 @@ def test_declared_sizes_weigh(make: MakeRun) -> None:
 
     server = Server(make(num_rounds=1, weights="declared"), FakeGrid(2, answer))
     np.testing.assert_allclose(server.start().arrays["head.bias"].numpy(), [0.03, 0.03], rtol=1e-6)
+
+
+@pytest.mark.parametrize("units", [1, 10**9])
+def test_who_declares_a_size_far_from_the_run_s_is_left_out_with_the_reason_before_anything_is_charged(
+    make: MakeRun, units: int
+) -> None:
+    """At one unit the gate would let a norm of 84,500 through, and at 10^9 the weight would be all there is."""
+
+    def answer(message: Message) -> Message:
+        if message.metadata.group_id == "0":
+            return _accept(message, units=units if message.metadata.dst_node_id == 1000 else 100)
+        return _update(message, 0.04)
+
+    server = Server(make(num_rounds=1, weights="declared"), FakeGrid(3, answer))
+    keys = [Identity(node.to_bytes(32, "big")).public_hex() for node in (1000, 1001, 1002)]
+    members = {1000 + index: Member(f"site-{index}", "pem", key, "today") for index, key in enumerate(keys)}
+    server.strategy = ConfideStrategy(replace(server.strategy.job, members=members))
+    server.start()
+    assert [item.name for item in server.strategy.everybody()] == ["site-1", "site-2"]
+    [reason] = server.events[0]["others"].values()
+    assert reason.startswith(f"declared_units = {units} must be within 20 times local.nominal_units = 2000")
+    assert f"; site-0: declared_units = {units} must be" in _told(server.events[0])
 
 
 def test_a_name_that_two_nodes_claim_is_nobody_s(make: MakeRun) -> None:
