@@ -75,20 +75,17 @@ class RunDirectory:
         return directory
 
     def institutions(self, run: RunConfig) -> dict[str, Institution]:
-        """Everybody who ever took part, by name, with what was asked of each and how often it was accepted."""
+        """Everybody who ever took part, by name, with what was asked of each and what became of it."""
         known: dict[str, Institution] = {}
-        accepted = set()
         for event in self._lines("events.jsonl"):
-            if event["event"] == "offered":
+            kind = event["event"]
+            if kind == "offered":
                 for name, declared_units in event["declared_units"].items():
                     known.setdefault(name, Institution(name, declared_units)).declared_units = declared_units
             if "what" in event:
-                for name in event["institutions"]:
-                    known[name].ask(event["what"], event["round"], run)
-            if event["event"] == "accepted":
-                accepted.add((event["institution"], event["round"]))
-        for name, _ in accepted:
-            known[name].accepted += 1
+                _asked(event, known, run)
+            if kind in ("accepted", "dropped"):
+                known[event["institution"]].outcomes[event["round"]] = event.get("reason")
         return known
 
     def record(self, event: Event) -> None:
@@ -104,11 +101,12 @@ class RunDirectory:
                 _append(path, line)
         if event["event"] == "round":
             with _whole_or_not_at_all(self.path / "metrics.jsonl") as path:
-                _append(path, line)
+                append_durably(path, line, 0o666)  # a resumed run goes on after the last of them
 
     def rounds(self) -> list[dict[str, Any]]:
-        """The rounds so far, from metrics.jsonl."""
-        return self._lines("metrics.jsonl")
+        """The rounds so far, from metrics.jsonl; of one that was asked again, as it ended last."""
+        lines = {line["round"]: line for line in self._lines("metrics.jsonl")}
+        return [lines[number] for number in sorted(lines)]
 
     def _lines(self, name: str) -> list[dict[str, Any]]:
         """A file of JSON lines; one that a crash tore is passed over."""
@@ -141,6 +139,15 @@ class RunDirectory:
         }
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         replace_durably(self.path / "privacy.json", text.encode())
+
+
+def _asked(event: Event, known: dict[str, Institution], run: RunConfig) -> None:
+    """Count an ask of an event; a round that begins once more takes back what had become of it."""
+    if event["event"] == "round_started" and event["what"] == "update":
+        for institution in known.values():
+            institution.goes_back(event["round"])
+    for name in event["institutions"]:
+        known[name].ask(event["what"], event["round"], run)
 
 
 def spent(run: RunConfig, institution: Institution) -> float | None:
