@@ -43,9 +43,7 @@ class RunDirectory:
             raise InputError(f"--out {path} must be new or empty; choose another folder")
         self.path = path
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            content = tomli_w.dumps(_without_none(run.model_dump(mode="json")))
-            (path / "run.lock.toml").write_text(content, encoding="utf-8")
+            self._lock(run)
         except OSError as error:
             raise InputError(f"--out {path} cannot be written: {error.strerror}; choose another folder") from None
 
@@ -54,12 +52,12 @@ class RunDirectory:
         """The folder of a run that was begun before, or a new one.
 
         What it said to have cost is too little as soon as the run goes on: that goes, and is written again at the end.
+        The locked run is written anew: a disk that was full at the run's start may have left none, or half of it.
 
         Raises:
             ConfideError: its events do not say what was asked of whom; then nothing goes.
+            OSError: the folder cannot be written.
         """
-        if not (path / "run.lock.toml").is_file():
-            return cls(path, run)
         directory = cls.__new__(cls)
         directory.path = path
         for name in ("events.jsonl", "metrics.jsonl"):
@@ -71,8 +69,14 @@ class RunDirectory:
                 f"{path / 'events.jsonl'} lacks {missing}: it is damaged, or of an earlier version of Confide; put "
                 "it back from a backup, resume the run with that version, or begin another study"
             ) from None
+        directory._lock(run)
         (path / "privacy.json").unlink(missing_ok=True)
         return directory
+
+    def _lock(self, run: RunConfig) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        content = tomli_w.dumps(_without_none(run.model_dump(mode="json")))
+        replace_durably(self.path / "run.lock.toml", content.encode())
 
     def institutions(self, run: RunConfig) -> dict[str, Institution]:
         """Everybody who ever took part, by name, with what was asked of each and what became of it."""
