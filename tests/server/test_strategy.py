@@ -682,6 +682,15 @@ def test_rounds_and_answers_count_once_however_often_a_round_is_asked(make: Make
     assert known == {"site-0": (3, [f"round 2: {late}"]), "site-1": (3, [f"round 1: {late}"]), "site-2": (4, [])}
 
 
+def test_an_answer_to_a_round_that_went_on_without_it_does_not_count(make: MakeRun, tmp_path: Path) -> None:
+    """The server was killed before the round's checkpoint, and who had answered is away since."""
+    run = make(num_rounds=4)
+    _live(run, tmp_path, FakeGrid(3, _silent((1001, "2"))), ("dropped", 2))
+    for crash in (("round_started", 3), None):
+        server = _live(run, tmp_path, FakeGrid(2, _counts()), crash)
+        assert [(item.name, item.accepted) for item in server.strategy.gone] == [("site-2", 1)]
+
+
 def test_a_round_without_quorum_is_not_asked_again_once_another_was(make: MakeRun, tmp_path: Path) -> None:
     """With a quorum now it would change the input of the round that was open, which institutions have answered."""
     run = make(num_rounds=6, min_clients=3)
