@@ -135,7 +135,7 @@ class Ledger:
             getattr(self, f"_{row['kind']}", Row)(row)  # an approval costs nothing
 
     def order(self) -> int | None:
-        """What decides: PLD for one study that spent, whose plan was chosen before anything was seen; else the filter."""
+        """What decides: PLD for one study that spent, its plan chosen before anything was seen; else the filter."""
         spending = [study for study in self.studies.values() if any(study.reserved[1:])]
         return None if len(spending) <= 1 else self.first.get("order", 2)
 

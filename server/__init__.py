@@ -6,6 +6,8 @@ aggregation one rule a file                    optimizer      what the average d
 checkpoint  a round on disk, atomically        run_directory  everything a run leaves behind
 report      report.html                        progress       what a person sees meanwhile
 job         what a strategy is given           facts          what report and card are told
+offer       of a run, before its rounds        answers        what came in of a round
+resume      where an interrupted run goes on
 
 The server as a process:
 

@@ -51,12 +51,15 @@ def save_round(rounds: Path, number: int, state: GlobalState, accepted: list[dic
         write_durably(temporary / name, data)
     sync_folder(temporary)
     failpoint("checkpoint-written")
-    shutil.rmtree(folder, ignore_errors=True)
+    replaced = rounds / f".{folder.name}.old"
+    if folder.exists():  # damaged; whole until the new one is there, for it says what was accepted
+        folder.rename(replaced)
     failpoint("checkpoint-removed")
     temporary.rename(folder)
     failpoint("checkpoint-renamed")
     sync_folder(rounds)
     failpoint("checkpoint-synced")
+    shutil.rmtree(replaced, ignore_errors=True)
     numbers = sorted(int(path.name) for path in rounds.iterdir() if path.name.isdigit())
     for old in numbers[:-KEPT]:
         shutil.rmtree(rounds / f"{old:04d}")
@@ -89,6 +92,7 @@ def load_last(rounds: Path, lineage: str) -> tuple[Saved | None, dict[int, list[
         ConfideError: a ``state.json`` is unreadable, so nobody knows what was accepted; or no round is whole.
     """
     damaged: dict[int, list[dict[str, str]]] = {}
+    _put_back(rounds)
     folders = sorted((path for path in rounds.glob("*") if path.name.isdigit()), key=lambda path: -int(path.name))
     for folder in folders:
         try:
@@ -108,6 +112,16 @@ def load_last(rounds: Path, lineage: str) -> tuple[Saved | None, dict[int, list[
     if damaged:
         raise ConfideError(f"{rounds}: no round is whole; put one back from a backup, or begin another study")
     return None, {}
+
+
+def _put_back(rounds: Path) -> None:
+    """What a crash left of a round that was being replaced: the old one where there is no new one, else nothing."""
+    for replaced in rounds.glob(".*.old"):
+        folder = rounds / replaced.name[1:].removesuffix(".old")
+        if folder.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+        else:
+            replaced.rename(folder)
 
 
 def _read_state(folder: Path, facts: dict[str, Any]) -> GlobalState | None:

@@ -13,8 +13,9 @@ from confide.common.run_config import RunConfig
 from confide.server.app import make_server_app
 from confide.server.checkpoint import load_last, save_round
 from confide.server.facts import Outcome, card_facts, report_facts
-from confide.server.job import Job, Resumed
+from confide.server.job import Job
 from confide.server.queue import QueuedRun
+from confide.server.resume import Resumed
 from confide.server.rounds import SystemClock, collect
 from confide.server.run_directory import RunDirectory
 from confide.server.strategy import ConfideStrategy
@@ -49,8 +50,10 @@ def carry_out(desk: "Desk", link: Link, queued: QueuedRun) -> QueuedRun:
                 if not strategy.finished:
                     return replace(queued, status="stopped", reason=f"after round {strategy.round}")
                 _finish(run, directory, strategy, workshop)
+                completed = replace(queued, status="completed", reason="")
+                desk.queue.write(completed)  # a server that dies from here on has nothing to resume
                 _give_out(grid, strategy, directory.path / "adapter")
-            return replace(queued, status="completed", reason="")
+            return completed
     finally:
         _account_for(run, directory)
 
@@ -74,7 +77,7 @@ def _job(desk: "Desk", queued: QueuedRun, run: RunConfig, directory: RunDirector
         num_nodes=len(members),
         members=members,
         is_stopped=lambda: desk.is_over(queued.name),
-        resumed=Resumed(saved, damaged, directory.institutions(run)),
+        resumed=Resumed(saved, damaged, directory.institutions(run), directory.rounds()),
     )
 
 
@@ -102,7 +105,15 @@ def _account_for(run: RunConfig, directory: RunDirectory) -> None:
 
 
 def _give_out(grid: LinkGrid, strategy: ConfideStrategy, adapter: Path) -> None:
-    """The finished adapter and the last receipt, to everybody who took part. Who is away now asks the operator."""
+    """To everybody who took part; an error is the log's alone, for the run is over."""
+    try:
+        _send(grid, strategy, adapter)
+    except Exception:
+        log.exception("%s: the finished adapter could not be given out", adapter)
+
+
+def _send(grid: LinkGrid, strategy: ConfideStrategy, adapter: Path) -> None:
+    """The finished adapter and the last receipt. Who is away now asks the operator."""
     files = {path.name: path.read_bytes() for path in sorted(adapter.iterdir()) if path.is_file()}
     job = strategy.job
     messages = [

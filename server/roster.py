@@ -28,9 +28,22 @@ class Institution:
     num_steps: int = 0
     num_releases: int = 0
     receipt: str = ""  # of its last accepted update
-    accepted: int = 0
-    dropped: list[str] = field(default_factory=list)
+    outcomes: dict[int, str | None] = field(default_factory=dict)  # by round: why its update was dropped, if it was
     asks: Counter[tuple[str, int]] = field(default_factory=Counter)  # how often for what of which round
+
+    @property
+    def accepted(self) -> int:
+        """Rounds in which its update was."""
+        return sum(reason is None for reason in self.outcomes.values())
+
+    @property
+    def dropped(self) -> list[str]:
+        """The other rounds, with the reason."""
+        return [f"round {number}: {reason}" for number, reason in self.outcomes.items() if reason is not None]
+
+    def goes_back(self, number: int) -> None:
+        """A round is asked again: what became of its answers to that and to later ones does not count."""
+        self.outcomes = {of: reason for of, reason in self.outcomes.items() if of < number}
 
     def ask(self, what: str, number: int, run: RunConfig) -> None:
         """Count an ask as what it may cost at most, whatever becomes of the reply.
@@ -52,7 +65,7 @@ def go_on(taking_part: Mapping[str, Institution], before: Mapping[str, Instituti
     for name in taking_part.keys() & before.keys():
         now, then = taking_part[name], before[name]
         now.num_steps, now.num_releases, now.asks = then.num_steps, then.num_releases, then.asks
-        now.accepted = then.accepted
+        now.outcomes = then.outcomes
     return [item for name, item in before.items() if name not in taking_part]
 
 

@@ -58,8 +58,18 @@ def _untold(message: Message) -> None:
     """An offer costs nobody anything."""
 
 
+def _never() -> bool:
+    """A round that is open comes to its end."""
+    return False
+
+
 def collect(
-    grid: Grid, messages: list[Message], deadline: float, clock: Clock, again: Again = _untold
+    grid: Grid,
+    messages: list[Message],
+    deadline: float,
+    clock: Clock,
+    again: Again = _untold,
+    is_over: Callable[[], bool] = _never,
 ) -> Iterator[Message]:
     """Push messages and yield replies one by one as they come.
 
@@ -71,6 +81,7 @@ def collect(
         deadline: seconds since the epoch; later replies are not waited for.
         clock: tells the time and lets it pass.
         again: is told of every message that goes out once more, before it does.
+        is_over: whether to wait no longer.
 
     Yields:
         Replies that come from the node their message was sent to, one for each message at the most. Flower does not
@@ -78,7 +89,7 @@ def collect(
         of Flower's in its place, is asked again: the same content, so that a sealed answer comes again at no charge.
     """
     asked = _push(grid, messages, clock)
-    while asked and clock.now() < deadline:
+    while asked and clock.now() < deadline and not is_over():
         replies = list(grid.pull_messages(list(asked)))
         for reply in replies:
             ask = asked.get(reply.metadata.reply_to_message_id)
@@ -121,13 +132,15 @@ def _ask_the_reconnected(grid: Grid, asked: dict[str, _Asked], clock: Clock, aga
             asked |= _again(grid, ask, clock, again)
 
 
-def wait_for_nodes(grid: Grid, count: int, deadline: float, clock: Clock) -> list[int]:
-    """Node ids in order, once ``count`` nodes are there or the deadline has passed.
+def wait_for_nodes(
+    grid: Grid, count: int, deadline: float, clock: Clock, is_over: Callable[[], bool] = _never
+) -> list[int]:
+    """Node ids in order, once ``count`` nodes are there, the deadline has passed, or it is over.
 
     Flower's simulation starts the ServerApp before its nodes have registered.
     """
     nodes = sorted(grid.get_node_ids())
-    while len(nodes) < count and clock.now() < deadline:
+    while len(nodes) < count and clock.now() < deadline and not is_over():
         clock.sleep(_POLL_SECONDS)
         nodes = sorted(grid.get_node_ids())
     return nodes

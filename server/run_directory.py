@@ -43,9 +43,7 @@ class RunDirectory:
             raise InputError(f"--out {path} must be new or empty; choose another folder")
         self.path = path
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            content = tomli_w.dumps(_without_none(run.model_dump(mode="json")))
-            (path / "run.lock.toml").write_text(content, encoding="utf-8")
+            self._lock(run)
         except OSError as error:
             raise InputError(f"--out {path} cannot be written: {error.strerror}; choose another folder") from None
 
@@ -54,12 +52,12 @@ class RunDirectory:
         """The folder of a run that was begun before, or a new one.
 
         What it said to have cost is too little as soon as the run goes on: that goes, and is written again at the end.
+        The locked run is written anew: a disk that was full at the run's start may have left none, or half of it.
 
         Raises:
             ConfideError: its events do not say what was asked of whom; then nothing goes.
+            OSError: the folder cannot be written.
         """
-        if not (path / "run.lock.toml").is_file():
-            return cls(path, run)
         directory = cls.__new__(cls)
         directory.path = path
         for name in ("events.jsonl", "metrics.jsonl"):
@@ -71,24 +69,27 @@ class RunDirectory:
                 f"{path / 'events.jsonl'} lacks {missing}: it is damaged, or of an earlier version of Confide; put "
                 "it back from a backup, resume the run with that version, or begin another study"
             ) from None
+        directory._lock(run)
         (path / "privacy.json").unlink(missing_ok=True)
         return directory
 
+    def _lock(self, run: RunConfig) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        content = tomli_w.dumps(_without_none(run.model_dump(mode="json")))
+        replace_durably(self.path / "run.lock.toml", content.encode())
+
     def institutions(self, run: RunConfig) -> dict[str, Institution]:
-        """Everybody who ever took part, by name, with what was asked of each and how often it was accepted."""
+        """Everybody who ever took part, by name, with what was asked of each and what became of it."""
         known: dict[str, Institution] = {}
-        accepted = set()
         for event in self._lines("events.jsonl"):
-            if event["event"] == "offered":
+            kind = event["event"]
+            if kind == "offered":
                 for name, declared_units in event["declared_units"].items():
                     known.setdefault(name, Institution(name, declared_units)).declared_units = declared_units
             if "what" in event:
-                for name in event["institutions"]:
-                    known[name].ask(event["what"], event["round"], run)
-            if event["event"] == "accepted":
-                accepted.add((event["institution"], event["round"]))
-        for name, _ in accepted:
-            known[name].accepted += 1
+                _asked(event, known, run)
+            if kind in ("accepted", "dropped"):
+                known[event["institution"]].outcomes[event["round"]] = event.get("reason")
         return known
 
     def record(self, event: Event) -> None:
@@ -104,11 +105,12 @@ class RunDirectory:
                 _append(path, line)
         if event["event"] == "round":
             with _whole_or_not_at_all(self.path / "metrics.jsonl") as path:
-                _append(path, line)
+                append_durably(path, line, 0o666)  # a resumed run goes on after the last of them
 
     def rounds(self) -> list[dict[str, Any]]:
-        """The rounds so far, from metrics.jsonl."""
-        return self._lines("metrics.jsonl")
+        """The rounds so far, from metrics.jsonl; of one that was asked again, as it ended last."""
+        lines = {line["round"]: line for line in self._lines("metrics.jsonl")}
+        return [lines[number] for number in sorted(lines)]
 
     def _lines(self, name: str) -> list[dict[str, Any]]:
         """A file of JSON lines; one that a crash tore is passed over."""
@@ -141,6 +143,15 @@ class RunDirectory:
         }
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         replace_durably(self.path / "privacy.json", text.encode())
+
+
+def _asked(event: Event, known: dict[str, Institution], run: RunConfig) -> None:
+    """Count an ask of an event; a round that begins once more takes back what had become of it."""
+    if event["event"] == "round_started" and event["what"] == "update":
+        for institution in known.values():
+            institution.goes_back(event["round"])
+    for name in event["institutions"]:
+        known[name].ask(event["what"], event["round"], run)
 
 
 def spent(run: RunConfig, institution: Institution) -> float | None:

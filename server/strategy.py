@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from confide.common.accuracy import Accuracy
-from confide.common.errors import ConfideError, PolicyError
+from confide.common.errors import ConfideError
 from confide.common.gate import GateError, State, load_state, schema_of, update_norm_bound
 from confide.common.messages import Ask
 from confide.common.run_config import make_plan
@@ -17,10 +17,12 @@ from confide.common.transfer import decode, encode
 from confide.common.wire import MessageError, sha256
 from confide.server import optimizer
 from confide.server.aggregation import RULES
-from confide.server.job import Event, Job
+from confide.server.answers import Answers
+from confide.server.job import Job
+from confide.server.offer import offer_run
 from confide.server.participation import draw
-from confide.server.roster import Institution, check_answer, enrol, go_on, offers
-from confide.server.rounds import collect, wait_for_nodes
+from confide.server.roster import Institution, check_answer, go_on
+from confide.server.rounds import collect
 
 _MOST_UNITS = 1e9  # bound on a validation count
 _ROUNDS_WITHOUT_QUORUM = 3  # in a row; then the run stops instead of spending on nothing
@@ -34,16 +36,13 @@ class ConfideStrategy(Strategy):
         saved = job.resumed.saved
         self.state = saved.state if saved else optimizer.start(job.initial)
         self.institutions: dict[int, Institution] = {}
-        self.gone = list(job.resumed.institutions.values())  # who took part before a crash, and does not now
-        self.bytes_per_client_round = 0
+        self.gone = job.resumed.everybody(job.run.federation)  # who took part before a crash, and does not now
+        self.bytes_per_client_round = len(encode(job.initial, job.run.federation.transfer))
         self.finished = False
         self.accuracy: Accuracy | None = None  # of the released average, when it was last evaluated
-        self.round = saved.number if saved else 0  # the last that ended
-        self.answers: dict[str, str] = {}  # to the offer, of those who take no part
+        self.round = job.resumed.ended(job.run.federation)  # the last that ended
         self._asked: dict[int, Institution] = {}  # of the institutions, those of the round
-        self._accepted: list[dict[str, str]] = []
-        self._dropped: list[str] = []
-        self._validation: dict[str, dict[str, float]] = {}  # noised counts of the round
+        self._answers = Answers()  # of the round
         self._ask: Ask | None = None
 
     def everybody(self) -> list[Institution]:
@@ -68,14 +67,15 @@ class ConfideStrategy(Strategy):
         Raises:
             ConfideError: too few institutions accepted, or three rounds in a row had no quorum.
         """
-        self._offer(grid)
-        wall = time.monotonic
         arrays, config = to_arrays(self.state.adapter), train_config or ConfigRecord()
+        if not self._begin(grid, num_rounds):
+            return Result(arrays=arrays)
+        self._make_up(arrays, config, grid)
         failed = 0
         for number in range(self.round + 1, num_rounds + 1):
             if self.job.is_stopped():
                 return Result(arrays=arrays)
-            began, asked_at = wall(), self.job.clock.now()
+            began, asked_at = time.monotonic(), self.job.clock.now()
             messages = list(self.configure_train(number, arrays, config, grid))
             self._note("round_started", "update", number, list(self._asked.values()))
             replies = collect(grid, messages, asked_at + timeout, self.job.clock, self._asked_again)
@@ -83,21 +83,54 @@ class ConfideStrategy(Strategy):
             failed = 0 if aggregated is not None else failed + 1
             if aggregated is not None:
                 arrays = aggregated
-                self.job.save(number, self.state, self._accepted)
+                self.job.save(number, self.state, self._answers.accepted)
                 self._validate(number, arrays, config, grid)
             if failed == _ROUNDS_WITHOUT_QUORUM:
                 raise ConfideError(
                     f"round {number}: for the {failed}rd time in a row fewer than federation.min_clients = "
                     f"{self.job.run.federation.min_clients} institutions answered; see events.jsonl for the reasons"
                 )
-            self._end_round(number, wall() - began)
+            self._end_round(number, time.monotonic() - began)
+            self.round = number
+        self._end(num_rounds)
+        return Result(arrays=arrays)
+
+    def _begin(self, grid: Grid, num_rounds: int) -> bool:
+        """Offer the run; False: an operator stopped it meanwhile. `PolicyError`: too few accepted."""
+        federation, resumed = self.job.run.federation, self.job.resumed
+        if self.round >= num_rounds:  # nothing is left that anybody would have to agree to
+            self._go_on_with(resumed.members(self.job.members))
+            return True
+        offered = offer_run(self.job, grid, self._make_ask(0, self.job.clock.now() + federation.deadline_seconds))
+        if offered is None:
+            return False
+        self._go_on_with(offered.taking_part)
+        self.job.emit(offered.event())
+        offered.require(federation.min_clients)
+        return True
+
+    def _go_on_with(self, institutions: dict[int, Institution]) -> None:
+        self.institutions = institutions
+        self.gone = go_on({item.name: item for item in institutions.values()}, self.job.resumed.institutions)
+
+    def _end(self, num_rounds: int) -> None:
         if self.state.round == 0:
             raise ConfideError(
                 f"none of {num_rounds} rounds had federation.min_clients = {self.job.run.federation.min_clients} good "
                 "replies, so nothing was learnt; see events.jsonl for the reasons"
             )
+        if self.accuracy is None and self.job.evaluate:  # the last round ended before a crash
+            self.accuracy = self.job.evaluate(self.state.average)
         self.finished = True
-        return Result(arrays=arrays)
+
+    def _make_up(self, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> None:
+        """What a crash took of a round after its checkpoint: its counts, of those who trained in it, and its line."""
+        saved, began = self.job.resumed.without_its_end(), time.monotonic()
+        if saved is not None:
+            self._asked = {of: item for of, item in self.institutions.items() if item.asks["update", saved.number]}
+            self._answers = Answers.remembered(saved.number, saved.accepted, self.everybody())
+            self._validate(saved.number, arrays, config, grid)
+            self._end_round(saved.number, time.monotonic() - began)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -126,7 +159,7 @@ class ConfideStrategy(Strategy):
             The new global adapter, or None when fewer than ``min_clients`` replies were good.
         """
         run, rule = self.job.run, RULES[self.job.run.federation.aggregation]
-        total, self._accepted, self._dropped, self._validation = rule.init(), [], [], {}
+        total, self._answers = rule.init(), Answers()
         silent, shapes = dict(self._asked), schema_of(self.job.initial)
         for reply in replies:
             institution = silent.pop(reply.metadata.src_node_id)
@@ -139,15 +172,12 @@ class ConfideStrategy(Strategy):
                 continue
             declared = run.federation.weights == "declared"
             total = rule.add(total, state, float(institution.declared_units) if declared else 1.0)
-            institution.accepted += 1
-            institution.receipt = update.receipt()
-            self.bytes_per_client_round = len(update.payload)
-            self._accepted.append({"institution": institution.name, "payload_sha256": update.envelope.payload_sha256})
+            self._answers.accept(server_round, institution, update)
             self.job.emit({"event": "accepted", "round": server_round, "institution": institution.name})
         for institution in silent.values():
             self._drop(server_round, institution, "no answer before the deadline")
-        if len(self._accepted) < run.federation.min_clients:
-            self.job.emit({"event": "no_quorum", "round": server_round, "accepted": len(self._accepted)})
+        if (accepted := len(self._answers.accepted)) < run.federation.min_clients:
+            self.job.emit({"event": "no_quorum", "round": server_round, "accepted": accepted})
             return None, None
         self.state = optimizer.apply(self.state, rule.result(total), run.federation)
         return to_arrays(self.state.adapter), None
@@ -171,7 +201,7 @@ class ConfideStrategy(Strategy):
             except (GateError, MessageError):
                 continue
             right, wrong = (float(value) for value in cells["cells"])
-            self._validation[institution.name] = {"right": right, "wrong": wrong}
+            self._answers.validation[institution.name] = {"right": right, "wrong": wrong}
         return None
 
     def _validate(self, number: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> None:
@@ -192,8 +222,7 @@ class ConfideStrategy(Strategy):
         self._note("asked_again", what, int(ask.metadata.group_id), [self._asked[ask.metadata.dst_node_id]])
 
     def _drop(self, number: int, institution: Institution, reason: str) -> None:
-        institution.dropped.append(f"round {number}: {reason}")
-        self._dropped.append(f"{institution.name}: {reason}")
+        self._answers.drop(number, institution, reason)
         self.job.emit({"event": "dropped", "round": number, "institution": institution.name, "reason": reason})
 
     def _make_ask(self, number: int, deadline: float, payload: bytes = b"") -> Ask:
@@ -201,48 +230,18 @@ class ConfideStrategy(Strategy):
         hashes = {"plan_sha256": sha256(run_json.encode()), "input_sha256": sha256(payload)}
         return Ask(study, self.job.lineage, number, run_json, **hashes, deadline_unix=deadline, adapter=payload)
 
-    def _offer(self, grid: Grid) -> None:
-        run = self.job.run
-        deadline = self.job.clock.now() + run.federation.deadline_seconds
-        nodes = wait_for_nodes(grid, self.job.num_nodes, min(deadline, self.job.clock.now() + 60), self.job.clock)
-        nodes = nodes or wait_for_nodes(grid, 1, deadline, self.job.clock)
-        messages = offers(self._make_ask(0, deadline), nodes, run.federation.deadline_seconds)
-        self.institutions, others = enrol(collect(grid, messages, deadline, self.job.clock), self.job.members, run)
-        names = {node: member.institution for node, member in (self.job.members or {}).items()}
-        self.answers = {names.get(node, f"node {node}"): answer for node, answer in others.items()}
-        taking_part = {item.name: item for item in self.institutions.values()}
-        self.gone = go_on(taking_part, self.job.resumed.institutions)
-        units = {name: item.declared_units for name, item in taking_part.items()}
-        event: Event = {"event": "offered", "asked": len(nodes), "accepted": len(units), "declared_units": units}
-        self.job.emit({**event, "others": self.answers})
-        if len(taking_part) < run.federation.min_clients:
-            raise PolicyError(
-                f"{len(taking_part)} of {len(nodes)} institutions accepted the run, "
-                f"federation.min_clients = {run.federation.min_clients}"
-                + "".join(f"; {name}: {answer}" for name, answer in sorted(self.answers.items()))
-            )
-
     def _norm_bound(self, institution: Institution) -> float:
         run = self.job.run
         plan = make_plan(run, institution.declared_units)
         return update_norm_bound(plan, schema_of(self.job.initial), run.local.steps, run.local.learning_rate)
 
     def _end_round(self, number: int, seconds: float) -> None:
-        run, self.round = self.job.run, number
-        event: Event = {"event": "round", "round": number, "accepted": len(self._accepted), "dropped": self._dropped}
+        run = self.job.run
+        event = self._answers.event(number, run, self.everybody())
         if self.job.evaluate and (number % run.evaluation.every == 0 or number == run.federation.num_rounds):
             self.accuracy = self.job.evaluate(self.state.average)
             event["accuracy"] = self.accuracy.as_json()
-        if self._validation:
-            event["validation"] = self._validation
-        # Of public numbers: how many units were really drawn is nobody's business but their institution's.
-        names = {item["institution"] for item in self._accepted}
-        declared = sum(item.declared_units for item in self._asked.values() if item.name in names)
-        event["expected_units"] = round(run.local.steps * run.local.sampling_probability * declared, 1)
-        for what in ("num_releases", "num_steps"):
-            event[what] = {item.name: getattr(item, what) for item in self.everybody()}
-        event["seconds"] = round(seconds, 3)
-        self.job.emit(event)
+        self.job.emit({**event, "seconds": round(seconds, 3)})
 
 
 def to_arrays(state: State) -> ArrayRecord:

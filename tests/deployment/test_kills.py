@@ -34,9 +34,15 @@ def test_a_server_killed_anywhere_resumes_by_itself_and_nobody_pays_twice(
         deployment.start_server(following)
     deployment.reaches(run, event="round_started", round=rounds)
     deployment.kill("server")  # mid-round, at any moment
+    deployment.start_server({"kill_after_event": {"event": "round", "round": rounds}})  # only the results are left
+    assert deployment.ends("server") == -9
+    offers = [event for event in deployment.events(run) if event["event"] == "offered"]
     deployment.start_server()
     assert deployment.reaches(run, event="given_out")["to"] == 2
     assert deployment.ended(run)["status"] == "completed"
+    assert [event for event in deployment.events(run) if event["event"] == "offered"] == offers
+    card = (deployment.folder / "srv" / "runs" / run / "adapter" / "README.md").read_text(encoding="utf-8")
+    assert f"| rounds | {rounds} of {rounds} |" in card
     deployment.confide("verify", f"srv/runs/{run}")
     for name in ("mary", "jude"):
         assert rounds_charged(deployment, name) == list(range(1, rounds + 1))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from confide.common import failpoints
 from confide.common.errors import ConfideError
 from confide.server import checkpoint
 from confide.server.checkpoint import save_round
@@ -100,6 +101,40 @@ def test_of_a_damaged_round_only_what_was_accepted_is_known(tmp_path: Path, file
     assert saved is not None
     assert saved.number == 2
     assert damaged == {3: [{"institution": "a", "payload_sha256": "3"}]}
+
+
+class _Killed(BaseException):
+    """kill -9."""
+
+
+@pytest.mark.parametrize("place", [*failpoints.OF_A_SERVER, "in rmtree"])
+def test_a_damaged_round_that_is_saved_anew_is_known_wherever_that_is_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """What was accepted in it, or the new one whole; and no folder of which a kill took a part is ever read."""
+    _saved(tmp_path)
+    (tmp_path / "0003" / "adapter.safetensors").write_bytes(b"damaged")
+
+    def action(name: str) -> None:
+        if name == place:
+            raise _Killed
+
+    def rmtree(path: Path, **settings: object) -> None:
+        if path.exists():
+            (path / "state.json").unlink()
+            raise _Killed
+
+    with monkeypatch.context() as context:
+        context.setattr(failpoints, "action", action)
+        if place == "in rmtree":
+            context.setattr(checkpoint.shutil, "rmtree", rmtree)
+        with pytest.raises(_Killed):
+            _saved(tmp_path, range(3, 4))
+    saved, damaged = checkpoint.load_last(tmp_path, LINEAGE)
+    assert saved is not None
+    assert saved.number == 3 or damaged == {3: [{"institution": "a", "payload_sha256": "3"}]}
+    _saved(tmp_path, range(3, 5))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0003", "0004"], "what was left over is gone"
 
 
 def test_without_its_state_nothing_is_guessed(tmp_path: Path) -> None:

@@ -41,13 +41,14 @@ class Interrupted:
             asked = {"what": "update", "round": number, "institutions": ["mary"]}
             self.directory.record({"event": "round_started", **asked})
         self.account.write_text("less", encoding="utf-8")
+        self.told: list[QueuedRun] = []
         monkeypatch.setattr(jobs, "Workshop", lambda *_: self.workshop)
         monkeypatch.setattr(jobs, "LinkGrid", lambda _: SimpleNamespace(run=SimpleNamespace(run_id=1)))
         monkeypatch.setattr(jobs, "SystemClock", SkippingClock)
 
     def resume(self) -> QueuedRun:
         desk: Any = SimpleNamespace(
-            queue=SimpleNamespace(run_of=lambda _: self.run),
+            queue=SimpleNamespace(run_of=lambda _: self.run, write=self.told.append),
             home=SimpleNamespace(runs=self.runs, folder=self.runs.parent),
             members=dict,
         )
@@ -116,12 +117,29 @@ def test_a_full_disk_hides_neither_the_account_nor_why_a_run_ended(
     assert "No space left on device" in caplog.text
 
 
-def test_a_run_that_is_over_stays_completed_though_its_adapter_reaches_nobody(
-    interrupted: Interrupted, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def over(interrupted: Interrupted, monkeypatch: pytest.MonkeyPatch) -> Interrupted:
+    """All that is left to do is to give the adapter out."""
     monkeypatch.setattr(jobs, "make_server_app", lambda strategy: lambda *rest: setattr(strategy, "finished", True))
     monkeypatch.setattr(jobs, "_finish", lambda *rest: interrupted.account.write_text("completed", encoding="utf-8"))
-    monkeypatch.setattr(jobs, "_give_out", _fails(ConfideError("nobody there")))
-    with pytest.raises(ConfideError, match="nobody there"):
-        interrupted.resume()
-    assert interrupted.account.read_text(encoding="utf-8") == "completed"
+    return interrupted
+
+
+def test_a_run_that_is_over_stays_completed_though_its_adapter_reaches_nobody(
+    over: Interrupted, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (over.directory.path / "adapter").mkdir()
+    monkeypatch.setattr(jobs, "collect", _fails(RuntimeError("nobody there")))
+    assert over.resume().status == "completed"
+    assert over.account.read_text(encoding="utf-8") == "completed"
+    assert "nobody there" in caplog.text
+
+
+def test_a_run_is_completed_in_the_queue_before_its_adapter_is_given_out(
+    over: Interrupted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that a restart finds running would be offered again."""
+    monkeypatch.setattr(jobs, "_give_out", _fails(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        over.resume()
+    assert [queued.status for queued in over.told] == ["completed"]

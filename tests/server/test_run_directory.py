@@ -1,5 +1,6 @@
 """What a run leaves behind."""
 
+import errno
 import json
 import os
 import subprocess
@@ -41,6 +42,38 @@ def test_events_are_lines_and_rounds_are_metrics(run: RunConfig, tmp_path: Path)
     assert [event["event"] for event in events] == ["round_started", "round"]
     assert all(event["time"] > 1.6e9 for event in events)
     assert directory.rounds() == events[1:]
+
+
+def test_of_a_round_that_was_asked_again_the_last_line_counts(run: RunConfig, tmp_path: Path) -> None:
+    """Its checkpoint was damaged, or a crash made up for another that came too late."""
+    directory = RunDirectory(tmp_path, run)
+    for number, accepted in ((1, 2), (3, 2), (2, 1), (3, 1)):
+        directory.record({"event": "round", "round": number, "accepted": accepted})
+    assert [(line["round"], line["accepted"]) for line in directory.rounds()] == [(1, 2), (2, 1), (3, 1)]
+
+
+@pytest.mark.parametrize("left", [{}, {"run.lock.toml": ""}, {".run.lock.toml.7.ab.tmp": "[stu"}], ids=str)
+def test_a_run_that_found_the_disk_full_at_its_start_has_its_lock_file_when_it_goes_on(
+    run: RunConfig, tmp_path: Path, left: dict[str, str]
+) -> None:
+    """Without it, `confide verify` would refuse the run for ever."""
+    for name, content in left.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    RunDirectory.open(tmp_path, run)
+    content = tomllib.loads((tmp_path / "run.lock.toml").read_text(encoding="utf-8"))
+    assert check(RunConfig, content, "lock") == run
+
+
+def test_a_full_disk_leaves_no_half_of_a_lock_file(
+    run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        RunDirectory.open(tmp_path, run)
+    assert not (tmp_path / "run.lock.toml").exists()
 
 
 def test_a_folder_with_anything_in_it_is_refused_and_left_alone(run: RunConfig, tmp_path: Path) -> None:

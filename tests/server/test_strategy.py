@@ -1,5 +1,6 @@
 """Flower's hooks over a fake Grid: who is asked, what is refused, when a run ends. No model is loaded."""
 
+import contextlib
 import json
 import time
 from collections import Counter
@@ -25,10 +26,11 @@ from confide.common.versions import other_versions
 from confide.server import optimizer
 from confide.server.checkpoint import Saved, load_last, save_round
 from confide.server.cli import _told
-from confide.server.job import Event, Job, Resumed
+from confide.server.job import Event, Job
 from confide.server.participation import draw
 from confide.server.registry import Member
-from confide.server.roster import Institution
+from confide.server.resume import Resumed
+from confide.server.roster import Institution, Members
 from confide.server.run_directory import RunDirectory
 from confide.server.strategy import ConfideStrategy, to_arrays
 from confide.simulations.grid import InProcessGrid, SkippingClock
@@ -191,8 +193,8 @@ def test_a_resumed_run_asks_and_counts_as_if_it_had_not_stopped(make: MakeRun) -
     stopped.start()
     before = {item.name: item for item in stopped.strategy.everybody()}
     saved = Saved(3, stopped.strategy.state, [])
-    resumed = Server(run, second)
-    resumed.strategy = ConfideStrategy(replace(resumed.strategy.job, resumed=Resumed(saved, {}, before)))
+    resumed, lines = Server(run, second), _rounds(stopped)
+    resumed.strategy = ConfideStrategy(replace(resumed.strategy.job, resumed=Resumed(saved, {}, before, lines)))
     resumed.start()
     assert _asked(first) + _asked(second) == _asked(whole)
     assert [item.num_steps for item in resumed.strategy.institutions.values()] == [
@@ -208,9 +210,9 @@ def test_a_round_that_is_asked_again_counts_as_the_one_retry_that_it_may_cost(ma
         for number in (1, 2, 2):
             item.ask("update", number, run)
         assert item.num_steps == 9
-    saved = Saved(1, optimizer.start(INITIAL), [])
+    saved, lines = Saved(1, optimizer.start(INITIAL), []), [{"round": 1, "accepted": 2}]
     server = Server(run, FakeGrid(2, _honest()))
-    server.strategy = ConfideStrategy(replace(server.strategy.job, resumed=Resumed(saved, {}, before)))
+    server.strategy = ConfideStrategy(replace(server.strategy.job, resumed=Resumed(saved, {}, before, lines)))
     server.start()
     assert _asked(server.grid) == [(number, node) for number in (2, 3, 4) for node in (1000, 1001)]  # type: ignore[arg-type]
     assert [event["num_steps"]["site-0"] for event in _rounds(server)] == [9, 12, 12], (
@@ -575,16 +577,11 @@ class _Crash(BaseException):
     """kill -9."""
 
 
-def _until_it_crashes(run: RunConfig, folder: Path, away: set[int], crash: tuple[str, int] | None) -> list[Message]:
-    """One life of a server with some of six institutions; what it sent before it was killed at an event."""
-
-    def answer(message: Message) -> Message | None:
-        if message.metadata.dst_node_id in away:
-            return Message(declined(), reply_to=message) if message.metadata.group_id == "0" else None
-        return _counts()(message)
-
-    directory, grid = RunDirectory.open(folder, run), FakeGrid(6, answer)
-    server = Server(run, grid)
+def _live(
+    run: RunConfig, folder: Path, grid: FakeGrid, crash: tuple[str, int] | None = None, members: Members | None = None
+) -> Server:
+    """One life of a server, until it is killed at an event, before that is written down, or comes to the end."""
+    directory, server = RunDirectory.open(folder, run), Server(run, grid, evaluate=True)
 
     def emit(event: Event) -> None:
         if crash and (event["event"], event.get("round", 0)) >= crash and event["event"] == crash[0]:
@@ -595,14 +592,27 @@ def _until_it_crashes(run: RunConfig, folder: Path, away: set[int], crash: tuple
         save_round(folder / "rounds", number, state, accepted, server.strategy.job.lineage)
 
     saved, damaged = load_last(folder / "rounds", "ab" * 16)
-    resumed = Resumed(saved, damaged, directory.institutions(run))
-    server.strategy = ConfideStrategy(replace(server.strategy.job, emit=emit, save=save, resumed=resumed))
-    try:
+    resumed = Resumed(saved, damaged, directory.institutions(run), directory.rounds())
+    job = replace(server.strategy.job, emit=emit, save=save, resumed=resumed, members=members)
+    server.strategy = ConfideStrategy(job)
+    with contextlib.suppress(_Crash):
         server.start()
-    except _Crash:
-        return grid.sent
-    assert crash is None
-    directory.write_privacy("completed", run, server.strategy.everybody(), simulated=False)
+    assert server.strategy.finished == (crash is None)
+    return server
+
+
+def _until_it_crashes(run: RunConfig, folder: Path, away: set[int], crash: tuple[str, int] | None) -> list[Message]:
+    """One life of a server with some of six institutions; what it sent."""
+
+    def answer(message: Message) -> Message | None:
+        if message.metadata.dst_node_id in away:
+            return Message(declined(), reply_to=message) if message.metadata.group_id == "0" else None
+        return _counts()(message)
+
+    grid = FakeGrid(6, answer)
+    server = _live(run, folder, grid, crash)
+    if crash is None:
+        RunDirectory.open(folder, run).write_privacy("completed", run, server.strategy.everybody(), simulated=False)
     return grid.sent
 
 
@@ -635,6 +645,112 @@ def test_privacy_json_counts_every_ask_of_a_run_that_crashes_and_goes_on_with_ot
     (folder / "privacy.json").write_text(json.dumps(content))
     with pytest.raises(typer.Exit):
         verify(folder)
+
+
+def _silent(*pairs: tuple[int, str]) -> Reply:
+    """Honest, but some nodes do not answer in some rounds."""
+
+    def answer(message: Message) -> Message | None:
+        return None if (message.metadata.dst_node_id, message.metadata.group_id) in pairs else _counts()(message)
+
+    return answer
+
+
+def _members(*nodes: int) -> Members:
+    return {
+        node: Member(f"site-{node - 1000}", "", Identity(node.to_bytes(32, "big")).public_hex(), "") for node in nodes
+    }
+
+
+@pytest.mark.parametrize("killed", [("validation_started", 4), ("round", 4), None])
+def test_a_run_killed_after_its_last_checkpoint_ends_with_what_it_measured_and_needs_nobody_s_consent(
+    make: MakeRun, tmp_path: Path, killed: tuple[str, int] | None
+) -> None:
+    """In the last counts, or anywhere in the export; now one institution is there, one is away, one was revoked."""
+    run = _validating(make, every=2, num_rounds=4, min_clients=3)
+    first = _live(run, tmp_path, FakeGrid(3, _counts()), killed)
+    away = FakeGrid(3, lambda message: _counts()(message) if message.metadata.dst_node_id == 1001 else None)
+    again = _live(run, tmp_path, away, None, _members(1000, 1001))
+    assert {message.metadata.message_type for message in away.sent} == ({"evaluate"} if killed else set())
+    np.testing.assert_array_equal(again.evaluated[-1]["head.bias"], first.strategy.state.average["head.bias"])
+    assert again.strategy.accuracy is not None
+    assert again.strategy.bytes_per_client_round == len(dump_state(INITIAL))
+    assert {node: item.accepted for node, item in again.strategy.institutions.items()} == {1000: 4, 1001: 4}
+    assert [(item.name, item.accepted) for item in again.strategy.gone] == [("site-2", 4)]
+    assert [line["round"] for line in RunDirectory.open(tmp_path, run).rounds()] == [1, 2, 3, 4]
+
+
+def test_what_a_crash_took_of_a_round_after_its_checkpoint_is_made_up(make: MakeRun, tmp_path: Path) -> None:
+    """Its counts, from those who trained in it and no other, and its line; nobody trains it again."""
+    run = _validating(make, every=2, num_rounds=4, participation=0.5)
+    first, second = FakeGrid(6, _counts()), FakeGrid(6, _counts())
+    whole = _live(run, tmp_path / "whole", first)
+    trained = {node for number, node in _asked(first) if number == 2}
+    _live(run, tmp_path / "killed", FakeGrid(6, _counts()), ("validation_started", 2))
+    killed = _live(run, tmp_path / "killed", second)
+    assert {number for number, _ in _asked(second)} == {3, 4}
+    assert {node for number, node in _asked(second, "evaluate") if number == 2} == trained
+    lines = [RunDirectory.open(tmp_path / name, run).rounds() for name in ("whole", "killed")]
+    for name in ("round", "accepted", "dropped", "validation", "expected_units"):
+        assert [line.get(name) for line in lines[0]] == [line.get(name) for line in lines[1]], name
+    assert [item.accepted for item in killed.strategy.everybody()] == [
+        item.accepted for item in whole.strategy.everybody()
+    ]
+
+
+def test_rounds_and_answers_count_once_however_often_a_round_is_asked(make: MakeRun, tmp_path: Path) -> None:
+    """Killed with one answer in, then before a round's line, then with the last checkpoint damaged."""
+    run = make(num_rounds=4)
+    _live(run, tmp_path, FakeGrid(3, _silent((1001, "1"), (1002, "2"))), ("dropped", 2))
+    _live(run, tmp_path, FakeGrid(3, _silent((1000, "2"))), ("round", 2))
+    _live(run, tmp_path, FakeGrid(3, _counts()), ("round_started", 4))
+    (tmp_path / "rounds" / "0003" / "adapter.safetensors").write_bytes(b"damaged")
+    server = _live(run, tmp_path, FakeGrid(3, _counts()))
+    assert [line["round"] for line in RunDirectory.open(tmp_path, run).rounds()] == [1, 2, 3, 4]
+    known = {item.name: (item.accepted, item.dropped) for item in server.strategy.everybody()}
+    late = "no answer before the deadline"
+    assert known == {"site-0": (3, [f"round 2: {late}"]), "site-1": (3, [f"round 1: {late}"]), "site-2": (4, [])}
+
+
+def test_an_answer_to_a_round_that_went_on_without_it_does_not_count(make: MakeRun, tmp_path: Path) -> None:
+    """The server was killed before the round's checkpoint, and who had answered is away since."""
+    run = make(num_rounds=4)
+    _live(run, tmp_path, FakeGrid(3, _silent((1001, "2"))), ("dropped", 2))
+    for crash in (("round_started", 3), None):
+        server = _live(run, tmp_path, FakeGrid(2, _counts()), crash)
+        assert [(item.name, item.accepted) for item in server.strategy.gone] == [("site-2", 1)]
+
+
+def test_a_round_without_quorum_is_not_asked_again_once_another_was(make: MakeRun, tmp_path: Path) -> None:
+    """With a quorum now it would change the input of the round that was open, which institutions have answered."""
+    run = make(num_rounds=6, min_clients=3)
+    first, second = FakeGrid(3, _silent((1001, "3"), (1002, "4"))), FakeGrid(3, _counts())
+    _live(run, tmp_path, first, ("accepted", 5))
+    _live(run, tmp_path, second)
+    assert {number for number, _ in _asked(second)} == {5, 6}
+    fifth = [message for grid in (first, second) for message in grid.sent if message.metadata.group_id == "5"]
+    assert len({Ask.from_content(message.content).input_sha256 for message in fifth}) == 1
+
+
+def test_a_run_that_learnt_nothing_asks_its_last_round_again(make: MakeRun, tmp_path: Path) -> None:
+    run, grid = make(num_rounds=2), FakeGrid(1, _counts())
+    with pytest.raises(ConfideError, match="nothing was learnt"):
+        _live(run, tmp_path, FakeGrid(1, _silent((1000, "1"), (1000, "2"))))
+    _live(run, tmp_path, grid)
+    assert {number for number, _ in _asked(grid)} == {2}
+
+
+@pytest.mark.parametrize("count", [0, 2], ids=["nobody is there", "one does not answer"])
+def test_a_run_can_be_stopped_while_it_is_offered(make: MakeRun, count: int) -> None:
+    """The queue must not wait until the deadline."""
+    grid = FakeGrid(count, _silent((1001, "0")))
+    server, clock = Server(make(), grid), grid._clock
+    stopped_at = clock.now() + 1.0
+    job = replace(server.strategy.job, clock=clock, is_stopped=lambda: clock.now() > stopped_at)
+    server.strategy.job = job
+    server.start()
+    assert (server.strategy.finished, server.events) == (False, [])
+    assert clock.now() < stopped_at + 1.0 < stopped_at + job.run.federation.deadline_seconds
 
 
 def test_an_ask_that_goes_out_once_more_is_counted_before_it_does(make: MakeRun) -> None:

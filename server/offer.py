@@ -1,0 +1,59 @@
+"""The offer of a run, before its rounds: who takes part of those who are there."""
+
+from dataclasses import dataclass
+
+from flwr.serverapp import Grid
+
+from confide.common.errors import PolicyError
+from confide.common.messages import Ask
+from confide.server.job import Event, Job
+from confide.server.roster import Institution, enrol, offers
+from confide.server.rounds import collect, wait_for_nodes
+
+_CONNECT_SECONDS = 60.0  # for institutions that are on their way, once one is there
+
+
+@dataclass(frozen=True)
+class Offered:
+    """What became of an offer.
+
+    Attributes:
+        asked: how many nodes were.
+        taking_part: institutions by node.
+        others: what those answered who take no part, by name.
+    """
+
+    asked: int
+    taking_part: dict[int, Institution]
+    others: dict[str, str]
+
+    def event(self) -> Event:
+        """For events.jsonl."""
+        units = {item.name: item.declared_units for item in self.taking_part.values()}
+        event: Event = {"event": "offered", "asked": self.asked, "accepted": len(units), "declared_units": units}
+        return {**event, "others": self.others}
+
+    def require(self, min_clients: int) -> None:
+        """`PolicyError` where too few take part."""
+        if len(self.taking_part) < min_clients:
+            raise PolicyError(
+                f"{len(self.taking_part)} of {self.asked} institutions accepted the run, "
+                f"federation.min_clients = {min_clients}"
+                + "".join(f"; {name}: {answer}" for name, answer in sorted(self.others.items()))
+            )
+
+
+def offer_run(job: Job, grid: Grid, ask: Ask) -> Offered | None:
+    """Offer a run until the ask's deadline; None: an operator stopped it before all had answered."""
+    clock, deadline = job.clock, ask.deadline_unix
+    soon = min(deadline, clock.now() + _CONNECT_SECONDS)
+    nodes = wait_for_nodes(grid, job.num_nodes, soon, clock, job.is_stopped)
+    nodes = nodes or wait_for_nodes(grid, 1, deadline, clock, job.is_stopped)
+    replies = collect(
+        grid, offers(ask, nodes, job.run.federation.deadline_seconds), deadline, clock, is_over=job.is_stopped
+    )
+    taking_part, others = enrol(replies, job.members, job.run)
+    if job.is_stopped():
+        return None
+    names = {node: member.institution for node, member in (job.members or {}).items()}
+    return Offered(len(nodes), taking_part, {names.get(node, f"node {node}"): other for node, other in others.items()})
