@@ -12,6 +12,7 @@ from typing import Any
 import uvicorn
 
 from confide.common.errors import ConfideError, InputError, PolicyError
+from confide.common.run_config import RunConfig
 from confide.server.admin import admin_app
 from confide.server.clients import Clients
 from confide.server.connections import Connection, Door, most_connections
@@ -72,6 +73,11 @@ class Desk:
                 nodes = self.link.admit({name: member.node_key.encode() for name, member in approved.items()})
                 self.admitted = (approved, {node: approved[name] for node, name in nodes.items()})
             return self.admitted[1]
+
+    def members_of(self, run: RunConfig) -> dict[int, Member]:
+        """The approved institutions that a run names; all of them where it names none."""
+        named = run.study.institutions
+        return {node: one for node, one in self.members().items() if not named or one.institution in named}
 
     def _approved(self) -> dict[str, Member]:
         """By the registry; by what it said last while it cannot be read, as when a backup is copied over it."""

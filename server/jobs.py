@@ -61,7 +61,7 @@ def carry_out(desk: "Desk", link: Link, queued: QueuedRun) -> QueuedRun:
 def _job(desk: "Desk", queued: QueuedRun, run: RunConfig, directory: RunDirectory, workshop: Workshop) -> Job:
     rounds = directory.path / "rounds"
     saved, damaged = load_last(rounds, queued.lineage)
-    members = desk.members()
+    members = desk.members_of(run)
 
     def save(number: int, state: object, accepted: list[dict[str, str]]) -> None:
         save_round(rounds, number, state, accepted, queued.lineage)  # type: ignore[arg-type]

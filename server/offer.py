@@ -47,8 +47,8 @@ def offer_run(job: Job, grid: Grid, ask: Ask) -> Offered | None:
     """Offer a run until the ask's deadline; None: an operator stopped it before all had answered."""
     clock, deadline = job.clock, ask.deadline_unix
     soon = min(deadline, clock.now() + _CONNECT_SECONDS)
-    nodes = wait_for_nodes(grid, job.num_nodes, soon, clock, job.is_stopped)
-    nodes = nodes or wait_for_nodes(grid, 1, deadline, clock, job.is_stopped)
+    nodes = wait_for_nodes(grid, job.num_nodes, soon, clock, job.members, job.is_stopped)
+    nodes = nodes or wait_for_nodes(grid, 1, deadline, clock, job.members, job.is_stopped)
     replies = collect(
         grid, offers(ask, nodes, job.run.federation.deadline_seconds), deadline, clock, is_over=job.is_stopped
     )
@@ -56,4 +56,8 @@ def offer_run(job: Job, grid: Grid, ask: Ask) -> Offered | None:
     if job.is_stopped():
         return None
     names = {node: member.institution for node, member in (job.members or {}).items()}
-    return Offered(len(nodes), taking_part, {names.get(node, f"node {node}"): other for node, other in others.items()})
+    told = {names.get(node, f"node {node}"): other for node, other in others.items()}
+    if job.members is not None:
+        absent = set(job.run.study.institutions) - set(names.values())
+        told |= dict.fromkeys(sorted(absent), "named in study.institutions, but not approved at this server")
+    return Offered(len(nodes), taking_part, told)

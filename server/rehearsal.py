@@ -54,7 +54,7 @@ def rehearse(desk: "Desk", link: Link, queued: QueuedRun) -> QueuedRun:
     directory = RunDirectory.open(desk.home.runs / queued.name, run)
     with closing(Workshop(run, desk.home.folder)) as workshop:
         workshop.read_public()
-        rehearsal = Rehearsal(run, queued.lineage, workshop.initial(), desk.members())
+        rehearsal = Rehearsal(run, queued.lineage, workshop.initial(), desk.members_of(run))
     grid = LinkGrid(link)
     with link.run(grid):
         good = rehearse_round(rehearsal, grid, SystemClock(), directory.record)
@@ -69,9 +69,7 @@ def rehearse(desk: "Desk", link: Link, queued: QueuedRun) -> QueuedRun:
 def rehearse_round(rehearsal: Rehearsal, grid: Grid, clock: Clock, emit: Callable[[Event], None]) -> int:
     """Ask every member once; returns how many gave an update that a round would have averaged."""
     members, seconds = rehearsal.members, rehearsal.run.federation.deadline_seconds
-    nodes = [
-        node for node in wait_for_nodes(grid, len(members), clock.now() + _CONNECT_SECONDS, clock) if node in members
-    ]
+    nodes = wait_for_nodes(grid, len(members), clock.now() + _CONNECT_SECONDS, clock, members)
     began, silent, good = clock.now(), dict(members), 0
     replies = collect(grid, list(_asks(rehearsal, nodes, began + seconds)), began + seconds, clock)
     for reply in replies:

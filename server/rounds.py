@@ -1,7 +1,7 @@
 """One round over a Grid: push the asks, yield replies until all are in or the deadline has passed."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -133,14 +133,19 @@ def _ask_the_reconnected(grid: Grid, asked: dict[str, _Asked], clock: Clock, aga
 
 
 def wait_for_nodes(
-    grid: Grid, count: int, deadline: float, clock: Clock, is_over: Callable[[], bool] = _never
+    grid: Grid,
+    count: int,
+    deadline: float,
+    clock: Clock,
+    members: Container[int] | None,
+    is_over: Callable[[], bool] = _never,
 ) -> list[int]:
-    """Node ids in order, once ``count`` nodes are there, the deadline has passed, or it is over.
+    """Node ids of members in order, once ``count`` are there, the deadline has passed, or it is over.
 
-    Flower's simulation starts the ServerApp before its nodes have registered.
+    Flower's simulation starts the ServerApp before its nodes have registered; there ``members`` is None, and all count.
     """
-    nodes = sorted(grid.get_node_ids())
-    while len(nodes) < count and clock.now() < deadline and not is_over():
+    while True:
+        nodes = sorted(node for node in grid.get_node_ids() if members is None or node in members)
+        if len(nodes) >= count or clock.now() >= deadline or is_over():
+            return nodes
         clock.sleep(_POLL_SECONDS)
-        nodes = sorted(grid.get_node_ids())
-    return nodes

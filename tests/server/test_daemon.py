@@ -217,6 +217,16 @@ def test_a_registry_that_cannot_be_read_leaves_everybody_as_they_were(home: Home
     assert link.told == [["mary"], []]
 
 
+def test_a_run_that_names_institutions_is_theirs_alone(home: Home) -> None:
+    link: Any = TellsFlower()
+    desk = Desk(home, Queue(home.folder / "queue"), link)
+    for name in ("mary", "jude"):
+        home.registry.approve(JoinRequest(name, f"node key of {name}", name[0].encode().hex() * 32, "ab" * 64))
+    for named, invited in (((), ["jude", "mary"]), (("mary", "anne"), ["mary"])):
+        run: Any = SimpleNamespace(study=SimpleNamespace(institutions=named))
+        assert sorted(member.institution for member in desk.members_of(run).values()) == invited
+
+
 def test_the_log_tells_where_an_error_came_from_and_not_what_a_client_sent() -> None:
     try:
         raise ValueError("Mrs Canary")

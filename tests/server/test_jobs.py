@@ -50,7 +50,7 @@ class Interrupted:
         desk: Any = SimpleNamespace(
             queue=SimpleNamespace(run_of=lambda _: self.run, write=self.told.append),
             home=SimpleNamespace(runs=self.runs, folder=self.runs.parent),
-            members=dict,
+            members_of=lambda run: {},
         )
         return jobs.carry_out(desk, self.link, QueuedRun("a-run", "ab" * 16))
 

@@ -252,6 +252,18 @@ def test_who_declares_a_size_far_from_the_run_s_is_left_out_with_the_reason_befo
     assert f"; site-0: declared_units = {units} must be" in _told(server.events[0])
 
 
+def test_only_members_are_asked_and_who_is_named_but_not_approved_is_told(make: MakeRun) -> None:
+    """Who is not of the study must not see its offer, and would open a ledger for it."""
+    run = make(num_rounds=1)
+    run = run.model_copy(update={"study": run.study.model_copy(update={"institutions": ("site-0", "site-2", "jude")})})
+    server = Server(run, FakeGrid(3, _honest()))
+    server.strategy = ConfideStrategy(replace(server.strategy.job, members=_members(1000, 1002), num_nodes=2))
+    server.start()
+    assert {message.metadata.dst_node_id for message in server.grid.sent} == {1000, 1002}
+    assert [item.name for item in server.strategy.everybody()] == ["site-0", "site-2"]
+    assert server.events[0]["others"] == {"jude": "named in study.institutions, but not approved at this server"}
+
+
 def test_a_name_that_two_nodes_claim_is_nobody_s(make: MakeRun) -> None:
     def answer(message: Message) -> Message:
         if message.metadata.group_id == "0":

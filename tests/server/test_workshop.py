@@ -59,7 +59,7 @@ def test_public_records_are_read_before_anybody_is_asked(
     desk: Any = SimpleNamespace(
         queue=SimpleNamespace(run_of=lambda _: make_run()),
         home=SimpleNamespace(runs=tmp_path / "runs", folder=tmp_path),
-        members=dict,
+        members_of=lambda run: {},
     )
     with pytest.raises(ConfideError, match="no such file"):
         carry_out(desk, SimpleNamespace(), QueuedRun("a-run", "ab" * 16))  # a link that can send nothing
