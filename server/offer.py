@@ -1,5 +1,6 @@
 """The offer of a run, before its rounds: who takes part of those who are there."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from flwr.serverapp import Grid
@@ -8,9 +9,7 @@ from confide.common.errors import PolicyError
 from confide.common.messages import Ask
 from confide.server.job import Event, Job
 from confide.server.roster import Institution, enrol, offers
-from confide.server.rounds import collect, wait_for_nodes
-
-_CONNECT_SECONDS = 60.0  # for institutions that are on their way, once one is there
+from confide.server.rounds import CONNECT_SECONDS, collect, wait_for_nodes
 
 
 @dataclass(frozen=True)
@@ -44,9 +43,14 @@ class Offered:
 
 
 def offer_run(job: Job, grid: Grid, ask: Ask) -> Offered | None:
-    """Offer a run until the ask's deadline; None: an operator stopped it before all had answered."""
+    """Offer a run until the ask's deadline; None: an operator stopped it before all had answered.
+
+    Raises:
+        PolicyError: too few institutions are approved; nobody is asked, who would set budget aside for it.
+    """
+    absent = _require_members(job)
     clock, deadline = job.clock, ask.deadline_unix
-    soon = min(deadline, clock.now() + _CONNECT_SECONDS)
+    soon = min(deadline, clock.now() + CONNECT_SECONDS)
     nodes = wait_for_nodes(grid, job.num_nodes, soon, clock, job.members, job.is_stopped)
     nodes = nodes or wait_for_nodes(grid, 1, deadline, clock, job.members, job.is_stopped)
     replies = collect(
@@ -57,7 +61,24 @@ def offer_run(job: Job, grid: Grid, ask: Ask) -> Offered | None:
         return None
     names = {node: member.institution for node, member in (job.members or {}).items()}
     told = {names.get(node, f"node {node}"): other for node, other in others.items()}
-    if job.members is not None:
-        absent = set(job.run.study.institutions) - set(names.values())
-        told |= dict.fromkeys(sorted(absent), "named in study.institutions, but not approved at this server")
+    told |= dict.fromkeys(absent, "named in study.institutions, but not approved at this server")
     return Offered(len(nodes), taking_part, told)
+
+
+def wait_for_return(job: Job, grid: Grid, nodes: Collection[int]) -> None:
+    """Give those who took part a while to come back: to a server that has just started nobody is connected."""
+    wait_for_nodes(grid, len(nodes), job.clock.now() + CONNECT_SECONDS, job.clock, nodes, job.is_stopped)
+
+
+def _require_members(job: Job) -> list[str]:
+    """Whom the run names and nobody has approved."""
+    if job.members is None:
+        return []
+    run, approved = job.run, {member.institution for member in job.members.values()}
+    absent = sorted(set(run.study.institutions) - approved)
+    if len(approved) < run.federation.min_clients:
+        raise PolicyError(
+            f"{len(approved)} institutions that may take part are approved at this server, federation.min_clients = "
+            f"{run.federation.min_clients}" + (f"; not approved: {', '.join(absent)}" if absent else "")
+        )
+    return absent

@@ -36,6 +36,10 @@ class Registry:
         except (ValueError, TypeError):
             raise InputError(f"{self._path}: not a registry; put it back from the backup") from None
 
+    def is_there(self) -> bool:
+        """Whether there is a file: without one nobody was ever approved, or somebody has taken it away."""
+        return self._path.is_file()
+
     def approved(self) -> dict[str, Member]:
         """Those who may take part, by name."""
         return {member.institution: member for member in self.members() if not member.revoked}

@@ -18,7 +18,7 @@ from confide.common.wire import MessageError, sha256
 from confide.server.job import Event
 from confide.server.queue import QueuedRun
 from confide.server.roster import Members, enrol
-from confide.server.rounds import Clock, SystemClock, collect, wait_for_nodes
+from confide.server.rounds import CONNECT_SECONDS, Clock, SystemClock, collect, wait_for_nodes
 from confide.server.run_directory import RunDirectory
 from confide.server.superlink import Link, LinkGrid
 from confide.server.workshop import Workshop
@@ -26,7 +26,6 @@ from confide.server.workshop import Workshop
 if TYPE_CHECKING:
     from confide.server.daemon import Desk
 
-_CONNECT_SECONDS = 60.0  # for institutions that are on their way
 _GOOD = "answered"
 
 
@@ -38,6 +37,7 @@ class Rehearsal:
     lineage: str
     initial: State
     members: Members
+    is_over: Callable[[], bool] = lambda: False  # an operator stops it
 
 
 def rehearse(desk: "Desk", link: Link, queued: QueuedRun) -> QueuedRun:
@@ -54,10 +54,14 @@ def rehearse(desk: "Desk", link: Link, queued: QueuedRun) -> QueuedRun:
     directory = RunDirectory.open(desk.home.runs / queued.name, run)
     with closing(Workshop(run, desk.home.folder)) as workshop:
         workshop.read_public()
-        rehearsal = Rehearsal(run, queued.lineage, workshop.initial(), desk.members_of(run))
+        rehearsal = Rehearsal(
+            run, queued.lineage, workshop.initial(), desk.members_of(run), lambda: desk.is_over(queued.name)
+        )
     grid = LinkGrid(link)
     with link.run(grid):
         good = rehearse_round(rehearsal, grid, SystemClock(), directory.record)
+    if desk.is_over(queued.name):
+        return replace(queued, status="stopped", reason="before all had answered")
     if good < run.federation.min_clients:
         raise PolicyError(
             f"{good} of {len(rehearsal.members)} institutions could take part, federation.min_clients = "
@@ -69,9 +73,11 @@ def rehearse(desk: "Desk", link: Link, queued: QueuedRun) -> QueuedRun:
 def rehearse_round(rehearsal: Rehearsal, grid: Grid, clock: Clock, emit: Callable[[Event], None]) -> int:
     """Ask every member once; returns how many gave an update that a round would have averaged."""
     members, seconds = rehearsal.members, rehearsal.run.federation.deadline_seconds
-    nodes = wait_for_nodes(grid, len(members), clock.now() + _CONNECT_SECONDS, clock, members)
+    nodes = wait_for_nodes(grid, len(members), clock.now() + CONNECT_SECONDS, clock, members, rehearsal.is_over)
     began, silent, good = clock.now(), dict(members), 0
-    replies = collect(grid, list(_asks(rehearsal, nodes, began + seconds)), began + seconds, clock)
+    replies = collect(
+        grid, list(_asks(rehearsal, nodes, began + seconds)), began + seconds, clock, is_over=rehearsal.is_over
+    )
     for reply in replies:
         member, answer = silent.pop(reply.metadata.src_node_id), _judge(reply, rehearsal)
         good += answer == _GOOD

@@ -19,7 +19,7 @@ from confide.server import optimizer
 from confide.server.aggregation import RULES
 from confide.server.answers import Answers
 from confide.server.job import Job
-from confide.server.offer import offer_run
+from confide.server.offer import offer_run, wait_for_return
 from confide.server.participation import draw
 from confide.server.roster import Institution, check_answer, go_on
 from confide.server.rounds import collect
@@ -100,6 +100,7 @@ class ConfideStrategy(Strategy):
         federation, resumed = self.job.run.federation, self.job.resumed
         if self.round >= num_rounds:  # nothing is left that anybody would have to agree to
             self._go_on_with(resumed.members(self.job.members))
+            wait_for_return(self.job, grid, self.institutions)
             return True
         offered = offer_run(self.job, grid, self._make_ask(0, self.job.clock.now() + federation.deadline_seconds))
         if offered is None:

@@ -2,11 +2,12 @@
 
 Private names of flwr 1.41, used here, in fleet_app.py and, for the server, nowhere else: `linkstate_factory` and the
 LinkState's `object_store`, `session`, `create_run` and so on (runs, nodes and messages); `MessageRes` (replies, without
-claiming them); `Task` (the lease of a run); `TaskIdentity` (process-wide: one run at a time); `get_all_nested_objects`
-and what else packs a message.
+claiming them); `Node` (rows of deleted ones); `Task` (the lease of a run); `TaskIdentity` (process-wide: one run at a
+time); `get_all_nested_objects` and what else packs a message.
 """
 
 import contextlib
+import logging
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import islice
@@ -28,14 +29,15 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 from flwr.supercore.object_store import NoObjectInStoreError
 from flwr.supercore.run import Run
 from flwr.supercore.state.schema.corestate_models import Task
-from flwr.supercore.state.schema.linkstate_models import MessageRes
+from flwr.supercore.state.schema.linkstate_models import MessageRes, Node
 from flwr.supercore.task_identity import TaskIdentity
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from confide.server.clients import MAX_BODY, Clients
 from confide.server.fleet_gate import Turn
 from confide.server.rounds import SystemClock, collect
 
+log = logging.getLogger("confide")
 _MOST_OBJECTS = 8  # of a reply; an honest one has three: a message, its content, a record
 
 
@@ -55,6 +57,10 @@ class Link:
             for node in self.state.get_node_info():
                 if node.public_key not in node_keys.values() and node.status != "unregistered":
                     self.state.delete_node(NOOP_FLWR_AID, node.node_id)
+            # Flower keeps the row of a deleted node, and refuses its key for ever; the registry may name it again when
+            # a backup is put back.
+            with self.state.session() as session:
+                session.execute(delete(Node).where(Node.status == "unregistered"))
             nodes = {}
             for name, key in node_keys.items():
                 known = self.state.get_node_id_by_public_key(key)
@@ -91,9 +97,16 @@ class Link:
             yield run
             outcome = SubStatus.COMPLETED
         finally:
+            self._clean_up(run, outcome)
+
+    def _clean_up(self, run: Run, outcome: str) -> None:
+        """Drop a run's messages and objects. An error here must not decide how the run ended."""
+        try:
             with self.turn.from_thread():
                 self.state.finish_task(run.primary_task_id, outcome, "")
-                self.state.cleanup_run(run_id)  # its messages and objects
+                self.state.cleanup_run(run.run_id)
+        except Exception:
+            log.exception("what a run has left in link.db stays there until the server's next start")
 
 
 class LinkGrid(Grid):

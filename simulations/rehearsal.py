@@ -9,6 +9,7 @@ from flwr.app import Context
 from confide.client.policy import cap_of
 from confide.client.site import Site, open_site
 from confide.common.errors import ConfideError, InputError
+from confide.common.gate import size_problem
 from confide.common.records import MAX_CHARS, Row, check_records, read_rows, select
 from confide.common.run_config import RunConfig
 from confide.simulations.sites import note_refusal
@@ -80,4 +81,6 @@ def warning(sites: RehearsedSites, run: RunConfig) -> list[str]:
         price = "WITHOUT PRIVACY" if run.privacy.unit == "none" else f"up to {run.num_steps} steps more"
         before = f"epsilon {spent:g} of {cap.max_epsilon:g} spent"
         lines.append(f"  {site.config.institution.name}: dataset {dataset.id!r}, {before}; {price}")
+        if problem := size_problem(dataset.declared_units, run.local.nominal_units):
+            lines.append(f"    a server would leave it out: {problem}")
     return lines

@@ -211,6 +211,8 @@ def test_a_registry_that_cannot_be_read_leaves_everybody_as_they_were(home: Home
     path.write_bytes(whole[:20])
     assert not desk.is_over("a-run"), "the run goes on"
     assert [member.update_key for member in desk.members().values()] == ["ab" * 32]
+    path.unlink()
+    assert set(desk.nodes().values()) == {"mary"}, "a file that is away is not an empty one"
     path.write_bytes(whole)
     home.registry.revoke("mary")
     assert desk.nodes() == {}

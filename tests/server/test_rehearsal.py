@@ -136,6 +136,23 @@ def test_who_is_not_there_is_not_waited_for_to_the_deadline(run: RunConfig) -> N
     assert [_told(event) for event in events] == ["site-0: answered in 0.0 s\n", "site-1: not connected\n"]
 
 
+@pytest.mark.parametrize("connected", [1, 2])
+def test_a_rehearsal_can_be_stopped(run: RunConfig, connected: int) -> None:
+    """While it waits for one who is not connected, and while one does not answer."""
+    clock, stopped = SkippingClock(), list[bool]()
+    grid = _Grid(clock, {1000: lambda message: None, 1001: lambda message: None} if connected == 2 else {1000: _good})
+    began = clock.now()
+
+    def is_over() -> bool:
+        stopped.append(True)
+        return True
+
+    rehearsal = Rehearsal(run, "ab" * 16, INITIAL, _members(2), is_over)
+    assert rehearse_round(rehearsal, grid, clock, lambda event: None) < 2
+    assert clock.now() - began < 5
+    assert stopped
+
+
 def test_a_node_that_is_no_member_is_not_asked(run: RunConfig) -> None:
     clock = SkippingClock()
     grid = _Grid(clock, {1000: _good, 1001: _good})

@@ -17,7 +17,7 @@ from flwr.serverapp import Grid
 
 from confide.client.identity import Identity
 from confide.common.accuracy import Accuracy
-from confide.common.errors import ConfideError
+from confide.common.errors import ConfideError, PolicyError
 from confide.common.gate import State, dump_state
 from confide.common.messages import Acceptance, Ask, Update, declined, read_receipt, seal_envelope
 from confide.common.run_config import RunConfig
@@ -690,6 +690,39 @@ def test_a_run_killed_after_its_last_checkpoint_ends_with_what_it_measured_and_n
     assert {node: item.accepted for node, item in again.strategy.institutions.items()} == {1000: 4, 1001: 4}
     assert [(item.name, item.accepted) for item in again.strategy.gone] == [("site-2", 4)]
     assert [line["round"] for line in RunDirectory.open(tmp_path, run).rounds()] == [1, 2, 3, 4]
+
+
+def test_after_a_restart_those_who_took_part_are_waited_for_though_nothing_is_offered(
+    make: MakeRun, tmp_path: Path
+) -> None:
+    """Else their adapter, and the last counts, would go to nodes that Flower does not take for online yet."""
+
+    class _Returning(FakeGrid):
+        def get_node_ids(self) -> Iterable[int]:
+            self.looks = getattr(self, "looks", 0) + 1
+            return super().get_node_ids() if self.looks > 5 else []
+
+        def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+            assert self.looks > 5, "nobody is there yet"
+            return super().push_messages(messages)
+
+    run = _validating(make, every=2, num_rounds=4)
+    _live(run, tmp_path, FakeGrid(3, _counts()), ("validation_started", 4))
+    again = _Returning(3, _counts())
+    _live(run, tmp_path, again, None, _members(1000, 1001, 1002))
+    assert {message.metadata.dst_node_id for message in again.sent} == {1000, 1001, 1002}
+    assert again.looks > 5
+
+
+def test_too_few_approved_are_told_before_anybody_is_asked(make: MakeRun) -> None:
+    """They would set budget aside for a run that cannot begin, and the operator would wait for the deadline."""
+    run = make(num_rounds=1, min_clients=2)
+    run = run.model_copy(update={"study": run.study.model_copy(update={"institutions": ("site-0", "jude")})})
+    server = Server(run, FakeGrid(3, _honest()))
+    server.strategy = ConfideStrategy(replace(server.strategy.job, members=_members(1000), num_nodes=1))
+    with pytest.raises(PolicyError, match=r"^1 institutions .*min_clients = 2; not approved: jude$"):
+        server.start()
+    assert server.grid.sent == []
 
 
 def test_what_a_crash_took_of_a_round_after_its_checkpoint_is_made_up(make: MakeRun, tmp_path: Path) -> None:

@@ -213,6 +213,25 @@ def test_a_key_that_was_revoked_is_a_stranger_s_from_then_on(server: _Server) ->
     assert list(server.clients._unpulled) == [keys["jude"]]
 
 
+def test_a_key_of_a_registry_that_was_put_back_is_admitted_again(server: _Server) -> None:
+    """Flower keeps the row of a deleted node and refuses its key: every later look at the registry would fail."""
+    keys = {"mary": _public(MARY), "jude": _public(JUDE)}
+    for _ in range(2):
+        server.link.admit({})
+        assert set(server.link.admit(keys).values()) == {"mary", "jude"}
+
+
+def test_what_cannot_be_cleaned_up_does_not_decide_how_a_run_ended(
+    server: _Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(run_id: int) -> None:
+        raise RuntimeError("database or disk is full")
+
+    monkeypatch.setattr(server.link.state, "cleanup_run", fails)
+    with server.link.run(LinkGrid(server.link)):
+        pass
+
+
 @pytest.fixture
 def patient(server: _Server, monkeypatch: pytest.MonkeyPatch) -> _Server:
     """A server that holds a poll longer than a client waits for its answer (30 s)."""
