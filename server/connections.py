@@ -116,6 +116,11 @@ def most_connections() -> int:
 
 
 def _peer(address: str) -> str:
-    """Who is counted as one: an IPv4 address, or an IPv6 network of 64 bits, all of which is one machine's to use."""
+    """Who is counted as one: an IPv4 address, or an IPv6 network of 64 bits, all of which is one machine's to use.
+
+    >>> _peer("203.0.113.7") == _peer("::ffff:203.0.113.7"), _peer("2001:db8::1"), _peer("2001:db8::2:1")
+    (True, '2001:db8::/64', '2001:db8::/64')
+    """
     given = ipaddress.ip_address(address)
-    return address if given.version == 4 else str(ipaddress.ip_network((int(given) >> 64 << 64, 64)))
+    given = getattr(given, "ipv4_mapped", None) or given  # a socket that takes both kinds shows the one as the other
+    return str(given) if given.version == 4 else str(ipaddress.ip_network((int(given) >> 64 << 64, 64)))
