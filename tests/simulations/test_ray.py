@@ -45,5 +45,5 @@ def test_without_ray_the_command_that_installs_it_is_named(monkeypatch: pytest.M
     from confide.simulations.ray import simulate_on_ray
 
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(InputError, match=r"pip install 'confide\[ray\]'"):
+    with pytest.raises(InputError, match=r"pip install '\.\[ray\]'"):
         simulate_on_ray(None, None)  # type: ignore[arg-type]
