@@ -639,9 +639,7 @@ def test_sigint_to_the_command(run_file: Path, settings: Settings, tmp_path: Pat
     out = tmp_path / "out"
     sets = settings("federation.num_rounds=5000", "evaluation.every=1", "simulation.max_records=10")
     command = [sys.executable, "-m", "confide.common.main", "simulate", str(run_file), "--out", str(out), *sets]
-    before = signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # ignored in a background job
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background job
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         signal.signal(signal.SIGINT, before)
         assert process.stdout is not None
