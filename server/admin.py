@@ -41,7 +41,7 @@ class _Admin:
 
     def __init__(self, desk: "Desk") -> None:
         self._desk = desk
-        self.open = {"/ready": self.ready, "/health": self.ready, "/metrics": self.metrics}
+        self.open = {"/ready": self.ready, "/health": self.health, "/metrics": self.metrics}
 
     async def add(self, request: Request) -> Response:
         """Queue a run, or a rehearsal."""
@@ -85,14 +85,23 @@ class _Admin:
             self._desk.queue.write(replace(queued, status="queued", reason=""))
         return JSONResponse({"status": self._desk.queue.get(queued.name).status})
 
+    async def health(self, request: Request) -> Response:
+        """Whether the process answers."""
+        return PlainTextResponse("healthy\n")
+
     async def ready(self, request: Request) -> Response:
-        """Whether the server has started."""
-        started = self._desk.link is not None
-        return PlainTextResponse("ready\n" if started else "starting\n", 200 if started else 503)
+        """Whether runs can be carried out: the server has started, and nothing keeps its worker from them."""
+        if self._desk.link is None:
+            return PlainTextResponse("starting\n", 503)
+        trouble = self._desk.troubles.get("worker")
+        return PlainTextResponse(f"{trouble}\n" if trouble else "ready\n", 503 if trouble else 200)
 
     async def metrics(self, request: Request) -> Response:
         """For Prometheus."""
-        text = await run_in_threadpool(_metrics, self._desk)
+        try:
+            text = await run_in_threadpool(_metrics, self._desk)
+        except ConfideError as error:
+            return PlainTextResponse(f"{error}\n", 503)
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
 
@@ -140,5 +149,5 @@ def _metrics(desk: "Desk") -> str:
     lines = ["# TYPE confide_runs gauge"]
     lines += [f'confide_runs{{status="{status}"}} {runs.count(status)}' for status in ("queued", "running", *ENDED)]
     lines += ["# TYPE confide_clients_online gauge", f"confide_clients_online {online}"]
-    lines += ["# TYPE confide_clients_approved gauge", f"confide_clients_approved {len(desk.home.registry.approved())}"]
+    lines += ["# TYPE confide_clients_approved gauge", f"confide_clients_approved {len(desk.nodes())}"]
     return "\n".join(lines) + "\n"

@@ -83,8 +83,6 @@ class Desk:
         """By the registry; by what it said last while it cannot be read, as when a backup is copied over it."""
         try:
             approved = self.home.registry.approved()
-            if self.admitted and self.admitted[0] and not self.home.registry.is_there():
-                raise InputError("registry.json is gone; put it back from the backup")
         except (InputError, OSError) as error:
             if self.admitted is None:
                 raise

@@ -76,6 +76,7 @@ def init_home(folder: Path, names: list[str], port: int) -> Home:
         for inside in (folder, folder / "keys", folder / "runs"):
             inside.mkdir(parents=True, exist_ok=True, mode=0o700)
         make_certificates(folder / "keys", names)
+        write_durably(folder / "registry.json", b"[]", 0o600)  # of nobody: one that is away later was taken away
         write_durably(folder / "admin.token", secrets.token_hex(32).encode(), 0o600)
         template = files("confide.server").joinpath("server.template.toml").read_text(encoding="utf-8")
         text = template.replace("{names}", json.dumps(names)).replace("{port}", str(port))

@@ -28,17 +28,13 @@ class Registry:
         self._path = path
 
     def members(self) -> list[Member]:
-        """All who were ever approved; `InputError` for a file that is not a registry."""
-        if not self._path.is_file():
-            return []
+        """All who were ever approved; `InputError` for a file that is away, or is not a registry."""
         try:
             return [Member(**entry) for entry in json.loads(self._path.read_bytes())]
+        except FileNotFoundError:
+            raise InputError(f"{self._path} is gone; put it back from the backup") from None
         except (ValueError, TypeError):
             raise InputError(f"{self._path}: not a registry; put it back from the backup") from None
-
-    def is_there(self) -> bool:
-        """Whether there is a file: without one nobody was ever approved, or somebody has taken it away."""
-        return self._path.is_file()
 
     def approved(self) -> dict[str, Member]:
         """Those who may take part, by name."""

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -16,7 +17,7 @@ from confide.common.errors import ConfideError, InputError
 from confide.common.join import JoinRequest, write_json
 from confide.common.main import main
 from confide.common.run_config import MAX_RUN_BYTES, RunConfig
-from confide.server import cli
+from confide.server import cli, daemon
 from confide.server.admin import admin_app
 from confide.server.daemon import Desk
 from confide.server.home import Home, init_home, open_home
@@ -98,6 +99,30 @@ def test_stop_tells_what_has_become_of_the_run(
     desk.queue.write(type(desk.queue.get(name))(name, "ab" * 16, "queued"))
     assert _call(monkeypatch, "server", "stop", name, "--home", desk.home.folder) == 0
     assert capsys.readouterr().out == "stopped\n"
+
+
+def _get(path: str) -> httpx.Response:
+    with httpx.Client() as web:
+        return web.get(f"http://127.0.0.1{path}")
+
+
+def test_a_server_without_its_registry_is_healthy_and_not_ready_until_it_is_back(desk: Desk) -> None:
+    """A supervisor must neither restart it for that nor believe that it carries out runs."""
+    assert (_get("/health").status_code, _get("/ready").status_code) == (200, 503), "it starts"
+    link: Any = SimpleNamespace(admit=lambda keys: {}, last_seen=dict)
+    path, kept = desk.home.folder / "registry.json", desk.home.folder / "kept"
+    path.rename(kept)
+    desk.link, desk.going = link, False  # the worker looks once
+    with pytest.raises(InputError) as gone:
+        daemon._look(desk, link)
+    desk.complain("worker", gone.value)
+    for answer in (_get("/ready"), _get("/metrics")):
+        assert (answer.status_code, "registry.json is gone; put it back" in answer.text) == (503, True)
+    assert _get("/health").status_code == 200
+    kept.rename(path)
+    daemon._look(desk, link)
+    assert (_get("/ready").status_code, _get("/ready").text) == (200, "ready\n")
+    assert "confide_clients_approved 0\n" in _get("/metrics").text
 
 
 def test_a_server_whose_disk_is_full_says_so_to_the_operator(

@@ -14,6 +14,7 @@ MARY, JUDE = JoinRequest("mary", "node m", "update m"), JoinRequest("jude", "nod
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
+    (tmp_path / "registry.json").write_bytes(b"[]")
     return Registry(tmp_path / "registry.json")
 
 
@@ -60,3 +61,12 @@ def test_a_damaged_registry_admits_nobody(registry: Registry, tmp_path: Path) ->
         (tmp_path / "registry.json").write_bytes(content)
         with pytest.raises(InputError, match="put it back"):
             registry.approved()
+
+
+def test_a_registry_that_is_away_is_not_one_of_nobody(registry: Registry, tmp_path: Path) -> None:
+    assert registry.members() == []
+    (tmp_path / "registry.json").unlink()
+    for call in (registry.members, lambda: registry.approve(MARY), lambda: registry.revoke("mary")):
+        with pytest.raises(InputError, match="is gone; put it back from the backup"):
+            call()
+    assert not list(tmp_path.iterdir()), "a new one would have forgotten whose keys are revoked"
