@@ -62,10 +62,10 @@ def private_step(
         (per_example_gradients(module, losses, batch).mul_(weights_P), unit_B)
         for batch, unit_B in units.micro_batches(drawn)
     )
-    sum_P = torch.zeros(len(weights_P), dtype=torch.float64)
+    sum_P = torch.zeros(len(weights_P), dtype=torch.float64, device=weights_P.device)
     for gradients_UP in unit_means(parts):
         for rows_UP in torch.split(clip(gradients_UP, plan), _ROWS):
-            sum_P += rows_UP.sum(dim=0, dtype=torch.float64).cpu()
-    noised_P = add_noise(sum_P.numpy(), plan, coins)  # an empty draw comes here too: zero plus noise
+            sum_P += rows_UP.sum(dim=0, dtype=torch.float64)
+    noised_P = add_noise(sum_P.cpu().numpy(), plan, coins)  # an empty draw comes here too: zero plus noise
     mean_P: NDArray[np.float32] = noised_P / weights_P.cpu().numpy() / np.float32(plan.expected_batch_size)
     return mean_P

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from confide.client import training, units
@@ -35,7 +34,7 @@ def make_table(model: WarmModel, records: list[dict[str, Any]], max_records_per_
 
 def batched(model: WarmModel, table: units.UnitTable, tokens: int = 128) -> BatchedUnits:
     """A table in small micro-batches."""
-    return BatchedUnits(table, model.pad_token_id, tokens, 10_000, torch.device("cpu"))
+    return BatchedUnits(table, model.pad_token_id, tokens, 10_000, model.device)
 
 
 def random_state(model: WarmModel, seed: int = 1) -> State:
