@@ -57,7 +57,7 @@ class BatchedUnits:
                 yield places, padded
                 places = []
             padded = self._padded_length(unit)
-            most = min(self.max_rows, max(1, self.tokens_per_micro_batch // padded)) if padded else 1
+            most = self.most_rows(padded)
             for number, example in enumerate(self.table.units[unit]):
                 if not length(example):  # without tokens there is nothing to learn from
                     continue
@@ -67,6 +67,10 @@ class BatchedUnits:
                 places.append((unit, number))
         if places:
             yield places, padded
+
+    def most_rows(self, padded: int) -> int:
+        """How many rows of a padded length a micro-batch may have."""
+        return min(self.max_rows, max(1, self.tokens_per_micro_batch // padded)) if padded else 1
 
     def batch(self, places: list[Place], padded: int) -> Batch:
         """One micro-batch."""

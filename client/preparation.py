@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from confide.client.batches import BatchedUnits, batch_units, with_prefixes
+from confide.client.memory import try_fullest
 from confide.client.site import Site
 from confide.client.units import gather_units, make_units, person_key, split_records
 from confide.client.validation import Units
 from confide.common.errors import PolicyError
 from confide.common.privacy.coins import Coins, CoinSource
 from confide.common.records import cut
-from confide.common.run_config import RunConfig
+from confide.common.run_config import RunConfig, make_plan
 from confide.common.warm_model import WarmModel, warm_model
 
 _MOST_SHARES = 128  # institutions of one client process; a real one has one
@@ -115,9 +116,11 @@ def prepare(site: Site, model: WarmModel, *, joining: bool) -> Shares:
 
 
 def model_of(run: RunConfig, site: Site) -> WarmModel:
-    """The warm model of a run, on this institution's machine."""
+    """The warm model of a run, on this institution's machine, whose memory suffices for any draw."""
     compute = site.config.compute
-    return warm_model(run, compute.device, compute.precision, site.models)
+    model = warm_model(run, compute.device, compute.precision, site.models)
+    try_fullest(make_plan(run, site.config.dataset.declared_units), model, compute.tokens_per_micro_batch)
+    return model
 
 
 def shares_of(run: RunConfig, site: Site, client: Client, *, joining: bool) -> tuple[WarmModel, Shares]:

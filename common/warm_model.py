@@ -1,6 +1,6 @@
 """One base model with its adapter, loaded once and shared by all rounds and all simulated institutions."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,9 @@ class WarmModel:
     """A base model with adapter and head, loaded once and reused by every round (and every simulated institution).
 
     Only its trained parameters ever change, and `train` writes all of them before it reads any.
+
+    Attributes:
+        tried: bounds on the tokens of a micro-batch that memory was found to suffice for.
     """
 
     module: nn.Module
@@ -35,6 +38,7 @@ class WarmModel:
     task: Task
     device: torch.device
     lower: LowerLayers | None = None
+    tried: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         # A native head on the last token (Llama) asks the configuration which tokens are none, and refuses without.
