@@ -1,11 +1,11 @@
 """An institution's way to the server: our loop over Flower's fleet protocol. It only ever calls out.
 
-Stock Flower starts a SuperNode, a SuperExec and a process for each message, polls every 3 s, ends on HTTP 500 and
-loses a reply that could not be sent. Here the installed app is called in this process; no code is ever fetched.
+Stock Flower starts a process for each message, polls every 3 s, ends on HTTP 500 and loses a reply that could not be
+sent. Here the installed app is called in this process; no code is ever fetched.
 
-Private names of flwr 1.41, used here and nowhere else in the client: `FleetHttpClient` (a method for each fleet
-request), `NodeAuthHttpInterceptor` (signs the headers with the node's key), the protobuf requests, and what packs a
-message as objects. `http_request_response` is not used: it swallows errors and ends its own process on HTTP 401.
+Private names of flwr 1.41, here and nowhere else in the client: `FleetHttpClient` (a method for each request), without
+its `http_request_response` (it ends the process on HTTP 401); `NodeAuthHttpInterceptor` (signs with the node's key);
+the protobuf requests, and what packs a message as objects.
 """
 
 import logging
@@ -48,10 +48,9 @@ _REFUSALS = {
 
 
 class _FleetHttpClient(FleetHttpClient):
-    """Flower's client, but for two settings of its `httpx.Client`.
+    """Flower's client, but its connections outlive a heartbeat (5 s would make each a TLS handshake of its own).
 
-    Its connections close after 5 s, so that every heartbeat of an idle client would be a new TLS handshake. And it
-    follows redirects: nobody but the server that was joined is to see what this client signs.
+    And it follows no redirect: nobody but the server that was joined is to see what this client signs.
     """
 
     def __init__(self, base_url: str, **settings: Any) -> None:
@@ -66,7 +65,7 @@ class LinkLost(Exception):
 
 
 class Link:
-    """Activates, polls, answers, sends; again and again until told to stop.
+    """Activates, polls, answers, sends; again and again until told to stop. While it is paused it is not connected.
 
     An answer is kept until the server has taken it. Refusals, errors and a network that is gone are waited out.
 
@@ -94,6 +93,8 @@ class Link:
     def run(self) -> None:
         """Until stopped."""
         while not self._stop.is_set():
+            while self.is_paused() and not self._stop.wait(_POLL_RUNNING):
+                self.tell("lost")  # not connected, so that no round waits for this client
             self._activate()
             lapsed = threading.Event()
             threading.Thread(target=self._keep_alive, args=(self._node, lapsed), daemon=True).start()
@@ -111,7 +112,8 @@ class Link:
         while not self._stop.is_set():
             try:
                 self._node = Node(node_id=self._http.ActivateNode(request).node_id)
-                self._drop_what_nobody_waits_for()
+                if self._kept is not None and self._kept.metadata.src_node_id != self._node.node_id:
+                    self._kept = None  # a server that has started anew gives new node ids, and asks again
                 log.info("connected")
                 self.tell("connected")
                 return
@@ -124,17 +126,12 @@ class Link:
                 wait = min(2 * wait, 30)
             self._pause(wait)
 
-    def _drop_what_nobody_waits_for(self) -> None:
-        """A server that has started anew gives new node ids, knows no earlier ask, and asks again."""
-        if self._kept is not None and self._kept.metadata.src_node_id != self._node.node_id:
-            self._kept = None
-
     def _deactivate(self) -> None:
         """End the lease now; without it the next activation would be refused for 20 s."""
-        if self._node is None:
-            return
+        node, self._node = self._node, None
         try:
-            self._http.DeactivateNode(DeactivateNodeRequest(node_id=self._node.node_id))
+            if node is not None:
+                self._http.DeactivateNode(DeactivateNodeRequest(node_id=node.node_id))
         except Exception:  # noqa: BLE001 - the server is gone, or the lease is over
             log.info("could not say goodbye; the server notices in 20 s")
 
@@ -149,12 +146,13 @@ class Link:
                 log.warning("heartbeat failed (%s)", type(error).__name__)
 
     def _serve(self) -> None:
+        """Until stopped, or paused with nothing left to send."""
         fast_until = time.monotonic() + 20  # after an activation the server may want to ask again
-        while not self._stop.is_set():
+        while not self._stop.is_set() and (self._kept is not None or not self.is_paused()):
             began = time.monotonic()
             if self._kept is not None:
                 self._deliver(self._kept)
-            elif not self.is_paused() and (ask := self._pull()) is not None:
+            elif (ask := self._pull()) is not None:
                 context = Context(ask.metadata.run_id, self._node.node_id, {}, RecordDict(), {})
                 asked = time.monotonic()  # for this log, never told to the server
                 self._kept, kind = self._answer_to(ask, context), ask.metadata.message_type

@@ -158,7 +158,7 @@ def status_text(facts: dict[str, Any]) -> str:
     else:
         lines = [f"not running; {server}"]
     if facts["paused"]:
-        lines.append("paused: `confide client resume` answers again")
+        lines.append("paused, so not connected: `confide client resume` answers again")
     if ask := facts["last_ask"]:  # in quotes: the server chose these words
         lines.append(f"last ask: {ask['time']}, {ask['what']!r}, study {ask['study']!r}, round {ask['round']}")
     lines += [

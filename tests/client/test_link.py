@@ -117,3 +117,39 @@ def test_an_ask_that_comes_to_a_client_that_was_paused_while_its_poll_was_held_g
         link.is_paused = lambda: True
     with pytest.raises(LinkLost, match="asks again"):
         link._pull()
+
+
+class Doors:
+    """A server that is connected to, polled without an ask, and left."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def ActivateNode(self, request: Any) -> Any:
+        self.seen.append("comes")
+        return type("Response", (), {"node_id": 7})()
+
+    def PullMessages(self, request: Any) -> Any:
+        self.seen.append("polls")
+        return type("Response", (), {"messages_list": []})()
+
+    def DeactivateNode(self, request: Any) -> None:
+        self.seen.append("goes")
+
+
+def test_a_client_that_is_paused_is_not_connected_and_comes_back(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connected, it would be asked in every round, and every round would wait for it until its deadline."""
+    doors, news, paused = Doors(), list[str](), [False, False, True, True, True, False, False, True]
+    link._http, link.tell = doors, news.append  # type: ignore[assignment]
+
+    def is_paused() -> bool:
+        if not paused:
+            link._stop.set()
+            return True
+        return paused.pop(0)
+
+    link.is_paused = is_paused
+    monkeypatch.setattr("confide.client.link._POLL_RUNNING", 0.0)
+    link.run()
+    assert doors.seen == ["comes", "polls", "goes"] * 2
+    assert news == ["connected", "lost", "lost", "connected"]
