@@ -14,6 +14,7 @@ from starlette.routing import Route
 from confide.common.errors import ConfideError
 from confide.common.run_config import MAX_RUN_BYTES, RunConfig
 from confide.server.queue import ENDED
+from confide.server.status import metrics_text, status_facts
 
 if TYPE_CHECKING:
     from confide.server.daemon import Desk
@@ -56,7 +57,7 @@ class _Admin:
 
     async def status(self, request: Request) -> Response:
         """Runs and institutions."""
-        return JSONResponse(await run_in_threadpool(_status, self._desk))
+        return JSONResponse(await run_in_threadpool(status_facts, self._desk))
 
     async def events(self, request: Request) -> Response:
         """Events of a run, from a number on."""
@@ -79,9 +80,12 @@ class _Admin:
         return JSONResponse({"status": queued.status})
 
     async def resume(self, request: Request) -> Response:
-        """Put a run that ended before its end into the queue again: it is offered anew, and goes on."""
+        """Put a run that ended before its end into the queue again: it is offered anew, and goes on.
+
+        One that is completed gives its adapter to those who have not got it.
+        """
         queued = self._desk.queue.get(request.path_params["name"])
-        if queued.status in ("stopped", "failed", "refused"):
+        if queued.status in ENDED and (queued.status, queued.kind) != ("completed", "rehearsal"):
             self._desk.queue.write(replace(queued, status="queued", reason=""))
         return JSONResponse({"status": self._desk.queue.get(queued.name).status})
 
@@ -99,7 +103,7 @@ class _Admin:
     async def metrics(self, request: Request) -> Response:
         """For Prometheus."""
         try:
-            text = await run_in_threadpool(_metrics, self._desk)
+            text = await run_in_threadpool(metrics_text, self._desk)
         except ConfideError as error:
             return PlainTextResponse(f"{error}\n", 503)
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
@@ -128,26 +132,3 @@ def _guard(desk: "Desk", handler: Any) -> Any:
         return answer
 
     return guarded
-
-
-def _status(desk: "Desk") -> dict[str, Any]:
-    """Runs and institutions."""
-    nodes = desk.nodes()
-    seen = desk.link.last_seen() if desk.link else {}
-    clients = {
-        name: {"status": seen.get(node, ("unknown", None))[0], "last_activated": seen.get(node, ("", None))[1]}
-        for node, name in nodes.items()
-    }
-    runs = [{"name": run.name, "status": run.status, "reason": run.reason} for run in desk.queue.all()]
-    return {"address": desk.home.address, "clients": clients, "runs": runs}
-
-
-def _metrics(desk: "Desk") -> str:
-    """Prometheus' text format: how many runs of each status, how many institutions online."""
-    runs = [run.status for run in desk.queue.all()]
-    online = sum(status == "online" for status, _ in (desk.link.last_seen() if desk.link else {}).values())
-    lines = ["# TYPE confide_runs gauge"]
-    lines += [f'confide_runs{{status="{status}"}} {runs.count(status)}' for status in ("queued", "running", *ENDED)]
-    lines += ["# TYPE confide_clients_online gauge", f"confide_clients_online {online}"]
-    lines += ["# TYPE confide_clients_approved gauge", f"confide_clients_approved {len(desk.nodes())}"]
-    return "\n".join(lines) + "\n"

@@ -2,11 +2,12 @@
 
 import json
 import sys
-import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+
+from confide.server import commands
 
 HomeOption = Annotated[Path, typer.Option("--home", metavar="DIR", help="the server's folder")]
 NameArgument = Annotated[str, typer.Argument(metavar="RUN", help="name of a run, as `server status` shows it")]
@@ -107,94 +108,39 @@ def run(
     prepare()
     locked = lock(loaded, hash_model(fetch_model(loaded.model.base)))
     kind = "rehearsal" if rehearsal else "run"
-    name = _ask(opened, "POST", "/runs", {"run": locked.canonical_json(), "kind": kind})["name"]
+    name = commands.ask(opened, "POST", "/runs", {"run": locked.canonical_json(), "kind": kind})["name"]
     typer.echo(f"{name}: queued, run {locked.sha256()[:12]}")
     if follow or rehearsal:
-        sys.exit(_follow(opened, name))
+        sys.exit(commands.follow(opened, name, kind))
 
 
 def status(
     home: HomeOption = _HOME,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
 ) -> None:
-    """Runs, and institutions with when they were last seen."""
+    """Runs and how far they are; institutions: since when connected or not, versions, rounds, dropped and why."""
     from confide.server.home import open_home
 
-    facts = _ask(open_home(home), "GET", "/status")
+    facts = commands.ask(open_home(home), "GET", "/status")
     if as_json:
         typer.echo(json.dumps(facts))
         return
-    for name, client in facts["clients"].items():
-        typer.echo(f"{name}: {client['status']}, last connected {client['last_activated'] or 'not since this start'}")
-    for item in facts["runs"]:
-        typer.echo(f"{item['name']}: {item['status']} {item['reason']}")
+    typer.echo("\n".join(commands.status_lines(facts)))
 
 
 def stop(name: NameArgument, home: HomeOption = _HOME) -> None:
     """End a run after its open round; `server resume` goes on."""
     from confide.server.home import open_home
 
-    now = _ask(open_home(home), "POST", f"/runs/{name}/stop")["status"]
+    now = commands.ask(open_home(home), "POST", f"/runs/{name}/stop")["status"]
     typer.echo("running; it stops after its open round" if now == "running" else now)
 
 
 def resume(name: NameArgument, home: HomeOption = _HOME) -> None:
-    """Go on with a run that was stopped or refused, from its last whole round."""
+    """Go on with a run that was stopped or refused, from its last whole round.
+
+    A completed one gives its adapter to those who took part and have not got it.
+    """
     from confide.server.home import open_home
 
-    typer.echo(_ask(open_home(home), "POST", f"/runs/{name}/resume")["status"])
-
-
-def _ask(home: Any, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    """One request to the admin port."""
-    import httpx
-
-    from confide.common.errors import ConfideError, InputError
-
-    url = f"http://127.0.0.1:{home.config.server.admin_port}{path}"
-    headers = {"authorization": f"Bearer {home.token}"}
-    try:
-        # A proxy of the environment must not see the token: httpx would obey it for loopback too.
-        answer = httpx.Client(trust_env=False, timeout=60).request(method, url, json=body, headers=headers)
-    except httpx.HTTPError as error:
-        raise ConfideError(
-            f"no server answers at {url} ({type(error).__name__}); `confide server start --home {home.folder}` runs one"
-        ) from None
-    try:
-        facts: dict[str, Any] = answer.json()
-    except ValueError:
-        raise ConfideError(f"{url} answered HTTP {answer.status_code}, not JSON; the server's log says why") from None
-    if answer.status_code != 200:
-        kind = ConfideError if facts.get("exit_code") == ConfideError.exit_code else InputError
-        raise kind(facts.get("error", f"HTTP {answer.status_code}"))
-    return facts
-
-
-def _follow(home: Any, name: str) -> int:
-    """Show a run until it ends; returns the exit code."""
-    shown = 0
-    while True:
-        facts = _ask(home, "GET", f"/runs/{name}/events?after={shown}")
-        for line in facts["events"]:
-            typer.echo(_told(json.loads(line)), nl=False)
-        shown += len(facts["events"])
-        if facts["status"] in ("completed", "stopped", "failed", "refused") and not facts["events"]:
-            typer.echo(f"{name}: {facts['status']} {facts['reason']}")
-            return {"completed": 0, "refused": 3}.get(facts["status"], 1)
-        time.sleep(0.3)
-
-
-def _told(event: dict[str, Any]) -> str:
-    """An event as a line for a person, or nothing."""
-    if event["event"] == "offered":
-        others = "".join(f"; {name}: {answer}" for name, answer in event["others"].items())
-        return f"offered to {event['asked']}, accepted by {event['accepted']}{others}\n"
-    if event["event"] == "round":
-        accuracy = f", accuracy {event['accuracy']['mean']:.1%}" if "accuracy" in event else ""
-        return f"round {event['round']}: {event['accepted']} updates, {event['seconds']} s{accuracy}\n"
-    if event["event"] == "rehearsed":
-        seconds = f" in {event['seconds']} s" if "seconds" in event else ""
-        return f"{event['institution']}: {event['answer']}{seconds}\n"
-    if event["event"] == "dropped":
-        return f"round {event['round']}: {event['institution']} dropped: {event['reason']}\n"
-    return ""
+    typer.echo(commands.ask(open_home(home), "POST", f"/runs/{name}/resume")["status"])

@@ -1,22 +1,23 @@
 """One run of a server, from the queue to a finished run directory; again from the last whole round after a crash."""
 
 import logging
+from collections.abc import Collection, Mapping
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flwr.app import Context, RecordDict
 
-from confide.common.messages import Finished
 from confide.common.run_config import RunConfig
 from confide.server.app import make_server_app
 from confide.server.checkpoint import load_last, save_round
 from confide.server.facts import Outcome, card_facts, report_facts
-from confide.server.job import Job
+from confide.server.give_out import FinishedRun, give_out, given_out, owed
+from confide.server.job import Event, Job
 from confide.server.queue import QueuedRun
 from confide.server.resume import Resumed
-from confide.server.rounds import SystemClock, collect
+from confide.server.roster import Institution
+from confide.server.rounds import CONNECT_SECONDS, SystemClock, wait_for_nodes
 from confide.server.run_directory import RunDirectory
 from confide.server.strategy import ConfideStrategy
 from confide.server.superlink import Link, LinkGrid
@@ -26,11 +27,10 @@ if TYPE_CHECKING:
     from confide.server.daemon import Desk
 
 log = logging.getLogger("confide")
-_GOODBYE_SECONDS = 60.0  # for everybody to fetch the finished adapter
 
 
 def carry_out(desk: "Desk", link: Link, queued: QueuedRun) -> QueuedRun:
-    """Carry out a run, or what is left of it, and write its results.
+    """Carry out a run, or what is left of it, and write its results; give those of a run that is over out again.
 
     Returns:
         The run with its new status.
@@ -38,8 +38,11 @@ def carry_out(desk: "Desk", link: Link, queued: QueuedRun) -> QueuedRun:
     Raises:
         ConfideError: too few institutions take part, or a checkpoint or events.jsonl that cannot be read.
     """
-    run = desk.queue.run_of(queued)
-    directory = RunDirectory.open(desk.home.runs / queued.name, run)
+    run, path = desk.queue.run_of(queued), desk.home.runs / queued.name
+    if RunDirectory.at(path).is_over():
+        _give_out_again(desk, link, queued, run)
+        return replace(queued, status="completed", reason="")
+    directory = RunDirectory.open(path, run)
     try:
         with closing(Workshop(run, desk.home.folder)) as workshop:
             workshop.read_public()
@@ -52,7 +55,8 @@ def carry_out(desk: "Desk", link: Link, queued: QueuedRun) -> QueuedRun:
                 _finish(run, directory, strategy, workshop)
                 completed = replace(queued, status="completed", reason="")
                 desk.queue.write(completed)  # a server that dies from here on has nothing to resume
-                _give_out(grid, strategy, directory.path / "adapter")
+                names = [institution.name for institution in strategy.everybody()]
+                _hand_over(grid, directory, FinishedRun(run, queued.lineage), strategy.institutions, names)
             return completed
     finally:
         _account_for(run, directory)
@@ -66,12 +70,17 @@ def _job(desk: "Desk", queued: QueuedRun, run: RunConfig, directory: RunDirector
     def save(number: int, state: object, accepted: list[dict[str, str]]) -> None:
         save_round(rounds, number, state, accepted, queued.lineage)  # type: ignore[arg-type]
 
+    def emit(event: Event) -> None:
+        directory.record(event)
+        if event["event"] == "dropped":
+            log.warning("round %d: %s is dropped: %s", event["round"], event["institution"], event["reason"])
+
     return Job(
         run=run,
         lineage=queued.lineage,
         initial=workshop.initial(),
         evaluate=workshop.evaluate if run.evaluation.data else None,
-        emit=directory.record,
+        emit=emit,
         save=save,
         clock=SystemClock(),
         num_nodes=len(members),
@@ -104,27 +113,31 @@ def _account_for(run: RunConfig, directory: RunDirectory) -> None:
         log.error("%s: %s; its account is written when the run is resumed", directory.path, error.strerror)
 
 
-def _give_out(grid: LinkGrid, strategy: ConfideStrategy, adapter: Path) -> None:
-    """To everybody who took part; an error is the log's alone, for the run is over."""
+def _give_out_again(desk: "Desk", link: Link, queued: QueuedRun, run: RunConfig) -> None:
+    """To those who took part, are approved still, and have not got it."""
+    directory = RunDirectory.at(desk.home.runs / queued.name)
+    names = owed(directory.events(), directory.institutions(run))
+    members = {node: one.institution for node, one in desk.members_of(run).items() if one.institution in names}
+    if not members:
+        return
+    grid, clock = LinkGrid(link), SystemClock()
+    with link.run(grid):
+        until = clock.now() + CONNECT_SECONDS
+        there = wait_for_nodes(grid, len(members), until, clock, members, lambda: desk.is_over(queued.name))
+        to = {node: Institution(members[node], 0) for node in there}
+        _hand_over(grid, directory, FinishedRun(run, queued.lineage), to, names)
+
+
+def _hand_over(
+    grid: LinkGrid,
+    directory: RunDirectory,
+    finished: FinishedRun,
+    to: Mapping[int, Institution],
+    names: Collection[str],
+) -> None:
+    """Give the adapter out, and write down who has got it; a full disk does not undo the run."""
+    kept = give_out(grid, SystemClock(), finished, to, directory.path / "adapter")
     try:
-        _send(grid, strategy, adapter)
-    except Exception:
-        log.exception("%s: the finished adapter could not be given out", adapter)
-
-
-def _send(grid: LinkGrid, strategy: ConfideStrategy, adapter: Path) -> None:
-    """The finished adapter and the last receipt. Who is away now asks the operator."""
-    files = {path.name: path.read_bytes() for path in sorted(adapter.iterdir()) if path.is_file()}
-    job = strategy.job
-    messages = [
-        grid.create_message(
-            Finished(job.run.study.name, job.lineage, job.run.sha256(), institution.receipt, files).content(),
-            "query.done",
-            node,
-            "done",
-            ttl=600.0,
-        )
-        for node, institution in strategy.institutions.items()
-    ]
-    replies = collect(grid, messages, job.clock.now() + _GOODBYE_SECONDS, job.clock)
-    job.emit({"event": "given_out", "to": sum(not reply.has_error() for reply in replies), "of": len(messages)})
+        directory.record(given_out(names, kept))
+    except OSError as error:
+        log.error("%s: %s; who has the adapter is not written down", directory.path, error.strerror)

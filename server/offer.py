@@ -1,15 +1,16 @@
-"""The offer of a run, before its rounds: who takes part of those who are there."""
+"""Who takes part: the offer of a run, before its rounds, and who is there when a round begins."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass
 
 from flwr.serverapp import Grid
 
 from confide.common.errors import PolicyError
 from confide.common.messages import Ask
+from confide.common.versions import own_versions
 from confide.server.job import Event, Job
 from confide.server.roster import Institution, enrol, offers
-from confide.server.rounds import CONNECT_SECONDS, collect, wait_for_nodes
+from confide.server.rounds import CONNECT_SECONDS, NO_ANSWER, NOT_CONNECTED, collect, wait_for_nodes
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,13 @@ class Offered:
         """For events.jsonl."""
         units = {item.name: item.declared_units for item in self.taking_part.values()}
         event: Event = {"event": "offered", "asked": self.asked, "accepted": len(units), "declared_units": units}
-        return {**event, "others": self.others}
+        return {**event, "others": self.others, "versions": own_versions()}
 
     def require(self, min_clients: int) -> None:
         """`PolicyError` where too few take part."""
         if len(self.taking_part) < min_clients:
             raise PolicyError(
-                f"{len(self.taking_part)} of {self.asked} institutions accepted the run, "
+                f"{len(self.taking_part)} of {len(self.taking_part) + len(self.others)} institutions accepted the run, "
                 f"federation.min_clients = {min_clients}"
                 + "".join(f"; {name}: {answer}" for name, answer in sorted(self.others.items()))
             )
@@ -60,9 +61,26 @@ def offer_run(job: Job, grid: Grid, ask: Ask) -> Offered | None:
     if job.is_stopped():
         return None
     names = {node: member.institution for node, member in (job.members or {}).items()}
-    told = {names.get(node, f"node {node}"): other for node, other in others.items()}
+    silent = {node: NO_ANSWER if node in nodes else NOT_CONNECTED for node in names.keys() - taking_part.keys()}
+    told = {names.get(node, f"node {node}"): other for node, other in (silent | others).items()}
     told |= dict.fromkeys(absent, "named in study.institutions, but not approved at this server")
     return Offered(len(nodes), taking_part, told)
+
+
+def who_is_there(
+    job: Job, grid: Grid, drawn: Mapping[int, Institution], away: Container[int]
+) -> dict[int, Institution]:
+    """Those of a round's institutions that are connected: nobody else is asked, or waited for to its deadline.
+
+    Who was ``away`` in the round before is not waited for, the others for a minute, and a quorum as long as a round
+    may last.
+    """
+    clock, federation = job.clock, job.run.federation
+    expected, until = [node for node in drawn if node not in away], clock.now() + federation.deadline_seconds
+    soon = min(until, clock.now() + CONNECT_SECONDS)
+    wait_for_nodes(grid, len(expected), soon, clock, expected, job.is_stopped)
+    there = wait_for_nodes(grid, min(len(drawn), federation.min_clients), until, clock, drawn, job.is_stopped)
+    return {node: drawn[node] for node in there}
 
 
 def wait_for_return(job: Job, grid: Grid, nodes: Collection[int]) -> None:

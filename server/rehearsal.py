@@ -9,16 +9,16 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from confide.common.errors import PolicyError
-from confide.common.gate import GateError, State, schema_of, update_norm_bound
+from confide.common.gate import GateError, State, schema_of
 from confide.common.messages import Ask
 from confide.common.rehearsal import Rehearsed
-from confide.common.run_config import RunConfig, make_plan
+from confide.common.run_config import RunConfig
 from confide.common.transfer import decode, encode
 from confide.common.wire import MessageError, sha256
 from confide.server.job import Event
 from confide.server.queue import QueuedRun
 from confide.server.roster import Members, enrol
-from confide.server.rounds import CONNECT_SECONDS, Clock, SystemClock, collect, wait_for_nodes
+from confide.server.rounds import CONNECT_SECONDS, NO_ANSWER, NOT_CONNECTED, Clock, SystemClock, collect, wait_for_nodes
 from confide.server.run_directory import RunDirectory
 from confide.server.superlink import Link, LinkGrid
 from confide.server.workshop import Workshop
@@ -83,7 +83,7 @@ def rehearse_round(rehearsal: Rehearsal, grid: Grid, clock: Clock, emit: Callabl
         good += answer == _GOOD
         emit(_event(member.institution, answer, clock.now() - began))
     for node, member in silent.items():
-        emit(_event(member.institution, "no answer before the deadline" if node in nodes else "not connected", None))
+        emit(_event(member.institution, NO_ANSWER if node in nodes else NOT_CONNECTED, None))
     return good
 
 
@@ -102,10 +102,9 @@ def _judge(reply: Message, rehearsal: Rehearsal) -> str:
     if others:
         return others[reply.metadata.src_node_id]
     [institution], run, shapes = taking_part.values(), rehearsal.run, schema_of(rehearsal.initial)
-    plan = make_plan(run, institution.declared_units)
-    bound = update_norm_bound(plan, shapes, run.local.steps, run.local.learning_rate)
     try:
-        decode(Rehearsed.from_content(reply.content).payload, shapes, run.federation.transfer, bound)
+        payload = Rehearsed.from_content(reply.content).payload
+        decode(payload, shapes, run.federation.transfer, institution.norm_bound(run, shapes))
     except (GateError, MessageError) as error:
         return f"refused by the gate: {error}"
     return _GOOD

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 
 from flwr.app import Message
 
-from confide.common.gate import size_problem
+from confide.common.gate import Schema, size_problem, update_norm_bound
 from confide.common.join import signed_by
 from confide.common.messages import Acceptance, Ask, Update, content_of, is_declined, seal_envelope
-from confide.common.run_config import RunConfig
+from confide.common.run_config import RunConfig, make_plan
 from confide.common.wire import MessageError
 from confide.server.registry import Member
 
@@ -44,6 +44,11 @@ class Institution:
     def goes_back(self, number: int) -> None:
         """A round is asked again: what became of its answers to that and to later ones does not count."""
         self.outcomes = {of: reason for of, reason in self.outcomes.items() if of < number}
+
+    def norm_bound(self, run: RunConfig, shapes: Schema) -> float:
+        """What no honest update of its declared size exceeds."""
+        plan = make_plan(run, self.declared_units)
+        return update_norm_bound(plan, shapes, run.local.steps, run.local.learning_rate)
 
     def ask(self, what: str, number: int, run: RunConfig) -> None:
         """Count an ask as what it may cost at most, whatever becomes of the reply.

@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 Again = Callable[[Message], None]
 
 CONNECT_SECONDS = 60.0  # for institutions that are on their way
+NOT_CONNECTED, NO_ANSWER = "not connected", "no answer before the deadline"
 _POLL_SECONDS = 0.1
 _MOST_ASKS = 4  # of one institution in one round: the first, and three after it was away
 

@@ -48,6 +48,13 @@ class RunDirectory:
             raise InputError(f"--out {path} cannot be written: {error.strerror}; choose another folder") from None
 
     @classmethod
+    def at(cls, path: Path) -> "RunDirectory":
+        """The folder of a run, to be read; there need be none yet."""
+        directory = cls.__new__(cls)
+        directory.path = path
+        return directory
+
+    @classmethod
     def open(cls, path: Path, run: RunConfig) -> "RunDirectory":
         """The folder of a run that was begun before, or a new one.
 
@@ -58,8 +65,7 @@ class RunDirectory:
             ConfideError: its events do not say what was asked of whom; then nothing goes.
             OSError: the folder cannot be written.
         """
-        directory = cls.__new__(cls)
-        directory.path = path
+        directory = cls.at(path)
         for name in ("events.jsonl", "metrics.jsonl"):
             _cut_torn_line(path / name)
         try:
@@ -81,7 +87,7 @@ class RunDirectory:
     def institutions(self, run: RunConfig) -> dict[str, Institution]:
         """Everybody who ever took part, by name, with what was asked of each and what became of it."""
         known: dict[str, Institution] = {}
-        for event in self._lines("events.jsonl"):
+        for event in self.events():
             kind = event["event"]
             if kind == "offered":
                 for name, declared_units in event["declared_units"].items():
@@ -106,6 +112,14 @@ class RunDirectory:
         if event["event"] == "round":
             with _whole_or_not_at_all(self.path / "metrics.jsonl") as path:
                 append_durably(path, line, 0o666)  # a resumed run goes on after the last of them
+
+    def events(self) -> list[Event]:
+        """What has happened, from events.jsonl."""
+        return self._lines("events.jsonl")
+
+    def is_over(self) -> bool:
+        """Whether the run has reached its end, and all its files are written."""
+        return any(event["event"] == "completed" for event in self.events())
 
     def rounds(self) -> list[dict[str, Any]]:
         """The rounds so far, from metrics.jsonl; of one that was asked again, as it ended last."""

@@ -10,19 +10,18 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from confide.common.accuracy import Accuracy
 from confide.common.errors import ConfideError
-from confide.common.gate import GateError, State, load_state, schema_of, update_norm_bound
+from confide.common.gate import GateError, State, load_state, schema_of
 from confide.common.messages import Ask
-from confide.common.run_config import make_plan
 from confide.common.transfer import decode, encode
 from confide.common.wire import MessageError, sha256
 from confide.server import optimizer
 from confide.server.aggregation import RULES
 from confide.server.answers import Answers
 from confide.server.job import Job
-from confide.server.offer import offer_run, wait_for_return
+from confide.server.offer import offer_run, wait_for_return, who_is_there
 from confide.server.participation import draw
 from confide.server.roster import Institution, check_answer, go_on
-from confide.server.rounds import collect
+from confide.server.rounds import NO_ANSWER, NOT_CONNECTED, collect
 
 _MOST_UNITS = 1e9  # bound on a validation count
 _ROUNDS_WITHOUT_QUORUM = 3  # in a row; then the run stops instead of spending on nothing
@@ -42,6 +41,7 @@ class ConfideStrategy(Strategy):
         self.accuracy: Accuracy | None = None  # of the released average, when it was last evaluated
         self.round = job.resumed.ended(job.run.federation)  # the last that ended
         self._asked: dict[int, Institution] = {}  # of the institutions, those of the round
+        self._away: dict[int, Institution] = {}  # those that it would have asked, had they been connected
         self._answers = Answers()  # of the round
         self._ask: Ask | None = None
 
@@ -73,12 +73,11 @@ class ConfideStrategy(Strategy):
         self._make_up(arrays, config, grid)
         failed = 0
         for number in range(self.round + 1, num_rounds + 1):
+            began, messages = time.monotonic(), list(self.configure_train(number, arrays, config, grid))
             if self.job.is_stopped():
                 return Result(arrays=arrays)
-            began, asked_at = time.monotonic(), self.job.clock.now()
-            messages = list(self.configure_train(number, arrays, config, grid))
             self._note("round_started", "update", number, list(self._asked.values()))
-            replies = collect(grid, messages, asked_at + timeout, self.job.clock, self._asked_again)
+            replies = collect(grid, messages, self.job.clock.now() + timeout, self.job.clock, self._asked_again)
             aggregated, _ = self.aggregate_train(number, replies)
             failed = 0 if aggregated is not None else failed + 1
             if aggregated is not None:
@@ -136,10 +135,12 @@ class ConfideStrategy(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """One ask for each institution that the round draws, all with the same content."""
+        """One ask for each institution that the round draws and that is connected, all with the same content."""
         run, names = self.job.run, [item.name for item in self.institutions.values()]
         drawn = draw(names, run.federation, run.study.seed, server_round)
-        self._asked = {node: item for node, item in self.institutions.items() if item.name in drawn}
+        chosen = {node: item for node, item in self.institutions.items() if item.name in drawn}
+        self._asked = who_is_there(self.job, grid, chosen, self._away)
+        self._away = {node: item for node, item in chosen.items() if node not in self._asked}
         yield from self._asks("train", server_round, {name: array.numpy() for name, array in arrays.items()})
 
     def _asks(self, kind: str, server_round: int, state: State) -> Iterable[Message]:
@@ -167,7 +168,7 @@ class ConfideStrategy(Strategy):
             try:
                 update = check_answer(reply, self._ask, "update", institution, run.model.sha256)
                 self.job.resumed.require_known(server_round, institution.name, update.envelope.payload_sha256)
-                state = decode(update.payload, shapes, run.federation.transfer, self._norm_bound(institution))
+                state = decode(update.payload, shapes, run.federation.transfer, institution.norm_bound(run, shapes))
             except (GateError, MessageError) as error:
                 self._drop(server_round, institution, str(error))
                 continue
@@ -176,7 +177,9 @@ class ConfideStrategy(Strategy):
             self._answers.accept(server_round, institution, update)
             self.job.emit({"event": "accepted", "round": server_round, "institution": institution.name})
         for institution in silent.values():
-            self._drop(server_round, institution, "no answer before the deadline")
+            self._drop(server_round, institution, NO_ANSWER)
+        for institution in self._away.values():
+            self._drop(server_round, institution, NOT_CONNECTED)
         if (accepted := len(self._answers.accepted)) < run.federation.min_clients:
             self.job.emit({"event": "no_quorum", "round": server_round, "accepted": accepted})
             return None, None
@@ -230,11 +233,6 @@ class ConfideStrategy(Strategy):
         study, run_json = self.job.run.study.name, self.job.run.canonical_json()
         hashes = {"plan_sha256": sha256(run_json.encode()), "input_sha256": sha256(payload)}
         return Ask(study, self.job.lineage, number, run_json, **hashes, deadline_unix=deadline, adapter=payload)
-
-    def _norm_bound(self, institution: Institution) -> float:
-        run = self.job.run
-        plan = make_plan(run, institution.declared_units)
-        return update_norm_bound(plan, schema_of(self.job.initial), run.local.steps, run.local.learning_rate)
 
     def _end_round(self, number: int, seconds: float) -> None:
         run = self.job.run

@@ -69,10 +69,11 @@ class Link:
             self.clients.admit(nodes, node_keys)
             return nodes
 
-    def last_seen(self) -> dict[int, tuple[str, str | None]]:
-        """Status and time of the last activation, by node id."""
+    def last_seen(self) -> dict[int, tuple[str, str | None, str | None]]:
+        """Status, when it came and when it left last, by node id."""
         with self.turn.from_thread():
-            return {node.node_id: (str(node.status), node.last_activated_at) for node in self.state.get_node_info()}
+            nodes = self.state.get_node_info()
+        return {node.node_id: (str(node.status), node.last_activated_at, node.last_deactivated_at) for node in nodes}
 
     @contextlib.contextmanager
     def run(self, grid: "LinkGrid") -> Iterator[Run]:

@@ -17,7 +17,7 @@ from confide.common.errors import ConfideError, InputError
 from confide.common.join import JoinRequest, write_json
 from confide.common.main import main
 from confide.common.run_config import MAX_RUN_BYTES, RunConfig
-from confide.server import cli, daemon
+from confide.server import commands, daemon
 from confide.server.admin import admin_app
 from confide.server.daemon import Desk
 from confide.server.home import Home, init_home, open_home
@@ -60,7 +60,7 @@ def _call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 
 
 def _propose(home: Home, run: RunConfig) -> Any:
-    return cli._ask(home, "POST", "/runs", {"run": run.canonical_json(), "kind": "run"})
+    return commands.ask(home, "POST", "/runs", {"run": run.canonical_json(), "kind": "run"})
 
 
 def test_a_run_counts_as_it_goes_to_institutions_and_not_as_it_travels_here(desk: Desk, make_run: MakeRun) -> None:
@@ -80,13 +80,13 @@ def test_a_line_that_is_being_written_is_not_shown_yet(desk: Desk, make_run: Mak
     name = _propose(desk.home, make_run())["name"]
     path = desk.home.runs / name / "events.jsonl"
     path.parent.mkdir()
-    assert cli._ask(desk.home, "GET", f"/runs/{name}/events")["events"] == []
+    assert commands.ask(desk.home, "GET", f"/runs/{name}/events")["events"] == []
     first, second = (json.dumps({"event": "dropped", "reason": text}, ensure_ascii=False) for text in "aé")
     for cut in range(1, len(second.encode())):
         path.write_bytes(first.encode() + b"\n" + second.encode()[:cut])
-        assert cli._ask(desk.home, "GET", f"/runs/{name}/events")["events"] == [first]
+        assert commands.ask(desk.home, "GET", f"/runs/{name}/events")["events"] == [first]
     path.write_text(f"{first}\n{second}\n", encoding="utf-8")
-    assert cli._ask(desk.home, "GET", f"/runs/{name}/events?after=1")["events"] == [second]
+    assert commands.ask(desk.home, "GET", f"/runs/{name}/events?after=1")["events"] == [second]
 
 
 def test_stop_tells_what_has_become_of_the_run(
@@ -138,7 +138,7 @@ def test_a_status_that_is_damaged_is_named(desk: Desk, make_run: MakeRun) -> Non
     name = _propose(desk.home, make_run())["name"]
     (desk.queue.folder / f"{name}.json").write_text("{", encoding="utf-8")
     with pytest.raises(InputError, match=f"{name}.json: not a run's status; put it back"):
-        cli._ask(desk.home, "GET", "/status")
+        commands.ask(desk.home, "GET", "/status")
 
 
 def test_an_answer_that_is_not_ours_points_to_the_log(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +147,7 @@ def test_an_answer_that_is_not_ours_points_to_the_log(desk: Desk, monkeypatch: p
 
     monkeypatch.setattr(Queue, "all", breaks)
     with pytest.raises(ConfideError, match="/status answered HTTP 500, not JSON; the server's log says why"):
-        cli._ask(desk.home, "GET", "/status")
+        commands.ask(desk.home, "GET", "/status")
 
 
 def test_who_finds_no_server_is_told_how_to_start_this_one(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +157,7 @@ def test_who_finds_no_server_is_told_how_to_start_this_one(home: Home, monkeypat
     client = httpx.Client
     monkeypatch.setattr(httpx, "Client", lambda **settings: client(**settings, transport=httpx.MockTransport(nobody)))
     with pytest.raises(ConfideError, match=f"`confide server start --home {home.folder}` runs one"):
-        cli._ask(home, "GET", "/status")
+        commands.ask(home, "GET", "/status")
 
 
 @pytest.mark.parametrize("place", ["registry.json", "kit-mary.json"])

@@ -1,0 +1,77 @@
+"""What an operator is told: runs and how far they are, institutions and what became of their answers, troubles."""
+
+from typing import TYPE_CHECKING, Any
+
+from confide.server.job import Event
+from confide.server.queue import ENDED, QueuedRun
+from confide.server.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from confide.server.daemon import Desk
+
+
+def status_facts(desk: "Desk") -> dict[str, Any]:
+    """Everything, for `server status`."""
+    runs = desk.queue.all()
+    begun = [run for run in runs if run.kind == "run" and RunDirectory.at(desk.home.runs / run.name).events()]
+    latest = next((run for run in begun if run.status == "running"), begun[-1] if begun else None)
+    seen = desk.link.last_seen() if desk.link else {}
+    return {
+        "address": desk.home.address,
+        "troubles": sorted(desk.troubles.values()),
+        "clients": {
+            name: {**_connection(*seen.get(node, ("unknown", None, None))), **_part(desk, name, latest)}
+            for node, name in desk.nodes().items()
+        },
+        "runs": [_run(desk, run) for run in runs],
+    }
+
+
+def _connection(status: str, came: str | None, left: str | None) -> dict[str, str | None]:
+    """Whether a client is connected, and since when, or since when not; None: not since this server has started."""
+    online = status == "online"
+    return {"status": status, "since": came if online else left}
+
+
+def _part(desk: "Desk", name: str, latest: QueuedRun | None) -> dict[str, Any]:
+    """What an institution did in the latest run: its answer to the offer, its rounds, why it was last dropped."""
+    part = {"run": None, "answer": None, "versions": None, "asked": 0, "accepted": 0, "dropped": None}
+    if latest is None:
+        return part
+    directory = RunDirectory.at(desk.home.runs / latest.name)
+    offers = [event for event in directory.events() if event["event"] == "offered"]
+    institution = directory.institutions(desk.queue.run_of(latest)).get(name)
+    if offers:
+        part |= {"run": latest.name, **_offered(name, offers[-1])}
+    if institution is not None:
+        rounds = {number for what, number in institution.asks if what == "update"}
+        dropped = institution.dropped[-1] if institution.dropped else None
+        part |= {"asked": len(rounds), "accepted": institution.accepted, "dropped": dropped}
+    return part
+
+
+def _offered(name: str, offer: Event) -> dict[str, Any]:
+    """Who accepts runs the server's versions; of others the answer says what they run."""
+    if name in offer["declared_units"]:
+        return {"answer": "accepted", "versions": offer["versions"]}
+    return {"answer": offer["others"].get(name)}
+
+
+def _run(desk: "Desk", queued: QueuedRun) -> dict[str, Any]:
+    """A run's line; how many rounds it has behind it, of how many."""
+    facts = {"name": queued.name, "kind": queued.kind, "status": queued.status, "reason": queued.reason}
+    if queued.kind != "run":
+        return facts
+    rounds = [line["round"] for line in RunDirectory.at(desk.home.runs / queued.name).rounds()]
+    return {**facts, "round": max(rounds, default=0), "num_rounds": desk.queue.run_of(queued).federation.num_rounds}
+
+
+def metrics_text(desk: "Desk") -> str:
+    """Prometheus' text format: how many runs of each status, how many institutions online."""
+    runs = [run.status for run in desk.queue.all()]
+    online = sum(status == "online" for status, *_ in (desk.link.last_seen() if desk.link else {}).values())
+    lines = ["# TYPE confide_runs gauge"]
+    lines += [f'confide_runs{{status="{status}"}} {runs.count(status)}' for status in ("queued", "running", *ENDED)]
+    lines += ["# TYPE confide_clients_online gauge", f"confide_clients_online {online}"]
+    lines += ["# TYPE confide_clients_approved gauge", f"confide_clients_approved {len(desk.nodes())}"]
+    return "\n".join(lines) + "\n"
