@@ -56,7 +56,7 @@ def _study(folder: Path, zygote: Zygote, base: Path, records: list[dict[str, Any
         for name in ("mary", "jude"):
             deployment.start_client(name)
         run = deployment.propose(run_file(folder, base))
-        assert deployment.reaches(run, event="given_out")["to"] == 2
+        assert deployment.reaches(run, event="given_out")["missing"] == []
         refused = deployment.propose(run_file(folder, base, study="another"))
         assert deployment.ended(refused)["status"] == "refused"
         seen = _seen(deployment, run)

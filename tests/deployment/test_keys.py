@@ -36,7 +36,7 @@ def _approve(deployment: Deployment, name: str, *options: object) -> None:
 
 def _carry_out(deployment: Deployment, base_folder: Path, study: str) -> None:
     run = deployment.propose(run_file(deployment.folder, base_folder, study=study))
-    assert deployment.reaches(run, event="given_out")["to"] == 2
+    assert deployment.reaches(run, event="given_out")["missing"] == []
     assert not [event for event in deployment.events(run) if event["event"] == "dropped"]
     deployment.confide("verify", f"srv/runs/{run}")
 

@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flwr.app import Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
 
 from confide.common.errors import ConfideError, PolicyError
+from confide.common.messages import declined
 from confide.common.run_config import RunConfig
-from confide.server import jobs
+from confide.server import give_out, jobs
 from confide.server.queue import QueuedRun
 from confide.server.run_directory import RunDirectory
 from confide.simulations.grid import SkippingClock
@@ -41,7 +44,7 @@ class Interrupted:
             asked = {"what": "update", "round": number, "institutions": ["mary"]}
             self.directory.record({"event": "round_started", **asked})
         self.account.write_text("less", encoding="utf-8")
-        self.told: list[QueuedRun] = []
+        self.told, self.members = list[QueuedRun](), dict[int, Any]()
         monkeypatch.setattr(jobs, "Workshop", lambda *_: self.workshop)
         monkeypatch.setattr(jobs, "LinkGrid", lambda _: SimpleNamespace(run=SimpleNamespace(run_id=1)))
         monkeypatch.setattr(jobs, "SystemClock", SkippingClock)
@@ -50,7 +53,8 @@ class Interrupted:
         desk: Any = SimpleNamespace(
             queue=SimpleNamespace(run_of=lambda _: self.run, write=self.told.append),
             home=SimpleNamespace(runs=self.runs, folder=self.runs.parent),
-            members_of=lambda run: {},
+            members_of=lambda run: self.members,
+            is_over=lambda name: False,
         )
         return jobs.carry_out(desk, self.link, QueuedRun("a-run", "ab" * 16))
 
@@ -129,17 +133,65 @@ def test_a_run_that_is_over_stays_completed_though_its_adapter_reaches_nobody(
     over: Interrupted, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (over.directory.path / "adapter").mkdir()
-    monkeypatch.setattr(jobs, "collect", _fails(RuntimeError("nobody there")))
+    monkeypatch.setattr(give_out, "collect", _fails(RuntimeError("nobody there")))
     assert over.resume().status == "completed"
     assert over.account.read_text(encoding="utf-8") == "completed"
     assert "nobody there" in caplog.text
+    assert over.directory.events()[-1].items() >= {"event": "given_out", "to": [], "missing": ["mary"]}.items()
 
 
 def test_a_run_is_completed_in_the_queue_before_its_adapter_is_given_out(
     over: Interrupted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that a restart finds running would be offered again."""
-    monkeypatch.setattr(jobs, "_give_out", _fails(KeyboardInterrupt()))
+    monkeypatch.setattr(jobs, "give_out", _fails(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         over.resume()
     assert [queued.status for queued in over.told] == ["completed"]
+
+
+class Takers:
+    """A grid of who is connected; those who keep an adapter say so, the others decline."""
+
+    def __init__(self, keep: dict[int, bool]) -> None:
+        self.keep, self.run, self.sent = keep, SimpleNamespace(run_id=1), list[Message]()
+
+    def get_node_ids(self) -> list[int]:
+        return list(self.keep)
+
+    def push_messages(self, messages: list[Message]) -> list[str]:
+        for message in messages:
+            message.metadata.__dict__["_message_id"] = str(len(self.sent))
+            self.sent.append(message)
+        return [message.metadata.message_id for message in messages]
+
+    def pull_messages(self, ids: list[str]) -> list[Message]:
+        asked = [message for message in self.sent if message.metadata.message_id in ids]
+        kept = {True: RecordDict(), False: declined()}
+        return [Message(kept[self.keep[ask.metadata.dst_node_id]], reply_to=ask) for ask in asked]
+
+
+def test_a_completed_run_gives_its_adapter_again_to_those_who_have_not_got_it(
+    interrupted: Interrupted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jude was away at the end, luke's disk was full and still is, anne has left for good; mary has it."""
+    record, (adapter, names) = (
+        interrupted.directory.record,
+        (interrupted.directory.path / "adapter", "mary jude luke anne"),
+    )
+    record({"event": "offered", "declared_units": dict.fromkeys(names.split(), 500)})
+    record({"event": "completed"})
+    record({"event": "given_out", "to": ["mary"], "missing": ["anne", "jude", "luke"]})
+    adapter.mkdir()
+    (adapter / "adapter_model.safetensors").write_bytes(b"tensors")
+    grid = Takers({2: True, 3: False})
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1  # a Message needs them
+    monkeypatch.setattr(jobs, "LinkGrid", lambda _: grid)
+    interrupted.members = {node: SimpleNamespace(institution=name) for node, name in enumerate(names.split()[:3], 1)}
+    assert interrupted.resume().status == "completed"
+    assert [message.metadata.dst_node_id for message in grid.sent] == [2, 3]
+    assert interrupted.directory.events()[-1].items() >= {"to": ["jude"], "missing": ["anne", "luke"]}.items()
+    assert interrupted.account.read_text(encoding="utf-8") == "less", "its account is not touched"
+    grid.sent.clear()
+    interrupted.resume()
+    assert [message.metadata.dst_node_id for message in grid.sent] == [3]

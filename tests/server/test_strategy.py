@@ -25,7 +25,7 @@ from confide.common.verify import verify
 from confide.common.versions import other_versions
 from confide.server import optimizer
 from confide.server.checkpoint import Saved, load_last, save_round
-from confide.server.cli import _told
+from confide.server.commands import _told
 from confide.server.job import Event, Job
 from confide.server.participation import draw
 from confide.server.registry import Member
@@ -249,7 +249,7 @@ def test_who_declares_a_size_far_from_the_run_s_is_left_out_with_the_reason_befo
     assert [item.name for item in server.strategy.everybody()] == ["site-1", "site-2"]
     [reason] = server.events[0]["others"].values()
     assert reason.startswith(f"declared_units = {units} must be within 20 times local.nominal_units = 2000")
-    assert f"; site-0: declared_units = {units} must be" in _told(server.events[0])
+    assert f"; site-0: declared_units = {units} must be" in _told(server.events[0], "a-run")
 
 
 def test_only_members_are_asked_and_who_is_named_but_not_approved_is_told(make: MakeRun) -> None:
@@ -851,3 +851,47 @@ def test_who_comes_back_within_a_round_is_asked_again_and_both_asks_are_counted(
     assert first["num_steps"] == {"site-0": 6, "site-1": 3}
     assert first["num_releases"] == {"site-0": 2, "site-1": 1}
     assert first["validation"].keys() == {"site-0", "site-1"}
+
+
+class Leaving(FakeGrid):
+    """A node is away in some rounds, from their first look at who is there."""
+
+    def __init__(self, count: int, rounds: set[int], answer: Callable[..., Any]) -> None:
+        super().__init__(count, answer)
+        self.rounds = rounds
+
+    def get_node_ids(self) -> list[int]:
+        ended = sum(
+            message.metadata.message_type == "train" and message.metadata.dst_node_id == 1000 for message in self.sent
+        )
+        return [node for node in super().get_node_ids() if node != 1001 or ended + 1 not in self.rounds]
+
+
+def test_who_is_away_is_neither_asked_nor_charged_and_is_asked_again_once_it_is_back(make: MakeRun) -> None:
+    grid = Leaving(2, {2, 3}, _honest())
+    server = Server(make(num_rounds=4), grid)
+    server.start()
+    asked = [int(message.metadata.group_id) for message in grid.sent if message.metadata.dst_node_id == 1001]
+    assert asked == [0, 1, 4]
+    dropped = [(event["round"], event["reason"]) for event in server.events if event["event"] == "dropped"]
+    assert dropped == [(2, "not connected"), (3, "not connected")]
+    away = server.strategy.institutions[1001]
+    assert (away.num_steps, away.accepted) == (6, 2)
+    started = {event["round"]: event["institutions"] for event in server.events if event["event"] == "round_started"}
+    assert started[2] == ["site-0"], "the account counts nobody who was not asked"
+
+
+def test_an_offer_names_who_was_not_connected_and_who_did_not_answer(make: MakeRun) -> None:
+    """An operator who reads "1 of 1 accepted" would not know of the other two."""
+    grid = FakeGrid(2, lambda message: None if message.metadata.dst_node_id == 1001 else _honest()(message))
+    server = Server(make(min_clients=3), grid)
+    server.strategy = ConfideStrategy(replace(server.strategy.job, members=_members(1000, 1001, 1002), num_nodes=3))
+    with pytest.raises(PolicyError) as error:
+        server.start()
+    assert str(error.value) == (
+        "1 of 3 institutions accepted the run, federation.min_clients = 3; site-1: no answer before the deadline; "
+        "site-2: not connected"
+    )
+    [offered] = [event for event in server.events if event["event"] == "offered"]
+    assert (offered["asked"], offered["accepted"]) == (2, 1)
+    assert offered["versions"].keys() == {"protocol", "confide", "flwr"}

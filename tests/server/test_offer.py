@@ -1,0 +1,71 @@
+"""Who is there when a round begins, and for whom it waits."""
+
+from collections.abc import Collection
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from conftest import MakeRun
+
+from confide.server.offer import who_is_there
+from confide.simulations.grid import SkippingClock
+
+DRAWN: Any = {1: "mary", 2: "jude", 3: "luke"}
+
+
+class Coming:
+    """A clock, and a grid on which nodes are there from some second on, and until another."""
+
+    def __init__(self, times: dict[int, tuple[float, float]]) -> None:
+        self.times, self.clock = times, SkippingClock()
+        self.began = self.clock.now()
+
+    def get_node_ids(self) -> list[int]:
+        return [node for node, (comes, goes) in self.times.items() if comes <= self.passed() < goes]
+
+    def passed(self) -> float:
+        return self.clock.now() - self.began
+
+
+ALWAYS, NEVER = (0.0, 1e9), (1e9, 1e9)
+
+
+@pytest.mark.parametrize(
+    ("times", "away", "there", "after"),
+    [
+        ({1: ALWAYS, 2: ALWAYS, 3: ALWAYS}, (), [1, 2, 3], 0),
+        ({1: ALWAYS, 2: ALWAYS, 3: (40, 1e9)}, (), [1, 2, 3], 40),
+        ({1: ALWAYS, 2: ALWAYS, 3: NEVER}, (), [1, 2], 60),
+        ({1: ALWAYS, 2: ALWAYS, 3: (40, 1e9)}, (3,), [1, 2], 0),
+        ({1: ALWAYS, 2: ALWAYS, 3: ALWAYS}, (3,), [1, 2, 3], 0),
+        ({1: ALWAYS, 2: (200, 1e9), 3: NEVER}, (), [1, 2], 200),
+        ({1: ALWAYS, 2: (200, 1e9), 3: NEVER}, (2, 3), [1, 2], 200),
+        ({1: ALWAYS, 2: NEVER, 3: NEVER}, (), [1], 300),
+    ],
+    ids=[
+        "all",
+        "one in time",
+        "one for whom it waits",
+        "who was away",
+        "who is back",
+        "a quorum",
+        "a late one",
+        "none",
+    ],
+)
+def test_a_round_waits_a_minute_for_who_was_there_and_as_long_as_it_may_for_a_quorum(
+    make_run: MakeRun, times: dict[int, tuple[float, float]], away: Collection[int], there: list[int], after: float
+) -> None:
+    grid = Coming(times)
+    run = make_run(federation={"min_clients": 2, "deadline_seconds": 300.0})
+    job: Any = SimpleNamespace(run=run, clock=grid.clock, is_stopped=lambda: False)
+    found = who_is_there(job, grid, DRAWN, away)  # type: ignore[arg-type]
+    assert found == {node: DRAWN[node] for node in there}
+    assert grid.passed() == pytest.approx(after, abs=0.3)
+
+
+def test_a_round_that_an_operator_stops_waits_no_longer(make_run: MakeRun) -> None:
+    grid = Coming(dict.fromkeys(DRAWN, NEVER))
+    job: Any = SimpleNamespace(run=make_run(), clock=grid.clock, is_stopped=lambda: grid.passed() > 5)
+    assert who_is_there(job, grid, DRAWN, ()) == {}  # type: ignore[arg-type]
+    assert grid.passed() == pytest.approx(5, abs=0.3)
