@@ -110,7 +110,7 @@ def forget_models() -> None:
     """Drop the warm model and free its memory. After an error in a step Opacus' hooks may hold its activations."""
     _warm.clear()
     gc.collect()  # these hooks and the module refer to each other
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
 
 
@@ -159,6 +159,6 @@ def _check_tokens(run: RunConfig, tokenizer: Any, config: Any) -> None:
     largest = max(tokenizer.get_vocab().values())  # not their number: ids may have gaps
     if largest >= config.vocab_size:
         raise InputError(
-            f"model.base = {run.model.base!r}: its tokenizer gives ids of up to {largest}, its weights have embeddings "
-            f"for 0 to {config.vocab_size - 1}; use a tokenizer and weights that belong together"
+            f"model.base = {run.model.base!r}: its tokenizer gives ids of up to {largest}, its weights have "
+            f"{config.vocab_size} embeddings; use a tokenizer and weights that belong together"
         )
