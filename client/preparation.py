@@ -13,7 +13,7 @@ from confide.client.validation import Units
 from confide.common.errors import PolicyError
 from confide.common.privacy.coins import Coins, CoinSource
 from confide.common.records import cut
-from confide.common.run_config import RunConfig, make_plan
+from confide.common.run_config import RunConfig
 from confide.common.warm_model import WarmModel, warm_model
 
 _MOST_SHARES = 128  # institutions of one client process; a real one has one
@@ -119,7 +119,7 @@ def model_of(run: RunConfig, site: Site) -> WarmModel:
     """The warm model of a run, on this institution's machine, whose memory suffices for any draw."""
     compute = site.config.compute
     model = warm_model(run, compute.device, compute.precision, site.models)
-    try_fullest(make_plan(run, site.config.dataset.declared_units), model, compute.tokens_per_micro_batch)
+    try_fullest(model, compute.tokens_per_micro_batch)
     return model
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 
-from confide.common.devices import attention, base_precision
+from confide.common.devices import base_precision
 from confide.common.errors import InputError
 from confide.common.gate import Schema, State
 from confide.common.models import loading
@@ -76,7 +76,9 @@ def _load_base(run: "RunConfig", folder: Path, device: torch.device, precision: 
         config=config,
         # A model's own head takes what its base gives: only our head reads bfloat16 states in float32.
         dtype=base_precision(device, precision) if run.task.pooling == "mean" else torch.float32,
-        attn_implementation=attention(device),
+        # Where no row of a micro-batch is padded, transformers gives SDPA no mask and PyTorch takes another kernel: one
+        # unit's length would change the rounding of all its companions. And some bases have no SDPA.
+        attn_implementation="eager",
         use_safetensors=True,
         trust_remote_code=False,
         output_loading_info=True,

@@ -39,11 +39,6 @@ def base_precision(device: torch.device, name: str = "auto") -> torch.dtype:
     return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32
 
 
-def attention(device: torch.device) -> str:
-    """The fastest exact attention: eager on a CPU, where SDPA's backward pass took half a step; SDPA on a GPU."""
-    return "sdpa" if device.type == "cuda" else "eager"
-
-
 def peak_memory_mb() -> float:
     """The most memory that this process had so far, in MB, without a GPU's."""
     unit = 1024 if sys.platform == "linux" else 1024 * 1024

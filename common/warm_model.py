@@ -1,5 +1,6 @@
 """One base model with its adapter, loaded once and shared by all rounds and all simulated institutions."""
 
+import gc
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ def warm_model(run: RunConfig, device: str = "auto", precision: str = "auto", mo
     key = run.model_dump_json(include={"study": {"seed"}, "model": True, "adapter": True, "task": True})
     key += f"{place} {precision}"
     if key not in _warm:
-        _warm.clear()
+        forget_models()
         folder = find_model(run.model.base, models)
         found = hash_model(folder)
         if run.model.sha256 not in (None, found):
@@ -106,8 +107,11 @@ def warm_model(run: RunConfig, device: str = "auto", precision: str = "auto", mo
 
 
 def forget_models() -> None:
-    """Drop the warm model. After an error in a step Opacus' hooks may still hold activations of that step."""
+    """Drop the warm model and free its memory. After an error in a step Opacus' hooks may hold its activations."""
     _warm.clear()
+    gc.collect()  # these hooks and the module refer to each other
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()
 
 
 def _check_step(run: RunConfig, model: WarmModel) -> None:
@@ -118,6 +122,7 @@ def _check_step(run: RunConfig, model: WarmModel) -> None:
     way for ever, once a text was short.
     """
     examples = [run.task.encode(run.task.made_up(run.study.seed, number), model.tokenizer) for number in range(2)]
+    del examples[0]["input_ids"][-1:]  # one row is padded, as in most micro-batches, so that a mask is read
     long = collate(examples, padded_length(max(map(length, examples))), model.pad_token_id, model.device)
     short = {**long, **{name: long[name][:, :8] for name in ("input_ids", "attention_mask")}}
     model.wrapped.enable_hooks()
@@ -151,8 +156,9 @@ def _check_tokens(run: RunConfig, tokenizer: Any, config: Any) -> None:
             f"task.max_length = {run.task.max_length}, but {run.model.base!r} reads {limit} tokens, and rows are "
             f"padded to a multiple of 8; at most {padded_length(limit - 7)}"
         )
-    if len(tokenizer) > config.vocab_size:
+    largest = max(tokenizer.get_vocab().values())  # not their number: ids may have gaps
+    if largest >= config.vocab_size:
         raise InputError(
-            f"model.base = {run.model.base!r}: its tokenizer knows {len(tokenizer)} tokens, its weights "
-            f"{config.vocab_size}; use a tokenizer and weights that belong together"
+            f"model.base = {run.model.base!r}: its tokenizer gives ids of up to {largest}, its weights have "
+            f"{config.vocab_size} embeddings; use a tokenizer and weights that belong together"
         )

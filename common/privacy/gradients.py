@@ -116,5 +116,6 @@ def unit_means(parts: Iterable[tuple[Tensor, list[int]]]) -> Iterator[Tensor]:
         if len(order) > 1:
             yield sums_UP[:-1].div_(torch.tensor(counts[:-1], device=sums_UP.device).unsqueeze(1))
         open_unit, open_sum, open_count = order[-1], sums_UP[-1].clone(), counts[-1]
+        del gradients_BP, sums_UP  # before the next micro-batch is computed: a step's memory is that of its fullest one
     if open_count:
         yield (open_sum / open_count).unsqueeze(0)

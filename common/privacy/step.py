@@ -66,6 +66,9 @@ def private_step(
     for gradients_UP in unit_means(parts):
         for rows_UP in torch.split(clip(gradients_UP, plan), _ROWS):
             sum_P += rows_UP.sum(dim=0, dtype=torch.float64)
+        # Else they would be there while the next micro-batch is computed, and whether a step fits into memory would
+        # depend on which two follow each other: it must take what its one fullest micro-batch takes.
+        del gradients_UP, rows_UP
     noised_P = add_noise(sum_P.cpu().numpy(), plan, coins)  # an empty draw comes here too: zero plus noise
     mean_P: NDArray[np.float32] = noised_P / weights_P.cpu().numpy() / np.float32(plan.expected_batch_size)
     return mean_P

@@ -19,6 +19,10 @@ TaskSettings = TextClassification  # the kinds, joined by |
 class Task(Protocol):
     """What a kind of task provides."""
 
+    @property
+    def max_length(self) -> int:
+        """The most tokens of an example."""
+
     def fields(self) -> tuple[str, ...]:
         """Names of the columns that a record of this task has."""
 

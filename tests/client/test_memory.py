@@ -1,6 +1,7 @@
 """Memory that does not suffice for every draw, found out before a run and not in the rounds that draw much."""
 
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +9,21 @@ import pytest
 import torch
 from conftest import MakeRun
 from support.installations import Asking, kinds, write_site
-from support.sites import make_records, make_table
-from support.toy import make_plan
+from support.sites import make_records
 
-from confide.client.batches import batch_units
-from confide.client.memory import try_fullest
+from confide.client import memory
+from confide.client.batches import BatchedUnits, batch_units
+from confide.client.memory import fullest, try_fullest
+from confide.client.preparation import model_of
 from confide.client.site import Site, open_site
+from confide.client.units import UnitTable
+from confide.common.batches import padded_length
 from confide.common.models import hash_model
+from confide.common.privacy.coins import CoinSource
+from confide.common.privacy.plan import Plan, PrivacyPlan
+from confide.common.privacy.step import private_step
 from confide.common.run_config import RunConfig, lock
-from confide.common.warm_model import WarmModel, forget_models
-
-PLAN = make_plan(sampling_probability=0.5)
+from confide.common.warm_model import WarmModel, forget_models, warm_model
 
 
 @pytest.fixture
@@ -27,37 +32,64 @@ def run(make_run: MakeRun, base_folder: Path) -> RunConfig:
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, int]]]:
-    """Rows and tokens of every micro-batch that a gradient is taken of; nothing was tried before."""
-    shapes: list[tuple[int, int]] = []
-    losses = WarmModel.losses
+def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Plan, list[Any]]]]:
+    """The plan and the micro-batches of every step that is tried; nothing was tried before."""
+    taken: list[tuple[Plan, list[Any]]] = []
 
-    def looked_at(model: WarmModel, batch: Any) -> torch.Tensor:
-        shapes.append(tuple(batch["input_ids"].shape))
-        return losses(model, batch)
+    def looked_at(plan: Plan, coins: CoinSource, units: Any, *rest: Any) -> Any:
+        taken.append((plan, list(units.micro_batches([]))))
+        return private_step(plan, coins, units, *rest)
 
-    monkeypatch.setattr(WarmModel, "losses", looked_at)
+    monkeypatch.setattr(memory, "private_step", looked_at)
     forget_models()
-    yield shapes
+    yield taken
     forget_models()
+
+
+@pytest.mark.parametrize("tokens", [16, 100, 1024, 2048, 8192])
+@pytest.mark.parametrize("max_length", [128, 384, 520, 600, 1032])
+@pytest.mark.parametrize("max_rows", [10, 227, 10_000])
+def test_no_micro_batch_takes_more_than_the_fuller_of_the_two_that_are_tried(
+    tokens: int, max_length: int, max_rows: int
+) -> None:
+    """However much a model takes for hidden states (a), attention weights (b) and gradients (c)."""
+    units = BatchedUnits(UnitTable([]), 0, tokens, max_rows, torch.device("cpu"))
+    tried = fullest(units, padded_length(max_length))
+    possible = [(units.most_rows(padded), padded) for padded in range(8, padded_length(max_length) + 1, 8)]
+    for a, b, c in product([0, 1, 20, 400, 8000], repeat=3):
+        taken, enough = (
+            max(a * rows * length + b * rows * length**2 + c * rows for rows, length in shapes)
+            for shapes in (possible, tried)
+        )
+        assert taken <= enough
+    for (rows, length), (fewer, shorter) in zip(tried, [(0, 1), (1, 0)], strict=True):
+        assert (rows - fewer) * (length - shorter) < tokens, "nor is more tried than has to be"
 
 
 @pytest.mark.parametrize("tokens", [16, 100, 1024])
-@pytest.mark.parametrize("groups", [None, 5])
-def test_no_draw_makes_a_fuller_micro_batch_than_the_two_that_were_tried(
-    model: WarmModel, seen: list[tuple[int, int]], tokens: int, groups: int | None
+def test_both_are_tried_once_for_a_model_with_everything_that_takes_memory(
+    make_run: MakeRun, steps: list[tuple[Plan, list[Any]]], tokens: int
 ) -> None:
-    model.tried.clear()
-    try_fullest(PLAN, model, tokens)
-    tried = seen.copy()
-    assert len(tried) == 4, "each with one before it"
-    units = batch_units(make_table(model, make_records(60, groups=groups), 60), model, tokens)
-    for batch, _ in units.micro_batches(list(range(units.num_units))):
-        rows, padded = batch["input_ids"].shape
-        for grows in (lambda r, _: r, lambda r, p: r * p, lambda r, p: r * p * p):
-            assert grows(rows, padded) <= max(grows(*shape) for shape in tried)
-    try_fullest(PLAN, model, tokens)
-    assert seen == tried, "once for a model"
+    model = warm_model(make_run(), "cpu")
+    try_fullest(model, tokens)
+    try_fullest(model, tokens)
+    [(_, batches)] = steps
+    shapes = [tuple(batch["input_ids"].shape) for batch, _ in batches]
+    assert shapes == fullest(batch_units(UnitTable([]), model, tokens), 64)
+    for batch, unit_B in batches:
+        whole = batch["attention_mask"].all(dim=1).tolist()
+        assert whole == [False] + [True] * (len(whole) - 1), "one is masked"
+        assert len(unit_B) == len(whole) == len(set(unit_B)) + (len(whole) > 1), "one unit has two examples"
+
+
+def test_a_run_without_privacy_does_not_spare_the_trial_of_a_private_step(
+    make_run: MakeRun, steps: list[tuple[Plan, list[Any]]], tmp_path: Path
+) -> None:
+    """Both have the same warm model, and a step without privacy takes less."""
+    site = open_site(write_site(tmp_path))
+    for privacy in ({"unit": "none", "noise_multiplier": None}, {}):
+        assert model_of(make_run(privacy=privacy), site).tried == {1024}
+    assert [type(plan) for plan, _ in steps] == [PrivacyPlan]
 
 
 @pytest.mark.parametrize("kind", [torch.OutOfMemoryError, MemoryError])

@@ -15,7 +15,6 @@ from support.toy import make_plan
 
 from confide.client.batches import with_prefixes
 from confide.client.validation import count_cells
-from confide.common import adapter
 from confide.common.adapter import get_state, set_state
 from confide.common.evaluation import predict
 from confide.common.privacy.plan import NoPrivacy, Plan
@@ -51,7 +50,6 @@ def on_both(request: pytest.FixtureRequest, make_run: MakeRun, monkeypatch: pyte
         with second_device():
             return here, run_on(SECOND, work)
 
-    monkeypatch.setattr(adapter, "attention", lambda device: "sdpa")  # a GPU's
     yield both
     forget_models()
 

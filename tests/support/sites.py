@@ -18,7 +18,7 @@ _WORDS = ("the film was good and long", "not bad", "i hated the very long plot",
 
 
 def make_records(count: int, groups: int | None = None) -> list[dict[str, Any]]:
-    """Distinct records of 3 to 60 tokens; with ``groups``, record i belongs to group i modulo ``groups``."""
+    """Distinct records of 4 to 41 tokens; with ``groups``, record i belongs to group i modulo ``groups``."""
     records = []
     for number in range(count):
         text = " ".join([_WORDS[number % len(_WORDS)]] * (1 + number % 4) + [str(number)])

@@ -1,3 +1,5 @@
+import gc
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +8,7 @@ from hypothesis import strategies as st
 from support import guarantees
 from support.coins import TestCoins
 from support.toy import Toy, ToyUnits, make_plan, toy_step
+from torch import Tensor, nn
 
 from confide.common.privacy import step
 from confide.common.privacy.gradients import wrap
@@ -69,3 +72,20 @@ def test_the_result_is_float32_of_the_size_of_the_adapter() -> None:
     module = wrap(Toy(6))
     result = step.private_step(make_plan(), TestCoins(0), ToyUnits([]), module, module, torch.ones(6))
     assert (result.shape, result.dtype) == ((6,), np.float32)
+
+
+@pytest.mark.parametrize("examples", [1, 2])
+def test_no_matrix_of_a_micro_batch_is_there_while_the_next_one_is_computed(examples: int) -> None:
+    """Else a step would take more than its fullest micro-batch, which is what is tried before a run."""
+    size = 4 * 1009  # of no other tensor
+    module, alive = wrap(nn.Linear(4, 1009, bias=False)), list[int]()
+
+    def losses(batch: Tensor) -> Tensor:
+        rows = [found for found in gc.get_objects() if type(found) is Tensor and found.shape[-1:] == (size,)]
+        # Not those of one row: the weights, the sum of the unit that is still open, and (float64) the sum of the step.
+        alive.append(sum(found.untyped_storage().nbytes() > 8 * size for found in rows))
+        return module(batch).sum(dim=1)
+
+    units = ToyUnits([[[1.0, 2.0, 3.0, 4.0]] * examples] * 12, rows=6)
+    step.private_step(make_plan(sampling_probability=1.0), TestCoins(0), units, module, losses, torch.ones(size))
+    assert alive == [0] * (2 * examples)
