@@ -188,6 +188,7 @@ def _look(desk: Desk, link: Link) -> None:
 def _carry_out(desk: Desk, link: Link, queued: QueuedRun) -> None:
     queued = replace(queued, status="running")
     desk.queue.write(queued)
+    desk.troubles.pop("worker", None)  # what kept it from this run is over
     log.info("run %s begins, or goes on", queued.name)
     try:
         ended = _CARRY_OUT[queued.kind](desk, link, queued)

@@ -55,7 +55,7 @@ def test_a_rehearsal_needs_no_records_charges_nothing_and_says_who_could_take_pa
     for name in ("mary", "jude"):
         deployment.start_client(name)
     path = run_file(deployment.folder, base_folder, rounds=4)
-    deployment.confide("server", "run", path, "--home", "srv", "--rehearsal", fails=True)
+    deployment.refused("server", "run", path, "--home", "srv", "--rehearsal")
     [rehearsal] = deployment.status()["runs"]
     assert (rehearsal["status"], rehearsal["reason"][:7]) == ("refused", "1 of 2 ")
     answers = {event["institution"]: event["answer"] for event in deployment.events(rehearsal["name"])}
@@ -79,7 +79,9 @@ def test_a_server_that_asks_for_too_much_is_declined_and_may_ask_again(
         deployment.start_client(name)
     path = run_file(deployment.folder, base_folder, rounds=4)
     deployment.wait(lambda: [c["status"] for c in deployment.status()["clients"].values()] == ["online"] * 2, "offline")
-    errors = deployment.confide("server", "run", path, "--home", "srv", "--follow", fails=True)
+    told, errors = deployment.refused("server", "run", path, "--home", "srv", "--follow")
+    assert "offered to 2, accepted by 0; " in told
+    assert told.count("declined") == 4, "each in the answers, and in the reason at the end"
     assert "Traceback" not in errors
     [run] = deployment.status()["runs"]
     assert run["status"] == "refused"

@@ -21,7 +21,7 @@ from confide.server import commands, daemon
 from confide.server.admin import admin_app
 from confide.server.daemon import Desk
 from confide.server.home import Home, init_home, open_home
-from confide.server.queue import Queue
+from confide.server.queue import Queue, QueuedRun
 from confide.server.registry import Registry
 
 MakeRun = Callable[..., RunConfig]
@@ -106,7 +106,9 @@ def _get(path: str) -> httpx.Response:
         return web.get(f"http://127.0.0.1{path}")
 
 
-def test_a_server_without_its_registry_is_healthy_and_not_ready_until_it_is_back(desk: Desk) -> None:
+def test_a_server_without_its_registry_is_healthy_and_not_ready_until_it_is_back(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A supervisor must neither restart it for that nor believe that it carries out runs."""
     assert (_get("/health").status_code, _get("/ready").status_code) == (200, 503), "it starts"
     link: Any = SimpleNamespace(admit=lambda keys: {}, last_seen=dict)
@@ -120,7 +122,17 @@ def test_a_server_without_its_registry_is_healthy_and_not_ready_until_it_is_back
         assert (answer.status_code, "registry.json is gone; put it back" in answer.text) == (503, True)
     assert _get("/health").status_code == 200
     kept.rename(path)
+    seen: list[int] = []
+
+    def carry_out(desk: Desk, link: object, queued: QueuedRun) -> QueuedRun:
+        seen.append(_get("/ready").status_code)
+        return queued
+
+    monkeypatch.setitem(daemon._CARRY_OUT, "run", carry_out)
+    desk.queue.folder.mkdir()
+    desk.queue.write(QueuedRun("a-run", "ab" * 16))
     daemon._look(desk, link)
+    assert seen == [200], "not only when the run, which may take days, is over"
     assert (_get("/ready").status_code, _get("/ready").text) == (200, "ready\n")
     assert "confide_clients_approved 0\n" in _get("/metrics").text
 

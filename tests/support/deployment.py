@@ -73,6 +73,12 @@ class Deployment:
         assert (code != 0) == fails, f"{arguments}: {code}\n{out}\n{err}"
         return err if fails else out
 
+    def refused(self, *arguments: object) -> tuple[str, str]:
+        """A command that ends because too few institutions take part (exit code 3); what it wrote to both streams."""
+        code, out, err = self._call(*map(str, arguments))
+        assert code == 3, f"{arguments}: {code}\n{out}\n{err}"
+        return out, err
+
     def add(self, name: str, records: list[dict[str, Any]], policy: str = POLICY, port: int | None = None) -> Path:
         """An institution that the server has approved; its site.toml. It may reach the server by another port."""
         home = self.folder / name
