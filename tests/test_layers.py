@@ -80,6 +80,14 @@ def test_private_names_of_flower_stay_in_four_files(path: Path) -> None:
     assert [module for module in private if module != "flwr.simulation.run_simulation"] == []
 
 
+def test_no_file_of_the_client_knows_how_to_fetch_code_or_to_install_it() -> None:
+    """What it does when a server offers some: tests/client/test_link_tls.py."""
+    words = ("getfab", "get_fab", "get-fab", "install_from_fab")
+    texts = {path.name: path.read_text(encoding="utf-8").lower() for path in (ROOT / "client").rglob("*.py")}
+    assert len(texts) > 30
+    assert [(name, word) for name, text in texts.items() for word in words if word in text] == []
+
+
 def test_every_folder_with_code_is_a_package_that_is_listed() -> None:
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
     folders = {_name(path.parent / "__init__.py") for path in SHIPPED}

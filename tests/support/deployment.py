@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from support.zygote import Forked, Zygote
+from support.zygote import Forked, Zygote, private
 
 PATIENCE = 180.0  # seconds after which something hangs
 POLICY = """
@@ -58,9 +58,11 @@ class Deployment:
         self._zygote = zygote
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")},
+            "HOME": str(folder / "home"),
             "OMP_NUM_THREADS": "1",
             "NO_PROXY": "*",
         }
+        (folder / "home").mkdir()
         self.port, self.admin_port = free_port(), free_port()
         self.confide("server", "init", "srv", "--host", "127.0.0.1", "--port", self.port)
         settings = folder / "srv" / "server.toml"
@@ -206,6 +208,7 @@ class Deployment:
     ) -> "subprocess.Popen[bytes] | Forked":
         if self._zygote:
             settings: dict[str, Any] = {"cwd": str(self.folder), "out": str(told[0]), "err": str(told[1])}
+            settings["environment"] = private(self.environment)
             return self._zygote.fork(arguments=arguments, sabotage=sabotage, **settings)
         assert not sabotage, "only what a zygote has forked can be sabotaged"
         command = [sys.executable, "-m", "confide.common.main", *arguments]

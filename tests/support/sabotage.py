@@ -60,9 +60,10 @@ class _Workshop:
         self._zygote, self._pipe, self._settings = zygote, args[0], args[1:]
 
     def start(self) -> None:
-        from support.zygote import ask_for
+        from support.zygote import ask_for, private
 
-        self._process = ask_for(self._zygote, {"workshop": self._settings, "cwd": os.getcwd()}, [self._pipe.fileno()])
+        order = {"workshop": self._settings, "cwd": os.getcwd(), "environment": private(os.environ)}
+        self._process = ask_for(self._zygote, order, [self._pipe.fileno()])
 
     def join(self, timeout: float) -> None:
         self._process.wait(timeout)

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,11 @@ class Zygote:
         self._process.stdin.close()
         self._process.wait(timeout=_PATIENCE)
         self._folder.cleanup()
+
+
+def private(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a process must not have from whoever runs the tests: a home, and ways around the network."""
+    return {name: value for name, value in environment.items() if name == "HOME" or name.lower().endswith("_proxy")}
 
 
 def ask_for(address: str, order: dict[str, Any], descriptors: list[int]) -> Forked:
@@ -200,11 +206,14 @@ def _become(order: dict[str, Any], descriptors: list[int], address: str) -> None
 
 
 def _obey(order: dict[str, Any], descriptors: list[int], address: str) -> int:
-    """In ``cwd``: a server's child with the settings in ``workshop``, or a command.
+    """In ``cwd``, with `private` variables from ``environment``: a server's child with the settings in ``workshop``.
 
-    Of a command: ``arguments``, files ``out`` and ``err`` to append to, ``sabotage``.
+    Or a command: ``arguments``, files ``out`` and ``err`` to append to, ``sabotage``.
     """
     os.chdir(order["cwd"])
+    for name in private(os.environ):
+        del os.environ[name]
+    os.environ.update(order["environment"])
     logging.getLogger().handlers.clear()  # what an imported library has set up
     if order.get("workshop"):
         from confide.server.workshop import _work

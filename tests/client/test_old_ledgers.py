@@ -1,0 +1,77 @@
+"""A ledger outlives every version of the code: what an earlier one wrote is read, counted, verified and continued."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from support.installations import write_site
+
+from confide.client.account import Key, Reservation
+from confide.client.accounts import export_lines
+from confide.client.release import Request, release
+from confide.client.site import Site, open_site
+from confide.common.privacy.filter import Cap
+from confide.common.privacy.plan import PrivacyPlan
+from confide.common.verify import verify
+
+DATA = Path(__file__).with_name("data")
+# As data/make.py had them then; what tests use now may change.
+STUDY, LINEAGE, RAISED = "reviews", "ab" * 16, Cap(9.0, 1e-5)
+PLAN = PrivacyPlan("record", 0.2, 6, 40, 1.0, "automatic", 2.0, 1e-5, validation_releases=2)
+ROWS = "dataset approve open reserve seal ack reserve seal ack policy reserve seal ack reserve seal"
+
+
+@pytest.fixture(params=["ledger-2026-11"])
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The site.toml of an institution with a copy of that ledger."""
+    shutil.copytree(DATA / request.param, tmp_path, dirs_exist_ok=True)
+    for name in ("secret.key", "identity.key"):
+        (tmp_path / "state" / name).write_bytes(bytes(32))
+    return write_site(tmp_path)
+
+
+def _answer(site: Site, number: int) -> bytes:
+    """The update of a round of the study, made anew where there is none that was sealed."""
+
+    def agree() -> Cap:
+        site.ledger.open_study(STUDY, PLAN, RAISED)
+        return RAISED
+
+    def make(reservation: Reservation) -> bytes:
+        return b"made anew"
+
+    request = Request(Key(STUDY, LINEAGE, "update", number), 1, 0, "1" * 64, "2" * 64)
+    return release(request, site.ledger, site.outbox, agree, make)
+
+
+def test_an_old_ledger_is_whole_and_counts_what_was_spent(path: Path) -> None:
+    """Its chain, what its witnesses saw, and what it adds up to.
+
+    Whoever changes the form of a ledger must keep this one readable, and adds another: data/make.py makes them.
+    """
+    site = open_site(path)
+    assert [row["kind"] for row, _ in site.ledger.rows()] == ROWS.split()
+    account = site.ledger.account()
+    study = account.studies[STUDY]
+    assert (study.plan, study.closed, account.cap) == (PLAN, False, RAISED)
+    assert (study.reserved_steps, study.reserved_releases) == (3, 1)
+    assert [each.acknowledged for each in account.reservations.values()] == [True, True, True, False]
+
+
+def test_an_old_ledger_and_its_export_are_verified(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export = tmp_path / "export.jsonl"
+    export.write_text("".join(f"{line}\n" for line in export_lines(path)), encoding="utf-8")
+    for place in (export, tmp_path / "state" / "ledger.db"):
+        verify(place)
+        assert "3 of 6 steps, 1 of 2 validation releases" in capsys.readouterr().out
+
+
+def test_an_old_ledger_goes_on(path: Path) -> None:
+    """What was sealed is sent as it is, at no charge; the next round is charged beside the others."""
+    site = open_site(path)
+    assert _answer(site, 3) == b"update 3, reserved as row 14"
+    assert len(site.ledger.rows()) == len(ROWS.split())
+    assert _answer(site, 4) == b"made anew"
+    assert open_site(path).ledger.account().studies[STUDY].reserved_steps == 4
