@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -78,7 +79,7 @@ def _ask_patiently(home: Any, path: str) -> dict[str, Any]:
 
 def _told(event: dict[str, Any], name: str) -> str:
     """An event as a line for a person, or nothing."""
-    lines = {
+    lines: dict[str, Callable[[dict[str, Any]], str]] = {
         "offered": _offered,
         "round": _round,
         "rehearsed": _rehearsed,

@@ -35,7 +35,7 @@ def _connection(status: str, came: str | None, left: str | None) -> dict[str, st
 
 def _part(desk: "Desk", name: str, latest: QueuedRun | None) -> dict[str, Any]:
     """What an institution did in the latest run: its answer to the offer, its rounds, why it was last dropped."""
-    part = {"run": None, "answer": None, "versions": None, "asked": 0, "accepted": 0, "dropped": None}
+    part: dict[str, Any] = {"run": None, "answer": None, "versions": None, "asked": 0, "accepted": 0, "dropped": None}
     if latest is None:
         return part
     directory = RunDirectory.at(desk.home.runs / latest.name)
