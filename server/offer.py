@@ -60,9 +60,10 @@ def offer_run(job: Job, grid: Grid, ask: Ask) -> Offered | None:
     taking_part, others = enrol(replies, job.members, job.run)
     if job.is_stopped():
         return None
-    names = {node: member.institution for node, member in (job.members or {}).items()}
-    silent = {node: NO_ANSWER if node in nodes else NOT_CONNECTED for node in names.keys() - taking_part.keys()}
-    told = {names.get(node, f"node {node}"): other for node, other in (silent | others).items()}
+    names = {node: f"node {node}" for node in nodes}
+    names |= {node: member.institution for node, member in (job.members or {}).items()}
+    silent = {node: NO_ANSWER if node in nodes else NOT_CONNECTED for node in names if node not in taking_part}
+    told = {names[node]: other for node, other in (silent | others).items()}
     told |= dict.fromkeys(absent, "named in study.institutions, but not approved at this server")
     return Offered(len(nodes), taking_part, told)
 

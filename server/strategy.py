@@ -90,7 +90,6 @@ class ConfideStrategy(Strategy):
                     f"{self.job.run.federation.min_clients} institutions answered; see events.jsonl for the reasons"
                 )
             self._end_round(number, time.monotonic() - began)
-            self.round = number
         self._end(num_rounds)
         return Result(arrays=arrays)
 
@@ -240,6 +239,7 @@ class ConfideStrategy(Strategy):
         if self.job.evaluate and (number % run.evaluation.every == 0 or number == run.federation.num_rounds):
             self.accuracy = self.job.evaluate(self.state.average)
             event["accuracy"] = self.accuracy.as_json()
+        self.round = number  # before anybody hears of it, and stops the run
         self.job.emit({**event, "seconds": round(seconds, 3)})
 
 

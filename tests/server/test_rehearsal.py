@@ -22,7 +22,7 @@ from confide.common.run_config import RunConfig, lock
 from confide.common.versions import other_versions
 from confide.common.warm_model import warm_model
 from confide.common.wire import MessageError
-from confide.server.cli import _told
+from confide.server.commands import _told
 from confide.server.queue import Queue
 from confide.server.registry import Member
 from confide.server.rehearsal import Rehearsal, rehearse_round
@@ -133,7 +133,7 @@ def test_who_is_not_there_is_not_waited_for_to_the_deadline(run: RunConfig) -> N
     rehearsal = Rehearsal(run, "ab" * 16, INITIAL, _members(2))
     assert rehearse_round(rehearsal, _Grid(clock, {1000: _good}), clock, events.append) == 1
     assert clock.now() - began < run.federation.deadline_seconds / 2
-    assert [_told(event) for event in events] == ["site-0: answered in 0.0 s\n", "site-1: not connected\n"]
+    assert [_told(event, "a-run") for event in events] == ["site-0: answered in 0.0 s\n", "site-1: not connected\n"]
 
 
 @pytest.mark.parametrize("connected", [1, 2])
