@@ -10,7 +10,7 @@ from confide.common.messages import Ask
 from confide.common.versions import own_versions
 from confide.server.job import Event, Job
 from confide.server.roster import Institution, enrol, offers
-from confide.server.rounds import CONNECT_SECONDS, NO_ANSWER, NOT_CONNECTED, collect, wait_for_nodes
+from confide.server.rounds import CONNECT_SECONDS, NO_ANSWER, NOT_CONNECTED, RealGrid, collect, wait_for_nodes
 
 
 @dataclass(frozen=True)
@@ -74,14 +74,16 @@ def who_is_there(
     """Those of a round's institutions that are connected: nobody else is asked, or waited for to its deadline.
 
     Who was ``away`` in the round before is not waited for, the others for a minute, and a quorum as long as a round
-    may last.
+    may last. Without a quorum nobody is asked: it would be charged for nothing.
     """
-    clock, federation = job.clock, job.run.federation
-    expected, until = [node for node in drawn if node not in away], clock.now() + federation.deadline_seconds
+    clock, quorum = job.clock, job.run.federation.min_clients
+    known = grid.activated_at() if isinstance(grid, RealGrid) else drawn  # who was revoked has no node any more
+    expected = [node for node in drawn if node in known and node not in away]
+    until = clock.now() + (job.run.federation.deadline_seconds if len(drawn.keys() & known.keys()) >= quorum else 0)
     soon = min(until, clock.now() + CONNECT_SECONDS)
     wait_for_nodes(grid, len(expected), soon, clock, expected, job.is_stopped)
-    there = wait_for_nodes(grid, min(len(drawn), federation.min_clients), until, clock, drawn, job.is_stopped)
-    return {node: drawn[node] for node in there}
+    there = wait_for_nodes(grid, quorum, until, clock, drawn, job.is_stopped)
+    return {node: drawn[node] for node in there} if len(there) >= quorum else {}
 
 
 def wait_for_return(job: Job, grid: Grid, nodes: Collection[int]) -> None:

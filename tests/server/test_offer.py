@@ -18,7 +18,13 @@ class Coming:
 
     def __init__(self, times: dict[int, tuple[float, float]]) -> None:
         self.times, self.clock = times, SkippingClock()
-        self.began = self.clock.now()
+        self.began, self.known = self.clock.now(), dict.fromkeys(times, 1.0)
+
+    def activated_at(self) -> dict[int, float]:
+        return self.known
+
+    def forget(self, ask_ids: Any) -> None:
+        """Nothing was asked."""
 
     def get_node_ids(self) -> list[int]:
         return [node for node, (comes, goes) in self.times.items() if comes <= self.passed() < goes]
@@ -40,7 +46,7 @@ ALWAYS, NEVER = (0.0, 1e9), (1e9, 1e9)
         ({1: ALWAYS, 2: ALWAYS, 3: ALWAYS}, (3,), [1, 2, 3], 0),
         ({1: ALWAYS, 2: (200, 1e9), 3: NEVER}, (), [1, 2], 200),
         ({1: ALWAYS, 2: (200, 1e9), 3: NEVER}, (2, 3), [1, 2], 200),
-        ({1: ALWAYS, 2: NEVER, 3: NEVER}, (), [1], 300),
+        ({1: ALWAYS, 2: NEVER, 3: NEVER}, (), [], 300),
     ],
     ids=[
         "all",
@@ -62,6 +68,19 @@ def test_a_round_waits_a_minute_for_who_was_there_and_as_long_as_it_may_for_a_qu
     found = who_is_there(job, grid, DRAWN, away)  # type: ignore[arg-type]
     assert found == {node: DRAWN[node] for node in there}
     assert grid.passed() == pytest.approx(after, abs=0.3)
+
+
+@pytest.mark.parametrize(("revoked", "there"), [({3}, [1, 2]), ({2, 3}, [])])
+def test_who_was_revoked_is_not_waited_for_and_without_a_quorum_nobody_is_asked(
+    make_run: MakeRun, revoked: set[int], there: list[int]
+) -> None:
+    """Who is asked is charged, and nothing is learnt from a round without a quorum."""
+    grid = Coming({node: NEVER if node in revoked else ALWAYS for node in DRAWN})
+    for node in revoked:
+        del grid.known[node]
+    job: Any = SimpleNamespace(run=make_run(federation={"min_clients": 2}), clock=grid.clock, is_stopped=lambda: False)
+    assert list(who_is_there(job, grid, DRAWN, ())) == there  # type: ignore[arg-type]
+    assert grid.passed() == 0
 
 
 def test_a_round_that_an_operator_stops_waits_no_longer(make_run: MakeRun) -> None:
