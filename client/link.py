@@ -146,10 +146,10 @@ class Link:
                 log.warning("heartbeat failed (%s)", type(error).__name__)
 
     def _serve(self) -> None:
-        """Until stopped, or paused with nothing left to send."""
+        """Until stopped; until paused, and what was asked meanwhile is answered: else its round would wait for that."""
         fast_until = time.monotonic() + 20  # after an activation the server may want to ask again
-        while not self._stop.is_set() and (self._kept is not None or not self.is_paused()):
-            began = time.monotonic()
+        while not self._stop.is_set():
+            began, paused = time.monotonic(), self.is_paused()
             if self._kept is not None:
                 self._deliver(self._kept)
             elif (ask := self._pull()) is not None:
@@ -159,6 +159,8 @@ class Link:
                 now = time.monotonic()
                 log.info("%s, round %s: answer ready after %.3f s", kind, ask.metadata.group_id, now - asked)
                 fast_until = now + (0 if kind == "query.done" else _STAYS_FAST)
+            elif paused:
+                return
             else:
                 self._stop.wait(began + (_POLL_RUNNING if began < fast_until else _POLL_IDLE) - time.monotonic())
 
@@ -172,8 +174,8 @@ class Link:
             response = self._http.PullMessages(PullMessagesRequest(node=self._node))
             if not response.messages_list:
                 return None
-            if self._stop.is_set() or self.is_paused():  # it was, while the server held the poll
-                raise LinkLost("it ends or is paused; the server asks again")
+            if self._stop.is_set():  # it was, while the server held the poll
+                raise LinkLost("it ends; the server asks again")
             run_id, tree = response.messages_list[0].metadata.run_id, response.message_object_trees[0]
             for part in iterate_object_tree(tree):
                 request = PullObjectRequest(node=self._node, run_id=run_id, object_id=part.object_id)

@@ -52,9 +52,10 @@ def try_fullest(model: WarmModel, tokens_per_micro_batch: int) -> None:
         said = (str(error) or type(error).__name__).splitlines()[0]
     forget_models()  # here, where the error is gone: its frames and Opacus' hooks hold activations of the step
     rows, length = units.shape
+    remedy = "lower it" if rows > 1 else "only a smaller task.max_length takes less"
     raise InputError(
         f"tokens_per_micro_batch = {tokens_per_micro_batch}: no step can be taken of {rows} rows of {length} tokens "
-        f"({said[:200]}); lower it, or free memory"
+        f"({said[:200]}); {remedy}, or free memory"
     )
 
 

@@ -55,16 +55,19 @@ class _Answers:
     def __init__(self, path: Path, site: Site, status: Status, client: "Client | None" = None) -> None:
         self._path, self._site, self._status, self._client = path, site, status, client
         self._app: ClientApp | None = None
+        self._paused = site.config.state.dir / "paused"
         self._seen = path.stat().st_mtime_ns
 
     def __call__(self, message: Message, context: Context) -> Message:
-        """The reply to a message."""
+        """The reply to a message; `declined`, in no time, to one that came while an administrator paused the client."""
+        log.info("%s, round %s", message.metadata.message_type, message.metadata.group_id)
+        self._status.asked(message.metadata.message_type, _facts(message))
+        if self._paused.exists():
+            return Message(declined(), reply_to=message)
         if self._app is None:
             from confide.client.app import make_client_app
 
             self._app = make_client_app(lambda _: self._current(), self._client)
-        log.info("%s, round %s", message.metadata.message_type, message.metadata.group_id)
-        self._status.asked(message.metadata.message_type, _facts(message))
         try:
             return self._app(message=message, context=context)
         except ValueError:  # of Flower's, which finds no function for such a kind of message; ours raise nothing

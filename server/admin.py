@@ -11,9 +11,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from confide.common.errors import ConfideError
+from confide.common.errors import ConfideError, InputError
 from confide.common.run_config import MAX_RUN_BYTES, RunConfig
-from confide.server.queue import ENDED
+from confide.server.queue import ENDED, QueuedRun
+from confide.server.run_directory import RunDirectory
 from confide.server.status import metrics_text, status_facts
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class _Admin:
         """End a run after its open round, or take it out of the queue."""
         queued = self._desk.queue.get(request.path_params["name"])
         if queued.status == "queued":
-            queued = replace(queued, status="stopped")
+            queued = replace(queued, status="completed" if self._is_over(queued) else "stopped")
             self._desk.queue.write(queued)
         elif queued.status == "running":
             self._desk.stopping = queued.name
@@ -85,13 +86,18 @@ class _Admin:
         One that is completed gives its adapter to those who have not got it.
         """
         queued = self._desk.queue.get(request.path_params["name"])
-        if queued.status in ENDED and (queued.status, queued.kind) != ("completed", "rehearsal"):
+        if queued.status == "completed" and not self._is_over(queued):
+            raise InputError(f"run {queued.name!r} is completed, and nothing of it is left to give out")
+        if queued.status in ENDED:
             self._desk.queue.write(replace(queued, status="queued", reason=""))
         return JSONResponse({"status": self._desk.queue.get(queued.name).status})
 
     async def health(self, request: Request) -> Response:
         """Whether the process answers."""
         return PlainTextResponse("healthy\n")
+
+    def _is_over(self, queued: QueuedRun) -> bool:
+        return RunDirectory.at(self._desk.home.runs / queued.name).is_over()
 
     async def ready(self, request: Request) -> Response:
         """Whether runs can be carried out: the server has started, and nothing keeps its worker from them."""

@@ -58,7 +58,8 @@ def given_out(names: Collection[str], kept: Collection[str]) -> Event:
 
 def owed(events: list[Event], names: Collection[str]) -> list[str]:
     """Whom the adapter has not reached, by a run's events; ``names`` took part."""
-    had = {name for event in events if event["event"] == "given_out" for name in event["to"]}
+    told = [event["to"] for event in events if event["event"] == "given_out"]
+    had = {name for to in told if isinstance(to, list) for name in to}  # an earlier version told their number alone
     return sorted(set(names) - had)
 
 

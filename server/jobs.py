@@ -40,7 +40,10 @@ def carry_out(desk: "Desk", link: Link, queued: QueuedRun) -> QueuedRun:
     """
     run, path = desk.queue.run_of(queued), desk.home.runs / queued.name
     if RunDirectory.at(path).is_over():
-        _give_out_again(desk, link, queued, run)
+        try:
+            _give_out_again(desk, link, queued, run)
+        except Exception:
+            log.exception("run %s is completed; its adapter could not be given out", queued.name)
         return replace(queued, status="completed", reason="")
     directory = RunDirectory.open(path, run)
     try:

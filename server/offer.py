@@ -1,6 +1,6 @@
 """Who takes part: the offer of a run, before its rounds, and who is there when a round begins."""
 
-from collections.abc import Collection, Container, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from flwr.serverapp import Grid
@@ -68,21 +68,27 @@ def offer_run(job: Job, grid: Grid, ask: Ask) -> Offered | None:
     return Offered(len(nodes), taking_part, told)
 
 
-def who_is_there(
-    job: Job, grid: Grid, drawn: Mapping[int, Institution], away: Container[int]
-) -> dict[int, Institution]:
+def who_is_there(job: Job, grid: Grid, drawn: Mapping[int, Institution]) -> dict[int, Institution]:
     """Those of a round's institutions that are connected: nobody else is asked, or waited for to its deadline.
 
-    Who was ``away`` in the round before is not waited for, the others for a minute, and a quorum as long as a round
-    may last. Without a quorum nobody is asked: it would be charged for nothing.
+    Who was away when a round last looked is not waited for, the others for a minute. A quorum is waited for as long as
+    a round may last, and after that the rest for a minute: who comes back first does not go on alone. Without a quorum
+    nobody is asked: it would be charged for nothing.
     """
+    if job.is_stopped():  # tells Flower who was revoked
+        return {}
     clock, quorum = job.clock, job.run.federation.min_clients
     known = grid.activated_at() if isinstance(grid, RealGrid) else drawn  # who was revoked has no node any more
-    expected = [node for node in drawn if node in known and node not in away]
-    until = clock.now() + (job.run.federation.deadline_seconds if len(drawn.keys() & known.keys()) >= quorum else 0)
-    soon = min(until, clock.now() + CONNECT_SECONDS)
+    possible = [node for node in drawn if node in known]
+    until = clock.now() + (job.run.federation.deadline_seconds if len(possible) >= quorum else 0)
+    expected, soon = [node for node in possible if drawn[node].connected], min(until, clock.now() + CONNECT_SECONDS)
     wait_for_nodes(grid, len(expected), soon, clock, expected, job.is_stopped)
     there = wait_for_nodes(grid, quorum, until, clock, drawn, job.is_stopped)
+    if clock.now() > soon:
+        soon = min(until, clock.now() + CONNECT_SECONDS)
+        there = wait_for_nodes(grid, len(possible), soon, clock, drawn, job.is_stopped)
+    for node, institution in drawn.items():
+        institution.connected = node in there
     return {node: drawn[node] for node in there} if len(there) >= quorum else {}
 
 

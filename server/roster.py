@@ -28,6 +28,7 @@ class Institution:
     num_steps: int = 0
     num_releases: int = 0
     receipt: str = ""  # of its last accepted update
+    connected: bool = True  # when a round last looked for it
     outcomes: dict[int, str | None] = field(default_factory=dict)  # by round: why its update was dropped, if it was
     asks: Counter[tuple[str, int]] = field(default_factory=Counter)  # how often for what of which round
 

@@ -129,7 +129,7 @@ class RunDirectory:
     def _lines(self, name: str) -> list[dict[str, Any]]:
         """A file of JSON lines; one that a crash tore is passed over."""
         path, lines = self.path / name, []
-        for line in path.read_text(encoding="utf-8").split("\n") if path.is_file() else []:
+        for line in path.read_bytes().split(b"\n") if path.is_file() else []:
             try:
                 lines.append(dict(json.loads(line)))
             except (ValueError, TypeError):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def status_facts(desk: "Desk") -> dict[str, Any]:
     """Everything, for `server status`."""
     runs = desk.queue.all()
-    begun = [run for run in runs if run.kind == "run" and RunDirectory.at(desk.home.runs / run.name).events()]
+    begun = [run for run in runs if run.kind == "run" and (desk.home.runs / run.name / "events.jsonl").is_file()]
     latest = next((run for run in begun if run.status == "running"), begun[-1] if begun else None)
     seen = desk.link.last_seen() if desk.link else {}
     return {
@@ -36,13 +36,17 @@ def _connection(status: str, came: str | None, left: str | None) -> dict[str, st
 def _part(desk: "Desk", name: str, latest: QueuedRun | None) -> dict[str, Any]:
     """What an institution did in the latest run: its answer to the offer, its rounds, why it was last dropped."""
     part: dict[str, Any] = {"run": None, "answer": None, "versions": None, "asked": 0, "accepted": 0, "dropped": None}
-    if latest is None:
-        return part
+    try:
+        return part if latest is None else {**part, **_part_of(desk, name, latest)}
+    except (ValueError, KeyError, TypeError, OSError):
+        return {**part, "answer": "its folder cannot be read: it is damaged, or of an earlier version of Confide"}
+
+
+def _part_of(desk: "Desk", name: str, latest: QueuedRun) -> dict[str, Any]:
     directory = RunDirectory.at(desk.home.runs / latest.name)
     offers = [event for event in directory.events() if event["event"] == "offered"]
     institution = directory.institutions(desk.queue.run_of(latest)).get(name)
-    if offers:
-        part |= {"run": latest.name, **_offered(name, offers[-1])}
+    part = {"run": latest.name, **(_offered(name, offers[-1]) if offers else {})}
     if institution is not None:
         rounds = {number for what, number in institution.asks if what == "update"}
         dropped = institution.dropped[-1] if institution.dropped else None
@@ -53,17 +57,21 @@ def _part(desk: "Desk", name: str, latest: QueuedRun | None) -> dict[str, Any]:
 def _offered(name: str, offer: Event) -> dict[str, Any]:
     """Who accepts runs the server's versions; of others the answer says what they run."""
     if name in offer["declared_units"]:
-        return {"answer": "accepted", "versions": offer["versions"]}
-    return {"answer": offer["others"].get(name)}
+        return {"answer": "accepted", "versions": offer.get("versions")}
+    return {"answer": offer.get("others", {}).get(name)}
 
 
 def _run(desk: "Desk", queued: QueuedRun) -> dict[str, Any]:
-    """A run's line; how many rounds it has behind it, of how many."""
+    """A run's line; how many rounds one that is not completed has behind it, of how many."""
     facts = {"name": queued.name, "kind": queued.kind, "status": queued.status, "reason": queued.reason}
-    if queued.kind != "run":
+    if queued.kind != "run" or queued.status == "completed":  # after years there are many
         return facts
-    rounds = [line["round"] for line in RunDirectory.at(desk.home.runs / queued.name).rounds()]
-    return {**facts, "round": max(rounds, default=0), "num_rounds": desk.queue.run_of(queued).federation.num_rounds}
+    try:
+        num_rounds = desk.queue.run_of(queued).federation.num_rounds
+        rounds = [line["round"] for line in RunDirectory.at(desk.home.runs / queued.name).rounds()]
+    except (ValueError, KeyError, OSError):
+        return {**facts, "reason": f"{queued.reason} (its files cannot be read)".strip()}
+    return {**facts, "round": max(rounds, default=0), "num_rounds": num_rounds}
 
 
 def metrics_text(desk: "Desk") -> str:

@@ -138,7 +138,7 @@ class ConfideStrategy(Strategy):
         run, names = self.job.run, [item.name for item in self.institutions.values()]
         drawn = draw(names, run.federation, run.study.seed, server_round)
         chosen = {node: item for node, item in self.institutions.items() if item.name in drawn}
-        self._asked = who_is_there(self.job, grid, chosen, self._away)
+        self._asked = who_is_there(self.job, grid, chosen)
         self._away = {node: item for node, item in chosen.items() if node not in self._asked}
         yield from self._asks("train", server_round, {name: array.numpy() for name, array in arrays.items()})
 
@@ -208,6 +208,8 @@ class ConfideStrategy(Strategy):
         return None
 
     def _validate(self, number: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> None:
+        there = set(grid.get_node_ids())  # who has gone since is not waited for
+        self._asked = {node: item for node, item in self._asked.items() if node in there}
         if messages := list(self.configure_evaluate(number, arrays, config, grid)):
             self._note("validation_started", "validation", number, list(self._asked.values()))
             deadline = self.job.clock.now() + self.job.run.federation.deadline_seconds

@@ -104,23 +104,17 @@ def test_a_poll_that_was_held_is_repeated_at_once_and_a_quick_one_is_not(
     assert [max(0.0, round(pause, 6)) for pause in polled.pauses] == [0.4, 0.0, 0.1, 0.0, 14.9, 10.0, 0.0]
 
 
-@pytest.mark.parametrize("reason", ["paused", "ends"])
-def test_an_ask_that_comes_to_a_client_that_was_paused_while_its_poll_was_held_goes_back(
-    link: Link, reason: str
-) -> None:
-    """To the server, which asks whoever connects anew: paused means that nothing new is answered."""
+def test_an_ask_that_comes_to_a_client_that_ends_while_its_poll_is_held_goes_back(link: Link) -> None:
+    """To the server, which asks whoever connects anew."""
     polled = Polled([1.0], ["an ask"])
     link._http = polled  # type: ignore[assignment]
-    if reason == "ends":
-        link._stop.set()
-    else:
-        link.is_paused = lambda: True
+    link._stop.set()
     with pytest.raises(LinkLost, match="asks again"):
         link._pull()
 
 
 class Doors:
-    """A server that is connected to, polled without an ask, and left."""
+    """A server that is connected to, polled, and left."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -129,27 +123,40 @@ class Doors:
         self.seen.append("comes")
         return type("Response", (), {"node_id": 7})()
 
-    def PullMessages(self, request: Any) -> Any:
-        self.seen.append("polls")
-        return type("Response", (), {"messages_list": []})()
-
     def DeactivateNode(self, request: Any) -> None:
         self.seen.append("goes")
 
 
-def test_a_client_that_is_paused_is_not_connected_and_comes_back(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Connected, it would be asked in every round, and every round would wait for it until its deadline."""
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_client_that_is_paused_answers_what_came_meanwhile_and_is_not_connected(
+    link: Link, monkeypatch: pytest.MonkeyPatch, *, asked: bool
+) -> None:
+    """Connected, or gone with an ask in its hands, it would hold a round until its deadline."""
     doors, news, paused = Doors(), list[str](), [False, False, True, True, True, False, False, True]
+    ask = InProcessGrid(ClientApp(), 1, SkippingClock()).create_message(RecordDict(), "train", 1000, "1", ttl=600.0)
+    found = [None, ask, None, None, None] if asked else [None] * 4
     link._http, link.tell = doors, news.append  # type: ignore[assignment]
 
     def is_paused() -> bool:
         if not paused:
             link._stop.set()
             return True
-        return paused.pop(0)
+        return paused.pop(0) if not (link._kept or doors.seen[-1:] == ["answers"]) else True
+
+    def pull() -> Message | None:
+        doors.seen.append("polls")
+        return found.pop(0)
+
+    def deliver(reply: Message) -> None:
+        doors.seen.append("answers")
+        link._kept = None
 
     link.is_paused = is_paused
+    monkeypatch.setattr(link, "_pull", pull)
+    monkeypatch.setattr(link, "_deliver", deliver)
+    monkeypatch.setattr(link, "_answer_to", lambda ask, context: Message(RecordDict(), reply_to=ask))
     monkeypatch.setattr("confide.client.link._POLL_RUNNING", 0.0)
     link.run()
-    assert doors.seen == ["comes", "polls", "goes"] * 2
+    last = ["polls", "answers", "polls", "goes"] if asked else ["polls", "goes"]
+    assert doors.seen == ["comes", "polls", *last, "comes", "polls", "polls", "goes"]
     assert news == ["connected", "lost", "lost", "connected"]

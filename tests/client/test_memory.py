@@ -117,6 +117,7 @@ def test_an_institution_whose_memory_is_too_small_for_some_draw_declines_the_off
     [said] = map(str, reasons)
     assert "tokens_per_micro_batch = 1024: no step can be taken of 16 rows of 64 tokens (CUDA out of memory" in said
     assert "more lines" not in said
+    assert said.endswith("; lower it, or free memory")
     assert not large.ledger.account().studies, "nothing is opened"
     small = site(512)
     assert kinds(Asking(run, lambda: small).offer()) == ["accepted"]

@@ -63,6 +63,24 @@ def test_a_kind_of_message_that_is_none_of_ours_is_declined_and_ends_nothing(tmp
     assert kinds(reply.content) == ["declined"]
 
 
+def test_an_ask_that_comes_to_a_paused_client_is_declined_and_nothing_is_charged(
+    make_run: MakeRun, base_folder: Path, tmp_path: Path
+) -> None:
+    """It came just before the client left; unanswered, it would hold its round until the deadline."""
+    path, state = write_site(tmp_path), tmp_path / "state"
+    answers = _Answers(path, open_site(path), Status(state))
+    asking = Asking(lock(make_run(local={"nominal_units": 20}), hash_model(base_folder)), answers._current)
+    paused = state / "paused"
+    message = asking._grid.create_message(asking.ask(1).content(), "train", 1000, "1", ttl=600.0)
+    for exists, expected in ((True, "declined"), (False, "update")):
+        if exists:
+            paused.touch()
+        else:
+            paused.unlink()
+        assert kinds(answers(message, Context(1, 7, {}, RecordDict(), {})).content) == [expected]
+        assert bool(open_site(path).ledger.account().reservations) == (expected == "update")
+
+
 def test_an_error_instead_of_an_ask_is_declined_and_ends_nothing(tmp_path: Path) -> None:
     """Flower's messages may carry an error in place of a content; a server can send one."""
     path, stop = write_site(tmp_path), threading.Event()

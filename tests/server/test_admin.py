@@ -23,6 +23,7 @@ from confide.server.daemon import Desk
 from confide.server.home import Home, init_home, open_home
 from confide.server.queue import Queue, QueuedRun
 from confide.server.registry import Registry
+from confide.server.run_directory import RunDirectory
 
 MakeRun = Callable[..., RunConfig]
 
@@ -99,6 +100,23 @@ def test_stop_tells_what_has_become_of_the_run(
     desk.queue.write(type(desk.queue.get(name))(name, "ab" * 16, "queued"))
     assert _call(monkeypatch, "server", "stop", name, "--home", desk.home.folder) == 0
     assert capsys.readouterr().out == "stopped\n"
+
+
+def test_a_completed_run_is_resumed_to_give_its_adapter_out_and_never_begun_anew(
+    desk: Desk, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run()
+    name = _propose(desk.home, run)["name"]
+    desk.queue.write(QueuedRun(name, "ab" * 16, "completed"))
+    resume = "server", "resume", name, "--home", desk.home.folder
+    assert _call(monkeypatch, *resume) == 2
+    assert "nothing of it is left to give out" in capsys.readouterr().err
+    assert desk.queue.get(name).status == "completed", "its folder was moved away: it would be trained once more"
+    RunDirectory(desk.home.runs / name, run).record({"event": "completed"})
+    assert _call(monkeypatch, *resume) == 0
+    assert desk.queue.get(name).status == "queued"
+    assert _call(monkeypatch, "server", "stop", name, "--home", desk.home.folder) == 0
+    assert desk.queue.get(name).status == "completed"
 
 
 def _get(path: str) -> httpx.Response:

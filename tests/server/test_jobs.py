@@ -195,3 +195,22 @@ def test_a_completed_run_gives_its_adapter_again_to_those_who_have_not_got_it(
     grid.sent.clear()
     interrupted.resume()
     assert [message.metadata.dst_node_id for message in grid.sent] == [3]
+
+
+def test_a_completed_run_stays_completed_whatever_its_folder_holds(
+    interrupted: Interrupted, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An earlier version told how many had the adapter, and not who: all who took part are given it again."""
+    record = interrupted.directory.record
+    record({"event": "completed"})
+    record({"event": "given_out", "to": 1, "of": 1})
+    (interrupted.directory.path / "adapter").mkdir()
+    grid = Takers({1: True})
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1  # a Message needs them
+    monkeypatch.setattr(jobs, "LinkGrid", lambda _: grid)
+    interrupted.members = {1: SimpleNamespace(institution="mary")}
+    assert interrupted.resume().status == "completed"
+    assert interrupted.directory.events()[-1].items() >= {"to": ["mary"], "missing": []}.items()
+    record({"event": "round_started", "what": "update", "round": 1, "institutions": ["nobody"]})
+    assert interrupted.resume().status == "completed"
+    assert "its adapter could not be given out" in caplog.text

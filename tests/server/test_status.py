@@ -78,7 +78,28 @@ def test_the_status_tells_of_connections_versions_rounds_and_why_somebody_was_dr
         },
     }
     kept = [(one["name"], one["status"], one.get("round"), one.get("num_rounds")) for one in facts["runs"]]
-    assert kept == [("1-first", "completed", 0, 5), ("2-second", "running", 2, 5), ("3-third", "queued", None, None)]
+    assert kept == [
+        ("1-first", "completed", None, None),
+        ("2-second", "running", 2, 5),
+        ("3-third", "queued", None, None),
+    ]
+
+
+def test_a_folder_of_an_earlier_version_or_a_damaged_one_is_told_and_hides_nothing_else(
+    desk: Desk, make_run: Callable[..., RunConfig]
+) -> None:
+    """The first command of an upgrade is `server status`."""
+    offered = {"event": "offered", "declared_units": {"mary": 500}, "others": {}}
+    _record(desk, make_run(), "1-old", "stopped", [offered])
+    mary = status_facts(desk)["clients"]["mary"]
+    assert (mary["answer"], mary["versions"]) == ("accepted", None)
+    (desk.home.runs / "1-old" / "events.jsonl").write_text('{"time": 1}\n', encoding="utf-8")
+    (desk.queue.folder / "1-old.run").write_text("{}", encoding="utf-8")
+    facts = status_facts(desk)
+    assert facts["clients"]["mary"]["answer"].startswith("its folder cannot be read")
+    assert facts["clients"]["mary"]["status"] == "online"
+    [run] = facts["runs"]
+    assert (run["status"], run["reason"]) == ("stopped", "(its files cannot be read)")
 
 
 def test_before_any_run_there_are_connections_only(desk: Desk) -> None:

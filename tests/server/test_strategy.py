@@ -895,3 +895,19 @@ def test_an_offer_names_who_was_not_connected_and_who_did_not_answer(make: MakeR
     [offered] = [event for event in server.events if event["event"] == "offered"]
     assert (offered["asked"], offered["accepted"]) == (2, 1)
     assert offered["versions"].keys() == {"protocol", "confide", "flwr"}
+
+
+def test_counts_are_asked_of_nobody_who_has_gone_since_the_round_began(make: MakeRun) -> None:
+    """Its account would count the release, and the round would wait for its deadline once more."""
+
+    class Gone(FakeGrid):
+        def get_node_ids(self) -> list[int]:
+            trained = any(message.metadata.message_type == "train" for message in self.sent)
+            return [node for node in super().get_node_ids() if node != 1001 or not trained]
+
+    grid = Gone(2, _counts())
+    server = Server(_validating(make, every=1, num_rounds=1), grid)
+    server.start()
+    assert _asked(grid) == [(1, 1000), (1, 1001)]
+    assert _asked(grid, "evaluate") == [(1, 1000)]
+    assert [item.num_releases for item in server.strategy.institutions.values()] == [1, 0]
