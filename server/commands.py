@@ -120,8 +120,8 @@ def status_lines(facts: dict[str, Any]) -> list[str]:
         parts = [f"{name}: {word} {client['since'] or 'this server has started'}"]
         if client["versions"]:
             parts.append(f"confide {client['versions']['confide']} with flwr {client['versions']['flwr']}")
-        if client["answer"]:
-            parts.append(f"{client['run']}: {client['answer']}")
+        if client["run"]:
+            parts.append(f"{client['run']}: {client['answer'] or 'no answer known'}")
         if client["asked"]:
             parts.append(f"{client['accepted']} of {client['asked']} rounds taken")
         if client["dropped"]:

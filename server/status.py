@@ -1,13 +1,24 @@
 """What an operator is told: runs and how far they are, institutions and what became of their answers, troubles."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from confide.server.job import Event
 from confide.server.queue import ENDED, QueuedRun
+from confide.server.roster import Institution
 from confide.server.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from confide.server.daemon import Desk
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What the folder of the latest run says: its last offer, and everybody who took part."""
+
+    run: str
+    offer: Event
+    institutions: dict[str, Institution]
 
 
 def status_facts(desk: "Desk") -> dict[str, Any]:
@@ -15,16 +26,26 @@ def status_facts(desk: "Desk") -> dict[str, Any]:
     runs = desk.queue.all()
     begun = [run for run in runs if run.kind == "run" and (desk.home.runs / run.name / "events.jsonl").is_file()]
     latest = next((run for run in begun if run.status == "running"), begun[-1] if begun else None)
+    record = None if latest is None else _record(desk, latest)
     seen = desk.link.last_seen() if desk.link else {}
     return {
         "address": desk.home.address,
         "troubles": sorted(desk.troubles.values()),
         "clients": {
-            name: {**_connection(*seen.get(node, ("unknown", None, None))), **_part(desk, name, latest)}
+            name: {**_connection(*seen.get(node, ("unknown", None, None))), **_part(name, record)}
             for node, name in desk.nodes().items()
         },
         "runs": [_run(desk, run) for run in runs],
     }
+
+
+def _record(desk: "Desk", latest: QueuedRun) -> _Record:
+    directory = RunDirectory.at(desk.home.runs / latest.name)
+    try:
+        offers = [event for event in directory.events() if event["event"] == "offered"]
+        return _Record(latest.name, offers[-1] if offers else {}, directory.institutions(desk.queue.run_of(latest)))
+    except (ValueError, KeyError, TypeError, OSError):
+        return _Record(f"{latest.name} (its folder cannot be read)", {}, {})
 
 
 def _connection(status: str, came: str | None, left: str | None) -> dict[str, str | None]:
@@ -33,32 +54,22 @@ def _connection(status: str, came: str | None, left: str | None) -> dict[str, st
     return {"status": status, "since": came if online else left}
 
 
-def _part(desk: "Desk", name: str, latest: QueuedRun | None) -> dict[str, Any]:
-    """What an institution did in the latest run: its answer to the offer, its rounds, why it was last dropped."""
-    part: dict[str, Any] = {"run": None, "answer": None, "versions": None, "asked": 0, "accepted": 0, "dropped": None}
-    try:
-        return part if latest is None else {**part, **_part_of(desk, name, latest)}
-    except (ValueError, KeyError, TypeError, OSError):
-        return {**part, "answer": "its folder cannot be read: it is damaged, or of an earlier version of Confide"}
+def _part(name: str, record: _Record | None) -> dict[str, Any]:
+    """What an institution did in the latest run: its answer to the offer, its rounds, why it was last dropped.
 
-
-def _part_of(desk: "Desk", name: str, latest: QueuedRun) -> dict[str, Any]:
-    directory = RunDirectory.at(desk.home.runs / latest.name)
-    offers = [event for event in directory.events() if event["event"] == "offered"]
-    institution = directory.institutions(desk.queue.run_of(latest)).get(name)
-    part = {"run": latest.name, **(_offered(name, offers[-1]) if offers else {})}
-    if institution is not None:
-        rounds = {number for what, number in institution.asks if what == "update"}
-        dropped = institution.dropped[-1] if institution.dropped else None
-        part |= {"asked": len(rounds), "accepted": institution.accepted, "dropped": dropped}
-    return part
-
-
-def _offered(name: str, offer: Event) -> dict[str, Any]:
-    """Who accepts runs the server's versions; of others the answer says what they run."""
-    if name in offer["declared_units"]:
-        return {"answer": "accepted", "versions": offer.get("versions")}
-    return {"answer": offer.get("others", {}).get(name)}
+    Who accepts runs the server's versions; of others the answer says what they run.
+    """
+    offer = record.offer if record else {}
+    accepted = name in offer.get("declared_units", {})
+    institution = record.institutions.get(name, Institution(name, 0)) if record else Institution(name, 0)
+    return {
+        "run": record.run if record else None,
+        "answer": "accepted" if accepted else offer.get("others", {}).get(name),
+        "versions": offer.get("versions") if accepted else None,
+        "asked": len({number for what, number in institution.asks if what == "update"}),
+        "accepted": institution.accepted,
+        "dropped": institution.dropped[-1] if institution.dropped else None,
+    }
 
 
 def _run(desk: "Desk", queued: QueuedRun) -> dict[str, Any]:
