@@ -12,11 +12,9 @@ import uvicorn
 from confide.server.bodies import SMALL_BODY, Bodies, BodyRefusedError, PeerGoneError, Receive
 from confide.server.clients import MAX_BODY, Clients
 
-# Exact paths. get-fab, which hands out code, is not among them, nor are the Control and Runtime APIs.
-_NAMES = (
-    "activate-node deactivate-node send-node-heartbeat pull-messages push-messages pull-object push-object "
-    "confirm-message-received get-run"
-)
+# Exact paths, those that our client calls. get-fab, which hands out code, is not among them, nor are get-run and the
+# Control and Runtime APIs.
+_NAMES = "activate-node deactivate-node send-node-heartbeat pull-messages push-messages pull-object push-object"
 FLEET_PATHS = frozenset(f"/v1/fleet/{name}" for name in _NAMES.split())
 _PUSH_MESSAGES, _PUSH_OBJECT = "/v1/fleet/push-messages", "/v1/fleet/push-object"
 _PUSHES = (_PUSH_MESSAGES, _PUSH_OBJECT)

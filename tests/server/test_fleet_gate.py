@@ -84,9 +84,10 @@ def wire() -> _Wire:
     return _Wire()
 
 
-def test_only_the_fleet_s_paths_and_health_are_served(wire: _Wire) -> None:
+def test_only_the_fleet_s_paths_that_our_client_calls_and_health_are_served(wire: _Wire) -> None:
     assert wire.call(PULL, chunks=iter([])) == 200
-    for path in ("/", "/docs", "/v1/control/start-run", "/v1/fleet/get-fab", "/v1/fleet/push-object/", "/v1/runtime"):
+    fleet = ("/v1/fleet/get-fab", "/v1/fleet/get-run", "/v1/fleet/confirm-message-received", "/v1/fleet/push-object/")
+    for path in ("/", "/docs", "/v1/control/start-run", "/v1/runtime", *fleet):
         assert wire.call(path) == 404, path
         assert wire.pulled == 0
 
