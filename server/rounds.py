@@ -12,6 +12,7 @@ Again = Callable[[Message], None]
 
 CONNECT_SECONDS = 60.0  # for institutions that are on their way
 NOT_CONNECTED, NO_ANSWER = "not connected", "no answer before the deadline"
+NOT_ASKED = "not asked, because fewer than federation.min_clients were connected"
 _POLL_SECONDS = 0.1
 _MOST_ASKS = 4  # of one institution in one round: the first, and three after it was away
 

@@ -21,7 +21,7 @@ from confide.server.job import Job
 from confide.server.offer import offer_run, wait_for_return, who_is_there
 from confide.server.participation import draw
 from confide.server.roster import Institution, check_answer, go_on
-from confide.server.rounds import NO_ANSWER, NOT_CONNECTED, collect
+from confide.server.rounds import NO_ANSWER, NOT_ASKED, NOT_CONNECTED, collect
 
 _MOST_UNITS = 1e9  # bound on a validation count
 _ROUNDS_WITHOUT_QUORUM = 3  # in a row; then the run stops instead of spending on nothing
@@ -41,7 +41,7 @@ class ConfideStrategy(Strategy):
         self.accuracy: Accuracy | None = None  # of the released average, when it was last evaluated
         self.round = job.resumed.ended(job.run.federation)  # the last that ended
         self._asked: dict[int, Institution] = {}  # of the institutions, those of the round
-        self._away: dict[int, Institution] = {}  # those that it would have asked, had they been connected
+        self._away: dict[int, Institution] = {}  # those that it would have asked, had they and a quorum been connected
         self._answers = Answers()  # of the round
         self._ask: Ask | None = None
 
@@ -178,7 +178,7 @@ class ConfideStrategy(Strategy):
         for institution in silent.values():
             self._drop(server_round, institution, NO_ANSWER)
         for institution in self._away.values():
-            self._drop(server_round, institution, NOT_CONNECTED)
+            self._drop(server_round, institution, NOT_ASKED if institution.connected else NOT_CONNECTED)
         if (accepted := len(self._answers.accepted)) < run.federation.min_clients:
             self.job.emit({"event": "no_quorum", "round": server_round, "accepted": accepted})
             return None, None

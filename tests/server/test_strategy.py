@@ -911,3 +911,21 @@ def test_counts_are_asked_of_nobody_who_has_gone_since_the_round_began(make: Mak
     assert _asked(grid) == [(1, 1000), (1, 1001)]
     assert _asked(grid, "evaluate") == [(1, 1000)]
     assert [item.num_releases for item in server.strategy.institutions.values()] == [1, 0]
+
+
+def test_without_a_quorum_nobody_is_asked_or_charged_and_each_is_told_why(make: MakeRun) -> None:
+    """Site-0 is there and site-1 is not: what the one trained would be thrown away."""
+
+    class Gone(FakeGrid):
+        def get_node_ids(self) -> list[int]:
+            return [node for node in super().get_node_ids() if node != 1001 or not self.sent]
+
+    grid = Gone(2, _honest())
+    server = Server(make(min_clients=2), grid)
+    with pytest.raises(ConfideError):
+        server.start()
+    assert _asked(grid) == []
+    assert [item.num_steps for item in server.strategy.institutions.values()] == [0, 0]
+    told = {event["institution"]: event["reason"] for event in server.events if event["event"] == "dropped"}
+    asked = "not asked, because fewer than federation.min_clients were connected"
+    assert told == {"site-0": asked, "site-1": "not connected"}
