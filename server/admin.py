@@ -73,12 +73,11 @@ class _Admin:
     async def stop(self, request: Request) -> Response:
         """End a run after its open round, or take it out of the queue."""
         queued = self._desk.queue.get(request.path_params["name"])
-        if queued.status == "queued":
-            queued = replace(queued, status="completed" if self._is_over(queued) else "stopped")
-            self._desk.queue.write(queued)
-        elif queued.status == "running":
-            self._desk.stopping = queued.name
-        return JSONResponse({"status": queued.status})
+        ended = replace(queued, status="completed" if self._is_over(queued) else "stopped")
+        now = self._desk.queue.change(ended, ["queued"])
+        if now.status == "running":
+            self._desk.stopping = now.name
+        return JSONResponse({"status": now.status})
 
     async def resume(self, request: Request) -> Response:
         """Put a run that ended before its end into the queue again: it is offered anew, and goes on.
@@ -88,9 +87,10 @@ class _Admin:
         queued = self._desk.queue.get(request.path_params["name"])
         if queued.status == "completed" and not self._is_over(queued):
             raise InputError(f"run {queued.name!r} is completed, and nothing of it is left to give out")
-        if queued.status in ENDED:
-            self._desk.queue.write(replace(queued, status="queued", reason=""))
-        return JSONResponse({"status": self._desk.queue.get(queued.name).status})
+        now = self._desk.queue.change(replace(queued, status="queued", reason=""), ENDED)
+        if self._desk.stopping == now.name:
+            self._desk.stopping = None  # it was to stop after its open round
+        return JSONResponse({"status": now.status})
 
     async def health(self, request: Request) -> Response:
         """Whether the process answers."""

@@ -1,6 +1,7 @@
 """`confide server ...`: what a coordinator's operator does. Typer declarations; the work is elsewhere."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -30,7 +31,7 @@ def init(
             "--host is missing: the name at which institutions reach this server, for example fl.example.org"
         )
     home = init_home(folder, host, port)
-    typer.echo(f"{home.folder}: server at {home.address}; `confide server start --home {folder}` serves")
+    typer.echo(f"{folder}: server at {home.address}; `confide server start --home {shlex.quote(str(folder))}` serves")
 
 
 def start(home: HomeOption = _HOME) -> None:

@@ -77,8 +77,9 @@ class Clients:
             _let_go(held)
 
     def count(self, key: bytes, size: int) -> None:
-        """A client, which Flower knows, has pushed so many bytes."""
-        self._pushed[key] = self._pushed.get(key, 0) + size
+        """A client has pushed so many bytes. Flower can fail over a key before it looks at a signature."""
+        if key in self._names:  # strangers cannot fill the memory
+            self._pushed[key] = self._pushed.get(key, 0) + size
 
     def refuses(self, key: bytes, size: int) -> bool:
         """Whether so many more would be too many; the first time after an ask it is logged."""

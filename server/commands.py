@@ -1,6 +1,7 @@
 """What an operator's commands ask the admin port, and how they tell the answer. Nothing heavy is imported here."""
 
 import json
+import shlex
 import time
 from collections.abc import Callable
 from typing import Any
@@ -49,12 +50,13 @@ def ask(home: Any, method: str, path: str, body: dict[str, Any] | None = None) -
 def follow(home: Any, name: str, kind: str) -> int:
     """Show a run until it ends and its adapter was given out; returns the exit code."""
     shown, ended_at, given_out = 0, 0.0, kind != "run"
+    again = f"confide server resume {name} --home {shlex.quote(str(home.folder.absolute()))}"
     while True:
         facts = _ask_patiently(home, f"/runs/{name}/events?after={shown}")
         for line in facts["events"]:
             event = json.loads(line)
             given_out |= event["event"] == "given_out"
-            typer.echo(_told(event, name), nl=False)
+            typer.echo(_told(event, again), nl=False)
         shown += len(facts["events"])
         if facts["status"] in _ENDED and not facts["events"]:
             ended_at = ended_at or time.monotonic()
@@ -77,14 +79,14 @@ def _ask_patiently(home: Any, path: str) -> dict[str, Any]:
             time.sleep(_AWAY_SECONDS)
 
 
-def _told(event: dict[str, Any], name: str) -> str:
-    """An event as a line for a person, or nothing."""
+def _told(event: dict[str, Any], again: str) -> str:
+    """An event as a line for a person, or nothing; ``again`` is the command that gives the adapter out anew."""
     lines: dict[str, Callable[[dict[str, Any]], str]] = {
         "offered": _offered,
         "round": _round,
         "rehearsed": _rehearsed,
         "dropped": lambda event: f"round {event['round']}: {event['institution']} dropped: {event['reason']}",
-        "given_out": lambda event: _given_out(event, name),
+        "given_out": lambda event: _given_out(event, again),
     }
     tell = lines.get(event["event"])
     return f"{tell(event)}\n" if tell else ""
@@ -105,11 +107,11 @@ def _rehearsed(event: dict[str, Any]) -> str:
     return f"{event['institution']}: {event['answer']}{seconds}"
 
 
-def _given_out(event: dict[str, Any], name: str) -> str:
+def _given_out(event: dict[str, Any], again: str) -> str:
     told = f"the finished adapter is at {', '.join(event['to']) or 'no institution'}"
     if not event["missing"]:
         return told
-    return f"{told}; not at {', '.join(event['missing'])}: `confide server resume {name}` gives it to who is connected"
+    return f"{told}; not at {', '.join(event['missing'])}: `{again}` gives it to who is connected"
 
 
 def status_lines(facts: dict[str, Any]) -> list[str]:

@@ -22,7 +22,7 @@ class Connection(H11Protocol):
 
     uvicorn's own timer runs between an answer and the next byte alone, so a peer that sends nothing at first, or one
     byte in a minute, would stay for ever. And it is h11, not httptools, which keeps headers without end: h11 refuses a
-    head of more than 16 KB.
+    head of more than 16 KB that comes in pieces, and the gate one that comes at once.
     """
 
     _impatience: asyncio.TimerHandle | None = None

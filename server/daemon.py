@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import shlex
 import socket
 import threading
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import uvicorn
+from sqlalchemy.exc import DBAPIError
 
 from confide.common.errors import ConfideError, InputError, PolicyError
 from confide.common.run_config import RunConfig
@@ -93,8 +95,11 @@ class Desk:
 
     def complain(self, about: str, error: Exception) -> None:
         """Log an error with where it came from; the same one no second time before that was well again."""
-        ours = isinstance(error, (ConfideError, OSError))  # another library's text could quote what a client sent
-        said = str(error) if ours else type(error).__name__
+        said = type(error).__name__  # another library's text could quote what a client sent
+        if isinstance(error, (ConfideError, OSError)):
+            said = str(error)
+        elif isinstance(error, DBAPIError):
+            said = _of_the_disk(error)
         if self.troubles.get(about) != said:
             self.troubles[about] = said
             log.error("%s; it is tried again", said, exc_info=error)
@@ -118,7 +123,10 @@ def serve(home: Home, announce: Callable[[int, int], None]) -> None:
     # damaged, and holds no lease of a client whose connection ended with the last process.
     for name in ("link.db", "link.db-wal", "link.db-shm"):
         (home.folder / name).unlink(missing_ok=True)
-    app, turn, clients = fleet_app(home.folder / "link.db", settings.port), Turn(), Clients()
+    try:
+        app, turn, clients = fleet_app(home.folder / "link.db", settings.port), Turn(), Clients()
+    except DBAPIError as error:
+        raise ConfideError(f"{home.folder}: {_of_the_disk(error)}; mend it and start again") from None
     desk = Desk(home, Queue(home.folder / "queue"))
     keys = home.folder / "keys"
     # Without a limit the shutdown would wait for idle TLS clients to say goodbye.
@@ -133,6 +141,11 @@ def serve(home: Home, announce: Callable[[int, int], None]) -> None:
         ),
         clients,
     )
+    try:
+        fleet.config.load()
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{keys}: tls.pem with tls.key cannot be used: {reason}; docs/deployment.md, Keys") from None
     desk_server = uvicorn.Server(uvicorn.Config(admin_app(desk), **common))
     worker = threading.Thread(target=_work, args=(desk, lambda: Link(app, turn, clients), fleet), daemon=True)
     worker.start()
@@ -186,8 +199,9 @@ def _look(desk: Desk, link: Link) -> None:
 
 
 def _carry_out(desk: Desk, link: Link, queued: QueuedRun) -> None:
-    queued = replace(queued, status="running")
-    desk.queue.write(queued)
+    queued = desk.queue.change(replace(queued, status="running"), ["queued", "running"])
+    if queued.status != "running":
+        return  # an operator was faster
     desk.troubles.pop("worker", None)  # what kept it from this run is over
     log.info("run %s begins, or goes on", queued.name)
     try:
@@ -196,18 +210,23 @@ def _carry_out(desk: Desk, link: Link, queued: QueuedRun) -> None:
         ended = replace(queued, status="refused", reason=str(error))
     except ConfideError as error:
         ended = replace(queued, status="stopped", reason=str(error))
-    except OSError as error:
-        reason = f"{desk.home.folder}: {error.strerror}; mend it, then `{_resume(desk, queued)}`"
+    except (OSError, DBAPIError) as error:
+        reason = f"{desk.home.folder}: {_of_the_disk(error)}; mend it, then `{_resume(desk, queued)}`"
         ended = replace(queued, status="stopped", reason=reason)
     except Exception:
         log.exception("run %s failed", queued.name)
         ended = replace(queued, status="failed", reason="an error of the server; its log says which")
     if desk.going or ended.status == "completed":
-        desk.queue.write(ended)
+        ended = desk.queue.change(ended, ["running"])
         log.info("run %s: %s %s", ended.name, ended.status, ended.reason)
     desk.stopping = None
 
 
+def _of_the_disk(error: OSError | DBAPIError) -> str:
+    """What is wrong, in a text of the system's or of SQLite's: these are fixed, and quote nothing."""
+    return str(error.strerror) if isinstance(error, OSError) else f"link.db: {error.orig}"
+
+
 def _resume(desk: Desk, queued: QueuedRun) -> str:
     """The command as it can be typed wherever the operator is."""
-    return f"confide server resume {queued.name} --home {desk.home.folder.absolute()}"
+    return f"confide server resume {queued.name} --home {shlex.quote(str(desk.home.folder.absolute()))}"

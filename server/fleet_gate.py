@@ -21,6 +21,7 @@ _PUSHES = (_PUSH_MESSAGES, _PUSH_OBJECT)
 _PULL = "/v1/fleet/pull-messages"
 _HEARTBEAT = "/v1/fleet/send-node-heartbeat"
 _KEY_HEADER = b"flwr-public-key"
+_MOST_HEAD = 2**14  # bytes; ours is a kilobyte
 _KNOWN = (200, 403)  # Flower's answers after it has checked the signature; 403: the run is over
 
 Send = Callable[[Any], Awaitable[None]]
@@ -75,6 +76,8 @@ class FleetGate:
             await self._app(scope, receive, send)
         elif scope["type"] != "http" or scope["path"] not in FLEET_PATHS:
             await _refuse(send, 404)
+        elif sum(len(name) + len(text) for name, text in scope["headers"]) > _MOST_HEAD:
+            await _refuse(send, 431)  # h11 bounds only a head that comes in pieces
         else:
             await self._serve(scope, receive, send)
 

@@ -1,18 +1,22 @@
 """A server's folder: its settings, keys, registry, token, queue and runs."""
 
+import ipaddress
 import json
+import re
 import secrets
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from confide.common.configuration import Section, check, read_toml
 from confide.common.durable import write_durably
 from confide.common.errors import InputError
 from confide.server.certificates import make_certificates
 from confide.server.registry import Registry
+
+_HOST_NAME = re.compile("[A-Za-z0-9]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?")
 
 
 class ServerSection(Section):
@@ -22,6 +26,17 @@ class ServerSection(Section):
     port: int = Field(8443, ge=0, lt=65536)
     host: str = "0.0.0.0"  # noqa: S104 - institutions come from elsewhere
     admin_port: int = Field(8444, ge=0, lt=65536)
+
+    @field_validator("names")
+    @classmethod
+    def _can_be_reached(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if not (_is_address(name) or _HOST_NAME.fullmatch(name)):
+                raise ValueError(
+                    f"{name!r} must be a host name or an IP address: no https://, no port, "
+                    "an international name in the form that begins with xn--"
+                )
+        return names
 
 
 class ServerConfig(Section):
@@ -56,7 +71,8 @@ class Home:
     @property
     def address(self) -> str:
         """Host and port as institutions are told."""
-        return f"{self.config.server.names[0]}:{self.config.server.port}"
+        name = self.config.server.names[0]
+        return f"{f'[{name}]' if ':' in name else name}:{self.config.server.port}"
 
     @property
     def runs(self) -> Path:
@@ -69,7 +85,8 @@ class Home:
 
 
 def init_home(folder: Path, names: list[str], port: int) -> Home:
-    """Make a server's folder; `InputError` if it exists and holds something."""
+    """Make a server's folder; `InputError` if it exists and holds something, or for a name that nobody can reach."""
+    check(ServerSection, {"names": names, "port": port}, "--host")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} must be new or empty; choose another folder")
     try:
@@ -84,6 +101,14 @@ def init_home(folder: Path, names: list[str], port: int) -> Home:
     except OSError as error:
         raise InputError(f"{folder}: cannot be written: {error.strerror}; choose another folder") from None
     return open_home(folder)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return "%" not in name  # a zone is of one machine's own
 
 
 def open_home(folder: Path) -> Home:

@@ -56,11 +56,9 @@ def carry_out(desk: "Desk", link: Link, queued: QueuedRun) -> QueuedRun:
                 if not strategy.finished:
                     return replace(queued, status="stopped", reason=f"after round {strategy.round}")
                 _finish(run, directory, strategy, workshop)
-                completed = replace(queued, status="completed", reason="")
-                desk.queue.write(completed)  # a server that dies from here on has nothing to resume
                 names = [institution.name for institution in strategy.everybody()]
                 _hand_over(grid, directory, FinishedRun(run, queued.lineage), strategy.institutions, names)
-            return completed
+            return replace(queued, status="completed", reason="")
     finally:
         _account_for(run, directory)
 

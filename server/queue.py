@@ -4,6 +4,7 @@ import json
 import secrets
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -41,7 +42,7 @@ class Queue:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.changed = folder, threading.Event()
+        self.folder, self.changed, self._changing = folder, threading.Event(), threading.Lock()
 
     def add(self, run: RunConfig, kind: str = "run") -> QueuedRun:
         """Put a locked run at the end, or a rehearsal of it; `InputError` for what is neither."""
@@ -59,6 +60,18 @@ class Queue:
         """Keep a run's status."""
         replace_durably(self.folder / f"{queued.name}.json", json.dumps(asdict(queued)).encode())
         self.changed.set()
+
+    def change(self, queued: QueuedRun, before: Collection[str]) -> QueuedRun:
+        """Keep a run's status if it was one of ``before`` until now; how it is then.
+
+        The worker and an operator change it at once: neither may undo what the other was told has been done.
+        """
+        with self._changing:
+            now = self.get(queued.name)
+            if now.status not in before:
+                return now
+            self.write(queued)
+            return queued
 
     def all(self) -> list[QueuedRun]:
         """Every run, oldest first; `InputError` for a file that is not a run's status.

@@ -1,8 +1,12 @@
 """Who may take part: a file of approved institutions and their keys. Flower's own database is rebuilt from it."""
 
+import fcntl
 import json
+import os
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from confide.common.durable import replace_durably
@@ -38,7 +42,7 @@ class Registry:
 
     def approved(self) -> dict[str, Member]:
         """Those who may take part, by name."""
-        return {member.institution: member for member in self.members() if not member.revoked}
+        return _approved(self.members())
 
     def approve(self, request: JoinRequest) -> None:
         """Admit an institution; who is approved with these very keys stays so.
@@ -46,7 +50,11 @@ class Registry:
         Raises:
             InputError: the name is taken, or one of the keys was ever used before.
         """
-        members, approved = self.members(), self.approved().get(request.institution)
+        with self._alone():
+            self._approve(request, self.members())
+
+    def _approve(self, request: JoinRequest, members: list[Member]) -> None:
+        approved = _approved(members).get(request.institution)
         if approved and (approved.node_key, approved.update_key) == (request.node_key, request.update_key):
             return
         if approved:
@@ -61,23 +69,34 @@ class Registry:
 
     def revoke(self, institution: str) -> None:
         """Shut an institution out, from its next message on; `InputError` if it was not approved."""
-        if institution not in self.approved():
-            known = ", ".join(sorted(self.approved())) or "none"
-            raise InputError(f"institution {institution!r} is not approved; approved are: {known}")
-        self._write(
-            [
-                Member(**{**asdict(member), "revoked": _now()})
-                if member.institution == institution and not member.revoked
-                else member
-                for member in self.members()
-            ]
-        )
+        with self._alone():
+            members = self.members()
+            approved = _approved(members)
+            if institution not in approved:
+                known = ", ".join(sorted(approved)) or "none"
+                raise InputError(f"institution {institution!r} is not approved; approved are: {known}")
+            revoked = replace(approved[institution], revoked=_now())
+            self._write([revoked if member == approved[institution] else member for member in members])
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One command at a time, from reading to writing: an approval must not bring back who was revoked meanwhile."""
+        folder = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
 
     def _write(self, members: list[Member]) -> None:
         try:
             replace_durably(self._path, json.dumps([asdict(member) for member in members], indent=1).encode(), 0o600)
         except OSError as error:
             raise ConfideError(f"{self._path}: {error.strerror}; nothing has changed: mend it and try again") from None
+
+
+def _approved(members: list[Member]) -> dict[str, Member]:
+    return {member.institution: member for member in members if not member.revoked}
 
 
 def _now() -> str:

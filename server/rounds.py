@@ -112,8 +112,9 @@ def collect(
 
 
 def _push(grid: Grid, messages: list[Message], clock: Clock) -> dict[str, _Asked]:
+    before = clock.now()  # who connects anew while they go out may have lost its own
     ids = list(grid.push_messages(messages))
-    return {ask_id: _Asked(message, clock.now()) for ask_id, message in zip(ids, messages, strict=True)}
+    return {ask_id: _Asked(message, before) for ask_id, message in zip(ids, messages, strict=True)}
 
 
 def _again(grid: Grid, ask: _Asked, clock: Clock, again: Again) -> dict[str, _Asked]:
@@ -122,7 +123,8 @@ def _again(grid: Grid, ask: _Asked, clock: Clock, again: Again) -> dict[str, _As
     again(old)
     meta = old.metadata
     copy = Message(old.content, meta.dst_node_id, meta.message_type, ttl=meta.ttl, group_id=meta.group_id)
-    return {name: _Asked(copy, clock.now(), ask.times + 1) for name in grid.push_messages([copy])}
+    before = clock.now()
+    return {name: _Asked(copy, before, ask.times + 1) for name in grid.push_messages([copy])}
 
 
 def _ask_the_reconnected(grid: Grid, asked: dict[str, _Asked], clock: Clock, again: Again) -> None:

@@ -153,7 +153,20 @@ class LinkGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Objects and row of each message in one transaction: no client sees a half-stored one."""
-        return [self._push(message) for message in messages]
+        if not self._asks:  # nobody is asked, so what clients announced is nobody's any more
+            with self._link.turn.from_thread(), self._link.state.session():
+                self._store.delete_objects_in_run(self._run.run_id)
+                self._link.state.delete_sessions_in_run(self._run.run_id)
+        return [self._push_or_refuse(message) for message in messages]
+
+    def _push_or_refuse(self, message: Message) -> str:
+        """A client may have announced an object of ours with parts of its own: that costs one ask, and no run."""
+        try:
+            return self._push(message)
+        except ValueError:
+            log.warning("an ask is not stored: a client has announced a part of it as something else")
+            self._refused[message.object_id] = Message(Error(ErrorCode.NODE_UNAVAILABLE, "gone"), reply_to=message)
+            return str(message.object_id)
 
     def _push(self, message: Message) -> str:
         with self._link.turn.from_thread(), self._link.state.session():

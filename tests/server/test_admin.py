@@ -102,6 +102,32 @@ def test_stop_tells_what_has_become_of_the_run(
     assert capsys.readouterr().out == "stopped\n"
 
 
+def test_a_run_that_was_to_stop_and_is_resumed_before_it_has_does_not_stop(desk: Desk, make_run: MakeRun) -> None:
+    name = _propose(desk.home, make_run())["name"]
+    desk.queue.write(QueuedRun(name, "ab" * 16, "running"))
+    for command, stopping in (("stop", name), ("resume", None)):
+        assert commands.ask(desk.home, "POST", f"/runs/{name}/{command}") == {"status": "running"}
+        assert desk.stopping == stopping
+
+
+def test_a_stop_that_comes_as_its_run_begins_stops_it(
+    desk: Desk, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command has read "queued"; the worker was faster."""
+    name = _propose(desk.home, make_run())["name"]
+    get = Queue.get
+
+    def slow(queue: Queue, wanted: str) -> QueuedRun:
+        found = get(queue, wanted)
+        monkeypatch.setattr(Queue, "get", get)
+        queue.write(QueuedRun(name, found.lineage, "running"))
+        return found
+
+    monkeypatch.setattr(Queue, "get", slow)
+    assert commands.ask(desk.home, "POST", f"/runs/{name}/stop") == {"status": "running"}
+    assert (desk.stopping, desk.queue.get(name).status) == (name, "running")
+
+
 def test_a_completed_run_is_resumed_to_give_its_adapter_out_and_never_begun_anew(
     desk: Desk, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,5 +1,7 @@
 """What an operator's commands show: a run that is followed, and the status."""
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from confide.common.errors import ConfideError
 from confide.server import commands
 
-HOME: Any = None
+HOME: Any = SimpleNamespace(folder=Path("/srv/my fl"))
 
 
 def _answers(monkeypatch: pytest.MonkeyPatch, *answers: Any) -> list[str]:
@@ -51,7 +53,8 @@ def test_who_follows_a_run_sees_a_restart_of_the_server_through_and_who_has_the_
     told = capsys.readouterr()
     assert told.out.splitlines() == [
         "round 1: 2 updates, 0.5 s",
-        "the finished adapter is at mary; not at jude: `confide server resume a-run` gives it to who is connected",
+        "the finished adapter is at mary; not at jude: `confide server resume a-run --home '/srv/my fl'` gives it to "
+        "who is connected",
         "a-run: completed",
     ]
     assert told.err.count("no server answers") == 1

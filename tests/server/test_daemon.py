@@ -4,21 +4,24 @@ import errno
 import json
 import logging
 import os
+import sqlite3
 import sys
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import uvicorn
+from sqlalchemy.exc import OperationalError
 
 from confide.common.errors import InputError
 from confide.common.join import JoinRequest
 from confide.common.run_config import RunConfig
 from confide.server import daemon
 from confide.server.bodies import MOST_HELD, SMALL_BODY
+from confide.server.certificates import make_certificates
 from confide.server.connections import MOST_CONNECTIONS, Connection
 from confide.server.daemon import Desk
 from confide.server.home import Home, init_home
@@ -128,6 +131,43 @@ def test_a_run_that_finds_the_disk_full_is_stopped_with_the_remedy(desk: Any, mo
     assert ended.status == "stopped"
     remedy = f"mend it, then `confide server resume a-run --home {desk.home.folder}`"
     assert f"No space left on device; {remedy}" in ended.reason
+
+
+def test_a_run_whose_link_db_fails_is_stopped_and_told_why(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest writes of a round go there; the texts are SQLite's own."""
+    full = OperationalError("INSERT", {"private": 1}, sqlite3.OperationalError("database or disk is full"))
+
+    def fails(*rest: object) -> QueuedRun:
+        raise full
+
+    monkeypatch.setitem(daemon._CARRY_OUT, "run", fails)
+    daemon._carry_out(desk, None, _RUN)  # type: ignore[arg-type]
+    [ended] = desk.queue.all()
+    assert ended.status == "stopped"
+    assert f"{desk.home.folder}: link.db: database or disk is full; mend it, then `confide" in ended.reason
+    desk.complain("worker", full)
+    assert desk.troubles == {"worker": "link.db: database or disk is full"}
+
+
+@pytest.mark.parametrize("told", ["queued", "stopped"])
+def test_what_an_operator_was_told_is_not_undone_when_a_run_ends(
+    desk: Any, monkeypatch: pytest.MonkeyPatch, told: str
+) -> None:
+    def meanwhile(desk: Any, link: Any, queued: QueuedRun) -> QueuedRun:
+        desk.queue.write(replace(queued, status=told))
+        return replace(queued, status="completed")
+
+    monkeypatch.setitem(daemon._CARRY_OUT, "run", meanwhile)
+    daemon._carry_out(desk, None, _RUN)  # type: ignore[arg-type]
+    assert [queued.status for queued in desk.queue.all()] == [told]
+
+
+def test_a_run_that_was_stopped_before_it_began_does_not_begin(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the worker's look at the queue and its first step."""
+    monkeypatch.setitem(daemon._CARRY_OUT, "run", lambda *rest: pytest.fail("it began"))
+    desk.queue.write(replace(_RUN, status="stopped"))
+    daemon._carry_out(desk, None, _RUN)  # type: ignore[arg-type]
+    assert [queued.status for queued in desk.queue.all()] == ["stopped"]
 
 
 def test_the_thread_lives_on_when_not_even_a_status_can_be_written(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,13 +294,32 @@ def test_both_ports_bound_heads_and_the_public_one_its_connections(home: Home, m
     monkeypatch.setattr(daemon, "Door", lambda listening, most: rooms.append(most))
     monkeypatch.setattr(daemon, "most_connections", lambda: 7)
     monkeypatch.setattr(daemon, "fleet_app", lambda database, port: None)
-    monkeypatch.setattr(daemon, "FleetServer", lambda config, clients: configs.append(config))
+    server = SimpleNamespace(config=SimpleNamespace(load=lambda: None))
+    monkeypatch.setattr(daemon, "FleetServer", lambda config, clients: configs.append(config) or server)  # type: ignore[func-returns-value]
     monkeypatch.setattr(uvicorn, "Server", caught)
     monkeypatch.setenv("FLWR_HOME", "set by serve")
     with pytest.raises(CaughtError):
         daemon.serve(home, lambda public, admin: None)
     assert [config.http for config in configs] == [Connection, Connection]
     assert rooms == [7]
+
+
+def test_a_certificate_of_another_key_is_told_before_anybody_hears_that_the_server_listens(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after half of a renewal, or of a backup that was put back."""
+    make_certificates(home.folder, ["localhost"])
+    (home.folder / "tls.key").rename(home.folder / "keys" / "tls.key")
+    monkeypatch.setattr(daemon, "_bind", lambda host, port: None)
+    monkeypatch.setattr(daemon, "Door", lambda listening, most: None)
+    monkeypatch.setattr(daemon, "fleet_app", lambda database, port: None)
+    monkeypatch.setenv("FLWR_HOME", "set by serve")
+    told = rf"{home.folder}/keys: tls\.pem with tls\.key cannot be used: .*docs/deployment\.md, Keys"
+    with pytest.raises(InputError, match=told):
+        daemon.serve(home, lambda public, admin: pytest.fail("it was told to listen"))
+    (home.folder / "keys" / "tls.pem").unlink()
+    with pytest.raises(InputError, match="No such file or directory"):
+        daemon.serve(home, lambda public, admin: pytest.fail("it was told to listen"))
 
 
 def test_hundreds_of_clients_may_hold_a_poll_and_send_a_heartbeat() -> None:

@@ -300,6 +300,21 @@ def test_messages_that_flower_fails_over_have_an_end(wire: _Wire, monkeypatch: p
     assert statuses == [500] * 4 + [413] * 2
 
 
+def test_a_stranger_over_whose_key_flower_fails_is_not_remembered(wire: _Wire) -> None:
+    """It fails over some keys before it looks at a signature, and a stranger has as many as it likes."""
+    wire.flower.status = 500
+    for number in range(3):
+        assert wire.call(MESSAGES, b"stranger %d" % number, chunks=iter([b"x"])) == 500
+    assert wire.clients._pushed == {}
+
+
+def test_a_head_of_more_than_16_kb_is_refused_unread(wire: _Wire) -> None:
+    """h11 bounds one that comes in pieces; one of 256 KB may come at once."""
+    assert wire.call(PUSH, headers=[(b"x", b"a" * 2**13)]) == 200
+    assert wire.call(PUSH, headers=[(b"x", b"a" * 2**14)]) == 431
+    assert (wire.pulled, wire.flower.taken) == (0, {MARY: len(MEGABYTE)})
+
+
 def test_an_object_that_the_server_cannot_keep_may_come_again(wire: _Wire) -> None:
     """A client sends its answer again while the server's disk is full, and it must not use up the quota."""
     wire.flower.status = 500

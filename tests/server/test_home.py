@@ -1,5 +1,6 @@
 """A server's folder, its certificates and its queue."""
 
+import re
 import ssl
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,6 +25,26 @@ def test_a_new_folder_is_private_and_opens_again(tmp_path: Path) -> None:
         init_home(tmp_path / "srv", ["x"], 1)
     with pytest.raises(InputError, match="server init"):
         open_home(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "fl.exämple.org", "fl.example.org:8443", "https://fl.example.org", "[2001:db8::5]", "a b", "fe80::1%eth0"],
+)
+def test_a_name_that_nobody_can_reach_is_refused_before_anything_is_made(tmp_path: Path, name: str) -> None:
+    with pytest.raises(
+        InputError, match=f"--host: names: {re.escape(repr(name))} must be a host name or an IP address"
+    ):
+        init_home(tmp_path / "srv", ["fl.example.org", name], 9443)
+    assert not (tmp_path / "srv").exists()
+
+
+def test_an_ipv6_address_is_told_as_a_url_has_it(tmp_path: Path) -> None:
+    home = init_home(tmp_path / "srv", ["2001:db8::5"], 9443)
+    assert home.address == "[2001:db8::5]:9443"
+    server = x509.load_pem_x509_certificate((home.folder / "keys" / "tls.pem").read_bytes())
+    names = server.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [str(address) for address in names.get_values_for_type(x509.IPAddress)] == ["2001:db8::5"]
 
 
 def test_the_certificate_is_for_the_names_and_from_the_authority(tmp_path: Path) -> None:

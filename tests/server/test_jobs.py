@@ -44,14 +44,14 @@ class Interrupted:
             asked = {"what": "update", "round": number, "institutions": ["mary"]}
             self.directory.record({"event": "round_started", **asked})
         self.account.write_text("less", encoding="utf-8")
-        self.told, self.members = list[QueuedRun](), dict[int, Any]()
+        self.members = dict[int, Any]()
         monkeypatch.setattr(jobs, "Workshop", lambda *_: self.workshop)
         monkeypatch.setattr(jobs, "LinkGrid", lambda _: SimpleNamespace(run=SimpleNamespace(run_id=1)))
         monkeypatch.setattr(jobs, "SystemClock", SkippingClock)
 
     def resume(self) -> QueuedRun:
         desk: Any = SimpleNamespace(
-            queue=SimpleNamespace(run_of=lambda _: self.run, write=self.told.append),
+            queue=SimpleNamespace(run_of=lambda _: self.run),
             home=SimpleNamespace(runs=self.runs, folder=self.runs.parent),
             members_of=lambda run: self.members,
             is_over=lambda name: False,
@@ -125,7 +125,12 @@ def test_a_full_disk_hides_neither_the_account_nor_why_a_run_ended(
 def over(interrupted: Interrupted, monkeypatch: pytest.MonkeyPatch) -> Interrupted:
     """All that is left to do is to give the adapter out."""
     monkeypatch.setattr(jobs, "make_server_app", lambda strategy: lambda *rest: setattr(strategy, "finished", True))
-    monkeypatch.setattr(jobs, "_finish", lambda *rest: interrupted.account.write_text("completed", encoding="utf-8"))
+
+    def finish(run: RunConfig, directory: RunDirectory, *rest: object) -> None:
+        interrupted.account.write_text("completed", encoding="utf-8")
+        directory.record({"event": "completed"})
+
+    monkeypatch.setattr(jobs, "_finish", finish)
     return interrupted
 
 
@@ -138,16 +143,6 @@ def test_a_run_that_is_over_stays_completed_though_its_adapter_reaches_nobody(
     assert over.account.read_text(encoding="utf-8") == "completed"
     assert "nobody there" in caplog.text
     assert over.directory.events()[-1].items() >= {"event": "given_out", "to": [], "missing": ["mary"]}.items()
-
-
-def test_a_run_is_completed_in_the_queue_before_its_adapter_is_given_out(
-    over: Interrupted, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One that a restart finds running would be offered again."""
-    monkeypatch.setattr(jobs, "give_out", _fails(KeyboardInterrupt()))
-    with pytest.raises(KeyboardInterrupt):
-        over.resume()
-    assert [queued.status for queued in over.told] == ["completed"]
 
 
 class Takers:
@@ -169,6 +164,24 @@ class Takers:
         asked = [message for message in self.sent if message.metadata.message_id in ids]
         kept = {True: RecordDict(), False: declined()}
         return [Message(kept[self.keep[ask.metadata.dst_node_id]], reply_to=ask) for ask in asked]
+
+
+def test_a_server_that_dies_before_the_adapter_is_given_out_does_that_at_its_next_start(
+    over: Interrupted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queue still says "running"; nothing is offered or trained again."""
+    with monkeypatch.context() as dying:
+        dying.setattr(jobs, "give_out", _fails(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            over.resume()
+    (over.directory.path / "adapter").mkdir()
+    grid = Takers({1: True})
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1  # a Message needs them
+    monkeypatch.setattr(jobs, "LinkGrid", lambda _: grid)
+    monkeypatch.setattr(jobs, "make_server_app", _fails(AssertionError("offered again")))
+    over.members = {1: SimpleNamespace(institution="mary")}
+    assert over.resume().status == "completed"
+    assert over.directory.events()[-1].items() >= {"event": "given_out", "to": ["mary"], "missing": []}.items()
 
 
 def test_a_completed_run_gives_its_adapter_again_to_those_who_have_not_got_it(

@@ -1,12 +1,15 @@
 """Who may take part: approved once, under one name, with keys that nobody had before."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from confide.common.errors import InputError
 from confide.common.join import JoinRequest
+from confide.server import registry as registry_module
 from confide.server.registry import Registry
 
 MARY, JUDE = JoinRequest("mary", "node m", "update m"), JoinRequest("jude", "node j", "update j")
@@ -35,6 +38,27 @@ def test_a_revoked_institution_is_out_and_its_keys_stay_out(registry: Registry) 
     registry.approve(replace(MARY, node_key="new node", update_key="new update"))
     assert set(registry.approved()) == {"mary"}
     assert len(registry.members()) == 2, "who was there once is not forgotten"
+
+
+def test_an_approval_does_not_bring_back_who_is_revoked_meanwhile(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two commands of an operator at once: each reads the file, and writes it anew."""
+    registry.approve(MARY)
+    write, revoking = registry_module.replace_durably, list[threading.Thread]()
+
+    def slow(*written: Any) -> None:
+        if not revoking:
+            other = Registry(tmp_path / "registry.json")
+            revoking.append(threading.Thread(target=other.revoke, args=("mary",)))
+            revoking[0].start()
+            revoking[0].join(0.5)  # done now, if nothing holds it
+        write(*written)
+
+    monkeypatch.setattr(registry_module, "replace_durably", slow)
+    registry.approve(JUDE)
+    revoking[0].join(10)
+    assert set(registry.approved()) == {"jude"}
 
 
 def test_the_same_request_again_changes_nothing(registry: Registry, tmp_path: Path) -> None:

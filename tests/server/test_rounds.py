@@ -91,14 +91,15 @@ def test_the_system_clock_tells_the_time() -> None:
 class _NetworkGrid:
     """One node that loses the first asks: it comes back at ``returns``, or Flower reports errors in its place."""
 
-    def __init__(self, clock: _Clock, answers: list[str], returns: float = -1.0) -> None:
-        self.clock, self.answers, self.returns = clock, answers, returns
+    def __init__(self, clock: _Clock, answers: list[str], returns: float, seconds_to_push: float) -> None:
+        self.clock, self.answers, self.returns, self.seconds_to_push = clock, answers, returns, seconds_to_push
         self.pushed: list[Message] = []
         self.forgotten: list[str] = []
         self.told: list[tuple[int, int]] = []
 
     def push_messages(self, messages: list[Message]) -> list[str]:
         self.pushed += messages
+        self.clock.sleep(self.seconds_to_push)
         return [f"ask {len(self.pushed)}"]
 
     def pull_messages(self, message_ids: list[str]) -> list[Any]:
@@ -112,10 +113,12 @@ class _NetworkGrid:
         self.forgotten += list(ask_ids)
 
 
-def _over_a_network(answers: list[str], returns: float = -1.0) -> tuple[list[Any], _NetworkGrid]:
+def _over_a_network(
+    answers: list[str], returns: float = -1.0, seconds_to_push: float = 0.0
+) -> tuple[list[Any], _NetworkGrid]:
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1  # a Message needs them
     clock = _Clock()
-    grid = _NetworkGrid(clock, answers, returns)
+    grid = _NetworkGrid(clock, answers, returns, seconds_to_push)
     ask = Message(RecordDict({"ask": ConfigRecord({"round": 3})}), 1, "train", ttl=60.0, group_id="3")
 
     def again(message: Message) -> None:
@@ -132,6 +135,13 @@ def test_who_connects_anew_is_asked_again_with_the_same_content() -> None:
     assert first is not second
     assert grid.forgotten == ["ask 1"]
     assert grid.told == [(1, 1)], "told before it goes out once more"
+
+
+def test_who_connects_anew_while_the_asks_go_out_is_asked_again() -> None:
+    """Its own may have been handed to a connection that broke; fifty take some seconds on a busy machine."""
+    replies, grid = _over_a_network(["lost", "good"], returns=0.5, seconds_to_push=1.0)
+    assert len(replies) == 1
+    assert len(grid.pushed) == 2
 
 
 def test_an_error_in_a_client_s_place_is_asked_again_three_times_and_no_more() -> None:

@@ -757,6 +757,25 @@ def test_rounds_and_answers_count_once_however_often_a_round_is_asked(make: Make
     assert known == {"site-0": (3, [f"round 2: {late}"]), "site-1": (3, [f"round 1: {late}"]), "site-2": (4, [])}
 
 
+def test_of_a_round_whose_checkpoint_is_damaged_only_what_was_accepted_is_taken_again(
+    make: MakeRun, tmp_path: Path
+) -> None:
+    """Site-1 has another update now; site-2's had not come in time."""
+    run = make(num_rounds=4)
+    _live(run, tmp_path, FakeGrid(3, _silent((1002, "3"))), ("round_started", 4))
+    (tmp_path / "rounds" / "0003" / "adapter.safetensors").write_bytes(b"damaged")
+
+    def answer(message: Message) -> Message | None:
+        another = (message.metadata.dst_node_id, message.metadata.group_id) == (1001, "3")
+        return _update(message, 0.015) if another else _counts()(message)
+
+    _live(run, tmp_path, FakeGrid(3, answer))
+    events = RunDirectory.open(tmp_path, run).events()
+    refused = "another update than the one that was accepted before the checkpoint was damaged"
+    dropped = [(event["round"], event["institution"]) for event in events if event.get("reason") == refused]
+    assert dropped == [(3, "site-1"), (3, "site-2")]
+
+
 def test_an_answer_to_a_round_that_went_on_without_it_does_not_count(make: MakeRun, tmp_path: Path) -> None:
     """The server was killed before the round's checkpoint, and who had answered is away since."""
     run = make(num_rounds=4)

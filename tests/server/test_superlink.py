@@ -1,5 +1,6 @@
 """Flower's own application behind the gate: its signatures, what an ask renews, and polls that wait for one."""
 
+import base64
 import random
 import socket
 import threading
@@ -13,14 +14,19 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.app.message import remove_content_from_message
+from flwr.common.constant import TIMESTAMP_HEADER
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest, PushMessagesRequest
 from flwr.proto.message_pb2 import ObjectTree, PushObjectRequest
 from flwr.proto.node_pb2 import Node
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
 from flwr.supercore.corestate import sql_corestate
+from flwr.supercore.date import now
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
@@ -64,7 +70,11 @@ class _Server:
     def client(self, key: ec.EllipticCurvePrivateKey, claims: ec.EllipticCurvePrivateKey | None = None) -> Any:
         """A client with a key, which may claim to be another."""
         interceptor = NodeAuthHttpInterceptor(key, (claims or key).public_key())
-        return FleetHttpClient(f"http://127.0.0.1:{self._socket.getsockname()[1]}", interceptors=[interceptor])
+        return FleetHttpClient(f"http://127.0.0.1:{self.port}", interceptors=[interceptor])
+
+    @property
+    def port(self) -> int:
+        return int(self._socket.getsockname()[1])
 
     def close(self) -> None:
         self._uvicorn.should_exit = True
@@ -201,6 +211,56 @@ def test_of_half_an_answer_no_more_is_read_than_to_the_first_gap(
         monkeypatch.setattr(grid._store, "get", lambda name: read.append(name) or get(name))  # type: ignore[func-returns-value]
         assert list(grid.pull_messages(asks)) == []
         assert len(read) == 1
+
+
+def test_a_part_of_the_next_ask_that_a_client_announced_as_something_else_ends_no_run(server: _Server) -> None:
+    """The adapter of round 1 is public, and Flower takes no object that it knows with other parts."""
+    grid, node, mary = LinkGrid(server.link), server.node["mary"], server.client(MARY)
+    round_1 = RecordDict({"ask": ConfigRecord({"round": 1}), "adapter": ConfigRecord({"safetensors": b"public"})})
+    part = round_1["adapter"].object_id
+    poison = ObjectTree(object_id=part, children=[ObjectTree(object_id="f" * 64)])
+
+    def push() -> list[str]:
+        return list(grid.push_messages([grid.create_message(round_1, "train", server.node["jude"], "1", ttl=60.0)]))
+
+    with server.link.run(grid):
+        asks = _ask(grid, node)
+        reply = _answer(mary, node)
+        _announce(mary, node, reply, ObjectTree(object_id=reply.object_id, children=[poison]))
+        [refused] = grid.pull_messages(push())  # while she is asked: one ask is lost, and counts as an error
+        assert refused.has_error()
+        grid.forget(asks)
+        asks = push()
+        _send(server.client(JUDE), server.node["jude"], _answer(server.client(JUDE), server.node["jude"]))
+        [taken] = grid.pull_messages(asks)
+        assert not taken.has_error()
+
+
+def test_a_run_leaves_nothing_in_the_database(server: _Server) -> None:
+    """In months there are many."""
+    grid = LinkGrid(server.link)
+    with server.link.run(grid) as run:
+        _ask(grid, server.node["mary"])
+        assert server.link.state.get_message_ids_from_run_id(run.run_id)
+        assert len(grid._store)
+    assert not server.link.state.get_message_ids_from_run_id(run.run_id)
+    assert not len(grid._store)
+
+
+def test_a_stranger_over_whose_key_flower_fails_is_not_remembered(server: _Server) -> None:
+    """Before it looks at the signature; and there are as many such keys as one likes."""
+    key = X25519PrivateKey.generate().public_key()
+    pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    headers = {
+        FLEET_HTTP_PUBLIC_KEY_HEADER: base64.b64encode(pem).decode(),
+        FLEET_HTTP_SIGNATURE_HEADER: base64.b64encode(b"any").decode(),
+        TIMESTAMP_HEADER: now().isoformat(),
+        "content-type": "application/protobuf",
+    }
+    with httpx.Client() as web:
+        url = f"http://127.0.0.1:{server.port}/v1/fleet/push-messages"
+        assert web.post(url, content=PushMessagesRequest().SerializeToString(), headers=headers).status_code == 500
+    assert server.clients._pushed == {}
 
 
 def test_a_key_that_was_revoked_is_a_stranger_s_from_then_on(server: _Server) -> None:
