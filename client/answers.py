@@ -9,6 +9,7 @@ from flwr.app import RecordDict
 from confide.client.account import Key, Reservation, What
 from confide.client.adapters import HASHES
 from confide.client.agreement import acknowledge_receipt, agree, agreed_run, is_waiting, plan_of, require_in_time
+from confide.client.offers import keep_offer
 from confide.client.preparation import Client, Shares, model_of, shares_of
 from confide.client.rehearsal import rehearse
 from confide.client.release import Request, release
@@ -39,6 +40,8 @@ def accept(content: RecordDict, site: Site, client: Client) -> RecordDict:
     if is_waiting(run, site):
         return waiting()
     cap = agree(run, site)
+    if site.offers:
+        keep_offer(site.offers, run)  # `doctor` looks at its labels and its base model
     shares_of(run, site, client, joining=True)
     site.ledger.open_study(run.study.name, plan_of(run, site), cap)
     return _acceptance(site).content()

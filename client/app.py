@@ -10,6 +10,7 @@ from confide.client.preparation import Client
 from confide.client.site import Site
 from confide.common.messages import declined
 from confide.common.versions import VersionError, other_versions
+from confide.common.wire import answer_to
 
 Answer = Callable[[RecordDict, Site, Client], RecordDict]
 Reply = Callable[[Message, Context], Message]
@@ -23,6 +24,7 @@ def make_client_app(site_of: Callable[[Context], Site], client: Client | None = 
 
     Args:
         site_of: the site that a message is for. Deployment always gives its own; a simulation maps its partitions.
+            Where there is none it keeps the reason itself: here is nobody to report to.
         client: coins and clock. Only a simulation passes a clock, and only tests pass coins.
     """
     app, client = ClientApp(), client or Client()
@@ -33,9 +35,9 @@ def make_client_app(site_of: Callable[[Context], Site], client: Client | None = 
                 content = _guarded(answer, message, site_of(context), client)
             except (KeyboardInterrupt, SystemExit):
                 raise
-            except BaseException:  # noqa: BLE001 - see the guarantee; without a site nobody can be told
+            except BaseException:  # noqa: BLE001 - see the guarantee; why there is no site, site_of has kept
                 content = declined()
-            return _timeless(Message(content, reply_to=message), message)
+            return answer_to(message, content)
 
         return reply
 
@@ -45,12 +47,6 @@ def make_client_app(site_of: Callable[[Context], Site], client: Client | None = 
     app.train()(replying(answer_update))
     app.evaluate()(replying(answer_validation))
     return app
-
-
-def _timeless(reply: Message, ask: Message) -> Message:
-    """The reply under the times of its ask. Flower writes into both fields when it was made, to the microsecond."""
-    reply.metadata.created_at, reply.metadata.ttl = ask.metadata.created_at, ask.metadata.ttl
-    return reply
 
 
 def _guarded(answer: Answer, message: Message, site: Site, client: Client) -> RecordDict:

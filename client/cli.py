@@ -1,6 +1,7 @@
 """`confide client ...`: what an administrator does at an institution. Typer declarations; the work is elsewhere."""
 
 import json
+import shlex
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -91,6 +92,8 @@ def ledger_export(
     if out is None:
         typer.echo(text, nl=False)
         return
+    if out.is_dir():
+        raise InputError(f"--out {out}: is a folder; name a file in it")
     try:
         replace_durably(out, text.encode())
     except OSError as error:
@@ -157,8 +160,8 @@ def join(
     opened = open_site(site)
     if kit:
         accepted = read_kit(kit)
-        accept_kit(opened, accepted, kit.read_text(encoding="utf-8"))
-        typer.echo(f"joined {accepted.address}; `confide client start --site {site}` takes part")
+        accept_kit(opened, accepted, kit.read_text(encoding="utf-8-sig"))
+        typer.echo(f"joined {accepted.address}; `confide client start --site {shlex.quote(str(site))}` takes part")
         return
     if not address:
         raise InputError("client join needs the server's ADDRESS, or --kit with what its operator gave back")

@@ -73,7 +73,7 @@ def _finding(subject: str, check: Callable[[], Verdict]) -> Finding:
         return Finding(subject, *check())
     except ConfideError as error:
         return Finding(subject, "problem", str(error))
-    except (OSError, ImportError) as error:
+    except (OSError, ImportError, MemoryError) as error:
         return Finding(subject, "problem", " ".join(f"{type(error).__name__}: {error}".split()))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from confide.client.site_config import DatasetSection, columns_of, translate
 from confide.common.durable import replace_durably
 from confide.common.errors import InputError
-from confide.common.records import Row, cut, inspect_rows
+from confide.common.records import Row, cut, group_of, inspect_rows
 from confide.common.run_config import RunConfig
 
 
@@ -64,8 +64,7 @@ def _unused(row: Row, columns: dict[str, str], dataset: DatasetSection, runs: li
     """Why a row would contribute nothing to a run on offer, or to any."""
     record = cut({name: row[column] for name, column in columns.items()}, dataset.max_chars)
     record["label"] = translate(record.get("label"), dataset.labels)
-    group = record.get("group", "none is needed")
-    if group is None or group == "" or group != group:  # noqa: PLR0124 - NaN alone differs from itself
+    if "group" in record and group_of(record) is None:
         return f"no group in column {columns['group']!r}"
     for run in runs:
         if why := run.task.check(record):

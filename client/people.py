@@ -1,8 +1,10 @@
 """Whose people are whose: one person's records under two dataset ids would be charged to two budgets."""
 
+import contextlib
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from confide.client.chain import keep_private
 from confide.common.errors import ConfideError, LedgerError
@@ -10,18 +12,30 @@ from confide.common.errors import ConfideError, LedgerError
 _TABLE = "CREATE TABLE IF NOT EXISTS people(key BLOB PRIMARY KEY, dataset TEXT) WITHOUT ROWID"
 
 
+class Names(NamedTuple):
+    """Keyed names (HMAC) under which the person of a record is known again in another dataset.
+
+    Attributes:
+        claimed: what becomes the dataset's; the first is the person, who must be its own, others are marks.
+        barred: what must not be another dataset's.
+    """
+
+    claimed: tuple[bytes, ...]
+    barred: tuple[bytes, ...]
+
+
 class Claims(Protocol):
     """Who may use which people."""
 
-    def of_others(self, dataset: str, keys: set[bytes]) -> set[bytes]:
-        """Which of the keys are another dataset's; claims nothing."""
+    def claim_all(self, dataset: str, people: set[Names]) -> bool:
+        """Claim all of the people, or nobody if one is another dataset's; whether it was all."""
 
-    def claim(self, dataset: str, keys: set[bytes]) -> set[bytes]:
-        """Which of the keys are this dataset's: new ones become so, another dataset's stay that one's."""
+    def claim(self, dataset: str, people: set[Names]) -> set[Names]:
+        """Which of the people are this dataset's: new ones become so, another dataset's stay that one's."""
 
 
 class People:
-    """Keyed names (HMAC) of units, each with the dataset that used it first in this state folder.
+    """Keyed names (HMAC) of units and of texts in groups, each with the dataset that first used it in this folder.
 
     A help against mistakes: another machine's folder is not seen, nor the same person's other records.
     """
@@ -36,20 +50,44 @@ class People:
         except sqlite3.Error as error:
             raise LedgerError(f"{path}: cannot be read: {error}; put back the intact file") from None
 
-    def of_others(self, dataset: str, keys: set[bytes]) -> set[bytes]:
-        """Which of the keys are another dataset's; claims nothing."""
-        others = self._db.execute("SELECT key FROM people WHERE dataset <> ?", (dataset,)).fetchall()
-        return keys & {key for (key,) in others}
+    def claim_all(self, dataset: str, people: set[Names]) -> bool:
+        """Claim all of the people, or nobody if one is another dataset's; whether it was all.
 
-    def claim(self, dataset: str, keys: set[bytes]) -> set[bytes]:
-        """Which of the keys are this dataset's: new ones become so, another dataset's stay that one's."""
+        Guarantee: of two datasets that claim the same people at once, one gets them.
+        """
+        with self._alone():
+            own = self._own(dataset, people)
+            if own == people:
+                self._add(dataset, own)
+            return own == people
+
+    def claim(self, dataset: str, people: set[Names]) -> set[Names]:
+        """Which of the people are this dataset's: new ones become so, another dataset's stay that one's."""
+        with self._alone():
+            own = self._own(dataset, people)
+            self._add(dataset, own)
+            return own
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One transaction: nobody else claims from the look at what is there to the last claim."""
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany("INSERT OR IGNORE INTO people VALUES (?, ?)", [(key, dataset) for key in sorted(keys)])
-            mine = {key for (key,) in self._db.execute("SELECT key FROM people WHERE dataset = ?", (dataset,))}
+            yield
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
+            raise ConfideError(f"{self._path}: cannot be written: {error}") from None
+        finally:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            raise ConfideError(f"{self._path}: cannot be written: {error}") from None
-        return keys & mine
+
+    def _own(self, dataset: str, people: set[Names]) -> set[Names]:
+        """Without anybody of whom one record shows that another dataset has them."""
+        others = {key for (key,) in self._db.execute("SELECT key FROM people WHERE dataset <> ?", (dataset,))}
+        elsewhere = {names.claimed[0] for names in people if not others.isdisjoint(names.barred)}
+        return {names for names in people if names.claimed[0] not in elsewhere}
+
+    def _add(self, dataset: str, people: set[Names]) -> None:
+        # Of nobody else: a claim on a person of another dataset would bar that person there, too.
+        keys = sorted({key for names in people for key in names.claimed})
+        self._db.executemany("INSERT OR IGNORE INTO people VALUES (?, ?)", [(key, dataset) for key in keys])

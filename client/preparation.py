@@ -4,11 +4,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from stat import S_ISREG
 
 from confide.client.batches import BatchedUnits, batch_units, with_prefixes
 from confide.client.memory import try_fullest
 from confide.client.site import Site
-from confide.client.units import gather_units, make_units, person_key, split_records
+from confide.client.units import gather_units, make_units, names_of, split_records
 from confide.client.validation import Units
 from confide.common.errors import PolicyError
 from confide.common.privacy.coins import Coins, CoinSource
@@ -72,14 +73,15 @@ class Client:
 
 
 def file_state(path: Path) -> str:
-    """Another text after every change of a file; empty where there is none, as in a simulation.
+    """Another text after every change of a file; empty where none can be seen, as in a simulation.
 
     Of the inode too, and of the time that nobody can set: a file that was moved here may keep an old date.
     """
-    if not path.is_file():
+    try:
+        seen = path.stat()
+    except (OSError, ValueError):  # also of a share that is away: whoever reads the file says why
         return ""
-    seen = path.stat()
-    return f"{seen.st_ino} {seen.st_size} {seen.st_mtime_ns} {seen.st_ctime_ns}"
+    return f"{seen.st_ino} {seen.st_size} {seen.st_mtime_ns} {seen.st_ctime_ns}" if S_ISREG(seen.st_mode) else ""
 
 
 def prepare(site: Site, model: WarmModel, *, joining: bool) -> Shares:
@@ -96,15 +98,15 @@ def prepare(site: Site, model: WarmModel, *, joining: bool) -> Shares:
     if joining:
         site.check_file(model.task)
     records = site.records(model.task)
-    keys = [person_key(record, site.secret) for record in records]
-    people = {key for key in keys if key is not None}
-    if joining and site.people.of_others(dataset.id, people):  # before anybody is claimed
+    known = [names_of(record, site.secret) for record in records]
+    people = {names for names in known if names is not None}
+    if joining and not site.people.claim_all(dataset.id, people):
         raise PolicyError(
             f"dataset {dataset.id!r} holds people of another dataset id of this state folder: their budget is counted "
             "there; use that id, or take them out of this file"
         )
     own = site.people.claim(dataset.id, people)
-    mine = [cut(record, dataset.max_chars) for record, key in zip(records, keys, strict=True) if key in own]
+    mine = [cut(record, dataset.max_chars) for record, names in zip(records, known, strict=True) if names in own]
     training, validation = split_records(mine, site.secret, dataset.validation_fraction)
     most = dataset.most_records
     table = make_units(training, model.task, model.tokenizer, site.secret, most)

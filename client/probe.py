@@ -17,6 +17,17 @@ _NOT_NOW = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, _CERT_HAS_EXPIRED
 _NOT_HERE = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, _IP_ADDRESS_MISMATCH
 
 
+def require_usable_proxies() -> None:
+    """`InputError` where a proxy is set that httpx does not take: it looks for proxies whenever it connects."""
+    try:
+        httpx.Client().close()
+    except (ValueError, ImportError, httpx.InvalidURL) as error:
+        raise InputError(
+            f"HTTPS_PROXY, ALL_PROXY or NO_PROXY cannot be used: {' '.join(str(error).split())}; must be like "
+            "http://proxy.example.org:3128, and hosts between commas"
+        ) from None
+
+
 def clock_ahead(kit: Kit) -> float | None:
     """Seconds by which this clock is ahead of the server's, to a second either way; None if it tells no time.
 
@@ -26,6 +37,7 @@ def clock_ahead(kit: Kit) -> float | None:
     Raises:
         ConfideError: nobody answers, or somebody else than the server of the kit; says who, and what to do.
     """
+    require_usable_proxies()
     times: list[float] = []
 
     def note(event: str, _: Any) -> None:

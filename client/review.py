@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from confide.client.account import Account
-from confide.client.offers import read_offers
+from confide.client.offers import keep_offer, read_offers
 from confide.client.policy import Request, cap_of, refusals, waits_for_approval
 from confide.client.rules import may_open
 from confide.client.site import Site, open_site
@@ -122,6 +122,8 @@ def approve_run(run: RunConfig, study: str, path: Path) -> str:
         raise PolicyError("; ".join(verdict.policy))
     if verdict.budget:
         raise BudgetError(verdict.budget)
+    if site.offers:
+        keep_offer(site.offers, run)  # `doctor` looks at its labels and its base model
     site.ledger.approve(study, run.sha256(), _plan(run, site), cap_of(site.config.policy))
     return f"{verdict.text().splitlines()[0]}: approved" + "".join(
         f"\n{line}" for line in verdict.text().splitlines()[1:2]
@@ -134,12 +136,13 @@ def list_studies(path: Path) -> list[dict[str, Any]]:
     account = site.ledger.account()
     known = {(run.study.name, run.sha256()) for run in (read_offers(site.offers) if site.offers else [])}
     opened = {(name, "") for name in account.studies if name not in {study for study, _ in known | account.approved}}
-    return [_status(account, study, sha256) for study, sha256 in sorted(known | account.approved | opened)]
+    unapproved = "waits for approval" if site.config.policy.require_approval else "needs no approval"
+    return [_status(account, study, sha256, unapproved) for study, sha256 in sorted(known | account.approved | opened)]
 
 
-def _status(account: Account, name: str, run_sha256: str) -> dict[str, Any]:
+def _status(account: Account, name: str, run_sha256: str, unapproved: str) -> dict[str, Any]:
     study = account.studies.get(name)
-    status = "approved" if (name, run_sha256) in account.approved else "waits for approval"
+    status = "approved" if (name, run_sha256) in account.approved else unapproved
     if study:
         status = "closed" if study.closed else f"open, this run {status}" if run_sha256 else "open"
     steps = f"{study.reserved_steps} of {study.steps} steps reserved" if study else "nothing reserved"

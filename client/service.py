@@ -11,12 +11,14 @@ from flwr.clientapp import ClientApp
 
 from confide.client.enrolment import kit_of, node_key
 from confide.client.link import Link
+from confide.client.probe import require_usable_proxies
 from confide.client.site import Site, open_site
 from confide.client.site_config import load_site_config
 from confide.client.status import Status, only_client
 from confide.client.ticks import at_ticks
 from confide.common.messages import declined
 from confide.common.versions import VersionError
+from confide.common.wire import answer_to
 
 if TYPE_CHECKING:
     from confide.client.preparation import Client
@@ -32,10 +34,11 @@ def serve(path: Path, client: "Client | None" = None) -> None:
         client: coins and clock; only tests pass one.
 
     Raises:
-        InputError: the site has joined no server, or its state folder is not there.
+        InputError: the site has joined no server, its state folder is not there, or a proxy's address is none.
         LedgerError: the ledger is not whole.
         ConfideError: another client runs on this state folder.
     """
+    require_usable_proxies()
     state, stop = load_site_config(path).state.dir, threading.Event()
     with only_client(state):
         site, kit = open_site(path), kit_of(state)  # not before: `client join --new-keys` may replace keys till here
@@ -56,14 +59,14 @@ class _Answers:
         self._path, self._site, self._status, self._client = path, site, status, client
         self._app: ClientApp | None = None
         self._paused = site.config.state.dir / "paused"
-        self._seen = path.stat().st_mtime_ns
+        self._seen = -1  # none yet: an edit since the site was opened counts at the first ask
 
     def __call__(self, message: Message, context: Context) -> Message:
         """The reply to a message; `declined`, in no time, to one that came while an administrator paused the client."""
         log.info("%s, round %s", message.metadata.message_type, message.metadata.group_id)
         self._status.asked(message.metadata.message_type, _facts(message))
         if self._paused.exists():
-            return Message(declined(), reply_to=message)
+            return answer_to(message, declined())
         if self._app is None:
             from confide.client.app import make_client_app
 
@@ -71,13 +74,20 @@ class _Answers:
         try:
             return self._app(message=message, context=context)
         except ValueError:  # of Flower's, which finds no function for such a kind of message; ours raise nothing
-            return Message(declined(), reply_to=message)
+            return answer_to(message, declined())
 
     def _current(self) -> Site:
-        """The site as its file says now: a lowered limit must not wait for a restart."""
-        changed = self._path.stat().st_mtime_ns
-        if changed != self._seen:
-            self._site, self._seen = open_site(self._path), changed
+        """The site as its file says now: a lowered limit must not wait for a restart.
+
+        While the file cannot be used, every ask is refused; the reason is kept by the site that was there before.
+        """
+        try:
+            changed = self._path.stat().st_mtime_ns
+            if changed != self._seen:
+                self._site, self._seen = open_site(self._path), changed
+        except Exception as error:
+            self._report(error)
+            raise
         return self._site.with_report(self._report)
 
     def _report(self, error: BaseException) -> None:

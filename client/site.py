@@ -80,7 +80,6 @@ def open_site(path: Path) -> Site:
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
         _require_local(state)
         secret, seed = (_secret(state, name) for name in ("secret.key", "identity.key"))
-        witnesses = Witnesses(config.state.anchor, state / "audit.jsonl", dataset.id)
         own = hashlib.sha256(dataset.id.encode()).hexdigest()[:16]  # of several datasets in one state folder
         (state / "outbox").mkdir(exist_ok=True, mode=0o700)
         outbox, people = FileOutbox(state / "outbox" / own), People(state / "people.db")
@@ -88,9 +87,15 @@ def open_site(path: Path) -> Site:
         raise InputError(
             f"{path}: state.dir = {state}: {error.strerror}; choose a folder that can be written"
         ) from None
+    try:
+        witnesses = Witnesses(config.state.anchor, state / "audit.jsonl", dataset.id)
+    except OSError as error:
+        raise InputError(
+            f"{path}: state.anchor = {config.state.anchor}: {error.strerror}; choose a folder that can be written"
+        ) from None
     terms = Terms(dataset.id, dataset.unit, dataset.most_records)
     ledger = Ledger(state / "ledger.db", terms, witnesses)
-    witnesses.check(ledger.rows())
+    witnesses.check(ledger.rows)
     ledger.account()  # adds up every row: a chain that is broken shows here
     recover(ledger, outbox)
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from confide.common.configuration import Section, check, read_toml
+from confide.common.configuration import Section, check, expanded, read_toml
 from confide.common.errors import InputError
 from confide.common.records import Row, read_rows, read_usable_rows, select
 from confide.common.simulation_config import SpeedSection
@@ -92,12 +92,15 @@ class SiteConfig(Section):
 def load_site_config(path: Path) -> SiteConfig:
     """Read and check a site.toml; `InputError` names file, key, value and rule. Paths count from the file's folder."""
     config = check(SiteConfig, read_toml(path, SiteConfig), str(path))
-    here = path.absolute().parent
-    dataset = config.dataset.model_copy(update={"path": here / config.dataset.path.expanduser()})
-    folders = {"dir": here / config.state.dir.expanduser(), "anchor": here / config.state.anchor.expanduser()}
+
+    def place(key: str, value: Path) -> Path:
+        return path.absolute().parent / expanded(value, f"{path}: {key}")
+
+    dataset = config.dataset.model_copy(update={"path": place("dataset.path", config.dataset.path)})
+    folders = {"dir": place("state.dir", config.state.dir), "anchor": place("state.anchor", config.state.anchor)}
     if folders["anchor"].resolve().is_relative_to(folders["dir"].resolve()):
         raise InputError(f"{path}: state.anchor = {folders['anchor']} must not be in state.dir: both would go together")
-    models = ModelsSection(dir=here / config.models.dir.expanduser())
+    models = ModelsSection(dir=place("models.dir", config.models.dir))
     state = config.state.model_copy(update=folders)
     return config.model_copy(update={"dataset": dataset, "state": state, "models": models})
 

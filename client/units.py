@@ -3,11 +3,12 @@
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from confide.client.people import Names
 from confide.common.batches import Example
+from confide.common.records import Row, group_of
 from confide.common.tasks import Task
 
 
@@ -23,21 +24,13 @@ class UnitTable:
         return len(self.units)
 
 
-def unit_key(record: Mapping[str, Any], secret: bytes) -> bytes:
+def unit_key(record: Row, secret: bytes) -> bytes:
     """The keyed name of a record's unit: HMAC-SHA256 of its group, or of its content where there is no group.
 
     Keyed, so that a name tells nothing outside the institution; by content and never by position or count, so that
     adding or removing one unit moves no other.
     """
-    return _keyed(_group(record) if "group" in record else record, secret)
-
-
-def _group(record: Mapping[str, Any]) -> str | None:
-    """A record's group as text: 17, 17.0 and "17" are one patient; None, "" and NaN are none."""
-    group = record["group"]
-    if group is None or group == "" or group != group:  # noqa: PLR0124 - NaN alone differs from itself
-        return None
-    return str(int(group)) if isinstance(group, float) and group.is_integer() else str(group)
+    return _keyed(group_of(record) if "group" in record else record, secret)
 
 
 def _keyed(content: Any, secret: bytes) -> bytes:
@@ -56,16 +49,26 @@ def split_records(
     return shares
 
 
-def person_key(record: Mapping[str, Any], secret: bytes) -> bytes | None:
-    """The keyed name under which the same people are known again in another dataset.
+def names_of(record: Row, secret: bytes) -> Names | None:
+    """The keyed names under which the same people are known again in another dataset.
 
-    That is their group, or the record without its label, which another study may have changed; None for a record
-    whose group is not known, which is never used.
+    Those are their group and their text: the record without its label, which another study may have changed. Two
+    datasets of groups are compared by group alone, for texts may be boilerplate; so what is claimed of a text inside a
+    group is a mark of its own, which only a dataset of records looks for. None for a record whose group is not known,
+    or that is nested too deep for JSON: it is never used.
     """
+    try:
+        text = _keyed({name: value for name, value in record.items() if name not in ("label", "group")}, secret)
+    except RecursionError:
+        return None
+    inside = _keyed(["in a group", text.hex()], secret)
     if "group" not in record:
-        return _keyed({name: value for name, value in record.items() if name != "label"}, secret)
-    group = _group(record)
-    return None if group is None else _keyed(group, secret)
+        return Names(claimed=(text,), barred=(text, inside))
+    group = group_of(record)
+    if group is None:
+        return None
+    person = _keyed(group, secret)
+    return Names(claimed=(person, inside), barred=(person, text))
 
 
 def make_units(
@@ -87,7 +90,7 @@ def gather_units(
     """
     grouped: dict[bytes, list[tuple[bytes, dict[str, Any], Example]]] = {}
     for number, record in enumerate(records):
-        if "group" in record and _group(record) is None:
+        if "group" in record and group_of(record) is None:
             continue
         own = b"" if "group" in record else number.to_bytes(8, "big")  # equal records stay units of their own
         try:

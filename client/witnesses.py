@@ -6,6 +6,7 @@ Putting back an old ledger from a backup would give spent budget back; these not
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,11 @@ class Witnesses:
         """Write what is no row of the ledger, such as a refusal, into the audit log."""
         append_durably(self._audit, json.dumps({"time": int(time.time()), "event": event, **facts}))
 
-    def check(self, rows: list[tuple[Row, str]]) -> None:
+    def check(self, read_rows: Callable[[], list[tuple[Row, str]]]) -> None:
         """Compare with the ledger as it is now.
+
+        The rows are read after the witnesses: these are told of one after its COMMIT, so that none is missing which
+        another process adds meanwhile.
 
         Raises:
             LedgerError: it is older than a witness, or another one.
@@ -60,6 +64,7 @@ class Witnesses:
         anchored = self._anchored()
         seen = [(str(self._anchor), anchored)] if anchored else []
         seen += [(str(self._audit), line) for line in self._lines() if line.get("dataset") == self._dataset]
+        rows = read_rows()
         for witness, head in seen:
             number = head.get("number")
             if not isinstance(number, int) or not 1 <= number <= len(rows) or rows[number - 1][1] != head.get("hash"):

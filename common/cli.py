@@ -80,7 +80,7 @@ def _prepare() -> None:
 def _lines(file: Path) -> list[str]:
     try:
         content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-        return content.decode("utf-8").removesuffix("\n").split("\n")
+        return content.decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n").split("\n")
     except OSError as error:
         raise InputError(f"--file {file}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

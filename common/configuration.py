@@ -22,10 +22,18 @@ class Section(BaseModel):
 def read_toml(path: Path, model: type[Section]) -> dict[str, Any]:
     """The content of a TOML file; `InputError` names the file, the line that does not parse, and the model's remedy."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{path}: cannot be read as TOML: {reason}; {model.remedy}") from None
+
+
+def expanded(path: Path, key: str) -> Path:
+    """A path with ``~`` as a home folder; `InputError` names the key where there is no such home."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise InputError(f"{key} = {str(path)!r}: nobody's home folder is known by that; write it in full") from None
 
 
 def apply_override(content: dict[str, Any], override: str) -> None:

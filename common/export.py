@@ -138,7 +138,8 @@ def load_adapter(folder: Path, base: str | None = None) -> tuple[RunConfig, Warm
     folder, run = _read_run(folder)
     if base is not None:
         run = run.model_copy(update={"model": run.model.model_copy(update={"base": base})})
-    base_folder = find_model(run.model.base)
+    # Institutions keep base models beside models/STUDY/RUN; the hash decides whether it is the right one.
+    base_folder = find_model(run.model.base, None if base else folder.absolute().parent.parent)
     found = hash_model(base_folder)
     if run.model.sha256 not in (None, found):
         raise InputError(

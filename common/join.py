@@ -93,7 +93,7 @@ def read_kit(path: Path) -> Kit:
 def _read(path: Path, kind: type[Any]) -> Any:
     expected = f"confide-{kind.__name__.lower()}-1"
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from confide.common.configuration import expanded
 from confide.common.errors import InputError
 
 _CONFIG, _WEIGHTS = "config.json", "*.safetensors"
@@ -22,7 +23,7 @@ def fetch_model(base: str) -> Path:
     Raises:
         InputError: nothing of that name is here, or the hub does not give it.
     """
-    if base.count("/") == 1 and not Path(base).expanduser().exists():
+    if base.count("/") == 1 and not expanded(Path(base), "model.base").exists():
         _hub(base, local_files_only=False)
     return find_model(base)
 
@@ -39,7 +40,7 @@ def find_model(base: str, models: Path | None = None) -> Path:
     """
     if models is not None and (models / Path(base).name / _CONFIG).is_file():
         return _checked(models / Path(base).name)
-    folder = Path(base).expanduser()
+    folder = expanded(Path(base), "model.base")
     if (folder / _CONFIG).is_file():
         return _checked(folder)
     try:

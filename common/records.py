@@ -1,5 +1,6 @@
 """A file of texts as checked records: JSONL, CSV or Parquet."""
 
+import contextlib
 import csv
 import functools
 import json
@@ -151,10 +152,26 @@ def _inspect_parquet(path: Path) -> Iterator[tuple[int, Row | str]]:
     import pyarrow.parquet
 
     try:
-        rows: list[Row] = pyarrow.parquet.read_table(path).to_pylist()
-    except pyarrow.ArrowInvalid:
-        raise InputError(f"{path}: not a Parquet file; write it again or use .jsonl") from None
-    yield from enumerate(rows, start=1)
+        table = pyarrow.parquet.read_table(path)
+        names, columns = table.column_names, table.columns
+    except (ValueError, pyarrow.ArrowNotImplementedError):
+        raise InputError(f"{path}: not a Parquet file that can be read; write it again or use .jsonl") from None
+    for number, cells in enumerate(zip(*map(_parquet_values, columns), strict=True), start=1):
+        yield number, dict(zip(names, cells, strict=True))
+
+
+def _parquet_values(column: Any) -> list[Any]:
+    """A column's values; None for one that Python cannot hold, such as a day after the year 9999 or a broken text."""
+    import pyarrow
+
+    unfit, values = (ValueError, OverflowError, pyarrow.ArrowException), list[Any]()
+    with contextlib.suppress(*unfit):
+        return list(column.to_pylist())
+    for cell in column:
+        values.append(None)
+        with contextlib.suppress(*unfit):
+            values[-1] = cell.as_py()
+    return values
 
 
 def select(rows: list[Row], columns: Mapping[str, str], source: str) -> list[Row]:
@@ -178,6 +195,33 @@ def cut(row: Row, max_chars: int) -> Row:
     return {
         name: value[:max_chars] if isinstance(value, str) and name != "group" else value for name, value in row.items()
     }
+
+
+def group_of(row: Row) -> str | None:
+    """A row's group as text; None where it has none: null, NaN, nothing but blanks, or nested too deep for JSON.
+
+    17, 17.0 and "17" are one patient, and so are two objects with the same parts in another order.
+    """
+    group = row["group"]
+    if group is None or group != group:  # noqa: PLR0124 - NaN alone differs from itself
+        return None
+    if isinstance(group, dict | list):
+        return _nested(group)
+    text = str(int(group)) if isinstance(group, float) and group.is_integer() else str(group)
+    return text if text.strip() else None
+
+
+def _nested(group: Any) -> str | None:
+    try:
+        plain = json.loads(json.dumps(group, default=str), parse_float=_number)
+        return json.dumps(plain, sort_keys=True)
+    except RecursionError:
+        return None
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    return int(number) if number.is_integer() else number
 
 
 def check_records(rows: list[Row], task: Task, max_chars: int, source: str) -> tuple[list[Row], list[str]]:

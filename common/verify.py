@@ -25,6 +25,8 @@ CANNOT_SHOW = (
     "that no rows were withheld, or all made anew, together with all anchors: compare the last hash with a signed one",
     "people in several datasets, or in one under two ids: each account stands alone",
 )
+# What a run with privacy locks of every plan; without it, a plan's own figure would be compared with nothing.
+_LOCKED = " unit sampling_probability noise_multiplier target_delta clip_norm clipping head_weight"
 
 
 def verify(
@@ -150,7 +152,9 @@ def _locked(folder: Path) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for section in ("privacy", "local", "evaluation", "federation"):
         flat |= lock.get(section, {})
-    if wrong := faults(flat, "steps num_rounds", only=False):
+    needed = "steps num_rounds" + ("" if flat.get("unit") == "none" else _LOCKED)
+    needed += " validation_noise_multiplier" if flat.get("validation_every") else ""
+    if wrong := faults(flat, needed, only=False):
         raise ValueError(f"run.lock.toml: {wrong[0]}")
     releases = flat["num_rounds"] // every if (every := flat.get("validation_every")) else 0
     return {**flat, "num_steps": flat["steps"] * flat["num_rounds"], "validation_releases": releases}

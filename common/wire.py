@@ -7,7 +7,7 @@ import re
 from dataclasses import fields
 from typing import Any
 
-from flwr.app import ConfigRecord, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 
 _LINEAGE = re.compile("[0-9a-f]{32}")
 
@@ -38,6 +38,13 @@ def record(content: RecordDict, name: str) -> ConfigRecord:
     if not isinstance(found, ConfigRecord):
         raise MessageError(f"form: no record {name!r}")
     return found
+
+
+def answer_to(ask: Message, content: RecordDict) -> Message:
+    """A reply under the times of its ask: Flower writes into both fields when it was made, to the microsecond."""
+    reply = Message(content, reply_to=ask)
+    reply.metadata.created_at, reply.metadata.ttl = ask.metadata.created_at, ask.metadata.ttl
+    return reply
 
 
 def typed(cls: type[Any], values: dict[str, Any]) -> Any:

@@ -83,7 +83,7 @@ def _columns(run: RunConfig, settings: SimulationSection) -> dict[str, str]:
 def _read_public_test(run: RunConfig, settings: SimulationSection) -> dict[str, list[Row]]:
     if run.evaluation.data is None:
         return {}
-    columns = {name: column for name, column in _columns(run, settings).items() if name != "group"}
+    columns = {name: name for name in run.task.fields()}  # as a server reads it, which knows no [simulation]
     rows = select(read_rows(Path(run.evaluation.data)), columns, run.evaluation.data)
     records, _ = check_records(rows, run.task, settings.max_chars, run.evaluation.data)
     return {"public": records}

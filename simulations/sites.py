@@ -13,6 +13,7 @@ from flwr.app import Context
 
 from confide.client.identity import Identity
 from confide.client.ledger import Ledger, Terms
+from confide.client.people import Names
 from confide.client.site import Site
 from confide.client.site_config import (
     DatasetSection,
@@ -156,13 +157,13 @@ def allowing(run: RunConfig, declared_units: int) -> PolicySection:
 class _OnlyDataset:
     """The people of an institution that has one dataset: all are its own."""
 
-    def of_others(self, dataset: str, keys: set[bytes]) -> set[bytes]:
-        """Nobody."""
-        return set()
+    def claim_all(self, dataset: str, people: set[Names]) -> bool:
+        """Yes."""
+        return True
 
-    def claim(self, dataset: str, keys: set[bytes]) -> set[bytes]:
+    def claim(self, dataset: str, people: set[Names]) -> set[Names]:
         """All."""
-        return keys
+        return people
 
 
 def _nobody(row: Row, row_hash: str) -> None:

@@ -39,7 +39,7 @@ class Institution:
         self.witnesses = Witnesses(folder / "anchor", folder / "audit.jsonl", "people")
         self.ledger = Ledger(folder / "ledger.db", Terms("people", "record", 1), self.witnesses)
         self.outbox = FileOutbox(folder / "outbox")
-        self.witnesses.check(self.ledger.rows())
+        self.witnesses.check(self.ledger.rows)
         self.ledger.account()
         recover(self.ledger, self.outbox)
 

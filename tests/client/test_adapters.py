@@ -1,6 +1,7 @@
 """Finished adapters that came to an institution: kept, checked, and used without a network."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from support.sites import random_state
 from confide.client.adapters import list_adapters
 from confide.client.site import open_site
 from confide.common import main
-from confide.common.export import export_adapter
+from confide.common.export import export_adapter, load_adapter
 from confide.common.messages import Finished
 from confide.common.models import hash_model
 from confide.common.run_config import RunConfig, lock
@@ -71,6 +72,20 @@ def test_what_came_is_whole_and_predicts_without_a_network(
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["prediction"] in ("negative", "positive")
+
+
+def test_an_adapter_finds_the_base_model_that_its_client_trained_with(
+    site: Path, base_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run says "organisation/name"; a client looks for the name among its base models, and so does `predict`."""
+    shutil.copytree(base_folder, site.parent / "models" / "tiny")
+    run_json = _folder(site) / "run.json"
+    content = json.loads(run_json.read_text(encoding="utf-8"))
+    content["model"]["base"] = "some-lab/tiny"
+    run_json.write_text(json.dumps(content), encoding="utf-8")
+    monkeypatch.chdir("/")
+    run, model = load_adapter(_folder(site))
+    assert (run.model.base, model.task) == ("some-lab/tiny", run.task)
 
 
 def test_nothing_is_there_before_the_first(tmp_path: Path) -> None:

@@ -43,6 +43,27 @@ def rows(site: Site, kind: str) -> list[dict[str, Any]]:
 # In order
 
 
+@pytest.mark.parametrize(
+    "policy", [{"studies": []}, {"max_rounds": 5}, {"base_models": ["0" * 64]}, {"require_approval": True}], ids=str
+)
+def test_what_the_policy_refuses_touches_no_data(run: RunConfig, tmp_path: Path, policy: dict[str, Any]) -> None:
+    """Nor claims people for a study that is refused, nor charges anything."""
+    read = list[str]()
+    site = replace(
+        open_site(write_site(tmp_path, policy=policy)),
+        records=lambda task: read.append("records") or [],
+        check_file=lambda task: read.append("file"),
+    )
+    asking = Asking(run, lambda: site)
+    for ask in (asking.offer, asking.update, asking.counts):
+        assert kinds(ask()) in (["declined"], ["waiting"])
+    assert (read, site.ledger.rows()) == ([], [])
+    write_site(tmp_path)
+    allowed = replace(open_site(tmp_path / "site.toml"), check_file=site.check_file)
+    assert kinds(Asking(run, lambda: allowed).offer()) == ["accepted"]
+    assert read == ["file"], "what is allowed is looked at"
+
+
 def test_past_the_deadline_nothing_is_reserved(run: RunConfig, site: Site) -> None:
     asking = Asking(run, lambda: site, Client(now=lambda: 1000.0))
     for what in (asking.update, asking.counts):

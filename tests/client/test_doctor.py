@@ -9,17 +9,21 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from support.deployment import free_port
 from support.https import Health, health_server, make_keys, make_kit
-from support.installations import write_site
+from support.installations import Asking, kinds, write_site
 from support.sites import make_records
 
 from confide.client import doctor
+from confide.client.agreement import agree
 from confide.client.offers import keep_offer
+from confide.client.review import approve_run, list_studies
 from confide.client.site import open_site
 from confide.common import main, models
-from confide.common.errors import ConfideError
+from confide.common.errors import ConfideError, PolicyError
 from confide.common.join import write_json
 from confide.common.models import hash_model
 from confide.common.run_config import RunConfig, lock
@@ -185,10 +189,50 @@ def test_labels_that_a_run_on_offer_does_not_know_are_a_warning(tmp_path: Path, 
     assert data.text.startswith("0 of 4 lines cannot be read, 1 would contribute nothing")
 
 
+def test_a_run_that_is_approved_before_it_was_offered_is_looked_at_too(
+    tmp_path: Path, make_run: MakeRun, base_folder: Path
+) -> None:
+    """As the documents have it: approved from its file, so that the offer waits for nobody."""
+    records = [*make_records(19), {"text": "x", "label": "J18"}]
+    site = write_site(tmp_path, records, policy={"studies": ["test"], "require_approval": True})
+    approve_run(lock(make_run(local={"nominal_units": 20}), hash_model(base_folder)), "test", site)
+    assert _find(site, "data").text.startswith("0 of 20 lines cannot be read, 1 would contribute nothing")
+    write_site(tmp_path, records, policy={"studies": ["test"], "base_models": ["any"]})
+    (tmp_path / "models").mkdir()
+    shutil.copytree(base_folder, tmp_path / "models" / base_folder.name)
+    assert _find(site, "base models").state == "ok"
+    (tmp_path / "models" / base_folder.name / "config.json").write_text("{}", encoding="utf-8")
+    assert _find(site, "base models").state == "problem", "the run needs another"
+
+
+def test_a_run_that_needs_no_approval_is_looked_at_too(tmp_path: Path, make_run: MakeRun, base_folder: Path) -> None:
+    site = write_site(tmp_path, [*make_records(19), {"text": "x", "label": "J18"}])
+    opened = open_site(site)
+    asking = Asking(lock(make_run(local={"nominal_units": 20}), hash_model(base_folder)), lambda: opened)
+    assert kinds(asking.offer()) == ["accepted"]
+    assert _find(site, "data").state == "warning"
+    assert [study["status"] for study in list_studies(site)] == ["open, this run needs no approval"]
+    with pytest.raises(PolicyError):
+        agree(lock(make_run(federation={"num_rounds": 1001}), "cd" * 32), opened)
+    assert len(list_studies(site)) == 1, "what is refused is not looked at"
+
+
 def test_a_file_that_is_not_there_is_a_problem(site: Path) -> None:
     (site.parent / "notes.jsonl").unlink()
     data = _find(site, "data")
     assert (data.state, "No such file" in data.text) == ("problem", True)
+
+
+def test_a_text_that_is_not_utf_8_in_a_parquet_file_is_a_line_that_contributes_nothing(
+    tmp_path: Path, make_run: MakeRun
+) -> None:
+    site = write_site(tmp_path, dataset={"path": "notes.parquet"}, policy={"studies": ["test"]})
+    texts = pa.array([b"good film", b"\xff"]).view(pa.string())
+    pq.write_table(pa.table({"text": texts, "label": ["positive", "positive"]}), tmp_path / "notes.parquet")
+    keep_offer(tmp_path / "state" / "offers", make_run())
+    data = _find(site, "data")
+    assert data.state == "warning"
+    assert data.text.startswith("0 of 2 lines cannot be read, 1 would contribute nothing")
 
 
 def test_a_base_model_with_another_hash_is_a_problem_that_names_both(tmp_path: Path, shelved: str) -> None:
@@ -268,7 +312,15 @@ def test_a_device_that_is_not_there_is_a_problem(tmp_path: Path) -> None:
     assert (device.state, "not on this machine" in device.text) == ("problem", True)
 
 
-@pytest.mark.parametrize("error", [ConfideError("a; b"), OSError(5, "Input/output error"), ImportError("libcuda.so")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConfideError("a; b"),
+        OSError(5, "Input/output error"),
+        ImportError("libcuda.so"),
+        pa.ArrowMemoryError("malloc of size 64 failed"),
+    ],
+)
 def test_whatever_stands_in_the_way_of_a_check_is_a_finding(error: Exception) -> None:
     def check() -> doctor.Verdict:
         raise error

@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from support import guarantees
@@ -220,6 +222,20 @@ def test_after_joining_no_line_of_the_file_changes_whether_a_round_is_answered(
     assert kinds(asking.offer()) == ["accepted"]
     with (tmp_path / "notes.jsonl").open("a" if LATER[name] else "w", errors="surrogateescape") as file:
         file.write(LATER[name])
+    asking.restart(lambda: open_site(path))
+    assert kinds(asking.update()) == ["update"]
+
+
+def test_after_joining_no_value_of_a_parquet_file_changes_whether_a_round_is_answered(
+    run: RunConfig, tmp_path: Path
+) -> None:
+    """A date that Python does not know, in a column that nobody uses."""
+    path, file = write_site(tmp_path, dataset={"path": "notes.parquet"}), tmp_path / "notes.parquet"
+    table = pa.Table.from_pylist(make_records(1))
+    pq.write_table(table, file)
+    asking = Asking(run, lambda: open_site(path))
+    assert kinds(asking.offer()) == ["accepted"]
+    pq.write_table(table.append_column("seen", pa.array([2**31 - 1], pa.int32()).view(pa.date32())), file)
     asking.restart(lambda: open_site(path))
     assert kinds(asking.update()) == ["update"]
 

@@ -64,10 +64,10 @@ def test_a_run_on_offer_says_what_its_labels_leave_out(tmp_path: Path, make_run:
 
 
 def test_a_record_without_a_group_contributes_nothing(tmp_path: Path, make_run: MakeRun) -> None:
-    groups = ["p", None, "", float("nan"), 0]
+    groups = ["p", None, "", float("nan"), 0, "  ", ["p"]]
     rows = [{**GOOD, "patient": group} for group in groups]
     dataset = _dataset(tmp_path, _lines(*rows), unit="group", columns={"group": "patient"})
-    assert sorted(check_lines(dataset, [make_run()]).unused) == [2, 3, 4]
+    assert sorted(check_lines(dataset, [make_run()]).unused) == [2, 3, 4, 6]
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".csv"])

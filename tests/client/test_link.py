@@ -18,13 +18,13 @@ class Fleet:
     """A server that answers every push with the next of these HTTP statuses, 200 when there are no more."""
 
     def __init__(self, statuses: list[int]) -> None:
-        self.statuses, self.taken = statuses, 0
+        self.statuses, self.taken = statuses, list[Any]()
 
     def PushMessages(self, request: Any) -> Any:
         status = self.statuses.pop(0) if self.statuses else 200
         answer = httpx.Response(status, request=httpx.Request("POST", "https://127.0.0.1/v1/fleet/push-messages"))
         answer.raise_for_status()
-        self.taken += 1
+        self.taken.append(request)
         return type("Response", (), {"session_id": "", "objects_to_push": []})()
 
 
@@ -50,7 +50,14 @@ def _deliver(link: Link, fleet: Fleet) -> Message | None:
 def test_an_answer_is_sent_again_after_errors_of_the_server(link: Link) -> None:
     fleet = Fleet([500, 503, 500, 500])
     assert _deliver(link, fleet) is None
-    assert fleet.taken == 1
+    assert len(fleet.taken) == 1
+
+
+def test_an_answer_tells_no_time(link: Link) -> None:
+    """Flower has a field for how long a client worked; ticks would hide nothing."""
+    fleet = Fleet([])
+    _deliver(link, fleet)
+    assert [list(request.clientapp_runtime_list) for request in fleet.taken] == [[0.0]]
 
 
 def test_a_server_that_never_takes_an_answer_is_met_anew_and_asks_again(link: Link) -> None:

@@ -1,9 +1,11 @@
 """What a client prepares once a run (encoded units) belongs to that run, to that site and to no other."""
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.coins import TestCoins
@@ -104,9 +106,28 @@ def test_a_patient_who_is_taken_out_is_out_of_the_next_round_whatever_date_the_f
     assert client.shares["st-mary"].shares.training.num_units == 5
 
 
-@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: (path.unlink(), path.mkdir())])
+def _turn_stale(path: Path, patch: pytest.MonkeyPatch) -> None:
+    """The file lies on a share whose server was started anew."""
+    for name in ("stat", "read_bytes"):
+        real = getattr(Path, name)
+
+        def fail(here: Path, real: Callable[..., Any] = real, **named: Any) -> Any:
+            if here == path:
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+            return real(here, **named)
+
+        patch.setattr(Path, name, fail)
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda path, _: path.unlink(), lambda path, _: (path.unlink(), path.mkdir()), _turn_stale]
+)
 def test_a_file_that_cannot_be_read_in_the_middle_of_a_run_decides_nothing(
-    make_run: MakeRun, base_folder: Path, three_labels: Site, spoil: Callable[[Path], object]
+    make_run: MakeRun,
+    base_folder: Path,
+    three_labels: Site,
+    spoil: Callable[[Path, pytest.MonkeyPatch], object],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What was read before counts on, the reason is kept here, and the file counts again once it can be read."""
     reasons: list[BaseException] = []
@@ -115,8 +136,9 @@ def test_a_file_that_cannot_be_read_in_the_middle_of_a_run_decides_nothing(
     asking = Asking(_locked(make_run, base_folder, ["a", "b", "c"]), lambda: site, client)
     assert kinds(asking.offer()) == ["accepted"]
     text = path.read_text(encoding="utf-8")
-    spoil(path)
-    assert kinds(asking.update(1)) == ["update"]
+    with monkeypatch.context() as patch:
+        spoil(path, patch)
+        assert kinds(asking.update(1)) == ["update"]
     assert client.shares["st-mary"].shares.training.num_units == 6
     assert [str(path) in str(reason) for reason in reasons] == [True]
     shutil.rmtree(path, ignore_errors=True)

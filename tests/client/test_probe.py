@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 from support.deployment import free_port
-from support.https import Health, health_server, make_keys, make_kit, proxy
+from support.https import UNUSABLE_PROXIES, Health, health_server, make_keys, make_kit, proxy
 
 from confide.client.probe import clock_ahead
-from confide.common.errors import ConfideError
+from confide.common.errors import ConfideError, InputError
 from confide.server import certificates
 
 
@@ -70,6 +70,17 @@ def test_a_certificate_that_is_over_is_told_from_a_wrong_one(tmp_path: Path, mon
         keys = make_keys(tmp_path / "own", "127.0.0.1")
     with health_server(keys) as server, pytest.raises(ConfideError, match=r"expired; set this machine's clock"):
         clock_ahead(make_kit(keys, server.port))
+
+
+@pytest.mark.parametrize(("name", "value"), UNUSABLE_PROXIES)
+def test_a_proxy_that_cannot_be_used_is_named(
+    keys: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(
+        InputError, match=r"HTTPS_PROXY, ALL_PROXY or NO_PROXY cannot be used: .*; must be like http://"
+    ):
+        clock_ahead(make_kit(keys, free_port()))
 
 
 def test_nobody_there_is_said_in_one_line(keys: Path) -> None:

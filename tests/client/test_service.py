@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
+from support.https import UNUSABLE_PROXIES
 from support.installations import Asking, kinds, write_site
 
 from confide.client import service
@@ -25,6 +26,10 @@ from confide.common.models import hash_model
 from confide.common.run_config import RunConfig, lock
 
 MakeRun = Callable[..., RunConfig]
+
+
+def _times(message: Message) -> tuple[float, float]:
+    return message.metadata.created_at, message.metadata.ttl
 
 
 @pytest.fixture
@@ -54,6 +59,31 @@ def test_other_reasons_stay_in_the_audit_log(asking: Asking, tmp_path: Path, cap
     assert "max_rounds" not in caplog.text
 
 
+def test_a_mistake_in_site_toml_is_told_in_the_audit_log_at_every_ask_until_it_is_mended(
+    asking: Asking, tmp_path: Path
+) -> None:
+    path, audit = tmp_path / "site.toml", tmp_path / "state" / "audit.jsonl"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("max_epsilon = 100.0", 'max_epsilon = "x"'), encoding="utf-8")
+    for count in (1, 2):
+        assert kinds(asking.offer()) == ["declined"]
+        assert audit.read_text(encoding="utf-8").count("policy.max_epsilon = 'x'") == count
+    path.write_text(text.replace("max_rounds = 1", "max_rounds = 1000"), encoding="utf-8")
+    assert kinds(asking.offer()) == ["accepted"]
+
+
+def test_an_edit_of_site_toml_while_a_client_starts_counts(
+    make_run: MakeRun, base_folder: Path, tmp_path: Path
+) -> None:
+    """After the site was opened, before the client looks for changes."""
+    path = write_site(tmp_path)
+    site = open_site(path)
+    write_site(tmp_path, policy={"max_rounds": 1})
+    run = lock(make_run(local={"nominal_units": 20}), hash_model(base_folder))
+    asking = Asking(run, _Answers(path, site, Status(tmp_path / "state"))._current)
+    assert kinds(asking.offer()) == ["declined"]
+
+
 @pytest.mark.parametrize("kind", ["query.bundle", "train.secagg", "evaluate.other", "query"])
 def test_a_kind_of_message_that_is_none_of_ours_is_declined_and_ends_nothing(tmp_path: Path, kind: str) -> None:
     path = write_site(tmp_path)
@@ -61,6 +91,7 @@ def test_a_kind_of_message_that_is_none_of_ours_is_declined_and_ends_nothing(tmp
     message = Message(RecordDict(), 7, kind)
     reply = _Answers(path, open_site(path), Status(tmp_path / "state"))(message, Context(1, 7, {}, RecordDict(), {}))
     assert kinds(reply.content) == ["declined"]
+    assert _times(reply) == _times(message), "like every other refusal"
 
 
 def test_an_ask_that_comes_to_a_paused_client_is_declined_and_nothing_is_charged(
@@ -77,8 +108,19 @@ def test_an_ask_that_comes_to_a_paused_client_is_declined_and_nothing_is_charged
             paused.touch()
         else:
             paused.unlink()
-        assert kinds(answers(message, Context(1, 7, {}, RecordDict(), {})).content) == [expected]
+        reply = answers(message, Context(1, 7, {}, RecordDict(), {}))
+        assert kinds(reply.content) == [expected]
+        assert _times(reply) == _times(message), "paused looks like refused"
         assert bool(open_site(path).ledger.account().reservations) == (expected == "update")
+
+
+@pytest.mark.parametrize(("name", "value"), UNUSABLE_PROXIES)
+def test_a_proxy_that_cannot_be_used_is_named_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match="HTTPS_PROXY, ALL_PROXY or NO_PROXY cannot be used"):
+        service.serve(write_site(tmp_path))
 
 
 def test_an_error_instead_of_an_ask_is_declined_and_ends_nothing(tmp_path: Path) -> None:

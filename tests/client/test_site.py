@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 from support.installations import Asking, kinds, update_of, write_records, write_site
+from support.ledgers import CAP, PLAN, reserve
 from support.sites import make_records
 
 from confide.client import site as site_module
+from confide.client.ledger import Ledger
 from confide.client.people import People
 from confide.client.preparation import prepare
 from confide.client.site import Site, open_site
-from confide.client.units import person_key
+from confide.client.units import names_of
 from confide.common.errors import ConfideError, InputError, LedgerError, PolicyError
 from confide.common.models import hash_model
 from confide.common.run_config import RunConfig, lock
@@ -87,6 +89,15 @@ def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (tmp_path / "home" / "state" / "ledger.db").is_file()
 
 
+def test_a_home_folder_of_nobody_is_a_clear_error_that_names_its_key(tmp_path: Path) -> None:
+    for section, key in (("dataset", "path"), ("state", "dir"), ("state", "anchor"), ("models", "dir")):
+        path = write_site(tmp_path, **{section: {key: "~nobody-at-all/x"}})
+        with pytest.raises(
+            InputError, match=rf"site\.toml: {section}\.{key} = '~nobody-at-all/x': nobody's home folder"
+        ):
+            open_site(path)
+
+
 def test_a_site_opens_again_with_the_same_secrets_and_the_same_ledger(tmp_path: Path, run: RunConfig) -> None:
     path = write_site(tmp_path)
     first = open_site(path)
@@ -148,14 +159,35 @@ def test_an_error_is_kept_at_home_and_a_refusal_in_the_audit_log_too(tmp_path: P
     assert "odd" not in audit
 
 
+def test_a_row_that_another_process_adds_meanwhile_makes_no_ledger_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`client status` beside a client that is in the middle of a round."""
+    path = write_site(tmp_path)
+    running, read = open_site(path).ledger, Ledger.rows
+    running.open_study("study", PLAN, CAP)
+
+    def rows(ledger: Ledger) -> list[Any]:
+        found = read(ledger)
+        reserve(running)
+        return found
+
+    monkeypatch.setattr(Ledger, "rows", rows)
+    assert len(open_site(path).ledger.account().reservations) == 1
+
+
 # Folders that cannot hold a ledger
 
 
 @pytest.mark.parametrize("section", [{"dir": "taken"}, {"dir": "taken/below"}, {"anchor": "taken"}])
-def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path: Path, section: dict[str, str]) -> None:
+def test_a_folder_that_cannot_be_written_is_a_clear_error_that_names_its_key(
+    tmp_path: Path, section: dict[str, str]
+) -> None:
     (tmp_path / "taken").write_text("a file", encoding="utf-8")
     path = write_site(tmp_path, state=section)
-    with pytest.raises(InputError, match=r"site\.toml: state\.dir = .*choose a folder that can be written"):
+    [(key, value)] = section.items()
+    told = rf"site\.toml: state\.{key} = {tmp_path / value}: .*; choose a folder that can be written"
+    with pytest.raises(InputError, match=told):
         open_site(path)
 
 
@@ -287,6 +319,13 @@ def _texts(site: Site, model: WarmModel, task: Task) -> set[str]:
     return trained | {model.tokenizer.decode(example["input_ids"], skip_special_tokens=True) for example in held}
 
 
+GROUPED = {"unit": "group", "columns": {"group": "group"}}
+
+
+def _by_group(run: RunConfig) -> RunConfig:
+    return run.model_copy(update={"privacy": run.privacy.model_copy(update={"unit": "group"})})
+
+
 def test_people_of_another_dataset_are_refused_at_joining(two: Any, run: RunConfig) -> None:
     records = make_records(30)
     first, second = (open_site(path) for path in two(records[:20], records[15:]))
@@ -326,22 +365,54 @@ def test_the_same_people_cut_to_another_length_are_the_same(two: Any, run: RunCo
 
 
 def test_a_group_is_one_person_in_every_dataset(two: Any, run: RunConfig) -> None:
-    grouped = run.model_copy(update={"privacy": run.privacy.model_copy(update={"unit": "group"})})
+    grouped = _by_group(run)
     other = [{**record, "text": f"again {number}"} for number, record in enumerate(make_records(20, groups=5))]
-    dataset = {"unit": "group", "columns": {"group": "group"}}
-    first, second = (open_site(path) for path in two(make_records(20, groups=5), other, dataset=dataset))
+    first, second = (open_site(path) for path in two(make_records(20, groups=5), other, dataset=GROUPED))
     assert kinds(Asking(grouped, lambda: first).offer()) == ["accepted"]
     assert kinds(Asking(grouped, lambda: second).offer()) == ["declined"]
 
 
-@pytest.mark.parametrize("group", [None, "", float("nan")])
+@pytest.mark.parametrize("grouped_first", [False, True])
+def test_the_same_people_under_another_unit_are_the_same(
+    tmp_path: Path, run: RunConfig, model: WarmModel, grouped_first: bool
+) -> None:
+    """Else the same notes, once as records and once by patient, would have two budgets."""
+    records, sites = make_records(20, groups=5), list[Site]()
+    for name, grouped in (("one", grouped_first), ("two", not grouped_first)):
+        dataset = {"id": name, **(GROUPED if grouped else {})}
+        state = {"dir": str(tmp_path / "state"), "anchor": str(tmp_path / "anchor")}
+        sites.append(open_site(write_site(tmp_path / name, records, dataset=dataset, state=state)))
+    first, second = sites
+    runs = [_by_group(run), run] if grouped_first else [run, _by_group(run)]
+    assert kinds(Asking(runs[0], lambda: first).offer()) == ["accepted"]
+    assert kinds(Asking(runs[1], lambda: second).offer()) == ["declined"]
+    assert second.ledger.account().number == 0, "nothing was charged"
+    assert _texts(second, model, run.task) == set()
+    assert kinds(Asking(runs[1], lambda: second).update()) == ["update"], "a round is never stopped by a record"
+    assert kinds(Asking(runs[0], lambda: first).offer()) == ["accepted"]
+    assert len(_texts(first, model, run.task)) == 20, "the first dataset keeps all of its own"
+
+
+@pytest.mark.parametrize("grouped_first", [False, True])
+def test_other_people_under_another_unit_share_a_state_folder(
+    tmp_path: Path, run: RunConfig, grouped_first: bool
+) -> None:
+    records = make_records(40, groups=40)
+    for name, grouped, own in (("one", grouped_first, records[:20]), ("two", not grouped_first, records[20:])):
+        dataset = {"id": name, **(GROUPED if grouped else {})}
+        state = {"dir": str(tmp_path / "state"), "anchor": str(tmp_path / "anchor")}
+        path = write_site(tmp_path / name, own, dataset=dataset, state=state)
+        asked = _by_group(run) if grouped else run
+        assert kinds(Asking(asked, lambda path=path: open_site(path)).offer()) == ["accepted"]  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("group", [None, "", "  ", float("nan")])
 def test_records_without_a_group_are_no_overlap(two: Any, run: RunConfig, model: WarmModel, group: object) -> None:
-    grouped = run.model_copy(update={"privacy": run.privacy.model_copy(update={"unit": "group"})})
+    grouped = _by_group(run)
     nobody = [{**record, "group": group} for record in make_records(3)]
     first_half = [{**record, "group": f"a{number}"} for number, record in enumerate(make_records(9))]
     second_half = [{**record, "group": f"b{number}"} for number, record in enumerate(make_records(9))]
-    dataset = {"unit": "group", "columns": {"group": "group"}}
-    sites = [open_site(path) for path in two([*first_half, *nobody], [*second_half, *nobody], dataset=dataset)]
+    sites = [open_site(path) for path in two([*first_half, *nobody], [*second_half, *nobody], dataset=GROUPED)]
     for site in sites:
         assert kinds(Asking(grouped, lambda site=site: site).offer()) == ["accepted"]  # type: ignore[misc]
         assert len(_texts(site, model, run.task)) == 9, "and nobody's records are used"
@@ -380,9 +451,9 @@ def test_a_person_is_known_by_a_keyed_name(tmp_path: Path) -> None:
     """Whoever reads people.db cannot look anybody up."""
     site = open_site(write_site(tmp_path))
     [record] = make_records(1)
-    key = person_key(record, site.secret)
-    assert key is not None
-    assert key != person_key(record, bytes(32))
-    assert site.people.claim("people", {key}) == {key}
-    assert People(tmp_path / "state" / "people.db").claim("other", {key}) == set()
+    names = names_of(record, site.secret)
+    assert names is not None
+    assert names != names_of(record, bytes(32))
+    assert site.people.claim("people", {names}) == {names}
+    assert People(tmp_path / "state" / "people.db").claim("other", {names}) == set()
     assert record["text"].encode() not in (tmp_path / "state" / "people.db").read_bytes()

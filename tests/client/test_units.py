@@ -1,11 +1,16 @@
 import datetime
+import functools
+import hmac
+import json
 from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from support import guarantees
 from support.sites import SECRET, make_records, make_table
 
-from confide.client.units import make_units, split_records, unit_key
+from confide.client.units import make_units, names_of, split_records, unit_key
 from confide.common.warm_model import WarmModel
 
 Record = dict[str, Any]
@@ -24,7 +29,13 @@ HOSTILE: dict[str, Record] = {
     "label that is a date": {"label": datetime.date(2026, 1, 1)},
     "label with a lone surrogate": {"label": "\ud800"},
 }
-NO_GROUP = {"none": None, "empty": "", "nan": float("nan")}
+NO_GROUP = {"none": None, "empty": "", "blank": "  ", "nan": float("nan")}
+DEEP = functools.reduce(lambda inner, _: [inner], range(100_000), list[Any]())
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
 
 
 def test_a_record_on_which_the_tokenizer_raises_counts_as_absent(model: WarmModel) -> None:
@@ -79,6 +90,52 @@ def test_a_group_keeps_its_key_when_a_file_writes_its_number_otherwise() -> None
     assert len(keys) == 1
 
 
+def test_a_group_that_is_an_object_keeps_its_key_when_a_file_writes_it_otherwise() -> None:
+    same: list[list[object]] = [
+        [{"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"d": 3, "c": 2}, "a": 1}, {"a": 1.0, "b": {"c": 2, "d": 3.0}}],
+        [[17], [17.0]],
+        [[[17, "x"]], [(17.0, "x")]],
+    ]
+    keys = [{unit_key({"group": group}, SECRET) for group in groups} for groups in same]
+    assert [len(group) for group in keys] == [1, 1, 1]
+    different = ([17, 18], [18, 17], [17.5], ["17"], {"a": 17}, {"b": 17}, [True], [None])
+    assert len({unit_key({"group": group}, SECRET) for group in different}) == len(different)
+
+
+def _otherwise(value: Any) -> Any:
+    """The same value as another program may write it."""
+    if isinstance(value, dict):
+        return {name: _otherwise(value[name]) for name in reversed(value)}
+    if isinstance(value, list):
+        return [_otherwise(item) for item in value]
+    if isinstance(value, int) and not isinstance(value, bool) and int(float(value)) == value:
+        return float(value)
+    return value
+
+
+@settings(max_examples=100, deadline=None)
+@given(VALUES)
+@example("")
+@example(" ")
+def test_a_group_of_any_shape_has_one_key_and_stops_nothing(group: Any) -> None:
+    assert unit_key({"group": group}, SECRET) == unit_key({"group": _otherwise(group)}, SECRET)
+    nobody = group is None or (isinstance(group, str) and not group.strip())
+    assert (names_of({"text": "good", "group": group}, SECRET) is None) == nobody
+
+
+@pytest.mark.parametrize("record", [{"text": DEEP}, {"text": DEEP, "group": "p"}, {"text": "good", "group": DEEP}])
+def test_a_record_that_is_nested_too_deep_is_nobody_s(record: Record) -> None:
+    """The reader refuses such a line, but not by the same limit everywhere."""
+    assert names_of(record, SECRET) is None
+
+
+def test_the_key_of_a_plain_group_is_the_one_that_it_always_was() -> None:
+    """Another key would part people from their earlier claims, and move them between train and validation."""
+    texts = {17: "17", 17.5: "17.5", "17": "17", " 17 ": " 17 ", "17.0": "17.0", True: "True", b"17": "b'17'"}
+    for group, text in [*texts.items(), (17.0, "17"), (float("inf"), "inf"), (datetime.date(2026, 1, 1), "2026-01-01")]:
+        assert unit_key({"group": group}, SECRET) == hmac.digest(SECRET, json.dumps(text).encode(), "sha256")
+
+
 def test_a_record_is_a_unit_of_its_own_even_if_another_is_equal(model: WarmModel) -> None:
     table = make_table(model, make_records(3) * 2)
     assert table.num_units == 6
@@ -98,7 +155,7 @@ def test_a_record_without_a_group_key_is_dropped(model: WarmModel, group: object
     assert make_table(model, [*records, {**records[0], "group": group}]) == make_table(model, records)
 
 
-@pytest.mark.parametrize("group", [*NO_GROUP.values(), "\ud800", b"17", ["a"]])
+@pytest.mark.parametrize("group", [*NO_GROUP.values(), "\ud800", b"17", ["a"], {"b": float("nan"), "a": None}])
 def test_a_strange_group_key_stops_nothing(model: WarmModel, group: object) -> None:
     records = [*make_records(4, groups=2), {**make_records(1)[0], "group": group}]
     assert make_table(model, records).num_units in (2, 3)

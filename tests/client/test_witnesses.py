@@ -63,7 +63,7 @@ def test_the_audit_log_has_a_line_for_every_row(tmp_path: Path, ledger: Ledger) 
 def test_a_note_is_a_line_that_is_no_row(tmp_path: Path, witnesses: Witnesses, ledger: Ledger) -> None:
     witnesses.note("refused", reason="a reason")
     assert lines(tmp_path)[-1].keys() == {"time", "event", "reason"}
-    witnesses.check(ledger.rows())
+    witnesses.check(ledger.rows)
 
 
 def test_only_their_owner_may_read_them(tmp_path: Path, ledger: Ledger) -> None:
@@ -77,10 +77,10 @@ def test_each_dataset_has_an_anchor_of_its_own(tmp_path: Path, ledger: Ledger, w
     other.open_study("study", OTHER, CAP)
     reserve(other)
     assert len(list((tmp_path / "anchor").iterdir())) == 2
-    witnesses.check(ledger.rows())
-    others.check(other.rows())
+    witnesses.check(ledger.rows)
+    others.check(other.rows)
     with pytest.raises(LedgerError):
-        others.check(ledger.rows())
+        others.check(ledger.rows)
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "a/b", "x" * 4000, "\u202e", "ä"])
@@ -97,13 +97,13 @@ def test_any_dataset_id_has_an_anchor(tmp_path: Path, name: str) -> None:
 
 def test_a_ledger_that_goes_on_is_accepted(ledger: Ledger, witnesses: Witnesses) -> None:
     for number in range(1, 4):
-        witnesses.check(ledger.rows())
+        witnesses.check(ledger.rows)
         reserve(ledger, number)
-    witnesses.check(ledger.rows())
+    witnesses.check(ledger.rows)
 
 
 def test_before_the_first_row_there_is_nothing_to_see(witnesses: Witnesses) -> None:
-    witnesses.check([])
+    witnesses.check(list)
 
 
 CHANGES: dict[str, Callable[[Any], Any]] = {
@@ -121,9 +121,9 @@ def test_an_older_ledger_or_another_is_refused_by_either(
 ) -> None:
     reserve(ledger)
     (anchor(tmp_path) if witness == "audit" else tmp_path / "audit.jsonl").unlink()
-    witnesses.check(ledger.rows())
+    witnesses.check(ledger.rows)
     with pytest.raises(LedgerError, match=r"saw row .* put back the newest"):
-        witnesses.check(CHANGES[change](ledger.rows()))
+        witnesses.check(lambda: CHANGES[change](ledger.rows()))
 
 
 def test_the_audit_log_saw_every_row_and_not_only_the_last(
@@ -133,7 +133,7 @@ def test_the_audit_log_saw_every_row_and_not_only_the_last(
     rows = ledger.rows()
     anchor(tmp_path).unlink()
     with pytest.raises(LedgerError):
-        witnesses.check([(rows[0][0], "f" * 64), *rows[1:]])
+        witnesses.check(lambda: [(rows[0][0], "f" * 64), *rows[1:]])
 
 
 # What a crash tore
@@ -147,19 +147,19 @@ def test_a_half_written_line_is_passed_over_and_the_next_stands_alone(
     audit = tmp_path / "audit.jsonl"
     *whole, last = audit.read_bytes().splitlines(keepends=True)
     audit.write_bytes(b"".join(whole) + last[:kept])
-    witnesses.check(ledger.rows())
+    witnesses.check(ledger.rows)
     reserve(ledger, 2)
     assert json.loads(audit.read_bytes().splitlines()[-1])["number"] == 4
-    witnesses.check(ledger.rows())
+    witnesses.check(ledger.rows)
     with pytest.raises(LedgerError):
-        witnesses.check(ledger.rows()[:3])
+        witnesses.check(lambda: ledger.rows()[:3])
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]x", b"7", b"\xff\xfe"])
 def test_an_anchor_that_is_none_refuses(tmp_path: Path, ledger: Ledger, witnesses: Witnesses, content: bytes) -> None:
     anchor(tmp_path).write_bytes(content)
     with pytest.raises(LedgerError):
-        witnesses.check(ledger.rows())
+        witnesses.check(ledger.rows)
 
 
 @pytest.mark.parametrize("number", [0, -1, True, 1.0, "1", None, 10**30])
@@ -169,14 +169,14 @@ def test_an_anchor_with_a_number_that_is_none_refuses(
     seen = {"dataset": "people", "number": number, "hash": ledger.rows()[-1][1]}
     anchor(tmp_path).write_text(json.dumps(seen))
     with pytest.raises(LedgerError):
-        witnesses.check(ledger.rows())
+        witnesses.check(ledger.rows)
 
 
 def test_a_temporary_file_of_a_crash_is_in_nobody_s_way(tmp_path: Path, ledger: Ledger, witnesses: Witnesses) -> None:
     (anchor(tmp_path).parent / f".{anchor(tmp_path).name}.tmp").write_bytes(b"{")
-    witnesses.check(ledger.rows())
+    witnesses.check(ledger.rows)
     reserve(ledger)
-    witnesses.check(ledger.rows())
+    witnesses.check(ledger.rows)
 
 
 def test_the_anchor_never_goes_back(tmp_path: Path, ledger: Ledger, witnesses: Witnesses) -> None:
@@ -199,7 +199,7 @@ def test_a_full_disk_is_an_error_of_ours_and_the_charge_stays(
             with pytest.raises(ConfideError, match="No space left"):
                 reserve(ledger)
     assert ledger.account().reserved()["study"].num_steps == 2
-    witnesses.check(ledger.rows())
+    witnesses.check(ledger.rows)
 
 
 _FILL = """

@@ -104,8 +104,10 @@ def test_predict_reads_one_text_per_line(
     code, output, _ = confide("predict", adapter, "--file", path)
     assert code == 0
     assert [json.loads(line)["text"] for line in output.split("\n") if line] == TEXTS
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(path.read_bytes())))
-    assert confide("predict", adapter, "--file", "-")[1] == output
+    of_windows = b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n")
+    for content in (path.read_bytes(), of_windows):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        assert confide("predict", adapter, "--file", "-")[1] == output
 
 
 def test_evaluate_gives_precision_recall_and_f1_for_each_class(

@@ -42,6 +42,13 @@ def test_another_key_has_another_fingerprint(field: str) -> None:
     assert replace(REQUEST, institution="other").fingerprint() == REQUEST.fingerprint()
 
 
+def test_a_file_may_begin_with_a_mark_of_its_encoding(tmp_path: Path) -> None:
+    """An operator may edit a kit's address by hand, on Windows."""
+    path = _file(tmp_path, REQUEST)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert read_request(path) == REQUEST
+
+
 def test_a_request_is_no_kit(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="confide-kit-1"):
         read_kit(_file(tmp_path, REQUEST))

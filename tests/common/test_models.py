@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import huggingface_hub
@@ -22,6 +23,14 @@ def test_only_the_owner_of_a_run_downloads_a_model(
     with pytest.raises(InputError, match="'some/model' is no folder"):
         find("some/model")  # type: ignore[operator]
     assert asked == [("some/model", local_only)]
+
+
+@pytest.mark.parametrize("find", [find_model, fetch_model])
+def test_a_home_folder_of_nobody_is_refused(find: Callable[[str], Path]) -> None:
+    with pytest.raises(
+        InputError, match=r"model\.base = '~nobody-at-all/model': nobody's home folder is known by that"
+    ):
+        find("~nobody-at-all/model")
 
 
 def test_a_folder_without_safetensors_is_refused(tmp_path: Path) -> None:

@@ -168,6 +168,31 @@ def test_who_takes_all_records_out_has_all_of_them_out(tmp_path: Path, name: str
     assert read_usable_rows(path) == []
 
 
+ODD: dict[str, pa.Array] = {
+    "days after the year 9999": pa.array([0, 2**31 - 1, 1], pa.int32()).view(pa.date32()),
+    "moments after the year 9999": pa.array([0, 2**62, 1], pa.timestamp("us")),
+    "texts that are not UTF-8": pa.array([b"a", b"\xff", b"c"]).view(pa.string()),
+    "a time zone that nobody knows": pa.array([0, 1, 2], pa.timestamp("us", tz="Mars/Base")),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_value_that_python_cannot_hold_costs_no_other(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"text": ["a", "b", "c"], "more": ODD[name]}), path)
+    for rows in (read_usable_rows(path), read_rows(path)):
+        assert [row["text"] for row in rows] == ["a", "b", "c"]
+        assert rows[1]["more"] is None
+        assert name.startswith("a time zone") or None not in (rows[0]["more"], rows[2]["more"])
+
+
+def test_a_parquet_file_whose_columns_have_no_readable_name_is_named(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"naïve": ["a"]}), tmp_path / "x.parquet")
+    content = (tmp_path / "x.parquet").read_bytes().replace("ï".encode(), b"\xff\xff")
+    with pytest.raises(InputError, match=r"x.parquet: not a Parquet file"):
+        read_usable_rows(_write(tmp_path, "x.parquet", content))
+
+
 @given(content=st.binary(max_size=80))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_file_can_do_more_than_lose_its_rows(tmp_path: Path, content: bytes) -> None:

@@ -74,6 +74,13 @@ def test_a_file_that_is_not_toml_is_named(tmp_path: Path, text: str) -> None:
         _load(tmp_path, text)
 
 
+def test_a_file_may_begin_with_a_mark_of_its_encoding(tmp_path: Path) -> None:
+    """As Windows' editors write it."""
+    path = tmp_path / "run.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + TOML.replace("\n", "\r\n").encode())
+    assert load_run(path).study.name == "test"
+
+
 def test_an_absent_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.toml: cannot be read as TOML: No such file"):
         load_run(tmp_path / "none.toml")

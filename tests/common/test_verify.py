@@ -747,6 +747,40 @@ def test_a_false_privacy_json_is_found(name: str, folder: Path) -> None:
     assert words in output
 
 
+def _larger_delta(content: Row) -> None:
+    _first(delta=1e-2)(content), _first_plan(target_delta=1e-2)(content)
+
+
+def _all_in_groups(content: Row) -> None:
+    for row in content["institutions"]:
+        row["unit"] = row["plan"]["unit"] = "group"
+
+
+UNLOCKED: dict[str, Callable[[Row], object]] = {
+    "unit": _all_in_groups,
+    "sampling_probability": _first_plan(sampling_probability=0.01),
+    "noise_multiplier": _first_plan(noise_multiplier=4.0),
+    "target_delta": _larger_delta,
+    "clip_norm": _first_plan(clip_norm=0.5),
+    "clipping": _first_plan(clipping="abadi"),
+    "head_weight": _first_plan(head_weight=2.0),
+    "validation_noise_multiplier": _first_plan(validation_noise_multiplier=40.0),
+}
+
+
+@pytest.mark.parametrize("name", UNLOCKED)
+def test_a_figure_is_not_taken_on_trust_where_the_lock_lacks_it(name: str, folder: Path) -> None:
+    lock = (folder / "run.lock.toml").read_text(encoding="utf-8").splitlines(keepends=True)
+    left = [line for line in lock if not line.startswith(f"{name} = ")]
+    assert len(left) == len(lock) - 1
+    _edit(folder, UNLOCKED[name])
+    assert _verify(folder)[0] == 1, "it is found while the lock has it"
+    (folder / "run.lock.toml").write_text("".join(left), encoding="utf-8")
+    result = _verify(folder)
+    _unreadable(result)
+    assert f"run.lock.toml: {name} is missing" in result[2]
+
+
 def _asked(what: str, number: int, *names: str) -> Row:
     return {"event": "asked_again", "what": what, "round": number, "institutions": names}
 

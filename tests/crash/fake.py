@@ -84,7 +84,7 @@ class FakeClient:
             witnesses(row, row_hash)
 
         self.ledger, self.outbox = make_ledger(state / "ledger.db", witness), FileOutbox(state / "outbox")
-        witnesses.check(self.ledger.rows())
+        witnesses.check(self.ledger.rows)
         self.ledger.account()
         recover(self.ledger, self.outbox)
 

@@ -129,6 +129,17 @@ def test_public_test_data_of_the_user_s_own_stay_out_of_the_institutions(load: L
     assert sum(len(share) for share in institutions.private.values()) == COUNT
 
 
+def test_public_test_data_have_the_fields_as_columns_as_they_have_at_a_server(load: Load, tmp_path: Path) -> None:
+    """Which knows nothing of [simulation], and its columns."""
+    records, public = tmp_path / "notes.jsonl", tmp_path / "public.csv"
+    rows = [{"note": f"text {number}", "code": ("negative", "positive")[number % 2]} for number in range(60)]
+    records.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    public.write_text("text,label\ngood,positive\n", encoding="utf-8")
+    columns = {"text": "note", "label": "code"}
+    institutions = load(data=str(records), columns=columns, clients=3, sections={"evaluation": {"data": str(public)}})
+    assert institutions.public == {"public": [{"text": "good", "label": "positive"}]}
+
+
 def test_adding_or_removing_a_unit_moves_no_other_between_train_and_validation(load: Load) -> None:
     records = load(clients=1).private["institution-1"]
     train, validation = split_records(records, b"secret", 0.3)

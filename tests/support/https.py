@@ -16,6 +16,13 @@ from pathlib import Path
 from confide.common.join import Kit
 from confide.server.certificates import make_certificates
 
+# What httpx refuses: no package for SOCKS is installed, a bad scheme, a network of addresses where it wants hosts.
+UNUSABLE_PROXIES = [
+    ("ALL_PROXY", "socks5h://127.0.0.1:1080"),
+    ("HTTPS_PROXY", "htps://proxy.example.org:3128"),
+    ("NO_PROXY", "localhost,fd00::/8"),
+]
+
 
 @dataclass
 class Health:

@@ -90,7 +90,7 @@ def open_place(folder: Path, dataset: str = "people") -> Place:
         FileOutbox(folder / "state" / "outbox"),
         witnesses,
     )
-    witnesses.check(place.ledger.rows())
+    witnesses.check(place.ledger.rows)
     place.ledger.account()
     recover(place.ledger, place.outbox)
     return place
