@@ -51,7 +51,7 @@ crash-test: setup
 # Real processes on loopback, TLS, and every fault that a deployment must survive. With REPEAT=20, what passes once by luck does not.
 REPEAT ?= 1
 faults: setup
-	for round in $$(seq $(REPEAT)); do $(BIN)/python -m pytest -n 4 --dist loadfile tests/deployment || exit 1; done
+	for round in $$(seq $(REPEAT)); do $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder tests/deployment || exit 1; done
 
 # Fifty client loops at one server, its memory over 200 rounds, and what three idle clients cost.
 fleet: setup

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from support.deployment import POLICY, Deployment, deployed
 from support.faults import begin, judge, private_records, rounds_charged, run_file
+from support.zygote import Zygote
 
 from confide.client.status import status_facts
 
@@ -19,9 +20,11 @@ def test_a_run_survives_kill_9_of_server_and_client_and_nothing_is_charged_twice
 
 
 @pytest.mark.waits
-def test_it_does_so_with_every_process_started_as_a_user_would_start_it(tmp_path: Path, base_folder: Path) -> None:
-    """With no zygote, and every wait as long as it is."""
-    with deployed(tmp_path) as deployment:
+def test_it_does_so_with_a_server_and_clients_that_are_started_as_a_user_would_start_them(
+    tmp_path: Path, base_folder: Path, zygote: Zygote
+) -> None:
+    """Not forked, and every wait as long as it is."""
+    with deployed(tmp_path, zygote, fork_processes=False) as deployment:
         _survive(deployment, base_folder)
         judge(deployment)
 

@@ -34,28 +34,39 @@ require_approval = false
 """
 
 
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 8
+_PORTS = range(20_000 + 1500 * _WORKER, 21_500 + 1500 * _WORKER)
+_given = set[int]()
+
+
 def free_port() -> int:
-    """A port that nobody listens on now, and below those that an outgoing connection may take while it is free."""
+    """A port that nobody listens on, and no other test: it is bound only later, and again after a server was killed.
+
+    Below those that an outgoing connection may take meanwhile. Tests that run beside these have other ports.
+    """
     while True:
-        number = 20_000 + secrets.randbelow(12_000)
+        number = secrets.choice(_PORTS)
         with socket.socket() as found:
             try:
                 found.bind(("127.0.0.1", number))
             except OSError:
                 continue
+        if number not in _given:
+            _given.add(number)
             return number
 
 
 class Deployment:
     """A folder with a server and its institutions; `deployed` ends every process that was started.
 
-    With a zygote the processes are forked from it, which is much faster, and can be sabotaged.
+    With a zygote everything is forked from it, which is much faster, and can be sabotaged; without ``fork_processes``
+    commands alone are.
     """
 
-    def __init__(self, folder: Path, zygote: Zygote | None = None) -> None:
+    def __init__(self, folder: Path, zygote: Zygote | None = None, *, fork_processes: bool = True) -> None:
         self.folder, self.processes = folder, dict[str, subprocess.Popen[bytes] | Forked]()
         self.scripted = set[str]()  # institutions whose client is played by a test
-        self._zygote = zygote
+        self._of_commands, self._of_processes = zygote, zygote if fork_processes else None
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")},
             "HOME": str(folder / "home"),
@@ -102,7 +113,13 @@ class Deployment:
     def start_server(self, sabotage: dict[str, Any] | None = None) -> None:
         """Start the server and wait until its admin port answers."""
         self._start("server", sabotage, "server", "start", "--home", "srv")
-        self.wait(lambda: self.status() is not None, "the server does not answer")
+
+        def answers() -> bool:
+            code = self.processes["server"].poll()
+            assert code is None or (sabotage and code == -9), f"the server has ended: {self.log('server')[-2000:]}"
+            return code is not None or self.status() is not None
+
+        self.wait(answers, lambda: f"the server does not answer: {self.log('server')[-2000:]}")
 
     def start_client(self, name: str, sabotage: dict[str, Any] | None = None) -> None:
         """Start an institution's client."""
@@ -196,20 +213,24 @@ class Deployment:
         """A command to its end: exit code, standard output, standard error."""
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             out, err = Path(folder) / "out", Path(folder) / "err"
-            code = self._begin(arguments, (out, err), {}).wait(timeout=PATIENCE)
+            code = self._begin(arguments, (out, err), self._of_commands).wait(timeout=PATIENCE)
             return code, out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8")
 
     def _start(self, name: str, sabotage: dict[str, Any] | None, *arguments: str) -> None:
         log = self.folder / f"{name}.log"
-        self.processes[name] = self._begin(arguments, (log, log), sabotage or {})
+        self.processes[name] = self._begin(arguments, (log, log), self._of_processes, sabotage)
 
     def _begin(
-        self, arguments: tuple[str, ...], told: tuple[Path, Path], sabotage: dict[str, Any]
+        self,
+        arguments: tuple[str, ...],
+        told: tuple[Path, Path],
+        zygote: Zygote | None,
+        sabotage: dict[str, Any] | None = None,
     ) -> "subprocess.Popen[bytes] | Forked":
-        if self._zygote:
+        if zygote:
             settings: dict[str, Any] = {"cwd": str(self.folder), "out": str(told[0]), "err": str(told[1])}
             settings["environment"] = private(self.environment)
-            return self._zygote.fork(arguments=arguments, sabotage=sabotage, **settings)
+            return zygote.fork(arguments=arguments, sabotage=sabotage or {}, **settings)
         assert not sabotage, "only what a zygote has forked can be sabotaged"
         command = [sys.executable, "-m", "confide.common.main", *arguments]
         with told[0].open("ab") as out, told[1].open("ab") as err:
@@ -217,9 +238,9 @@ class Deployment:
 
 
 @contextmanager
-def deployed(folder: Path, zygote: Zygote | None = None) -> Iterator[Deployment]:
+def deployed(folder: Path, zygote: Zygote | None = None, *, fork_processes: bool = True) -> Iterator[Deployment]:
     """A deployment whose processes end with the block."""
-    deployment = Deployment(folder, zygote)
+    deployment = Deployment(folder, zygote, fork_processes=fork_processes)
     try:
         yield deployment
     finally:

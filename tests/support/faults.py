@@ -1,6 +1,7 @@
 """Runs, records and checks of the fault tests: what must hold at the end, whatever went wrong before."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,10 @@ def require_nothing_private(deployment: Deployment) -> None:
 
 
 def require_no_traceback(deployment: Deployment) -> None:
-    """Whoever reads a log is told in our words."""
+    """Whoever reads a log is told in our words, and no error is only logged: but for a disk that is full."""
     for path in deployment.folder.glob("*.log"):
         assert "Traceback" not in path.read_text(encoding="utf-8", errors="replace"), path
+    log = deployment.folder / "server.log"
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []:
+        error = re.search(r'"error": "(\w+)", "at": ', line)  # of `JsonLines`; a kill can have cut the line
+        assert error is None or error[1] == "OSError", line

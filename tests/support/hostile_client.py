@@ -95,7 +95,7 @@ HOSTILE: dict[str, tuple[Script, str]] = {
     "missing key": (lambda eve, ask: eve.update(ask, dict([*eve.state.items()][1:])).content(), "keys: "),
     "wrong shape": (_with(turned=lambda value: value.reshape(-1)), "tensor "),
     "half precision": (_with(half=lambda value: value.astype("f2")), "tensor "),
-    "another rank": (_another_rank, ""),
+    "another rank": (_another_rank, "size: "),
     "not safetensors": (lambda eve, ask: _raw(eve, ask, b"\x00" * 100), "format: "),
     "update of another round": (_replayed, "envelope: "),
     "another lineage": (_says(lineage="ef" * 16), "envelope: "),
