@@ -155,8 +155,9 @@ def _data(config: SiteConfig, local: Path) -> Verdict:
 
 
 def _offered(config: SiteConfig) -> list[RunConfig]:
-    offered = read_offers(config.state.dir / "offers")
-    return [run for run in offered if run.study.name in config.policy.studies]
+    """The newest of each study: what was offered or approved before is over, or was replaced."""
+    offered = {run.study.name: run for run in reversed(read_offers(config.state.dir / "offers"))}
+    return [run for name, run in offered.items() if name in config.policy.studies]
 
 
 def _base_models(config: SiteConfig) -> Verdict:

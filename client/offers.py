@@ -1,4 +1,4 @@
-"""Runs that wait for a person: kept as files until somebody approves them."""
+"""Runs that were offered or approved: kept as files, for whoever is to approve them, and for `client doctor`."""
 
 from pathlib import Path
 
@@ -10,10 +10,12 @@ _KEPT = 20  # the newest; a server must not fill the disk
 
 
 def keep_offer(folder: Path, run: RunConfig) -> None:
-    """Keep a locked run under its hash."""
+    """Keep a locked run under its hash, as the newest."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / f"{run.sha256()}.json"
-    if not path.exists():
+    if path.exists():
+        path.touch()
+    else:
         replace_durably(path, run.canonical_json().encode(), 0o600)
     for old in sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime)[:-_KEPT]:
         old.unlink()

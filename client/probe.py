@@ -20,7 +20,7 @@ _NOT_HERE = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, _IP_ADDRESS_MISMATCH
 def require_usable_proxies() -> None:
     """`InputError` where a proxy is set that httpx does not take: it looks for proxies whenever it connects."""
     try:
-        httpx.Client().close()
+        httpx.Client(verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)).close()  # SSL_CERT_FILE is nothing to us
     except (ValueError, ImportError, httpx.InvalidURL) as error:
         raise InputError(
             f"HTTPS_PROXY, ALL_PROXY or NO_PROXY cannot be used: {' '.join(str(error).split())}; must be like "

@@ -54,20 +54,24 @@ def names_of(record: Row, secret: bytes) -> Names | None:
 
     Those are their group and their text: the record without its label, which another study may have changed. Two
     datasets of groups are compared by group alone, for texts may be boilerplate; so what is claimed of a text inside a
-    group is a mark of its own, which only a dataset of records looks for. None for a record whose group is not known,
-    or that is nested too deep for JSON: it is never used.
+    group is a mark of its own, which only a dataset of records looks for. An empty text is nobody's. None for a record
+    that is never used: its group is not known, it is empty, or nested too deep for JSON.
     """
+    texts = {name: value for name, value in record.items() if name not in ("label", "group")}
+    empty = all(value is None or (isinstance(value, str) and not value.strip()) for value in texts.values())
+    group = group_of(record) if "group" in record else None
+    if group is None and (empty or "group" in record):
+        return None
     try:
-        text = _keyed({name: value for name, value in record.items() if name not in ("label", "group")}, secret)
+        text = _keyed(texts, secret)
     except RecursionError:
         return None
     inside = _keyed(["in a group", text.hex()], secret)
-    if "group" not in record:
-        return Names(claimed=(text,), barred=(text, inside))
-    group = group_of(record)
     if group is None:
-        return None
+        return Names(claimed=(text,), barred=(text, inside))
     person = _keyed(group, secret)
+    if empty:
+        return Names(claimed=(person,), barred=(person,))
     return Names(claimed=(person, inside), barred=(person, text))
 
 

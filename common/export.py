@@ -138,19 +138,33 @@ def load_adapter(folder: Path, base: str | None = None) -> tuple[RunConfig, Warm
     folder, run = _read_run(folder)
     if base is not None:
         run = run.model_copy(update={"model": run.model.model_copy(update={"base": base})})
-    # Institutions keep base models beside models/STUDY/RUN; the hash decides whether it is the right one.
-    base_folder = find_model(run.model.base, None if base else folder.absolute().parent.parent)
-    found = hash_model(base_folder)
-    if run.model.sha256 not in (None, found):
-        raise InputError(
-            f"base model {run.model.base!r} hashes to {found}, but {folder / _RUN} names {run.model.sha256}; "
-            "the adapter fits that model only: install it, or name its folder with --base"
-        )
+    # Institutions keep base models beside models/STUDY/RUN.
+    places: list[Path | None] = [None] if base else [None, folder.resolve().parent.parent]
+    base_folder = _find_base(run, places, folder / _RUN)
     device = choose_device("auto")
     module = build_module(run, base_folder, device)
     _write_all(module, folder, run)
     tokenizer = transformers.AutoTokenizer.from_pretrained(base_folder, trust_remote_code=False)
     return run, WarmModel(module, wrap(module), tokenizer, run.task, device)
+
+
+def _find_base(run: RunConfig, places: list[Path | None], named_by: Path) -> Path:
+    """The first base model of a run's name that is also the one of its hash; the first error where there is none."""
+    wrong: InputError | None = None
+    for models in places:
+        try:
+            base_folder = find_model(run.model.base, models)
+        except InputError as error:
+            wrong = wrong or error
+            continue
+        found = hash_model(base_folder)
+        if run.model.sha256 in (None, found):
+            return base_folder
+        wrong = wrong or InputError(
+            f"base model {run.model.base!r} hashes to {found}, but {named_by} names {run.model.sha256}; "
+            "the adapter fits that model only: install it, or name its folder with --base"
+        )
+    raise wrong or InputError(f"{named_by}: no base model")
 
 
 def _read_run(folder: Path) -> tuple[Path, RunConfig]:

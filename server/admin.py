@@ -87,9 +87,9 @@ class _Admin:
         queued = self._desk.queue.get(request.path_params["name"])
         if queued.status == "completed" and not self._is_over(queued):
             raise InputError(f"run {queued.name!r} is completed, and nothing of it is left to give out")
-        now = self._desk.queue.change(replace(queued, status="queued", reason=""), ENDED)
-        if self._desk.stopping == now.name:
+        if self._desk.stopping == queued.name:
             self._desk.stopping = None  # it was to stop after its open round
+        now = self._desk.queue.change(replace(queued, status="queued", reason=""), ENDED)
         return JSONResponse({"status": now.status})
 
     async def health(self, request: Request) -> Response:

@@ -27,6 +27,7 @@ from confide.server.registry import Member
 from confide.server.rehearsal import rehearse
 from confide.server.superlink import Link
 
+Listening = tuple[uvicorn.Server, socket.socket]
 _CARRY_OUT = {"run": carry_out, "rehearsal": rehearse}
 log = logging.getLogger("confide")
 _LOOK_SECONDS = 1.0  # at the registry, while no run is going on
@@ -150,25 +151,30 @@ def serve(home: Home, announce: Callable[[int, int], None]) -> None:
     worker = threading.Thread(target=_work, args=(desk, lambda: Link(app, turn, clients), fleet), daemon=True)
     worker.start()
     announce(public.getsockname()[1], admin.getsockname()[1])
-    asyncio.run(_both(fleet, public, desk_server, admin))
-    desk.going = False
-    worker.join(timeout=5)
+    try:
+        asyncio.run(_both(desk, (fleet, public), (desk_server, admin)))
+    finally:
+        desk.going = False
+        worker.join(timeout=5)
 
 
-async def _both(fleet: uvicorn.Server, public: socket.socket, desk: uvicorn.Server, admin: socket.socket) -> None:
+async def _both(desk: Desk, one: Listening, other: Listening) -> None:
     """Both servers until one of them ends; a signal ends both."""
 
     async def run(server: uvicorn.Server, listening: socket.socket, other: uvicorn.Server) -> None:
         await server.serve(sockets=[listening])
+        desk.going = False  # before the loop closes: the worker must know why nobody answers any more
         other.should_exit = True
 
-    await asyncio.gather(run(fleet, public, desk), run(desk, admin, fleet))
+    await asyncio.gather(run(*one, other[0]), run(*other, one[0]))
 
 
 def _bind(host: str, port: int) -> socket.socket:
     """Listen before anybody is told: a port that is taken is an error here and not a race later."""
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        both = host == "::" and socket.has_dualstack_ipv6()  # all addresses, of both kinds
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, dualstack_ipv6=both)
     except OSError as error:
         raise InputError(f"cannot listen on {host}:{port}: {error.strerror}; is a server running already?") from None
 
@@ -206,6 +212,8 @@ def _carry_out(desk: Desk, link: Link, queued: QueuedRun) -> None:
     log.info("run %s begins, or goes on", queued.name)
     try:
         ended = _CARRY_OUT[queued.kind](desk, link, queued)
+        if ended.status == "stopped" and desk.stopping != queued.name:
+            ended = replace(queued, status="queued")  # an operator has resumed it before it had stopped
     except PolicyError as error:
         ended = replace(queued, status="refused", reason=str(error))
     except ConfideError as error:
@@ -216,7 +224,7 @@ def _carry_out(desk: Desk, link: Link, queued: QueuedRun) -> None:
     except Exception:
         log.exception("run %s failed", queued.name)
         ended = replace(queued, status="failed", reason="an error of the server; its log says which")
-    if desk.going or ended.status == "completed":
+    if desk.going:  # or it goes on at the next start, if only to give the adapter out
         ended = desk.queue.change(ended, ["running"])
         log.info("run %s: %s %s", ended.name, ended.status, ended.reason)
     desk.stopping = None

@@ -97,6 +97,8 @@ def init_home(folder: Path, names: list[str], port: int) -> Home:
         write_durably(folder / "admin.token", secrets.token_hex(32).encode(), 0o600)
         template = files("confide.server").joinpath("server.template.toml").read_text(encoding="utf-8")
         text = template.replace("{names}", json.dumps(names)).replace("{port}", str(port))
+        if any(":" in name for name in names):
+            text = text.replace('# host = "0.0.0.0"', 'host = "::"     ')
         write_durably(folder / "server.toml", text.encode())
     except OSError as error:
         raise InputError(f"{folder}: cannot be written: {error.strerror}; choose another folder") from None

@@ -57,7 +57,7 @@ def carry_out(desk: "Desk", link: Link, queued: QueuedRun) -> QueuedRun:
                     return replace(queued, status="stopped", reason=f"after round {strategy.round}")
                 _finish(run, directory, strategy, workshop)
                 names = [institution.name for institution in strategy.everybody()]
-                _hand_over(grid, directory, FinishedRun(run, queued.lineage), strategy.institutions, names)
+                _hand_over(desk, grid, directory, FinishedRun(run, queued.lineage), strategy.institutions, names)
             return replace(queued, status="completed", reason="")
     finally:
         _account_for(run, directory)
@@ -126,10 +126,11 @@ def _give_out_again(desk: "Desk", link: Link, queued: QueuedRun, run: RunConfig)
         until = clock.now() + CONNECT_SECONDS
         there = wait_for_nodes(grid, len(members), until, clock, members, lambda: desk.is_over(queued.name))
         to = {node: Institution(members[node], 0) for node in there}
-        _hand_over(grid, directory, FinishedRun(run, queued.lineage), to, names)
+        _hand_over(desk, grid, directory, FinishedRun(run, queued.lineage), to, names)
 
 
 def _hand_over(
+    desk: "Desk",
     grid: LinkGrid,
     directory: RunDirectory,
     finished: FinishedRun,
@@ -138,6 +139,8 @@ def _hand_over(
 ) -> None:
     """Give the adapter out, and write down who has got it; a full disk does not undo the run."""
     kept = give_out(grid, SystemClock(), finished, to, directory.path / "adapter")
+    if not desk.going:
+        return  # the server ends, and so did this; its next start begins it again
     try:
         directory.record(given_out(names, kept))
     except OSError as error:

@@ -82,10 +82,10 @@ class Queue:
 
     def get(self, name: str) -> QueuedRun:
         """One run; `InputError` if there is none of that name."""
-        found = [queued for queued in self.all() if queued.name == name]
-        if not found:
+        path = self.folder / f"{name}.json"
+        if Path(name).name != name or name.startswith(".") or not path.is_file():
             raise InputError(f"no run {name!r} here; `confide server status` lists them")
-        return found[0]
+        return _read(path)
 
     def run_of(self, queued: QueuedRun) -> RunConfig:
         """Its locked run."""

@@ -8,7 +8,7 @@ from typing import Any
 from numpy.random import PCG64, Generator
 
 from confide.common.errors import InputError
-from confide.common.records import Row
+from confide.common.records import Row, group_of
 from confide.common.simulation_config import SimulationSection
 
 _MAX_NAME = 64  # characters of an institution's name
@@ -19,7 +19,8 @@ def gather(rows: list[Row]) -> list[list[Row]]:
     """Rows as units: those with the same "group" together, others alone, in the order of the file."""
     units: dict[Any, list[Row]] = {}
     for number, row in enumerate(rows):
-        units.setdefault(("group", str(row["group"])) if "group" in row else number, []).append(row)
+        group = group_of(row) if "group" in row else None
+        units.setdefault(number if group is None else group, []).append(row)
     return list(units.values())
 
 

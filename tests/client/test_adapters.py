@@ -15,6 +15,7 @@ from support.sites import random_state
 from confide.client.adapters import list_adapters
 from confide.client.site import open_site
 from confide.common import main
+from confide.common.errors import InputError
 from confide.common.export import export_adapter, load_adapter
 from confide.common.messages import Finished
 from confide.common.models import hash_model
@@ -86,6 +87,14 @@ def test_an_adapter_finds_the_base_model_that_its_client_trained_with(
     monkeypatch.chdir("/")
     run, model = load_adapter(_folder(site))
     assert (run.model.base, model.task) == ("some-lab/tiny", run.task)
+    monkeypatch.chdir(_folder(site))
+    assert load_adapter(Path("..") / _folder(site).name)[0] == run
+    (site.parent / "models" / "tiny" / "config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(InputError, match="'some-lab/tiny' is no folder, and the hub does not give it"):
+        load_adapter(_folder(site))
+    content["model"]["base"] = str(shutil.copytree(base_folder, site.parent / "elsewhere" / "tiny"))
+    run_json.write_text(json.dumps(content), encoding="utf-8")
+    assert load_adapter(_folder(site))[0].model.base == content["model"]["base"], "another of that name hides it"
 
 
 def test_nothing_is_there_before_the_first(tmp_path: Path) -> None:

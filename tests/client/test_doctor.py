@@ -205,6 +205,17 @@ def test_a_run_that_is_approved_before_it_was_offered_is_looked_at_too(
     assert _find(site, "base models").state == "problem", "the run needs another"
 
 
+def test_a_run_that_was_replaced_is_looked_at_no_more(tmp_path: Path, make_run: MakeRun, base_folder: Path) -> None:
+    """One of whose labels the designer forgot one."""
+    records = [*make_records(19), {"text": "x", "label": "neutral"}]
+    site = write_site(tmp_path, records, policy={"studies": ["test"], "require_approval": True})
+    labels = ["negative", "positive", "neutral"]
+    for task, state in ((labels[:2], "warning"), (labels, "ok"), (labels[:2], "warning")):
+        run = make_run(local={"nominal_units": 20}, task={"kind": "text-classification", "labels": task})
+        approve_run(lock(run, hash_model(base_folder)), "test", site)
+        assert _find(site, "data").state == state
+
+
 def test_a_run_that_needs_no_approval_is_looked_at_too(tmp_path: Path, make_run: MakeRun, base_folder: Path) -> None:
     site = write_site(tmp_path, [*make_records(19), {"text": "x", "label": "J18"}])
     opened = open_site(site)

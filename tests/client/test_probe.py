@@ -72,6 +72,13 @@ def test_a_certificate_that_is_over_is_told_from_a_wrong_one(tmp_path: Path, mon
         clock_ahead(make_kit(keys, server.port))
 
 
+def test_certificates_that_others_trust_are_nothing_to_us(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kit pins one; the variable may name a file of the administrator's that this user cannot read."""
+    monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent")
+    with health_server(keys) as server:
+        assert clock_ahead(make_kit(keys, server.port)) is not None
+
+
 @pytest.mark.parametrize(("name", "value"), UNUSABLE_PROXIES)
 def test_a_proxy_that_cannot_be_used_is_named(
     keys: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str

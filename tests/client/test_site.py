@@ -406,6 +406,25 @@ def test_other_people_under_another_unit_share_a_state_folder(
         assert kinds(Asking(asked, lambda path=path: open_site(path)).offer()) == ["accepted"]  # type: ignore[misc]
 
 
+@pytest.mark.parametrize("grouped", [(False, True), (True, False), (False, False)])
+@pytest.mark.parametrize("text", ["", "  ", None])
+def test_texts_that_nobody_uses_are_no_overlap(
+    tmp_path: Path, run: RunConfig, model: WarmModel, text: str | None, grouped: tuple[bool, bool]
+) -> None:
+    records = [{**record, "group": f"p{number}"} for number, record in enumerate(make_records(40))]
+    for number, name in enumerate(("one", "two")):
+        own = [
+            *records[20 * number : 20 * number + 20],
+            {"text": text, "label": "positive", "group": f"p{20 * number}"},
+        ]
+        dataset = {"id": name, **(GROUPED if grouped[number] else {})}
+        state = {"dir": str(tmp_path / "state"), "anchor": str(tmp_path / "anchor")}
+        site = open_site(write_site(tmp_path / name, own, dataset=dataset, state=state))
+        asked = _by_group(run) if grouped[number] else run
+        assert kinds(Asking(asked, lambda site=site: site).offer()) == ["accepted"]  # type: ignore[misc]
+        assert len(_texts(site, model, asked.task)) == 20
+
+
 @pytest.mark.parametrize("group", [None, "", "  ", float("nan")])
 def test_records_without_a_group_are_no_overlap(two: Any, run: RunConfig, model: WarmModel, group: object) -> None:
     grouped = _by_group(run)

@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import os
+import socket
 import sqlite3
 import sys
 import threading
@@ -16,7 +17,7 @@ import pytest
 import uvicorn
 from sqlalchemy.exc import OperationalError
 
-from confide.common.errors import InputError
+from confide.common.errors import InputError, PolicyError
 from confide.common.join import JoinRequest
 from confide.common.run_config import RunConfig
 from confide.server import daemon
@@ -162,6 +163,51 @@ def test_what_an_operator_was_told_is_not_undone_when_a_run_ends(
     assert [queued.status for queued in desk.queue.all()] == [told]
 
 
+def test_a_run_that_was_resumed_while_it_stopped_goes_on(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its account and its child process take some seconds to end, and all that time it says "running"."""
+
+    def meanwhile(desk: Any, link: Any, queued: QueuedRun) -> QueuedRun:
+        desk.stopping = None
+        return replace(queued, status="stopped", reason="after round 3")
+
+    monkeypatch.setitem(daemon._CARRY_OUT, "run", meanwhile)
+    desk.stopping = _RUN.name
+    daemon._carry_out(desk, None, _RUN)  # type: ignore[arg-type]
+    assert desk.queue.all() == [_RUN]
+
+
+def test_a_run_that_a_server_gave_out_as_it_ended_is_looked_at_again(
+    desk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ends(desk: Any, link: Any, queued: QueuedRun) -> QueuedRun:
+        desk.going = False
+        return replace(queued, status="completed")
+
+    monkeypatch.setitem(daemon._CARRY_OUT, "run", ends)
+    daemon._carry_out(desk, None, _RUN)  # type: ignore[arg-type]
+    assert [queued.status for queued in desk.queue.all()] == ["running"]
+
+
+def test_how_a_run_ended_is_written_whatever_another_s_file_holds(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*rest: object) -> QueuedRun:
+        (desk.queue.folder / "another.json").write_bytes(b"{")
+        raise PolicyError("too few accepted")
+
+    monkeypatch.setitem(daemon._CARRY_OUT, "run", refused)
+    daemon._carry_out(desk, None, _RUN)  # type: ignore[arg-type]
+    assert desk.queue.get(_RUN.name).status == "refused"
+
+
+def test_all_addresses_are_those_of_both_kinds(home: Home, tmp_path: Path) -> None:
+    assert home.config.server.host == "0.0.0.0"  # noqa: S104
+    assert init_home(tmp_path / "six", ["2001:db8::5"], 8443).config.server.host == "::"
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    with daemon._bind("::", 0) as listening:
+        for host in ("::1", "127.0.0.1"):
+            socket.create_connection((host, listening.getsockname()[1]), timeout=5).close()
+
+
 def test_a_run_that_was_stopped_before_it_began_does_not_begin(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the worker's look at the queue and its first step."""
     monkeypatch.setitem(daemon._CARRY_OUT, "run", lambda *rest: pytest.fail("it began"))
@@ -188,7 +234,7 @@ def test_the_thread_lives_on_when_not_even_a_status_can_be_written(desk: Any, mo
     monkeypatch.setattr(daemon, "_RETRY_SECONDS", 0.01)
     link = SimpleNamespace(admit=lambda keys: {})
     daemon._work(desk, lambda: link, SimpleNamespace(started=True))  # type: ignore[arg-type]
-    assert [run.status for run in desk.queue.all()] == ["completed"]
+    assert [run.status for run in desk.queue.all()] == ["running"], "it was carried out, and the server ended"
 
 
 @pytest.mark.parametrize("place", ["a run's status", "the registry at the start", "Flower's state"])
@@ -221,7 +267,7 @@ def test_the_thread_outlives_any_error_and_says_it_once(
     monkeypatch.setitem(daemon._CARRY_OUT, "run", carried_out)
     monkeypatch.setattr(daemon, "_RETRY_SECONDS", 0.01)
     daemon._work(desk, lambda: link, SimpleNamespace(started=True))  # type: ignore[arg-type]
-    assert [run.status for run in desk.queue.all()] == ["completed"]
+    assert [run.status for run in desk.queue.all()] == ["running"], "it was carried out, and the server ended"
     [said] = [record for record in caplog.records if record.levelname == "ERROR"]
     assert said.exc_info, "where it came from"
 

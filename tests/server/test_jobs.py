@@ -44,7 +44,7 @@ class Interrupted:
             asked = {"what": "update", "round": number, "institutions": ["mary"]}
             self.directory.record({"event": "round_started", **asked})
         self.account.write_text("less", encoding="utf-8")
-        self.members = dict[int, Any]()
+        self.members, self.going = dict[int, Any](), True
         monkeypatch.setattr(jobs, "Workshop", lambda *_: self.workshop)
         monkeypatch.setattr(jobs, "LinkGrid", lambda _: SimpleNamespace(run=SimpleNamespace(run_id=1)))
         monkeypatch.setattr(jobs, "SystemClock", SkippingClock)
@@ -55,6 +55,7 @@ class Interrupted:
             home=SimpleNamespace(runs=self.runs, folder=self.runs.parent),
             members_of=lambda run: self.members,
             is_over=lambda name: False,
+            going=self.going,
         )
         return jobs.carry_out(desk, self.link, QueuedRun("a-run", "ab" * 16))
 
@@ -166,15 +167,29 @@ class Takers:
         return [Message(kept[self.keep[ask.metadata.dst_node_id]], reply_to=ask) for ask in asked]
 
 
-def test_a_server_that_dies_before_the_adapter_is_given_out_does_that_at_its_next_start(
-    over: Interrupted, monkeypatch: pytest.MonkeyPatch
+def _killed(over: Interrupted, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(jobs, "give_out", _fails(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        over.resume()
+
+
+def _stopped(over: Interrupted, patch: pytest.MonkeyPatch) -> None:
+    """Its event loop ends first, and then nobody answers any more."""
+    patch.setattr(give_out, "collect", _fails(RuntimeError("Event loop is closed")))
+    over.going = False
+    over.resume()
+    over.going = True
+
+
+@pytest.mark.parametrize("ends", [_killed, _stopped])
+def test_a_server_that_ends_before_the_adapter_is_given_out_does_that_at_its_next_start(
+    over: Interrupted, monkeypatch: pytest.MonkeyPatch, ends: Callable[[Interrupted, pytest.MonkeyPatch], None]
 ) -> None:
     """The queue still says "running"; nothing is offered or trained again."""
-    with monkeypatch.context() as dying:
-        dying.setattr(jobs, "give_out", _fails(KeyboardInterrupt()))
-        with pytest.raises(KeyboardInterrupt):
-            over.resume()
     (over.directory.path / "adapter").mkdir()
+    with monkeypatch.context() as patch:
+        ends(over, patch)
+    assert over.directory.events()[-1]["event"] == "completed"
     grid = Takers({1: True})
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1  # a Message needs them
     monkeypatch.setattr(jobs, "LinkGrid", lambda _: grid)
