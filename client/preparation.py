@@ -7,8 +7,8 @@ from pathlib import Path
 from stat import S_ISREG
 
 from confide.client.batches import BatchedUnits, batch_units, with_prefixes
-from confide.client.memory import try_fullest
 from confide.client.site import Site
+from confide.client.trial import tried_shapes
 from confide.client.units import gather_units, make_units, names_of, split_records
 from confide.client.validation import Units
 from confide.common.errors import PolicyError
@@ -111,17 +111,17 @@ def prepare(site: Site, model: WarmModel, *, joining: bool) -> Shares:
     most = dataset.most_records
     table = make_units(training, model.task, model.tokenizer, site.secret, most)
     held_out = gather_units(validation, model.task, model.tokenizer, site.secret, most)
-    units = batch_units(table, model, compute.tokens_per_micro_batch)
+    units = batch_units(table, model, tried_shapes(model, compute.tokens_per_micro_batch))
     if compute.prefix_cache:
         units = with_prefixes(units, model, site.cache)
     return Shares(units, [[record for record, _ in unit] for unit in held_out])
 
 
 def model_of(run: RunConfig, site: Site) -> WarmModel:
-    """The warm model of a run, on this institution's machine, whose memory suffices for any draw."""
+    """The warm model of a run, on this institution's machine, with every shape of a micro-batch tried."""
     compute = site.config.compute
     model = warm_model(run, compute.device, compute.precision, site.models)
-    try_fullest(model, compute.tokens_per_micro_batch)
+    tried_shapes(model, compute.tokens_per_micro_batch)
     return model
 
 

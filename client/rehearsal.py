@@ -2,6 +2,7 @@
 
 from confide.client.batches import batch_units
 from confide.client.training import LocalWork, train
+from confide.client.trial import tried_shapes
 from confide.client.units import UnitTable
 from confide.common.gate import State
 from confide.common.privacy.coins import CoinSource
@@ -26,5 +27,5 @@ def rehearse(
     task = run.task
     encoded = [task.encode(task.made_up(run.study.seed, number), model.tokenizer) for number in range(_DISTINCT)]
     table = UnitTable([[encoded[unit % _DISTINCT]] for unit in range(plan.declared_units)])
-    units = batch_units(table, model, tokens_per_micro_batch)
+    units = batch_units(table, model, tried_shapes(model, tokens_per_micro_batch))
     return train(LocalWork(plan, received, run.local.steps, run.local.learning_rate), model, units, coins)

@@ -18,6 +18,7 @@ from confide.common.lower_layers import LowerLayers, find_lower_layers
 from confide.common.models import find_model, hash_model, loading
 from confide.common.privacy.gradients import per_example_gradients, wrap
 from confide.common.run_config import RunConfig
+from confide.common.shapes import Shapes
 from confide.common.tasks import Task
 
 PREFIX = "prefix"  # in a batch: what the lower layers make of it, shape (B, T, hidden)
@@ -30,7 +31,7 @@ class WarmModel:
     Only its trained parameters ever change, and `train` writes all of them before it reads any.
 
     Attributes:
-        tried: bounds on the tokens of a micro-batch that memory was found to suffice for.
+        tried: by bound on the tokens of a micro-batch, the shapes that passed the client's trial.
     """
 
     module: nn.Module
@@ -39,7 +40,7 @@ class WarmModel:
     task: Task
     device: torch.device
     lower: LowerLayers | None = None
-    tried: set[int] = field(default_factory=set)
+    tried: dict[int, Shapes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # A native head on the last token (Llama) asks the configuration which tokens are none, and refuses without.

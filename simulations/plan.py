@@ -75,6 +75,7 @@ def measure(run: RunConfig, num_steps: int = 20) -> dict[str, float]:
     """
     from confide.client.batches import batch_units
     from confide.client.training import LocalWork, train
+    from confide.client.trial import tried_shapes
     from confide.client.units import make_units
     from confide.common.adapter import get_state
     from confide.common.devices import peak_memory_mb
@@ -87,7 +88,7 @@ def measure(run: RunConfig, num_steps: int = 20) -> dict[str, float]:
         for number in range(run.local.nominal_units)
     ]
     units = make_units(records, run.task, model.tokenizer, bytes(32))
-    batched = batch_units(units, model, run.speed.tokens_per_micro_batch)
+    batched = batch_units(units, model, tried_shapes(model, run.speed.tokens_per_micro_batch))
     plan = make_plan(run, run.local.nominal_units)
     work = LocalWork(plan, get_state(model.module), 1, run.local.learning_rate)
     seconds = []

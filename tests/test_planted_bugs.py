@@ -22,6 +22,7 @@ from support.coins import TestCoins
 from confide.client import (
     answers,
     app,
+    batches,
     chain,
     ledger,
     preparation,
@@ -157,6 +158,29 @@ def _loss_divided_by(divisor: Callable[[Any], Any]) -> Plant:
 def _clipped_in_each_micro_batch(patch: pytest.MonkeyPatch) -> None:
     real = gradients.unit_means
     patch.setattr(step, "unit_means", lambda parts: (mean for part in parts for mean in real([part])))
+
+
+def _added_in_float32(patch: pytest.MonkeyPatch) -> None:
+    """As it was: in an order that follows from where micro-batches end."""
+
+    def average(gradients_BP: Any, counts: list[int], sum_P: Any, added: int) -> Any:
+        owners = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+        sums = torch.zeros(len(counts), gradients_BP.shape[1]).index_add_(0, owners, gradients_BP)
+        numbers = torch.tensor(counts)
+        if added:
+            sums[0], numbers[0] = sums[0] + sum_P, numbers[0] + added
+        gradients_BP[: len(counts) - 1] = sums[:-1] / numbers[:-1].unsqueeze(1)
+        return sums[-1].clone(), int(numbers[-1])
+
+    patch.setattr(gradients, "_average", average)
+
+
+def _rows_left_out(patch: pytest.MonkeyPatch) -> None:
+    """A micro-batch of as many rows as there are examples."""
+    real = batches.BatchedUnits.batch
+    patch.setattr(
+        batches.BatchedUnits, "batch", lambda units, places, shape: real(units, places, (len(places), shape[1]))
+    )
 
 
 def _clipped_by_example(patch: pytest.MonkeyPatch) -> None:
@@ -480,6 +504,10 @@ STEP_BUGS: dict[str, PlantedBug] = {
         _divided_by(lambda units, drawn: units.num_units),
         guarantees.check_the_normaliser_is_public,
     ),
+    "a unit's examples added in float32": (
+        _added_in_float32,
+        guarantees.check_the_order_of_a_unit_s_examples_is_its_own,
+    ),
     "NaN times zero": (_zero_by_product, guarantees.check_a_unit_that_is_not_finite_contributes_zero),
     "positional split": (_split_by_position, guarantees.check_train_or_validation_is_decided_by_the_unit_s_key),
 }
@@ -495,6 +523,7 @@ TRAINING_BUGS: dict[str, PlantedBug] = {
         _loss_divided_by(lambda batch: len(batch["label"])),
         guarantees.check_companions_do_not_change_a_unit,
     ),
+    "rows that are missing left out": (_rows_left_out, guarantees.check_every_micro_batch_has_a_shape_that_was_tried),
     "unit clipped in each micro-batch": (
         _clipped_in_each_micro_batch,
         guarantees.check_a_unit_counts_as_its_clipped_mean_gradient,

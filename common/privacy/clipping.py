@@ -48,12 +48,21 @@ def _norms(gradients_UP: Tensor) -> Tensor:
 
     In float32 a norm over millions of entries comes out short, and the clipped row above the bound; in float64 alone
     it takes 30 times as long. So: norms of 1,024 entries each in float32 (64 additions in each lane of a vector
-    unit), then their norm in float64.
+    unit), then norms of these in float64. No norm is over more than 1,024 numbers: PyTorch would share out a longer one
+    among threads if there is one row, and not if there are two, and the row's last bit would depend on that.
     """
-    whole = gradients_UP.shape[1] // _ENTRIES * _ENTRIES
-    parts_UNE = gradients_UP[:, :whole].reshape(len(gradients_UP), whole // _ENTRIES, _ENTRIES)
-    parts_UN = torch.linalg.vector_norm(parts_UNE, dim=2)
-    rest_U1 = torch.linalg.vector_norm(gradients_UP[:, whole:], dim=1, keepdim=True)
-    joined_UN = torch.cat([parts_UN, rest_U1], dim=1)
-    norms_U: Tensor = torch.linalg.vector_norm(joined_UN, dim=1, dtype=torch.float64)
-    return (norms_U * _ROUND_UP).float()
+    norms_UN = _norms_of_parts(gradients_UP).double()
+    while norms_UN.shape[1] > 1:
+        norms_UN = _norms_of_parts(norms_UN)
+    return (norms_UN[:, 0] * _ROUND_UP).float()
+
+
+def _norms_of_parts(numbers_UP: Tensor) -> Tensor:
+    """Norms of 1,024 numbers each, and of what is left, shape ``(U, P // 1024 + 1)`` unless nothing is left."""
+    whole = numbers_UP.shape[1] // _ENTRIES * _ENTRIES
+    parts_UNE = numbers_UP[:, :whole].reshape(len(numbers_UP), whole // _ENTRIES, _ENTRIES)
+    parts_UN: Tensor = torch.linalg.vector_norm(parts_UNE, dim=2)
+    if whole == numbers_UP.shape[1]:
+        return parts_UN
+    rest_U1 = torch.linalg.vector_norm(numbers_UP[:, whole:], dim=1, keepdim=True)
+    return torch.cat([parts_UN, rest_U1], dim=1)

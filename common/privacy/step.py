@@ -1,6 +1,6 @@
 """One private step: draw -> gradients -> mean per unit -> clip -> sum -> noise -> normalise."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,9 +16,8 @@ from confide.common.privacy.noise import add_noise
 from confide.common.privacy.plan import PrivacyPlan
 from confide.common.privacy.sampling import draw_units
 
-_ROWS = (
-    16  # summed at once: a float64 copy of them fits in a processor's cache, of all rows it takes four times as long
-)
+# Summed at once: a float64 copy of them fits in a processor's cache; of all rows it takes four times as long.
+_ROWS = 16
 
 
 class Units(Protocol):
@@ -29,7 +28,10 @@ class Units(Protocol):
         """Number of units (private)."""
 
     def micro_batches(self, drawn: list[int]) -> Iterable[tuple[Any, list[int]]]:
-        """``(batch, unit_B)`` until all examples of the drawn units are covered, each unit's side by side."""
+        """``(batch, unit_B)`` until all examples of the drawn units are covered, each unit's side by side.
+
+        The first ``len(unit_B)`` rows of a batch are examples; more rows only fill it up to a public shape.
+        """
 
 
 def private_step(
@@ -58,17 +60,36 @@ def private_step(
         Array of shape ``(P,)``, float32: (sum of clipped unit gradients + noise) / weights / expected batch size.
     """
     drawn = draw_units(plan, coins, units.num_units)
-    parts = (
-        (per_example_gradients(module, losses, batch).mul_(weights_P), unit_B)
-        for batch, unit_B in units.micro_batches(drawn)
-    )
     sum_P = torch.zeros(len(weights_P), dtype=torch.float64, device=weights_P.device)
-    for gradients_UP in unit_means(parts):
-        for rows_UP in torch.split(clip(gradients_UP, plan), _ROWS):
+    for clipped_UP in clipped_gradients(plan, units.micro_batches(drawn), module, losses, weights_P):
+        # The order of this sum depends on the draw. In float64 that is less than 1e-6 of a clip norm for 100,000 units,
+        # and the norm that `clip` bounds is rounded up by more (docs/guarantee.md, "floating point").
+        for rows_UP in torch.split(clipped_UP, _ROWS):
             sum_P += rows_UP.sum(dim=0, dtype=torch.float64)
         # Else they would be there while the next micro-batch is computed, and whether a step fits into memory would
         # depend on which two follow each other: it must take what its one fullest micro-batch takes.
-        del gradients_UP, rows_UP
+        del clipped_UP, rows_UP
     noised_P = add_noise(sum_P.cpu().numpy(), plan, coins)  # an empty draw comes here too: zero plus noise
     mean_P: NDArray[np.float32] = noised_P / weights_P.cpu().numpy() / np.float32(plan.expected_batch_size)
     return mean_P
+
+
+def clipped_gradients(
+    plan: PrivacyPlan,
+    micro_batches: Iterable[tuple[Any, list[int]]],
+    module: GradSampleModule,
+    losses: Callable[[Any], Tensor],
+    weights_P: Tensor,
+) -> Iterator[Tensor]:
+    """The clipped gradients of the units in some micro-batches, shape ``(U, P)`` at a time, float32.
+
+    Formal guarantee: a row depends on its own unit and the weights of ``module`` only, bit for bit, if rows of
+    ``losses`` do so in the shapes of these micro-batches. Whether they do is tried before a run (`client.trial`).
+    """
+    parts = (
+        (per_example_gradients(module, losses, batch)[: len(unit_B)].mul_(weights_P), unit_B)
+        for batch, unit_B in micro_batches
+    )
+    for gradients_UP in unit_means(parts):
+        yield clip(gradients_UP, plan)
+        del gradients_UP  # as in `private_step`

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from confide.client.batches import BatchedUnits, batch_units, with_prefixes
+from confide.client.trial import tried_shapes
 from confide.client.units import make_units
 from confide.common.configuration import check
 from confide.common.privacy.coins import Coins
@@ -68,5 +69,5 @@ def prepare(records: list[dict[str, Any]], layers: str, base: str | None, folder
     run = check(RunConfig, settings, "benchmark")
     model = warm_model(run)
     table = make_units(records, run.task, model.tokenizer, bytes(32))
-    units = batch_units(table, model, run.speed.tokens_per_micro_batch)
+    units = batch_units(table, model, tried_shapes(model, run.speed.tokens_per_micro_batch))
     return Bench(run, model, with_prefixes(units, model, folder))

@@ -12,6 +12,7 @@ from support.toy import make_plan
 
 from confide.client.batches import BatchedUnits
 from confide.client.units import UnitTable
+from confide.common.shapes import public_shapes
 from confide.common.warm_model import WarmModel
 
 LENGTHS = st.lists(st.lists(st.integers(1, 30), max_size=4), max_size=8)
@@ -26,13 +27,18 @@ def _units(lengths: list[list[int]]) -> UnitTable:
     return UnitTable([[example(u, e, n) for e, n in enumerate(unit)] for u, unit in enumerate(lengths)])
 
 
-@given(lengths=LENGTHS, tokens=st.integers(1, 80))
+def _site(lengths: list[list[int]], tokens: int, longest: int = 30) -> BatchedUnits:
+    return BatchedUnits(_units(lengths), 0, public_shapes(longest, tokens, 10_000), torch.device("cpu"))
+
+
+@given(lengths=LENGTHS, tokens=st.integers(1, 300))
 def test_every_example_of_every_drawn_unit_comes_once(lengths: list[list[int]], tokens: int) -> None:
-    site = BatchedUnits(_units(lengths), 0, tokens, 10_000, torch.device("cpu"))
+    site = _site(lengths, tokens)
     drawn = list(range(0, len(lengths), 2))
     seen = []
     for batch, unit_B in site.micro_batches(drawn):
-        for ids, mask, unit in zip(batch["input_ids"].tolist(), batch["attention_mask"].tolist(), unit_B, strict=True):
+        rows = zip(batch["input_ids"].tolist(), batch["attention_mask"].tolist(), strict=True)
+        for (ids, mask), unit in zip(rows, unit_B, strict=False):  # more rows only fill up
             example = {"input_ids": [i for i, m in zip(ids, mask, strict=True) if m]}
             assert ids == example["input_ids"] + [0] * (len(ids) - sum(mask))
             seen.append((unit, example["input_ids"]))
@@ -40,29 +46,40 @@ def test_every_example_of_every_drawn_unit_comes_once(lengths: list[list[int]], 
     assert sorted(seen) == sorted(expected)
 
 
-@given(lengths=LENGTHS, tokens=st.integers(1, 80))
+@given(lengths=LENGTHS, tokens=st.integers(1, 300))
 def test_the_examples_of_a_unit_stand_side_by_side(lengths: list[list[int]], tokens: int) -> None:
-    site = BatchedUnits(_units(lengths), 0, tokens, 10_000, torch.device("cpu"))
+    site = _site(lengths, tokens)
     owners = [unit for _, unit_B in site.micro_batches(list(range(len(lengths)))) for unit in unit_B]
     runs = [unit for unit, _ in groupby(owners)]
     assert len(runs) == len(set(runs))
 
 
-@given(lengths=LENGTHS, tokens=st.integers(1, 80))
-def test_a_micro_batch_keeps_to_its_tokens(lengths: list[list[int]], tokens: int) -> None:
-    site = BatchedUnits(_units(lengths), 0, tokens, 10_000, torch.device("cpu"))
+@given(lengths=LENGTHS, tokens=st.integers(1, 300))
+def test_a_micro_batch_has_a_shape_that_its_units_may_have(lengths: list[list[int]], tokens: int) -> None:
+    """And no other unit decides which: it follows from the unit's own longest example."""
+    site = _site(lengths, tokens)
     for batch, unit_B in site.micro_batches(list(range(len(lengths)))):
-        assert len(unit_B) == 1 or batch["input_ids"].numel() <= tokens
+        shape = tuple(batch["input_ids"].shape)
+        for unit in unit_B:
+            assert shape in site.shapes.by_length[site.shapes.padded(max(lengths[unit]))]
+        assert shape[0] == 1 or batch["input_ids"].numel() <= tokens
 
 
-def test_short_units_come_first() -> None:
-    site = BatchedUnits(_units([[9], [2], [5, 1], [3]]), 0, 1, 10_000, torch.device("cpu"))
+def test_rows_that_are_missing_are_filled_up() -> None:
+    [(batch, unit_B)] = _site([[9]], 128).micro_batches([0])
+    assert unit_B == [0]
+    assert batch["input_ids"].shape == (2, 16)
+    assert batch["attention_mask"].sum(dim=1).tolist() == [9, 9]
+
+
+def test_long_units_come_first() -> None:
+    site = _site([[9], [2], [25, 1], [3]], 1)
     owners = [unit for _, unit_B in site.micro_batches([0, 1, 2, 3]) for unit in unit_B]
-    assert owners == [1, 2, 2, 3, 0]  # 2, 3 and 5 tokens are padded to 8, and keep their order
+    assert owners == [2, 2, 0, 1, 3]  # 2, 3 and 9 tokens are padded to 16, and keep their order
 
 
 def test_an_empty_draw_and_an_empty_unit_give_no_micro_batches() -> None:
-    site = BatchedUnits(_units([[], [4]]), 0, 64, 10_000, torch.device("cpu"))
+    site = _site([[], [4]], 64)
     assert list(site.micro_batches([])) == []
     assert list(site.micro_batches([0])) == []
 

@@ -15,8 +15,9 @@ from support.coins import TestCoins
 from support.sites import batched, flatten, make_records, make_table, random_state, train_sum
 from support.toy import make_plan
 
-from confide.client.batches import BatchedUnits, batch_units, with_prefixes
+from confide.client.batches import BatchedUnits, with_prefixes
 from confide.client.training import LocalWork, train
+from confide.client.trial import tried_shapes
 from confide.common.lower_layers import find_lower_layers
 from confide.common.privacy.plan import NoPrivacy, Plan
 from confide.common.simulation_config import SpeedSection
@@ -68,10 +69,10 @@ def test_what_is_kept_belongs_to_its_example(top: WarmModel, tmp_path: Path) -> 
     units = _kept(top, tmp_path, groups=5)
     units.table.units[0].insert(1, {"input_ids": [], "label": 0})
     for tokens in (16, 4096):
-        again = with_prefixes(replace(units, tokens_per_micro_batch=tokens, prefixes=None), top, tmp_path)
+        again = with_prefixes(replace(units, shapes=tried_shapes(top, tokens), prefixes=None), top, tmp_path)
         for place in [(unit, 0) for unit in range(units.num_units)]:
             size = len(units.examples([place])[0]["input_ids"])
-            alone = top.lower_states(replace(units, prefixes=None).batch([place], size))[0]
+            alone = top.lower_states(replace(units, prefixes=None).batch([place], (1, size)))[0]
             assert again.prefixes is not None
             read = again.prefixes.take([place], [size], size + 3)[0]
             torch.testing.assert_close(read[:size].float(), alone, atol=0.02, rtol=0.02)
@@ -118,7 +119,7 @@ def test_no_speed_setting_changes_an_update(make_run: MakeRun, tmp_path: Path) -
 
     def update(speed: SpeedSection) -> NDArray[np.float64]:
         model = warm_model(make_run(adapter={"rank": 4, "layers": "top:1"}), speed.device, speed.precision)
-        units = batch_units(make_table(model, make_records(12)), model, speed.tokens_per_micro_batch)
+        units = batched(model, make_table(model, make_records(12)), speed.tokens_per_micro_batch)
         if speed.prefix_cache:
             units = with_prefixes(units, model, tmp_path)
         return flatten(train(LocalWork(PLAN, random_state(model), 2, 1.0), model, units, TestCoins(3, quiet=True)))

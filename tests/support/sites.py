@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from confide.client import training, units
-from confide.client.batches import BatchedUnits
+from confide.client.batches import BatchedUnits, batch_units
+from confide.client.trial import tried_shapes
 from confide.common.adapter import State, schema
 from confide.common.privacy.coins import CoinSource
 from confide.common.privacy.plan import Plan
@@ -33,8 +34,8 @@ def make_table(model: WarmModel, records: list[dict[str, Any]], max_records_per_
 
 
 def batched(model: WarmModel, table: units.UnitTable, tokens: int = 128) -> BatchedUnits:
-    """A table in small micro-batches."""
-    return BatchedUnits(table, model.pad_token_id, tokens, 10_000, model.device)
+    """A table in small micro-batches, of shapes that were tried."""
+    return batch_units(table, model, tried_shapes(model, tokens))
 
 
 def random_state(model: WarmModel, seed: int = 1) -> State:

@@ -66,8 +66,12 @@ def test_a_unit_counts_as_its_clipped_mean_gradient_wherever_its_micro_batches_f
     guarantees.check_a_unit_counts_as_its_clipped_mean_gradient(model)
 
 
-def test_a_unit_s_gradient_does_not_depend_on_its_companions(model: WarmModel) -> None:
+def test_a_unit_s_clipped_gradient_is_bit_for_bit_the_same_alone_and_in_any_company(model: WarmModel) -> None:
     guarantees.check_companions_do_not_change_a_unit(model)
+
+
+def test_a_unit_s_examples_are_added_in_an_order_of_their_own() -> None:
+    guarantees.check_the_order_of_a_unit_s_examples_is_its_own()
 
 
 @given(sizes=st.lists(st.integers(1, 5), min_size=1, max_size=8), cuts=st.sets(st.integers(1, 39)))
