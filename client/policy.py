@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from confide.client.site_config import DatasetSection, PolicySection
 from confide.common.privacy.accounting import epsilon
 from confide.common.privacy.filter import Cap
+from confide.common.privacy.least import least_epsilon
 from confide.common.privacy.plan import NoPrivacy, Plan, PrivacyPlan
 from confide.common.run_config import RunConfig
 
@@ -38,7 +39,9 @@ def refusals(request: Request, dataset: DatasetSection, policy: PolicySection) -
         if not policy.allow_no_privacy:
             reasons.append("privacy.unit = 'none' is refused: policy.allow_no_privacy is not set")
         return reasons
-    return reasons + _bounds(request.plan, request.run, policy) + _unit_and_delta(request.plan, dataset, policy)
+    reasons += _bounds(request.plan, request.run, policy) + _unit_and_delta(request.plan, dataset, policy)
+    # Last, and only of a plan that nothing else refuses: of an absurd one an accountant takes minutes and gigabytes.
+    return reasons or _cost(request.plan, policy)
 
 
 def waits_for_approval(run: RunConfig, policy: PolicySection, approved: set[tuple[str, str]]) -> str | None:
@@ -67,7 +70,7 @@ def _study_and_base(run: RunConfig, policy: PolicySection) -> list[str]:
 
 
 def _bounds(plan: PrivacyPlan, run: RunConfig, policy: PolicySection) -> list[str]:
-    """The plan against every numeric bound. Epsilon comes last: of an absurd plan it would take for ever."""
+    """The plan against every numeric bound but those on epsilon."""
     least, noise = policy.min_noise_multiplier, plan.noise_multiplier
     if plan.validation_releases:
         noise = min(noise, plan.validation_noise_multiplier)
@@ -79,14 +82,22 @@ def _bounds(plan: PrivacyPlan, run: RunConfig, policy: PolicySection) -> list[st
     if least is None or noise < least:
         rule = "is not set" if least is None else f"= {least:g}"
         reasons.append(f"noise multiplier = {noise:g} is refused: policy.min_noise_multiplier {rule}")
-    if policy.max_epsilon is None or policy.max_delta is None or reasons:
-        return reasons + _above("epsilon", 0.0, "max_epsilon", policy.max_epsilon)
-    cost = epsilon(replace(plan, target_delta=policy.max_delta))
-    reasons = _above("epsilon of the whole plan", cost, "max_epsilon", policy.max_epsilon)
+    return reasons + _above("epsilon", 0.0, "max_epsilon", policy.max_epsilon)
+
+
+def _cost(plan: PrivacyPlan, policy: PolicySection) -> list[str]:
+    """The epsilon of the whole plan against the bounds on it; no accountant is asked where it is twice that or more."""
+    at_our_delta = replace(plan, target_delta=policy.max_delta or plan.target_delta)
+    least, bounds = least_epsilon(at_our_delta), (policy.max_epsilon, policy.max_epsilon_per_study)
+    if least > 2 * min(bound for bound in bounds if bound is not None):
+        return _above_each("epsilon of the whole plan, at least", least, policy)
+    return _above_each("epsilon of the whole plan", epsilon(at_our_delta), policy)
+
+
+def _above_each(what: str, cost: float, policy: PolicySection) -> list[str]:
+    reasons = _above(what, cost, "max_epsilon", policy.max_epsilon)
     each = policy.max_epsilon_per_study
-    return (
-        reasons if each is None else reasons + _above("epsilon of the whole plan", cost, "max_epsilon_per_study", each)
-    )
+    return reasons if each is None else reasons + _above(what, cost, "max_epsilon_per_study", each)
 
 
 def _above(what: str, value: float, name: str, bound: float | None) -> list[str]:

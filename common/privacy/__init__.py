@@ -10,6 +10,7 @@ Read in this order (each file stays under 150 lines):
     noise.py       the Gaussian noise on the sum
     step.py        draw -> gradients -> clip -> sum -> noise -> normalise: the whole mechanism on one screen
     accounting.py  what all steps of a plan cost
+    least.py       the least that they can cost, in milliseconds, to refuse an absurd plan by
     filter.py      what several studies on the same people cost together
     statement.py   what an epsilon means: the numbers of the privacy statement
 """

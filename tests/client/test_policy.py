@@ -424,6 +424,7 @@ def test_no_run_beyond_any_bound_is_allowed_and_no_other_is_refused(
     run, policy = both
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(policy_module, "epsilon", _cost)
+        patch.setattr(policy_module, "least_epsilon", lambda plan: 0.0)
         refused = bool(reasons(run, policy, declared_units=units))
     assert refused == any(_beyond(run, policy, units).values())
 
@@ -445,3 +446,33 @@ ONE_BEYOND: dict[str, dict[str, Any]] = {
 def test_one_field_of_a_run_beyond_its_bound_refuses_whatever_the_others(sections: dict[str, Any]) -> None:
     generous = make_policy(max_epsilon=100.0, max_epsilon_per_study=None)
     assert len(reasons(make_run(**sections), generous)) == 1
+
+
+@pytest.mark.parametrize(("noise", "steps", "q"), [(0.1, 1000, 1.0), (0.1, 1000, 0.001), (0.3, 1000, 0.25)])
+def test_an_absurd_plan_is_refused_without_an_accountant(
+    monkeypatch: pytest.MonkeyPatch, noise: float, steps: int, q: float
+) -> None:
+    """One such ask took 88 s and 3.8 GB: an institution that allows little noise and many steps had to pay that."""
+    monkeypatch.setattr(policy_module, "epsilon", lambda plan: pytest.fail("the accountant was asked"))
+    run = make_run(
+        federation={"num_rounds": steps},
+        local={"steps": 1, "sampling_probability": q},
+        privacy={"noise_multiplier": noise},
+    )
+    bounds = {
+        "max_epsilon": 3.0,
+        "min_noise_multiplier": noise,
+        "max_steps": steps,
+        "max_rounds": steps,
+        "max_sampling_probability": q,
+    }
+    policy = PolicySection(**{**EXACT, **bounds, "max_epsilon_per_study": 2.0})
+    said = refusals(Request(run, plan_of(run)), make_dataset(), policy)
+    assert [reason.split(" = ")[0] for reason in said] == ["epsilon of the whole plan, at least"] * 2
+    assert [reason.split("policy.")[1] for reason in said] == ["max_epsilon = 3", "max_epsilon_per_study = 2"]
+
+
+def test_a_plan_that_something_else_refuses_is_not_accounted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy_module, "epsilon", lambda plan: pytest.fail("the accountant was asked"))
+    run = make_run(study={"name": "another"})
+    assert refusals(Request(run, plan_of(run)), make_dataset(), PolicySection(**EXACT))

@@ -1,0 +1,60 @@
+"""The least that a plan can cost: a lower bound on epsilon that takes milliseconds, whatever the plan."""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from scipy.stats import binom, norm
+
+from confide.common.privacy.plan import PrivacyPlan
+
+_THRESHOLDS = 128
+_ROUNDING = 1e-9  # what is taken off the probability of a hit, far above the error of its sum
+
+
+def least_epsilon(plan: PrivacyPlan) -> float:
+    """An epsilon at the plan's delta that no accountant can go below, rounded down.
+
+    Any attack gives P(hit) <= e^epsilon * P(false alarm) + delta (Kairouz et al., arXiv 1311.0776, theorem 2.1), and so
+    a lower bound. Each is tried with a grid of thresholds. It looks at the steps, or at the validation counts alone, in
+    the direction of a unit whose gradient is always the clip norm.
+
+    A composed privacy-loss distribution of an absurd plan takes minutes and gigabytes (88 s and 3.8 GB were measured);
+    so an institution asks this first.
+
+    >>> least_epsilon(PrivacyPlan("record", 1.0, 1, 20, 1.0, "automatic", 1.0, 1e-5))  # exactly 4.3771
+    4.3754
+    """
+    steps, q = plan.num_steps, plan.sampling_probability
+    attacks = [*_by_sum(steps, q, plan.noise_multiplier), *_by_maximum(steps, q, plan.noise_multiplier)]
+    if plan.validation_releases:
+        attacks += _by_sum(plan.validation_releases, 1.0, plan.validation_noise_multiplier)
+    found = 0.0
+    for hit, log_false_alarm in attacks:
+        excess = hit - _ROUNDING - plan.target_delta
+        if excess > 0:
+            found = max(found, math.log(excess) - log_false_alarm)
+    return math.floor(found * 1e4) / 1e4
+
+
+def _by_sum(steps: int, q: float, noise_multiplier: float) -> Iterator[tuple[float, float]]:
+    """Hits, and the logarithm of false alarms, of "the sum of all steps is above a threshold".
+
+    Present, the unit was drawn in a binomial number of steps, and each adds 1 to noise of standard deviation
+    ``noise_multiplier * sqrt(steps)``. At a sampling probability of 1 no attack is better.
+    """
+    spread, noise = math.sqrt(steps * q * (1 - q)), noise_multiplier * math.sqrt(steps)
+    draws = np.arange(max(0, math.floor(steps * q - 12 * spread)), min(steps, math.ceil(steps * q + 12 * spread)) + 1)
+    chances = binom.pmf(draws, steps, q)
+    width = 6 * math.hypot(spread, noise)
+    for threshold in np.linspace(steps * q - width, steps * q + width, _THRESHOLDS):
+        yield float(chances @ norm.sf((threshold - draws) / noise)), float(norm.logsf(threshold / noise))
+
+
+def _by_maximum(steps: int, q: float, noise: float) -> Iterator[tuple[float, float]]:
+    """Hits, and the logarithm of false alarms, of "some step is above a threshold": better for rare draws."""
+    for threshold in np.linspace(0, 1 + 6 * noise, _THRESHOLDS):
+        absent, drawn = norm.sf(threshold / noise), norm.sf((threshold - 1) / noise)
+        hit = -math.expm1(steps * math.log1p(-min((1 - q) * absent + q * drawn, 1 - 1e-15)))
+        # At most one false alarm for each step: the union bound, which is finite where 1 - (1 - x)**T rounds to 0.
+        yield hit, min(0.0, math.log(steps) + float(norm.logsf(threshold / noise)))
