@@ -18,7 +18,7 @@ _PART = "/pull-object"  # how the path of a request for a part ends
 Part = TypeVar("Part")
 
 
-class TooMuchError(Exception):
+class TooMuchError(httpx.TransportError):
     """An answer that is larger than any honest one, or would show its size only when it is unpacked."""
 
 

@@ -15,15 +15,17 @@ from flwr.proto.fleet_pb2 import ActivateNodeRequest, ActivateNodeResponse
 from flwr.proto.message_pb2 import PullObjectRequest
 from flwr.proto.node_pb2 import Node
 from support.hostile_fleet import Answer, ask_of, handing_out, serving, whole
-from support.https import make_keys
+from support.https import make_keys, make_kit
 from support.installations import kinds, write_site
 
 from confide.client import intake
 from confide.client.intake import TooMuchError
 from confide.client.link import Link, LinkLost
+from confide.client.probe import clock_ahead
 from confide.client.service import _Answers
 from confide.client.site import open_site
 from confide.client.status import Status
+from confide.common.errors import ConfideError
 
 KEY = ec.generate_private_key(ec.SECP384R1())
 MOST, MOST_ELSE = 40_000, 10_000  # bytes, in these tests
@@ -113,6 +115,16 @@ def test_an_answer_that_is_packed_is_not_unpacked(keys: Path) -> None:
 def test_an_error_without_an_end_is_left_too(keys: Path) -> None:
     with serving(keys, lambda path, body: (500, {}, _endless([]))) as port, pytest.raises(TooMuchError):
         _activate(_link(keys, port))
+
+
+def test_doctor_takes_in_no_more_than_the_client_does(keys: Path) -> None:
+    given = list[int]()
+    with (
+        serving(keys, lambda path, body: (200, {}, _endless(given))) as port,
+        pytest.raises(ConfideError, match="no connection .TooMuchError: more than 10,000 bytes"),
+    ):
+        clock_ahead(make_kit(keys, port))
+    assert len(given) < 10_000
 
 
 # A whole message

@@ -170,9 +170,9 @@ def test_the_ledger_holds_the_honest_rounds_and_nothing_else(seen: tuple[Deploym
 
 def test_the_reasons_stay_at_the_institution(seen: tuple[Deployment, Answers]) -> None:
     deployment, _ = seen
-    audit = (deployment.folder / "jude" / "state" / "audit.jsonl").read_text(encoding="utf-8")
+    refusals = (deployment.folder / "jude" / "state" / "refusals.jsonl").read_text(encoding="utf-8")
     for reason in ("max_rounds", "min_noise_multiplier", "base_models", "with another plan", "allow_no_privacy"):
-        assert reason in audit
+        assert reason in refusals
         for path in (deployment.folder / "srv").rglob("*.json*"):
             assert reason not in path.read_text(encoding="utf-8"), path
     assert not list(deployment.folder.rglob("*escaped*"))

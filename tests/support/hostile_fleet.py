@@ -26,11 +26,14 @@ Answer = tuple[int, dict[str, str], Iterable[bytes]]
 
 @contextmanager
 def serving(keys: Path, answer: Callable[[str, bytes], Answer]) -> Iterator[int]:
-    """A TLS server with the certificate of a folder; ``answer`` is given the path and the body of each POST."""
+    """A TLS server with the certificate of a folder; ``answer`` is given path and body of each request."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.do_POST()
+
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
             status, headers, pieces = answer(self.path, body)
             self.send_response_only(status)
             for name, value in headers.items():
