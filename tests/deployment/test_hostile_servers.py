@@ -102,6 +102,13 @@ def _hostile_steps(run: RunConfig, state: State) -> Iterator[dict[str, Any]]:
     finished = Finished("small", LINEAGE, run.sha256(), "", {"adapter_config.json": b"{}"}).content()
     finished["files"] = ConfigRecord({"../../../escaped": b"x"})
     yield as_step("a file outside the folder", "query.done", finished)
+    junk = {"README.md": b"x" * 200_000, "run.json": b"not json"}
+    for name, lineage, files in (
+        ("a finished adapter of a run that never was", "cd" * 16, junk),
+        ("junk as a finished adapter", LINEAGE, junk),
+        ("a finished adapter without its tensors", LINEAGE, {"run.json": run.canonical_json().encode()}),
+    ):
+        yield as_step(name, "query.done", Finished("small", lineage, run.sha256(), "", files).content())
 
 
 @pytest.fixture(scope="module")
@@ -171,8 +178,15 @@ def test_the_ledger_holds_the_honest_rounds_and_nothing_else(seen: tuple[Deploym
 def test_the_reasons_stay_at_the_institution(seen: tuple[Deployment, Answers]) -> None:
     deployment, _ = seen
     refusals = (deployment.folder / "jude" / "state" / "refusals.jsonl").read_text(encoding="utf-8")
-    for reason in ("max_rounds", "min_noise_multiplier", "base_models", "with another plan", "allow_no_privacy"):
+    policy = ("max_rounds", "min_noise_multiplier", "base_models", "with another plan", "allow_no_privacy")
+    finished = ("reserved nothing for such a run", "run.json is not the run", "its files are ['run.json']")
+    for reason in (*policy, *finished):
         assert reason in refusals
         for path in (deployment.folder / "srv").rglob("*.json*"):
             assert reason not in path.read_text(encoding="utf-8"), path
     assert not list(deployment.folder.rglob("*escaped*"))
+
+
+def test_nothing_of_a_hostile_adapter_is_kept(seen: tuple[Deployment, Answers]) -> None:
+    deployment, _ = seen
+    assert not list(deployment.folder.glob("*/models"))
