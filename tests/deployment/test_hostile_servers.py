@@ -102,6 +102,10 @@ def _hostile_steps(run: RunConfig, state: State) -> Iterator[dict[str, Any]]:
     finished = Finished("small", LINEAGE, run.sha256(), "", {"adapter_config.json": b"{}"}).content()
     finished["files"] = ConfigRecord({"../../../escaped": b"x"})
     yield as_step("a file outside the folder", "query.done", finished)
+
+
+def _hostile_ends(run: RunConfig) -> Iterator[dict[str, Any]]:
+    """Whatever comes with it, such a message ends the run: these come last."""
     junk = {"README.md": b"x" * 200_000, "run.json": b"not json"}
     for name, lineage, files in (
         ("a finished adapter of a run that never was", "cd" * 16, junk),
@@ -134,6 +138,7 @@ def seen(
                 [*_hostile_steps(run, state)],
                 [as_step("a rank that nobody approved", "train", _ask(ranked, 3, start_state(ranked)).content())],
                 [as_step("honest round 2", "train", _ask(run, 2, state).content())],
+                [*_hostile_ends(run)],
             ],
         )
         deployment.start_server({"hostile_server": str(script)})
