@@ -32,7 +32,9 @@ def store_adapter(models: Path, study: str, lineage: str, files: dict[str, bytes
     size = sum(map(len, files.values()))
     size += sum(file.stat().st_size for other in others for file in other.iterdir() if file.is_file())
     if size > _MOST_BYTES:
-        raise PolicyError(f"{models}: finished adapters would take {size:,} bytes, at most {_MOST_BYTES:,}; delete some")
+        raise PolicyError(
+            f"{models}: finished adapters would take {size:,} bytes, at most {_MOST_BYTES:,}; delete some"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
         replace_durably(folder / name, data)

@@ -11,7 +11,7 @@ from confide.client.account import Account
 from confide.common.adapter import build_module
 from confide.common.errors import ConfideError, PolicyError
 from confide.common.export import portable_config
-from confide.common.gate import RECEIVED_NORM_BOUND, GateError, bounded, load_tensors
+from confide.common.gate import RECEIVED_NORM_BOUND, GateError, State, bounded, load_tensors
 from confide.common.messages import Finished
 from confide.common.models import find_model
 from confide.common.run_config import RunConfig
@@ -87,7 +87,7 @@ def _check_tensors(files: dict[str, bytes], module: Any, adapted: Any) -> None:
     forms = {_WEIGHTS: _form(get_peft_model_state_dict(adapted, save_embedding_layers=False))}
     if _HEAD in files:
         forms[_HEAD] = _form(module.head.state_dict())
-    tensors = {}
+    tensors = State()
     for name, form in forms.items():
         try:
             found = load_tensors(files[name], form)

@@ -54,7 +54,9 @@ def join(
     if kit:
         accepted = read_kit(kit)
         accept_kit(opened, accepted, authority or _ask_for_authority(opened, accepted))
-        typer.echo(f"joined {shown(accepted.address)}; `confide client start --site {shlex.quote(str(site))}` takes part")
+        typer.echo(
+            f"joined {shown(accepted.address)}; `confide client start --site {shlex.quote(str(site))}` takes part"
+        )
         return
     if not address:
         raise InputError("client join needs the server's ADDRESS, or --kit with what its operator gave back")
@@ -72,9 +74,9 @@ def _ask_for_authority(site: "Site", kit: "Kit") -> str:
     fingerprint = check_kit(site, kit)
     if not sys.stdin.isatty():
         raise InputError(
-            f"client join --kit needs --authority: the fingerprint of {shown(kit.address)}'s authority, as the server's "
-            "operator reads it to you by telephone (`server approve` prints it)"
+            f"client join --kit needs --authority: the fingerprint of {shown(kit.address)}'s authority, as its operator "
+            "reads it to you by telephone (`server approve` prints it)"
         )
     typer.echo(f"server {shown(kit.address)}, its authority has the fingerprint {fingerprint}")
-    heard: str = typer.prompt("Let its operator read that fingerprint to you by telephone, and type what you hear")
+    heard: str = typer.prompt("Let its operator read that to you by telephone, and type what you hear")
     return heard

@@ -28,7 +28,7 @@ class Intake:
     def __init__(self) -> None:
         self._message = _Allowance(MOST_BYTES)
 
-    def client(self, verify: ssl.SSLContext | str | bool) -> httpx.Client:
+    def client(self, verify: ssl.SSLContext) -> httpx.Client:
         """An HTTP client whose every answer is counted, and that follows no redirect.
 
         Nobody but the server that was joined is to see what its user signs. And its connections outlive a heartbeat:

@@ -92,7 +92,7 @@ class _Answers:
         return self._site.with_report(self._report)
 
     def _report(self, error: BaseException) -> None:
-        """Among the refusals and into ``local/``; of all reasons only versions are public enough for the process's log."""
+        """Among the refusals and in ``local/``; of all reasons only versions are public enough for the client's log."""
         if isinstance(error, VersionError):
             log.warning("refused: %s", shown(error))
         self._site.report(error)

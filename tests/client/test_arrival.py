@@ -1,4 +1,4 @@
-"""A finished adapter that a server sends: kept for a run that the ledger reserved for, and after a look at every file."""
+"""A finished adapter that a server sends: kept of a run that the ledger reserved for, after a look at every file."""
 
 import json
 from collections.abc import Callable
@@ -92,7 +92,9 @@ def test_an_honest_one_is_kept_byte_for_byte_and_again(
         assert kept == ending.finished.files
         [adapter] = list_adapters(ending.path)
         assert adapter["state"] == "whole"
-    assert load_adapter(ending.folder)[0] == ending.run.model_copy(update={"speed": load_adapter(ending.folder)[0].speed})
+    assert load_adapter(ending.folder)[0] == ending.run.model_copy(
+        update={"speed": load_adapter(ending.folder)[0].speed}
+    )
 
 
 def test_a_client_that_was_started_anew_keeps_it_too(ending: Ending) -> None:
@@ -182,9 +184,7 @@ HOSTILE: dict[str, tuple[Callable[[Files], Files], str]] = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_one_with_a_file_that_is_not_what_it_must_be_is_declined_and_none_of_it_kept(
-    ending: Ending, name: str
-) -> None:
+def test_one_with_a_file_that_is_not_what_it_must_be_is_declined_and_none_of_it_kept(ending: Ending, name: str) -> None:
     change, why = HOSTILE[name]
     assert ending.send(replace(ending.finished, files=change(ending.finished.files))) == ["declined"]
     assert why in ending.refusal()

@@ -91,24 +91,31 @@ def test_an_answer_without_an_end_is_left_where_it_passes_the_bound(
     keys: Path, call: Callable[[Link], Any], most: int
 ) -> None:
     given = list[int]()
-    with serving(keys, lambda path, body: (200, {}, _endless(given))) as port:
-        with pytest.raises(TooMuchError, match=f"more than {most:,} bytes"):
-            call(_link(keys, port))
+    with (
+        serving(keys, lambda path, body: (200, {}, _endless(given))) as port,
+        pytest.raises(TooMuchError, match=f"more than {most:,} bytes"),
+    ):
+        call(_link(keys, port))
     assert len(given) < 10_000, "the server could go on to its end"
 
 
 @pytest.mark.parametrize("announced", [str(MOST + 1), "9" * 20, str(2**62)])
 def test_an_answer_that_announces_too_much_is_not_read(keys: Path, announced: str) -> None:
-    with serving(keys, lambda path, body: (200, {"content-length": announced}, [])) as port:
-        with pytest.raises(TooMuchError, match="announced"):
-            _pull_part(_link(keys, port))
+    with (
+        serving(keys, lambda path, body: (200, {"content-length": announced}, [])) as port,
+        pytest.raises(TooMuchError, match="announced"),
+    ):
+        _pull_part(_link(keys, port))
 
 
 def test_an_answer_that_is_packed_is_not_unpacked(keys: Path) -> None:
     """A kilobyte of zeros is a megabyte, and a megabyte of them a gigabyte."""
     packed = gzip.compress(bytes(2**20))
     headers = {"content-encoding": "gzip", "content-length": str(len(packed))}
-    with serving(keys, lambda path, body: (200, headers, [packed])) as port, pytest.raises(TooMuchError, match="packed"):
+    with (
+        serving(keys, lambda path, body: (200, headers, [packed])) as port,
+        pytest.raises(TooMuchError, match="packed"),
+    ):
         _pull_part(_link(keys, port))
 
 
@@ -121,7 +128,7 @@ def test_doctor_takes_in_no_more_than_the_client_does(keys: Path) -> None:
     given = list[int]()
     with (
         serving(keys, lambda path, body: (200, {}, _endless(given))) as port,
-        pytest.raises(ConfideError, match="no connection .TooMuchError: more than 10,000 bytes"),
+        pytest.raises(ConfideError, match=r"no connection .TooMuchError: more than 10,000 bytes"),
     ):
         clock_ahead(make_kit(keys, port))
     assert len(given) < 10_000
@@ -191,7 +198,7 @@ def test_a_server_s_words_stay_on_one_short_line_of_the_log(
     def deliver(reply: Message) -> None:
         link._stop.set()
 
-    link._pull = lambda: asks.pop()  # type: ignore[method-assign]
+    link._pull = asks.pop  # type: ignore[method-assign]
     link._deliver = deliver  # type: ignore[method-assign]
     with caplog.at_level(logging.INFO, "confide"):
         link._serve()

@@ -89,7 +89,7 @@ def test_a_kit_without_an_authority_is_refused(joining: Joining, ca: str) -> Non
 
 @pytest.mark.parametrize("address", ["evil.example.net:8443", "fl.example.org:443", "fl.example.org:8443\x1b[2J"])
 def test_a_kit_of_another_server_than_was_asked_is_refused(joining: Joining, address: str) -> None:
-    with pytest.raises(InputError, match="but this institution asked 'fl.example.org:8443'") as refused:
+    with pytest.raises(InputError, match=r"but this institution asked 'fl\.example\.org:8443'") as refused:
         accept_kit(joining.site, replace(joining.kit, address=address), joining.authority)
     assert str(refused.value).isprintable()
     assert not has_joined(joining.state)

@@ -51,7 +51,9 @@ def test_a_server_of_another_version_is_a_line_in_its_log_and_among_the_refusals
     assert "flwr '1.40.0'" in (tmp_path / "state" / "refusals.jsonl").read_text(encoding="utf-8")
 
 
-def test_other_reasons_stay_among_the_refusals(asking: Asking, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_other_reasons_stay_among_the_refusals(
+    asking: Asking, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """A process's log goes to places that nobody thought of; an error can hold a private text."""
     with caplog.at_level(logging.DEBUG):
         asking.offer()
