@@ -74,8 +74,8 @@ def _ask_for_authority(site: "Site", kit: "Kit") -> str:
     fingerprint = check_kit(site, kit)
     if not sys.stdin.isatty():
         raise InputError(
-            f"client join --kit needs --authority: the fingerprint of {shown(kit.address)}'s authority, as its operator "
-            "reads it to you by telephone (`server approve` prints it)"
+            f"client join --kit needs --authority: the fingerprint of {shown(kit.address)}'s authority, as its "
+            "operator reads it to you by telephone (`server approve` prints it)"
         )
     typer.echo(f"server {shown(kit.address)}, its authority has the fingerprint {fingerprint}")
     heard: str = typer.prompt("Let its operator read that to you by telephone, and type what you hear")
