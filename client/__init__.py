@@ -24,4 +24,7 @@ The rest:
     doctor        what would keep it from taking part            probe      one look at the server
     lines         of the data that no round would use            operations_cli  doctor, status, models list
     ticks         when an answer leaves                          rehearsal  a round without data
+    arrival       a finished adapter, before it is kept          journal    what went wrong, in files that rotate
+    intake        how much comes in                              heartbeat  what keeps the connection
+    enrolment_cli `confide client join`
 """

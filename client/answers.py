@@ -1,14 +1,14 @@
 """What an institution does with an ask: check everything, then act."""
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from flwr.app import RecordDict
 
 from confide.client.account import Key, Reservation, What
-from confide.client.adapters import HASHES
+from confide.client.adapters import store_adapter
 from confide.client.agreement import acknowledge_receipt, agree, agreed_run, is_waiting, plan_of, require_in_time
+from confide.client.arrival import check_files, require_taken_part
 from confide.client.offers import keep_offer
 from confide.client.preparation import Client, Shares, model_of, shares_of
 from confide.client.rehearsal import rehearse
@@ -18,7 +18,6 @@ from confide.client.site import Site
 from confide.client.training import LocalWork, train
 from confide.client.validation import validate
 from confide.common.adapter import schema
-from confide.common.durable import replace_durably
 from confide.common.errors import PolicyError
 from confide.common.gate import RECEIVED_NORM_BOUND, State, dump_state
 from confide.common.messages import Acceptance, Ask, Finished, Update, seal_envelope, waiting
@@ -29,7 +28,6 @@ from confide.common.rehearsal import Rehearsed
 from confide.common.run_config import RunConfig
 from confide.common.transfer import decode, encode
 from confide.common.warm_model import WarmModel, forget_models
-from confide.common.wire import sha256
 
 
 def accept(content: RecordDict, site: Site, client: Client) -> RecordDict:
@@ -145,16 +143,12 @@ def _acceptance(site: Site) -> Acceptance:
 
 
 def keep_adapter(content: RecordDict, site: Site, client: Client) -> RecordDict:
-    """Keep a finished adapter in ``models/``, for a run that this institution took part in."""
+    """Keep a finished adapter in ``models/``, for a run that this institution's ledger has reserved for."""
     finished = Finished.from_content(content)
     acknowledge_receipt(finished, site)
     client.finish(site.config.institution.name, finished.plan_sha256)
-    if finished.study not in site.ledger.account().studies or site.models is None:
-        raise PolicyError(f"an adapter of study {finished.study!r} came, which is not open here")
-    folder = site.models / finished.study / finished.lineage[:12]
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, data in finished.files.items():
-        replace_durably(folder / name, data)
-    hashes = {name: sha256(data) for name, data in finished.files.items()}
-    replace_durably(folder / HASHES, json.dumps(hashes, indent=1).encode())
+    require_taken_part(finished, site.ledger.account())
+    if site.models is None:
+        raise PolicyError(f"a finished adapter of study {finished.study!r} came to a simulation, which keeps none")
+    store_adapter(site.models, finished.study, finished.lineage, check_files(finished, site.models))
     return RecordDict()

@@ -1,7 +1,6 @@
 """`confide client ...`: what an administrator does at an institution. Typer declarations; the work is elsewhere."""
 
 import json
-import shlex
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -129,46 +128,6 @@ def ledger_retire(
         typer.confirm(f"Nothing will ever be trained on dataset {name!r} again. Retire it?", abort=True)
     opened.ledger.retire()
     typer.echo(f"dataset {name!r} is retired; its ledger stays for whoever wants to verify it")
-
-
-def join(
-    address: Annotated[str | None, typer.Argument(metavar="[ADDRESS]", help="the server, host:port")] = None,
-    kit: Annotated[Path | None, typer.Option(metavar="KIT.json", help="what the server's operator gave back")] = None,
-    new_keys: Annotated[bool, typer.Option("--new-keys", help="replace both keys; the ledger stays")] = False,
-    site: SiteOption = _SITE,
-) -> None:
-    """Join a server. First with its ADDRESS: makes keys here and writes a request; then with --kit.
-
-    Send the request to the server's operator, and compare the fingerprint by telephone.
-    """
-    from confide.client.enrolment import accept_kit, make_request, renew_keys
-    from confide.client.site import open_site
-    from confide.client.site_config import load_site_config
-    from confide.client.status import only_client
-    from confide.common.durable import write_durably
-    from confide.common.errors import InputError
-    from confide.common.join import read_kit, write_json
-
-    if new_keys and (kit or not address):
-        raise InputError(
-            "client join --new-keys needs the server's ADDRESS, and no --kit: its operator must approve them"
-        )
-    if new_keys:  # before the site is opened: a lost key would keep it from that
-        config = load_site_config(site)
-        with only_client(config.state.dir):
-            renew_keys(config)
-    opened = open_site(site)
-    if kit:
-        accepted = read_kit(kit)
-        accept_kit(opened, accepted, kit.read_text(encoding="utf-8-sig"))
-        typer.echo(f"joined {accepted.address}; `confide client start --site {shlex.quote(str(site))}` takes part")
-        return
-    if not address:
-        raise InputError("client join needs the server's ADDRESS, or --kit with what its operator gave back")
-    request = make_request(opened)
-    path = site.absolute().parent / f"join-{request.institution.replace('/', '_')}.json"
-    write_durably(path, write_json(request).encode())
-    typer.echo(f"request: {path}\nfingerprint: {request.fingerprint()}\nGive the file to the operator of {address}.")
 
 
 def start(site: SiteOption = _SITE) -> None:

@@ -12,9 +12,11 @@ from confide.client.site_config import SiteConfig
 from confide.client.witnesses import Witnesses
 from confide.common.durable import replace_durably, sync_folder
 from confide.common.errors import InputError, LedgerError
-from confide.common.join import JoinRequest, Kit, read_kit
+from confide.common.join import JoinRequest, Kit, authority_of, read_kit, same_fingerprint, write_json
+from confide.common.shown import shown
 
 _NODE_KEY, _IDENTITY, _KIT = "node.key", "identity.key", "kit.json"
+_ASKED = "server.txt"  # the address that `client join ADDRESS` was given
 _REMEDY = "put it back from the backup, or replace it: `confide client join ADDRESS --new-keys`"
 
 
@@ -59,19 +61,55 @@ def renew_keys(config: SiteConfig) -> None:
     Witnesses(config.state.anchor, state / "audit.jsonl", config.dataset.id).note("new keys")
 
 
-def accept_kit(site: Site, kit: Kit, kit_text: str) -> None:
-    """Take a server's kit, after checking that it answers this site's own request.
+def note_server(state: Path, address: str) -> None:
+    """Keep which server an institution means to join: its kit must be of that one."""
+    replace_durably(state / _ASKED, address.strip().encode(), 0o600)
+
+
+def check_kit(site: Site, kit: Kit) -> str:
+    """Check all of a kit that this machine can; returns the fingerprint of its authority, which only people can.
 
     Raises:
-        InputError: the kit is for another institution, or for other keys.
+        InputError: the kit is for another institution or other keys, of another server than was asked, or holds no
+            authority.
     """
     request = make_request(site)
-    if (kit.institution, kit.fingerprint) != (request.institution, request.fingerprint()):
+    if kit.institution != request.institution or not same_fingerprint(kit.fingerprint, request.fingerprint()):
         raise InputError(
-            f"the kit is for {kit.institution!r} with fingerprint {kit.fingerprint}, this is {request.institution!r} "
-            f"with {request.fingerprint()}; ask the server's operator for the right one"
+            f"the kit is for {shown(kit.institution)!r} with fingerprint {shown(kit.fingerprint)}, this is "
+            f"{request.institution!r} with {request.fingerprint()}; ask the server's operator for the right one"
         )
-    replace_durably(site.config.state.dir / _KIT, kit_text.encode(), 0o600)
+    path = site.config.state.dir / _ASKED
+    asked = path.read_text(encoding="utf-8") if path.is_file() else kit.address  # earlier versions kept none
+    if asked.lower() not in (kit.address.lower(), kit.address.lower().rpartition(":")[0]):
+        raise InputError(
+            f"the kit is of server {shown(kit.address)!r}, but this institution asked {asked!r}; ask its operator by "
+            "telephone, and only if that address is right: `confide client join` with it, then take the kit again"
+        )
+    return authority_of(kit.ca, "the kit")[1]
+
+
+def accept_kit(site: Site, kit: Kit, authority: str) -> None:
+    """Take a server's kit: from here on its address and its authority are believed.
+
+    Whoever carries a kit could exchange both, for all else in it is public.
+
+    Args:
+        site: that asked for it.
+        kit: as it came.
+        authority: fingerprint of the server's authority, as its operator read it out by telephone.
+
+    Raises:
+        InputError: see `check_kit`; or the authority is another.
+    """
+    fingerprint = check_kit(site, kit)
+    if not same_fingerprint(authority, fingerprint):
+        raise InputError(
+            f"the kit's authority has the fingerprint {fingerprint}, not {shown(authority)!r}: mistyped, or the kit "
+            "was exchanged on its way; do not use it before its operator has read out the same"
+        )
+    whole = replace(kit, ca=authority_of(kit.ca, "the kit")[0])
+    replace_durably(site.config.state.dir / _KIT, write_json(whole).encode(), 0o600)
 
 
 def has_joined(state: Path) -> bool:

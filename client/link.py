@@ -13,16 +13,15 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from flwr.app import Context, Message, RecordDict
 from flwr.app.message import remove_content_from_message
-from flwr.common.serde import message_to_proto
+from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, DeactivateNodeRequest, PullMessagesRequest, PushMessagesRequest
-from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
-from flwr.proto.message_pb2 import PullObjectRequest, PushObjectRequest
+from flwr.proto.message_pb2 import ObjectTree, PullObjectRequest, PushObjectRequest
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree, iterate_object_tree
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
@@ -30,16 +29,16 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-_LEASE_HALF = 10  # seconds between heartbeats as Flower is told, the least it allows; the lease is twice that
-_HEARTBEAT_EVERY = 8.0
+from confide.client.heartbeat import LEASE_HALF, News, keep_alive
+from confide.client.intake import Intake, TooMuchError
+from confide.common.shown import shown
+
 _POLL_RUNNING, _POLL_IDLE = 0.5, 15.0  # from the start of one to the next; the server holds each for up to 5 s
 _STAYS_FAST = 600.0  # seconds after an ask
 _MOST_ERRORS = 5  # of the server's own, about 30 s, before an answer is given up: it may know its run no more
-_KEEP_OPEN = 30.0  # seconds that a quiet TLS connection stays open: longer than any two polls are apart
 
 log = logging.getLogger("confide")
 Answer = Callable[[Message, Context], Message]
-News = Literal["connected", "lost"]
 
 _REFUSALS = {
     401: "the signature is not accepted: is the clock off by more than 10 s?",
@@ -48,16 +47,13 @@ _REFUSALS = {
 
 
 class _FleetHttpClient(FleetHttpClient):
-    """Flower's client, but its connections outlive a heartbeat (5 s would make each a TLS handshake of its own).
-
-    And it follows no redirect: nobody but the server that was joined is to see what this client signs.
-    """
+    """Flower's client, but for what comes in, and from whom: see `Intake`."""
 
     def __init__(self, base_url: str, **settings: Any) -> None:
         super().__init__(base_url, **settings)
         self._client.close()
-        limits = httpx.Limits(keepalive_expiry=_KEEP_OPEN)
-        self._client = httpx.Client(verify=settings["verify"], timeout=30.0, limits=limits)
+        self.intake = Intake()
+        self._client = self.intake.client(settings["verify"])
 
 
 class LinkLost(Exception):
@@ -108,7 +104,7 @@ class Link:
             self._deactivate()
 
     def _activate(self) -> None:
-        request, wait = ActivateNodeRequest(public_key=self._public_key, heartbeat_interval=_LEASE_HALF), 1.0
+        request, wait = ActivateNodeRequest(public_key=self._public_key, heartbeat_interval=LEASE_HALF), 1.0
         while not self._stop.is_set():
             try:
                 self._node = Node(node_id=self._http.ActivateNode(request).node_id)
@@ -122,7 +118,7 @@ class Link:
                 log.warning("refused (HTTP %d): %s", status, _REFUSALS.get(status, "the server has trouble"))
                 wait = 2.0 if status == 412 else min(2 * wait, 30)
             except Exception as error:  # noqa: BLE001 - no network, or an answer that is none
-                log.warning("no connection (%s: %s)", type(error).__name__, error)
+                log.warning("no connection (%s: %s)", type(error).__name__, shown(error))
                 wait = min(2 * wait, 30)
             self._pause(wait)
 
@@ -136,14 +132,10 @@ class Link:
             log.info("could not say goodbye; the server notices in 20 s")
 
     def _keep_alive(self, node: Any, lapsed: threading.Event) -> None:
-        request = SendNodeHeartbeatRequest(node=node, heartbeat_interval=_LEASE_HALF)
-        while not lapsed.wait(_HEARTBEAT_EVERY) and not self._stop.is_set():
-            try:
-                self._http.SendNodeHeartbeat(request)
-                self.tell("connected")
-            except Exception as error:  # noqa: BLE001 - the main loop meets the same trouble, and acts on it
-                self.tell("lost")
-                log.warning("heartbeat failed (%s)", type(error).__name__)
+        def is_over(seconds: float) -> bool:
+            return lapsed.wait(seconds) or self._stop.is_set()
+
+        keep_alive(self._http, node, is_over, self.tell)
 
     def _serve(self) -> None:
         """Until stopped; until paused, and what was asked meanwhile is answered: else its round would wait for that."""
@@ -155,9 +147,9 @@ class Link:
             elif (ask := self._pull()) is not None:
                 context = Context(ask.metadata.run_id, self._node.node_id, {}, RecordDict(), {})
                 asked = time.monotonic()  # for this log, never told to the server
-                self._kept, kind = self._answer_to(ask, context), ask.metadata.message_type
+                self._kept, kind = self._answer_to(ask, context), shown(ask.metadata.message_type, 40)
                 now = time.monotonic()
-                log.info("%s, round %s: answer ready after %.3f s", kind, ask.metadata.group_id, now - asked)
+                log.info("%s, round %s: answer ready after %.3f s", kind, shown(ask.metadata.group_id, 40), now - asked)
                 fast_until = now + (0 if kind == "query.done" else _STAYS_FAST)
             elif paused:
                 return
@@ -169,21 +161,18 @@ class Link:
 
         Flower hands each out once, even if the response is lost. A failure ends the activation; the next is asked anew.
         """
-        objects = {}
         try:
             response = self._http.PullMessages(PullMessagesRequest(node=self._node))
             if not response.messages_list:
                 return None
             if self._stop.is_set():  # it was, while the server held the poll
                 raise LinkLost("it ends; the server asks again")
-            run_id, tree = response.messages_list[0].metadata.run_id, response.message_object_trees[0]
-            for part in iterate_object_tree(tree):
-                request = PullObjectRequest(node=self._node, run_id=run_id, object_id=part.object_id)
-                pulled = self._http.PullObject(request)
-                if not pulled.object_available:
-                    raise LinkLost("the ask is gone")
-                objects[part.object_id] = pulled.object_content
-            ask: Any = inflate_object_from_contents(tree.object_id, objects)
+            head, tree = response.messages_list[0], response.message_object_trees[0]
+            try:
+                ask: Any = self._pull_parts(head.metadata.run_id, tree)
+            except TooMuchError as error:  # declined as any ask without a form is, for it would come again and again
+                log.warning("an ask is refused, and nothing of it kept: %s", error)
+                ask = message_from_proto(head)
         except httpx.HTTPError as error:
             raise LinkLost(type(error).__name__) from None
         except (ValueError, KeyError, TypeError, IndexError):
@@ -192,6 +181,16 @@ class Link:
             raise LinkLost("an ask that is not one")
         ask.metadata.__dict__["_message_id"] = tree.object_id  # not among the packed fields
         return ask
+
+    def _pull_parts(self, run_id: int, tree: ObjectTree) -> Any:
+        objects = {}
+        for part in self._http.intake.begin(iterate_object_tree(tree)):
+            request = PullObjectRequest(node=self._node, run_id=run_id, object_id=part.object_id)
+            pulled = self._http.PullObject(request)
+            if not pulled.object_available:
+                raise LinkLost("the ask is gone")
+            objects[part.object_id] = pulled.object_content
+        return inflate_object_from_contents(tree.object_id, objects)
 
     def _deliver(self, reply: Message) -> None:
         """Send the answer, again from the start after any trouble; that is idempotent.

@@ -9,8 +9,10 @@ from typing import Any
 import httpx
 from cryptography import x509
 
+from confide.client.intake import Intake
 from confide.common.errors import ConfideError, InputError
 from confide.common.join import Kit
+from confide.common.shown import shown
 
 _PATIENCE = 15.0  # seconds
 _NOT_NOW = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, _CERT_HAS_EXPIRED
@@ -67,8 +69,8 @@ def _pinned(kit: Kit) -> ssl.SSLContext:
 
 
 def _get_health(kit: Kit, context: ssl.SSLContext, trace: Any) -> httpx.Response:
-    with httpx.Client(verify=context, timeout=_PATIENCE) as web:
-        return web.get(f"https://{kit.address}/health", extensions={"trace": trace})
+    with Intake().client(context) as web:
+        return web.get(f"https://{kit.address}/health", timeout=_PATIENCE, extensions={"trace": trace})
 
 
 def _reason(kit: Kit, error: Exception) -> str:
@@ -78,20 +80,20 @@ def _reason(kit: Kit, error: Exception) -> str:
         cause = cause.__cause__ or cause.__context__
     if cause is None:
         return (
-            f"no connection ({type(error).__name__}: {' '.join(str(error).split())}); is the server running, and do "
+            f"no connection ({type(error).__name__}: {shown(error)}); is the server running, and do "
             "the firewall and the proxy of HTTPS_PROXY let it through?"
         )
     if cause.verify_code in _NOT_NOW:
         return f"{cause.verify_message}; set this machine's clock, or ask the operator for a new certificate"
     if cause.verify_code in _NOT_HERE:
         return f"{cause.verify_message}; ask the operator for a kit with a name that the certificate holds"
-    own, shown = x509.load_pem_x509_certificate(kit.ca.encode()).subject, _issuer(kit)
-    if own == shown:
+    own, issuer = x509.load_pem_x509_certificate(kit.ca.encode()).subject, _issuer(kit)
+    if own == issuer:
         return (
             "the certificate comes from another authority of the same name: the server was set up anew, or somebody "
             "plays it; telephone its operator, and join again with a new kit"
         )
-    name = repr(shown.rfc4514_string()) if shown else "somebody who does not say"
+    name = repr(issuer.rfc4514_string()) if issuer else "somebody who does not say"
     return (
         f"the certificate was issued by {name}, not by {own.rfc4514_string()!r}, which the kit pins: this looks like "
         f"a proxy that intercepts TLS; ask your IT to exempt {kit.address} from inspection"
@@ -100,16 +102,16 @@ def _reason(kit: Kit, error: Exception) -> str:
 
 def _issuer(kit: Kit) -> x509.Name | None:
     """Who issued the certificate that is presented there, whoever presents it."""
-    context, shown = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), list[bytes]()
+    context, presented = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), list[bytes]()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # to name it, not to trust it
 
     def note(event: str, info: Any) -> None:
         if event.endswith("start_tls.complete"):
-            shown.append(info["return_value"].get_extra_info("ssl_object").getpeercert(True))  # noqa: FBT003 - as DER
+            presented.append(info["return_value"].get_extra_info("ssl_object").getpeercert(True))  # noqa: FBT003 - as DER
 
     with contextlib.suppress(httpx.HTTPError):
         _get_health(kit, context, note)
     try:
-        return x509.load_der_x509_certificate(shown[-1]).issuer
+        return x509.load_der_x509_certificate(presented[-1]).issuer
     except (IndexError, TypeError, ValueError):
         return None

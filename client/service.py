@@ -17,6 +17,7 @@ from confide.client.site_config import load_site_config
 from confide.client.status import Status, only_client
 from confide.client.ticks import at_ticks
 from confide.common.messages import declined
+from confide.common.shown import shown
 from confide.common.versions import VersionError
 from confide.common.wire import answer_to
 
@@ -63,7 +64,7 @@ class _Answers:
 
     def __call__(self, message: Message, context: Context) -> Message:
         """The reply to a message; `declined`, in no time, to one that came while an administrator paused the client."""
-        log.info("%s, round %s", message.metadata.message_type, message.metadata.group_id)
+        log.info("%s, round %s", shown(message.metadata.message_type, 40), shown(message.metadata.group_id, 40))
         self._status.asked(message.metadata.message_type, _facts(message))
         if self._paused.exists():
             return answer_to(message, declined())
@@ -91,9 +92,9 @@ class _Answers:
         return self._site.with_report(self._report)
 
     def _report(self, error: BaseException) -> None:
-        """Into the audit log and ``local/``; of all reasons only versions are public enough for the process's log."""
+        """Among the refusals and in ``local/``; of all reasons only versions are public enough for the client's log."""
         if isinstance(error, VersionError):
-            log.warning("refused: %s", error)
+            log.warning("refused: %s", shown(error))
         self._site.report(error)
 
 

@@ -6,19 +6,19 @@ import hashlib
 import os
 import re
 import secrets
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from confide.client.identity import Identity
+from confide.client.journal import keep_error, keep_refusal
 from confide.client.ledger import Ledger, Terms
 from confide.client.outbox import FileOutbox, Outbox
 from confide.client.people import Claims, People
 from confide.client.release import recover
 from confide.client.site_config import SiteConfig, check_file, load_site_config, read_records
 from confide.client.witnesses import Witnesses
-from confide.common.durable import append_durably, sync_folder, write_durably
+from confide.common.durable import sync_folder, write_durably
 from confide.common.errors import ConfideError, InputError, LedgerError
 from confide.common.records import Row
 from confide.common.tasks import Task
@@ -105,7 +105,7 @@ def open_site(path: Path) -> Site:
     def check(task: Task) -> None:
         check_file(dataset, task)
 
-    report = functools.partial(_report, path.absolute().parent / "local", witnesses)
+    report = functools.partial(_report, state, path.absolute().parent / "local")
     return Site(
         config,
         records,
@@ -142,12 +142,11 @@ def _secret(state: Path, name: str) -> bytes:
     return content
 
 
-def _report(local: Path, witnesses: Witnesses, error: BaseException) -> None:
-    """Keep what went wrong: a refusal in the audit log, the traceback in ``local/``. Neither is ever sent."""
+def _report(state: Path, local: Path, error: BaseException) -> None:
+    """Keep what went wrong: a refusal with its reason, any other error with its traceback. Neither is ever sent."""
     if isinstance(error, ConfideError):
-        witnesses.note("refused", reason=str(error))
-    local.mkdir(exist_ok=True, mode=0o700)
-    append_durably(local / "errors.log", "".join(traceback.format_exception(error)))
+        keep_refusal(state, error)
+    keep_error(local, error)
 
 
 def _require_local(folder: Path) -> None:

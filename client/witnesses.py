@@ -49,7 +49,7 @@ class Witnesses:
         failpoint("witness-written")
 
     def note(self, event: str, **facts: str) -> None:
-        """Write what is no row of the ledger, such as a refusal, into the audit log."""
+        """Write what is no row of the ledger, such as new keys, into the audit log. No server has a say in it."""
         append_durably(self._audit, json.dumps({"time": int(time.time()), "event": event, **facts}))
 
     def check(self, read_rows: Callable[[], list[tuple[Row, str]]]) -> None:

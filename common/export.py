@@ -55,7 +55,7 @@ def export_adapter(folder: Path, run: RunConfig, model: WarmModel, state: State,
     adapted: Any = model.module.encoder if _has_own_head(run) else model.module
     # "auto" would ask the hub for the base model's vocabulary.
     adapted.save_pretrained(str(temporary), save_embedding_layers=False)
-    _make_portable(temporary / _CONFIG, run)
+    (temporary / _CONFIG).write_text(portable_config(adapted, run), encoding="utf-8")
     if _has_own_head(run):
         head = {name: state[f"head.{name}"] for name in ("weight", "bias")}
         save_file(head, temporary / _HEAD, metadata={"format": "pt"})
@@ -71,14 +71,19 @@ def _has_own_head(run: RunConfig) -> bool:
     return run.task.pooling == "mean"
 
 
-def _make_portable(path: Path, run: RunConfig) -> None:
-    """PEFT's configuration without this machine's folders, and with sets in one order: the same bytes every time."""
-    config = json.loads(path.read_text(encoding="utf-8"))
+def portable_config(adapted: Any, run: RunConfig) -> str:
+    """What PEFT's save_pretrained writes, without this machine's folders and with sets in one order.
+
+    The same bytes wherever and whenever it is made, also of a model on the meta device.
+    """
+    kept, base = adapted.peft_config["default"], type(adapted.get_base_model())
+    mapping = {"base_model_class": base.__name__, "parent_library": base.__module__} if kept.task_type is None else None
+    config = {**kept.to_dict(), "inference_mode": True, "auto_mapping": mapping}
     config["base_model_name_or_path"] = public_base(run.model.base)
     for key, value in config.items():
-        if isinstance(value, list) and key != "layers_to_transform":
+        if isinstance(value, list | set) and key != "layers_to_transform":
             config[key] = sorted(value)
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return json.dumps(config, indent=2, sort_keys=True) + "\n"
 
 
 def public_base(base: str) -> str:

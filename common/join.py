@@ -1,15 +1,19 @@
 """How an institution and a server get to know each other: a request one way, a kit the other.
 
-A fingerprint over both keys of the institution is compared by two people, by telephone.
+Two fingerprints are compared by two people, by telephone: of the institution's keys before the operator approves them,
+of the server's authority before the institution believes its kit.
 """
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from confide.common.errors import InputError
@@ -41,8 +45,7 @@ class JoinRequest:
         >>> JoinRequest("st-mary", "a", "b").fingerprint()
         '7e18-f737-311b-2dc3-b2f2-69dd-7839-6b03'
         """
-        digest = hashlib.sha256(f"{self.node_key}\n{self.update_key}".encode()).hexdigest()[:32]
-        return "-".join(digest[index : index + 4] for index in range(0, 32, 4))
+        return _fingerprint(f"{self.node_key}\n{self.update_key}".encode())
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,42 @@ class Kit:
     ca: str
     institution: str
     fingerprint: str
+
+
+def _fingerprint(content: bytes) -> str:
+    digest = hashlib.sha256(content).hexdigest()[:32]
+    return "-".join(digest[index : index + 4] for index in range(0, 32, 4))
+
+
+def same_fingerprint(one: str, other: str) -> bool:
+    """Whether two fingerprints are the same, however they were typed.
+
+    >>> same_fingerprint("7e18-f737", " 7E18:f7 37"), same_fingerprint("7e18-f737", "7e18-f738")
+    (True, False)
+    """
+    return _digits(one) == _digits(other)
+
+
+def _digits(fingerprint: str) -> str:
+    return re.sub(r"[\s:\u2010-\u2015-]", "", fingerprint).lower()  # a mail programme makes other dashes of ours
+
+
+def authority_of(pem: str, source: str) -> tuple[str, str]:
+    """The one certificate of an authority, as PEM that holds nothing else, and its fingerprint.
+
+    Args:
+        pem: as it came. A second certificate in it would be trusted too, and nobody would have compared it.
+        source: named in errors.
+
+    Raises:
+        InputError: it holds none, or several.
+    """
+    try:
+        [certificate] = x509.load_pem_x509_certificates(pem.encode())
+    except ValueError:
+        raise InputError(f"{source}: must hold one certificate, that of the server's authority") from None
+    whole = certificate.public_bytes(serialization.Encoding.PEM).decode()
+    return whole, _fingerprint(certificate.public_bytes(serialization.Encoding.DER))
 
 
 def write_json(value: JoinRequest | Kit) -> str:

@@ -21,7 +21,7 @@ COMMANDS = {
     "predict": ("confide.common.cli:predict", "use a finished adapter on texts"),
     "verify": ("confide.common.verify:verify", "recompute what a run or a ledger claims, with public libraries alone"),
     "client init": ("confide.client.cli:init", "print a commented site.toml to start from"),
-    "client join": ("confide.client.cli:join", "make keys and a request, or take a server's kit"),
+    "client join": ("confide.client.enrolment_cli:join", "make keys and a request, or take a server's kit"),
     "client start": ("confide.client.cli:start", "take part, until stopped"),
     "client pause": ("confide.client.cli:pause", "answer no new ask"),
     "client resume": ("confide.client.cli:resume", "answer again"),

@@ -59,22 +59,24 @@ def approve(
     """Admit an institution whose fingerprint you compared, and write the kit to give back; once more, the kit anew."""
     from confide.common.durable import write_durably
     from confide.common.errors import ConfideError, InputError
-    from confide.common.join import Kit, read_request, write_json
+    from confide.common.join import Kit, authority_of, read_request, same_fingerprint, write_json
     from confide.server.home import open_home
 
     opened, asked = open_home(home), read_request(request)
-    if fingerprint != asked.fingerprint():
+    ca, authority = authority_of(opened.ca(), str(opened.folder / "keys" / "ca.pem"))
+    if not same_fingerprint(fingerprint, asked.fingerprint()):
         raise InputError(f"{request}: its fingerprint is {asked.fingerprint()}, not {fingerprint}; do not admit it")
     opened.registry.approve(asked)
     path = request.with_name(f"kit-{asked.institution.replace('/', '_')}.json")
-    kit = Kit(opened.address, opened.ca(), asked.institution, asked.fingerprint())
+    kit = Kit(opened.address, ca, asked.institution, asked.fingerprint())
     try:
         write_durably(path, write_json(kit).encode())
     except OSError as error:
         raise ConfideError(
             f"{path}: {error.strerror}; {asked.institution} is approved, and the same command again writes its kit"
         ) from None
-    typer.echo(f"{asked.institution} is approved; give it {path}")
+    typer.echo(f"{asked.institution} is approved; give it {path}, and read this to it by telephone:")
+    typer.echo(f"authority: {authority}")
 
 
 def revoke(

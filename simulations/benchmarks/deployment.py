@@ -78,7 +78,7 @@ base_models = ["any"]
 
 
 def join(processes: Processes, name: str, records: list[Row], port: int) -> None:
-    """An institution from its files to an approved run: join, compare the fingerprint, take the kit, approve."""
+    """An institution from its files to an approved run: join, compare fingerprints, take the kit, approve."""
     home = processes.folder / name
     home.mkdir()
     (home / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in records), encoding="utf-8")
@@ -86,8 +86,10 @@ def join(processes: Processes, name: str, records: list[Row], port: int) -> None
     site = ("--site", f"{name}/site.toml")
     shown = processes.confide("client", "join", f"127.0.0.1:{port}", *site)
     [fingerprint] = re.findall(r"fingerprint: (\S+)", shown)
-    processes.confide("server", "approve", f"{name}/join-{name}.json", "--fingerprint", fingerprint, "--home", "srv")
-    processes.confide("client", "join", "--kit", f"{name}/kit-{name}.json", *site)
+    request, kit = f"{name}/join-{name}.json", f"{name}/kit-{name}.json"
+    shown = processes.confide("server", "approve", request, "--fingerprint", fingerprint, "--home", "srv")
+    [authority] = re.findall(r"authority: (\S+)", shown)
+    processes.confide("client", "join", "--kit", kit, "--authority", authority, *site)
     processes.confide("client", "approve", "reviews", "--run", "run.toml", *site)
 
 

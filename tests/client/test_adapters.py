@@ -44,7 +44,7 @@ def site(tmp_path: Path, make_run: MakeRun, base_folder: Path) -> Path:
     path = write_site(tmp_path)
     opened = open_site(path)
     asking = Asking(run, lambda: opened)
-    assert kinds(asking.offer()) == ["accepted"]
+    assert [kinds(asking.offer()), kinds(asking.update())] == [["accepted"], ["update"]]
     model = warm_model(run, "cpu")
     export_adapter(tmp_path / "finished", run, model, random_state(model), make_card(run))
     files = {file.name: file.read_bytes() for file in (tmp_path / "finished").iterdir()}

@@ -6,6 +6,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from confide.client import link
+from confide.client.heartbeat import HEARTBEAT_EVERY
 from confide.server.certificates import make_certificates
 
 
@@ -18,7 +19,7 @@ def _http(tmp_path: Any) -> Any:
 
 def test_a_connection_outlives_the_time_between_two_heartbeats_and_two_polls(tmp_path: Any) -> None:
     kept = _http(tmp_path)._transport._pool._keepalive_expiry
-    assert kept > max(link._HEARTBEAT_EVERY, link._POLL_IDLE)
+    assert kept > max(HEARTBEAT_EVERY, link._POLL_IDLE)
     assert kept < 75, "the server closes it then: a request that crosses the closing would be lost"
 
 

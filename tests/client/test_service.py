@@ -39,7 +39,7 @@ def asking(make_run: MakeRun, base_folder: Path, tmp_path: Path) -> Asking:
     return Asking(run, _Answers(path, open_site(path), Status(tmp_path / "state"))._current)
 
 
-def test_a_server_of_another_version_is_a_line_in_log_and_audit(
+def test_a_server_of_another_version_is_a_line_in_its_log_and_among_the_refusals(
     asking: Asking, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     content = asking.ask(0).content()
@@ -48,26 +48,28 @@ def test_a_server_of_another_version_is_a_line_in_log_and_audit(
         asking.send(content, "query.offer")
     [line] = [record.message for record in caplog.records if "1.40.0" in record.message]
     assert line.startswith("refused: the server runs confide")
-    assert "flwr '1.40.0'" in (tmp_path / "state" / "audit.jsonl").read_text(encoding="utf-8")
+    assert "flwr '1.40.0'" in (tmp_path / "state" / "refusals.jsonl").read_text(encoding="utf-8")
 
 
-def test_other_reasons_stay_in_the_audit_log(asking: Asking, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_other_reasons_stay_among_the_refusals(
+    asking: Asking, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """A process's log goes to places that nobody thought of; an error can hold a private text."""
     with caplog.at_level(logging.DEBUG):
         asking.offer()
-    assert "max_rounds" in (tmp_path / "state" / "audit.jsonl").read_text(encoding="utf-8")
+    assert "max_rounds" in (tmp_path / "state" / "refusals.jsonl").read_text(encoding="utf-8")
     assert "max_rounds" not in caplog.text
 
 
-def test_a_mistake_in_site_toml_is_told_in_the_audit_log_at_every_ask_until_it_is_mended(
+def test_a_mistake_in_site_toml_is_told_among_the_refusals_at_every_ask_until_it_is_mended(
     asking: Asking, tmp_path: Path
 ) -> None:
-    path, audit = tmp_path / "site.toml", tmp_path / "state" / "audit.jsonl"
+    path, refusals = tmp_path / "site.toml", tmp_path / "state" / "refusals.jsonl"
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace("max_epsilon = 100.0", 'max_epsilon = "x"'), encoding="utf-8")
     for count in (1, 2):
         assert kinds(asking.offer()) == ["declined"]
-        assert audit.read_text(encoding="utf-8").count("policy.max_epsilon = 'x'") == count
+        assert refusals.read_text(encoding="utf-8").count("policy.max_epsilon = 'x'") == count
     path.write_text(text.replace("max_rounds = 1", "max_rounds = 1000"), encoding="utf-8")
     assert kinds(asking.offer()) == ["accepted"]
 

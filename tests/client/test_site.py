@@ -62,7 +62,7 @@ def test_only_the_owner_may_read_what_a_site_leaves_behind(tmp_path: Path, run: 
     folders = {"state", "state-anchor", "state/outbox", "state/offers", "local"}
     assert folders < modes.keys()
     assert {"state/ledger.db", "state/people.db", "state/secret.key", "state/identity.key"} < modes.keys()
-    assert {"state/audit.jsonl", "local/errors.log"} < modes.keys()
+    assert {"state/audit.jsonl", "state/refusals.jsonl", "local/errors.log"} < modes.keys()
     assert modes == {name: "0o700" if (tmp_path / name).is_dir() else "0o600" for name in modes}
 
 
@@ -147,16 +147,16 @@ def test_two_first_openings_at_once_agree_on_the_secret(tmp_path: Path, monkeypa
     assert first.secret == others[0].secret
 
 
-def test_an_error_is_kept_at_home_and_a_refusal_in_the_audit_log_too(tmp_path: Path) -> None:
+def test_an_error_is_kept_at_home_and_a_refusal_among_the_refusals_too(tmp_path: Path) -> None:
     site = open_site(write_site(tmp_path))
     site.report(ValueError("record 3 is odd"))
     site.report(PolicyError("too many steps"))
     errors = (tmp_path / "local" / "errors.log").read_text(encoding="utf-8")
     assert "record 3 is odd" in errors
     assert "PolicyError: too many steps" in errors
-    audit = (tmp_path / "state" / "audit.jsonl").read_text(encoding="utf-8")
-    assert "too many steps" in audit
-    assert "odd" not in audit
+    refusals = (tmp_path / "state" / "refusals.jsonl").read_text(encoding="utf-8")
+    assert "too many steps" in refusals
+    assert "odd" not in refusals
 
 
 def test_a_row_that_another_process_adds_meanwhile_makes_no_ledger_old(

@@ -22,7 +22,7 @@ def test_other_versions_are_refused_and_both_are_named(name: str, value: Any) ->
         require_same({**own_versions(), name: value}, "the server")
     assert f"{name} '{value}'" in str(refused.value)
     assert f"this end confide '{own_versions()['confide']}' with flwr '{own_versions()['flwr']}'" in str(refused.value)
-    assert isinstance(refused.value, ConfideError), "so that it is a line in the audit log"
+    assert isinstance(refused.value, ConfideError), "so that it is a line among the refusals"
 
 
 def test_what_the_other_end_claims_cannot_fill_a_log_or_drive_a_terminal() -> None:

@@ -90,7 +90,7 @@ def test_a_server_that_asks_for_too_much_is_declined_and_may_ask_again(
     assert run["status"] == "refused"
     assert "declined" in run["reason"]
     assert "max_rounds" not in run["reason"], "limits stay with the institution"
-    assert "max_rounds" in (deployment.folder / "mary" / "state" / "audit.jsonl").read_text(encoding="utf-8")
+    assert "max_rounds" in (deployment.folder / "mary" / "state" / "refusals.jsonl").read_text(encoding="utf-8")
     for name in ("mary", "jude"):
         site = deployment.folder / name / "site.toml"
         site.write_text(site.read_text(encoding="utf-8").replace("max_rounds = 3", "max_rounds = 4"), encoding="utf-8")

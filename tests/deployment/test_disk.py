@@ -9,8 +9,8 @@ from support.faults import begin, rounds_charged, run_file
 from support.sabotage import can_mount
 
 
-def _audit(deployment: Deployment, name: str) -> str:
-    return (deployment.folder / name / "state" / "audit.jsonl").read_text(encoding="utf-8")
+def _refusals(deployment: Deployment, name: str) -> str:
+    return (deployment.folder / name / "state" / "refusals.jsonl").read_text(encoding="utf-8")
 
 
 @pytest.mark.waits
@@ -34,10 +34,10 @@ def test_institutions_whose_disk_is_full_are_left_out_until_there_is_space(
     assert [event for event in taken if event["institution"] == "mary" and event["round"] > full_at], "mary stays out"
     assert rounds_charged(deployment, "mary") == list(range(1, rounds + 1)), "what was computed was not charged"
     assert len(rounds_charged(deployment, "luke")) < rounds, "charged though the ledger is full"
-    assert "the ledger cannot be written: database or disk is full" in _audit(deployment, "luke")
+    assert "the ledger cannot be written: database or disk is full" in _refusals(deployment, "luke")
     if "paul" in names:
         assert len([event for event in taken if event["institution"] == "paul"]) <= 1, "its disk has one page"
-        assert "cannot be written: No space left on device; nothing was sent" in _audit(deployment, "paul")
+        assert "cannot be written: No space left on device; nothing was sent" in _refusals(deployment, "paul")
 
 
 def test_a_run_whose_checkpoint_has_no_space_says_so_and_goes_on_when_there_is(
@@ -101,7 +101,7 @@ def test_damaged_files_cost_nobody_a_second_charge(deployment: Deployment, base_
     for name in ("mary", "jude", "anne"):
         charged = rounds_charged(deployment, name)
         assert charged == sorted(set(charged))
-    assert "its sealed answer is gone from the outbox, or was changed" in _audit(deployment, "mary")
+    assert "its sealed answer is gone from the outbox, or was changed" in _refusals(deployment, "mary")
 
 
 @pytest.mark.waits

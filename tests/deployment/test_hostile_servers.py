@@ -104,6 +104,17 @@ def _hostile_steps(run: RunConfig, state: State) -> Iterator[dict[str, Any]]:
     yield as_step("a file outside the folder", "query.done", finished)
 
 
+def _hostile_ends(run: RunConfig) -> Iterator[dict[str, Any]]:
+    """Whatever comes with it, such a message ends the run: these come last."""
+    junk = {"README.md": b"x" * 200_000, "run.json": b"not json"}
+    for name, lineage, files in (
+        ("a finished adapter of a run that never was", "cd" * 16, junk),
+        ("junk as a finished adapter", LINEAGE, junk),
+        ("a finished adapter without its tensors", LINEAGE, {"run.json": run.canonical_json().encode()}),
+    ):
+        yield as_step(name, "query.done", Finished("small", lineage, run.sha256(), "", files).content())
+
+
 @pytest.fixture(scope="module")
 def seen(
     tmp_path_factory: pytest.TempPathFactory, zygote: Zygote, base_folder: Path
@@ -127,6 +138,7 @@ def seen(
                 [*_hostile_steps(run, state)],
                 [as_step("a rank that nobody approved", "train", _ask(ranked, 3, start_state(ranked)).content())],
                 [as_step("honest round 2", "train", _ask(run, 2, state).content())],
+                [*_hostile_ends(run)],
             ],
         )
         deployment.start_server({"hostile_server": str(script)})
@@ -170,9 +182,16 @@ def test_the_ledger_holds_the_honest_rounds_and_nothing_else(seen: tuple[Deploym
 
 def test_the_reasons_stay_at_the_institution(seen: tuple[Deployment, Answers]) -> None:
     deployment, _ = seen
-    audit = (deployment.folder / "jude" / "state" / "audit.jsonl").read_text(encoding="utf-8")
-    for reason in ("max_rounds", "min_noise_multiplier", "base_models", "with another plan", "allow_no_privacy"):
-        assert reason in audit
+    refusals = (deployment.folder / "jude" / "state" / "refusals.jsonl").read_text(encoding="utf-8")
+    policy = ("max_rounds", "min_noise_multiplier", "base_models", "with another plan", "allow_no_privacy")
+    finished = ("reserved nothing for such a run", "run.json is not the run", "its files are ['run.json']")
+    for reason in (*policy, *finished):
+        assert reason in refusals
         for path in (deployment.folder / "srv").rglob("*.json*"):
             assert reason not in path.read_text(encoding="utf-8"), path
     assert not list(deployment.folder.rglob("*escaped*"))
+
+
+def test_nothing_of_a_hostile_adapter_is_kept(seen: tuple[Deployment, Answers]) -> None:
+    deployment, _ = seen
+    assert not list(deployment.folder.glob("*/models"))

@@ -30,8 +30,10 @@ def _approve(deployment: Deployment, name: str, *options: object) -> None:
         )
         assert "is approved already; revoke it first" in said
         deployment.confide("server", "revoke", name, "--home", "srv")
-    deployment.confide("server", "approve", home / f"join-{name}.json", "--fingerprint", fingerprint, "--home", "srv")
-    deployment.confide("client", "join", "--kit", home / f"kit-{name}.json", "--site", site)
+    request, kit = home / f"join-{name}.json", home / f"kit-{name}.json"
+    shown = deployment.confide("server", "approve", request, "--fingerprint", fingerprint, "--home", "srv")
+    [authority] = re.findall(r"authority: (\S+)", shown)
+    deployment.confide("client", "join", "--kit", kit, "--authority", authority, "--site", site)
 
 
 def _carry_out(deployment: Deployment, base_folder: Path, study: str) -> None:

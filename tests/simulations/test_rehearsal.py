@@ -269,7 +269,7 @@ def test_the_run_goes_on_without_an_institution_whose_policy_refuses(
     assert [_reserved(path) for path in sites.values()] == [2, 0, 2]
     rows = _read(tmp_path / "out" / "privacy.json")["institutions"]
     assert [row["institution"] for row in rows] == ["st-mary", "st-luke"]
-    assert "max_steps" in (sites["st-jude"].parent / "state" / "audit.jsonl").read_text(encoding="utf-8")
+    assert "max_steps" in (sites["st-jude"].parent / "state" / "refusals.jsonl").read_text(encoding="utf-8")
 
 
 def test_a_rehearsal_without_privacy_says_so_and_ends_the_budget(rehearse: Rehearse, sites: dict[str, Path]) -> None:
@@ -389,4 +389,4 @@ def test_no_canary_reaches_the_run_directory(
         for file in files:
             content = str(file.relative_to(tmp_path)).encode() + b"\n" + file.read_bytes()
             assert search(content, needles) == set(), file.name
-    assert search(next(path.parent.glob("*/audit.jsonl")).read_bytes(), needles), "at home it is named"
+    assert search(next(path.parent.glob("*/refusals.jsonl")).read_bytes(), needles), "at home it is named"

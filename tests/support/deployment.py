@@ -100,14 +100,15 @@ class Deployment:
         dataset = f'[dataset]\nid = "{name}-people"\npath = "data.jsonl"\ndeclared_units = 20\n'  # by hand
         site = home / "site.toml"
         site.write_text(f'[institution]\nname = "{name}"\n{dataset}{policy}', encoding="utf-8")
-        shown = self.confide("client", "join", f"127.0.0.1:{self.port}", "--site", site)
+        shown = self.confide("client", "join", f"127.0.0.1:{port or self.port}", "--site", site)
         [fingerprint] = re.findall(r"fingerprint: (\S+)", shown)
         request, kit = home / f"join-{name}.json", home / f"kit-{name}.json"
-        self.confide("server", "approve", request, "--fingerprint", fingerprint, "--home", "srv")
+        shown = self.confide("server", "approve", request, "--fingerprint", fingerprint, "--home", "srv")
+        [authority] = re.findall(r"authority: (\S+)", shown)
         if port:
             address = json.dumps(f"127.0.0.1:{self.port}")
             kit.write_text(kit.read_text(encoding="utf-8").replace(address, json.dumps(f"127.0.0.1:{port}")))
-        self.confide("client", "join", "--kit", kit, "--site", site)
+        self.confide("client", "join", "--kit", kit, "--authority", authority, "--site", site)
         return site
 
     def start_server(self, sabotage: dict[str, Any] | None = None) -> None:

@@ -1,0 +1,26 @@
+"""Words that somebody else chose, as a log, a terminal or a file of ours may show them."""
+
+_MOST = 500  # characters: enough for any message of ours
+
+
+def shown(text: object, most: int = _MOST) -> str:
+    r"""One line of at most so many characters, in which everything can be seen; what is left out is the middle.
+
+    A server that may write newlines and escapes into a log forges its lines, and rules the terminal that shows it.
+
+    >>> shown("round 1\x1b[2J\nround 2: \u202eall is well")
+    'round 1\\x1b[2J\\nround 2: \\u202eall is well'
+    >>> shown("a" * 1000 + "the remedy", 60)
+    'aaaaaaaaaaaa[986 characters left out]aathe remedy'
+    """
+    whole = str(text)
+    if len(whole) <= most and len(line := _visible(whole)) <= most:
+        return line
+    half = max(0, most - 36) // 2  # room for the words between
+    head, tail = _visible(whole[:half])[:half], _visible(whole[-half:])[-half:] if half else ""
+    return f"{head}[{max(0, len(whole) - 2 * half)} characters left out]{tail}"
+
+
+def _visible(text: str) -> str:
+    """Every character that would not print, as Python writes it."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
