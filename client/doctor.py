@@ -64,6 +64,7 @@ def examine(path: Path) -> Iterator[Finding]:
     yield _finding("disk", lambda: _disk(folders))
     yield _finding("memory", _memory)
     yield _finding("data", lambda: _data(config, local))
+    yield _finding("people", lambda: _people(path))
     yield _finding("base models", lambda: _base_models(config))
     yield _finding("device", lambda: _device(config.compute.device))
 
@@ -151,6 +152,28 @@ def _data(config: SiteConfig, local: Path) -> Verdict:
         return "warning", f"{counts}: {report} says why"
     return "ok", f"{found.num_lines} lines can be used" + (
         "" if runs else "; labels are looked at once a run is offered"
+    )
+
+
+def _people(path: Path) -> Verdict:
+    """Whether somebody is counted under another dataset id: joining refuses that, a round that goes on does not."""
+    from confide.client.units import names_of
+
+    try:
+        site = open_site(path)
+        runs = _offered(site.config)
+        records = [record for run in runs for record in site.records(run.task)]
+    except ConfideError:
+        return "warning", "were not looked at: ledger or data cannot be read"
+    if not runs:
+        return "ok", "are looked at once a run is offered"
+    people = {names for record in records if (names := names_of(record, site.secret))}
+    found = len(site.people.elsewhere(site.config.dataset.id, people))
+    if not found:
+        return "ok", "nobody is known under another dataset id of this state folder"
+    return "problem", (
+        f"{found} names are another dataset id's of this state folder: no run is joined with them, and a run that was "
+        "joined before they came counts them here as there; use that id, or take them out of this file"
     )
 
 

@@ -33,6 +33,9 @@ class Claims(Protocol):
     def claim(self, dataset: str, people: set[Names]) -> set[Names]:
         """Which of the people are this dataset's: new ones become so, another dataset's stay that one's."""
 
+    def elsewhere(self, dataset: str, people: set[Names]) -> set[Names]:
+        """Which of the people are another dataset's; nobody is claimed."""
+
 
 class People:
     """Keyed names (HMAC) of units and of texts in groups, each with the dataset that first used it in this folder.
@@ -67,6 +70,11 @@ class People:
             own = self._own(dataset, people)
             self._add(dataset, own)
             return own
+
+    def elsewhere(self, dataset: str, people: set[Names]) -> set[Names]:
+        """Which of the people are another dataset's; nobody is claimed."""
+        with self._alone():
+            return people - self._own(dataset, people)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:

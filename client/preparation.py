@@ -87,8 +87,10 @@ def file_state(path: Path) -> str:
 def prepare(site: Site, model: WarmModel, *, joining: bool) -> Shares:
     """Read, check, cut and encode a site's records.
 
-    Units that another dataset of this state folder has claimed contribute nothing; when the site is just ``joining``
-    a run, they refuse it.
+    People whom another dataset of this state folder has claimed refuse a run that the site is just ``joining``. In a
+    round they decide nothing: were their units left out, a record of the other dataset, whose ledger is not charged
+    for this round, would decide which units of this one count. Whoever came into the file since the site has joined
+    is charged here, and found at the next joining.
 
     Raises:
         InputError: a file that cannot be read; while joining also a line or a column that is not there.
@@ -105,8 +107,9 @@ def prepare(site: Site, model: WarmModel, *, joining: bool) -> Shares:
             f"dataset {dataset.id!r} holds people of another dataset id of this state folder: their budget is counted "
             "there; use that id, or take them out of this file"
         )
-    own = site.people.claim(dataset.id, people)
-    mine = [cut(record, dataset.max_chars) for record, names in zip(records, known, strict=True) if names in own]
+    if not joining:
+        site.people.claim(dataset.id, people)  # for other datasets' joining: who it leaves to another counts here, too
+    mine = [cut(record, dataset.max_chars) for record, names in zip(records, known, strict=True) if names is not None]
     training, validation = split_records(mine, site.secret, dataset.validation_fraction)
     most = dataset.most_records
     table = make_units(training, model.task, model.tokenizer, site.secret, most)

@@ -165,6 +165,10 @@ class _OnlyDataset:
         """All."""
         return people
 
+    def elsewhere(self, dataset: str, people: set[Names]) -> set[Names]:
+        """Nobody."""
+        return set()
+
 
 def _nobody(row: Row, row_hash: str) -> None:
     """The witness of a ledger in memory."""

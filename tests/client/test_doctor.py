@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from support.deployment import free_port
 from support.https import Health, health_server, make_keys, make_kit
-from support.installations import Asking, kinds, write_site
+from support.installations import Asking, kinds, write_records, write_site
 from support.sites import make_records
 
 from confide.client import doctor
@@ -30,7 +30,7 @@ from confide.common.run_config import RunConfig, lock
 
 MakeRun = Callable[..., RunConfig]
 CANARY = "Jane Doe, 3 May 1961"
-_SUBJECTS = ["versions", "server", "ledger", "disk", "memory", "data", "base models", "device"]
+_SUBJECTS = ["versions", "server", "ledger", "disk", "memory", "data", "people", "base models", "device"]
 
 
 @pytest.fixture(autouse=True)
@@ -226,6 +226,26 @@ def test_a_run_that_needs_no_approval_is_looked_at_too(tmp_path: Path, make_run:
     with pytest.raises(PolicyError):
         agree(lock(make_run(federation={"num_rounds": 1001}), "cd" * 32), opened)
     assert len(list_studies(site)) == 1, "what is refused is not looked at"
+
+
+def test_people_who_are_counted_under_another_dataset_id_are_a_problem(
+    tmp_path: Path, make_run: MakeRun, base_folder: Path
+) -> None:
+    """A round that goes on counts them, in both ledgers, for one's record must not decide about another's units."""
+    run, state = lock(make_run(local={"nominal_units": 20}), hash_model(base_folder)), {"dir": str(tmp_path / "state")}
+    state["anchor"] = str(tmp_path / "anchor")
+    records, sites = make_records(40), list[Path]()
+    for name, own in (("one", records[:20]), ("two", records[20:])):
+        sites.append(write_site(tmp_path / name, own, dataset={"id": name}, state=state))
+        assert kinds(Asking(run, lambda: open_site(sites[-1])).offer()) == ["accepted"]
+        assert _find(sites[-1], "people").state == "ok"
+    write_records(tmp_path / "two" / "notes.jsonl", [*records[20:], *records[:3], *records[:1]])
+    for _ in range(2):
+        found = _find(sites[1], "people")
+        assert (found.state, found.text.partition(" ")[0]) == ("problem", "3")
+    assert _find(sites[0], "people").state == "ok", "to look claims nobody"
+    (tmp_path / "two" / "notes.jsonl").unlink()
+    assert _find(sites[1], "people").state == "warning"
 
 
 def test_a_file_that_is_not_there_is_a_problem(site: Path) -> None:

@@ -151,3 +151,10 @@ def test_the_file_holds_keyed_names_and_no_text(people: People, tmp_path: Path) 
     people.claim("one", {A})
     [(key, dataset)] = sqlite3.connect(tmp_path / "people.db").execute("SELECT * FROM people")
     assert (key, dataset) == (A.claimed[0], "one")
+
+
+def test_to_look_whose_they_are_claims_nobody(people: People) -> None:
+    people.claim("one", {A})
+    assert people.elsewhere("two", {A, B}) == {A}
+    assert people.elsewhere("one", {A, B}) == set()
+    assert people.claim_all("three", {B})

@@ -13,7 +13,7 @@ from support.installations import Asking, kinds, update_of, write_site
 from support.sites import make_records
 
 from confide.client import preparation
-from confide.client.preparation import Client
+from confide.client.preparation import Client, file_state
 from confide.client.site import Site, open_site
 from confide.common.models import hash_model
 from confide.common.run_config import RunConfig, lock
@@ -56,6 +56,35 @@ def test_the_same_plan_with_other_labels_in_the_same_study_is_prepared_anew(
         assert kinds(asking.update(number)) == ["update"]
         [made] = client.shares.values()
         assert made.shares.training.num_units == 2 * len(labels)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"id": "others"},
+        {"labels": {"a": "c"}},
+        {"max_chars": 3},
+        {"validation_fraction": 0.9},
+        {"columns": {"text": "x"}},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_a_round_under_other_settings_of_the_dataset_finds_nothing_prepared_under_the_old_ones(
+    make_run: MakeRun, base_folder: Path, tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    """site.toml may name other people since, whose ledger is the one that is charged; the file is the same."""
+    records = [{**record, "label": "abc"[number % 3], "x": "other"} for number, record in enumerate(make_records(6))]
+    client, run = Client(coins=lambda: TestCoins(0)), _locked(make_run, base_folder, ["a", "b", "c"])
+    write_site(tmp_path, records, dataset={"validation_fraction": 0.0})
+    before = file_state(tmp_path / "notes.jsonl")
+    made = []
+    for number, settings in enumerate(({}, changed), start=1):
+        config = {"validation_fraction": 0.0, **settings}
+        path = write_site(tmp_path / str(number), records, dataset={**config, "path": str(tmp_path / "notes.jsonl")})
+        assert kinds(Asking(run, lambda path=path: open_site(path), client).update(number)) == ["update"]  # type: ignore[misc]
+        made.append(client.shares["st-mary"])
+    assert file_state(tmp_path / "notes.jsonl") == before
+    assert made[0].shares is not made[1].shares
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The release protocol: charged before computed, sealed before sent, sent again as it is; whatever crashes."""
 
+import fcntl
 import hashlib
 import os
 import sqlite3
@@ -195,6 +196,30 @@ def test_an_orphan_is_not_sent_even_without_a_restart(place: Place, monkeypatch:
     crash(place, "before-seal", monkeypatch)
     [orphan] = (place.folder / "state" / "outbox").glob("*.answer")
     assert place.ask() != orphan.read_bytes()
+
+
+def test_no_other_process_recovers_while_an_answer_has_a_file_and_no_seal(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start takes the lock alone (`FileOutbox.idle`); had it got it here, it would delete the answer."""
+    could: dict[str, bool] = {}
+
+    def try_the_lock(name: str) -> None:
+        descriptor = os.open(place.folder / "state" / "outbox" / ".lock", os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            could[name] = True
+        except BlockingIOError:
+            could[name] = False
+        finally:
+            os.close(descriptor)
+
+    monkeypatch.setattr(failpoints, "action", try_the_lock)
+    place.ask()
+    on_their_way = {"outbox-written": False, "outbox-renamed": False, "before-seal": False}
+    assert {name: could[name] for name in on_their_way} == on_their_way
+    assert could["after-train"], "a start waits for no computation"
+    assert could["after-seal"], "and for nothing that is sealed"
 
 
 @pytest.mark.parametrize("hit", range(1, 5))

@@ -15,7 +15,7 @@ from support.sites import make_records
 from confide.client import site as site_module
 from confide.client.ledger import Ledger
 from confide.client.people import People
-from confide.client.preparation import prepare
+from confide.client.preparation import Client, prepare
 from confide.client.site import Site, open_site
 from confide.client.units import names_of
 from confide.common.errors import ConfideError, InputError, LedgerError, PolicyError
@@ -337,15 +337,57 @@ def test_people_of_another_dataset_are_refused_at_joining(two: Any, run: RunConf
     assert "dataset 'two' holds people of another dataset id" in errors
 
 
-def test_people_of_another_dataset_contribute_nothing_in_a_round(two: Any, run: RunConfig, model: WarmModel) -> None:
+def test_in_a_round_no_record_of_another_dataset_decides_which_units_count(
+    two: Any, run: RunConfig, model: WarmModel
+) -> None:
+    """Else one unit of the first would move as many units of the second, and the first's ledger is charged nothing."""
     records = make_records(30)
     first, second = (open_site(path) for path in two(records[:20], records[15:]))
     assert kinds(Asking(run, lambda: first).offer()) == ["accepted"]
-    alone = open_site(write_site(second.config.dataset.path.parent / "alone", records[20:]))
+    alone = open_site(write_site(second.config.dataset.path.parent / "alone", records[15:]))
     assert _texts(second, model, run.task) == _texts(alone, model, run.task)
-    assert len(_texts(second, model, run.task)) == 10
-    assert len(_texts(first, model, run.task)) == 20, "the first dataset keeps all of its own"
+    assert len(_texts(second, model, run.task)) == 15, "these people are counted in both ledgers"
+    assert len(_texts(first, model, run.task)) == 20
     assert kinds(Asking(run, lambda: second).update()) == ["update"], "a round is never stopped by a record"
+    assert kinds(Asking(run, lambda: first).offer()) == ["accepted"], "the first keeps all of its own"
+    assert kinds(Asking(run, lambda: second).offer()) == ["declined"], "found when it joins the next time"
+
+
+@pytest.mark.parametrize("with_it", [False, True])
+def test_a_text_of_another_dataset_that_comes_into_every_group_in_mid_run_silences_no_group(
+    tmp_path: Path, make_run: MakeRun, base_folder: Path, with_it: bool
+) -> None:
+    """One unit of the records would have decided about six patients of the other dataset."""
+    sentence = {"text": "No abnormality detected.", "label": "negative"}
+    state = {"dir": str(tmp_path / "state"), "anchor": str(tmp_path / "anchor")}
+    settings = {"declared_units": 20, "validation_fraction": 0.0}
+    records = make_records(12) + [sentence] * with_it
+    first = open_site(write_site(tmp_path / "a", records, dataset={"id": "a", **settings}, state=state))
+    notes = [{"text": f"intake note {number}", "label": "positive", "group": f"p{number}"} for number in range(6)]
+    grouped = {"id": "b", **settings, **GROUPED}
+    second = open_site(write_site(tmp_path / "b", notes, dataset=grouped, state=state))
+    local, client = {"sampling_probability": 1.0, "nominal_units": 20}, Client()
+    run = lock(make_run(local=local), hash_model(base_folder))
+    assert kinds(Asking(run, lambda: first).offer()) == ["accepted"]
+    asking = Asking(_by_group(run), lambda: second, client)
+    assert kinds(asking.offer()) == ["accepted"]
+    more = [{**sentence, "group": f"p{number}"} for number in range(6)]
+    write_records(second.config.dataset.path, [*notes, *more])
+    assert kinds(asking.update()) == ["update"]
+    [made] = client.shares.values()
+    assert [len(unit) for unit in made.shares.training.table.units] == [2] * 6
+
+
+def test_who_came_into_a_file_in_mid_run_is_its_dataset_s_from_then_on(two: Any, run: RunConfig) -> None:
+    records = make_records(40)
+    first, second = (open_site(path) for path in two(records[:20], records[19:20]))
+    client = Client()
+    asking = Asking(run, lambda: first, client)
+    assert kinds(asking.offer()) == ["accepted"]
+    write_records(first.config.dataset.path, records)
+    assert kinds(asking.update()) == ["update"]
+    write_records(second.config.dataset.path, records[30:])
+    assert kinds(Asking(run, lambda: second).offer()) == ["declined"]
 
 
 def test_the_same_people_under_another_label_are_the_same(two: Any, run: RunConfig) -> None:
@@ -387,7 +429,7 @@ def test_the_same_people_under_another_unit_are_the_same(
     assert kinds(Asking(runs[0], lambda: first).offer()) == ["accepted"]
     assert kinds(Asking(runs[1], lambda: second).offer()) == ["declined"]
     assert second.ledger.account().number == 0, "nothing was charged"
-    assert _texts(second, model, run.task) == set()
+    assert len(_texts(second, model, run.task)) == 20, "in a round the first decides nothing"
     assert kinds(Asking(runs[1], lambda: second).update()) == ["update"], "a round is never stopped by a record"
     assert kinds(Asking(runs[0], lambda: first).offer()) == ["accepted"]
     assert len(_texts(first, model, run.task)) == 20, "the first dataset keeps all of its own"
