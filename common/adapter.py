@@ -44,8 +44,8 @@ def build_module(run: "RunConfig", folder: Path, device: torch.device, precision
     Raises:
         InputError: the base has no modules of the names in ``adapter.targets``, or fewer layers than asked.
     """
-    with loading(folder):
-        base, config = _load_base(run, folder, device, precision)
+    with loading(folder) as visible:
+        base, config = _load_base(run, visible, device, precision)
     adapted = _add_lora(base, run, config.num_hidden_layers)
     module = run.task.build(adapted, config.hidden_size).to(device).train()
     for layer in module.modules():
@@ -64,13 +64,16 @@ def _load_base(run: "RunConfig", folder: Path, device: torch.device, precision: 
     transformers.logging.set_verbosity_error()  # a base without its unused pooler is no news
     transformers.logging.disable_progress_bar()
     module_class, settings = run.task.auto_class(), run.task.auto_settings()
-    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, **settings)
+    config = transformers.AutoConfig.from_pretrained(
+        folder, trust_remote_code=False, local_files_only=True, **settings
+    )
     for name in [name for name in vars(config) if "drop" in name and isinstance(getattr(config, name), float)]:
         setattr(config, name, 0.0)
     config.use_cache = False  # of keys and values, for a next token that nobody generates
     if device.type == "meta":
         with torch.device("meta"):
-            return module_class.from_config(config, trust_remote_code=False), config
+            # "eager": a configuration may name a kernel of the hub, which is code.
+            return module_class.from_config(config, trust_remote_code=False, attn_implementation="eager"), config
     base, facts = module_class.from_pretrained(
         folder,
         config=config,
@@ -81,6 +84,7 @@ def _load_base(run: "RunConfig", folder: Path, device: torch.device, precision: 
         attn_implementation="eager",
         use_safetensors=True,
         trust_remote_code=False,
+        local_files_only=True,
         output_loading_info=True,
     )
     _check_loaded(facts["missing_keys"], run)
