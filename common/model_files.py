@@ -102,7 +102,8 @@ def _check_tokenizer(folder: Path, config: dict[str, Any], counted: set[str]) ->
         for name in config[key] if isinstance(config[key], list) else [config[key]]:
             if not isinstance(name, str) or not name or name in counted:
                 continue
-            if os.path.exists(folder / name) or os.path.exists(name):  # noqa: PTH110 - Path's raises what it may not read
+            # Path's own exists() raises where it may not look.
+            if os.path.exists(folder / name) or os.path.exists(name):
                 raise InputError(
                     f"{folder / 'tokenizer_config.json'}: {key} names {name!r}, must be a hashed file of the model "
                     "folder itself; remove that line"
