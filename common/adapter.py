@@ -6,7 +6,6 @@ Names in a state are those of the module without PEFT's wrapping: "encoder.layer
 
 import warnings
 import zlib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from confide.common.devices import base_precision
 from confide.common.errors import InputError
 from confide.common.gate import Schema, State
 from confide.common.models import loading
+from confide.common.targets import check_targets
 
 if TYPE_CHECKING:
     from confide.common.run_config import RunConfig
@@ -44,8 +44,8 @@ def build_module(run: "RunConfig", folder: Path, device: torch.device, precision
     Raises:
         InputError: the base has no modules of the names in ``adapter.targets``, or fewer layers than asked.
     """
-    with loading(folder):
-        base, config = _load_base(run, folder, device, precision)
+    with loading(folder) as visible:
+        base, config = _load_base(run, visible, device, precision)
     adapted = _add_lora(base, run, config.num_hidden_layers)
     module = run.task.build(adapted, config.hidden_size).to(device).train()
     for layer in module.modules():
@@ -64,13 +64,14 @@ def _load_base(run: "RunConfig", folder: Path, device: torch.device, precision: 
     transformers.logging.set_verbosity_error()  # a base without its unused pooler is no news
     transformers.logging.disable_progress_bar()
     module_class, settings = run.task.auto_class(), run.task.auto_settings()
-    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, **settings)
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **settings)
     for name in [name for name in vars(config) if "drop" in name and isinstance(getattr(config, name), float)]:
         setattr(config, name, 0.0)
     config.use_cache = False  # of keys and values, for a next token that nobody generates
     if device.type == "meta":
         with torch.device("meta"):
-            return module_class.from_config(config, trust_remote_code=False), config
+            # "eager": a configuration may name a kernel of the hub, which is code.
+            return module_class.from_config(config, trust_remote_code=False, attn_implementation="eager"), config
     base, facts = module_class.from_pretrained(
         folder,
         config=config,
@@ -81,20 +82,34 @@ def _load_base(run: "RunConfig", folder: Path, device: torch.device, precision: 
         attn_implementation="eager",
         use_safetensors=True,
         trust_remote_code=False,
+        local_files_only=True,
         output_loading_info=True,
+        ignore_mismatched_sizes=True,  # `_check_loaded` says which they are
     )
-    _check_loaded(facts["missing_keys"], run)
+    _check_loaded(facts, run)
     return base.to(device), config
 
 
-def _check_loaded(missing: Iterable[str], run: "RunConfig") -> None:
+def _check_loaded(facts: dict[str, Any], run: "RunConfig") -> None:
     """Whether everything frozen came from the files: transformers draws what is missing at random, anew each time."""
     trained = (*_HEADS, "pooler.") if run.task.pooling == "mean" else _HEADS  # a mean does not pass the pooler
-    absent = sorted(name for name in missing if not any(part in name for part in trained))
+    absent = sorted(name for name in facts["missing_keys"] if not any(part in name for part in trained))
     if absent:
         raise InputError(
             f"model.base = {run.model.base!r} lacks weights, {absent[0]!r} among {len(absent)}; "
             "use the complete model, or task.pooling = 'mean'"
+        )
+    for name, *shapes in sorted(facts["mismatched_keys"]):
+        found, built = map(tuple, shapes)
+        labels = len(run.task.labels)
+        if run.task.pooling == "native" and built == (labels, *found[1:]):
+            raise InputError(
+                f"model.base = {run.model.base!r}: its head has {found[0]} label{'s'[: found[0] != 1]}, task.labels "
+                f"{labels}; use task.pooling = 'mean', which has a head of its own"
+            )
+        raise InputError(
+            f"model.base = {run.model.base!r}: {name} is of shape {found} in its weights, must be "
+            f"{built} by its configuration; copy the model again"
         )
 
 
@@ -115,13 +130,10 @@ def _add_lora(base: nn.Module, run: "RunConfig", num_layers: int) -> PeftModel:
         # For sequence classification PEFT trains and saves the model's own head, whatever it is called.
         task_type="SEQ_CLS" if run.task.pooling == "native" else None,
     )
-    try:
-        return get_peft_model(base, config)
-    except ValueError:
-        raise InputError(
-            f"adapter.targets = {list(adapter.targets)} name no layer of this base model; "
-            "name its attention projections (BERT: query, value; Llama: q_proj, v_proj)"
-        ) from None
+    check_targets(base, run, config)
+    # PEFT turns its own setting round for GPT-2's layers, and says so.
+    warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False but the target module is `Conv1D`")
+    return get_peft_model(base, config)
 
 
 def _is_trainable(name: str, train: str) -> bool:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from jinja2 import Environment, StrictUndefined
 from safetensors import SafetensorError
 from safetensors.numpy import load, save_file
@@ -24,7 +23,7 @@ from confide.common.configuration import check
 from confide.common.devices import choose_device
 from confide.common.errors import InputError
 from confide.common.gate import RECEIVED_NORM_BOUND, GateError, State, dump_state, load_state
-from confide.common.models import find_model, hash_model
+from confide.common.models import find_model, hash_model, load_tokenizer, loading
 from confide.common.privacy.gradients import wrap
 from confide.common.run_config import RunConfig
 from confide.common.warm_model import WarmModel
@@ -149,7 +148,8 @@ def load_adapter(folder: Path, base: str | None = None) -> tuple[RunConfig, Warm
     device = choose_device("auto")
     module = build_module(run, base_folder, device)
     _write_all(module, folder, run)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(base_folder, trust_remote_code=False)
+    with loading(base_folder) as visible:
+        tokenizer = load_tokenizer(visible)
     return run, WarmModel(module, wrap(module), tokenizer, run.task, device)
 
 

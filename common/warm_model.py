@@ -15,7 +15,7 @@ from confide.common.batches import Batch, collate, length, padded_length
 from confide.common.devices import choose_device
 from confide.common.errors import InputError
 from confide.common.lower_layers import LowerLayers, find_lower_layers
-from confide.common.models import find_model, hash_model, loading
+from confide.common.models import find_model, hash_model, load_tokenizer, loading
 from confide.common.privacy.gradients import per_example_gradients, wrap
 from confide.common.run_config import RunConfig
 from confide.common.shapes import Shapes
@@ -96,9 +96,9 @@ def warm_model(run: RunConfig, device: str = "auto", precision: str = "auto", mo
         found = hash_model(folder)
         if run.model.sha256 not in (None, found):
             raise InputError(f"model.sha256 = {run.model.sha256}, but the files of {run.model.base!r} hash to {found}")
-        with loading(folder):
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-            config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        with loading(folder) as visible:
+            tokenizer = load_tokenizer(visible)
+            config = transformers.AutoConfig.from_pretrained(visible, trust_remote_code=False, local_files_only=True)
         _check_tokens(run, tokenizer, config)
         module = build_module(run, folder, place, precision)
         model = WarmModel(module, wrap(module), tokenizer, run.task, place, find_lower_layers(module))

@@ -1,4 +1,6 @@
+import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +8,12 @@ import pytest
 import torch
 from support.sites import flatten, random_state
 from support.tiny_bert import save_tiny_bert
+from transformers import (
+    BertForSequenceClassification,
+    LlamaForSequenceClassification,
+    PreTrainedModel,
+    RobertaForSequenceClassification,
+)
 
 from confide.common.adapter import build_module, coordinate_weights, get_state, schema, set_state, split
 from confide.common.errors import InputError
@@ -96,7 +104,7 @@ def test_a_schema_needs_no_weights(make_run: object, base_folder: object, model:
     ("adapter", "message"),
     [
         ({"layers": "top:3"}, "the base has 2 layers"),
-        ({"targets": ["q_proj"]}, "name no layer of this base"),
+        ({"targets": ["q_proj"]}, "names 'q_proj', which is no layer of this base"),
     ],
 )
 def test_what_the_base_does_not_have_is_an_error(
@@ -128,3 +136,54 @@ def test_a_tokenizer_with_more_tokens_than_the_base_has_embeddings_is_refused(ma
 
 def test_names_of_a_state_carry_nothing_of_peft(model: WarmModel) -> None:
     assert not [name for name in schema(model.module) if re.search("base_model|default|modules_to_save", name)]
+
+
+def _head_of(architecture: type[PreTrainedModel], folder: Path, labels: int) -> Path:
+    config = architecture.config_class(
+        vocab_size=100,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        num_labels=labels,
+        pad_token_id=0,
+    )
+    with torch.random.fork_rng():
+        architecture(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("labels", [1, 3, 5])
+@pytest.mark.parametrize(
+    "architecture", [BertForSequenceClassification, RobertaForSequenceClassification, LlamaForSequenceClassification]
+)
+def test_a_native_head_of_other_labels_is_refused_by_their_numbers(
+    make_run: object, tmp_path: Path, architecture: type[PreTrainedModel], labels: int
+) -> None:
+    folder = _head_of(architecture, tmp_path, labels)
+    targets = ["q_proj"] if architecture is LlamaForSequenceClassification else ["query"]
+    plural = "label" if labels == 1 else "labels"
+    message = f"its head has {labels} {plural}, task.labels 2; use task.pooling = 'mean'"
+    with pytest.raises(InputError, match=message):
+        _fresh(make_run, folder, task={"pooling": "native"}, adapter={"targets": targets})
+    assert _fresh(make_run, folder, adapter={"targets": targets})  # a head of our own
+
+
+def test_weights_of_another_shape_than_the_configuration_s_are_refused_by_name(
+    make_run: object, tmp_path: Path
+) -> None:
+    folder = _head_of(BertForSequenceClassification, tmp_path, 2)
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 90}), "utf-8")
+    message = r"word_embeddings.weight is of shape \(100, 32\) in its weights, must be \(90, 32\)"
+    for pooling in ("mean", "native"):
+        with pytest.raises(InputError, match=message):
+            _fresh(make_run, folder, task={"pooling": pooling})
+
+
+def test_a_base_without_a_native_head_is_told_so(make_run: object, base_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(base_folder, tmp_path / "base")
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "bert-generation"}), "utf-8")
+    with pytest.raises(InputError, match=r"Unrecognized configuration .* use task\.pooling = 'mean', or name another"):
+        _fresh(make_run, folder, task={"pooling": "native"})
