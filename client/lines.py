@@ -52,7 +52,7 @@ def check_lines(dataset: DatasetSection, runs: list[RunConfig]) -> Lines:
         if isinstance(row, str):
             broken[number] = row
         elif lacking := [column for column in columns.values() if column not in row]:
-            broken[number] = f"no column {lacking[0]!r}; it has: {', '.join(map(str, row))}"
+            broken[number] = f"no column {lacking[0]!r}; it has: {', '.join(map(repr, row))}"
         elif why := _unused(row, columns, dataset, runs):
             unused[number] = why
     if num_lines == 0:
