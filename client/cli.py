@@ -32,7 +32,8 @@ def check(
 ) -> None:
     """Say beforehand what would be accepted, what it would cost, and what would be refused and why.
 
-    Nothing is charged and no record is read. Exit code 3: the policy refuses; 4: the budget does.
+    Nothing is charged and nothing leaves. Exit code 3: the policy refuses; 4: the budget does; 1: too few of the lines
+    of the data file can be used.
     """
     from confide.client.review import review
 
@@ -47,19 +48,20 @@ def approve(
     run_file: Annotated[
         Path | None, typer.Option("--run", metavar="RUN.toml", help="approve this run before it is offered")
     ] = None,
-    sha256: Annotated[str, typer.Option(metavar="HASH", help="its first digits, where several runs wait")] = "",
+    sha256: Annotated[str, typer.Option(metavar="HASH", help="its first digits, as you were told; another run is refused")] = "",
     site: SiteOption = _SITE,
 ) -> None:
     """Approve a run of a study, by the hash of everything in it. Another run, or a changed one, needs another."""
-    from confide.client.review import approve_run, offered_run
+    from confide.client.review import approve_run, offered_run, require_hash
 
     run = _locked(run_file, site) if run_file else offered_run(site, study, sha256)
+    require_hash(run, sha256)
     typer.echo(approve_run(run, study, site))
 
 
 def studies(site: SiteOption = _SITE, as_json: JsonOption = False) -> None:
     """Studies that were offered, approved, opened or closed here."""
-    from confide.client.review import list_studies
+    from confide.client.studies import list_studies
 
     listed = list_studies(site)
     if as_json:
@@ -142,6 +144,8 @@ def join(
     Send the request to the server's operator, and compare the fingerprint by telephone.
     """
     from confide.client.enrolment import accept_kit, make_request, renew_keys
+    from confide.client.lines import require_usable
+    from confide.client.offers import approved_runs
     from confide.client.site import open_site
     from confide.client.site_config import load_site_config
     from confide.client.status import only_client
@@ -158,6 +162,8 @@ def join(
         with only_client(config.state.dir):
             renew_keys(config)
     opened = open_site(site)
+    if opened.offers and not new_keys:  # runs that were agreed to beforehand would begin as soon as it is connected
+        require_usable(opened.config.dataset, approved_runs(opened.offers, opened.ledger.account()))
     if kit:
         accepted = read_kit(kit)
         accept_kit(opened, accepted, kit.read_text(encoding="utf-8-sig"))

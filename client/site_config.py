@@ -32,6 +32,7 @@ class DatasetSection(Section):
     declared_units: int = Field(ge=1)
     validation_fraction: float = Field(0.1, ge=0, lt=1)
     max_chars: int = Field(20_000, ge=1)
+    min_usable_fraction: float = Field(0.5, ge=0, le=1)
 
     @property
     def most_records(self) -> int:

@@ -5,6 +5,7 @@ tasks/         one file a kind of task
 run_config     run.toml, checked                configuration  TOML -> checked settings
 simulation_config  its part that stays at home
 records        a file of texts, checked         batches        examples as tensors
+tables         Parquet, saved datasets         labels         however a file writes them
 models         find, fetch, hash a base         devices        where, and in what precision
 adapter        LoRA on it, its state            warm_model     one loaded model for all
 lower_layers   what is frozen below it

@@ -167,7 +167,7 @@ def _rehearsed(run: "RunConfig", paths: list[Path], engine: str, *, baselines: b
     """Open the sites of a rehearsal, and say whose budget it is about to spend."""
     from confide.common.errors import InputError
     from confide.server.participation import check_quorum
-    from confide.simulations.rehearsal import open_sites, read_public_test, warning
+    from confide.simulations.rehearsal import open_sites, read_public_test, require_lines, warning
 
     if baselines:
         raise InputError("--baselines with --site is refused: baselines train on private records without privacy")
@@ -176,6 +176,7 @@ def _rehearsed(run: "RunConfig", paths: list[Path], engine: str, *, baselines: b
     read_public_test(run)  # bad data show before anything is charged or written
     sites = open_sites(paths)
     check_quorum(run.federation, len(sites.names))
+    require_lines(sites, run)
     for line in warning(sites, run):
         typer.echo(line, err=True)
     return sites
@@ -205,7 +206,7 @@ def _opening(run: "RunConfig") -> str:
         return f"{run.study.name}: {run.federation.num_rounds} rounds WITHOUT PRIVACY (privacy.unit = none)"
     return (
         f"{run.study.name}: {run.federation.num_rounds} rounds, {run.num_steps} private steps, noise multiplier "
-        f"{run.privacy.noise_multiplier}, epsilon at most {run.privacy.target_epsilon:.4g} at delta "
+        f"{run.privacy.noise_multiplier}, epsilon at most {run.privacy.target_epsilon:g} at delta "
         f"{run.privacy.target_delta:g} for each {run.privacy.unit}"
     )
 
