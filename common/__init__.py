@@ -18,4 +18,5 @@ verify         `confide verify`, none of ours   wire           the form of what 
 verify_epsilon its accountant                   verify_ledger  its laws of a ledger's rows
 join           requests and kits                versions       who may talk to whom
 rehearsal      the answer to one                main, cli      the command line
+pipes          readers that go
 """
