@@ -237,4 +237,4 @@ def _locked(run_file: Path, site: Path, overrides: list[str] | None = None) -> "
     prepare()
     if run.model.sha256:
         return lock(run, run.model.sha256)
-    return lock(run, hash_model(find_model(run.model.base, load_site_config(site).models.dir)))
+    return lock(run, hash_model(find_model(run.at(run.model.base), load_site_config(site).models.dir)))

@@ -46,8 +46,8 @@ def simulate(  # noqa: PLR0913 - one parameter an option
     """Run a whole federation on this machine.
 
     Every institution trains with differential privacy on its own records; the server averages. The run directory
-    holds the adapter, a report, and privacy.json with what each institution spent. Files are named relative to
-    the folder in which the command runs.
+    holds the adapter, a report, and privacy.json with what each institution spent. Paths in RUN.toml count from its
+    folder, those of options from the folder in which the command runs.
     """
     settings = [*(overrides or []), *([f"simulation.clients={clients}"] if clients else [])]
     run = _locked(run_file, settings)
@@ -111,7 +111,7 @@ def _tell_refusals(run: "RunConfig", sites: "RehearsedSites", accepted: int) -> 
         reason = ConfideError("the last rounds had too few institutions; the results are of the rounds before")
         raise explained(reason, sites.refused)
     for name, error in sites.refused.items():
-        typer.echo(f"warning: {name} refused at least once: {error}", err=True)
+        typer.echo(f"warning: {name!r} refused at least once: {error}", err=True)
 
 
 def plan(
@@ -149,7 +149,7 @@ def _locked(run_file: Path | None, overrides: list[str]) -> "RunConfig":
     path = run_file or Path(str(files("confide.simulations").joinpath("scenarios/default.toml")))
     run = load_run(path, overrides)
     prepare()
-    return lock(run, hash_model(fetch_model(run.model.base)))
+    return lock(run, hash_model(fetch_model(run.at(run.model.base))))
 
 
 def _check_simulation(run: "RunConfig") -> None:
