@@ -26,5 +26,6 @@ The rest:
     ticks         when an answer leaves                          rehearsal  a round without data
     arrival       a finished adapter, before it is kept          journal    what went wrong, in files that rotate
     intake        how much comes in                              heartbeat  what keeps the connection
-    enrolment_cli `confide client join`
+    enrolment_cli `confide client join`                          studies    what was offered, approved, opened, closed
+    trial         every shape of a micro-batch, before a run
 """

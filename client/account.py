@@ -45,6 +45,11 @@ class Study:
     reserved_releases: int = 0
     closed: bool = False
 
+    @property
+    def is_spent(self) -> bool:
+        """Whether every step of its allotment was reserved."""
+        return self.plan is not None and self.reserved_steps >= self.steps
+
 
 @dataclass
 class Account:

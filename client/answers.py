@@ -13,7 +13,7 @@ from confide.client.offers import keep_offer
 from confide.client.preparation import Client, Shares, model_of, shares_of
 from confide.client.rehearsal import rehearse
 from confide.client.release import Request, release
-from confide.client.rules import may_open
+from confide.client.rules import may_open, require_steps_left
 from confide.client.site import Site
 from confide.client.training import LocalWork, train
 from confide.client.validation import validate
@@ -38,6 +38,7 @@ def accept(content: RecordDict, site: Site, client: Client) -> RecordDict:
     if is_waiting(run, site):
         return waiting()
     cap = agree(run, site)
+    require_steps_left(site.ledger.account(), run.study.name, ask.lineage)
     if site.offers:
         keep_offer(site.offers, run)  # `doctor` looks at its labels and its base model
     shares_of(run, site, client, joining=True)
@@ -55,6 +56,7 @@ def answer_rehearsal(content: RecordDict, site: Site, client: Client) -> RecordD
     cap, plan, account = agree(run, site), plan_of(run, site), site.ledger.account()
     if account.number:
         may_open(account, run.study.name, plan, cap)
+        require_steps_left(account, run.study.name, ask.lineage)
     model = model_of(run, site)
     received = decode(ask.adapter, schema(model.module), run.federation.transfer, RECEIVED_NORM_BOUND)
     with _forgetting_on_error():

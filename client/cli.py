@@ -31,7 +31,8 @@ def check(
 ) -> None:
     """Say beforehand what would be accepted, what it would cost, and what would be refused and why.
 
-    Nothing is charged and no record is read. Exit code 3: the policy refuses; 4: the budget does.
+    Nothing is charged and nothing leaves. Exit code 3: the policy refuses; 4: the budget does; 1: too few of the lines
+    of the data file can be used.
     """
     from confide.client.review import review
 
@@ -46,19 +47,20 @@ def approve(
     run_file: Annotated[
         Path | None, typer.Option("--run", metavar="RUN.toml", help="approve this run before it is offered")
     ] = None,
-    sha256: Annotated[str, typer.Option(metavar="HASH", help="its first digits, where several runs wait")] = "",
+    sha256: Annotated[str, typer.Option(metavar="HASH", help="its first digits, as you were told; another run is refused")] = "",
     site: SiteOption = _SITE,
 ) -> None:
     """Approve a run of a study, by the hash of everything in it. Another run, or a changed one, needs another."""
-    from confide.client.review import approve_run, offered_run
+    from confide.client.review import approve_run, offered_run, require_hash
 
     run = _locked(run_file, site) if run_file else offered_run(site, study, sha256)
+    require_hash(run, sha256)
     typer.echo(approve_run(run, study, site))
 
 
 def studies(site: SiteOption = _SITE, as_json: JsonOption = False) -> None:
     """Studies that were offered, approved, opened or closed here."""
-    from confide.client.review import list_studies
+    from confide.client.studies import list_studies
 
     listed = list_studies(site)
     if as_json:
@@ -190,4 +192,4 @@ def _locked(run_file: Path, site: Path, overrides: list[str] | None = None) -> "
     prepare()
     if run.model.sha256:
         return lock(run, run.model.sha256)
-    return lock(run, hash_model(find_model(run.model.base, load_site_config(site).models.dir)))
+    return lock(run, hash_model(find_model(run.at(run.model.base), load_site_config(site).models.dir)))

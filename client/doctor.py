@@ -148,6 +148,8 @@ def _data(config: SiteConfig, local: Path) -> Verdict:
     )
     if found.broken:
         return "problem", f"{counts}; no run is joined while a line is broken: mend those that {report} names"
+    if few := found.too_few(config.dataset.min_usable_fraction):
+        return "problem", f"{counts}: {report} says why; {'; '.join(few)}"
     if found.unused:
         return "warning", f"{counts}: {report} says why"
     return "ok", f"{found.num_lines} lines can be used" + (

@@ -33,6 +33,8 @@ def join(
     fingerprint, too: the operator reads that one to you.
     """
     from confide.client.enrolment import accept_kit, make_request, note_server, renew_keys
+    from confide.client.lines import require_usable
+    from confide.client.offers import approved_runs
     from confide.client.site import open_site
     from confide.client.site_config import load_site_config
     from confide.client.status import only_client
@@ -49,6 +51,8 @@ def join(
         with only_client(config.state.dir):
             renew_keys(config)
     opened = open_site(site)
+    if opened.offers and not new_keys:  # runs that were agreed to beforehand would begin as soon as it is connected
+        require_usable(opened.config.dataset, approved_runs(opened.offers, opened.ledger.account()))
     if address:
         note_server(opened.config.state.dir, address)
     if kit:

@@ -1,14 +1,22 @@
-"""Lines of an institution's data file that no round would use, for `confide client doctor`: they stay here."""
+"""Lines of an institution's data file that no round would use, and whether a run finds enough others.
 
+What is found stays here: it is asked by a person's commands alone, never for an answer to a server, whose labels could
+count the classes that are present.
+"""
+
+import math
 import time
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from confide.client.site_config import DatasetSection, columns_of, translate
 from confide.common.durable import replace_durably
-from confide.common.errors import InputError
+from confide.common.errors import ConfideError, InputError
 from confide.common.records import Row, cut, group_of, inspect_rows
 from confide.common.run_config import RunConfig
+
+_ALIKE = 10  # lines that have a reason in common: it may be shown, for a rarer one could quote a person
 
 
 @dataclass(frozen=True)
@@ -20,12 +28,32 @@ class Lines:
         num_lines: that are not blank.
         broken: number -> why a line cannot be read: while one is there, no run is joined.
         unused: number -> why a line that can be read would contribute nothing.
+        wasted: study -> how many of its lines that can be read would contribute nothing to it, by reason.
     """
 
     path: Path
     num_lines: int
     broken: dict[int, str]
     unused: dict[int, str]
+    wasted: dict[str, Counter[str]] = field(default_factory=dict)
+
+    def too_few(self, least: float) -> list[str]:
+        """Each study that could use less than the share ``least`` of the lines: that share, and the commonest reason."""
+        found = []
+        for study, reasons in self.wasted.items():
+            usable = self.num_lines - len(self.broken) - reasons.total()
+            if usable < least * self.num_lines:
+                found.append(
+                    f"{f'study {study}' if study else 'any study'} could use {usable} of {self.num_lines} lines "
+                    f"({math.floor(100 * usable / self.num_lines)} %), dataset.min_usable_fraction = {least:g}"
+                    f"{self._commonest(reasons)}; `confide client doctor` says why of each line: mend them, or map "
+                    "their codes with [dataset] labels"
+                )
+        return found
+
+    def _commonest(self, reasons: Counter[str]) -> str:
+        why, count = max((("cannot be read", len(self.broken)), *reasons.items()), key=lambda reason: reason[1])
+        return f"; most often ({count} lines): {why}" if count >= _ALIKE else ""
 
     def write(self, folder: Path) -> Path:
         """The report, which only its owner may read."""
@@ -47,26 +75,42 @@ def check_lines(dataset: DatasetSection, runs: list[RunConfig]) -> Lines:
     names = {name for run in runs for name in run.task.fields()} or dataset.columns.keys() or {"text"}
     columns = columns_of(dataset, sorted(names))
     num_lines, broken, unused = 0, dict[int, str](), dict[int, str]()
+    wasted = {study: Counter[str]() for study in _studies(runs)}
     for number, row in inspect_rows(dataset.path):
         num_lines += 1
         if isinstance(row, str):
             broken[number] = row
         elif lacking := [column for column in columns.values() if column not in row]:
-            broken[number] = f"no column {lacking[0]!r}; it has: {', '.join(map(str, row))}"
-        elif why := _unused(row, columns, dataset, runs):
-            unused[number] = why
+            broken[number] = f"no column {lacking[0]!r}; it has: {', '.join(map(repr, row))}"
+        elif reasons := _unused(row, columns, dataset, runs):
+            unused[number] = next(f"study {study}: {why}" if study else why for study, why in reasons.items())
+            for study, why in reasons.items():
+                wasted[study][why] += 1
     if num_lines == 0:
         raise InputError(f"{dataset.path}: holds no records")
-    return Lines(dataset.path, num_lines, broken, unused)
+    return Lines(dataset.path, num_lines, broken, unused, wasted)
 
 
-def _unused(row: Row, columns: dict[str, str], dataset: DatasetSection, runs: list[RunConfig]) -> str | None:
-    """Why a row would contribute nothing to a run on offer, or to any."""
+def require_usable(dataset: DatasetSection, runs: list[RunConfig]) -> None:
+    """See that each run can use enough of the lines: else it would be charged for noise about next to nobody.
+
+    Raises:
+        ConfideError: a run could use a smaller share than `min_usable_fraction`.
+        InputError: the file cannot be read at all, or is empty.
+    """
+    if runs and (reasons := check_lines(dataset, runs).too_few(dataset.min_usable_fraction)):
+        raise ConfideError("; ".join(reasons))
+
+
+def _studies(runs: list[RunConfig]) -> list[str]:
+    """Names of the runs' studies; the empty one where there is no run."""
+    return [run.study.name for run in runs] or [""]
+
+
+def _unused(row: Row, columns: dict[str, str], dataset: DatasetSection, runs: list[RunConfig]) -> dict[str, str]:
+    """Why a row would contribute nothing, by study: to a run on offer, or to any."""
     record = cut({name: row[column] for name, column in columns.items()}, dataset.max_chars)
     record["label"] = translate(record.get("label"), dataset.labels)
     if "group" in record and group_of(record) is None:
-        return f"no group in column {columns['group']!r}"
-    for run in runs:
-        if why := run.task.check(record):
-            return f"study {run.study.name}: {why}"
-    return None
+        return dict.fromkeys(_studies(runs), f"no group in column {columns['group']!r}")
+    return {run.study.name: why for run in runs if (why := run.task.check(record))}

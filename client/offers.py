@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from confide.client.account import Account
 from confide.common.durable import replace_durably
 from confide.common.errors import InputError
 from confide.common.run_config import RunConfig
@@ -32,3 +33,11 @@ def read_offers(folder: Path, study: str | None = None) -> list[RunConfig]:
         if study in (None, run.study.name):
             runs.append(run)
     return runs
+
+
+def approved_runs(folder: Path, account: Account) -> list[RunConfig]:
+    """The newest approved run of each study that can still spend: that is not closed, and has steps left."""
+    agreed = [run for run in reversed(read_offers(folder)) if (run.study.name, run.sha256()) in account.approved]
+    newest = {run.study.name: run for run in agreed}
+    over = {name for name, study in account.studies.items() if study.closed or study.is_spent}
+    return [run for name, run in newest.items() if name not in over]

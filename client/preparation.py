@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from stat import S_ISREG
+from stat import S_ISDIR, S_ISREG
 
 from confide.client.batches import BatchedUnits, batch_units, with_prefixes
 from confide.client.site import Site
@@ -73,12 +73,14 @@ class Client:
 
 
 def file_state(path: Path) -> str:
-    """Another text after every change of a file; empty where none can be seen, as in a simulation.
+    """Another text after every change of a file, or in a folder; empty where none can be seen, as in a simulation.
 
     Of the inode too, and of the time that nobody can set: a file that was moved here may keep an old date.
     """
     try:
         seen = path.stat()
+        if S_ISDIR(seen.st_mode) and path != Path():
+            return " ".join(map(file_state, sorted(part for part in path.rglob("*") if part.is_file())))
     except (OSError, ValueError):  # also of a share that is away: whoever reads the file says why
         return ""
     return f"{seen.st_ino} {seen.st_size} {seen.st_mtime_ns} {seen.st_ctime_ns}" if S_ISREG(seen.st_mode) else ""

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from confide.client.account import Account
+from confide.client.lines import check_lines
 from confide.client.offers import keep_offer, read_offers
 from confide.client.policy import Request, cap_of, refusals, waits_for_approval
-from confide.client.rules import may_open
+from confide.client.rules import may_open, require_steps_left
 from confide.client.site import Site, open_site
-from confide.common.errors import BudgetError, InputError, PolicyError
+from confide.common.errors import BudgetError, ConfideError, InputError, PolicyError
 from confide.common.gate import size_problem
 from confide.common.privacy.accounting import attack_true_positive_rate, epsilon, round_up
 from confide.common.privacy.plan import Plan, PrivacyPlan
@@ -26,6 +26,7 @@ class Verdict:
         spent, cap: epsilon before, and the most that is allowed for ever; delta at which both are counted.
         attack: bound on a membership attack's true-positive rate at 1 % false alarms, of this run alone.
         policy, budget: reasons of refusal.
+        data: why too few of the lines here can be used.
         waits: what a person still has to do.
         left_out: why a server would take no answer of this institution.
     """
@@ -39,13 +40,15 @@ class Verdict:
     attack: float | None
     policy: tuple[str, ...]
     budget: str | None
+    data: str | None
     waits: str | None
     left_out: str | None
 
     @property
     def exit_code(self) -> int:
-        """0 accepted (or waiting for approval alone), 3 policy, 4 budget."""
-        return PolicyError.exit_code if self.policy else BudgetError.exit_code if self.budget else 0
+        """0 accepted (or waiting for approval alone), 3 policy, 4 budget, 1 the data."""
+        found = ((self.policy, PolicyError), (self.budget, BudgetError), (self.data, ConfideError))
+        return next((error.exit_code for reason, error in found if reason), 0)
 
     def as_json(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -60,6 +63,7 @@ class Verdict:
             "attack_true_positive_rate": self.attack,
             "refused_by_policy": list(self.policy),
             "refused_by_budget": self.budget,
+            "refused_by_data": self.data,
             "waits_for": self.waits,
             "left_out_by_the_server": self.left_out,
         }
@@ -75,6 +79,7 @@ class Verdict:
             lines.append(f"  an attacker would recognise at most {self.attack:.2%} of the members at 1 % false alarms")
         lines += [f"  refused by policy: {reason}" for reason in self.policy]
         lines += [f"  refused by budget: {self.budget}"] if self.budget else []
+        lines += [f"  refused by the data: {self.data}"] if self.data else []
         lines += [f"  the server would leave you out: {self.left_out}"] if self.left_out else []
         lines += [f"  {self.waits}"] if self.waits and not self.exit_code else []
         if not self.exit_code and not self.waits:
@@ -95,7 +100,11 @@ def offered_run(path: Path, study: str, sha256: str) -> RunConfig:
     """
     site = open_site(path)
     approved = site.ledger.account().approved
-    offered = [run for run in read_offers(site.offers, study) if run.sha256().startswith(sha256)] if site.offers else []
+    known, prefix = read_offers(site.offers, study) if site.offers else [], _digits(sha256)
+    offered = [run for run in known if run.sha256().startswith(prefix)]
+    if known and not offered:
+        hashes = ", ".join(run.sha256() for run in known)
+        raise InputError(f"--sha256 {prefix}: no run of study {study!r} that was offered here begins so; they are {hashes}")
     waiting = [run for run in offered if (study, run.sha256()) not in approved] or offered[:1]
     if not waiting:
         raise InputError(f"no run of study {study!r} was offered here; name its file with --run RUN.toml")
@@ -107,12 +116,26 @@ def offered_run(path: Path, study: str, sha256: str) -> RunConfig:
     return waiting[0]
 
 
+def require_hash(run: RunConfig, sha256: str) -> None:
+    """`InputError` where a run's hash does not begin as a person was told; blanks and capitals do not count."""
+    if not run.sha256().startswith(_digits(sha256)):
+        raise InputError(
+            f"--sha256 {_digits(sha256)}, but the run of this file has the hash {run.sha256()}: it is not the run that "
+            "you were told of; get its file again, or leave --sha256 out"
+        )
+
+
+def _digits(sha256: str) -> str:
+    return "".join(sha256.split()).lower()
+
+
 def approve_run(run: RunConfig, study: str, path: Path) -> str:
     """Approve a locked run; returns what was agreed to.
 
     Raises:
         InputError: the run is of another study.
         PolicyError, BudgetError: it would be refused in any case.
+        ConfideError: too few of the lines here can be used: it would cost epsilon for noise.
     """
     if run.study.name != study:
         raise InputError(f"study {study!r} was named, but the run is of study {run.study.name!r}; name that one")
@@ -122,35 +145,18 @@ def approve_run(run: RunConfig, study: str, path: Path) -> str:
         raise PolicyError("; ".join(verdict.policy))
     if verdict.budget:
         raise BudgetError(verdict.budget)
+    if verdict.data:
+        raise ConfideError(verdict.data)
     if site.offers:
         keep_offer(site.offers, run)  # `doctor` looks at its labels and its base model
-    site.ledger.approve(study, run.sha256(), _plan(run, site), cap_of(site.config.policy))
+    site.ledger.approve(study, run.sha256(), plan_here(run, site), cap_of(site.config.policy))
     return f"{verdict.text().splitlines()[0]}: approved" + "".join(
         f"\n{line}" for line in verdict.text().splitlines()[1:2]
     )
 
 
-def list_studies(path: Path) -> list[dict[str, Any]]:
-    """Every run that was offered or approved, with its study's state."""
-    site = open_site(path)
-    account = site.ledger.account()
-    known = {(run.study.name, run.sha256()) for run in (read_offers(site.offers) if site.offers else [])}
-    opened = {(name, "") for name in account.studies if name not in {study for study, _ in known | account.approved}}
-    unapproved = "waits for approval" if site.config.policy.require_approval else "needs no approval"
-    return [_status(account, study, sha256, unapproved) for study, sha256 in sorted(known | account.approved | opened)]
-
-
-def _status(account: Account, name: str, run_sha256: str, unapproved: str) -> dict[str, Any]:
-    study = account.studies.get(name)
-    status = "approved" if (name, run_sha256) in account.approved else unapproved
-    if study:
-        status = "closed" if study.closed else f"open, this run {status}" if run_sha256 else "open"
-    steps = f"{study.reserved_steps} of {study.steps} steps reserved" if study else "nothing reserved"
-    return {"study": name, "run_sha256": run_sha256, "status": status, "steps": steps}
-
-
 def _judge(run: RunConfig, site: Site) -> Verdict:
-    policy, plan, account = site.config.policy, _plan(run, site), site.ledger.account()
+    policy, plan, account = site.config.policy, plan_here(run, site), site.ledger.account()
     cap = cap_of(policy)
     reasons = tuple(refusals(Request(run, plan), site.config.dataset, policy))
     private = isinstance(plan, PrivacyPlan) and not reasons
@@ -158,6 +164,7 @@ def _judge(run: RunConfig, site: Site) -> Verdict:
     if account.number and not reasons:
         try:
             may_open(account, run.study.name, plan, cap)
+            require_steps_left(account, run.study.name)
         except BudgetError as error:
             budget = str(error)
         except PolicyError as error:
@@ -172,10 +179,21 @@ def _judge(run: RunConfig, site: Site) -> Verdict:
         attack=round_up(attack_true_positive_rate(plan, 0.01)) if private and isinstance(plan, PrivacyPlan) else None,
         policy=reasons,
         budget=budget,
+        data=None if reasons or budget else _too_few_lines(run, site),
         waits=waits_for_approval(run, policy, account.approved),
         left_out=size_problem(site.config.dataset.declared_units, run.local.nominal_units),
     )
 
 
-def _plan(run: RunConfig, site: Site) -> Plan:
-    return make_plan(run, site.config.dataset.declared_units)
+def _too_few_lines(run: RunConfig, site: Site) -> str | None:
+    """Never asked for an answer to a server: with labels of its choice it could count classes."""
+    dataset = site.config.dataset
+    return "; ".join(check_lines(dataset, [run]).too_few(dataset.min_usable_fraction)) or None
+
+
+def plan_here(run: RunConfig, site: Site) -> Plan:
+    """The plan of a run at this institution; `PolicyError` for a run that fixes no noise."""
+    try:
+        return make_plan(run, site.config.dataset.declared_units)
+    except ValueError as error:  # a server may offer anything
+        raise PolicyError(f"run {run.sha256()[:12]} of study {run.study.name} cannot be followed: {error}") from None

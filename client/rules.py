@@ -47,6 +47,19 @@ def may_open(account: Account, name: str, plan: Plan, cap: Cap) -> bool:
     return True
 
 
+def require_steps_left(account: Account, name: str, lineage: str | None = None) -> None:
+    """See that a study which is open can still train.
+
+    A run that already has answers here (its ``lineage``) may always come back: what was sealed is sent again, free.
+
+    Raises:
+        BudgetError: every step is reserved.
+    """
+    study = account.studies.get(name)
+    if study and study.is_spent and (name, lineage) not in {(key.study, key.lineage) for key in account.answers}:
+        raise BudgetError(f"all {study.steps} steps of study {name} are spent; a new study needs a new name")
+
+
 def may_reserve(account: Account, key: Key, charge: tuple[int, int], cap: Cap) -> int:
     """The number of the attempt, 1 or 2.
 

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from confide.common.configuration import Section, check, expanded, read_toml
 from confide.common.errors import InputError
+from confide.common.labels import find_label
 from confide.common.records import Row, read_rows, read_usable_rows, select
 from confide.common.simulation_config import SpeedSection
 from confide.common.tasks import Task
@@ -31,6 +32,7 @@ class DatasetSection(Section):
     declared_units: int = Field(ge=1)
     validation_fraction: float = Field(0.1, ge=0, lt=1)
     max_chars: int = Field(20_000, ge=1)
+    min_usable_fraction: float = Field(0.5, ge=0, le=1)
 
     @property
     def most_records(self) -> int:
@@ -138,5 +140,9 @@ def columns_of(dataset: DatasetSection, fields: Iterable[str]) -> dict[str, str]
 
 
 def translate(label: Any, labels: dict[str, str]) -> Any:
-    """An institution's own code as the study's label; others stay."""
-    return labels.get(label, label) if isinstance(label, str) else label
+    """An institution's own code as the study's label, whether the file has it as text or as a number; others stay.
+
+    They stay as the file has them, for the unit's key is made of them: a record that could be used keeps its key.
+    """
+    code = find_label(label, labels)
+    return label if code is None else labels[code]

@@ -5,6 +5,7 @@ tasks/         one file a kind of task
 run_config     run.toml, checked                configuration  TOML -> checked settings
 simulation_config  its part that stays at home
 records        a file of texts, checked         batches        examples as tensors
+tables         Parquet, saved datasets         labels         however a file writes them
 models         find, fetch, hash a base         devices        where, and in what precision
 adapter        LoRA on it, its state            warm_model     one loaded model for all
 lower_layers   what is frozen below it
@@ -17,5 +18,6 @@ verify         `confide verify`, none of ours   wire           the form of what 
 verify_epsilon its accountant                   verify_ledger  its laws of a ledger's rows
 join           requests and kits                versions       who may talk to whom
 rehearsal      the answer to one                main, cli      the command line
-shown          others' words on one line
+shown          others' words on one line         pipes          readers that go
+shapes         of micro-batches: few and public
 """

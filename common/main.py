@@ -1,13 +1,13 @@
 """The `confide` command: one table, imported on use, so that help is instant."""
 
 import importlib
-import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import TYPE_CHECKING, get_type_hints
 
 from confide.common.errors import ConfideError
+from confide.common.pipes import outlive_readers
 
 if TYPE_CHECKING:
     from click import Command
@@ -81,6 +81,7 @@ def _find(arguments: list[str]) -> tuple[str, list[str]]:
 
 def main() -> None:
     """Run one command; errors of ours, and of files, become one line and an exit code."""
+    outlive_readers()
     name, rest = _find(sys.argv[1:])
     if not name:
         _without_command(rest)
@@ -90,9 +91,6 @@ def main() -> None:
         command(args=rest, prog_name=f"confide {name}")
     except ConfideError as error:
         sys.exit(_fail(str(error), error.exit_code))
-    except BrokenPipeError:  # the reader of a pipe has gone; there is nobody to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except OSError as error:  # the last net: a disk, a right, a file that nothing above has words for
         sys.exit(_fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), ConfideError.exit_code))
 

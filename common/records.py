@@ -1,6 +1,5 @@
-"""A file of texts as checked records: JSONL, CSV or Parquet."""
+"""A file of texts as checked records: JSONL, CSV, Parquet or a saved dataset."""
 
-import contextlib
 import csv
 import functools
 import json
@@ -10,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from confide.common.errors import InputError
+from confide.common.tables import Row, inspect_parquet, inspect_saved_dataset, is_saved_dataset
 from confide.common.tasks import Task
 
-Row = dict[str, Any]
 MAX_CHARS = 20_000  # of a text, unless a configuration says otherwise
+_OTHER_DELIMITERS = (";", "\t", "|")
 _NOT_UTF8 = "not UTF-8; convert the file, for example with iconv -t UTF-8"
 
 
 def read_rows(path: Path) -> list[Row]:
-    """All rows of a file, by its ending: .jsonl, .csv or .parquet.
+    """All rows of a file, by its ending (.jsonl, .csv, .parquet), or of a saved dataset's folder.
 
     Raises:
         InputError: absent, unreadable, not UTF-8, malformed (with the line's number) or empty.
@@ -34,16 +34,18 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def inspect_rows(path: Path) -> Iterator[tuple[int, Row | str]]:
-    """Every line of a file that is not blank, by its number (of Parquet: every row): a row, or what is wrong with it.
+    """Every line of a file that is not blank, by its number (of a table: every row): a row, or what is wrong with it.
 
     Raises:
-        InputError: absent, unreadable, or no .jsonl, .csv or .parquet.
+        InputError: absent, unreadable, or no .jsonl, .csv, .parquet or saved dataset.
     """
-    readers = {".jsonl": _inspect_jsonl, ".csv": _inspect_csv, ".parquet": _inspect_parquet}
-    if path.suffix not in readers:
-        raise InputError(f"{path}: ending {path.suffix!r} must be one of {', '.join(readers)}")
+    readers = {".jsonl": _inspect_jsonl, ".csv": _inspect_csv, ".parquet": inspect_parquet}
+    reader = inspect_saved_dataset if is_saved_dataset(path) else readers.get(path.suffix)
+    if reader is None:
+        kind = "no folder that Dataset.save_to_disk made; its" if path.is_dir() else "its"
+        raise InputError(f"{path}: {kind} ending {path.suffix!r} must be one of {', '.join(readers)}")
     try:
-        yield from readers[path.suffix](path)
+        yield from reader(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
 
@@ -54,7 +56,7 @@ def read_usable_rows(path: Path) -> list[Row]:
     For a client after it has joined a run: then no line of the file may decide whether a round is answered.
 
     Raises:
-        InputError: the file cannot be read at all, or is no .jsonl, .csv or .parquet.
+        InputError: the file cannot be read at all, or is no .jsonl, .csv, .parquet or saved dataset.
     """
     if path.suffix not in (".jsonl", ".csv"):
         return [row for _, row in inspect_rows(path) if not isinstance(row, str)]  # without rows, nobody is in it
@@ -106,9 +108,22 @@ def _inspect_jsonl(path: Path) -> Iterator[tuple[int, Row | str]]:
         yield number, _NOT_UTF8 if line is None else _jsonl_row(line)
 
 
+class _TwiceError(ValueError):
+    """An object with two values of one name."""
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> Row:
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        raise _TwiceError(next(name for name in names if names.count(name) > 1))
+    return dict(pairs)
+
+
 def _jsonl_row(line: str) -> Row | str:
     try:
-        row = json.loads(line)
+        row = json.loads(line, object_pairs_hook=_distinct)
+    except _TwiceError as error:
+        return f"two values are called {str(error)!r}; remove one"
     except (ValueError, RecursionError):
         return "not a line of JSON; each line must be one JSON object"
     if not isinstance(row, dict):
@@ -122,7 +137,7 @@ def _inspect_csv(path: Path) -> Iterator[tuple[int, Row | str]]:
     for number, line in _numbered_lines(path):
         cells = _NOT_UTF8 if line is None else _csv_cells(line)
         if header is None:
-            problem = cells if isinstance(cells, str) else _header_problem(cells)
+            problem = _header_problem(line or "", cells)
             if isinstance(cells, str) or problem:
                 yield number, f"{problem}; without its header no line can be read"
                 return
@@ -138,40 +153,31 @@ def _inspect_csv(path: Path) -> Iterator[tuple[int, Row | str]]:
 def _csv_cells(line: str) -> list[str] | str:
     try:
         return next(csv.reader([line], strict=True))
-    except csv.Error:
+    except csv.Error as error:
+        if "expected after" in str(error):
+            return "text after a closing quote; write a quote inside of a field twice"
         return "a quote that is never closed on its line; fields must not hold line breaks"
 
 
-def _header_problem(header: list[str]) -> str | None:
+def _delimiter(line: str) -> str | None:
+    """What separates the cells of a header, where it is no comma."""
+    for delimiter in _OTHER_DELIMITERS:
+        try:
+            cells = next(csv.reader([line], delimiter=delimiter, strict=True))
+        except csv.Error:
+            continue
+        if len(cells) > 1:
+            return delimiter
+    return None
+
+
+def _header_problem(line: str, header: list[str] | str) -> str | None:
+    if (isinstance(header, str) or len(header) == 1) and (found := _delimiter(line)):
+        return f"its columns are separated by {found!r}, must be by ','; save it again with commas, or as .jsonl"
+    if isinstance(header, str):
+        return header
     twice = [column for column in header if header.count(column) > 1]
     return f"two columns are called {twice[0]!r}; rename one" if twice else None
-
-
-def _inspect_parquet(path: Path) -> Iterator[tuple[int, Row | str]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.read_table(path)
-        names, columns = table.column_names, table.columns
-    except (ValueError, pyarrow.ArrowNotImplementedError):
-        raise InputError(f"{path}: not a Parquet file that can be read; write it again or use .jsonl") from None
-    for number, cells in enumerate(zip(*map(_parquet_values, columns), strict=True), start=1):
-        yield number, dict(zip(names, cells, strict=True))
-
-
-def _parquet_values(column: Any) -> list[Any]:
-    """A column's values; None for one that Python cannot hold, such as a day after the year 9999 or a broken text."""
-    import pyarrow
-
-    unfit, values = (ValueError, OverflowError, pyarrow.ArrowException), list[Any]()
-    with contextlib.suppress(*unfit):
-        return list(column.to_pylist())
-    for cell in column:
-        values.append(None)
-        with contextlib.suppress(*unfit):
-            values[-1] = cell.as_py()
-    return values
 
 
 def select(rows: list[Row], columns: Mapping[str, str], source: str) -> list[Row]:
@@ -185,7 +191,7 @@ def select(rows: list[Row], columns: Mapping[str, str], source: str) -> list[Row
             if column not in row:
                 raise InputError(
                     f"{source}: record {number} has no column {column!r} (our {name!r}); "
-                    f"it has: {', '.join(map(str, row))}"
+                    f"it has: {', '.join(map(repr, row))}"
                 )
     return [{name: row[column] for name, column in columns.items()} for row in rows]
 

@@ -5,10 +5,11 @@ import json
 from pathlib import Path
 from typing import Literal, cast
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from confide.common.configuration import Section, apply_override, check, read_toml
 from confide.common.errors import InputError
+from confide.common.places import find_places, place_of
 from confide.common.privacy.plan import NoPrivacy, Plan, PrivacyPlan
 from confide.common.simulation_config import SimulationSection, SpeedSection
 from confide.common.tasks import TaskSettings
@@ -123,6 +124,11 @@ class RunConfig(Section):
     evaluation: EvaluationSection = EvaluationSection()
     simulation: SimulationSection | None = None
     speed: SpeedSection = SpeedSection()
+    _places: dict[str, str] = PrivateAttr(default_factory=dict)  # of paths beside the file; no part of the run
+
+    def at(self, path: str) -> str:
+        """Where a path of the run is on this machine: beside the run's file, else as it is written."""
+        return place_of(path, self._places)
 
     @model_validator(mode="after")
     def _few_enough_steps(self) -> "RunConfig":
@@ -224,10 +230,18 @@ def lock(run: RunConfig, base_sha256: str) -> RunConfig:
 def load_run(path: Path, overrides: list[str] | None = None) -> RunConfig:
     """Read and check a run.toml; each override is ``"section.key=value"``, as TOML writes it, or a bare word.
 
+    Paths in the file count from its folder, those of an override from the current one (`RunConfig.at`).
+
     Raises:
         InputError: the message names the file, the key, the value and the rule.
     """
     content = read_toml(path, RunConfig)
     for override in overrides or []:
         apply_override(content, override)
-    return check(RunConfig, content, str(path))
+    run = check(RunConfig, content, str(path))
+    written = {"model.base": run.model.base, "evaluation.data": run.evaluation.data}
+    written |= {"simulation.data": run.simulation.data if run.simulation else None}
+    for override in overrides or []:  # whoever types a path means it from where they are
+        written.pop(override.partition("=")[0], None)
+    run._places.update(find_places(path, written))  # noqa: SLF001 - its own maker
+    return run

@@ -92,7 +92,7 @@ def warm_model(run: RunConfig, device: str = "auto", precision: str = "auto", mo
     key += f"{place} {precision}"
     if key not in _warm:
         forget_models()
-        folder = find_model(run.model.base, models)
+        folder = find_model(run.at(run.model.base), models)
         found = hash_model(folder)
         if run.model.sha256 not in (None, found):
             raise InputError(f"model.sha256 = {run.model.sha256}, but the files of {run.model.base!r} hash to {found}")

@@ -109,7 +109,7 @@ def run(
 
     opened, loaded = open_home(home), load_run(run_file)
     prepare()
-    locked = lock(loaded, hash_model(fetch_model(loaded.model.base)))
+    locked = lock(loaded, hash_model(fetch_model(loaded.at(loaded.model.base))))
     kind = "rehearsal" if rehearsal else "run"
     name = commands.ask(opened, "POST", "/runs", {"run": locked.canonical_json(), "kind": kind})["name"]
     typer.echo(f"{name}: queued, run {locked.sha256()[:12]}")

@@ -102,7 +102,8 @@ class _View:
         if self.mean is not None:
             parts.append(f"accuracy {self.mean:.1%}")
         if self.epsilon:
-            parts.append(f"epsilon {up(max(self.epsilon.values()))} of {self.run.privacy.target_epsilon:g}")
+            spent, target = beside(max(self.epsilon.values()), self.run.privacy.target_epsilon)
+            parts.append(f"epsilon {spent} of {target}")
         if speed := self.pace.speed():
             parts.append(speed)
         if self.memory:
@@ -118,8 +119,8 @@ class _View:
         table = Table("institution", "accuracy (public test)", "epsilon spent / target", "dropped", box=None)
         for name in names[:12]:
             accuracy = f"{self.accuracy[name]:.1%}" if name in self.accuracy else ""
-            spent = f"{up(self.epsilon[name])} / {self.run.privacy.target_epsilon:g}" if name in self.epsilon else ""
-            table.add_row(Text(name), accuracy, spent, str(self.dropped.get(name, 0)))
+            pair = beside(self.epsilon[name], self.run.privacy.target_epsilon) if name in self.epsilon else ()
+            table.add_row(Text(name), accuracy, " / ".join(pair), str(self.dropped.get(name, 0)))
         if len(names) > 12:
             table.add_row(f"and {len(names) - 12} more", "", "", "")
         bar = ProgressBar(total=self.run.federation.num_rounds, completed=self.pace.done, width=60)
@@ -173,6 +174,17 @@ def up(epsilon: float) -> str:
     '3.00'
     """
     return f"{math.ceil(epsilon * 100 - 1e-9) / 100:.2f}"
+
+
+def beside(epsilon: float, target: float) -> tuple[str, str]:
+    """An epsilon and its target: with four decimals where two, rounded up, would pass a target that is kept.
+
+    >>> beside(2.9901, 3.0), beside(21.5408, 21.541)
+    (('3.00', '3'), ('21.5408', '21.5410'))
+    """
+    if target < float(up(epsilon)) and epsilon <= target:
+        return f"{math.ceil(epsilon * 10_000 - 1e-6) / 10_000:.4f}", f"{target:.4f}"
+    return up(epsilon), f"{target:g}"
 
 
 def _duration(seconds: float) -> str:

@@ -81,8 +81,10 @@ class RunDirectory:
 
     def _lock(self, run: RunConfig) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
-        content = tomli_w.dumps(_without_none(run.model_dump(mode="json")))
-        replace_durably(self.path / "run.lock.toml", content.encode())
+        content = run.model_dump(mode="json")
+        if run.simulation:  # whose data are found from this folder too; nobody agrees to their name
+            content["simulation"]["data"] = run.at(run.simulation.data)
+        replace_durably(self.path / "run.lock.toml", tomli_w.dumps(_without_none(content)).encode())
 
     def institutions(self, run: RunConfig) -> dict[str, Institution]:
         """Everybody who ever took part, by name, with what was asked of each and what became of it."""

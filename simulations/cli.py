@@ -46,8 +46,8 @@ def simulate(  # noqa: PLR0913 - one parameter an option
     """Run a whole federation on this machine.
 
     Every institution trains with differential privacy on its own records; the server averages. The run directory
-    holds the adapter, a report, and privacy.json with what each institution spent. Files are named relative to
-    the folder in which the command runs.
+    holds the adapter, a report, and privacy.json with what each institution spent. Paths in RUN.toml count from its
+    folder, those of options from the folder in which the command runs.
     """
     settings = [*(overrides or []), *([f"simulation.clients={clients}"] if clients else [])]
     run = _locked(run_file, settings)
@@ -111,7 +111,7 @@ def _tell_refusals(run: "RunConfig", sites: "RehearsedSites", accepted: int) -> 
         reason = ConfideError("the last rounds had too few institutions; the results are of the rounds before")
         raise explained(reason, sites.refused)
     for name, error in sites.refused.items():
-        typer.echo(f"warning: {name} refused at least once: {error}", err=True)
+        typer.echo(f"warning: {name!r} refused at least once: {error}", err=True)
 
 
 def plan(
@@ -149,7 +149,7 @@ def _locked(run_file: Path | None, overrides: list[str]) -> "RunConfig":
     path = run_file or Path(str(files("confide.simulations").joinpath("scenarios/default.toml")))
     run = load_run(path, overrides)
     prepare()
-    return lock(run, hash_model(fetch_model(run.model.base)))
+    return lock(run, hash_model(fetch_model(run.at(run.model.base))))
 
 
 def _check_simulation(run: "RunConfig") -> None:
@@ -167,7 +167,7 @@ def _rehearsed(run: "RunConfig", paths: list[Path], engine: str, *, baselines: b
     """Open the sites of a rehearsal, and say whose budget it is about to spend."""
     from confide.common.errors import InputError
     from confide.server.participation import check_quorum
-    from confide.simulations.rehearsal import open_sites, read_public_test, warning
+    from confide.simulations.rehearsal import open_sites, read_public_test, require_lines, warning
 
     if baselines:
         raise InputError("--baselines with --site is refused: baselines train on private records without privacy")
@@ -176,6 +176,7 @@ def _rehearsed(run: "RunConfig", paths: list[Path], engine: str, *, baselines: b
     read_public_test(run)  # bad data show before anything is charged or written
     sites = open_sites(paths)
     check_quorum(run.federation, len(sites.names))
+    require_lines(sites, run)
     for line in warning(sites, run):
         typer.echo(line, err=True)
     return sites
@@ -205,7 +206,7 @@ def _opening(run: "RunConfig") -> str:
         return f"{run.study.name}: {run.federation.num_rounds} rounds WITHOUT PRIVACY (privacy.unit = none)"
     return (
         f"{run.study.name}: {run.federation.num_rounds} rounds, {run.num_steps} private steps, noise multiplier "
-        f"{run.privacy.noise_multiplier}, epsilon at most {run.privacy.target_epsilon:.4g} at delta "
+        f"{run.privacy.noise_multiplier}, epsilon at most {run.privacy.target_epsilon:g} at delta "
         f"{run.privacy.target_delta:g} for each {run.privacy.unit}"
     )
 

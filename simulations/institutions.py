@@ -4,6 +4,7 @@ import functools
 from dataclasses import dataclass
 from pathlib import Path
 
+from confide.common.configuration import Section
 from confide.common.errors import InputError
 from confide.common.records import Row, check_records, read_rows, select
 from confide.common.run_config import PrivacySection, RunConfig
@@ -35,8 +36,18 @@ def load_institutions(run: RunConfig) -> Institutions:
     Raises:
         InputError: bad data or a partition that they do not allow.
     """
-    neutral = run.model_copy(update={"privacy": PrivacySection(unit="none")})
+    neutral = run.model_copy(update={"privacy": PrivacySection(unit="none"), **_placed(run)})
     return _load(neutral.model_dump_json(include={"study", "task", "privacy", "simulation", "evaluation"}))
+
+
+def _placed(run: RunConfig) -> dict[str, Section]:
+    """The sections that name data, with the places of these."""
+    named = {"simulation": run.simulation, "evaluation": run.evaluation}
+    return {
+        key: section.model_copy(update={"data": run.at(section.data)})
+        for key, section in named.items()
+        if section is not None and section.data is not None
+    }
 
 
 @functools.lru_cache(maxsize=1)

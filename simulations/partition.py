@@ -8,6 +8,7 @@ from typing import Any
 from numpy.random import PCG64, Generator
 
 from confide.common.errors import InputError
+from confide.common.labels import spellings
 from confide.common.records import Row, group_of
 from confide.common.simulation_config import SimulationSection
 
@@ -46,7 +47,7 @@ def partition(rows: list[Row], settings: SimulationSection, seed: int) -> dict[s
     import datasets
 
     # Flower's partitioners want label names as values, and an index to find the unit again.
-    labels = [str(unit[0].get("label", "")) for unit in units]
+    labels = [next(iter(spellings(unit[0].get("label"))), "") for unit in units]
     table = datasets.Dataset.from_dict({"index": list(range(len(units))), "label": labels}).shuffle(seed=seed)
     partitioner = _partitioner(settings, num, len(units), seed)
     partitioner.dataset = table

@@ -63,7 +63,7 @@ def bytes_per_client_round(run: RunConfig) -> int:
     from confide.common.models import find_model
     from confide.common.transfer import encode
 
-    shapes = schema(build_module(run, find_model(run.model.base), torch.device("meta")))
+    shapes = schema(build_module(run, find_model(run.at(run.model.base)), torch.device("meta")))
     return len(encode({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, run.federation.transfer))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from flwr.app import Context
 
+from confide.client.lines import require_usable
 from confide.client.policy import cap_of
 from confide.client.site import Site, open_site
 from confide.common.errors import ConfideError, InputError
@@ -67,9 +68,22 @@ def read_public_test(run: RunConfig) -> dict[str, list[Row]]:
     """The public test share of `[evaluation] data`, which stays with the server; nothing where none is named."""
     if run.evaluation.data is None:
         return {}
-    rows = select(read_rows(Path(run.evaluation.data)), {name: name for name in run.task.fields()}, run.evaluation.data)
+    rows = select(read_rows(Path(run.at(run.evaluation.data))), {name: name for name in run.task.fields()}, run.evaluation.data)
     records, _ = check_records(rows, run.task, MAX_CHARS, run.evaluation.data)
     return {"public": records}
+
+
+def require_lines(sites: RehearsedSites, run: RunConfig) -> None:
+    """See that each site can use enough of its lines, as `confide client approve` does: a person asks, not a server.
+
+    Raises:
+        ConfideError: one cannot; the message names its institution.
+    """
+    for site in sites.sites:
+        try:
+            require_usable(site.config.dataset, [run])
+        except ConfideError as error:
+            raise type(error)(f"{site.config.institution.name!r}: {error}") from None
 
 
 def warning(sites: RehearsedSites, run: RunConfig) -> list[str]:

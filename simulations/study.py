@@ -97,7 +97,7 @@ def explained(error: ConfideError, refused: dict[str, ConfideError], local: Path
     """A failure with the refusals behind it. On a real network they stay with the institutions; here all are ours."""
     kinds = [type(reason) for reason in refused.values()]
     kind = next((kind for kind in (BudgetError, PolicyError, LedgerError) if kind in kinds), type(error))
-    lines = [f"{error}", *(f"  {name}: {reason}" for name, reason in refused.items())]
+    lines = [f"{error}", *(f"  {name!r}: {reason}" for name, reason in refused.items())]
     if local and local.exists():
         lines.append(f"  tracebacks: {local}")
     return kind("\n".join(lines))

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from confide.common.labels import find_label, shown
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -36,13 +38,17 @@ class TextClassification(BaseModel):
 
     def check(self, record: Mapping[str, Any]) -> str | None:
         """What is wrong with a record, or None."""
-        if not isinstance(record["text"], str) or not record["text"].strip():
+        if not isinstance(record["text"], str | None):
+            return f"text is {_kind(record['text'])}, must be a string; put it in quotes, or name another column"
+        if record["text"] is None or not record["text"].strip():
             return "text is empty; remove the record or give it a text"
         if not record["text"].isprintable() and any("\ud800" <= sign <= "\udfff" for sign in record["text"]):
             return "text holds half a surrogate pair, which is no character; mend the record's encoding"
-        if record["label"] not in self.labels:
-            return f"label {record['label']!r} is not one of {list(self.labels)}; mend it or add it to task.labels"
-        return None
+        return self._wrong_label(record["label"]) if find_label(record["label"], self.labels) is None else None
+
+    def _wrong_label(self, label: Any) -> str:
+        kind = " (a truth value: 'true' or 'True', never 1)" if isinstance(label, bool) else ""
+        return f"label {shown(label)}{kind} is not one of {list(self.labels)}; mend it or add it to task.labels"
 
     def made_up(self, seed: int, number: int) -> dict[str, Any]:
         """A record that nobody wrote: ``max_length`` numbers for words, so that it fills every tokenizer's limit."""
@@ -51,13 +57,14 @@ class TextClassification(BaseModel):
 
     def truth(self, record: Mapping[str, Any]) -> str:
         """The right answer of a record."""
-        return str(record["label"])
+        label = find_label(record["label"], self.labels)
+        return str(record["label"]) if label is None else label
 
     def encode(self, record: Mapping[str, Any], tokenizer: Any) -> dict[str, Any]:
         """Token ids (cut to ``max_length``) and the label's index (0 where a record has no label, to predict)."""
         ids = tokenizer(record["text"], truncation=True, max_length=self.max_length)["input_ids"]
-        label = record.get("label")
-        return {"input_ids": ids, "label": self.labels.index(label) if label in self.labels else 0}
+        label = find_label(record.get("label"), self.labels)
+        return {"input_ids": ids, "label": 0 if label is None else self.labels.index(label)}
 
     def auto_class(self) -> Any:
         """The transformers class of the base model."""
@@ -97,3 +104,9 @@ class TextClassification(BaseModel):
     def score(self, truths: Sequence[str], predictions: Sequence[str]) -> float:
         """Accuracy."""
         return sum(map(str.__eq__, truths, predictions)) / len(truths)
+
+
+def _kind(value: Any) -> str:
+    """What a value that should be a text is, in words."""
+    names = {bool: "a truth value", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    return names.get(type(value), f"a {type(value).__name__}")

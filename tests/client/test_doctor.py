@@ -20,8 +20,9 @@ from support.sites import make_records
 from confide.client import doctor
 from confide.client.agreement import agree
 from confide.client.offers import keep_offer
-from confide.client.review import approve_run, list_studies
+from confide.client.review import approve_run
 from confide.client.site import open_site
+from confide.client.studies import list_studies
 from confide.common import main, models
 from confide.common.errors import ConfideError, PolicyError
 from confide.common.join import write_json
@@ -359,3 +360,15 @@ def test_whatever_stands_in_the_way_of_a_check_is_a_finding(error: Exception) ->
     found = doctor._finding("x", check)
     assert found.state == "problem"
     assert str(error) in found.text
+
+
+def test_too_few_lines_that_a_run_can_use_are_a_problem(
+    tmp_path: Path, make_run: MakeRun, shelved: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = [{**record, "label": number % 2} for number, record in enumerate(make_records(40))]
+    site = write_site(tmp_path, records, policy={"studies": ["test"]})
+    keep_offer(tmp_path / "state" / "offers", lock(make_run(local={"nominal_units": 20}), shelved))
+    code, output = _call(site, monkeypatch, capsys)
+    assert code == 1
+    assert "study test could use 0 of 40 lines (0 %), dataset.min_usable_fraction = 0.5" in output
+    assert "most often (20 lines): label 0 is not one of" in output

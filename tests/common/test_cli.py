@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import datasets
 import pytest
 from support.cards import make_card
 from support.sites import make_records, random_state
@@ -16,6 +17,7 @@ from confide.common.export import export_adapter, load_adapter
 from confide.common.main import main
 from confide.common.models import hash_model
 from confide.common.run_config import RunConfig, load_run, lock
+from confide.common.tasks import TaskSettings
 from confide.common.warm_model import WarmModel
 
 Confide = Callable[..., tuple[int, str, str]]
@@ -59,6 +61,23 @@ def test_init_prints_a_run_that_is_accepted(confide: Confide, tmp_path: Path) ->
     path.write_text(output, encoding="utf-8")
     run = load_run(path)
     assert run.study.name == "my-study"
+
+
+def test_init_names_every_kind_of_task(confide: Confide) -> None:
+    kinds = [field.default for field in [TaskSettings.model_fields["kind"]]]
+    [line] = [line for line in confide("init")[1].splitlines() if line.startswith("kind = ")]
+    assert line.partition("# the kinds: ")[2] == ", ".join(f'"{kind}"' for kind in kinds)
+
+
+def test_codes_with_names_are_evaluated(confide: Confide, adapter: Path, tmp_path: Path) -> None:
+    """As Hugging Face's datasets keep labels; a file of their names gives the same report."""
+    features = {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["negative", "positive"])}
+    rows = {name: [record[name] for record in make_records(10)] for name in features}
+    datasets.Dataset.from_dict(rows, datasets.Features(features)).to_parquet(tmp_path / "codes.parquet")
+    datasets.Dataset.from_dict(rows).to_parquet(tmp_path / "names.parquet")
+    codes, names = (confide("evaluate", adapter, "--data", tmp_path / f"{name}.parquet") for name in ("codes", "names"))
+    assert codes == names
+    assert codes[0] == 0
 
 
 def test_init_shows_the_true_defaults_of_every_key(confide: Confide, tmp_path: Path) -> None:

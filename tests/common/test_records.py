@@ -37,7 +37,7 @@ def test_the_same_rows_come_from_every_kind_of_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("x.txt", "a", r"ending '.txt' must be one of .jsonl, .csv, .parquet"),
+        ("x.txt", "a", r"its ending '.txt' must be one of .jsonl, .csv, .parquet"),
         ("x.jsonl", "", "holds no records"),
         ("x.csv", "text,label\n", "holds no records"),
         ("x.jsonl", '{"a": 1}\n{"a": \n', "x.jsonl:2: not a line of JSON"),
@@ -46,6 +46,12 @@ def test_the_same_rows_come_from_every_kind_of_file(tmp_path: Path) -> None:
         ("x.jsonl", b'{"a": 1}\n{"a": "\xff"}\n', "x.jsonl:2: not UTF-8"),
         ("x.csv", 'a,b\n1,"2\n3"\n', "x.csv:2: a quote that is never closed"),
         ("x.csv", "a,b\n1,2\n1,2,3\n", "x.csv:3: 3 cells, but the header has 2"),
+        ("x.csv", 'a,b\n"1" 2,3\n', "x.csv:2: text after a closing quote; write a quote inside of a field twice"),
+        ("x.csv", 'text;label\n"a, b";c\n', "x.csv:1: its columns are separated by ';', must be by ','"),
+        ("x.csv", '"text";"label"\n"a";"c"\n', "x.csv:1: its columns are separated by ';', must be by ','"),
+        ("x.csv", "text\tlabel\na\tb\n", r"x.csv:1: its columns are separated by '\\t', must be by ','"),
+        ("x.csv", "sep=;\ntext;label\na;b\n", "x.csv:1: its columns are separated by ';'"),
+        ("x.jsonl", '{"a": 1, "b ": 2, "b ": 3}\n', "x.jsonl:1: two values are called 'b '; remove one"),
         ("x.parquet", "no parquet", "not a Parquet file"),
     ],
 )
@@ -80,8 +86,8 @@ def test_columns_are_renamed_to_ours() -> None:
 
 
 def test_a_column_that_is_not_there_is_named_with_those_that_are() -> None:
-    with pytest.raises(InputError, match=r"x.csv: record 2 has no column 'note' .*; it has: code, more"):
-        select([{"note": "x"}, {"code": 1, "more": 2}], {"text": "note"}, "x.csv")
+    with pytest.raises(InputError, match=r"x.csv: record 2 has no column 'note' .*; it has: 'code', 'more '"):
+        select([{"note": "x"}, {"code": 1, "more ": 2}], {"text": "note"}, "x.csv")
 
 
 def test_texts_are_cut_to_the_limit_and_counted() -> None:
@@ -107,7 +113,12 @@ def test_groups_stay_whole() -> None:
     [
         ({"text": "  "}, "record 2: text is empty"),
         ({"text": None}, "record 2: text is empty"),
-        ({"text": datetime.date(2026, 1, 1)}, "record 2: text is empty"),
+        ({"text": datetime.date(2026, 1, 1)}, "record 2: text is a date, must be a string"),
+        ({"text": 6}, "record 2: text is a number, must be a string"),
+        ({"text": 6.5}, "record 2: text is a number, must be a string"),
+        ({"text": True}, "record 2: text is a truth value, must be a string"),
+        ({"text": ["a"]}, "record 2: text is a list, must be a string"),
+        ({"text": {}}, "record 2: text is an object, must be a string"),
         ({"label": "neutral"}, r"record 2: label 'neutral' is not one of \['negative', 'positive'\]"),
         ({"label": None}, "record 2: label None is not one of"),
         ({"label": ["positive"]}, "record 2: label"),
@@ -198,3 +209,8 @@ def test_a_parquet_file_whose_columns_have_no_readable_name_is_named(tmp_path: P
 def test_no_file_can_do_more_than_lose_its_rows(tmp_path: Path, content: bytes) -> None:
     for name in ("x.jsonl", "x.csv"):
         assert isinstance(read_usable_rows(_write(tmp_path, name, content)), list)
+
+
+def test_of_two_values_with_one_name_the_last_counts_in_a_round(tmp_path: Path) -> None:
+    """As before: joining refuses the line, a round that goes on does not."""
+    assert read_usable_rows(_write(tmp_path, "x.jsonl", '{"a": 1, "a": 2}\n')) == [{"a": 2}]

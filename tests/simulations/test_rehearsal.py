@@ -285,6 +285,23 @@ def test_a_rehearsal_without_privacy_says_so_and_ends_the_budget(rehearse: Rehea
     assert "used without privacy before" in errors
 
 
+# Lines that can be used
+
+
+def test_a_site_that_could_use_too_few_lines_is_refused_before_anything_is_charged(
+    rehearse: Rehearse, sites: dict[str, Path], tmp_path: Path
+) -> None:
+    """A person asks here, and no server, so it may be told, approval or not."""
+    path = sites["st-jude"]
+    (path.parent / "notes.jsonl").write_text('{"text": "good", "label": "Positive"}\n' * 20, encoding="utf-8")
+    code, _, errors = rehearse()
+    assert code == 1
+    assert "'st-jude': study small could use 0 of 20 lines (0 %)" in errors
+    assert "most often (20 lines): label 'Positive' is not one of" in errors
+    assert [_account(path).studies for path in sites.values()] == [{}, {}, {}]
+    assert not (tmp_path / "out").exists()
+
+
 # Budgets
 
 
@@ -294,7 +311,7 @@ def test_a_second_rehearsal_of_a_study_that_used_its_steps_is_exit_4(
     assert rehearse()[0] == 0
     code, _, errors = rehearse(out="second")
     assert code == 4, errors
-    assert "2 of the 2 steps that study 'small' has are spent" in errors
+    assert "all 2 steps of study small are spent" in errors
     assert [_reserved(path) for path in sites.values()] == [2, 2, 2]
     assert _read(tmp_path / "second" / "privacy.json")["status"] == "stopped"
     assert not (tmp_path / "second" / "adapter").exists()
@@ -381,11 +398,11 @@ def test_no_canary_reaches_the_run_directory(
     sets = settings("privacy.unit=group", "evaluation.validation_every=1")
     run_file.write_text(run_file.read_text(encoding="utf-8").partition("[simulation]")[0], encoding="utf-8")
     needles = disguises(CANARY, tiny_tokenizer())
-    for out, expected in (("first", 0), ("second", 4)):
+    for out, expected, fewest in (("first", 0, 4), ("second", 4, 3)):
         code, _, errors = confide("simulate", run_file, "--site", path, "--out", tmp_path / out, *sets)
         assert code == expected, errors
         files = [file for file in (tmp_path / out).rglob("*") if file.is_file()]
-        assert len(files) >= 4
+        assert len(files) >= fewest
         for file in files:
             content = str(file.relative_to(tmp_path)).encode() + b"\n" + file.read_bytes()
             assert search(content, needles) == set(), file.name

@@ -1,0 +1,37 @@
+"""Standard output and error into a pipe whose reader may go before the end, as `head -1` does."""
+
+import io
+import os
+import stat
+import sys
+from typing import Any
+
+
+def outlive_readers() -> None:
+    """From now on, what nobody reads any more is written to nobody: the command does its work, silently, to its end."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and stream is getattr(sys, f"__{name}__") and _is_pipe(stream.fileno()):
+            stream.flush()
+            lasting = io.BufferedWriter(_Pipe(stream.fileno(), "w", closefd=False))
+            kept = {key: getattr(stream, key) for key in ("encoding", "errors", "line_buffering", "write_through")}
+            setattr(sys, name, io.TextIOWrapper(lasting, **kept))
+
+
+def _is_pipe(descriptor: int) -> bool:
+    mode = os.fstat(descriptor).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+
+class _Pipe(io.FileIO):
+    """The lowest layer of a stream, so that what is left in a buffer when the process ends is caught too."""
+
+    def write(self, data: Any) -> int:
+        """Write, or once the reader has gone write to nobody."""
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            nobody = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nobody, self.fileno())
+            os.close(nobody)
+            return len(memoryview(data))
