@@ -89,7 +89,7 @@ class RunDirectory:
         known: dict[str, Institution] = {}
         for event in self.events():
             kind = event["event"]
-            if kind == "offered":
+            if kind in ("offered", "offered_later"):
                 for name, declared_units in event["declared_units"].items():
                     known.setdefault(name, Institution(name, declared_units)).declared_units = declared_units
             if "what" in event:
