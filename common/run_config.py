@@ -184,6 +184,15 @@ def make_plan(run: RunConfig, declared_units: int) -> Plan:
     )
 
 
+def require_base(run: RunConfig, base_sha256: str) -> None:
+    """`InputError` where the run names another hash of its base model."""
+    if run.model.sha256 not in (None, base_sha256):
+        raise InputError(
+            f"model.sha256 = {run.model.sha256}, but the files of {run.model.base!r} hash to {base_sha256}; "
+            "install the version that the study names, or correct the run"
+        )
+
+
 def lock(run: RunConfig, base_sha256: str) -> RunConfig:
     """The run with everything fixed that is derived: the noise that meets the target, the base model's hash.
 
@@ -194,11 +203,7 @@ def lock(run: RunConfig, base_sha256: str) -> RunConfig:
     """
     from confide.common.privacy.accounting import calibrate, epsilon
 
-    if run.model.sha256 not in (None, base_sha256):
-        raise InputError(
-            f"model.sha256 = {run.model.sha256}, but the files of {run.model.base!r} hash to {base_sha256}; "
-            "install the version that the study names, or correct the run"
-        )
+    require_base(run, base_sha256)
     privacy = run.privacy
     if privacy.unit != "none":
         given = privacy.model_copy(update={"noise_multiplier": privacy.noise_multiplier or 1.0})

@@ -65,7 +65,7 @@ def offer_run(job: Job, grid: Grid, ask: Ask) -> Offered | None:
     taking_part, others = enrol(replies, job.members, job.run)
     if job.is_stopped():
         return None
-    names = {node: f"node {node}" for node in nodes}
+    names = {node: job.names.get(node, f"node {node}") for node in nodes}
     names |= {node: member.institution for node, member in (job.members or {}).items()}
     silent = {node: NO_ANSWER if node in nodes else NOT_CONNECTED for node in names if node not in taking_part}
     told = {names[node]: other for node, other in (silent | others).items()}

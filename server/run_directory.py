@@ -31,6 +31,12 @@ BASELINES = (
 )
 
 
+def require_new(path: Path) -> None:
+    """`InputError` for a folder that exists and holds something."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"--out {path} must be new or empty; choose another folder")
+
+
 class RunDirectory:
     """One run's folder.
 
@@ -39,8 +45,7 @@ class RunDirectory:
     """
 
     def __init__(self, path: Path, run: RunConfig) -> None:
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise InputError(f"--out {path} must be new or empty; choose another folder")
+        require_new(path)
         self.path = path
         try:
             self._lock(run)

@@ -98,7 +98,7 @@ class ConfideStrategy(Strategy):
     def _begin(self, grid: Grid, num_rounds: int) -> bool:
         """Offer the run; False: an operator stopped it meanwhile. `PolicyError`: too few accepted."""
         federation, resumed = self.job.run.federation, self.job.resumed
-        if self.round >= num_rounds:  # nothing is left that anybody would have to agree to
+        if self.round >= num_rounds and self.job.members is not None:  # nothing is left that anybody must agree to
             self._go_on_with(resumed.members(self.job.members))
             wait_for_return(self.job, grid, self.institutions)
             return True
