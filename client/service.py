@@ -12,6 +12,7 @@ from flwr.clientapp import ClientApp
 from confide.client.enrolment import kit_of, node_key
 from confide.client.link import Link
 from confide.client.probe import require_usable_proxies
+from confide.client.reasons import is_refusal, reason_of
 from confide.client.site import Site, open_site
 from confide.client.site_config import load_site_config
 from confide.client.status import Status, only_client
@@ -61,12 +62,26 @@ class _Answers:
         self._app: ClientApp | None = None
         self._paused = site.config.state.dir / "paused"
         self._seen = -1  # none yet: an edit since the site was opened counts at the first ask
+        self._reason = self._logged = ""
 
     def __call__(self, message: Message, context: Context) -> Message:
-        """The reply to a message; `declined`, in no time, to one that came while an administrator paused the client."""
+        """The reply to a message. Why it is no, or not yet, is told here: in the log, once, and in the status."""
         log.info("%s, round %s", shown(message.metadata.message_type, 40), shown(message.metadata.group_id, 40))
         self._status.asked(message.metadata.message_type, _facts(message))
+        self._reason = "none of the kinds of message that this version answers"
+        reply = self._answer(message, context)
+        reason = self._reason if is_refusal(reply) else ""
+        if reason:
+            self._status.refused(reason)
+        if reason and reason != self._logged:
+            log.warning("not done: %s", reason)
+        self._logged = reason
+        return reply
+
+    def _answer(self, message: Message, context: Context) -> Message:
+        """The app's; `declined`, in no time, to a message that came while an administrator paused the client."""
         if self._paused.exists():
+            self._reason = "an administrator has paused this client"
             return answer_to(message, declined())
         if self._app is None:
             from confide.client.app import make_client_app
@@ -92,9 +107,11 @@ class _Answers:
         return self._site.with_report(self._report)
 
     def _report(self, error: BaseException) -> None:
-        """Among the refusals and in ``local/``; of all reasons only versions are public enough for the client's log."""
+        """Among the refusals and in ``local/``, and for the status in words that quote no record."""
+        self._reason = shown(reason_of(error))
         if isinstance(error, VersionError):
-            log.warning("refused: %s", shown(error))
+            self._logged = self._reason
+            log.warning("refused: %s", self._reason)
         self._site.report(error)
 
 

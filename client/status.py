@@ -107,6 +107,12 @@ class Status:
             self._facts["last_ask"] = ask
             self._write()
 
+    def refused(self, reason: str) -> None:
+        """What was asked last is not done; the reason stays here."""
+        with self._turn:
+            self._facts["last_ask"] = {**self._facts["last_ask"], "refused": reason}
+            self._write()
+
     def _write(self) -> None:
         try:
             replace_durably(self._path, json.dumps(self._facts).encode(), 0o600)
@@ -160,7 +166,9 @@ def status_text(facts: dict[str, Any]) -> str:
     if facts["paused"]:
         lines.append("paused, so not connected: `confide client resume` answers again")
     if ask := facts["last_ask"]:  # in quotes: the server chose these words
-        lines.append(f"last ask: {ask['time']}, {ask['what']!r}, study {ask['study']!r}, round {ask['round']}")
+        lines.append(f"last ask: {ask['time']}, {ask['what']!r}, study {ask['study']!r}{_round(ask['round'])}")
+        if reason := ask.get("refused"):
+            lines.append(f"  not done: {reason}")
     lines += [
         f"study {name}: open, {study['rounds_answered']} rounds answered"
         for name, study in facts["studies_open"].items()
@@ -170,6 +178,11 @@ def status_text(facts: dict[str, Any]) -> str:
             f"last egress: {row['time']}, {row['study']} round {row['round']} {row['what']}, {row['bytes']:,} bytes"
         )
     return "\n".join(lines)
+
+
+def _round(number: int | None) -> str:
+    """Nothing where there is none: an offer is before all rounds, a finished adapter after them."""
+    return f", round {number}" if number else ""
 
 
 def _now() -> str:

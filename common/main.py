@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # command -> (module:function, what it does)
 COMMANDS = {
     "init": ("confide.common.cli:init", "print a commented run.toml to start from"),
-    "plan": ("confide.simulations.cli:plan", "what a run costs and gives, before any data is touched"),
+    "plan": ("confide.simulations.plan_cli:plan", "what a run costs and gives, before any data is touched"),
     "simulate": ("confide.simulations.cli:simulate", "run a whole federation on this machine"),
     "evaluate": ("confide.common.cli:evaluate", "score a finished adapter on a file of records"),
     "predict": ("confide.common.cli:predict", "use a finished adapter on texts"),

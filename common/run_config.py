@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, cast
 
@@ -130,6 +131,17 @@ class RunConfig(Section):
         """Where a path of the run is on this machine: beside the run's file, else as it is written."""
         return place_of(path, self._places)
 
+    @property
+    def places(self) -> dict[str, str]:
+        """Where the paths are that stand beside the run's file."""
+        return dict(self._places)
+
+    def placed(self, places: Mapping[str, str]) -> "RunConfig":
+        """The same run, whose paths are there: a copy of its file elsewhere names them still."""
+        run = self.model_copy()
+        run._places = {**self._places, **places}
+        return run
+
     @model_validator(mode="after")
     def _few_enough_steps(self) -> "RunConfig":
         if self.num_steps > 1_000_000:
@@ -190,6 +202,15 @@ def make_plan(run: RunConfig, declared_units: int) -> Plan:
     )
 
 
+def require_base(run: RunConfig, base_sha256: str) -> None:
+    """`InputError` where the run names another hash of its base model."""
+    if run.model.sha256 not in (None, base_sha256):
+        raise InputError(
+            f"model.sha256 = {run.model.sha256}, but the files of {run.model.base!r} hash to {base_sha256}; "
+            "install the version that the study names, or correct the run"
+        )
+
+
 def lock(run: RunConfig, base_sha256: str) -> RunConfig:
     """The run with everything fixed that is derived: the noise that meets the target, the base model's hash.
 
@@ -200,11 +221,7 @@ def lock(run: RunConfig, base_sha256: str) -> RunConfig:
     """
     from confide.common.privacy.accounting import calibrate, epsilon
 
-    if run.model.sha256 not in (None, base_sha256):
-        raise InputError(
-            f"model.sha256 = {run.model.sha256}, but the files of {run.model.base!r} hash to {base_sha256}; "
-            "install the version that the study names, or correct the run"
-        )
+    require_base(run, base_sha256)
     privacy = run.privacy
     if privacy.unit != "none":
         given = privacy.model_copy(update={"noise_multiplier": privacy.noise_multiplier or 1.0})
@@ -243,5 +260,5 @@ def load_run(path: Path, overrides: list[str] | None = None) -> RunConfig:
     written |= {"simulation.data": run.simulation.data if run.simulation else None}
     for override in overrides or []:  # whoever types a path means it from where they are
         written.pop(override.partition("=")[0], None)
-    run._places.update(find_places(path, written))  # noqa: SLF001 - its own maker
+    run._places.update(find_places(path, written))
     return run

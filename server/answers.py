@@ -3,10 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from confide.common.gate import load_state
 from confide.common.messages import Update
 from confide.common.run_config import RunConfig
 from confide.server.job import Event
 from confide.server.roster import Institution
+
+_MOST_UNITS = 1e9  # bound on a validation count
 
 
 @dataclass
@@ -38,6 +41,11 @@ class Answers:
         """Leave an institution out of the round."""
         institution.outcomes[number] = reason
         self.dropped.append(f"{institution.name}: {reason}")
+
+    def take_counts(self, name: str, payload: bytes) -> None:
+        """Take an institution's noised validation counts in; `GateError` for a payload that is none."""
+        right, wrong = (float(value) for value in load_state(payload, {"cells": (2,)}, _MOST_UNITS)["cells"])
+        self.validation[name] = {"right": right, "wrong": wrong}
 
     def event(self, number: int, run: RunConfig, institutions: list[Institution]) -> Event:
         """The end of the round, for events.jsonl and metrics.jsonl."""

@@ -83,6 +83,7 @@ def _told(event: dict[str, Any], again: str) -> str:
     """An event as a line for a person, or nothing; ``again`` is the command that gives the adapter out anew."""
     lines: dict[str, Callable[[dict[str, Any]], str]] = {
         "offered": _offered,
+        "offered_later": _offered_later,
         "round": _round,
         "rehearsed": _rehearsed,
         "dropped": lambda event: f"round {event['round']}: {event['institution']} dropped: {event['reason']}",
@@ -95,6 +96,12 @@ def _told(event: dict[str, Any], again: str) -> str:
 def _offered(event: dict[str, Any]) -> str:
     others = "".join(f"; {name}: {answer}" for name, answer in event["others"].items())
     return f"offered to {event['asked']}, accepted by {event['accepted']}{others}"
+
+
+def _offered_later(event: dict[str, Any]) -> str:
+    told = [f"accepted by {name}" for name in event["declared_units"]]
+    told += [f"{name}: {answer}" for name, answer in event["others"].items()]
+    return f"offered again before round {event['round']}: {'; '.join(told)}"
 
 
 def _round(event: dict[str, Any]) -> str:
@@ -132,4 +139,4 @@ def status_lines(facts: dict[str, Any]) -> list[str]:
     for run in facts["runs"]:
         rounds = f", round {run['round']} of {run['num_rounds']}" if "round" in run else ""
         lines.append(f"{run['name']}: {run['status']}{rounds} {run['reason']}".rstrip())
-    return lines
+    return lines or ["no institution is approved here yet, and no run was proposed"]

@@ -1,6 +1,6 @@
 """What a strategy is given: one run, and everything outside that it may touch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,9 @@ class Job:
         save: keeps a round, atomically.
         clock: the time.
         num_nodes: nodes to wait for before the run is offered, for a minute at the most once one is there.
-        members: approved institutions by node; None in a simulation.
+        members: approved institutions by node, when the run begins or goes on; None in a simulation.
+        members_now: the same whenever it is asked; None where nobody comes later.
+        names: of the nodes of a simulation.
         is_stopped: asked between rounds, and while the run is offered.
         resumed: what was reached before a crash.
     """
@@ -42,5 +44,7 @@ class Job:
     clock: Clock
     num_nodes: int
     members: Members | None = None
+    members_now: Callable[[], Members | None] = lambda: None
+    names: Mapping[int, str] = field(default_factory=dict)
     is_stopped: Callable[[], bool] = lambda: False
     resumed: Resumed = field(default_factory=Resumed)

@@ -86,6 +86,7 @@ def _job(desk: "Desk", queued: QueuedRun, run: RunConfig, directory: RunDirector
         clock=SystemClock(),
         num_nodes=len(members),
         members=members,
+        members_now=lambda: desk.members_of(run),
         is_stopped=lambda: desk.is_over(queued.name),
         resumed=Resumed(saved, damaged, directory.institutions(run), directory.rounds()),
     )

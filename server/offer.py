@@ -1,7 +1,7 @@
 """Who takes part: the offer of a run, before its rounds, and who is there when a round begins."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flwr.serverapp import Grid
 
@@ -21,11 +21,15 @@ class Offered:
         asked: how many nodes were.
         taking_part: institutions by node.
         others: what those answered who take no part, by name.
+        at: when it was made.
+        answers: of those who were asked and take no part, by node.
     """
 
     asked: int
     taking_part: dict[int, Institution]
     others: dict[str, str]
+    at: float = 0.0
+    answers: dict[int, str] = field(default_factory=dict)
 
     def event(self) -> Event:
         """For events.jsonl."""
@@ -54,18 +58,20 @@ def offer_run(job: Job, grid: Grid, ask: Ask) -> Offered | None:
     soon = min(deadline, clock.now() + CONNECT_SECONDS)
     nodes = wait_for_nodes(grid, job.num_nodes, soon, clock, job.members, job.is_stopped)
     nodes = nodes or wait_for_nodes(grid, 1, deadline, clock, job.members, job.is_stopped)
+    at = clock.now()  # before it goes out: who connects anew since then may have lost it
     replies = collect(
         grid, offers(ask, nodes, job.run.federation.deadline_seconds), deadline, clock, is_over=job.is_stopped
     )
     taking_part, others = enrol(replies, job.members, job.run)
     if job.is_stopped():
         return None
-    names = {node: f"node {node}" for node in nodes}
+    names = {node: job.names.get(node, f"node {node}") for node in nodes}
     names |= {node: member.institution for node, member in (job.members or {}).items()}
     silent = {node: NO_ANSWER if node in nodes else NOT_CONNECTED for node in names if node not in taking_part}
     told = {names[node]: other for node, other in (silent | others).items()}
     told |= dict.fromkeys(absent, "named in study.institutions, but not approved at this server")
-    return Offered(len(nodes), taking_part, told)
+    answers = {node: other for node, other in (silent | others).items() if node in nodes}
+    return Offered(len(nodes), taking_part, told, at, answers)
 
 
 def who_is_there(job: Job, grid: Grid, drawn: Mapping[int, Institution]) -> dict[int, Institution]:

@@ -24,6 +24,7 @@ class _Pace:
 
     run: RunConfig
     done: float = 0.0  # rounds
+    starts: int = 0  # of rounds, here: an interrupted run goes on anywhere
     began: float = 0.0  # when counting did
     before: int = 0  # rounds that do not count
     units: float = 0.0
@@ -31,14 +32,14 @@ class _Pace:
 
     def start(self, number: int) -> None:
         """A round starts."""
-        self.done = number - 1
-        if number <= 2:
+        self.done, self.starts = number - 1, self.starts + 1
+        if self.starts <= 2:
             self.began, self.before = time.monotonic(), number - 1
 
     def end(self, event: Event) -> None:
         """A round has ended."""
         self.done = event["round"]
-        if event["round"] == 2:
+        if self.starts == 2:
             self.units = self.seconds = 0.0
         self.units += event["expected_units"]
         self.seconds += event["seconds"]

@@ -15,6 +15,7 @@ from confide.server.registry import Member
 
 Members = Mapping[int, Member]
 
+WAITING = "waiting for approval"
 _MOST_ATTEMPTS = 2  # that an institution charges for one answer: the first, and one retry
 
 
@@ -75,6 +76,16 @@ def go_on(taking_part: Mapping[str, Institution], before: Mapping[str, Instituti
     return [item for name, item in before.items() if name not in taking_part]
 
 
+def take_in(
+    joined: Mapping[int, Institution], there: Mapping[int, Institution], gone: list[Institution]
+) -> tuple[dict[int, Institution], list[Institution]]:
+    """Who takes part and who is gone, once others have joined; one that has another key than before counts on."""
+    names = {item.name: item for item in joined.values()}
+    go_on(names, {item.name: item for item in (*there.values(), *gone)})
+    taking_part = {node: item for node, item in there.items() if item.name not in names} | dict(joined)
+    return dict(sorted(taking_part.items())), [item for item in gone if item.name not in names]
+
+
 def offers(ask: Ask, nodes: list[int], seconds: float) -> list[Message]:
     """The offer of a run that stands for so long, one message for each node.
 
@@ -107,7 +118,7 @@ def enrol(
         try:
             content = content_of(reply)
             if list(content) in (["declined"], ["waiting"]):
-                others[node] = "declined" if is_declined(content) else "waiting for approval"
+                others[node] = "declined" if is_declined(content) else WAITING
                 continue
             acceptance = Acceptance.from_content(content)
         except MessageError as error:

@@ -31,6 +31,12 @@ BASELINES = (
 )
 
 
+def require_new(path: Path) -> None:
+    """`InputError` for a folder that exists and holds something."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"--out {path} must be new or empty; choose another folder")
+
+
 class RunDirectory:
     """One run's folder.
 
@@ -39,8 +45,7 @@ class RunDirectory:
     """
 
     def __init__(self, path: Path, run: RunConfig) -> None:
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise InputError(f"--out {path} must be new or empty; choose another folder")
+        require_new(path)
         self.path = path
         try:
             self._lock(run)
@@ -91,7 +96,7 @@ class RunDirectory:
         known: dict[str, Institution] = {}
         for event in self.events():
             kind = event["event"]
-            if kind == "offered":
+            if kind in ("offered", "offered_later"):
                 for name, declared_units in event["declared_units"].items():
                     known.setdefault(name, Institution(name, declared_units)).declared_units = declared_units
             if "what" in event:

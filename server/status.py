@@ -42,10 +42,23 @@ def status_facts(desk: "Desk") -> dict[str, Any]:
 def _record(desk: "Desk", latest: QueuedRun) -> _Record:
     directory = RunDirectory.at(desk.home.runs / latest.name)
     try:
-        offers = [event for event in directory.events() if event["event"] == "offered"]
-        return _Record(latest.name, offers[-1] if offers else {}, directory.institutions(desk.queue.run_of(latest)))
+        offer = _answers_to_offers(directory.events())
+        return _Record(latest.name, offer, directory.institutions(desk.queue.run_of(latest)))
     except (ValueError, KeyError, TypeError, OSError):
         return _Record(f"{latest.name} (its folder cannot be read)", {}, {})
+
+
+def _answers_to_offers(events: list[Event]) -> Event:
+    """The last offer to all, with what came of later ones to single institutions."""
+    last: Event = {}
+    for event in events:
+        if event["event"] == "offered":
+            last = dict(event)
+        if event["event"] == "offered_later":
+            accepted, others = event["declared_units"], event["others"]
+            before = {name: answer for name, answer in last.get("others", {}).items() if name not in accepted}
+            last = {**last, "declared_units": {**last["declared_units"], **accepted}, "others": {**before, **others}}
+    return last
 
 
 def _connection(status: str, came: str | None, left: str | None) -> dict[str, str | None]:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
@@ -10,20 +9,21 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from confide.common.accuracy import Accuracy
 from confide.common.errors import ConfideError
-from confide.common.gate import GateError, State, load_state, schema_of
+from confide.common.gate import GateError, State, schema_of
 from confide.common.messages import Ask
 from confide.common.transfer import decode, encode
-from confide.common.wire import MessageError, sha256
+from confide.common.wire import MessageError
 from confide.server import optimizer
 from confide.server.aggregation import RULES
 from confide.server.answers import Answers
+from confide.server.asks import make_ask, messages_of
 from confide.server.job import Job
+from confide.server.newcomers import Newcomers
 from confide.server.offer import offer_run, wait_for_return, who_is_there
 from confide.server.participation import draw
-from confide.server.roster import Institution, check_answer, go_on
+from confide.server.roster import Institution, check_answer, go_on, take_in
 from confide.server.rounds import NO_ANSWER, NOT_ASKED, NOT_CONNECTED, collect
 
-_MOST_UNITS = 1e9  # bound on a validation count
 _ROUNDS_WITHOUT_QUORUM = 3  # in a row; then the run stops instead of spending on nothing
 
 
@@ -44,6 +44,7 @@ class ConfideStrategy(Strategy):
         self._away: dict[int, Institution] = {}  # those that it would have asked, had they and a quorum been connected
         self._answers = Answers()  # of the round
         self._ask: Ask | None = None
+        self._newcomers: Newcomers
 
     def everybody(self) -> list[Institution]:
         """Who takes part, and who did before a crash."""
@@ -73,6 +74,7 @@ class ConfideStrategy(Strategy):
         self._make_up(arrays, config, grid)
         failed = 0
         for number in range(self.round + 1, num_rounds + 1):
+            self._welcome(grid, number)
             began, messages = time.monotonic(), list(self.configure_train(number, arrays, config, grid))
             if self.job.is_stopped():
                 return Result(arrays=arrays)
@@ -96,17 +98,25 @@ class ConfideStrategy(Strategy):
     def _begin(self, grid: Grid, num_rounds: int) -> bool:
         """Offer the run; False: an operator stopped it meanwhile. `PolicyError`: too few accepted."""
         federation, resumed = self.job.run.federation, self.job.resumed
-        if self.round >= num_rounds:  # nothing is left that anybody would have to agree to
+        if self.round >= num_rounds and self.job.members is not None:  # nothing is left that anybody must agree to
             self._go_on_with(resumed.members(self.job.members))
             wait_for_return(self.job, grid, self.institutions)
             return True
-        offered = offer_run(self.job, grid, self._make_ask(0, self.job.clock.now() + federation.deadline_seconds))
+        offered = offer_run(self.job, grid, make_ask(self.job, 0))
         if offered is None:
             return False
         self._go_on_with(offered.taking_part)
         self.job.emit(offered.event())
         offered.require(federation.min_clients)
+        self._newcomers = Newcomers(self.job, offered)
         return True
+
+    def _welcome(self, grid: Grid, number: int) -> None:
+        """Take in who has accepted the run since it began, and offer it to who has come; a round waits for neither."""
+        joined = self._newcomers.take(grid, number)
+        self.institutions, self.gone = take_in(joined, self.institutions, self.gone)
+        if number < self.job.run.federation.num_rounds:  # whoever accepts takes part from the next round on
+            self._newcomers.offer(grid, make_ask(self.job, 0), self.institutions)
 
     def _go_on_with(self, institutions: dict[int, Institution]) -> None:
         self.institutions = institutions
@@ -143,13 +153,10 @@ class ConfideStrategy(Strategy):
         yield from self._asks("train", server_round, {name: array.numpy() for name, array in arrays.items()})
 
     def _asks(self, kind: str, server_round: int, state: State) -> Iterable[Message]:
-        """One message of a kind for each that the round asks: the same but for the receipt of its own last update."""
-        seconds = self.job.run.federation.deadline_seconds
-        payload = encode(state, self.job.run.federation.transfer)
-        self._ask = self._make_ask(server_round, self.job.clock.now() + seconds, payload)
-        for node_id, institution in self._asked.items():
-            content = replace(self._ask, receipt=institution.receipt).content()
-            yield Message(content, node_id, kind, ttl=seconds + 600, group_id=str(server_round))
+        """One message of a kind for each that the round asks."""
+        federation = self.job.run.federation
+        self._ask = make_ask(self.job, server_round, encode(state, federation.transfer))
+        yield from messages_of(self._ask, kind, self._asked, federation.deadline_seconds)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -200,11 +207,9 @@ class ConfideStrategy(Strategy):
             institution = self._asked[reply.metadata.src_node_id]
             try:
                 update = check_answer(reply, self._ask, "validation", institution, self.job.run.model.sha256)
-                cells = load_state(update.payload, {"cells": (2,)}, _MOST_UNITS)
+                self._answers.take_counts(institution.name, update.payload)
             except (GateError, MessageError):
                 continue
-            right, wrong = (float(value) for value in cells["cells"])
-            self._answers.validation[institution.name] = {"right": right, "wrong": wrong}
         return None
 
     def _validate(self, number: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> None:
@@ -229,11 +234,6 @@ class ConfideStrategy(Strategy):
     def _drop(self, number: int, institution: Institution, reason: str) -> None:
         self._answers.drop(number, institution, reason)
         self.job.emit({"event": "dropped", "round": number, "institution": institution.name, "reason": reason})
-
-    def _make_ask(self, number: int, deadline: float, payload: bytes = b"") -> Ask:
-        study, run_json = self.job.run.study.name, self.job.run.canonical_json()
-        hashes = {"plan_sha256": sha256(run_json.encode()), "input_sha256": sha256(payload)}
-        return Ask(study, self.job.lineage, number, run_json, **hashes, deadline_unix=deadline, adapter=payload)
 
     def _end_round(self, number: int, seconds: float) -> None:
         run = self.job.run

@@ -35,6 +35,7 @@ from sqlalchemy import delete, select, update
 
 from confide.server.clients import MAX_BODY, Clients
 from confide.server.fleet_gate import Turn
+from confide.server.leftovers import drop_leftovers
 from confide.server.rounds import SystemClock, collect
 
 log = logging.getLogger("confide")
@@ -153,10 +154,11 @@ class LinkGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Objects and row of each message in one transaction: no client sees a half-stored one."""
-        if not self._asks:  # nobody is asked, so what clients announced is nobody's any more
-            with self._link.turn.from_thread(), self._link.state.session():
-                self._store.delete_objects_in_run(self._run.run_id)
-                self._link.state.delete_sessions_in_run(self._run.run_id)
+        if all(ask.metadata.message_type == "query.offer" for ask in self._asks.values()):  # no round is open
+            with self._link.turn.from_thread(), self._link.state.session() as session:
+                drop_leftovers(self._store, session, self._run.run_id, self._asks)
+                if not self._asks:
+                    self._link.state.delete_sessions_in_run(self._run.run_id)
         return [self._push_or_refuse(message) for message in messages]
 
     def _push_or_refuse(self, message: Message) -> str:

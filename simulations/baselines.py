@@ -8,6 +8,7 @@ from pathlib import Path
 from confide.common.accuracy import Accuracy
 from confide.common.records import Row
 from confide.common.run_config import RunConfig
+from confide.server.resume import Resumed
 from confide.simulations.federation import Federation, outcome, simulate, start
 from confide.simulations.grid import SkippingClock
 from confide.simulations.institutions import load_alone, load_pooled, load_private
@@ -26,7 +27,7 @@ def run_baselines(federation: Federation, local: Path, tell: Callable[[str], Non
         ``no_privacy``: the same federation without clip and noise. ``central``: all records as one institution,
         without privacy. ``local_only``: each institution alone with its privacy, on its own test share.
     """
-    quiet = replace(federation, emit=lambda event: None, save=lambda *_: None)
+    quiet = replace(federation, emit=lambda event: None, save=lambda *_: None, resumed=Resumed())
     open_run = without_privacy(federation.run)
     tell("baseline: the same federation without privacy")
     no_privacy = together(quiet, open_run, local)

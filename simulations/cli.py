@@ -1,18 +1,20 @@
-"""`confide simulate` and `confide plan`: typer declarations; torch and Flower are imported when they start to work."""
+"""`confide simulate`: its typer declaration; torch and Flower are imported when they start to work."""
 
 import json
-import sys
-import time
+from contextlib import nullcontext
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from confide.simulations.interruption import interruptible
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from confide.common.run_config import RunConfig
+    from confide.simulations.begun import Begun
     from confide.simulations.rehearsal import RehearsedSites
 
 RunArgument = Annotated[
@@ -40,6 +42,9 @@ def simulate(  # noqa: PLR0913 - one parameter an option
         list[Path] | None,
         typer.Option(metavar="SITE.toml", help="rehearse with a real site, its ledger included; may be repeated"),
     ] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", metavar="DIR", help="go on with an interrupted simulation")
+    ] = None,
     as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress")] = False,
 ) -> None:
@@ -49,106 +54,94 @@ def simulate(  # noqa: PLR0913 - one parameter an option
     holds the adapter, a report, and privacy.json with what each institution spent. Paths in RUN.toml count from its
     folder, those of options from the folder in which the command runs.
     """
-    settings = [*(overrides or []), *([f"simulation.clients={clients}"] if clients else [])]
-    run = _locked(run_file, settings)
+    with interruptible(lambda: "nothing had begun"):
+        if resume:
+            _require_alone(run=run_file, clients=clients, set=overrides, out=out)
+            begun = _gone_on_with(resume, engine, site, baselines=baselines)
+        else:
+            settings = [*(overrides or []), *([f"simulation.clients={clients}"] if clients else [])]
+            begun = _begun(load(run_file, settings), out, engine, site, baselines=baselines)
     from rich.console import Console
 
-    from confide.common.warm_model import warm_model
     from confide.server.progress import show
-    from confide.server.run_directory import RunDirectory
+    from confide.simulations.ending import closing, tell_refusals
     from confide.simulations.study import Study, carry_out
 
     console = Console(stderr=as_json, soft_wrap=True, markup=False, highlight=False)
-    sites = _rehearsed(run, site, engine, baselines=baselines) if site else None
-    if sites is None:
-        _check_simulation(run)
-    # Whatever is wrong with the model shows before there is a run directory.
-    warm_model(run, run.speed.device, run.speed.precision)
-    directory = RunDirectory(out or _free_folder(f"{time.strftime('%Y%m%d-%H%M%S')}-{run.study.name}"), run)
+    run = begun.run
 
     def tell(line: str) -> None:
         if not quiet:
             console.print(line)
 
     tell(_opening(run))
-    try:
-        with show(run, lambda event: _epsilon(run, event), console, quiet=quiet, memory=_memory(engine)) as emit:
-            summary = carry_out(Study(run, directory, engine, emit, tell, sites), baselines=baselines)
-    except KeyboardInterrupt:
-        typer.echo(f"confide: interrupted; {directory.path}/events.jsonl says after which round", err=True)
-        sys.exit(130)
+    with (
+        interruptible(lambda: begun.how_to_go_on(site or [], baselines=baselines)),
+        begun.kept.alone() if begun.kept else nullcontext(),
+        show(run, lambda event: _epsilon(run, event), console, quiet=quiet, memory=_memory(engine)) as emit,
+    ):
+        study = Study(run, begun.directory, engine, emit, tell, begun.sites, begun.kept)
+        summary = carry_out(study, baselines=baselines)
     if as_json:
         typer.echo(json.dumps(summary))
     elif not quiet:
-        console.print(_closing(run, summary))
-    if sites:
-        _tell_refusals(run, sites, directory.rounds()[-1]["accepted"])
+        console.print(closing(run, summary))
+    if begun.sites:
+        tell_refusals(run, begun.sites, begun.directory.rounds()[-1]["accepted"])
 
 
-def _free_folder(name: str) -> Path:
-    """``runs/NAME``, or with a number behind it where runs of the same second have taken that."""
+def _begun(run: "RunConfig", out: Path | None, engine: str, site: list[Path] | None, *, baselines: bool) -> "Begun":
+    """A new simulation. What takes seconds, its noise and its model, comes after all that can be refused at once."""
+    from confide.server.run_directory import require_new
+    from confide.simulations.begun import begin
+
+    if out:
+        require_new(out)
+    sites = _rehearsed(run, site, engine, baselines=baselines) if site else None
+    if sites is None:
+        _check_simulation(run)
+    return begin(locked(run), out, engine, sites)
+
+
+def _gone_on_with(path: Path, engine: str, site: list[Path] | None, *, baselines: bool) -> "Begun":
+    """A simulation that was interrupted."""
+    from confide.simulations.begun import go_on, require_interrupted
+
+    kept = require_interrupted(path, engine, rehearsal=bool(site))
+    run = load(path / "run.lock.toml", [], kept.places)
+    sites = _rehearsed(run, site, engine, baselines=baselines) if site else None
+    if sites is None:
+        _check_simulation(run)
+    return go_on(run, path, kept, sites)
+
+
+def _require_alone(**given: object) -> None:
+    """An interrupted run goes on as it was locked."""
     from confide.common.errors import InputError
 
-    number, path = 1, Path("runs") / name
-    while True:
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            number += 1
-            path = path.with_name(f"{name}-{number}")
-        except OSError as error:
-            raise InputError(f"{path} cannot be made: {error.strerror}; choose a folder with --out") from None
-        else:
-            return path
+    words = [f"--{name}" if name != "run" else "a run.toml" for name, value in given.items() if value]
+    if words:
+        raise InputError(f"--resume with {' and '.join(words)} is refused: the run goes on as run.lock.toml has it")
 
 
-def _tell_refusals(run: "RunConfig", sites: "RehearsedSites", accepted: int) -> None:
-    """Who refused in a rehearsal that has finished; an error where the last round had too few for that."""
-    from confide.common.errors import ConfideError
-    from confide.simulations.study import explained
-
-    if accepted < run.federation.min_clients:
-        reason = ConfideError("the last rounds had too few institutions; the results are of the rounds before")
-        raise explained(reason, sites.refused)
-    for name, error in sites.refused.items():
-        typer.echo(f"warning: {name!r} refused at least once: {error}", err=True)
-
-
-def plan(
-    run_file: RunArgument = None,
-    overrides: SetOption = None,
-    noise_multiplier: Annotated[
-        float | None, typer.Option(min=0.1, help="the reverse question: what this noise gives")
-    ] = None,
-    measure: Annotated[
-        bool, typer.Option("--measure", help="also time and memory, from 20 local steps on synthetic texts")
-    ] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """What a run costs and gives, before any data is touched."""
-    settings = [*(overrides or []), *([f"privacy.noise_multiplier={noise_multiplier}"] if noise_multiplier else [])]
-    run = _locked(run_file, settings)
-    from confide.common.errors import InputError
-    from confide.simulations.plan import measure as measure_steps
-    from confide.simulations.plan import plan_facts
-
-    try:
-        facts = plan_facts(run)
-    except ValueError as error:
-        raise InputError(str(error)) from None
-    if measure:
-        facts |= measure_steps(run)
-    typer.echo(json.dumps(facts) if as_json else _plan_text(run, facts))
-
-
-def _locked(run_file: Path | None, overrides: list[str]) -> "RunConfig":
+def load(run_file: Path | None, overrides: list[str], places: "Mapping[str, str] | None" = None) -> "RunConfig":
+    """A run.toml, or the default scenario; its base model is there."""
     from confide.common.flower import prepare
-    from confide.common.models import fetch_model, hash_model
-    from confide.common.run_config import load_run, lock
+    from confide.common.models import fetch_model
+    from confide.common.run_config import load_run
 
     path = run_file or Path(str(files("confide.simulations").joinpath("scenarios/default.toml")))
-    run = load_run(path, overrides)
+    run = load_run(path, overrides).placed(places or {})
     prepare()
+    fetch_model(run.at(run.model.base))
+    return run
+
+
+def locked(run: "RunConfig") -> "RunConfig":
+    """The same run with its noise, which takes some seconds to find, and its base model's hash."""
+    from confide.common.models import fetch_model, hash_model
+    from confide.common.run_config import lock
+
     return lock(run, hash_model(fetch_model(run.at(run.model.base))))
 
 
@@ -209,42 +202,3 @@ def _opening(run: "RunConfig") -> str:
         f"{run.privacy.noise_multiplier}, epsilon at most {run.privacy.target_epsilon:g} at delta "
         f"{run.privacy.target_delta:g} for each {run.privacy.unit}"
     )
-
-
-def _closing(run: "RunConfig", summary: dict[str, Any]) -> str:
-    from confide.server.progress import up
-
-    accuracy = summary["accuracy"] or {"per_institution": {}}
-    mean = f"{accuracy['mean']:.1%}" if "mean" in accuracy else "not measured: evaluation.data names no file"
-    lines = [f"accuracy on the public test shares: {mean}"]
-    for name, epsilon in summary["epsilon"].items():
-        share = f"{accuracy['per_institution'][name]:.1%}" if name in accuracy["per_institution"] else ""
-        privacy = "no privacy" if epsilon is None else f"epsilon {up(epsilon)} at delta {summary['target_delta']:g}"
-        lines.append(f"  {name}: {share:>6}  {privacy}")
-    for name, baseline in summary.get("baselines", {}).items():
-        lines.append(f"  baseline {name.replace('_', ' ')}: {baseline['mean']:.1%}")
-    lines.append(f"{summary['bytes_per_client_round']:,} bytes from each institution in each round")
-    lines.append(f"{summary['seconds']:.0f} s; report: {summary['run_dir']}/report.html")
-    return "\n".join(lines)
-
-
-def _plan_text(run: "RunConfig", facts: dict[str, Any]) -> str:
-    lines = [
-        f"{run.study.name}: {facts['num_steps']} steps, each {run.privacy.unit} drawn with probability "
-        f"{facts['sampling_probability']:g}, noise multiplier {facts['noise_multiplier']}",
-        f"  epsilon {facts['epsilon']} at delta {facts['target_delta']:g} (PLD; RDP says {facts['epsilon_rdp']})",
-        f"  {facts['signal_to_noise_share']:.0%} of the best possible signal-to-noise ratio at this epsilon",
-        f"  {facts['bytes_per_client_round']:,} bytes from each institution in each round",
-    ]
-    if "seconds_per_round" in facts:
-        lines.append(
-            f"  {facts['seconds_per_round']} s for a round of one institution, "
-            f"peak memory {facts['peak_memory_mb']:.0f} MB, on this machine"
-        )
-    lines += ["", "  epsilon   noise   signal share   attacker finds at most (at 1 % false alarms)"]
-    lines += [
-        f"  {row['epsilon']:7g} {row['noise_multiplier']:7.3f} {row['signal_to_noise_share']:13.0%} "
-        f"{row['attack_true_positive_rate']:19.2%}"
-        for row in facts["table"]
-    ]
-    return "\n".join(lines)

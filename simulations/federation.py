@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from flwr.app import Context, RecordDict
@@ -22,10 +22,11 @@ from confide.server.app import make_server_app
 from confide.server.facts import Outcome
 from confide.server.job import Event, Job
 from confide.server.optimizer import GlobalState
+from confide.server.resume import Resumed
 from confide.server.rounds import Clock
 from confide.server.strategy import ConfideStrategy
 from confide.simulations.faults import Faults, no_faults
-from confide.simulations.grid import InProcessGrid, SkippingClock
+from confide.simulations.grid import FIRST_NODE, InProcessGrid, SkippingClock
 
 Engine = Literal["in-process", "ray"]
 Save = Callable[[int, GlobalState, list[dict[str, str]], str], None]
@@ -56,6 +57,8 @@ class Federation:
         public: test share by institution, at the server; empty: nothing is evaluated.
         emit: is told of every event.
         save: keeps a round; gets its number, state, accepted updates, lineage.
+        lineage: of the run.
+        resumed: what was reached before an interruption.
     """
 
     run: RunConfig
@@ -63,13 +66,14 @@ class Federation:
     public: dict[str, list[Row]]
     emit: Callable[[Event], None]
     save: Save
+    lineage: str = field(default_factory=lambda: secrets.token_hex(16))
+    resumed: Resumed = field(default_factory=Resumed)
 
 
 def start(federation: Federation, clock: Clock) -> ConfideStrategy:
     """The strategy of a federation, ready to run: the model is loaded and the start values are made."""
     run = federation.run
     model = warm_model(run, run.speed.device, run.speed.precision)
-    lineage = secrets.token_hex(16)
     reset(model.module, run.study.seed)
 
     def score(state: State) -> Accuracy:
@@ -77,11 +81,11 @@ def start(federation: Federation, clock: Clock) -> ConfideStrategy:
         return evaluate(warm_model(run, run.speed.device, run.speed.precision), state, federation.public)
 
     def save(number: int, state: GlobalState, accepted: list[dict[str, str]]) -> None:
-        federation.save(number, state, accepted, lineage)
+        federation.save(number, state, accepted, federation.lineage)
 
-    scored = score if federation.public else None
-    num_nodes = len(federation.sites.names)
-    return ConfideStrategy(Job(run, lineage, get_state(model.module), scored, federation.emit, save, clock, num_nodes))
+    scored, names = score if federation.public else None, federation.sites.names
+    job = Job(run, federation.lineage, get_state(model.module), scored, federation.emit, save, clock, len(names))
+    return ConfideStrategy(replace(job, names=dict(enumerate(names, FIRST_NODE)), resumed=federation.resumed))
 
 
 def simulate(federation: Federation, strategy: ConfideStrategy, faults: Faults = no_faults) -> None:

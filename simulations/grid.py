@@ -20,7 +20,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from confide.simulations.faults import Faults, no_faults
 
-_FIRST_NODE = 1000
+FIRST_NODE = 1000
 
 
 class SkippingClock:
@@ -73,7 +73,7 @@ class InProcessGrid(Grid):
 
     def get_node_ids(self) -> Iterable[int]:
         """The nodes, one for each institution."""
-        return range(_FIRST_NODE, _FIRST_NODE + self._num_nodes)
+        return range(FIRST_NODE, FIRST_NODE + self._num_nodes)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Take messages; each waits until its reply is asked for."""
@@ -119,7 +119,7 @@ class InProcessGrid(Grid):
         return Context(
             run_id=1,
             node_id=node_id,
-            node_config={"partition-id": node_id - _FIRST_NODE, "num-partitions": self._num_nodes},
+            node_config={"partition-id": node_id - FIRST_NODE, "num-partitions": self._num_nodes},
             state=RecordDict(),
             run_config={},
         )

@@ -6,13 +6,14 @@ import re
 import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from flwr.app import Context
 
 from confide.client.identity import Identity
 from confide.client.ledger import Ledger, Terms
+from confide.client.outbox import Outbox
 from confide.client.people import Names
 from confide.client.site import Site
 from confide.client.site_config import (
@@ -27,6 +28,7 @@ from confide.common.privacy.plan import NoPrivacy
 from confide.common.records import Row
 from confide.common.run_config import RunConfig, make_plan
 from confide.simulations.partition import gather
+from confide.simulations.unfinished import Unfinished
 
 
 def declared_size(num_units: int) -> int:
@@ -72,6 +74,14 @@ class MemoryOutbox:
         return nullcontext()
 
 
+def _nobody(row: Row, row_hash: str) -> None:
+    """The witness of a ledger in memory."""
+
+
+def _in_memory(terms: Terms) -> Ledger:
+    return Ledger(":memory:", terms, _nobody)
+
+
 @dataclass(frozen=True)
 class SimulatedSites:
     """Maps a simulation's nodes to sites; small enough to travel to Ray's workers, which read the data themselves.
@@ -85,6 +95,7 @@ class SimulatedSites:
         load: private records by institution.
         local: folder in which sites keep their tracebacks.
         ledgers: by institution, made on first use.
+        first_ledger: makes the one that the others are beside.
         outbox: of all, for this process asks and answers one after the other.
         refused: the last refusal of each institution, which a real server never sees.
     """
@@ -94,7 +105,8 @@ class SimulatedSites:
     load: Callable[[RunConfig], dict[str, list[Row]]]
     local: Path
     ledgers: dict[str, Ledger] = field(default_factory=dict)
-    outbox: MemoryOutbox = field(default_factory=MemoryOutbox)
+    first_ledger: Callable[[Terms], Ledger] = _in_memory
+    outbox: Outbox = field(default_factory=MemoryOutbox)
     refused: dict[str, ConfideError] = field(default_factory=dict)
 
     def __call__(self, context: Context) -> Site:
@@ -105,7 +117,7 @@ class SimulatedSites:
         if name not in self.ledgers:
             terms = Terms(config.dataset.id, config.dataset.unit, config.dataset.most_records, simulated=True)
             first = next(iter(self.ledgers.values()), None)
-            self.ledgers[name] = first.beside(terms) if first else Ledger(":memory:", terms, _nobody)
+            self.ledgers[name] = first.beside(terms) if first else self.first_ledger(terms)
         secret = simulated_secret(self.run, name)
         own = (secret, Identity(secret), self.ledgers[name], self.outbox, _OnlyDataset())
         report = functools.partial(_report, self.local, self.refused, name)
@@ -170,10 +182,6 @@ class _OnlyDataset:
         return set()
 
 
-def _nobody(row: Row, row_hash: str) -> None:
-    """The witness of a ledger in memory."""
-
-
 def _report(local: Path, refused: dict[str, ConfideError], name: str, error: BaseException) -> None:
     """Keep a traceback in the run directory's ``local/``: in a simulation the user owns both ends."""
     local.mkdir(parents=True, exist_ok=True)
@@ -189,6 +197,12 @@ def note_refusal(refused: dict[str, ConfideError], name: str, error: BaseExcepti
         refused[name] = type(error)(str(error))  # without its traceback, which holds the ask, adapter and all
 
 
-def simulated_sites(run: RunConfig, load: Callable[[RunConfig], dict[str, list[Row]]], local: Path) -> SimulatedSites:
-    """The sites of a simulation, one for each institution that ``load`` has records of."""
-    return SimulatedSites(run, tuple(load(run)), load, local)
+def simulated_sites(
+    run: RunConfig, load: Callable[[RunConfig], dict[str, list[Row]]], local: Path, kept: Unfinished | None = None
+) -> SimulatedSites:
+    """The sites of a simulation, one for each institution that ``load`` has records of.
+
+    With ``kept`` a killed process forgets nothing: that knows all rows from before, and the open round's answers.
+    """
+    sites = SimulatedSites(run, tuple(load(run)), load, local)
+    return replace(sites, first_ledger=kept.first_ledger, outbox=kept.outbox()) if kept else sites

@@ -1,8 +1,9 @@
 """From a run.toml to a finished run directory: what `confide simulate` does between its options and its output."""
 
+import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from confide.common.accuracy import Accuracy
 from confide.common.errors import BudgetError, ConfideError, LedgerError, PolicyError
 from confide.common.privacy.plan import PrivacyPlan
 from confide.common.run_config import RunConfig, make_plan
-from confide.server.checkpoint import save_round
+from confide.server.checkpoint import load_last, save_round
 from confide.server.facts import Outcome, as_json, card_facts, report_facts
 from confide.server.job import Event
+from confide.server.resume import Resumed
 from confide.server.run_directory import RunDirectory, spent
 from confide.server.strategy import ConfideStrategy
 from confide.simulations.baselines import run_baselines
@@ -22,6 +24,7 @@ from confide.simulations.institutions import load_institutions, load_private
 from confide.simulations.rehearsal import RehearsedSites, read_public_test
 from confide.simulations.sites import simulated_sites
 from confide.simulations.texts import SOURCES
+from confide.simulations.unfinished import Unfinished
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Study:
         emit: is told of every event, besides the directory.
         tell: is told of what is done outside the rounds.
         sites: real ones, in a rehearsal; None: those of `[simulation]`.
+        kept: to go on from after an interruption; None: that is not possible.
     """
 
     run: RunConfig
@@ -43,6 +47,7 @@ class Study:
     emit: Callable[[Event], None]
     tell: Callable[[str], None]
     sites: RehearsedSites | None = None
+    kept: Unfinished | None = None
 
     @property
     def local(self) -> Path:
@@ -57,29 +62,18 @@ def carry_out(study: Study, *, baselines: bool) -> dict[str, Any]:
         What ``--json`` prints.
 
     Raises:
-        PolicyError, BudgetError: too few institutions remain, because of policies or budgets.
+        PolicyError, BudgetError: too few institutions remain, because of policies or budgets. A rehearsal that was
+            refused before anybody was asked leaves no folder.
         ConfideError: too few remain for another reason. The directory then says where the run stopped.
         KeyboardInterrupt: the same.
     """
     began = time.monotonic()
-    run, directory = study.run, study.directory
-
-    def emit(event: Event) -> None:
-        directory.record(event)
-        study.emit(event)
-
-    def save(number: int, state: Any, accepted: list[dict[str, str]], lineage: str) -> None:
-        save_round(directory.path / "rounds", number, state, accepted, lineage)
-
-    sites: Sites = study.sites or simulated_sites(run, load_private, study.local)
-    public = read_public_test(run) if study.sites else load_institutions(run).public
-    federation = Federation(run, sites, public, emit, save)
-    strategy = None
+    federation, strategy = _federation(study), None
     try:
         strategy = start(federation, _clock(study.engine))
         _simulate(study.engine, federation, strategy)
         result = outcome(strategy)
-        emit({"event": "federation_finished", "accuracy": as_json(result.accuracy)})
+        federation.emit({"event": "federation_finished", "accuracy": as_json(result.accuracy)})
         compared = run_baselines(federation, study.local, study.tell) if baselines else None
         return _finish(study, result, compared, began)
     except KeyboardInterrupt:
@@ -87,10 +81,36 @@ def carry_out(study: Study, *, baselines: bool) -> dict[str, Any]:
         raise
     except ConfideError as error:
         _stop(study, strategy, "stopped")
-        raise explained(error, sites.refused, study.local) from None
+        if study.sites and not any("what" in event for event in study.directory.events()):
+            shutil.rmtree(study.directory.path)  # nobody was asked or charged, and each reason is in its own log
+        raise explained(error, federation.sites.refused, study.local) from None
     except BaseException:
         _stop(study, strategy, "failed")
         raise
+
+
+def _federation(study: Study) -> Federation:
+    """The federation of a study, from where an interruption has left it."""
+    run, directory, kept = study.run, study.directory, study.kept
+    outbox = kept.outbox() if kept else None
+
+    def emit(event: Event) -> None:
+        directory.record(event)
+        if outbox and event["event"] == "round":
+            outbox.clear()
+        study.emit(event)
+
+    def save(number: int, state: Any, accepted: list[dict[str, str]], lineage: str) -> None:
+        save_round(directory.path / "rounds", number, state, accepted, lineage)
+
+    sites: Sites = study.sites or simulated_sites(run, load_private, study.local, kept)
+    public = read_public_test(run) if study.sites else load_institutions(run).public
+    federation = Federation(run, sites, public, emit, save)
+    if kept is None:
+        return federation
+    saved, damaged = load_last(directory.path / "rounds", kept.lineage)
+    resumed = Resumed(saved, damaged, directory.institutions(run), directory.rounds())
+    return replace(federation, lineage=kept.lineage, resumed=resumed)
 
 
 def explained(error: ConfideError, refused: dict[str, ConfideError], local: Path | None = None) -> ConfideError:
@@ -140,6 +160,8 @@ def _finish(study: Study, result: Outcome, compared: dict[str, Accuracy] | None,
     directory.write_privacy("completed", run, result.institutions, simulated=True, baselines=compared is not None)
     seconds = round(time.monotonic() - began, 1)
     directory.record({"event": "completed", "seconds": seconds})
+    if study.kept:
+        study.kept.end()
     plan = make_plan(run, run.local.nominal_units)
     summary: dict[str, Any] = {
         "run_dir": str(directory.path),

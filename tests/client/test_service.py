@@ -18,7 +18,7 @@ from confide.client import service
 from confide.client.enrolment import renew_keys
 from confide.client.service import _Answers
 from confide.client.site import open_site
-from confide.client.status import Status
+from confide.client.status import Status, status_facts, status_text
 from confide.client.ticks import at_ticks
 from confide.common.errors import InputError
 from confide.common.join import Kit, write_json
@@ -51,14 +51,58 @@ def test_a_server_of_another_version_is_a_line_in_its_log_and_among_the_refusals
     assert "flwr '1.40.0'" in (tmp_path / "state" / "refusals.jsonl").read_text(encoding="utf-8")
 
 
-def test_other_reasons_stay_among_the_refusals(
+def _message(content: RecordDict, kind: str) -> Message:
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    return Message(content, 7, kind, group_id="0")
+
+
+def _ask_of(answers: _Answers, content: RecordDict, kind: str = "query.offer") -> str:
+    """The kind of the reply of a client as a process."""
+    return kinds(answers(_message(content, kind), Context(1, 7, {}, RecordDict(), {})).content)[0]
+
+
+def test_why_an_offer_is_declined_is_told_in_the_log_once_and_in_the_status_until_it_is_accepted(
     asking: Asking, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A process's log goes to places that nobody thought of; an error can hold a private text."""
+    path = tmp_path / "site.toml"
+    answers = _Answers(path, open_site(path), Status(tmp_path / "state"))
+    content, text = asking.ask(0).content(), path.read_text(encoding="utf-8")
     with caplog.at_level(logging.DEBUG):
-        asking.offer()
-    assert "max_rounds" in (tmp_path / "state" / "refusals.jsonl").read_text(encoding="utf-8")
-    assert "max_rounds" not in caplog.text
+        assert [_ask_of(answers, content) for _ in range(3)] == ["declined"] * 3
+    [line] = [record.message for record in caplog.records if "max_rounds" in record.message]
+    assert line.startswith("not done: federation.num_rounds = ")
+    told = status_text(status_facts(path))
+    assert "'query.offer', study 'test'\n  not done: federation.num_rounds = " in told
+    assert "round" not in told.splitlines()[1]
+    path.write_text(text.replace("max_rounds = 1", "max_rounds = 1000"), encoding="utf-8")
+    assert _ask_of(answers, content) == "accepted"
+    assert "not done" not in status_text(status_facts(path))
+
+
+def test_what_an_offer_waits_for_is_told_with_the_command(
+    asking: Asking, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_site(tmp_path, policy={"require_approval": True})
+    answers = _Answers(path, open_site(path), Status(tmp_path / "state"))
+    assert _ask_of(answers, asking.ask(0).content()) == "waiting"
+    command = "waits for approval: `confide client approve test`"
+    assert command in caplog.text
+    assert command in status_text(status_facts(path))
+
+
+def test_an_error_that_may_quote_a_record_is_named_only(
+    asking: Asking, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A process's log goes to places that nobody thought of."""
+    path = write_site(tmp_path)
+    (tmp_path / "notes.jsonl").write_text('{"text": "CANARY" "label"', encoding="utf-8")
+    answers = _Answers(path, open_site(path), Status(tmp_path / "state"))
+    with caplog.at_level(logging.DEBUG):
+        assert _ask_of(answers, asking.ask(0).content()) == "declined"
+    told = status_text(status_facts(path))
+    assert "not done: InputError: it may quote a record, so it stands in local/errors.log" in told
+    assert "CANARY" not in told + caplog.text
+    assert "not done: InputError" in caplog.text
 
 
 def test_a_mistake_in_site_toml_is_told_among_the_refusals_at_every_ask_until_it_is_mended(

@@ -114,3 +114,10 @@ def test_the_status_is_told_in_lines() -> None:
         "a-run: running, round 8 of 20",
         "b: refused 1 of 3 could take part",
     ]
+
+
+def test_a_later_offer_is_shown_to_who_follows_and_a_status_of_nothing_says_so() -> None:
+    event = {"event": "offered_later", "round": 4, "declared_units": {"jude": 90}, "others": {"luke": "declined"}}
+    assert commands._told(event, "") == "offered again before round 4: accepted by jude; luke: declined\n"
+    nothing: dict[str, Any] = {"troubles": [], "clients": {}, "runs": []}
+    assert commands.status_lines(nothing) == ["no institution is approved here yet, and no run was proposed"]

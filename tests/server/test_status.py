@@ -85,6 +85,18 @@ def test_the_status_tells_of_connections_versions_rounds_and_why_somebody_was_dr
     ]
 
 
+def test_who_answered_a_later_offer_is_told_beside_the_others(desk: Desk, make_run: Callable[..., RunConfig]) -> None:
+    offered = {"declared_units": {"mary": 500}, "others": {"jude": "not connected", "luke": "declined"}}
+    later: list[dict[str, Any]] = [
+        {"event": "offered_later", "round": 2, "declared_units": {}, "others": {"jude": "waiting for approval"}},
+        {"event": "offered_later", "round": 3, "declared_units": {"luke": 90}, "others": {}},
+    ]
+    _record(desk, make_run(), "1-run", "running", [{"event": "offered", **offered}, *later])
+    clients = status_facts(desk)["clients"]
+    answers = {name: client["answer"] for name, client in clients.items()}
+    assert answers == {"mary": "accepted", "jude": "waiting for approval", "luke": "accepted"}
+
+
 def test_a_folder_of_an_earlier_version_or_a_damaged_one_is_told_and_hides_nothing_else(
     desk: Desk, make_run: Callable[..., RunConfig]
 ) -> None:

@@ -236,6 +236,31 @@ def test_a_part_of_the_next_ask_that_a_client_announced_as_something_else_ends_n
         assert not taken.has_error()
 
 
+def test_an_offer_that_is_out_for_many_rounds_keeps_no_leftovers_of_others_and_its_own_answer_comes(
+    server: _Server,
+) -> None:
+    """Jude takes his time to answer; Mary announces something beside her answer in every round."""
+    grid, (mary, jude) = LinkGrid(server.link), (server.client(MARY), server.client(JUDE))
+    with server.link.run(grid):
+        content = RecordDict({"ask": ConfigRecord({"round": 0})})
+        offer = grid.create_message(content, "query.offer", server.node["jude"], "0", ttl=60.0)
+        out = list(grid.push_messages([offer]))
+        half = _answer(jude, server.node["jude"])
+        _announce(jude, server.node["jude"], half, get_object_tree(half))
+        sizes = []
+        for number in range(3):
+            asks = _ask(grid, server.node["mary"])
+            reply = _answer(mary, server.node["mary"])
+            waste = [ObjectTree(object_id=f"{number}{place:063x}") for place in range(5)]
+            _announce(mary, server.node["mary"], reply, ObjectTree(object_id=reply.object_id, children=waste))
+            sizes.append(len(grid._store))
+            grid.forget(asks)
+        assert sizes[1] == sizes[2], "what was announced for one round is gone in the next"
+        _send(jude, server.node["jude"], half)
+        [taken] = grid.pull_messages(out)
+        assert not taken.has_error()
+
+
 def test_a_run_leaves_nothing_in_the_database(server: _Server) -> None:
     """In months there are many."""
     grid = LinkGrid(server.link)

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from confide.common.accuracy import Accuracy
 from confide.common.errors import InputError
 from confide.common.run_config import RunConfig
 from confide.simulations.benchmarks import accuracy as accuracy_benchmark
-from confide.simulations.benchmarks import causal_model
+from confide.simulations.benchmarks import causal_model, limit
 from confide.simulations.benchmarks.accuracy import RUNS, Setting
 from confide.simulations.benchmarks.deployment import training_seconds
 
@@ -27,6 +28,25 @@ _LOG = """2026-11-22 07:00:00,000 query.offer, round 0: answer ready after 9.100
 
 def test_training_seconds_are_those_of_training_by_round() -> None:
     assert training_seconds(_LOG) == {1: 2.5, 12: 0.125}
+
+
+@pytest.mark.parametrize(("rate", "most_products", "size"), [(1e11, 30, 2048), (5e8, 12, 1024), (1e7, 20, 256)])
+def test_the_peak_of_a_processor_that_emulates_bfloat16_is_found_in_seconds(
+    monkeypatch: pytest.MonkeyPatch, rate: float, most_products: int, size: int
+) -> None:
+    """20 products of 2048 x 2048 took more than ten minutes."""
+    now, sizes = [0.0], list[int]()
+
+    def product_seconds(size: int, dtype: torch.dtype) -> float:
+        sizes.append(size)
+        now[0] += 2.0 * size**3 / rate
+        return 2.0 * size**3 / rate
+
+    monkeypatch.setattr(limit, "_product_seconds", product_seconds)
+    monkeypatch.setattr(limit.time, "perf_counter", lambda: now[0])
+    assert limit.matrix_peak(torch.bfloat16) == pytest.approx(rate)
+    assert (max(sizes), len(sizes) <= most_products) == (size, True)
+    assert now[0] < 60
 
 
 def test_a_causal_model_that_is_not_installed_is_an_error_that_says_how_to_install_it(

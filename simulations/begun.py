@@ -1,0 +1,84 @@
+"""A simulation as it begins or goes on: everything is checked, the cheap things first, before there is a folder."""
+
+import shlex
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from confide.common.errors import InputError
+from confide.common.models import fetch_model, hash_model
+from confide.common.run_config import RunConfig, require_base
+from confide.common.warm_model import warm_model
+from confide.server.run_directory import RunDirectory
+from confide.simulations.rehearsal import RehearsedSites
+from confide.simulations.unfinished import Unfinished
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run on this machine that can be carried out.
+
+    Attributes:
+        run: locked.
+        directory: where it leaves everything.
+        sites: real ones, in a rehearsal.
+        kept: to go on from after an interruption; None on Ray, whose workers keep ledgers of their own.
+    """
+
+    run: RunConfig
+    directory: RunDirectory
+    sites: RehearsedSites | None
+    kept: Unfinished | None
+
+    def how_to_go_on(self, site: list[Path], *, baselines: bool) -> str:
+        """What a person is told who interrupted it."""
+        if self.kept is None:
+            return f"{self.directory.path}/events.jsonl says after which round"
+        words = ["confide", "simulate", "--resume", str(self.directory.path)]
+        words += [word for path in site for word in ("--site", str(path))]
+        return f"`{shlex.join(words + ['--baselines'] * baselines)}` goes on after its last whole round"
+
+
+def begin(run: RunConfig, out: Path | None, engine: str, sites: RehearsedSites | None) -> Begun:
+    """A locked run whose data and sites were looked at; whatever is wrong with its model shows before its folder."""
+    warm_model(run, run.speed.device, run.speed.precision)
+    directory = RunDirectory(out or _free_folder(f"{time.strftime('%Y%m%d-%H%M%S')}-{run.study.name}"), run)
+    kept = Unfinished.begin(directory.path, run.places, rehearsal=sites is not None) if engine == "in-process" else None
+    return Begun(run, directory, sites, kept)
+
+
+def require_interrupted(path: Path, engine: str, *, rehearsal: bool) -> Unfinished:
+    """What an interrupted run has left in its folder; `InputError` where it is over, or was another kind of run."""
+    if RunDirectory.at(path).is_over():
+        raise InputError(f"--resume {path}: the run is completed; nothing is left of it to carry out")
+    if engine != "in-process":
+        raise InputError(f"--resume with --engine {engine} is refused: its workers keep ledgers of their own")
+    kept = Unfinished.open(path)
+    if kept.rehearsal != rehearsal:
+        raise InputError(
+            f"--resume {path}: the run was begun {'with' if kept.rehearsal else 'without'} --site; name the same sites"
+        )
+    return kept
+
+
+def go_on(run: RunConfig, path: Path, kept: Unfinished, sites: RehearsedSites | None) -> Begun:
+    """An interrupted run; `InputError` for another base model than it began with."""
+    require_base(run, hash_model(fetch_model(run.at(run.model.base))))
+    warm_model(run, run.speed.device, run.speed.precision)
+    with kept.alone():
+        return Begun(run, RunDirectory.open(path, run), sites, kept)
+
+
+def _free_folder(name: str) -> Path:
+    """``runs/NAME``, or with a number behind it where runs of the same second have taken that."""
+    number, path = 1, Path("runs") / name
+    while True:
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            path = path.with_name(f"{name}-{number}")
+        except OSError as error:
+            raise InputError(f"{path} cannot be made: {error.strerror}; choose a folder with --out") from None
+        else:
+            return path

@@ -1,0 +1,36 @@
+"""What `confide simulate` says at its end."""
+
+from typing import Any
+
+import typer
+
+from confide.common.errors import ConfideError
+from confide.common.run_config import RunConfig
+from confide.server.progress import up
+from confide.simulations.rehearsal import RehearsedSites
+from confide.simulations.study import explained
+
+
+def closing(run: RunConfig, summary: dict[str, Any]) -> str:
+    """What came of it, for a person."""
+    accuracy = summary["accuracy"] or {"per_institution": {}}
+    mean = f"{accuracy['mean']:.1%}" if "mean" in accuracy else "not measured: evaluation.data names no file"
+    lines = [f"accuracy on the public test shares: {mean}"]
+    for name, epsilon in summary["epsilon"].items():
+        share = f"{accuracy['per_institution'][name]:.1%}" if name in accuracy["per_institution"] else ""
+        privacy = "no privacy" if epsilon is None else f"epsilon {up(epsilon)} at delta {summary['target_delta']:g}"
+        lines.append(f"  {name}: {share:>6}  {privacy}")
+    for name, baseline in summary.get("baselines", {}).items():
+        lines.append(f"  baseline {name.replace('_', ' ')}: {baseline['mean']:.1%}")
+    lines.append(f"{summary['bytes_per_client_round']:,} bytes from each institution in each round")
+    lines.append(f"{summary['seconds']:.0f} s; report: {summary['run_dir']}/report.html")
+    return "\n".join(lines)
+
+
+def tell_refusals(run: RunConfig, sites: RehearsedSites, accepted: int) -> None:
+    """Who refused in a rehearsal that has finished; an error where the last round had too few for that."""
+    if accepted < run.federation.min_clients:
+        reason = ConfideError("the last rounds had too few institutions; the results are of the rounds before")
+        raise explained(reason, sites.refused)
+    for name, error in sites.refused.items():
+        typer.echo(f"warning: {name!r} refused at least once: {error}", err=True)

@@ -1,0 +1,60 @@
+"""`confide plan`: its typer declaration and its text."""
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from confide.simulations.cli import JsonOption, RunArgument, SetOption, load, locked
+
+if TYPE_CHECKING:
+    from confide.common.run_config import RunConfig
+
+
+def plan(
+    run_file: RunArgument = None,
+    overrides: SetOption = None,
+    noise_multiplier: Annotated[
+        float | None, typer.Option(min=0.1, help="the reverse question: what this noise gives")
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="also time and memory, from 20 local steps on synthetic texts")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """What a run costs and gives, before any data is touched."""
+    settings = [*(overrides or []), *([f"privacy.noise_multiplier={noise_multiplier}"] if noise_multiplier else [])]
+    run = locked(load(run_file, settings))
+    from confide.common.errors import InputError
+    from confide.simulations.plan import measure as measure_steps
+    from confide.simulations.plan import plan_facts
+
+    try:
+        facts = plan_facts(run)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    if measure:
+        facts |= measure_steps(run)
+    typer.echo(json.dumps(facts) if as_json else _plan_text(run, facts))
+
+
+def _plan_text(run: "RunConfig", facts: dict[str, Any]) -> str:
+    lines = [
+        f"{run.study.name}: {facts['num_steps']} steps, each {run.privacy.unit} drawn with probability "
+        f"{facts['sampling_probability']:g}, noise multiplier {facts['noise_multiplier']}",
+        f"  epsilon {facts['epsilon']} at delta {facts['target_delta']:g} (PLD; RDP says {facts['epsilon_rdp']})",
+        f"  {facts['signal_to_noise_share']:.0%} of the best possible signal-to-noise ratio at this epsilon",
+        f"  {facts['bytes_per_client_round']:,} bytes from each institution in each round",
+    ]
+    if "seconds_per_round" in facts:
+        lines.append(
+            f"  {facts['seconds_per_round']} s for a round of one institution, "
+            f"peak memory {facts['peak_memory_mb']:.0f} MB, on this machine"
+        )
+    lines += ["", "  epsilon   noise   signal share   attacker finds at most (at 1 % false alarms)"]
+    lines += [
+        f"  {row['epsilon']:7g} {row['noise_multiplier']:7.3f} {row['signal_to_noise_share']:13.0%} "
+        f"{row['attack_true_positive_rate']:19.2%}"
+        for row in facts["table"]
+    ]
+    return "\n".join(lines)
