@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from confide.common.errors import InputError
-from confide.common.tables import Row, inspect_parquet, inspect_saved_dataset, is_saved_dataset
+from confide.common.tables import inspect_parquet, inspect_saved_dataset, is_saved_dataset
 from confide.common.tasks import Task
 
+Row = dict[str, Any]
 MAX_CHARS = 20_000  # of a text, unless a configuration says otherwise
 _OTHER_DELIMITERS = (";", "\t", "|")
 _NOT_UTF8 = "not UTF-8; convert the file, for example with iconv -t UTF-8"

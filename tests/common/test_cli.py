@@ -163,7 +163,7 @@ def _refused(result: tuple[int, str, str], *words: str) -> None:
 def test_evaluate_refuses_bad_data(confide: Confide, adapter: Path, tmp_path: Path) -> None:
     path = tmp_path / "own.csv"
     path.write_text("note,code\nbad,negative\n", encoding="utf-8")
-    _refused(confide("evaluate", adapter, "--data", path), "own.csv", "'text'", "note, code")
+    _refused(confide("evaluate", adapter, "--data", path), "own.csv", "'text'", "'note', 'code'")
     _refused(confide("evaluate", adapter, "--data", path, "--columns", "note"), "--columns 'note'", "text=note")
     _refused(confide("evaluate", adapter, "--data", tmp_path / "none.csv"), "none.csv", "No such file")
     path.write_text("text,label\nbad,worse\n", encoding="utf-8")
