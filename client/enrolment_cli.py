@@ -33,8 +33,6 @@ def join(
     fingerprint, too: the operator reads that one to you.
     """
     from confide.client.enrolment import accept_kit, make_request, note_server, renew_keys
-    from confide.client.lines import require_usable
-    from confide.client.offers import approved_runs
     from confide.client.site import open_site
     from confide.client.site_config import load_site_config
     from confide.client.status import only_client
@@ -51,8 +49,8 @@ def join(
         with only_client(config.state.dir):
             renew_keys(config)
     opened = open_site(site)
-    if opened.offers and not new_keys:  # runs that were agreed to beforehand would begin as soon as it is connected
-        require_usable(opened.config.dataset, approved_runs(opened.offers, opened.ledger.account()))
+    if not new_keys:
+        _require_usable_lines(opened)
     if address:
         note_server(opened.config.state.dir, address)
     if kit:
@@ -68,6 +66,15 @@ def join(
     path = site.absolute().parent / f"join-{request.institution.replace('/', '_')}.json"
     write_durably(path, write_json(request).encode())
     typer.echo(f"request: {path}\nfingerprint: {request.fingerprint()}\nGive the file to the operator of {address}.")
+
+
+def _require_usable_lines(site: "Site") -> None:
+    """Runs that were agreed to beforehand begin as soon as it is connected."""
+    from confide.client.lines import require_usable
+    from confide.client.offers import approved_runs
+
+    if site.offers:
+        require_usable(site.config.dataset, approved_runs(site.offers, site.ledger.account()))
 
 
 def _ask_for_authority(site: "Site", kit: "Kit") -> str:
