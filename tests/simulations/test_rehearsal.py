@@ -406,4 +406,4 @@ def test_no_canary_reaches_the_run_directory(
         for file in files:
             content = str(file.relative_to(tmp_path)).encode() + b"\n" + file.read_bytes()
             assert search(content, needles) == set(), file.name
-    assert search(next(path.parent.glob("*/refusals.jsonl")).read_bytes(), needles), "at home it is named"
+    assert search(next(path.parent.glob("*/audit.jsonl")).read_bytes(), needles), "at home it is named"
