@@ -169,7 +169,9 @@ def test_keys_that_were_replaced_while_a_client_waited_for_its_turn_are_the_ones
 
     monkeypatch.setattr(service, "only_client", only_client)
     monkeypatch.setattr(service, "Link", link)
-    monkeypatch.setattr(service, "_Answers", lambda path, site, *rest: given.update(site=site) or SimpleNamespace(least_tick=float))
+    monkeypatch.setattr(
+        service, "_Answers", lambda path, site, *rest: given.update(site=site) or SimpleNamespace(least_tick=float)
+    )
     monkeypatch.setattr(service.signal, "signal", lambda *rest: None)
     service.serve(path)
     assert given["address"] == "new:8443"
