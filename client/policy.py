@@ -71,7 +71,7 @@ def _study_and_base(run: RunConfig, policy: PolicySection) -> list[str]:
 
 def _bounds(plan: PrivacyPlan, run: RunConfig, policy: PolicySection) -> list[str]:
     """The plan against every numeric bound but those on epsilon."""
-    least, noise = policy.min_noise_multiplier, plan.noise_multiplier
+    noise = plan.noise_multiplier
     if plan.validation_releases:
         noise = min(noise, plan.validation_noise_multiplier)
     reasons = _above("privacy.target_delta", plan.target_delta, "max_delta", policy.max_delta)
@@ -79,9 +79,13 @@ def _bounds(plan: PrivacyPlan, run: RunConfig, policy: PolicySection) -> list[st
     reasons += _above("federation.num_rounds", run.federation.num_rounds, "max_rounds", policy.max_rounds)
     limit = policy.max_sampling_probability
     reasons += _above("local.sampling_probability", plan.sampling_probability, "max_sampling_probability", limit)
-    if least is None or noise < least:
-        rule = "is not set" if least is None else f"= {least:g}"
-        reasons.append(f"noise multiplier = {noise:g} is refused: policy.min_noise_multiplier {rule}")
+    reasons += _below("noise multiplier", noise, "min_noise_multiplier", policy.min_noise_multiplier)
+    # The head's weight multiplies a rounding before the clip, and "abadi" compares the product with the clip norm. The
+    # other ends need no bound: noise grows with clip_norm, and what divides by head_weight comes after the noise.
+    reasons += _below("privacy.clip_norm", plan.clip_norm, "min_clip_norm", policy.min_clip_norm)
+    reasons += _above("privacy.head_weight", plan.head_weight, "max_head_weight", policy.max_head_weight)
+    seconds = run.federation.release_seconds
+    reasons += _below("federation.release_seconds", seconds, "min_release_seconds", policy.min_release_seconds)
     return reasons + _above("epsilon", 0.0, "max_epsilon", policy.max_epsilon)
 
 
@@ -101,9 +105,15 @@ def _above_each(what: str, cost: float, policy: PolicySection) -> list[str]:
 
 
 def _above(what: str, value: float, name: str, bound: float | None) -> list[str]:
-    if bound is not None and value <= bound:
-        return []
-    return [f"{what} = {value:g} is refused: policy.{name} {'is not set' if bound is None else f'= {bound:g}'}"]
+    return [] if bound is not None and value <= bound else [_refused(what, value, name, bound)]
+
+
+def _below(what: str, value: float, name: str, bound: float | None) -> list[str]:
+    return [] if bound is not None and value >= bound else [_refused(what, value, name, bound)]
+
+
+def _refused(what: str, value: float, name: str, bound: float | None) -> str:
+    return f"{what} = {value:g} is refused: policy.{name} {'is not set' if bound is None else f'= {bound:g}'}"
 
 
 def _unit_and_delta(plan: PrivacyPlan, dataset: DatasetSection, policy: PolicySection) -> list[str]:

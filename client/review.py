@@ -29,6 +29,7 @@ class Verdict:
         data: why too few of the lines here can be used.
         waits: what a person still has to do.
         left_out: why a server would take no answer of this institution.
+        terms: what else is agreed to, as `terms_of` states it.
     """
 
     study: str
@@ -43,6 +44,7 @@ class Verdict:
     data: str | None
     waits: str | None
     left_out: str | None
+    terms: dict[str, Any]
 
     @property
     def exit_code(self) -> int:
@@ -66,11 +68,12 @@ class Verdict:
             "refused_by_data": self.data,
             "waits_for": self.waits,
             "left_out_by_the_server": self.left_out,
+            "terms": self.terms,
         }
 
     def text(self) -> str:
         """For a person."""
-        lines = [f"study {self.study}, run {self.run_sha256[:12]}"]
+        lines = [f"study {self.study}, run {self.run_sha256[:12]}", *_told(self.terms)]
         if self.cost is not None:
             lines.append(
                 f"  would cost epsilon {self.cost} at delta {self.delta:g}; spent so far {self.spent} of {self.cap:g}"
@@ -152,9 +155,40 @@ def approve_run(run: RunConfig, study: str, path: Path) -> str:
     if site.offers:
         keep_offer(site.offers, run)  # `doctor` looks at its labels and its base model
     site.ledger.approve(study, run.sha256(), plan_here(run, site), cap_of(site.config.policy))
-    return f"{verdict.text().splitlines()[0]}: approved" + "".join(
-        f"\n{line}" for line in verdict.text().splitlines()[1:2]
+    first, *agreed = verdict.text().splitlines()[: 4 if verdict.cost is not None else 3]
+    return "\n".join([f"{first}: approved", *agreed])
+
+
+def terms_of(run: RunConfig) -> dict[str, Any]:
+    """What a person agrees to beside the cost: base model, work and time of a round, and the bound on one unit."""
+    private = run.privacy.unit != "none"
+    return {
+        "base_model": run.model.base,
+        "base_model_sha256": run.model.sha256,
+        "rounds": run.federation.num_rounds,
+        "steps_a_round": run.local.steps,
+        "release_seconds": run.federation.release_seconds,
+        "unit": run.privacy.unit,
+        "clip_norm": run.privacy.clip_norm if private else None,
+        "clipping": run.privacy.clipping if private else None,
+        "head_weight": run.privacy.head_weight if private else None,
+    }
+
+
+def _told(terms: dict[str, Any]) -> list[str]:
+    """Terms as two lines; a name that a server chose is quoted, so that it cannot move a terminal's cursor."""
+    work = (
+        f"  trains base model {terms['base_model']!r} (sha256 {str(terms['base_model_sha256'])[:12]}); rounds: "
+        f"{terms['rounds']}, steps a round: {terms['steps_a_round']}; answers leave at multiples of "
+        f"{terms['release_seconds']:g} s"
     )
+    if terms["unit"] == "none":
+        return [work, "  WITHOUT PRIVACY: nothing is clipped, and no noise is added"]
+    return [
+        work,
+        f"  one {terms['unit']} moves a step by at most clip norm {terms['clip_norm']:g} "
+        f"({terms['clipping']} clipping), in which the head weighs {terms['head_weight']:g} times",
+    ]
 
 
 def _judge(run: RunConfig, site: Site) -> Verdict:
@@ -184,6 +218,7 @@ def _judge(run: RunConfig, site: Site) -> Verdict:
         data=None if reasons or budget else _too_few_lines(run, site),
         waits=waits_for_approval(run, policy, account.approved),
         left_out=size_problem(site.config.dataset.declared_units, run.local.nominal_units),
+        terms=terms_of(run),
     )
 
 

@@ -18,6 +18,7 @@ from confide.client.site_config import load_site_config
 from confide.client.status import Status, only_client
 from confide.client.ticks import at_ticks
 from confide.common.messages import declined
+from confide.common.run_config import FederationSection
 from confide.common.shown import shown
 from confide.common.versions import VersionError
 from confide.common.wire import answer_to
@@ -47,7 +48,8 @@ def serve(path: Path, client: "Client | None" = None) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
         status = Status(state)
-        answer = at_ticks(_Answers(path, site, status, client), stop)
+        answers = _Answers(path, site, status, client)
+        answer = at_ticks(answers, stop, answers.least_tick)
         link = Link(kit.address, kit.ca.encode(), node_key(state), answer, stop)
         link.is_paused, link.tell = (state / "paused").exists, status.hear
         log.info("institution %s, server %s", site.config.institution.name, kit.address)
@@ -91,6 +93,10 @@ class _Answers:
             return self._app(message=message, context=context)
         except ValueError:  # of Flower's, which finds no function for such a kind of message; ours raise nothing
             return answer_to(message, declined())
+
+    def least_tick(self) -> float:
+        """Seconds of the shortest tick that the site allows, as it was last read; that of any run where none is set."""
+        return self._site.config.policy.min_release_seconds or FederationSection().release_seconds
 
     def _current(self) -> Site:
         """The site as its file says now: a lowered limit must not wait for a restart.

@@ -49,7 +49,8 @@ class DatasetSection(Section):
 class PolicySection(Section):
     """`[policy]`: what the institution allows. A bound that is absent refuses every run with privacy.
 
-    But `max_epsilon_per_study`: without it `max_epsilon` alone holds.
+    But `max_epsilon_per_study`: without it `max_epsilon` alone holds. ``min_clip_norm`` and ``max_head_weight`` bound
+    what a rounding before the clip may become; ``min_release_seconds`` how finely a clock may tell the training time.
     """
 
     max_epsilon: float | None = Field(None, ge=0.01, le=100)
@@ -59,6 +60,9 @@ class PolicySection(Section):
     max_steps: int | None = Field(None, ge=1)
     max_rounds: int | None = Field(None, ge=1)
     max_sampling_probability: float | None = Field(None, gt=0, le=1)
+    min_clip_norm: float | None = Field(None, ge=1e-6, le=1e6)
+    max_head_weight: float | None = Field(None, ge=1e-6, le=1e6)
+    min_release_seconds: float | None = Field(None, ge=1, le=86_400)
     studies: tuple[str, ...] = ()
     base_models: tuple[Annotated[str, Field(pattern=r"^(any|[0-9a-f]{64})$")], ...] = ()
     require_approval: bool = True

@@ -8,38 +8,48 @@ from collections.abc import Callable
 from flwr.app import Context, Message, RecordDict
 
 from confide.client.link import Answer
-from confide.common.run_config import FederationSection, RunConfig
+from confide.common.run_config import RunConfig
 from confide.common.wire import MessageError, record
 
 
-def at_ticks(answer: Answer, stop: threading.Event, now: Callable[[], float] = time.monotonic) -> Answer:
+def at_ticks(
+    answer: Answer, stop: threading.Event, least: Callable[[], float], now: Callable[[], float] = time.monotonic
+) -> Answer:
     """The same answers, each held until a tick.
 
     Guarantee: whatever an answer is (an update, sealed bytes that are sent again, `declined`), it leaves a whole number
-    of the run's ``release_seconds`` after its ask came, and at least one. The number alone depends on the work.
+    of ticks after its ask came, and at least one. A tick lasts the run's ``release_seconds``, and never less than
+    ``least``: no run that a server names, and no ask that is none, makes it shorter. The number alone depends on the
+    work.
 
     Args:
         answer: makes a reply; what it makes is sealed, on the disk, before it waits here.
         stop: ends a wait at once.
+        least: seconds of the institution's own shortest tick, asked for when an answer is there.
         now: seconds, of a clock that nobody sets.
     """
 
     def answer_at_a_tick(message: Message, context: Context) -> Message:
-        received, tick = now(), tick_of(message.content if message.has_content() else RecordDict())
+        received = now()
         reply = answer(message, context)
+        tick = tick_of(message.content if message.has_content() else RecordDict(), least())
         stop.wait(seconds_to_tick(now() - received, tick))
         return reply
 
     return answer_at_a_tick
 
 
-def tick_of(content: RecordDict) -> float:
-    """Seconds between the ticks of the run that an ask is about; the least that a run may have where it is none."""
+def tick_of(content: RecordDict, least: float) -> float:
+    """Seconds between the ticks of the run that an ask is about; ``least`` where those are more, and where it is none.
+
+    A run with shorter ticks than the institution's is refused, and its refusal leaves at one of the institution's.
+    """
     try:
         run_json = record(content, "ask").get("run_json")
-        return RunConfig.model_validate_json(run_json).federation.release_seconds  # type: ignore[arg-type]
+        of_the_run = RunConfig.model_validate_json(run_json).federation.release_seconds  # type: ignore[arg-type]
     except (MessageError, ValueError):  # pydantic's error is a ValueError, whatever comes instead of JSON
-        return FederationSection().release_seconds
+        return least
+    return max(of_the_run, least)
 
 
 def seconds_to_tick(elapsed: float, tick: float) -> float:

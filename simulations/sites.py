@@ -162,6 +162,9 @@ def allowing(run: RunConfig, declared_units: int) -> PolicySection:
         "max_steps": plan.num_steps,
         "max_rounds": run.federation.num_rounds,
         "max_sampling_probability": plan.sampling_probability,
+        "min_clip_norm": plan.clip_norm,
+        "max_head_weight": plan.head_weight,
+        "min_release_seconds": run.federation.release_seconds,
     }
     return common.model_copy(update=bounds)
 

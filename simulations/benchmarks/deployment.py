@@ -72,6 +72,9 @@ min_noise_multiplier = 0.3
 max_steps = 100
 max_rounds = 100
 max_sampling_probability = 0.1
+min_clip_norm = 1.0
+max_head_weight = 0.5
+min_release_seconds = 1.0
 studies = ["reviews"]
 base_models = ["any"]
 """

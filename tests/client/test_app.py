@@ -40,6 +40,9 @@ ALLOWS = {
     "max_steps": 1000,
     "max_rounds": 1000,
     "max_sampling_probability": 1.0,
+    "min_clip_norm": 0.01,
+    "max_head_weight": 10.0,
+    "min_release_seconds": 1.0,
     "base_models": ["any"],
     "require_approval": False,
 }

@@ -59,6 +59,9 @@ EXACT: dict[str, Any] = {
     "max_steps": 20,
     "max_rounds": 10,
     "max_sampling_probability": 0.1,
+    "min_clip_norm": 1.0,
+    "max_head_weight": 0.5,
+    "min_release_seconds": 1.0,
     "studies": ("reviews",),
     "base_models": (BASE,),
 }
@@ -70,6 +73,9 @@ TIGHTER: dict[str, Any] = {
     "max_steps": 19,
     "max_rounds": 9,
     "max_sampling_probability": math.nextafter(0.1, 0),
+    "min_clip_norm": math.nextafter(1.0, 2),
+    "max_head_weight": math.nextafter(0.5, 0),
+    "min_release_seconds": math.nextafter(1.0, 2),
     "studies": ("review", "reviews-2"),
     "base_models": ("a" * 64,),
 }
@@ -339,13 +345,15 @@ RUNS = st.builds(
     ),
     study=st.sampled_from(["reviews", "notes"]),
     base=st.sampled_from([BASE, "c" * 64]),
-    federation=st.fixed_dictionaries({"num_rounds": st.integers(1, 1000)}),
+    federation=st.fixed_dictionaries({"num_rounds": st.integers(1, 1000), "release_seconds": st.floats(1, 1000)}),
     local=st.fixed_dictionaries({"steps": st.integers(1, 1000), "sampling_probability": st.floats(1e-4, 1)}),
     privacy=st.fixed_dictionaries(
         {
             "unit": st.sampled_from(["record", "group", "none"]),
             "target_delta": st.floats(1e-15, 1e-2),
             "noise_multiplier": st.floats(0.1, 1e4),
+            "clip_norm": st.floats(1e-6, 1e6),
+            "head_weight": st.floats(1e-6, 1e6),
         }
     ),
     evaluation=st.fixed_dictionaries(
@@ -369,12 +377,15 @@ def run_and_policy(draw: st.DrawFn) -> tuple[RunConfig, PolicySection]:
         "max_steps": run.num_steps,
         "max_rounds": run.federation.num_rounds,
         "max_sampling_probability": run.local.sampling_probability,
+        "min_clip_norm": run.privacy.clip_norm,
+        "max_head_weight": run.privacy.head_weight,
+        "min_release_seconds": run.federation.release_seconds,
     }
     limits: dict[str, Any] = {}
     for name, value in exact.items():
         choice = draw(st.sampled_from(LIMITS))
         factor = {"equal": 1.0, "looser": 1.5, "tighter": 0.5, "absent": 0.0}[choice]
-        factor = 1 / factor if name == "min_noise_multiplier" and factor else factor
+        factor = 1 / factor if name.startswith("min_") and factor else factor
         limits[name] = type(value)(value * factor) or None
     limits["studies"] = draw(st.sampled_from([("reviews", "notes"), ("reviews",), ()]))
     limits["base_models"] = draw(st.sampled_from([("any",), (BASE,), ()]))
@@ -392,6 +403,9 @@ def _beyond(run: RunConfig, policy: PolicySection, units: int) -> dict[str, bool
 
     def above(value: float, bound: float | None) -> bool:
         return bound is None or value > bound
+
+    def below(value: float, bound: float | None) -> bool:
+        return bound is None or value < bound
 
     passed = {
         "study": run.study.name not in policy.studies,
@@ -412,6 +426,9 @@ def _beyond(run: RunConfig, policy: PolicySection, units: int) -> dict[str, bool
         "steps": above(run.federation.num_rounds * run.local.steps, policy.max_steps),
         "rounds": above(run.federation.num_rounds, policy.max_rounds),
         "sampling": above(run.local.sampling_probability, policy.max_sampling_probability),
+        "clip": below(run.privacy.clip_norm, policy.min_clip_norm),
+        "head": above(run.privacy.head_weight, policy.max_head_weight),
+        "ticks": below(run.federation.release_seconds, policy.min_release_seconds),
         "unit": run.privacy.unit != "record",
     }
 
@@ -439,6 +456,8 @@ ONE_BEYOND: dict[str, dict[str, Any]] = {
     "steps": {"local": {"steps": 3}},
     "rounds": {"federation": {"num_rounds": 11}, "local": {"steps": 1}},
     "sampling": {"local": {"sampling_probability": math.nextafter(0.1, 1)}},
+    "clip": {"privacy": {"clip_norm": math.nextafter(1.0, 0)}},
+    "head": {"privacy": {"head_weight": math.nextafter(0.5, 1)}},
 }
 
 
@@ -476,3 +495,17 @@ def test_a_plan_that_something_else_refuses_is_not_accounted(monkeypatch: pytest
     monkeypatch.setattr(policy_module, "epsilon", lambda plan: pytest.fail("the accountant was asked"))
     run = make_run(study={"name": "another"})
     assert refusals(Request(run, plan_of(run)), make_dataset(), PolicySection(**EXACT))
+
+
+def test_ticks_shorter_than_the_institution_s_own_are_refused() -> None:
+    """The server writes the run, and with it how finely a clock tells how long training took."""
+    ten = make_policy(min_release_seconds=10.0)
+    [reason] = reasons(make_run(federation={"release_seconds": 9.5}), ten)
+    assert reason == "federation.release_seconds = 9.5 is refused: policy.min_release_seconds = 10"
+    assert not reasons(make_run(federation={"release_seconds": 10.0}), ten)
+    assert not reasons(make_run(federation={"release_seconds": 60.0}), ten)
+
+
+def test_a_large_clip_norm_and_a_small_head_weight_need_no_bound() -> None:
+    """Noise grows with the clip, and division by the head's weight comes after the noise: neither tells more."""
+    assert not reasons(make_run(privacy={"clip_norm": 1e6, "head_weight": 1e-6}), make_policy())

@@ -160,6 +160,23 @@ def test_an_ask_that_comes_to_a_paused_client_is_declined_and_nothing_is_charged
         assert bool(open_site(path).ledger.account().reservations) == (expected == "update")
 
 
+def test_a_changed_least_tick_counts_from_the_next_ask_on(
+    tmp_path: Path, make_run: Callable[..., RunConfig], base_folder: Path
+) -> None:
+    """What cannot be read counts as it was; where none is set every private run is refused, at a tick all the same."""
+    path = write_site(tmp_path)
+    answers = _Answers(path, open_site(path), Status(tmp_path / "state"))
+    asking = Asking(lock(make_run(local={"nominal_units": 20}), hash_model(base_folder)), answers._current)
+    message = asking._grid.create_message(asking.ask(0).content(), "query.offer", 1000, "1", ttl=600.0)
+    for seconds, expected in ((50.0, 50.0), (70.0, 70.0), ("torn", 70.0), (None, 1.0)):
+        write_site(tmp_path, policy={"min_release_seconds": seconds})
+        reply = answers(message, Context(1, 7, {}, RecordDict(), {}))
+        assert kinds(reply.content) == ["declined"], "the run's ticks are shorter"
+        assert answers.least_tick() == expected
+    write_site(tmp_path)
+    assert kinds(answers(message, Context(1, 7, {}, RecordDict(), {})).content) == ["accepted"]
+
+
 @pytest.mark.parametrize(("name", "value"), UNUSABLE_PROXIES)
 def test_a_proxy_that_cannot_be_used_is_named_at_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
@@ -175,7 +192,7 @@ def test_an_error_instead_of_an_ask_is_declined_and_ends_nothing(tmp_path: Path)
     stop.set()  # no tick is waited for
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
     message = Message(Error(0, "nothing"), reply_to=Message(RecordDict(), 7, "train"))
-    answer = at_ticks(_Answers(path, open_site(path), Status(tmp_path / "state")), stop)
+    answer = at_ticks(_Answers(path, open_site(path), Status(tmp_path / "state")), stop, lambda: 1.0)
     assert kinds(answer(message, Context(1, 7, {}, RecordDict(), {})).content) == ["declined"]
 
 
@@ -198,7 +215,9 @@ def test_keys_that_were_replaced_while_a_client_waited_for_its_turn_are_the_ones
 
     monkeypatch.setattr(service, "only_client", only_client)
     monkeypatch.setattr(service, "Link", link)
-    monkeypatch.setattr(service, "_Answers", lambda path, site, *rest: given.update(site=site))
+    monkeypatch.setattr(
+        service, "_Answers", lambda path, site, *rest: given.update(site=site) or SimpleNamespace(least_tick=float)
+    )
     monkeypatch.setattr(service.signal, "signal", lambda *rest: None)
     service.serve(path)
     assert given["address"] == "new:8443"

@@ -44,10 +44,13 @@ class _Stop:
 
 
 class Slow(Asking):
-    """Asks a client whose answers take time and leave at ticks; `left_after`: seconds from each ask to its answer."""
+    """Asks a client whose answers take time and leave at ticks; `left_after`: seconds from each ask to its answer.
+
+    `least`: the institution's own least tick.
+    """
 
     def __init__(self, run: RunConfig, site_of: Callable[[], Site], client: Client | None = None) -> None:
-        self.stop, self.left_after = _Stop(), list[float]()
+        self.stop, self.left_after, self.least = _Stop(), list[float](), 1.0
         super().__init__(run, site_of, client)
 
     def restart(self, site_of: Callable[[], Site], client: Client | None = None) -> None:
@@ -59,7 +62,7 @@ class Slow(Asking):
             self.stop.time += self.stop.work
             return reply
 
-        held = at_ticks(work, self.stop, self.stop.now)  # type: ignore[arg-type]
+        held = at_ticks(work, self.stop, lambda: self.least, self.stop.now)  # type: ignore[arg-type]
         self._grid._app = held  # type: ignore[assignment]
 
     def after(self, work: float, ask: Callable[[], RecordDict]) -> tuple[str, float]:
@@ -145,8 +148,20 @@ def test_an_ask_that_is_none_is_held_to_the_least_tick(run: RunConfig) -> None:
         RecordDict({"ask": ConfigRecord({"run_json": run.canonical_json().replace("10.0", "1e300")})}),
         Finished("test", "ab" * 16, "0" * 64, "", {}).content(),
     ]
-    assert [tick_of(content) for content in hostile] == [least] * len(hostile)
-    assert tick_of(RecordDict({"ask": ConfigRecord({"run_json": run.canonical_json()})})) == TICK
+    assert [tick_of(content, least) for content in hostile] == [least] * len(hostile)
+    assert [tick_of(content, 60.0) for content in hostile] == [60.0] * len(hostile)
+    ask = RecordDict({"ask": ConfigRecord({"run_json": run.canonical_json()})})
+    assert [tick_of(ask, own) for own in (least, TICK, 60.0)] == [TICK, TICK, 60.0]
+
+
+def test_no_ask_gets_an_answer_at_shorter_ticks_than_the_institution_s(run: RunConfig, tmp_path: Path) -> None:
+    """A server would ask with a run that is refused, or with none, and read the time of the refusal in seconds."""
+    site = open_site(write_site(tmp_path, policy={"min_release_seconds": 60.0}))
+    slow = Slow(run, lambda: site)
+    slow.least = 60.0
+    for work, left in ((0.0, 60.0), (59.0, 60.0), (61.0, 120.0)):
+        for ask in (slow.offer, slow.update, lambda: slow.send(RecordDict(), "train")):
+            assert slow.after(work, ask) == ("declined", pytest.approx(left)), work
 
 
 def test_a_stop_ends_a_wait_at_once(run: RunConfig) -> None:
@@ -157,7 +172,7 @@ def test_a_stop_ends_a_wait_at_once(run: RunConfig) -> None:
         return "reply"
 
     ask = RecordDict({"ask": ConfigRecord({"run_json": run.canonical_json()})})
-    held = at_ticks(work, stop)
+    held = at_ticks(work, stop, lambda: 1.0)
     thread = threading.Thread(target=held, args=(_content(ask), None), daemon=True)
     thread.start()
     assert began.wait(5)
@@ -177,7 +192,10 @@ def _content(content: RecordDict) -> Any:
     return bare
 
 
-def test_the_client_process_answers_at_ticks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: RunConfig) -> None:
+@pytest.mark.parametrize(("own", "tick"), [(1.0, TICK), (50.0, 50.0), (None, TICK)])
+def test_the_client_process_answers_at_ticks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: RunConfig, own: float | None, tick: float
+) -> None:
     """What `client start` gives to its link waits on the very event that ends the process."""
     given: dict[str, Any] = {}
 
@@ -190,13 +208,13 @@ def test_the_client_process_answers_at_ticks(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(service_module, "Link", link)
     monkeypatch.setattr(service_module.signal, "signal", lambda *rest: None)
     monkeypatch.setattr(service_module._Answers, "__call__", lambda *rest: "reply")
-    path = write_site(tmp_path)
+    path = write_site(tmp_path, policy={"min_release_seconds": own})
     open_site(path)
     service_module.serve(path)
     ask = _content(RecordDict({"ask": ConfigRecord({"run_json": run.canonical_json()})}))
     given["stop"].wait = lambda seconds: given.update(waited=seconds)
     assert given["answer"](ask, None) == "reply"
-    assert given["waited"] == pytest.approx(TICK, abs=5)
+    assert given["waited"] == pytest.approx(tick, abs=5)
 
 
 class _Kit:

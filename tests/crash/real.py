@@ -50,6 +50,9 @@ _POLICY = """min_noise_multiplier = 0.1
 max_steps = 1000
 max_rounds = 1000
 max_sampling_probability = 1.0
+min_clip_norm = 0.01
+max_head_weight = 10.0
+min_release_seconds = 1.0
 studies = ["one"]
 base_models = ["any"]
 require_approval = false

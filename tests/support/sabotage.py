@@ -29,7 +29,7 @@ def prepare(zygote: str, order: dict[str, Any]) -> None:
 
     tick_of = ticks.tick_of
     link._POLL_IDLE = _LONGEST_IDLE
-    ticks.tick_of = lambda content: _OF_A_TICK * tick_of(content)
+    ticks.tick_of = lambda content, least: _OF_A_TICK * tick_of(content, least)
     workshop.multiprocessing = _Workshops(zygote)  # type: ignore[assignment]
     for kind, details in order.items():
         _KINDS[kind](details)
