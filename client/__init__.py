@@ -24,4 +24,5 @@ The rest:
     doctor        what would keep it from taking part            probe      one look at the server
     lines         of the data that no round would use            operations_cli  doctor, status, models list
     ticks         when an answer leaves                          rehearsal  a round without data
+    commitments   what ledgers keep of secret.key and people.db
 """
