@@ -63,6 +63,8 @@ class Account:
         studies: by name.
         reservations: by number of their row; ``answers``: the same by what they answer, oldest first.
         approved: pairs of study and run hash.
+        people: of the newest row that commits to people.db, the hash of the row before and the commitment; older
+            versions wrote none.
     """
 
     number: int = 0
@@ -75,6 +77,7 @@ class Account:
     answers: dict[Key, list[Reservation]] = field(default_factory=dict)
     approved: set[tuple[str, str]] = field(default_factory=set)
     retired: bool = False
+    people: tuple[str, str] | None = None
 
     @property
     def infinite(self) -> bool:

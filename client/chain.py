@@ -97,6 +97,11 @@ class Chain:
         with self._readable():
             return self._db.execute("SELECT 1 FROM rows WHERE hash = ?", (row_hash,)).fetchone() is not None
 
+    def datasets(self) -> list[str]:
+        """Every dataset that has a row in this file."""
+        with self._readable():
+            return [name for (name,) in self._db.execute("SELECT DISTINCT dataset FROM rows ORDER BY dataset")]
+
     def _catch_up(self) -> None:
         """Take in rows of other processes. A row that was taken back since shows in the next one's ``previous``."""
         for row, row_hash in self._read(self.account.number):

@@ -1,7 +1,8 @@
 """The institution's durable account of what was spent on the people in a dataset, over all studies, for ever."""
 
+from collections.abc import Callable
 from copy import copy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from confide.client.account import Account, Key, Reservation, Row
@@ -16,12 +17,13 @@ _ORDER_WITHOUT_PLAN = 6  # of a ledger whose first row is about a run without pr
 
 @dataclass(frozen=True)
 class Terms:
-    """What is fixed with a ledger's first row."""
+    """What is fixed with a ledger's first row; ``secret_commitment`` (`commitments`) where there is a secret."""
 
     dataset: str
     unit: str
     max_records_per_group: int
     simulated: bool = False
+    secret_commitment: str | None = None
 
 
 class Ledger:
@@ -34,10 +36,13 @@ class Ledger:
         path: of ledger.db, on a local disk; ":memory:" in a simulation.
         terms: of the dataset.
         witness: is given every new row and its hash after the commit; keeps the head elsewhere.
+        people: commits to all claims so far, given the hash of the row before; None where nobody else can claim.
     """
 
-    def __init__(self, path: Path | str, terms: Terms, witness: Witness) -> None:
-        self.terms, self._chain = terms, Chain(path, terms.dataset, witness)
+    def __init__(
+        self, path: Path | str, terms: Terms, witness: Witness, people: Callable[[str], str] | None = None
+    ) -> None:
+        self.terms, self._chain, self._people = terms, Chain(path, terms.dataset, witness), people
 
     def beside(self, terms: Terms) -> "Ledger":
         """The ledger of another dataset in the same database: thousands of simulated ones share a connection."""
@@ -49,6 +54,11 @@ class Ledger:
         """All rows so far, added up; `LedgerError` if their chain is broken."""
         with self._chain.transaction() as account:
             return account
+
+    def accounts(self) -> list[Account]:
+        """The account, then those of all other datasets in the same file."""
+        others = [name for name in self._chain.datasets() if name != self.terms.dataset]
+        return [self.account(), *(self.beside(replace(self.terms, dataset=name)).account() for name in others)]
 
     def rows(self) -> list[tuple[Row, str]]:
         """Every row with its hash."""
@@ -82,7 +92,7 @@ class Ledger:
             returns = fits_filter([*account.allotted(), charge], cap, account.first["order"])
             allotted = {"study": name, "steps": charge.num_steps, "releases": charge.num_releases, "returns": returns}
             allotted["accountant"] = ACCOUNTANT
-            self._chain.append("open", {**allotted, "plan": asdict(plan), **asdict(cap)})
+            self._chain.append("open", {**allotted, "plan": asdict(plan), **asdict(cap), **self._seen(account)})
 
     def reserve(self, key: Key, charge: tuple[int, int], cap: Cap, facts: dict[str, str]) -> Reservation:
         """RESERVE: charge ``(steps, releases)`` for one answer, before anything of it is computed.
@@ -94,7 +104,7 @@ class Ledger:
             self._note_cap(account, cap)
             attempt = may_reserve(account, key, charge, cap)
             row = {**asdict(key), **facts, **asdict(cap), "attempt": attempt, "steps": charge[0], "releases": charge[1]}
-            return account.reservations[self._chain.append("reserve", row)]
+            return account.reservations[self._chain.append("reserve", {**row, **self._seen(account)})]
 
     def seal(self, reservation: Reservation, sha256: str, size: int) -> None:
         """SEAL: this file, and no other, is the answer; from here on it is sent again at no charge."""
@@ -125,9 +135,14 @@ class Ledger:
         """The first row, where there is none: it fixes the unit and the filter's order. Then the cap in force."""
         if account.number == 0:
             order = choose_order(plan, cap) if isinstance(plan, PrivacyPlan) else _ORDER_WITHOUT_PLAN
-            self._chain.append("dataset", {**asdict(self.terms), "order": order, **asdict(cap)})
+            terms = {name: value for name, value in asdict(self.terms).items() if value is not None}
+            self._chain.append("dataset", {**terms, "order": order, **asdict(cap)})
         require_unit(account, self.terms.unit, self.terms.max_records_per_group)
         self._note_cap(account, cap)
+
+    def _seen(self, account: Account) -> Row:
+        """What the next row keeps of the claims."""
+        return {"people": self._people(account.head)} if self._people else {}
 
     def _note_cap(self, account: Account, cap: Cap) -> None:
         if account.number and account.cap != cap:

@@ -1,6 +1,8 @@
 """Whose people are whose: one person's records under two dataset ids would be charged to two budgets."""
 
 import contextlib
+import hashlib
+import json
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +11,9 @@ from typing import NamedTuple, Protocol
 from confide.client.chain import keep_private
 from confide.common.errors import ConfideError, LedgerError
 
-_TABLE = "CREATE TABLE IF NOT EXISTS people(key BLOB PRIMARY KEY, dataset TEXT) WITHOUT ROWID"
+_PEOPLE = "CREATE TABLE IF NOT EXISTS people(key BLOB PRIMARY KEY, dataset TEXT) WITHOUT ROWID"
+# The same once more, claim by claim and hash-chained: a row of a ledger keeps what `head` was when it was written.
+_CLAIMS = "CREATE TABLE IF NOT EXISTS claims(number INTEGER PRIMARY KEY, dataset TEXT, keys TEXT, head TEXT)"
 
 
 class Names(NamedTuple):
@@ -48,8 +52,9 @@ class People:
         try:
             keep_private(path)
             self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.execute(_TABLE)
+            self._db.execute("PRAGMA synchronous=EXTRA")  # FULL may lose the newest claim, whose row is on the disk
+            self._db.execute(_PEOPLE)
+            self._db.execute(_CLAIMS)
         except sqlite3.Error as error:
             raise LedgerError(f"{path}: cannot be read: {error}; put back the intact file") from None
 
@@ -76,6 +81,36 @@ class People:
         with self._alone():
             return people - self._own(dataset, people)
 
+    def head(self) -> str:
+        """What stands for all claims so far; empty before the first."""
+        try:
+            return self._head()
+        except sqlite3.Error as error:
+            raise ConfideError(f"{self._path}: cannot be read: {error}") from None
+
+    def heads(self) -> list[str]:
+        """What `head` was before every claim and is now; claims of an earlier version are taken in first.
+
+        Raises:
+            LedgerError: what is claimed is not what was claimed.
+        """
+        with self._alone():
+            try:
+                return self._checked()
+            except (AttributeError, TypeError, ValueError):
+                raise LedgerError(f"{self._path}: was edited or cut; put back the intact file") from None
+
+    def _checked(self) -> list[str]:
+        left, heads = dict(self._db.execute("SELECT key, dataset FROM people")), [""]
+        for dataset, keys, head in self._db.execute("SELECT dataset, keys, head FROM claims ORDER BY number"):
+            heads.append(_head_after(heads[-1], dataset, keys))
+            if head != heads[-1] or any(left.pop(bytes.fromhex(key), None) != dataset for key in keys.split()):
+                raise ValueError(head)
+        for dataset in sorted(set(left.values())):
+            self._note(dataset, [key for key, owner in left.items() if owner == dataset])
+            heads.append(self._head())
+        return heads
+
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """One transaction: nobody else claims from the look at what is there to the last claim."""
@@ -98,4 +133,20 @@ class People:
     def _add(self, dataset: str, people: set[Names]) -> None:
         # Of nobody else: a claim on a person of another dataset would bar that person there, too.
         keys = sorted({key for names in people for key in names.claimed})
-        self._db.executemany("INSERT OR IGNORE INTO people VALUES (?, ?)", [(key, dataset) for key in keys])
+        insert = "INSERT OR IGNORE INTO people VALUES (?, ?)"
+        new = [key for key in keys if self._db.execute(insert, (key, dataset)).rowcount]
+        if new:
+            self._note(dataset, new)
+
+    def _note(self, dataset: str, new: list[bytes]) -> None:
+        keys = " ".join(key.hex() for key in sorted(new))
+        row = (dataset, keys, _head_after(self._head(), dataset, keys))
+        self._db.execute("INSERT INTO claims(dataset, keys, head) VALUES (?, ?, ?)", row)
+
+    def _head(self) -> str:
+        newest = self._db.execute("SELECT head FROM claims ORDER BY number DESC LIMIT 1").fetchone()
+        return newest[0] if newest else ""
+
+
+def _head_after(head: str, dataset: str, keys: str) -> str:
+    return hashlib.sha256(json.dumps([head, dataset, keys]).encode()).hexdigest()

@@ -19,6 +19,8 @@ from confide.common.privacy.plan import PrivacyPlan
 def add_row(account: Account, row: Row, row_hash: str) -> None:
     """Take in the next row, whose place in the chain somebody has checked; `KeyError` for a kind that is not ours."""
     _KINDS[row["kind"]](account, row, row_hash)
+    if "people" in row:
+        account.people = (row["previous"], row["people"])
     account.number, account.head = row["number"], row_hash
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from confide.client.commitments import commit_to_people, commit_to_secret, require_people, require_secret
 from confide.client.identity import Identity
 from confide.client.journal import keep_error, keep_refusal
 from confide.client.ledger import Ledger, Terms
@@ -17,7 +18,7 @@ from confide.client.outbox import FileOutbox, Outbox
 from confide.client.people import Claims, People
 from confide.client.release import recover
 from confide.client.site_config import SiteConfig, check_file, load_site_config, read_records
-from confide.client.witnesses import Witnesses
+from confide.client.witnesses import Witnesses, anchor_of
 from confide.common.durable import sync_folder, write_durably
 from confide.common.errors import ConfideError, InputError, LedgerError
 from confide.common.records import Row
@@ -79,7 +80,8 @@ def open_site(path: Path) -> Site:
     try:
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
         _require_local(state)
-        secret, seed = (_secret(state, name) for name in ("secret.key", "identity.key"))
+        begun = [state / "ledger.db", state / "people.db", anchor_of(config.state.anchor, dataset.id)]
+        secret, seed = (_secret(state / name, begun) for name in ("secret.key", "identity.key"))
         own = hashlib.sha256(dataset.id.encode()).hexdigest()[:16]  # of several datasets in one state folder
         (state / "outbox").mkdir(exist_ok=True, mode=0o700)
         outbox, people = FileOutbox(state / "outbox" / own), People(state / "people.db")
@@ -93,10 +95,15 @@ def open_site(path: Path) -> Site:
         raise InputError(
             f"{path}: state.anchor = {config.state.anchor}: {error.strerror}; choose a folder that can be written"
         ) from None
-    terms = Terms(dataset.id, dataset.unit, dataset.most_records)
-    ledger = Ledger(state / "ledger.db", terms, witnesses)
+    known = commit_to_secret(secret, dataset.id)
+    terms = Terms(dataset.id, dataset.unit, dataset.most_records, secret_commitment=known)
+    ledger = Ledger(
+        state / "ledger.db", terms, witnesses, lambda previous: commit_to_people(secret, previous, people.head())
+    )
     witnesses.check(ledger.rows)
-    ledger.account()  # adds up every row: a chain that is broken shows here
+    accounts = ledger.accounts()  # adds up every row: a chain that is broken shows here
+    require_secret(state / "secret.key", secret, accounts, witnesses)
+    require_people(state / "people.db", people, secret, accounts)
     recover(ledger, outbox)
 
     def records(task: Task) -> list[Row]:
@@ -122,20 +129,21 @@ def open_site(path: Path) -> Site:
     )
 
 
-def _secret(state: Path, name: str) -> bytes:
-    """32 secret bytes, drawn once. Another secret would move units between train and validation, unnoticed."""
-    path, remedy = state / name, "put it back from the backup"
-    if name == "identity.key":  # the other one has no replacement
+def _secret(path: Path, begun: list[Path]) -> bytes:
+    """32 secret bytes, drawn once, and not if one of the files of a site that has ``begun`` is there."""
+    remedy = "put it back from the backup"
+    if path.name == "identity.key":  # the other one has no replacement
         remedy += ", or replace it: `confide client join ADDRESS --new-keys`"
     if not path.exists():
-        if (state / "ledger.db").exists():
-            raise LedgerError(f"{path} is gone, though there is a ledger; {remedy}")
-        drawn = path.with_name(f".{name}.{os.getpid()}.{secrets.token_hex(4)}")
+        there = [file for file in begun if os.path.exists(file)]
+        if there and not path.exists():  # or another process has drawn it meanwhile, and gone on
+            raise LedgerError(f"{path} is gone, though {there[0]} is there; {remedy}")
+        drawn = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
         write_durably(drawn, os.urandom(32), 0o600)
         with contextlib.suppress(FileExistsError):  # another process was first: its secret is the one
             os.link(drawn, path)
         drawn.unlink()
-        sync_folder(state)
+        sync_folder(path.parent)
     content = path.read_bytes()
     if len(content) != 32:
         raise LedgerError(f"{path}: {len(content)} bytes, must be 32; {remedy}")

@@ -6,7 +6,8 @@ Putting back an old ledger from a backup would give spent budget back; these not
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,11 @@ from confide.common.errors import ConfideError, LedgerError
 from confide.common.failpoints import failpoint
 
 _REMEDY = "put back the newest ledger.db; without it nobody knows what was spent, and these people must not take part"
+
+
+def anchor_of(folder: Path, dataset: str) -> Path:
+    """The anchor file of a dataset."""
+    return folder / f"{hashlib.sha256(dataset.encode()).hexdigest()[:16]}.json"
 
 
 class Witnesses:
@@ -29,21 +35,20 @@ class Witnesses:
 
     def __init__(self, anchor: Path, audit: Path, dataset: str) -> None:
         self._dataset, self._audit = dataset, audit
-        self._anchor = anchor / f"{hashlib.sha256(dataset.encode()).hexdigest()[:16]}.json"
+        self._anchor = anchor_of(anchor, dataset)
         for folder in (anchor, audit.parent):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def __call__(self, row: Row, row_hash: str) -> None:
         """Take note of a new row; `ConfideError` where the disk does not take it. The row stays, and its charge."""
-        try:
+        with _told():
             self._write(row, row_hash)
-        except OSError as error:
-            raise ConfideError(f"{error.filename}: cannot be written: {error.strerror}; free some space") from None
 
     def _write(self, row: Row, row_hash: str) -> None:
         seen = {"dataset": self._dataset, "number": row["number"], "hash": row_hash}
-        if row["number"] > self._anchored().get("number", 0):
-            replace_durably(self._anchor, json.dumps(seen).encode(), 0o600)
+        anchored = self._anchored()
+        if row["number"] > anchored.get("number", 0):
+            replace_durably(self._anchor, json.dumps({**anchored, **seen}).encode(), 0o600)
         told = {key: row[key] for key in ("study", "round", "what", "steps", "max_epsilon", "max_delta") if key in row}
         append_durably(self._audit, json.dumps({"time": row["time"], "event": row["kind"], **seen, **told}))
         failpoint("witness-written")
@@ -51,6 +56,24 @@ class Witnesses:
     def note(self, event: str, **facts: str) -> None:
         """Write what is no row of the ledger, such as new keys, into the audit log. No server has a say in it."""
         append_durably(self._audit, json.dumps({"time": int(time.time()), "event": event, **facts}))
+
+    def commit(self, secret_commitment: str) -> None:
+        """Keep what the first row of a ledger that an earlier version began does not: once in either place."""
+        with _told():
+            anchored, known = self._anchored(), [place for place, *_ in self.commitments()]
+            kept = {"secret_commitment": secret_commitment}
+            if anchored and str(self._anchor) not in known:
+                replace_durably(self._anchor, json.dumps({**anchored, **kept}).encode(), 0o600)
+            if not any(line.get("of") == self._dataset for line in self._lines()):
+                self.note("commitment", of=self._dataset, **kept)
+
+    def commitments(self) -> list[tuple[str, str, str]]:
+        """Where one is kept, of which dataset, and what; the audit log is that of the whole state folder."""
+        kept = [(str(self._anchor), {"of": self._dataset, **self._anchored()})]
+        kept += [(str(self._audit), line) for line in self._lines() if line.get("event") == "commitment"]
+        return [
+            (place, e["of"], e["secret_commitment"]) for place, e in kept if {"of", "secret_commitment"} <= e.keys()
+        ]
 
     def check(self, read_rows: Callable[[], list[tuple[Row, str]]]) -> None:
         """Compare with the ledger as it is now.
@@ -90,3 +113,12 @@ class Witnesses:
             except (ValueError, TypeError):
                 continue
         return lines
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """A disk that takes nothing, as an error of ours."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfideError(f"{error.filename}: cannot be written: {error.strerror}; free some space") from None

@@ -23,7 +23,7 @@ _Rule = tuple[type, Any, Any] | str
 _HASH, _COUNT, _EPSILON = "[0-9a-f]{64}", (int, 0, 10**6), (float, 0.0, 1e6)
 _RULES: dict[str, _Rule] = {
     **dict.fromkeys(("study", "dataset", "lineage", "institution", "status", "coins", "accountant"), "(?s).{1,256}"),
-    **dict.fromkeys(("hash", "previous", "sha256", "input_sha256", "run_sha256"), _HASH),
+    **dict.fromkeys(("hash", "previous", "sha256", "input_sha256", "run_sha256", "people", "secret_commitment"), _HASH),
     **dict.fromkeys(("returns", "simulated"), (bool, False, True)),
     **dict.fromkeys(("number", "reserve", "declared_units", "max_records_per_group"), (int, 1, 10**15)),
     **dict.fromkeys(("time", "bytes", "round"), (int, 0, 10**15)),
@@ -42,12 +42,12 @@ PLAN = (
 )
 _CAP = " max_epsilon max_delta"
 _KINDS = {
-    "dataset": "dataset unit max_records_per_group order simulated" + _CAP,
+    "dataset": "dataset unit max_records_per_group order simulated secret_commitment?" + _CAP,
     "policy": _CAP,
     "approve": "study run_sha256",
-    "open": "study plan steps releases returns accountant" + _CAP,
+    "open": "study plan steps releases returns accountant people?" + _CAP,
     "infinite": "study",
-    "reserve": "study lineage round what steps releases input_sha256 run_sha256 attempt coins" + _CAP,
+    "reserve": "study lineage round what steps releases input_sha256 run_sha256 attempt coins people?" + _CAP,
     "seal": "reserve sha256 bytes",
     "ack": "reserve",
     "close": "study",
@@ -89,10 +89,10 @@ def show(value: object) -> str:
 
 
 def faults(value: Any, names: str, *, only: bool = True) -> list[str]:
-    """What is wrong with an object that must have fields of these names, and with ``only`` no others."""
+    """What is wrong with an object that must have fields of these names (or may: "name?"), with ``only`` no others."""
     if not isinstance(value, dict):
         return [f"{show(value)} must be an object"]
-    fields = names.split()
+    fields = [name.rstrip("?") for name in names.split() if name[-1] != "?" or name[:-1] in value]
     wrong = [f"{name} is missing" for name in fields if name not in value]
     wrong += [f"{show(name)} is unknown: nobody can say what it means" for name in value if only and name not in fields]
     broken = [(n, _broken(value[n], _RULES[n])) for n in fields if n in value and n in _RULES]

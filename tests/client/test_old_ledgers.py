@@ -8,8 +8,11 @@ from support.installations import write_site
 
 from confide.client.account import Key, Reservation
 from confide.client.accounts import export_lines
+from confide.client.commitments import commit_to_secret
+from confide.client.people import Names
 from confide.client.release import Request, release
 from confide.client.site import Site, open_site
+from confide.common.errors import LedgerError
 from confide.common.privacy.filter import Cap
 from confide.common.privacy.plan import PrivacyPlan
 from confide.common.verify import verify
@@ -21,7 +24,7 @@ PLAN = PrivacyPlan("record", 0.2, 6, 40, 1.0, "automatic", 2.0, 1e-5, validation
 ROWS = "dataset approve open reserve seal ack reserve seal ack policy reserve seal ack reserve seal"
 
 
-@pytest.fixture(params=["ledger-2026-11"])
+@pytest.fixture(params=["ledger-2026-11", "ledger-2026-11-28"])
 def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """The site.toml of an institution with a copy of that ledger."""
     shutil.copytree(DATA / request.param, tmp_path, dirs_exist_ok=True)
@@ -75,3 +78,26 @@ def test_an_old_ledger_goes_on(path: Path) -> None:
     assert len(site.ledger.rows()) == len(ROWS.split())
     assert _answer(site, 4) == b"made anew"
     assert open_site(path).ledger.account().studies[STUDY].reserved_steps == 4
+
+
+def test_an_old_ledger_gets_witnesses_of_its_secret_and_of_its_people(path: Path, tmp_path: Path) -> None:
+    """Of the secret at the next opening, in its first row or beside it; of the people with the next row."""
+    state, own = tmp_path / "state", commit_to_secret(bytes(32), "people")
+    people, secret = state / "people.db", state / "secret.key"
+    site = open_site(path)
+    witnesses = [*(tmp_path / "state-anchor").iterdir(), state / "audit.jsonl"]
+    first = site.ledger.account().first.get("secret_commitment")
+    assert [own in file.read_text(encoding="utf-8") for file in witnesses] == [first is None] * 2
+    assert first in (None, own)
+    site.people.claim("people", {Names((b"someone",), (b"someone",))})
+    _answer(site, 4)
+    secret.write_bytes(bytes(31) + b"1")
+    with pytest.raises(LedgerError, match=r"secret\.key"):
+        open_site(path)
+    secret.write_bytes(bytes(32))
+    claims = people.read_bytes()
+    people.unlink()
+    with pytest.raises(LedgerError, match=r"people\.db"):
+        open_site(path)
+    people.write_bytes(claims)
+    assert open_site(path).people.elsewhere("another", {Names((b"someone",), (b"someone",))})

@@ -15,6 +15,7 @@ from support.installations import write_site
 from support.ledgers import CAP, INPUT, LINEAGE, PLAN, RUN
 
 from confide.client.account import Key, Reservation, What
+from confide.client.people import Names
 from confide.client.release import Request, acknowledge, release
 from confide.client.site import Site, open_site
 from confide.common.privacy.filter import Cap
@@ -43,7 +44,12 @@ def make_ledger(folder: Path) -> None:
     seeded, seconds = random.Random(0), itertools.count(_BEGAN)  # noqa: S311 - salts of nobody's ledger
     secrets.token_hex = lambda size=32: seeded.randbytes(size).hex()
     time.time = lambda: float(next(seconds))
-    site = open_site(write_site(folder, []))
+    path, state = write_site(folder, []), folder / "state"
+    state.mkdir()
+    for name in ("secret.key", "identity.key"):  # the first row commits to the one
+        (state / name).write_bytes(bytes(32))
+    site = open_site(path)
+    assert site.people.claim_all("people", {Names((bytes(32),), (bytes(32),))})
     site.ledger.approve(STUDY, RUN, PLAN, CAP)
     for what, number, cap in (("update", 1, CAP), ("validation", 1, CAP), ("update", 2, RAISED)):
         spend(site, cap, what, number)
@@ -52,10 +58,10 @@ def make_ledger(folder: Path) -> None:
 
 
 def strip(folder: Path) -> None:
-    """Leave ledger, outbox and witnesses: secrets have no place here, and all else is written anew by whoever opens."""
+    """Leave ledger, people, outbox and witnesses: all else is written anew by whoever opens."""
     state, outbox = folder / "state", folder / "state" / "outbox"
     mine = [folder / "site.toml", folder / "notes.jsonl", *(state / name for name in ("secret.key", "identity.key"))]
-    for path in [*mine, state / "people.db", *outbox.rglob(".lock")]:
+    for path in [*mine, *outbox.rglob(".lock")]:
         path.unlink()
 
 
