@@ -8,6 +8,7 @@ from typing import Literal, cast
 
 from pydantic import Field, PrivateAttr, model_validator
 
+from confide.common.accountant import Accountant, computing
 from confide.common.configuration import Section, apply_override, check, read_toml
 from confide.common.errors import InputError
 from confide.common.places import find_places, place_of
@@ -211,27 +212,26 @@ def require_base(run: RunConfig, base_sha256: str) -> None:
         )
 
 
-def lock(run: RunConfig, base_sha256: str) -> RunConfig:
+def lock(run: RunConfig, base_sha256: str, accountant: Accountant | None = None) -> RunConfig:
     """The run with everything fixed that is derived: the noise that meets the target, the base model's hash.
 
-    A noise multiplier that is already there stays, and the target becomes the epsilon that it gives.
+    A noise multiplier that is already there stays, and the target becomes the epsilon that it gives. Both are computed
+    by `common.privacy.accounting`, unless who designs a study has them from another ``accountant``.
 
     Raises:
         InputError: no noise reaches the target, or the base model is another than the run names.
     """
-    from confide.common.privacy.accounting import calibrate, epsilon
-
     require_base(run, base_sha256)
-    privacy = run.privacy
+    privacy, by = run.privacy, accountant or computing()
     if privacy.unit != "none":
         given = privacy.model_copy(update={"noise_multiplier": privacy.noise_multiplier or 1.0})
         plan = cast("PrivacyPlan", make_plan(run.model_copy(update={"privacy": given}), run.local.nominal_units))
         try:
-            noise_multiplier = calibrate(plan, privacy.target_epsilon).noise_multiplier
+            noise_multiplier = by.calibrate(plan, privacy.target_epsilon).noise_multiplier
             if privacy.noise_multiplier is None:
                 privacy = privacy.model_copy(update={"noise_multiplier": noise_multiplier})
             elif privacy.noise_multiplier != noise_multiplier:  # else the run was locked before
-                privacy = privacy.model_copy(update={"target_epsilon": epsilon(plan)})
+                privacy = privacy.model_copy(update={"target_epsilon": by.epsilon(plan)})
             if privacy.target_epsilon > 100:
                 raise ValueError(f"noise_multiplier gives epsilon {privacy.target_epsilon:g}, must be at most 100")
         except ValueError as error:

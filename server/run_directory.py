@@ -17,6 +17,7 @@ import tomli_w
 from confide.common.durable import append_durably, replace_durably
 from confide.common.errors import ConfideError, InputError
 from confide.common.flower import versions
+from confide.common.folders import require_new
 from confide.common.privacy.accounting import epsilon, epsilon_rdp
 from confide.common.privacy.plan import NoPrivacy
 from confide.common.run_config import RunConfig, make_plan
@@ -29,12 +30,6 @@ BASELINES = (
     "central: all records as one institution, without privacy",
     "local_only: the same plan once more, for each institution alone",
 )
-
-
-def require_new(path: Path) -> None:
-    """`InputError` for a folder that exists and holds something."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InputError(f"--out {path} must be new or empty; choose another folder")
 
 
 class RunDirectory:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from confide.common.folders import require_new
 from confide.simulations.interruption import interruptible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from confide.common.accountant import Accountant
     from confide.common.run_config import RunConfig
     from confide.simulations.begun import Begun
     from confide.simulations.rehearsal import RehearsedSites
@@ -60,6 +62,8 @@ def simulate(  # noqa: PLR0913 - one parameter an option
             begun = _gone_on_with(resume, engine, site, baselines=baselines)
         else:
             settings = [*(overrides or []), *([f"simulation.clients={clients}"] if clients else [])]
+            if out:
+                require_new(out)
             begun = _begun(load(run_file, settings), out, engine, site, baselines=baselines)
     from rich.console import Console
 
@@ -92,15 +96,13 @@ def simulate(  # noqa: PLR0913 - one parameter an option
 
 def _begun(run: "RunConfig", out: Path | None, engine: str, site: list[Path] | None, *, baselines: bool) -> "Begun":
     """A new simulation. What takes seconds, its noise and its model, comes after all that can be refused at once."""
-    from confide.server.run_directory import require_new
-    from confide.simulations.begun import begin
-
-    if out:
-        require_new(out)
     sites = _rehearsed(run, site, engine, baselines=baselines) if site else None
     if sites is None:
         _check_simulation(run)
-    return begin(locked(run), out, engine, sites)
+    from confide.simulations.begun import begin
+    from confide.simulations.remembered import Checked
+
+    return begin(locked(run, Checked()), out, engine, sites)
 
 
 def _gone_on_with(path: Path, engine: str, site: list[Path] | None, *, baselines: bool) -> "Begun":
@@ -137,12 +139,12 @@ def load(run_file: Path | None, overrides: list[str], places: "Mapping[str, str]
     return run
 
 
-def locked(run: "RunConfig") -> "RunConfig":
+def locked(run: "RunConfig", accountant: "Accountant") -> "RunConfig":
     """The same run with its noise, which takes some seconds to find, and its base model's hash."""
     from confide.common.models import fetch_model, hash_model
     from confide.common.run_config import lock
 
-    return lock(run, hash_model(fetch_model(run.at(run.model.base))))
+    return lock(run, hash_model(fetch_model(run.at(run.model.base))), accountant)
 
 
 def _check_simulation(run: "RunConfig") -> None:

@@ -2,18 +2,12 @@
 
 import statistics
 import time
+from importlib.metadata import version
 from typing import Any
 
-from confide.common.privacy.accounting import (
-    attack_true_positive_rate,
-    calibrate,
-    epsilon,
-    epsilon_rdp,
-    round_up,
-    signal_to_noise_share,
-)
 from confide.common.privacy.plan import NoPrivacy, PrivacyPlan
 from confide.common.run_config import RunConfig, make_plan
+from confide.simulations.remembered import Remembered, recall
 
 TABLE = (1.0, 3.0, 8.0)
 FALSE_POSITIVE_RATE = 0.01
@@ -28,26 +22,32 @@ def plan_facts(run: RunConfig) -> dict[str, Any]:
     plan = make_plan(run, run.local.nominal_units)
     if isinstance(plan, NoPrivacy):
         raise ValueError('privacy.unit = "none": a run without privacy has no plan')
+    accounts = Remembered()
+    built_by = ["bytes", run.canonical_json(), *(version(name) for name in ("torch", "transformers", "peft"))]
     return {
         "noise_multiplier": plan.noise_multiplier,
         "num_steps": plan.num_steps,
         "sampling_probability": plan.sampling_probability,
-        "epsilon": epsilon(plan),
-        "epsilon_rdp": epsilon_rdp(plan),
+        "epsilon": accounts.epsilon(plan),
+        "epsilon_rdp": accounts.epsilon_rdp(plan),
         "target_delta": plan.target_delta,
-        "signal_to_noise_share": round(signal_to_noise_share(plan), 4),
-        "bytes_per_client_round": bytes_per_client_round(run),
-        "table": [_row(plan, target) for target in TABLE],
+        "signal_to_noise_share": round(accounts.signal_to_noise_share(plan), 4),
+        "bytes_per_client_round": int(recall(built_by, lambda: bytes_per_client_round(run))),
+        "table": [_row(accounts, plan, target) for target in TABLE],
     }
 
 
-def _row(plan: PrivacyPlan, target: float) -> dict[str, float]:
-    calibrated = calibrate(plan, target)
+def _row(accounts: Remembered, plan: PrivacyPlan, target: float) -> dict[str, float | None]:
+    """What another target would take; nothing where no noise reaches it, because of the validation counts."""
+    try:
+        calibrated = accounts.calibrate(plan, target)
+    except ValueError:
+        return {"epsilon": target, "noise_multiplier": None}
     return {
         "epsilon": target,
         "noise_multiplier": calibrated.noise_multiplier,
-        "signal_to_noise_share": round(signal_to_noise_share(calibrated), 4),
-        "attack_true_positive_rate": round_up(attack_true_positive_rate(calibrated, FALSE_POSITIVE_RATE)),
+        "signal_to_noise_share": round(accounts.signal_to_noise_share(calibrated), 4),
+        "attack_true_positive_rate": accounts.attack_true_positive_rate(calibrated, FALSE_POSITIVE_RATE),
     }
 
 

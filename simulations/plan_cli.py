@@ -24,11 +24,12 @@ def plan(
 ) -> None:
     """What a run costs and gives, before any data is touched."""
     settings = [*(overrides or []), *([f"privacy.noise_multiplier={noise_multiplier}"] if noise_multiplier else [])]
-    run = locked(load(run_file, settings))
     from confide.common.errors import InputError
     from confide.simulations.plan import measure as measure_steps
     from confide.simulations.plan import plan_facts
+    from confide.simulations.remembered import Remembered
 
+    run = locked(load(run_file, settings), Remembered())
     try:
         facts = plan_facts(run)
     except ValueError as error:
@@ -52,9 +53,14 @@ def _plan_text(run: "RunConfig", facts: dict[str, Any]) -> str:
             f"peak memory {facts['peak_memory_mb']:.0f} MB, on this machine"
         )
     lines += ["", "  epsilon   noise   signal share   attacker finds at most (at 1 % false alarms)"]
-    lines += [
+    lines += [_row_text(row) for row in facts["table"]]
+    return "\n".join(lines)
+
+
+def _row_text(row: dict[str, Any]) -> str:
+    if row["noise_multiplier"] is None:
+        return f"  {row['epsilon']:7g}   not reached by any noise"
+    return (
         f"  {row['epsilon']:7g} {row['noise_multiplier']:7.3f} {row['signal_to_noise_share']:13.0%} "
         f"{row['attack_true_positive_rate']:19.2%}"
-        for row in facts["table"]
-    ]
-    return "\n".join(lines)
+    )

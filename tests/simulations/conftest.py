@@ -78,6 +78,12 @@ def federate(locked: MakeRun, tmp_path: Path) -> Federate:
     return run_it
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that was computed before a test decides it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture
 def run_file(tmp_path: Path, base_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run.toml of two rounds for three institutions beside its data.jsonl, in the current folder."""

@@ -20,7 +20,7 @@ from flwr.app import Message
 
 from confide.common.privacy.accounting import epsilon
 from confide.common.run_config import RunConfig, check, load_run, make_plan
-from confide.simulations import cli, plan, study, texts
+from confide.simulations import begun, cli, plan, study, texts
 from confide.simulations.faults import Answer, Faults, dropout, no_faults
 from confide.simulations.federation import simulate
 
@@ -241,7 +241,7 @@ def test_runs_get_a_directory_of_their_own(confide: Confide, run_file: Path, tmp
 def test_runs_of_the_same_second_get_directories_of_their_own(
     confide: Confide, run_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli.time, "strftime", lambda _: "20260101-000000")
+    monkeypatch.setattr(begun.time, "strftime", lambda _: "20260101-000000")
     runs = [json.loads(confide("simulate", run_file, "--json", "--quiet")[1])["run_dir"] for _ in range(2)]
     assert runs == ["runs/20260101-000000-small", "runs/20260101-000000-small-2"]
 

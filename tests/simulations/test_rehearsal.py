@@ -256,7 +256,9 @@ def test_too_few_because_of_policies_is_exit_3_with_each_reason(
     assert code == 3, errors
     assert errors.count(words) == 2
     assert all(_reserved(path) == 0 for path in sites.values())
-    assert _read(tmp_path / "out" / "privacy.json")["status"] == "stopped"
+    assert "; st-jude: declined; st-mary: declined" in errors
+    assert "node" not in errors
+    assert not (tmp_path / "out").exists(), "nothing was asked, so there is nothing to look at"
 
 
 def test_the_run_goes_on_without_an_institution_whose_policy_refuses(
