@@ -31,7 +31,7 @@ def event(plan: PrivacyPlan, num_steps: int, num_releases: int) -> dp_event.DpEv
     return dp_event.ComposedDpEvent([dp_event.SelfComposedDpEvent(part, count) for part, count in parts if count])
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=8)  # each holds megabytes, and every evaluation of a run composes another
 def _compose(plan: PrivacyPlan, num_steps: int, num_releases: int, grid: float) -> PLDAccountant:
     accountant = PLDAccountant(NeighboringRelation.ADD_OR_REMOVE_ONE, value_discretization_interval=grid)
     accountant.compose(event(plan, num_steps, num_releases))

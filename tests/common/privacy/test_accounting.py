@@ -1,7 +1,9 @@
+import gc
 import math
 from dataclasses import replace
 
 import pytest
+from dp_accounting.pld import PLDAccountant
 from opacus.accountants import RDPAccountant
 from scipy.optimize import brentq
 from scipy.stats import norm
@@ -143,3 +145,16 @@ def test_few_large_steps_beat_many_small_ones() -> None:
     small, large = (calibrate(_plan(q, 1.0, steps), 3.0) for q, steps in ((0.02, 300), (0.1, 200)))
     assert signal_to_noise_share(small) == pytest.approx(0.55, abs=0.02)
     assert signal_to_noise_share(large) == pytest.approx(0.90, abs=0.02)
+
+
+def test_memory_does_not_grow_with_the_number_of_evaluations() -> None:
+    """Each tells the epsilon after another number of steps, and a composition takes megabytes."""
+
+    def kept() -> int:
+        gc.collect()
+        return sum(isinstance(found, PLDAccountant) for found in gc.get_objects())
+
+    plan = _plan(0.1, 8.0, 40)
+    counts = {step: kept() for step in range(1, 13) if epsilon(plan, step) > 0 and step >= 9}
+    assert len(counts) == 4
+    assert max(counts.values()) == counts[9]
