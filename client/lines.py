@@ -46,8 +46,7 @@ class Lines:
                 found.append(
                     f"{f'study {study}' if study else 'any study'} could use {usable} of {self.num_lines} lines "
                     f"({math.floor(100 * usable / self.num_lines)} %), dataset.min_usable_fraction = {least:g}"
-                    f"{self._commonest(reasons)}; `confide client doctor` says why of each line: mend them, or map "
-                    "their codes with [dataset] labels"
+                    f"{self._commonest(reasons)}; mend the lines, or map their codes with [dataset] labels"
                 )
         return found
 
@@ -91,6 +90,16 @@ def check_lines(dataset: DatasetSection, runs: list[RunConfig]) -> Lines:
     return Lines(dataset.path, num_lines, broken, unused, wasted)
 
 
+def too_few_lines(dataset: DatasetSection, runs: list[RunConfig]) -> str | None:
+    """Why runs are refused that could use too few of the lines; None where each can use enough.
+
+    Raises:
+        InputError: the file cannot be read at all, or is empty.
+    """
+    found = check_lines(dataset, runs).too_few(dataset.min_usable_fraction) if runs else []
+    return f"{'; '.join(found)} (`confide client doctor` says why of each line)" if found else None
+
+
 def require_usable(dataset: DatasetSection, runs: list[RunConfig]) -> None:
     """See that each run can use enough of the lines: else it would be charged for noise about next to nobody.
 
@@ -98,8 +107,8 @@ def require_usable(dataset: DatasetSection, runs: list[RunConfig]) -> None:
         ConfideError: a run could use a smaller share than `min_usable_fraction`.
         InputError: the file cannot be read at all, or is empty.
     """
-    if runs and (reasons := check_lines(dataset, runs).too_few(dataset.min_usable_fraction)):
-        raise ConfideError("; ".join(reasons))
+    if why := too_few_lines(dataset, runs):
+        raise ConfideError(why)
 
 
 def _studies(runs: list[RunConfig]) -> list[str]:

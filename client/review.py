@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from confide.client.lines import check_lines
+from confide.client.lines import too_few_lines
 from confide.client.offers import keep_offer, read_offers
 from confide.client.policy import Request, cap_of, refusals, waits_for_approval
 from confide.client.rules import may_open, require_steps_left
@@ -215,17 +215,11 @@ def _judge(run: RunConfig, site: Site) -> Verdict:
         attack=round_up(attack_true_positive_rate(plan, 0.01)) if private and isinstance(plan, PrivacyPlan) else None,
         policy=reasons,
         budget=budget,
-        data=None if reasons or budget else _too_few_lines(run, site),
+        data=None if reasons or budget else too_few_lines(site.config.dataset, [run]),
         waits=waits_for_approval(run, policy, account.approved),
         left_out=size_problem(site.config.dataset.declared_units, run.local.nominal_units),
         terms=terms_of(run),
     )
-
-
-def _too_few_lines(run: RunConfig, site: Site) -> str | None:
-    """Never asked for an answer to a server: with labels of its choice it could count classes."""
-    dataset = site.config.dataset
-    return "; ".join(check_lines(dataset, [run]).too_few(dataset.min_usable_fraction)) or None
 
 
 def plan_here(run: RunConfig, site: Site) -> Plan:

@@ -427,7 +427,7 @@ LINE = b'{"text": "good", "label": "positive"}\n'
         ("a.jsonl", b"", ["a.jsonl", "no records"]),
         ("a.jsonl", b"\n \n", ["a.jsonl", "no records"]),
         ("a.csv", b"text,label\n", ["a.csv", "no records"]),
-        ("a.csv", b"text,code\n" + b"good,positive\n" * 20, ["a.csv", "'label'", "text, code"]),
+        ("a.csv", b"text,code\n" + b"good,positive\n" * 20, ["a.csv", "'label'", "'text', 'code'"]),
         ("a.csv", b"text,label\n" + b"good,positive\n" * 7 + b'"bad,negative\n', ["a.csv:9", "quote"]),
         ("a.csv", b"text,label\ngood,positive\nnot, good,negative\n", ["a.csv:3", "3 cells", "2"]),
         ("a.csv", b"text,label\nsch\xf6n,positive\n", ["a.csv:2", "not UTF-8"]),
