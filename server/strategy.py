@@ -21,7 +21,7 @@ from confide.server.job import Job
 from confide.server.offer import offer_run, wait_for_return, who_is_there
 from confide.server.participation import draw
 from confide.server.roster import Institution, check_answer, go_on
-from confide.server.rounds import NO_ANSWER, NOT_ASKED, NOT_CONNECTED, collect
+from confide.server.rounds import NO_ANSWER, NOT_ASKED, NOT_CONNECTED, collect, to_send
 
 _MOST_UNITS = 1e9  # bound on a validation count
 _ROUNDS_WITHOUT_QUORUM = 3  # in a row; then the run stops instead of spending on nothing
@@ -65,7 +65,7 @@ class ConfideStrategy(Strategy):
         """Offer the run, then carry out its rounds.
 
         Raises:
-            ConfideError: too few institutions accepted, or three rounds in a row had no quorum.
+            ConfideError: too few accepted, three rounds in a row had no quorum, or the adapter grew too large to send.
         """
         arrays, config = to_arrays(self.state.adapter), train_config or ConfigRecord()
         if not self._begin(grid, num_rounds):
@@ -118,6 +118,7 @@ class ConfideStrategy(Strategy):
                 f"none of {num_rounds} rounds had federation.min_clients = {self.job.run.federation.min_clients} good "
                 "replies, so nothing was learnt; see events.jsonl for the reasons"
             )
+        to_send(self.state.average, self.job.run.federation)  # it is given out, and has to pass the same gate
         if self.accuracy is None and self.job.evaluate:  # the last round ended before a crash
             self.accuracy = self.job.evaluate(self.state.average)
         self.finished = True
@@ -144,9 +145,8 @@ class ConfideStrategy(Strategy):
 
     def _asks(self, kind: str, server_round: int, state: State) -> Iterable[Message]:
         """One message of a kind for each that the round asks: the same but for the receipt of its own last update."""
-        seconds = self.job.run.federation.deadline_seconds
-        payload = encode(state, self.job.run.federation.transfer)
-        self._ask = self._make_ask(server_round, self.job.clock.now() + seconds, payload)
+        federation, seconds = self.job.run.federation, self.job.run.federation.deadline_seconds
+        self._ask = self._make_ask(server_round, self.job.clock.now() + seconds, to_send(state, federation))
         for node_id, institution in self._asked.items():
             content = replace(self._ask, receipt=institution.receipt).content()
             yield Message(content, node_id, kind, ttl=seconds + 600, group_id=str(server_round))
