@@ -80,7 +80,7 @@ def _bounds(plan: PrivacyPlan, run: RunConfig, policy: PolicySection) -> list[st
     limit = policy.max_sampling_probability
     reasons += _above("local.sampling_probability", plan.sampling_probability, "max_sampling_probability", limit)
     reasons += _below("noise multiplier", noise, "min_noise_multiplier", policy.min_noise_multiplier)
-    # The head's weight multiplies a rounding before the clip, and "abadi" compares the product with the clip norm. The
+    # The head's weight multiplies a rounding before the clip, and "abadi" then compares it with the clip norm. The
     # other ends need no bound: noise grows with clip_norm, and what divides by head_weight comes after the noise.
     reasons += _below("privacy.clip_norm", plan.clip_norm, "min_clip_norm", policy.min_clip_norm)
     reasons += _above("privacy.head_weight", plan.head_weight, "max_head_weight", policy.max_head_weight)

@@ -13,8 +13,10 @@ from confide.common.privacy.plan import NoPrivacy, Plan
 State = dict[str, NDArray[np.float32]]
 Schema = dict[str, tuple[int, ...]]
 
-# A state from the server may be anything that is not absurd: the guarantee holds for any weights.
-RECEIVED_NORM_BOUND = 1e4
+# Of what a server sends. The guarantee holds for any weights, but the larger they are, the further a rounding can grow.
+# AdamW moves a coordinate by about the learning rate at most: 60 rounds at 5e-2, falling to 0, by 1.5, and the 184,000
+# numbers of a rank-8 adapter on 30 layers then have a norm of 640. Measured: 17 after 5 rounds of 37,634 numbers.
+RECEIVED_NORM_BOUND = 1000.0
 _MOST_TIMES = 20  # that an institution may be larger or smaller than the run's public `nominal_units`
 _HEADER_ALLOWANCE = 256  # bytes a tensor may take in a safetensors header
 
@@ -70,11 +72,15 @@ def load_tensors(payload: bytes, form: dict[str, tuple[str, tuple[int, ...]]]) -
 
 def bounded(state: State, norm_bound: float) -> State:
     """A state whose L2 norm over all tensors is finite and within the bound; `GateError` otherwise."""
-    with np.errstate(invalid="ignore"):  # a signalling NaN would be a warning before it is an answer
-        norm = math.sqrt(sum(float(np.square(value, dtype=np.float64).sum()) for value in state.values()))
-    if not norm <= norm_bound:  # also false for nan
+    if not norm_of(state) <= norm_bound:  # also false for nan
         raise GateError("norm: not finite, or above the bound")
     return state
+
+
+def norm_of(state: State) -> float:
+    """L2 norm over all tensors; NaN or infinite where an entry is."""
+    with np.errstate(invalid="ignore"):  # a signalling NaN would be a warning before it is an answer
+        return math.sqrt(sum(float(np.square(value, dtype=np.float64).sum()) for value in state.values()))
 
 
 def update_norm_bound(plan: Plan, shapes: Schema, local_steps: int, learning_rate: float) -> float:

@@ -8,6 +8,11 @@ from typing import Protocol, runtime_checkable
 from flwr.app import Message
 from flwr.serverapp import Grid
 
+from confide.common.errors import ConfideError
+from confide.common.gate import RECEIVED_NORM_BOUND, GateError, State, norm_of, schema_of
+from confide.common.run_config import FederationSection
+from confide.common.transfer import decode, encode
+
 Again = Callable[[Message], None]
 
 CONNECT_SECONDS = 60.0  # for institutions that are on their way
@@ -48,6 +53,26 @@ class RealGrid(Protocol):
 
     def forget(self, ask_ids: Iterable[str]) -> None:
         """Give asks up."""
+
+
+def to_send(state: State, federation: FederationSection) -> bytes:
+    """An adapter as it is sent, once it has passed the gate of those who get it.
+
+    They answer `declined` to one that is too large, as to everything else: nobody would learn why the run stands still.
+
+    Raises:
+        ConfideError: they would refuse it.
+    """
+    payload = encode(state, federation.transfer)
+    try:
+        decode(payload, schema_of(state), federation.transfer, RECEIVED_NORM_BOUND)
+    except GateError:
+        rate = "local" if federation.server_optimizer == "none" else "federation"
+        raise ConfideError(
+            f"the adapter has a norm of {norm_of(state):.6g}, and institutions take none above "
+            f"{RECEIVED_NORM_BOUND:g}; lower {rate}.learning_rate"
+        ) from None
+    return payload
 
 
 @dataclass

@@ -22,7 +22,7 @@ from confide.server.newcomers import Newcomers
 from confide.server.offer import offer_run, wait_for_return, who_is_there
 from confide.server.participation import draw
 from confide.server.roster import Institution, check_answer, go_on, take_in
-from confide.server.rounds import NO_ANSWER, NOT_ASKED, NOT_CONNECTED, collect
+from confide.server.rounds import NO_ANSWER, NOT_ASKED, NOT_CONNECTED, collect, to_send
 
 _ROUNDS_WITHOUT_QUORUM = 3  # in a row; then the run stops instead of spending on nothing
 
@@ -44,7 +44,6 @@ class ConfideStrategy(Strategy):
         self._away: dict[int, Institution] = {}  # those that it would have asked, had they and a quorum been connected
         self._answers = Answers()  # of the round
         self._ask: Ask | None = None
-        self._newcomers: Newcomers
 
     def everybody(self) -> list[Institution]:
         """Who takes part, and who did before a crash."""
@@ -66,7 +65,7 @@ class ConfideStrategy(Strategy):
         """Offer the run, then carry out its rounds.
 
         Raises:
-            ConfideError: too few institutions accepted, or three rounds in a row had no quorum.
+            ConfideError: too few accepted, three rounds in a row had no quorum, or the adapter grew too large to send.
         """
         arrays, config = to_arrays(self.state.adapter), train_config or ConfigRecord()
         if not self._begin(grid, num_rounds):
@@ -128,6 +127,7 @@ class ConfideStrategy(Strategy):
                 f"none of {num_rounds} rounds had federation.min_clients = {self.job.run.federation.min_clients} good "
                 "replies, so nothing was learnt; see events.jsonl for the reasons"
             )
+        to_send(self.state.average, self.job.run.federation)  # it is given out, and has to pass the same gate
         if self.accuracy is None and self.job.evaluate:  # the last round ended before a crash
             self.accuracy = self.job.evaluate(self.state.average)
         self.finished = True
@@ -155,7 +155,7 @@ class ConfideStrategy(Strategy):
     def _asks(self, kind: str, server_round: int, state: State) -> Iterable[Message]:
         """One message of a kind for each that the round asks."""
         federation = self.job.run.federation
-        self._ask = make_ask(self.job, server_round, encode(state, federation.transfer))
+        self._ask = make_ask(self.job, server_round, to_send(state, federation))
         yield from messages_of(self._ask, kind, self._asked, federation.deadline_seconds)
 
     def aggregate_train(

@@ -1,11 +1,13 @@
 """What an institution does with an ask, in order: it checks everything, then acts. Receipts are its own or nothing."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from support.coins import TestCoins
 from support.installations import LINEAGE, Asking, kinds, update_of, write_site
@@ -62,6 +64,29 @@ def test_what_the_policy_refuses_touches_no_data(run: RunConfig, tmp_path: Path,
     allowed = replace(open_site(tmp_path / "site.toml"), check_file=site.check_file)
     assert kinds(Asking(run, lambda: allowed).offer()) == ["accepted"]
     assert read == ["file"], "what is allowed is looked at"
+
+
+@pytest.mark.parametrize("transfer", ["float32", "float16"])
+@pytest.mark.parametrize(("norm", "taken"), [(900.0, True), (1100.0, False)])
+def test_an_adapter_is_taken_up_to_a_norm_of_1000(
+    run: RunConfig, tmp_path: Path, norm: float, transfer: str, taken: bool
+) -> None:
+    """The number itself: what a server may choose is what can make a rounding grow, and honest runs stay below 400."""
+    federation = run.federation.model_copy(update={"transfer": transfer})
+    evaluation = run.evaluation.model_copy(update={"validation_every": 1})
+    run = run.model_copy(update={"federation": federation, "evaluation": evaluation})
+    site = open_site(write_site(tmp_path, policy={"share_metrics": "private"}))
+    asking, stream = Asking(run, lambda: site), np.random.default_rng(0)
+    state = {name: stream.standard_normal(value.shape) for name, value in asking.state.items()}
+    whole = math.sqrt(sum(float(np.square(value).sum()) for value in state.values()))
+    asking.state = {name: (value * norm / whole).astype(np.float32) for name, value in state.items()}
+    for ask, answer in (
+        (lambda: asking.send(asking.ask(1), "query.rehearse"), "rehearsed"),
+        (asking.update, "update"),
+        (asking.counts, "update"),
+    ):
+        assert (kinds(ask()) == ["declined"]) != taken, answer
+    assert len(rows(site, "reserve")) == (2 if taken else 0)
 
 
 def test_past_the_deadline_nothing_is_reserved(run: RunConfig, site: Site) -> None:

@@ -142,6 +142,30 @@ def test_an_offer_lasts_as_long_as_it_is_waited_for(make: MakeRun) -> None:
     assert {message.metadata.ttl for message in grid.sent[:2]} == {7800.0}
 
 
+def test_an_adapter_that_institutions_would_refuse_ends_the_run_before_it_is_sent(make: MakeRun) -> None:
+    """Everybody would decline without a word, round after round, and be charged for the rounds until then."""
+    for num_rounds in (20, 15):  # in the second it would be given out, and no client would keep it
+        grid = FakeGrid(2, _honest(lambda node: 25.0))
+        server = Server(make(num_rounds=num_rounds), grid)
+        with pytest.raises(ConfideError) as raised:
+            server.start()
+        said = str(raised.value)
+        assert said.startswith("the adapter has a norm of 1060.66, and institutions take none above 1000")
+        assert "lower local.learning_rate" in said
+        assert [number for number, _ in server.saved] == list(range(1, 16))
+        assert _asked(grid)[-1][0] == 15
+        assert not server.strategy.finished
+    server = Server(make(num_rounds=14), FakeGrid(2, _honest(lambda node: 25.0)))
+    server.start()
+    assert server.strategy.finished
+
+
+def test_the_remedy_for_too_large_an_adapter_is_the_learning_rate_that_made_it(make: MakeRun) -> None:
+    server = Server(make(num_rounds=3, server_optimizer="adamw", learning_rate=1e3), FakeGrid(2, _honest()))
+    with pytest.raises(ConfideError, match=r"lower federation\.learning_rate"):
+        server.start()
+
+
 def _asked(grid: FakeGrid, kind: str = "train") -> list[tuple[int, int]]:
     return [
         (int(message.metadata.group_id), message.metadata.dst_node_id)
