@@ -33,7 +33,7 @@ class Remembered:
         asked = replace(_neutral(plan), noise_multiplier=1.0)
 
         def compute() -> float:
-            return _accounting().calibrate(asked, target_epsilon).noise_multiplier
+            return float(_accounting().calibrate(asked, target_epsilon).noise_multiplier)
 
         return replace(plan, noise_multiplier=recall(["noise", asdict(asked), target_epsilon], compute))
 
@@ -58,7 +58,7 @@ class Remembered:
 
         def compute() -> float:
             accounting = _accounting()
-            return accounting.round_up(accounting.attack_true_positive_rate(asked, false_positive_rate))
+            return float(accounting.round_up(accounting.attack_true_positive_rate(asked, false_positive_rate)))
 
         return recall(["attack", asdict(asked), false_positive_rate], compute)
 
