@@ -48,7 +48,9 @@ def approve(
     run_file: Annotated[
         Path | None, typer.Option("--run", metavar="RUN.toml", help="approve this run before it is offered")
     ] = None,
-    sha256: Annotated[str, typer.Option(metavar="HASH", help="its first digits, as you were told; another run is refused")] = "",
+    sha256: Annotated[
+        str, typer.Option(metavar="HASH", help="its first digits, as you were told; another run is refused")
+    ] = "",
     site: SiteOption = _SITE,
 ) -> None:
     """Approve a run of a study, by the hash of everything in it. Another run, or a changed one, needs another."""

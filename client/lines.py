@@ -38,7 +38,7 @@ class Lines:
     wasted: dict[str, Counter[str]] = field(default_factory=dict)
 
     def too_few(self, least: float) -> list[str]:
-        """Each study that could use less than the share ``least`` of the lines: that share, and the commonest reason."""
+        """Each study that could use less than the share ``least`` of the lines: its share, and the commonest reason."""
         found = []
         for study, reasons in self.wasted.items():
             usable = self.num_lines - len(self.broken) - reasons.total()

@@ -104,7 +104,9 @@ def offered_run(path: Path, study: str, sha256: str) -> RunConfig:
     offered = [run for run in known if run.sha256().startswith(prefix)]
     if known and not offered:
         hashes = ", ".join(run.sha256() for run in known)
-        raise InputError(f"--sha256 {prefix}: no run of study {study!r} that was offered here begins so; they are {hashes}")
+        raise InputError(
+            f"--sha256 {prefix}: no run of study {study!r} that was offered here begins so; they are {hashes}"
+        )
     waiting = [run for run in offered if (study, run.sha256()) not in approved] or offered[:1]
     if not waiting:
         raise InputError(f"no run of study {study!r} was offered here; name its file with --run RUN.toml")

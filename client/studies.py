@@ -21,7 +21,7 @@ def list_studies(path: Path) -> list[dict[str, Any]]:
     known |= {(name, "") for name in account.studies if name not in {study for study, _ in known}}
     unapproved = "waits for approval" if site.config.policy.require_approval else "needs no approval"
     same_plan = {key for key, run in runs.items() if (study := account.studies.get(key[0])) and _pins(study, run, site)}
-    return [_status(account, key, key not in runs or key in same_plan, unapproved) for key in sorted(known)]
+    return [_status(account, key, unapproved, same_plan=key not in runs or key in same_plan) for key in sorted(known)]
 
 
 def _pins(study: Study, run: RunConfig, site: Site) -> bool:
@@ -33,9 +33,9 @@ def _pins(study: Study, run: RunConfig, site: Site) -> bool:
     return study.plan == (plan if isinstance(plan, PrivacyPlan) else None)
 
 
-def _status(account: Account, key: tuple[str, str], same_plan: bool, unapproved: str) -> dict[str, Any]:
+def _status(account: Account, key: tuple[str, str], unapproved: str, *, same_plan: bool) -> dict[str, Any]:
     name, run_sha256 = key
-    study, opened = account.studies.get(name), _is_open(account, key, same_plan)
+    study, opened = account.studies.get(name), _is_open(account, key, same_plan=same_plan)
     status = "approved" if key in account.approved else unapproved
     if study and study.closed:
         status = "closed"
@@ -47,7 +47,7 @@ def _status(account: Account, key: tuple[str, str], same_plan: bool, unapproved:
     return {"study": name, "run_sha256": run_sha256, "status": status, "steps": steps}
 
 
-def _is_open(account: Account, key: tuple[str, str], same_plan: bool) -> bool:
+def _is_open(account: Account, key: tuple[str, str], *, same_plan: bool) -> bool:
     """Whether a study is open for this run: the one that was answered, or until then each that has its plan.
 
     The ledger names a run in its answers; OPEN pins the plan alone.

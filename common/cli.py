@@ -21,7 +21,9 @@ def init() -> None:
 
 def evaluate(
     folder: FolderArgument,
-    data: Annotated[Path, typer.Option(metavar="FILE", help="texts and labels: .jsonl, .csv, .parquet or saved dataset")],
+    data: Annotated[
+        Path, typer.Option(metavar="FILE", help="texts and labels: .jsonl, .csv, .parquet or saved dataset")
+    ],
     columns: Annotated[str, typer.Option(help="our names for the file's columns: text=note,label=code")] = "",
     base: BaseOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,

@@ -32,7 +32,7 @@ def find_places(run_file: Path, paths: Mapping[str, str | None]) -> dict[str, st
 
 def _is_data(place: Path) -> bool:
     """Not any folder: simulated data have names too."""
-    return place.suffix != "" and place.exists() or is_saved_dataset(place)
+    return (place.suffix != "" and place.exists()) or is_saved_dataset(place)
 
 
 def place_of(text: str, places: Mapping[str, str]) -> str:

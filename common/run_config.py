@@ -243,5 +243,5 @@ def load_run(path: Path, overrides: list[str] | None = None) -> RunConfig:
     written |= {"simulation.data": run.simulation.data if run.simulation else None}
     for override in overrides or []:  # whoever types a path means it from where they are
         written.pop(override.partition("=")[0], None)
-    run._places.update(find_places(path, written))  # noqa: SLF001 - its own maker
+    run._places.update(find_places(path, written))
     return run

@@ -68,7 +68,9 @@ def read_public_test(run: RunConfig) -> dict[str, list[Row]]:
     """The public test share of `[evaluation] data`, which stays with the server; nothing where none is named."""
     if run.evaluation.data is None:
         return {}
-    rows = select(read_rows(Path(run.at(run.evaluation.data))), {name: name for name in run.task.fields()}, run.evaluation.data)
+    rows = select(
+        read_rows(Path(run.at(run.evaluation.data))), {name: name for name in run.task.fields()}, run.evaluation.data
+    )
     records, _ = check_records(rows, run.task, MAX_CHARS, run.evaluation.data)
     return {"public": records}
 

@@ -57,7 +57,11 @@ def _write_run(run: RunConfig, folder: Path) -> str:
 
 @pytest.mark.parametrize(
     ("labels", "reason"),
-    [({}, "label 0 is not one of"), ({"nought": "negative"}, "label 0 is not one of"), ({"0": "Positive"}, "label 'Positive' is not one of")],
+    [
+        ({}, "label 0 is not one of"),
+        ({"nought": "negative"}, "label 0 is not one of"),
+        ({"0": "Positive"}, "label 'Positive' is not one of"),
+    ],
 )
 def test_check_and_approve_refuse_a_run_that_could_use_too_few_lines(
     tmp_path: Path,

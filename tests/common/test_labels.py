@@ -58,12 +58,16 @@ def test_a_task_reads_numbers_and_truth_values_as_its_labels() -> None:
 
 def test_what_is_wrong_with_a_label_names_its_kind() -> None:
     task = TextClassification(labels=("0", "1"))
-    assert "label true (a truth value: 'true' or 'True', never 1) is not one of" in str(task.check({"text": "x", "label": True}))
+    assert "label true (a truth value: 'true' or 'True', never 1) is not one of" in str(
+        task.check({"text": "x", "label": True})
+    )
     assert "label ' 1' is not one of ['0', '1']" in str(task.check({"text": "x", "label": " 1"}))
     assert "label 2 ('other') is not one of" in str(task.check({"text": "x", "label": NamedCode(2, "other")}))
 
 
-@pytest.mark.parametrize(("code", "label"), [(0, "no"), (0.0, "no"), ("0", "no"), (True, "yes"), ("J18", "J18"), (7, 7)])
+@pytest.mark.parametrize(
+    ("code", "label"), [(0, "no"), (0.0, "no"), ("0", "no"), (True, "yes"), ("J18", "J18"), (7, 7)]
+)
 def test_codes_of_an_institution_are_mapped_however_they_are_written(code: Any, label: Any) -> None:
     assert translate(code, {"0": "no", "true": "yes"}) == label
 
@@ -99,7 +103,9 @@ def test_a_code_with_a_name_keeps_the_unit_that_it_was(tmp_path: Path) -> None:
     assert f"{row['ward']}" == "0"
 
 
-@pytest.mark.parametrize("metadata", [b"\xff", b"[]", b'{"info": 3}', b'{"info": {"features": {"label": {"names": 3}}}}'])
+@pytest.mark.parametrize(
+    "metadata", [b"\xff", b"[]", b'{"info": 3}', b'{"info": {"features": {"label": {"names": 3}}}}']
+)
 def test_metadata_that_nobody_can_read_name_nothing(tmp_path: Path, metadata: bytes) -> None:
     table = pa.table({"text": ["a"], "label": [1]}).replace_schema_metadata({b"huggingface": metadata})
     pq.write_table(table, tmp_path / "x.parquet")

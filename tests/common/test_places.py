@@ -67,7 +67,9 @@ def test_a_run_is_simulated_from_any_folder(
     assert "is used" not in errors
     again = str(elsewhere / "out" / "run.lock.toml")
     monkeypatch.chdir(folder)
-    assert _call(monkeypatch, "simulate", again, "--out", str(tmp_path / "again"), "--json") == 0, "data are found again"
+    assert _call(monkeypatch, "simulate", again, "--out", str(tmp_path / "again"), "--json") == 0, (
+        "data are found again"
+    )
 
 
 def test_what_is_agreed_to_does_not_depend_on_where_a_run_lies(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
