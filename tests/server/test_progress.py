@@ -11,7 +11,7 @@ from rich.console import Console
 from confide.common.run_config import RunConfig
 from confide.server import progress
 from confide.server.job import Event
-from confide.server.progress import show
+from confide.server.progress import beside, show
 
 MakeRun = Callable[..., RunConfig]
 NAME = "[/b] [red]clinic[/red]"
@@ -146,3 +146,11 @@ def test_groups_are_counted_as_groups(make_run: MakeRun) -> None:
     assert pace.speed() is None
     pace.end({"event": "round", "round": 1, "expected_units": 4000.0, "seconds": 2.0})
     assert pace.speed() == "2,000 groups/s"
+
+
+def test_an_epsilon_that_keeps_its_target_is_not_shown_above_it() -> None:
+    """Of fixed noise the target is what it gives: 21.541, and 21.55 of that would be too much."""
+    assert beside(21.541, 21.541) == ("21.5410", "21.5410")
+    assert beside(21.5301, 21.541) == ("21.54", "21.541")
+    assert beside(3.0, 3.0) == ("3.00", "3")
+    assert beside(3.1, 3.0) == ("3.10", "3"), "what is above is shown above"
