@@ -38,11 +38,7 @@ class Lines:
     wasted: dict[str, Counter[str]] = field(default_factory=dict)
 
     def too_few(self, least: float) -> list[str]:
-<<<<<<< HEAD
-        """Each study that could use less than the share ``least`` of the lines: how much, and the commonest reason."""
-=======
         """Each study that could use less than the share ``least`` of the lines: its share, and the commonest reason."""
->>>>>>> h5
         found = []
         for study, reasons in self.wasted.items():
             usable = self.num_lines - len(self.broken) - reasons.total()
