@@ -158,3 +158,21 @@ def test_to_look_whose_they_are_claims_nobody(people: People) -> None:
     assert people.elsewhere("two", {A, B}) == {A}
     assert people.elsewhere("one", {A, B}) == set()
     assert people.claim_all("three", {B})
+
+
+def test_a_claim_is_on_the_disk_with_the_folder_s_entry(people: People) -> None:
+    """FULL leaves the journal's entry unsynced: a power cut could undo a claim whose row in the ledger stays."""
+    assert people._db.execute("PRAGMA synchronous").fetchone() == (3,), "EXTRA"
+    assert people._db.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+
+
+def test_a_claim_of_nobody_new_leaves_the_head(people: People) -> None:
+    assert people.head() == ""
+    people.claim("one", {A, B})
+    head = people.head()
+    people.claim("one", {A})
+    people.claim("two", {B})
+    assert people.head() == head != ""
+    people.claim("two", {C})
+    assert people.heads() == ["", head, people.head()]
+    assert len(set(people.heads())) == 3
