@@ -18,7 +18,7 @@ from confide.client.site_config import load_site_config
 from confide.client.status import Status, only_client
 from confide.client.ticks import at_ticks
 from confide.common.messages import declined
-from confide.common.run_config import FederationSection
+from confide.common.run_sections import FederationSection
 from confide.common.shown import shown
 from confide.common.versions import VersionError
 from confide.common.wire import answer_to

@@ -19,5 +19,5 @@ verify_epsilon its accountant                   verify_ledger  its laws of a led
 join           requests and kits                versions       who may talk to whom
 rehearsal      the answer to one                main, cli      the command line
 shown          others' words on one line         pipes          readers that go
-shapes         of micro-batches: few and public
+shapes         of micro-batches: few and public  run_sections   the sections of run.toml
 """

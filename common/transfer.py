@@ -22,7 +22,7 @@ from safetensors.numpy import save
 from confide.common.gate import GateError, Schema, State, bounded, dump_state, load_state, load_tensors
 
 if TYPE_CHECKING:
-    from confide.common.run_config import Transfer
+    from confide.common.run_sections import Transfer
 
 _LIMITS = {"float16": 1.0, "int8": 127.0}  # what a tensor's largest number becomes
 

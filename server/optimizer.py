@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from confide.common.gate import State
-from confide.common.run_config import FederationSection
+from confide.common.run_sections import FederationSection
 
 # A first decay of 0.9, as is usual, would carry the noise of a round through ten of the twenty that a run may have.
 _BETA1, _BETA2, _STABILITY = 0.8, 0.999, 1e-8

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable
 
 from confide.common.errors import InputError
-from confide.common.run_config import FederationSection
+from confide.common.run_sections import FederationSection
 
 
 def draw(names: Iterable[str], federation: FederationSection, seed: int, number: int) -> set[str]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from confide.common.run_config import FederationSection
+from confide.common.run_sections import FederationSection
 from confide.common.wire import MessageError
 from confide.server.checkpoint import Saved
 from confide.server.roster import Institution, Members

@@ -10,7 +10,7 @@ from flwr.serverapp import Grid
 
 from confide.common.errors import ConfideError
 from confide.common.gate import RECEIVED_NORM_BOUND, GateError, State, norm_of, schema_of
-from confide.common.run_config import FederationSection
+from confide.common.run_sections import FederationSection
 from confide.common.transfer import decode, encode
 
 Again = Callable[[Message], None]

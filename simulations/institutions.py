@@ -7,7 +7,8 @@ from pathlib import Path
 from confide.common.configuration import Section
 from confide.common.errors import InputError
 from confide.common.records import Row, check_records, read_rows, select
-from confide.common.run_config import PrivacySection, RunConfig
+from confide.common.run_config import RunConfig
+from confide.common.run_sections import PrivacySection
 from confide.common.simulation_config import SimulationSection
 from confide.simulations.partition import partition, shuffled
 from confide.simulations.texts import SOURCES

@@ -517,11 +517,11 @@ TRAINING_BUGS: dict[str, PlantedBug] = {
     "one mask for all local steps": (_one_mask, guarantees.check_every_local_step_draws_a_mask_of_its_own),
     "loss divided by the batch's tokens": (
         _loss_divided_by(lambda batch: batch["attention_mask"].sum()),
-        guarantees.check_companions_do_not_change_a_unit,
+        guarantees.check_a_loss_is_of_its_own_example,
     ),
     "loss divided by the batch's size": (
         _loss_divided_by(lambda batch: len(batch["label"])),
-        guarantees.check_companions_do_not_change_a_unit,
+        guarantees.check_a_loss_is_of_its_own_example,
     ),
     "rows that are missing left out": (_rows_left_out, guarantees.check_every_micro_batch_has_a_shape_that_was_tried),
     "unit clipped in each micro-batch": (

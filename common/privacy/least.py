@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from scipy.stats import binom, norm
@@ -25,10 +26,10 @@ def least_epsilon(plan: PrivacyPlan) -> float:
     >>> least_epsilon(PrivacyPlan("record", 1.0, 1, 20, 1.0, "automatic", 1.0, 1e-5))  # exactly 4.3771
     4.3754
     """
-    steps, q = plan.num_steps, plan.sampling_probability
-    attacks = [*_by_sum(steps, q, plan.noise_multiplier), *_by_maximum(steps, q, plan.noise_multiplier)]
+    attacks = [*_by_sum(plan), *_by_maximum(plan)]
     if plan.validation_releases:
-        attacks += _by_sum(plan.validation_releases, 1.0, plan.validation_noise_multiplier)
+        noise, releases = plan.validation_noise_multiplier, plan.validation_releases
+        attacks += _by_sum(replace(plan, sampling_probability=1.0, num_steps=releases, noise_multiplier=noise))
     found = 0.0
     for hit, log_false_alarm in attacks:
         excess = hit - _ROUNDING - plan.target_delta
@@ -37,13 +38,14 @@ def least_epsilon(plan: PrivacyPlan) -> float:
     return math.floor(found * 1e4) / 1e4
 
 
-def _by_sum(steps: int, q: float, noise_multiplier: float) -> Iterator[tuple[float, float]]:
+def _by_sum(plan: PrivacyPlan) -> Iterator[tuple[float, float]]:
     """Hits, and the logarithm of false alarms, of "the sum of all steps is above a threshold".
 
     Present, the unit was drawn in a binomial number of steps, and each adds 1 to noise of standard deviation
     ``noise_multiplier * sqrt(steps)``. At a sampling probability of 1 no attack is better.
     """
-    spread, noise = math.sqrt(steps * q * (1 - q)), noise_multiplier * math.sqrt(steps)
+    steps, q = plan.num_steps, plan.sampling_probability
+    spread, noise = math.sqrt(steps * q * (1 - q)), plan.noise_multiplier * math.sqrt(steps)
     draws = np.arange(max(0, math.floor(steps * q - 12 * spread)), min(steps, math.ceil(steps * q + 12 * spread)) + 1)
     chances = binom.pmf(draws, steps, q)
     width = 6 * math.hypot(spread, noise)
@@ -51,8 +53,9 @@ def _by_sum(steps: int, q: float, noise_multiplier: float) -> Iterator[tuple[flo
         yield float(chances @ norm.sf((threshold - draws) / noise)), float(norm.logsf(threshold / noise))
 
 
-def _by_maximum(steps: int, q: float, noise: float) -> Iterator[tuple[float, float]]:
+def _by_maximum(plan: PrivacyPlan) -> Iterator[tuple[float, float]]:
     """Hits, and the logarithm of false alarms, of "some step is above a threshold": better for rare draws."""
+    steps, q, noise = plan.num_steps, plan.sampling_probability, plan.noise_multiplier
     for threshold in np.linspace(0, 1 + 6 * noise, _THRESHOLDS):
         absent, drawn = norm.sf(threshold / noise), norm.sf((threshold - 1) / noise)
         hit = -math.expm1(steps * math.log1p(-min((1 - q) * absent + q * drawn, 1 - 1e-15)))

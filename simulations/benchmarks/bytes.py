@@ -26,7 +26,8 @@ from confide.common.configuration import check  # noqa: E402
 from confide.common.gate import State, dump_state  # noqa: E402
 from confide.common.messages import Ask, Update, seal_envelope  # noqa: E402
 from confide.common.models import find_model, hash_model  # noqa: E402
-from confide.common.run_config import RunConfig, Transfer, lock  # noqa: E402
+from confide.common.run_config import RunConfig, lock  # noqa: E402
+from confide.common.run_sections import Transfer  # noqa: E402
 from confide.common.transfer import encode  # noqa: E402
 from confide.common.wire import sha256  # noqa: E402
 

@@ -203,7 +203,7 @@ def test_a_server_s_words_stay_on_one_short_line_of_the_log(
     with caplog.at_level(logging.INFO, "confide"):
         link._serve()
     lines = [record.message for record in caplog.records]
-    assert len(lines) == 2, "as it comes, and when it is answered"
+    assert len(lines) == 3, "as it comes, why not, and when it is answered"
     for line in lines:
         assert line.isprintable()
         assert len(line) < 200

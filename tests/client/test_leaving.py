@@ -31,7 +31,8 @@ from confide.client import answers, preparation
 from confide.client.site import open_site
 from confide.common.errors import InputError
 from confide.common.models import hash_model
-from confide.common.run_config import RunConfig, Transfer, lock
+from confide.common.run_config import RunConfig, lock
+from confide.common.run_sections import Transfer
 from confide.common.tasks import TextClassification
 
 MakeRun = Callable[..., RunConfig]

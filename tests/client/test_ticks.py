@@ -20,7 +20,8 @@ from confide.client.ticks import at_ticks, seconds_to_tick, tick_of
 from confide.common.errors import InputError
 from confide.common.messages import Finished
 from confide.common.models import hash_model
-from confide.common.run_config import FederationSection, RunConfig, load_run, lock
+from confide.common.run_config import RunConfig, load_run, lock
+from confide.common.run_sections import FederationSection
 
 MakeRun = Callable[..., RunConfig]
 TICK = 10.0

@@ -36,7 +36,8 @@ from confide.common.privacy.accounting import epsilon
 from confide.common.privacy.coins import Coins
 from confide.common.privacy.filter import Cap, choose_order
 from confide.common.privacy.plan import PrivacyPlan
-from confide.common.run_config import RunConfig, Transfer, lock, make_plan
+from confide.common.run_config import RunConfig, lock, make_plan
+from confide.common.run_sections import Transfer
 from confide.common.transfer import encode
 from confide.common.warm_model import warm_model
 from confide.common.wire import sha256

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from confide.common.gate import State
-from confide.common.run_config import FederationSection
+from confide.common.run_sections import FederationSection
 from confide.server.optimizer import GlobalState, apply, start
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from confide.common.errors import InputError
-from confide.common.run_config import FederationSection
+from confide.common.run_sections import FederationSection
 from confide.server.participation import check_quorum, draw
 
 NAMES = [f"site-{number}" for number in range(50)]

@@ -21,7 +21,8 @@ from confide.client.preparation import Client
 from confide.client.site import open_site
 from confide.common.gate import schema_of
 from confide.common.messages import Acceptance, Update
-from confide.common.run_config import RunConfig, Transfer
+from confide.common.run_config import RunConfig
+from confide.common.run_sections import Transfer
 
 CANARY = "Quixotic Zebra 4481 of Kumquat Row"
 _LARGEST = 2**22  # bytes of a stream that is unpacked

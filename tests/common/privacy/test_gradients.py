@@ -70,6 +70,10 @@ def test_a_unit_s_clipped_gradient_is_bit_for_bit_the_same_alone_and_in_any_comp
     guarantees.check_companions_do_not_change_a_unit(model)
 
 
+def test_a_loss_is_of_its_own_example_alone(model: WarmModel) -> None:
+    guarantees.check_a_loss_is_of_its_own_example(model)
+
+
 def test_a_unit_s_examples_are_added_in_an_order_of_their_own() -> None:
     guarantees.check_the_order_of_a_unit_s_examples_is_its_own()
 
