@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import ConfigRecord, RecordDict
-from support import guarantees, ledger_guarantees
+from support import guarantees, ledger_guarantees, sites
 from support.coins import TestCoins
 
 from confide.client import (
@@ -42,6 +42,7 @@ from confide.common.privacy import gradients, noise, plan, step
 from confide.common.privacy.clipping import clip
 from confide.common.privacy.coins import Coins
 from confide.common.run_config import RunConfig, lock
+from confide.common.shapes import public_shapes
 from confide.common.tasks import TextClassification
 from confide.common.warm_model import WarmModel
 
@@ -181,6 +182,17 @@ def _rows_left_out(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         batches.BatchedUnits, "batch", lambda units, places, shape: real(units, places, (len(places), shape[1]))
     )
+
+
+def _shapes_untried(patch: pytest.MonkeyPatch) -> None:
+    """And a kernel that few rows select, which gives the last bits in another way."""
+    real = TextClassification.losses
+
+    def losses(self: Any, module: Any, batch: Any) -> Any:
+        return real(self, module, batch) * (1 + 1e-6 * (len(batch["label"]) < 4))
+
+    patch.setattr(TextClassification, "losses", losses)
+    patch.setattr(sites, "tried_shapes", lambda model, tokens: public_shapes(model.task.max_length, tokens, 10_000))
 
 
 def _clipped_by_example(patch: pytest.MonkeyPatch) -> None:
@@ -523,6 +535,7 @@ TRAINING_BUGS: dict[str, PlantedBug] = {
         _loss_divided_by(lambda batch: len(batch["label"])),
         guarantees.check_a_loss_is_of_its_own_example,
     ),
+    "shapes that were not tried": (_shapes_untried, guarantees.check_companions_do_not_change_a_unit),
     "rows that are missing left out": (_rows_left_out, guarantees.check_every_micro_batch_has_a_shape_that_was_tried),
     "unit clipped in each micro-batch": (
         _clipped_in_each_micro_batch,
