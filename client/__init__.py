@@ -27,5 +27,6 @@ The rest:
     arrival       a finished adapter, before it is kept          journal    what went wrong, in files that rotate
     intake        how much comes in                              heartbeat  what keeps the connection
     enrolment_cli `confide client join`                          studies    what was offered, approved, opened, closed
-    trial         every shape of a micro-batch, tried            commitments what ledgers know of keys and people
+    trial         every shape of a micro-batch, tried            operations whether they follow from a batch's shape
+    commitments    what ledgers know of keys and people
 """

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.random import PCG64, Generator
 from torch import Tensor
 
+from confide.client.operations import follow_from_shape
 from confide.common.adapter import coordinate_weights, get_state, schema, set_state
 from confide.common.batches import Batch, Example, collate, length
 from confide.common.errors import InputError
@@ -22,7 +22,7 @@ from confide.common.gate import RECEIVED_NORM_BOUND, Schema, State
 from confide.common.privacy.plan import PrivacyPlan
 from confide.common.privacy.step import clipped_gradients
 from confide.common.shapes import Shape, Shapes, one_row_each, public_shapes
-from confide.common.warm_model import PREFIX, WarmModel, forget_models
+from confide.common.warm_model import WarmModel, forget_models
 
 # Clipping acts on each row by itself, whatever the plan of a run is; so one plan stands for all.
 _PLAN = PrivacyPlan(
@@ -41,13 +41,13 @@ _NOTHING = b""  # of a row that is zero, and so shows nothing
 
 
 class Sight(NamedTuple):
-    """One made-up row under some weights, on one of the ways that a step can take.
+    """What is looked at of one made-up row under some weights.
 
     Attributes:
         padded: its padded length.
         number: it is the first or the second row of that length.
         weights: "usual" or "largest".
-        way: through the "whole" model, from a prefix that was kept ("kept"), or that prefix itself ("prefix").
+        way: its clipped "gradient", or the "prefix" that is kept of it.
     """
 
     padded: int
@@ -63,7 +63,8 @@ def tried_shapes(model: WarmModel, tokens_per_micro_batch: int) -> Shapes:
     """The shapes in which this machine gives a unit's gradient bit for bit; tried once for a model and a bound.
 
     Every shape goes through gradient, unit mean and clip, under usual weights and under weights of the largest norm
-    that an institution accepts. Its rows are made-up texts, each in other places and in other company.
+    that an institution accepts. Its rows are made-up texts, each in other places and in other company. A model whose
+    operations follow from the numbers (a mixture of experts) computes every row alone.
 
     Guarantee: what does not fit into memory is refused for every data set alike. Else an institution would decline just
     those rounds that draw many units, or long ones, and so tell which they are.
@@ -74,8 +75,9 @@ def tried_shapes(model: WarmModel, tokens_per_micro_batch: int) -> Shapes:
     if tokens_per_micro_batch not in model.tried:
         longest, size = model.task.max_length, sum(value.size for value in get_state(model.module).values())
         asked = public_shapes(longest, tokens_per_micro_batch, max(1, _MAX_GRADIENT_NUMBERS // size))
-        seen = _try(model, asked, f"tokens_per_micro_batch = {tokens_per_micro_batch}")
-        model.tried[tokens_per_micro_batch] = agreeing(asked, seen, one_row_each(longest))
+        alone, seen = one_row_each(longest), _try(model, asked, f"tokens_per_micro_batch = {tokens_per_micro_batch}")
+        follows = follow_from_shape(model, *(_texts(model, asked, first) for first in (0, 4)))
+        model.tried[tokens_per_micro_batch] = agreeing(asked, seen, alone) if follows else alone
     return model.tried[tokens_per_micro_batch]
 
 
@@ -109,7 +111,7 @@ def _try(model: WarmModel, shapes: Shapes, setting: str) -> Seen:
         for weights, state in _weights(schema(model.module)).items():
             set_state(model.module, state)
             for shape in shapes.all():
-                for padded, number, way, bits in _outcomes(model, shapes, shape, shift=weights == "largest"):
+                for padded, number, way, bits in _outcomes(model, shapes, shape, alike=weights == "usual"):
                     seen[Sight(padded, number, weights, way)][shape].add(bits)
         set_state(model.module, before)
         return seen
@@ -132,25 +134,27 @@ def _weights(shapes: Schema) -> dict[str, State]:
     return {"usual": usual, "largest": largest}
 
 
-Outcome = tuple[
-    int, int, str, bytes
-]  # padded length and number of a row, the way it took, and the hash of what came out
+Outcome = tuple[int, int, str, bytes]  # padded length and number of a row, what is looked at, and the hash of it
 
 
-def _outcomes(model: WarmModel, shapes: Shapes, shape: Shape, *, shift: bool) -> Iterator[Outcome]:
-    """What comes out of each row of micro-batches of one shape, which together hold all rows that may stand in it."""
+def _outcomes(model: WarmModel, shapes: Shapes, shape: Shape, *, alike: bool) -> Iterator[Outcome]:
+    """What comes out of each row of micro-batches of one shape, which together hold all rows that may stand in it.
+
+    In the first, rows take turns; an odd number of them, so that each comes to odd and even places. Where ``alike``,
+    more follow in which every row is the same: filled up as a step does it, without padding, and without company.
+    """
     rows, tokens = shape
     probes = [(padded, number) for padded, usable in shapes.by_length.items() if shape in usable for number in (0, 1)]
-    for first in range(0, len(probes), rows):
-        places = [probes[(first + row + shift) % len(probes)] for row in range(rows)]
+    turns = [*probes, probes[0]]
+    mixed = [[turns[(first + row) % len(turns)] for row in range(rows)] for first in range(0, len(turns), rows)]
+    for places in mixed + [[probe] * rows for probe in probes if alike and probe[0] == tokens]:
         examples = [_example(model, shapes, *probe) for probe in places]
         batch = collate(examples, tokens, model.pad_token_id, model.device)
-        yield from _named("whole", places, _clipped(model, batch))
+        yield from _named("gradient", places, _clipped(model, batch))
         if model.lower is not None:
-            kept_BTH = model.lower_states(batch).to(torch.bfloat16) * batch["attention_mask"].unsqueeze(-1)
-            sizes = list(map(length, examples))
-            yield from _named("prefix", places, [states[:size] for states, size in zip(kept_BTH, sizes, strict=True)])
-            yield from _named("kept", places, _clipped(model, {**batch, PREFIX: kept_BTH}))
+            sizes = map(length, examples)
+            kept = [states[:size] for states, size in zip(model.prefix(batch), sizes, strict=True)]
+            yield from _named("prefix", places, kept)
 
 
 def _example(model: WarmModel, shapes: Shapes, padded: int, number: int) -> Example:
@@ -158,6 +162,15 @@ def _example(model: WarmModel, shapes: Shapes, padded: int, number: int) -> Exam
     example = model.task.encode(model.task.made_up(0, number), model.tokenizer)
     shorter = max((other for other in shapes.by_length if other < padded), default=0)
     return {**example, "input_ids": example["input_ids"][: padded if number == 0 else shorter + 1]}
+
+
+def _texts(model: WarmModel, shapes: Shapes, first: int) -> Batch:
+    """A batch of the longest rows, some of them padded: four made-up texts from a number on."""
+    longest, task = max(shapes.by_length), model.task
+    examples = [task.encode(task.made_up(0, first + row), model.tokenizer) for row in range(4)]
+    for example in examples[::2]:
+        del example["input_ids"][-1:]
+    return collate(examples, longest, model.pad_token_id, model.device)
 
 
 def _clipped(model: WarmModel, batch: Batch) -> list[Tensor]:

@@ -55,11 +55,21 @@ class WarmModel:
         return next(token for token in known if token is not None)
 
     def losses(self, batch: Any) -> torch.Tensor:
-        """One loss per example, through the wrapped module, shape ``(B,)``; a `PREFIX` stands for lower layers."""
-        if self.lower is None or PREFIX not in batch:
+        """One loss per example, through the wrapped module, shape ``(B,)``.
+
+        Lower layers give their states as a `PREFIX` holds them, also where none was kept: whether a disk had room for
+        all prefixes must not change a gradient.
+        """
+        if self.lower is None:
             return self.task.losses(self.wrapped, batch)
-        with self.lower.given(batch[PREFIX].to(next(self.module.parameters()).dtype)):
+        states = batch[PREFIX] if PREFIX in batch else self.prefix(batch)
+        with self.lower.given(states.to(next(self.module.parameters()).dtype)):
             return self.task.losses(self.wrapped, batch)
+
+    def prefix(self, batch: Any) -> torch.Tensor:
+        """`lower_states` as they are kept: bfloat16, and zero on padding."""
+        states = self.lower_states(batch).to(torch.bfloat16)
+        return states.masked_fill(batch["attention_mask"].unsqueeze(-1) == 0, 0.0)
 
     def lower_states(self, batch: Any) -> torch.Tensor:
         """What the layers below the lowest adapted one make of a batch, shape ``(B, T, hidden)``.

@@ -8,9 +8,10 @@ from confide.common.privacy.plan import PrivacyPlan
 # Automatic clipping's stability constant (gamma of Bu et al., arXiv 2206.07136, section 4).
 STABILITY = 0.01
 _ENTRIES = 1024
-# Where one large entry swallows the squares of all that follow it in its lane, 64 additions in float32 come out at most
-# 64 * 2**-24 too small, and the norm half of that; so norms are rounded up.
-_ROUND_UP = 1 + 2.0**-18
+# Where one large entry swallows the squares of all that follow it in its lane, 256 additions in float32 (1,024 entries
+# in 4 lanes, the fewest of a vector unit) come out at most 256 * 2**-24 too small, and the norm by half of that. So
+# norms are rounded up by twice as much: the rest is for the sum over units (docs/guarantee.md, "Bit for bit").
+_ROUND_UP = 1 + 2.0**-16
 
 
 def clip(gradients_UP: Tensor, plan: PrivacyPlan) -> Tensor:
@@ -47,9 +48,9 @@ def _norms(gradients_UP: Tensor) -> Tensor:
     """L2 norm of each row, shape ``(U,)``, float32; infinite or NaN where an entry is, or where a square overflows.
 
     In float32 a norm over millions of entries comes out short, and the clipped row above the bound; in float64 alone
-    it takes 30 times as long. So: norms of 1,024 entries each in float32 (64 additions in each lane of a vector
-    unit), then norms of these in float64. No norm is over more than 1,024 numbers: PyTorch would share out a longer one
-    among threads if there is one row, and not if there are two, and the row's last bit would depend on that.
+    it takes 30 times as long. So: norms of 1,024 entries each in float32, then norms of these in float64. No norm is
+    over more than 1,024 numbers: PyTorch would share out a longer one among threads if there is one row, and not if
+    there are two, and the row's last bit would depend on that.
     """
     norms_UN = _norms_of_parts(gradients_UP).double()
     while norms_UN.shape[1] > 1:

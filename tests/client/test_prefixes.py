@@ -44,8 +44,7 @@ def test_kept_prefixes_give_the_same_update(top: WarmModel, tmp_path: Path, plan
     kept = _kept(top, tmp_path, groups=groups)
     computed = train_sum(plan, top, replace(kept, prefixes=None), TestCoins(1), local_steps=2)
     given = train_sum(plan, top, kept, TestCoins(1), local_steps=2)
-    assert np.abs(given - computed).max() > 0  # they are kept in bfloat16, so the cache was read
-    np.testing.assert_allclose(given, computed, atol=0.01 * np.abs(computed).max())
+    np.testing.assert_array_equal(given, computed)  # in any rounding: else a full disk would change a gradient
 
 
 def test_lower_layers_are_not_computed_again(top: WarmModel, tmp_path: Path) -> None:
@@ -93,9 +92,12 @@ def test_a_full_disk_costs_time_and_nothing_else(
     def full(*_: int) -> None:
         raise OSError(28, "No space left on device")
 
+    roomy = _kept(top, tmp_path)
     monkeypatch.setattr(os, "posix_fallocate", full)
-    units = with_prefixes(batched(top, make_table(top, make_records(3))), top, tmp_path)
+    units = with_prefixes(batched(top, make_table(top, make_records(12))), top, tmp_path)
     assert units.prefixes is None
+    with_room, without = (train_sum(PLAN, top, given, TestCoins(1, quiet=True)) for given in (roomy, units))
+    np.testing.assert_array_equal(without, with_room)
 
 
 def test_a_model_that_is_adapted_in_every_layer_has_no_prefix(model: WarmModel, tmp_path: Path) -> None:
@@ -107,7 +109,7 @@ def test_a_model_that_is_adapted_in_every_layer_has_no_prefix(model: WarmModel, 
 
 SETTINGS = {
     "tokens_per_micro_batch": (32, 1e-5),
-    "prefix_cache": (False, 0.01),
+    "prefix_cache": (False, 0.0),
     "precision": ("bfloat16", 0.05),
     "device": ("cpu", 0.0),
 }

@@ -10,6 +10,8 @@ import torch
 from conftest import MakeRun
 from support.installations import Asking, kinds, write_site
 from support.sites import flatten, make_records
+from support.tiny_bert import tiny_tokenizer
+from transformers import OlmoeConfig, OlmoeForCausalLM
 
 from confide.client import trial
 from confide.client.preparation import model_of
@@ -153,11 +155,55 @@ def test_a_model_that_shows_no_gradient_computes_every_row_alone(
 def test_a_kept_prefix_is_tried_too(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     forget_models()
     model, real = warm_model(make_run(adapter={"layers": "top:1"}), "cpu"), WarmModel.lower_states
-    assert {sight.way for sight in trial._try(model, public_shapes(16, 64, 9), "")} == {"whole", "prefix", "kept"}
+    assert {sight.way for sight in trial._try(model, public_shapes(16, 64, 9), "")} == {"gradient", "prefix"}
     states: Losses = lambda model, batch: real(model, batch) * (1 + 0.02 * (len(batch["input_ids"]) < 4))  # noqa: E731
     monkeypatch.setattr(WarmModel, "lower_states", states)
     assert tried_shapes(model, 64).by_length[16] == ((4, 16),)
     forget_models()
+
+
+def test_a_mixture_of_experts_computes_every_row_alone(tmp_path: Path, make_run: MakeRun) -> None:
+    """Other rows decide with how many rows an expert is multiplied: no trial of shapes finds what that changes."""
+    shared = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    tokenizer = tiny_tokenizer()
+    config = OlmoeConfig(
+        **shared, vocab_size=len(tokenizer), intermediate_size=32, num_experts=4, num_experts_per_tok=2
+    )
+    OlmoeForCausalLM(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    forget_models()
+    run = make_run(model={"base": str(tmp_path)}, adapter={"targets": ["q_proj", "v_proj"]})
+    assert tried_shapes(warm_model(run, "cpu"), 1024) == one_row_each(64)
+    forget_models()
+
+
+def test_sizes_that_follow_from_the_numbers_are_found(fresh: WarmModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where no configuration names experts."""
+    task, losses = type(fresh.task), type(fresh.task).losses
+
+    def routed(own: Any, module: Any, batch: Any) -> torch.Tensor:
+        chosen = torch.ones(int((batch["input_ids"] % 3 == 0).sum()), 2)
+        return losses(own, module, batch) + 0 * chosen.sum()
+
+    monkeypatch.setattr(task, "losses", routed)
+    assert tried_shapes(fresh, 1024) == one_row_each(64)
+
+
+COMPANY: dict[str, Callable[[Any], Any]] = {
+    "every other place": lambda batch: torch.arange(len(batch["label"])) % 2,
+    "a statistic over the batch": lambda batch: float(batch["attention_mask"].sum(dim=1).max()),
+    "no row is padded": lambda batch: float(batch["attention_mask"].all()),
+}
+
+
+@pytest.mark.parametrize("of", COMPANY.values(), ids=COMPANY)
+def test_a_loss_that_depends_on_its_company_is_found(
+    fresh: WarmModel, monkeypatch: pytest.MonkeyPatch, of: Callable[[Any], Any]
+) -> None:
+    """A hostile reading planted these, and a trial whose batches were all alike did not see them."""
+    real: Losses = WarmModel.losses
+    monkeypatch.setattr(WarmModel, "losses", lambda model, batch: real(model, batch) * (1 + 1e-5 * of(batch)))
+    assert tried_shapes(fresh, 1024).by_length[64] == ((1, 64),)
 
 
 def test_the_gradient_goes_through_the_step_s_own_mean_and_clip(

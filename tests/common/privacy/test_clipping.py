@@ -46,12 +46,12 @@ def test_a_unit_that_is_not_finite_contributes_zero_silently() -> None:
 
 
 def test_automatic_clipping_divides_by_the_norm_plus_a_hundredth() -> None:
-    assert _clip([[3.0, 4.0]], "automatic", 2.0)[0] == pytest.approx([3 * 2 / 5.01, 4 * 2 / 5.01], rel=5e-6)
-    assert _clip([[0.0, 0.01]], "automatic")[0] == pytest.approx([0, 0.5], rel=5e-6)
+    assert _clip([[3.0, 4.0]], "automatic", 2.0)[0] == pytest.approx([3 * 2 / 5.01, 4 * 2 / 5.01], rel=3e-5)
+    assert _clip([[0.0, 0.01]], "automatic")[0] == pytest.approx([0, 0.5], rel=3e-5)
 
 
 def test_abadi_clipping_leaves_short_rows_alone() -> None:
-    assert _clip([[3.0, 4.0], [0.3, 0.4]], "abadi")[0] == pytest.approx([0.6, 0.8], rel=5e-6)  # norms are rounded up
+    assert _clip([[3.0, 4.0], [0.3, 0.4]], "abadi")[0] == pytest.approx([0.6, 0.8], rel=3e-5)  # norms are rounded up
     assert _clip([[3.0, 4.0], [0.3, 0.4]], "abadi")[1] == pytest.approx([0.3, 0.4])
 
 
