@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from confide.client.batches import BatchedUnits
 from confide.common.adapter import coordinate_weights, schema, set_state, split
-from confide.common.gate import State
+from confide.common.gate import RECEIVED_NORM_BOUND, State, norm_of
 from confide.common.privacy.coins import CoinSource
 from confide.common.privacy.plan import NoPrivacy, Plan
 from confide.common.privacy.sampling import draw_units
@@ -42,6 +42,7 @@ def train(work: LocalWork, model: WarmModel, units: BatchedUnits, coins: CoinSou
     weights_P = coordinate_weights(shapes, head_weight).to(model.device)
     current = dict(work.received)
     for _ in range(work.local_steps):
+        current = _within_the_gate(current)
         set_state(model.module, current)
         if isinstance(work.plan, NoPrivacy):
             gradient_P = plain_step(work.plan, coins, units, model)
@@ -51,6 +52,17 @@ def train(work: LocalWork, model: WarmModel, units: BatchedUnits, coins: CoinSou
         change = split((-work.learning_rate * gradient_P).astype(np.float32), shapes)
         current = {name: current[name] + change[name] for name in shapes}
     return {name: current[name] - work.received[name] for name in shapes}
+
+
+def _within_the_gate(state: State) -> State:
+    """A state scaled back to the norm that is accepted from a server, where it is above: post-processing, and free.
+
+    A server chooses the learning rate, so after the first local step the weights could be of any size.
+    """
+    norm = norm_of(state)
+    if not norm > RECEIVED_NORM_BOUND:
+        return state
+    return {name: value * np.float32(RECEIVED_NORM_BOUND / norm) for name, value in state.items()}
 
 
 def plain_step(plan: NoPrivacy, coins: CoinSource, units: BatchedUnits, model: WarmModel) -> NDArray[np.float32]:

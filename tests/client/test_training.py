@@ -107,3 +107,20 @@ def test_without_privacy_an_empty_draw_changes_nothing(model: WarmModel) -> None
 
 def test_a_model_without_padding_token_pads_with_0(model: WarmModel) -> None:
     assert model.pad_token_id == 0
+
+
+def test_no_local_step_begins_on_weights_beyond_the_norm_that_a_server_may_send(
+    model: WarmModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server chooses the learning rate: after one step the weights could be of any size."""
+    norms: list[float] = []
+
+    def looked_at(module: torch.nn.Module, state: dict[str, np.ndarray]) -> None:
+        norms.append(float(np.linalg.norm(flatten(state))))
+        set_state(module, state)
+
+    monkeypatch.setattr("confide.client.training.set_state", looked_at)
+    site = batched(model, make_table(model, make_records(3)))
+    train(LocalWork(make_plan(), random_state(model), 3, 1e6), model, site, TestCoins(0))
+    assert norms[0] < 100
+    assert norms[1:] == pytest.approx([1000, 1000], rel=1e-5)
