@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.random import PCG64, Generator
 from torch import Tensor
 
-from confide.client.operations import follow_from_shape
+from confide.client.operations import computed_by_vector, fill_vectors, filling_threads, follow_from_shape
 from confide.common.adapter import coordinate_weights, get_state, schema, set_state
 from confide.common.batches import Batch, Example, collate, length
 from confide.common.errors import InputError
@@ -64,7 +65,8 @@ def tried_shapes(model: WarmModel, tokens_per_micro_batch: int) -> Shapes:
 
     Every shape goes through gradient, unit mean and clip, under usual weights and under weights of the largest norm
     that an institution accepts. Its rows are made-up texts, each in other places and in other company. A model whose
-    operations follow from the numbers (a mixture of experts) computes every row alone.
+    operations follow from the numbers (a mixture of experts) computes every row alone. On a CPU, this process takes as
+    many threads as share out the fullest shapes in whole vectors; a smaller shape that they do not is not used.
 
     Guarantee: what does not fit into memory is refused for every data set alike. Else an institution would decline just
     those rounds that draw many units, or long ones, and so tell which they are.
@@ -72,23 +74,31 @@ def tried_shapes(model: WarmModel, tokens_per_micro_batch: int) -> Shapes:
     Raises:
         InputError: the memory does not suffice for some shape.
     """
-    if tokens_per_micro_batch not in model.tried:
+    setting = (tokens_per_micro_batch, torch.get_num_threads())
+    if setting not in model.tried:
         longest, size = model.task.max_length, sum(value.size for value in get_state(model.module).values())
         asked = public_shapes(longest, tokens_per_micro_batch, max(1, _MAX_GRADIENT_NUMBERS // size))
-        alone, seen = one_row_each(longest), _try(model, asked, f"tokens_per_micro_batch = {tokens_per_micro_batch}")
-        follows = follow_from_shape(model, *(_texts(model, asked, first) for first in (0, 4)))
-        model.tried[tokens_per_micro_batch] = agreeing(asked, seen, alone) if follows else alone
-    return model.tried[tokens_per_micro_batch]
+        seen = _try(model, asked, f"tokens_per_micro_batch = {tokens_per_micro_batch}")
+        sizes = {shape: computed_by_vector(model, _texts(model, shape, 0)) for shape in asked.all()}
+        fullest = {size for full, *_ in asked.by_length.values() for size in sizes[full]}
+        torch.set_num_threads(filling_threads(fullest, torch.get_num_threads()))
+        if torch.get_num_threads() < setting[1]:
+            return tried_shapes(model, tokens_per_micro_batch)
+        uneven = {shape for shape, of in sizes.items() if not fill_vectors(of, torch.get_num_threads())}
+        alone, small = one_row_each(longest), (4, asked.padded(min(longest, 64)))  # fits wherever a step does
+        follows = follow_from_shape(model, *(_texts(model, small, first) for first in (0, 4)))
+        model.tried[setting] = agreeing(asked, seen, uneven, alone) if follows else alone
+    return model.tried[setting]
 
 
-def agreeing(asked: Shapes, seen: Seen, alone: Shapes) -> Shapes:
+def agreeing(asked: Shapes, seen: Seen, uneven: set[Shape], alone: Shapes) -> Shapes:
     """What is left of the shapes that were tried.
 
-    A shape is not used if any row differs between two of its places. The full shape of a padded length is the measure:
-    a shape in which any row of that length came out differently is not used for that length. Where the full shape is
-    not used, or has no gradient to compare, every row of that length is computed alone.
+    A shape is not used if it is uneven, or any row differs between two of its places. The full shape of a padded length
+    is the measure: a shape in which any row of that length came out differently is not used for that length. Where the
+    full shape is not used, or has no gradient to compare, every row of that length is computed alone.
     """
-    torn = {shape for by_shape in seen.values() for shape, bits in by_shape.items() if len(bits) > 1}
+    torn = uneven | {shape for by_shape in seen.values() for shape, bits in by_shape.items() if len(bits) > 1}
 
     def usable(padded: int) -> tuple[Shape, ...]:
         full, *others = asked.by_length[padded]
@@ -164,14 +174,13 @@ def _example(model: WarmModel, shapes: Shapes, padded: int, number: int) -> Exam
     return {**example, "input_ids": example["input_ids"][: padded if number == 0 else shorter + 1]}
 
 
-def _texts(model: WarmModel, shapes: Shapes, first: int) -> Batch:
-    """A small batch, which fits wherever a step does: four made-up texts from a number on, some of them padded."""
-    task = model.task
-    padded = shapes.padded(min(task.max_length, 64))
-    examples = [task.encode(task.made_up(0, first + row), model.tokenizer) for row in range(4)]
+def _texts(model: WarmModel, shape: Shape, first: int) -> Batch:
+    """A micro-batch of made-up texts from a number on, every other one of which is padded."""
+    rows, tokens = shape
+    examples = [model.task.encode(model.task.made_up(0, first + row), model.tokenizer) for row in range(rows)]
     for row, example in enumerate(examples):
-        del example["input_ids"][padded - row % 2 :]
-    return collate(examples, padded, model.pad_token_id, model.device)
+        del example["input_ids"][tokens - row % 2 :]
+    return collate(examples, tokens, model.pad_token_id, model.device)
 
 
 def _clipped(model: WarmModel, batch: Batch) -> list[Tensor]:

@@ -11,7 +11,7 @@ from conftest import MakeRun
 from support.installations import Asking, kinds, write_site
 from support.sites import flatten, make_records
 from support.tiny_bert import tiny_tokenizer
-from transformers import OlmoeConfig, OlmoeForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, OlmoeConfig, OlmoeForCausalLM
 
 from confide.client import trial
 from confide.client.preparation import model_of
@@ -54,13 +54,13 @@ SAME: dict[Shape, set[bytes]] = {shape: {b"a"} for shape in ASKED.by_length[16]}
 
 
 def test_shapes_in_which_all_rows_agree_are_used() -> None:
-    assert agreeing(ASKED, _seen(usual_whole=SAME, largest_whole=SAME), ALONE) == ASKED
+    assert agreeing(ASKED, _seen(usual_whole=SAME, largest_whole=SAME), set(), ALONE) == ASKED
 
 
 @pytest.mark.parametrize("shape", [(4, 16), (4, 24)])
 @pytest.mark.parametrize("sight", ["usual_whole", "largest_whole", "usual_kept", "usual_prefix"])
 def test_a_shape_in_which_a_row_differs_from_the_full_one_is_not_used_for_that_length(sight: str, shape: Shape) -> None:
-    found = agreeing(ASKED, _seen(**{"usual_whole": SAME, sight: {**SAME, shape: {b"b"}}}), ALONE)
+    found = agreeing(ASKED, _seen(**{"usual_whole": SAME, sight: {**SAME, shape: {b"b"}}}), set(), ALONE)
     assert found.by_length[16] == tuple(kept for kept in ASKED.by_length[16] if kept != shape)
     assert found.by_length[24] == ASKED.by_length[24]
 
@@ -69,19 +69,26 @@ def test_a_shape_in_which_a_row_of_another_length_differs_is_not_used_either() -
     """The rows of the trial share its places among them."""
     seen = _seen(usual_whole=SAME)
     seen[Sight(24, 0, "usual", "whole")] = {(4, 24): {b"x", b"y"}}
-    found = agreeing(ASKED, seen, ALONE)
+    found = agreeing(ASKED, seen, set(), ALONE)
     assert found.by_length == {16: ((8, 16), (4, 16)), 24: ((1, 24),)}
 
 
 @pytest.mark.parametrize("full", [{b"a", b"b"}, {trial._NOTHING}], ids=["differs within itself", "shows nothing"])
 def test_a_length_whose_full_shape_is_no_measure_has_each_row_alone(full: set[bytes]) -> None:
-    found = agreeing(ASKED, _seen(usual_whole={**SAME, (8, 16): full}), ALONE)
+    found = agreeing(ASKED, _seen(usual_whole={**SAME, (8, 16): full}), set(), ALONE)
     assert found.by_length == {16: ((1, 16),), 24: ASKED.by_length[24]}
+
+
+def test_an_uneven_shape_is_not_used() -> None:
+    """Its threads' shares do not fill whole vectors."""
+    left = agreeing(ASKED, _seen(usual_whole=SAME), {(4, 16)}, ALONE)
+    assert left.by_length == {16: ((8, 16), (4, 24)), 24: ((4, 24),)}
+    assert agreeing(ASKED, _seen(usual_whole=SAME), {(8, 16)}, ALONE).by_length[16] == ((1, 16),)
 
 
 def test_under_the_largest_weights_a_saturated_row_may_show_nothing() -> None:
     nothing = {shape: {trial._NOTHING} for shape in SAME}
-    assert agreeing(ASKED, _seen(usual_whole=SAME, largest_whole=nothing), ALONE) == ASKED
+    assert agreeing(ASKED, _seen(usual_whole=SAME, largest_whole=nothing), set(), ALONE) == ASKED
 
 
 def test_the_trial_sees_every_shape_and_its_first_middle_and_last_place(
@@ -177,6 +184,44 @@ def test_a_mixture_of_experts_computes_every_row_alone(tmp_path: Path, make_run:
     forget_models()
 
 
+def _llama(folder: Path, make_run: MakeRun, intermediate_size: int) -> WarmModel:
+    """A causal model, whose activation is SiLU, with a width of its own."""
+    tokenizer = tiny_tokenizer()
+    config = LlamaConfig(
+        hidden_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=len(tokenizer),
+        intermediate_size=intermediate_size,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    forget_models()
+    return warm_model(make_run(model={"base": str(folder)}, adapter={"targets": ["q_proj", "v_proj"]}), "cpu")
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Set the number of threads for a test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_threads_that_split_a_vector_are_not_taken(
+    tmp_path: Path, make_run: MakeRun, threads: Callable[[int], None]
+) -> None:
+    """SiLU has other code for what does not fill a vector; with 3 threads those would be numbers amid the rows."""
+    model = _llama(tmp_path, make_run, 320)
+    threads(3)
+    usable = tried_shapes(model, 1024)
+    assert torch.get_num_threads() == 2
+    for full, *_ in usable.by_length.values():
+        assert full[0] > 1
+    forget_models()
+
+
 def test_sizes_that_follow_from_the_numbers_are_found(fresh: WarmModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where no configuration names experts."""
     task, losses = type(fresh.task), type(fresh.task).losses
@@ -220,7 +265,7 @@ def test_the_gradient_goes_through_the_step_s_own_mean_and_clip(
 @pytest.mark.parametrize("privacy", [{"unit": "none", "noise_multiplier": None}, {}])
 def test_the_client_tries_whatever_the_privacy_of_a_run(make_run: MakeRun, tmp_path: Path, privacy: Any) -> None:
     site = open_site(write_site(tmp_path))
-    assert list(model_of(make_run(privacy=privacy), site).tried) == [1024]
+    assert list(model_of(make_run(privacy=privacy), site).tried) == [(1024, torch.get_num_threads())]
 
 
 @pytest.mark.parametrize("kind", [torch.OutOfMemoryError, MemoryError])
