@@ -54,7 +54,7 @@ def private_step(
         units: the training share.
         module: wrapped module (`gradients.wrap`) with trainable parameters of P entries in all.
         losses: one loss per example of a micro-batch, shape ``(B,)``.
-        weights_P: public weight of each coordinate before the clip (`plan.head_weight` on the head, else 1).
+        weights_P: public weight of each coordinate before the clip (`[privacy] head_weight` on the head, else 1).
 
     Returns:
         Array of shape ``(P,)``, float32: (sum of clipped unit gradients + noise) / weights / expected batch size.

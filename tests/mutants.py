@@ -1,0 +1,204 @@
+"""Change the audited core in one place at a time and run its tests: a mutant that survives shows what no test looks at.
+
+    python -m tests.mutants [--every N] [--only common/privacy/noise.py] [--jobs 2]
+
+A mutant turns one comparison, operator, truth or number into another, or leaves out one call or `raise`. It is made in
+memory, in a child process that inherits the slow libraries, and runs the file's own tests and then all that import the
+file, until one fails. Survivors are printed, and the exit code is 1 if there is one that `EQUIVALENT` does not excuse.
+"""
+
+import argparse
+import ast
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).parents[1]
+SECONDS = 300  # after which a mutant counts as found: it does not end
+_SWAPPED: dict[type[ast.AST], type[ast.AST]] = {
+    **{ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq},
+    **{ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.And: ast.Or, ast.Or: ast.And},
+    **{ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult},
+}
+# Changed lines that no test can tell from the line before, and why.
+EQUIVALENT: dict[str, str] = {}
+
+
+class Mutant(NamedTuple):
+    """A file with one change: the number of the line, the line as it was and as it is, and the new tree."""
+
+    path: Path
+    line: int
+    before: str
+    after: str
+    tree: ast.Module
+
+
+class _Change(ast.NodeTransformer):
+    """Makes the change of one number, counting from 0; annotations, texts and what only types need stay."""
+
+    def __init__(self, number: int) -> None:
+        self.left = number
+        self.line, self.before, self.after = 0, "", ""
+
+    def _turn(self, node: ast.AST, changed: Callable[[], ast.AST]) -> ast.AST:
+        self.left -= 1
+        if self.left != -1:
+            return self.generic_visit(node)
+        self.line, self.before = node.lineno, ast.unparse(node)  # type: ignore[attr-defined]
+        new = ast.copy_location(changed(), node)
+        self.after = ast.unparse(new)
+        return new
+
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        swapped = _SWAPPED[type(node.ops[0])]
+        return self._turn(node, lambda: ast.Compare(node.left, [swapped(), *node.ops[1:]], node.comparators))
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        swapped = _SWAPPED.get(type(node.op), ast.Add)
+        return self._turn(node, lambda: ast.BinOp(node.left, swapped(), node.right))
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:
+        return self._turn(node, lambda: ast.BoolOp(_SWAPPED[type(node.op)](), node.values))
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
+        return self._turn(node, lambda: node.operand)
+
+    def visit_Constant(self, node: ast.Constant) -> ast.AST:
+        if isinstance(node.value, bool):
+            return self._turn(node, lambda: ast.Constant(not node.value))
+        return self._turn(node, lambda: ast.Constant(node.value + 1)) if isinstance(node.value, int | float) else node
+
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:
+        return self._turn(node, ast.Pass)
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST:
+        return node if isinstance(node.value, ast.Constant) else self._turn(node, ast.Pass)
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.AST:
+        return node  # a message
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        node.value = self.visit(node.value) if node.value else None
+        return node
+
+    def visit_arguments(self, node: ast.arguments) -> ast.AST:
+        node.defaults = [self.visit(value) for value in node.defaults]
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.args, node.body = self.visit(node.args), [self.visit(part) for part in node.body]
+        return node
+
+
+def mutants(path: Path) -> Iterator[Mutant]:
+    """Every mutant of a file, in the order of its lines."""
+    number = 0
+    while True:
+        change = _Change(number)
+        tree = change.visit(ast.parse(path.read_text(encoding="utf-8")))
+        if change.left >= 0:
+            return
+        yield Mutant(path, change.line, change.before, change.after, ast.fix_missing_locations(tree))
+        number += 1
+
+
+def tests_of(path: Path) -> list[Path]:
+    """The file's own tests, then all that import it, the quick ones first."""
+    module = ".".join(("confide", *path.relative_to(ROOT).with_suffix("").parts))
+    package, _, name = module.rpartition(".")
+    folders = ("common", "client", "server", "simulations")
+    files = [
+        *(ROOT / "tests").glob("*.py"),
+        *(file for part in folders for file in (ROOT / "tests" / part).rglob("test_*.py")),
+    ]
+    texts = {file: file.read_text(encoding="utf-8") for file in files if file.name.startswith("test_")}
+    using = [file for file, text in texts.items() if module in text or f"from {package} import {name}" in text]
+    return sorted(using, key=lambda file: (file.stem != f"test_{path.stem}", file.stat().st_size))
+
+
+class _Mutated(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Gives one module from a tree, all others as they are."""
+
+    def __init__(self, module: str, mutant: Mutant) -> None:
+        self.module, self.mutant = module, mutant
+
+    def find_spec(
+        self, name: str, path: Any, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if name != self.module:
+            return None
+        return importlib.util.spec_from_file_location(name, self.mutant.path, loader=self)
+
+    def exec_module(self, module: ModuleType) -> None:
+        exec(compile(self.mutant.tree, str(self.mutant.path), "exec"), module.__dict__)  # noqa: S102
+
+
+def survives(mutant: Mutant) -> bool:
+    """Whether all tests pass on a mutant; in a child process."""
+    child = os.fork()
+    if child == 0:
+        _run_tests(mutant)
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status) == 0
+        time.sleep(0.05)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return False
+
+
+def _run_tests(mutant: Mutant) -> None:
+    """Ends this process with what pytest says."""
+    import pytest
+
+    silent = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(silent, stream)
+    module = ".".join(("confide", *mutant.path.relative_to(ROOT).with_suffix("").parts))
+    sys.meta_path.insert(0, _Mutated(module, mutant))
+    code = 2
+    try:
+        code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *map(str, tests_of(mutant.path))])
+    finally:
+        os._exit(int(code))
+
+
+def main() -> int:
+    """Print survivors; 1 if there is one."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--every", type=int, default=1, help="run one mutant of so many (all)")
+    parser.add_argument("--first", type=int, default=0, help="the first to run (0)")
+    parser.add_argument("--only", type=Path, action="append", help="a file of the core (all)")
+    parser.add_argument("--jobs", type=int, default=2, help="at once (2)")
+    args = parser.parse_args()
+    from tests.test_layers import AUDITED
+
+    files = [ROOT / path for path in args.only] if args.only else AUDITED
+    chosen = [mutant for file in files for mutant in mutants(file)][args.first :: args.every]
+    for library in ("torch", "transformers", "opacus", "peft", "dp_accounting", "pytest", "hypothesis", "flwr"):
+        importlib.import_module(library)
+    survived = 0
+    with ThreadPoolExecutor(args.jobs) as pool:
+        for mutant, alive in zip(chosen, pool.map(survives, chosen), strict=True):
+            if alive and mutant.after not in EQUIVALENT:
+                survived += 1
+                name = mutant.path.relative_to(ROOT)
+                print(f"{name}:{mutant.line}: {mutant.before}  ->  {mutant.after}", flush=True)
+    print(f"{survived} of {len(chosen)} mutants survived")
+    return 1 if survived else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
