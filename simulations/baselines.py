@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from confide.common.accuracy import Accuracy
-from confide.common.records import Row
-from confide.common.run_config import RunConfig
-from confide.server.resume import Resumed
+from confide.common.config.run import RunConfig
+from confide.common.data.records import Row
+from confide.common.model.scores import Accuracy
+from confide.server.rounds.resume import Resumed
 from confide.simulations.federation import Federation, outcome, simulate, start
 from confide.simulations.grid import SkippingClock
 from confide.simulations.institutions import load_alone, load_pooled, load_private

@@ -5,12 +5,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from confide.common.config.run import RunConfig, require_base
 from confide.common.errors import InputError
-from confide.common.models import fetch_model, hash_model
-from confide.common.run_config import RunConfig, require_base
-from confide.common.warm_model import warm_model
-from confide.server.run_directory import RunDirectory
-from confide.simulations.rehearsal import RehearsedSites
+from confide.common.model.base_models import fetch_model, hash_model
+from confide.common.model.warm_model import warm_model
+from confide.server.results.run_directory import RunDirectory
+from confide.simulations.real_sites import RehearsedSites
 from confide.simulations.unfinished import Unfinished
 
 

@@ -14,10 +14,10 @@ from confide.simulations.interruption import interruptible
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from confide.common.accountant import Accountant
-    from confide.common.run_config import RunConfig
+    from confide.common.config.accountant import Accountant
+    from confide.common.config.run import RunConfig
     from confide.simulations.begun import Begun
-    from confide.simulations.rehearsal import RehearsedSites
+    from confide.simulations.real_sites import RehearsedSites
 
 RunArgument = Annotated[
     Path | None, typer.Argument(metavar="[RUN.toml]", help="the run; without it the default scenario")
@@ -67,7 +67,7 @@ def simulate(  # noqa: PLR0913 - one parameter an option
             begun = _begun(load(run_file, settings), out, engine, site, baselines=baselines)
     from rich.console import Console
 
-    from confide.server.progress import show
+    from confide.server.results.progress import show
     from confide.simulations.ending import closing, tell_refusals
     from confide.simulations.study import Study, carry_out
 
@@ -128,9 +128,9 @@ def _require_alone(**given: object) -> None:
 
 def load(run_file: Path | None, overrides: list[str], places: "Mapping[str, str] | None" = None) -> "RunConfig":
     """A run.toml, or the default scenario; its base model is there."""
+    from confide.common.config.run import load_run
     from confide.common.flower import prepare
-    from confide.common.models import fetch_model
-    from confide.common.run_config import load_run
+    from confide.common.model.base_models import fetch_model
 
     path = run_file or Path(str(files("confide.simulations").joinpath("scenarios/default.toml")))
     run = load_run(path, overrides).placed(places or {})
@@ -141,15 +141,15 @@ def load(run_file: Path | None, overrides: list[str], places: "Mapping[str, str]
 
 def locked(run: "RunConfig", accountant: "Accountant") -> "RunConfig":
     """The same run with its noise, which takes some seconds to find, and its base model's hash."""
-    from confide.common.models import fetch_model, hash_model
-    from confide.common.run_config import lock
+    from confide.common.config.run import lock
+    from confide.common.model.base_models import fetch_model, hash_model
 
     return lock(run, hash_model(fetch_model(run.at(run.model.base))), accountant)
 
 
 def _check_simulation(run: "RunConfig") -> None:
     """Read the data of `[simulation]`, tell what is odd about them, and see that they are enough."""
-    from confide.server.participation import check_quorum
+    from confide.server.rounds.participation import check_quorum
     from confide.simulations.institutions import load_institutions
 
     institutions = load_institutions(run)
@@ -161,8 +161,8 @@ def _check_simulation(run: "RunConfig") -> None:
 def _rehearsed(run: "RunConfig", paths: list[Path], engine: str, *, baselines: bool) -> "RehearsedSites":
     """Open the sites of a rehearsal, and say whose budget it is about to spend."""
     from confide.common.errors import InputError
-    from confide.server.participation import check_quorum
-    from confide.simulations.rehearsal import open_sites, read_public_test, require_lines, warning
+    from confide.server.rounds.participation import check_quorum
+    from confide.simulations.real_sites import open_sites, read_public_test, require_lines, warning
 
     if baselines:
         raise InputError("--baselines with --site is refused: baselines train on private records without privacy")
@@ -179,15 +179,15 @@ def _rehearsed(run: "RunConfig", paths: list[Path], engine: str, *, baselines: b
 
 def _memory(engine: str) -> "Callable[[], str] | None":
     """What the display asks for peak memory: nothing where workers train, for this process does not see theirs."""
-    from confide.common.devices import peak_memory
+    from confide.common.model.devices import peak_memory
 
     return peak_memory if engine == "in-process" else None
 
 
 def _epsilon(run: "RunConfig", event: dict[str, Any]) -> dict[str, float]:
     """Epsilon by institution after the round of an event."""
-    from confide.server.roster import Institution
-    from confide.server.run_directory import spent
+    from confide.server.results.run_directory import spent
+    from confide.server.rounds.roster import Institution
 
     values = {}
     for name, steps in event["num_steps"].items():

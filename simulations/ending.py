@@ -4,10 +4,10 @@ from typing import Any
 
 import typer
 
+from confide.common.config.run import RunConfig
 from confide.common.errors import ConfideError
-from confide.common.run_config import RunConfig
-from confide.server.progress import up
-from confide.simulations.rehearsal import RehearsedSites
+from confide.server.results.progress import up
+from confide.simulations.real_sites import RehearsedSites
 from confide.simulations.study import explained
 
 

@@ -9,10 +9,11 @@ from dataclasses import replace
 import numpy as np
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 
-from confide.client.identity import Identity
-from confide.common.messages import Ask, Update
-from confide.common.run_config import RunConfig
-from confide.common.wire import sha256
+from confide.common.config.run import RunConfig
+from confide.common.protocol.answers import Update
+from confide.common.protocol.asks import Ask
+from confide.common.protocol.signatures import Identity
+from confide.common.protocol.wire import sha256
 from confide.simulations.sites import simulated_secret
 
 Answer = Callable[[], Message]

@@ -7,24 +7,24 @@ from typing import Literal, Protocol
 
 from flwr.app import Context, RecordDict
 
-from confide.client.app import make_client_app
-from confide.client.preparation import Client
-from confide.client.site import Site
-from confide.common.accuracy import Accuracy
-from confide.common.adapter import get_state, reset
+from confide.client.answers.app import make_client_app
+from confide.client.site.installation import Site
+from confide.client.training.shares import Client
+from confide.common.config.run import RunConfig
+from confide.common.data.records import Row
 from confide.common.errors import ConfideError
-from confide.common.evaluation import evaluate
-from confide.common.gate import State
-from confide.common.records import Row
-from confide.common.run_config import RunConfig
-from confide.common.warm_model import warm_model
-from confide.server.app import make_server_app
-from confide.server.facts import Outcome
-from confide.server.job import Event, Job
-from confide.server.optimizer import GlobalState
-from confide.server.resume import Resumed
-from confide.server.rounds import Clock
-from confide.server.strategy import ConfideStrategy
+from confide.common.model.adapter import get_state, reset
+from confide.common.model.evaluation import evaluate
+from confide.common.model.scores import Accuracy
+from confide.common.model.warm_model import warm_model
+from confide.common.tensors import State
+from confide.server.aggregation.optimizer import GlobalState
+from confide.server.results.report_facts import Outcome
+from confide.server.rounds.app import make_server_app
+from confide.server.rounds.collect import Clock
+from confide.server.rounds.resume import Resumed
+from confide.server.rounds.run_context import Event, Job
+from confide.server.rounds.strategy import ConfideStrategy
 from confide.simulations.faults import Faults, no_faults
 from confide.simulations.grid import FIRST_NODE, InProcessGrid, SkippingClock
 

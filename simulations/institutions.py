@@ -4,12 +4,12 @@ import functools
 from dataclasses import dataclass
 from pathlib import Path
 
-from confide.common.configuration import Section
+from confide.common.config.run import RunConfig
+from confide.common.config.sections import PrivacySection
+from confide.common.config.simulation import SimulationSection
+from confide.common.data.records import Row, check_records, read_rows, select
 from confide.common.errors import InputError
-from confide.common.records import Row, check_records, read_rows, select
-from confide.common.run_config import RunConfig
-from confide.common.run_sections import PrivacySection
-from confide.common.simulation_config import SimulationSection
+from confide.common.settings import Section
 from confide.simulations.partition import partition, shuffled
 from confide.simulations.texts import SOURCES
 

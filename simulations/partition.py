@@ -7,10 +7,10 @@ from typing import Any
 
 from numpy.random import PCG64, Generator
 
+from confide.common.config.simulation import SimulationSection
+from confide.common.data.records import Row, group_of
 from confide.common.errors import InputError
-from confide.common.labels import spellings
-from confide.common.records import Row, group_of
-from confide.common.simulation_config import SimulationSection
+from confide.common.tasks.labels import spellings
 
 _MAX_NAME = 64  # characters of an institution's name
 _MIN_UNITS = 3  # of an institution: training and a test share

@@ -5,8 +5,8 @@ import time
 from importlib.metadata import version
 from typing import Any
 
+from confide.common.config.run import RunConfig, make_plan
 from confide.common.privacy.plan import NoPrivacy, PrivacyPlan
-from confide.common.run_config import RunConfig, make_plan
 from confide.simulations.remembered import Remembered, recall
 
 TABLE = (1.0, 3.0, 8.0)
@@ -59,9 +59,9 @@ def bytes_per_client_round(run: RunConfig) -> int:
     import numpy as np
     import torch
 
-    from confide.common.adapter import build_module, schema
-    from confide.common.models import find_model
-    from confide.common.transfer import encode
+    from confide.common.model.adapter import build_module, schema
+    from confide.common.model.base_models import find_model
+    from confide.common.protocol.transfer import encode
 
     shapes = schema(build_module(run, find_model(run.at(run.model.base)), torch.device("meta")))
     return len(encode({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, run.federation.transfer))
@@ -73,14 +73,14 @@ def measure(run: RunConfig, num_steps: int = 20) -> dict[str, float]:
     Returns:
         ``seconds_per_round`` (median step times ``local.steps``; one institution), ``peak_memory_mb`` (this process).
     """
-    from confide.client.batches import batch_units
-    from confide.client.training import LocalWork, train
-    from confide.client.trial import tried_shapes
-    from confide.client.units import make_units
-    from confide.common.adapter import get_state
-    from confide.common.devices import peak_memory_mb
+    from confide.client.data.units import make_units
+    from confide.client.training.batches import batch_units
+    from confide.client.training.local_steps import LocalWork, train
+    from confide.client.training.trial import tried_shapes
+    from confide.common.model.adapter import get_state
+    from confide.common.model.devices import peak_memory_mb
+    from confide.common.model.warm_model import warm_model
     from confide.common.privacy.coins import Coins
-    from confide.common.warm_model import warm_model
 
     model = warm_model(run, run.speed.device, run.speed.precision)
     records = [

@@ -8,7 +8,7 @@ import typer
 from confide.simulations.cli import JsonOption, RunArgument, SetOption, load, locked
 
 if TYPE_CHECKING:
-    from confide.common.run_config import RunConfig
+    from confide.common.config.run import RunConfig
 
 
 def plan(

@@ -3,10 +3,10 @@
 import logging
 import warnings
 
-from confide.client.app import make_client_app
+from confide.client.answers.app import make_client_app
 from confide.common.errors import ConfideError, InputError
-from confide.server.app import make_server_app
-from confide.server.strategy import ConfideStrategy
+from confide.server.rounds.app import make_server_app
+from confide.server.rounds.strategy import ConfideStrategy
 from confide.simulations.federation import Federation
 
 

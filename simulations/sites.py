@@ -11,22 +11,22 @@ from pathlib import Path
 
 from flwr.app import Context
 
-from confide.client.identity import Identity
-from confide.client.ledger import Ledger, Terms
-from confide.client.outbox import Outbox
-from confide.client.people import Names
-from confide.client.site import Site
-from confide.client.site_config import (
+from confide.client.config import (
     DatasetSection,
     InstitutionSection,
     PolicySection,
     SiteConfig,
 )
+from confide.client.data.dataset_claims import Names
+from confide.client.privacy.ledger import Ledger, Terms
+from confide.client.privacy.outbox import Outbox
+from confide.client.site.installation import Site
+from confide.common.config.run import RunConfig, make_plan
+from confide.common.data.records import Row
 from confide.common.errors import ConfideError
 from confide.common.privacy.accounting import epsilon
 from confide.common.privacy.plan import NoPrivacy
-from confide.common.records import Row
-from confide.common.run_config import RunConfig, make_plan
+from confide.common.protocol.signatures import Identity
 from confide.simulations.partition import gather
 from confide.simulations.unfinished import Unfinished
 

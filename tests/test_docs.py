@@ -11,7 +11,7 @@ import pytest
 import typer
 from click.exceptions import Exit, UsageError
 
-from confide.common.main import COMMANDS
+from confide.common.cli.main import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").glob("*.md")])

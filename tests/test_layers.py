@@ -22,7 +22,12 @@ MAY_IMPORT = {
 }
 # `confide <command>` finds its commands by name and imports them on use.
 PRIVATE_FLWR = ("flwr.supercore", "flwr.superlink", "flwr.supernode", "flwr.server", "flwr.common", "flwr.compat")
-PRIVATE_FLWR_FILES = {"client/link.py", "server/fleet_app.py", "server/leftovers.py", "server/superlink.py"}
+PRIVATE_FLWR_FILES = {
+    "client/service/link.py",
+    "server/fleet/flower_app.py",
+    "server/fleet/leftovers.py",
+    "server/fleet/superlink.py",
+}
 PRIVATE_FLWR_FILES |= {"simulations/grid.py"}
 AUDITED_IN_CLIENT = ["policy", "account", "rows", "rules", "chain", "ledger", "outbox", "release", "witnesses"]
 AUDITED = [
@@ -82,7 +87,7 @@ def test_private_names_of_flower_stay_in_five_files(path: Path) -> None:
 
 
 def test_no_file_of_the_client_knows_how_to_fetch_code_or_to_install_it() -> None:
-    """What it does when a server offers some: tests/client/test_link_tls.py."""
+    """What it does when a server offers some: tests/client/service/test_link_tls.py."""
     words = ("getfab", "get_fab", "get-fab", "install_from_fab")
     texts = {path.name: path.read_text(encoding="utf-8").lower() for path in (ROOT / "client").rglob("*.py")}
     assert len(texts) > 30

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from confide.client import cli as client_cli
-from confide.server import cli as server_cli
+from confide.client.commands import cli as client_cli
+from confide.server.commands import cli as server_cli
 
 ROOT = Path(__file__).parent.parent
 UNITS = sorted((ROOT / "docs" / "systemd").glob("*.service"))

@@ -19,32 +19,22 @@ from flwr.app import ConfigRecord, RecordDict
 from support import guarantees, ledger_guarantees, sites
 from support.coins import TestCoins
 
-from confide.client import (
-    answers,
-    app,
-    batches,
-    chain,
-    ledger,
-    preparation,
-    release,
-    rows,
-    rules,
-    training,
-    units,
-    validation,
-    witnesses,
-)
-from confide.common import messages, transfer
+from confide.client.answers import app, offer
+from confide.client.answers import round as round_module
+from confide.client.data import units
+from confide.client.privacy import chain, ledger, release, rollback, row_kinds, rules
+from confide.client.training import batches, local_steps, shares, validation
+from confide.common.config.run import RunConfig, lock
+from confide.common.data.shapes import public_shapes
 from confide.common.errors import LedgerError
 from confide.common.failpoints import failpoint
-from confide.common.models import hash_model
+from confide.common.model.base_models import hash_model
+from confide.common.model.warm_model import WarmModel
 from confide.common.privacy import gradients, noise, plan, step
 from confide.common.privacy.clipping import clip
 from confide.common.privacy.coins import Coins
-from confide.common.run_config import RunConfig, lock
-from confide.common.shapes import public_shapes
+from confide.common.protocol import answers, transfer
 from confide.common.tasks import TextClassification
-from confide.common.warm_model import WarmModel
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 PlantedBug = tuple[Plant, Callable[..., None]]
@@ -289,9 +279,9 @@ def _share_of_the_true_count(patch: pytest.MonkeyPatch) -> None:
 
 def _coins_of_the_server(patch: pytest.MonkeyPatch) -> None:
     """A generator seeded by what the run says, as one seeds everything else."""
-    real_train, real_validate = answers.train, answers.validate
-    patch.setattr(answers, "train", lambda work, model, units, coins: real_train(work, model, units, TestCoins(7)))
-    patch.setattr(answers, "validate", lambda *rest: real_validate(*rest[:-1], TestCoins(7)))
+    real_train, real_validate = round_module.train, round_module.validate
+    patch.setattr(round_module, "train", lambda work, model, units, coins: real_train(work, model, units, TestCoins(7)))
+    patch.setattr(round_module, "validate", lambda *rest: real_validate(*rest[:-1], TestCoins(7)))
 
 
 def _error_told(as_value: Callable[[str], Any]) -> Plant:
@@ -313,14 +303,14 @@ def _error_for_flower(patch: pytest.MonkeyPatch) -> None:
 
 def _counted_units(patch: pytest.MonkeyPatch) -> None:
     """Declare what there is, instead of what somebody typed."""
-    real, found = preparation.split_records, list[int]()
+    real, found = shares.split_records, list[int]()
 
     def split_records(records: list[Any], *rest: Any) -> Any:
         found[:] = [len(records)]  # before the split: a keyed hash shares them out anew in every study
         return real(records, *rest)
 
-    patch.setattr(preparation, "split_records", split_records)
-    patch.setattr(answers, "Acceptance", lambda name, declared, key: messages.Acceptance(name, found[0], key))
+    patch.setattr(shares, "split_records", split_records)
+    patch.setattr(offer, "Acceptance", lambda name, declared, key: answers.Acceptance(name, found[0], key))
 
 
 def _count_beside_the_tensors(patch: pytest.MonkeyPatch) -> None:
@@ -329,7 +319,7 @@ def _count_beside_the_tensors(patch: pytest.MonkeyPatch) -> None:
     def encode(state: Any, form: Any) -> bytes:
         return transfer.encode({**state, "num_examples": np.zeros(1, np.float32)}, form)
 
-    patch.setattr(answers, "encode", encode)
+    patch.setattr(round_module, "encode", encode)
 
 
 def _scale_of_the_signal(patch: pytest.MonkeyPatch) -> None:
@@ -344,7 +334,7 @@ def _scale_of_the_signal(patch: pytest.MonkeyPatch) -> None:
         return transfer.encode({name: np.clip(value, -largest[0], largest[0]) for name, value in state.items()}, form)
 
     patch.setattr(step, "add_noise", add_noise)
-    patch.setattr(answers, "encode", encode)
+    patch.setattr(round_module, "encode", encode)
 
 
 def _rounded_by_private_coins(patch: pytest.MonkeyPatch) -> None:
@@ -353,17 +343,17 @@ def _rounded_by_private_coins(patch: pytest.MonkeyPatch) -> None:
 
 
 def _count_as_an_id(patch: pytest.MonkeyPatch) -> None:
-    real = answers.seal_envelope
+    real = round_module.seal_envelope
 
     def seal(*rest: Any) -> Any:
         return replace(real(*rest), update_id="20")
 
-    patch.setattr(answers, "seal_envelope", seal)
+    patch.setattr(round_module, "seal_envelope", seal)
 
 
 def _labels_seen(patch: pytest.MonkeyPatch) -> None:
     """No answer where a class has few records, so as not to train on next to nothing."""
-    real = preparation.prepare
+    real = shares.prepare
 
     def prepare(site: Any, model: Any, *, joining: bool) -> Any:
         labels = [record["label"] for record in site.records(model.task)]
@@ -371,7 +361,7 @@ def _labels_seen(patch: pytest.MonkeyPatch) -> None:
             raise ValueError("too few records of a class")
         return real(site, model, joining=joining)
 
-    patch.setattr(preparation, "prepare", prepare)
+    patch.setattr(shares, "prepare", prepare)
 
 
 # Ledger and release
@@ -379,7 +369,7 @@ def _labels_seen(patch: pytest.MonkeyPatch) -> None:
 
 def _charged_at_the_seal(patch: pytest.MonkeyPatch) -> None:
     """What was never sent cost nothing."""
-    real, prices = dict(rows._KINDS), {}
+    real, prices = dict(row_kinds._KINDS), {}
 
     def reserve(account: Any, row: Any, row_hash: str) -> None:
         prices[row["number"]] = (row["study"], row["steps"])
@@ -390,18 +380,18 @@ def _charged_at_the_seal(patch: pytest.MonkeyPatch) -> None:
         account.studies[study].reserved_steps += steps
         real["seal"](account, row, row_hash)
 
-    patch.setitem(rows._KINDS, "reserve", reserve)
-    patch.setitem(rows._KINDS, "seal", seal)
+    patch.setitem(row_kinds._KINDS, "reserve", reserve)
+    patch.setitem(row_kinds._KINDS, "seal", seal)
 
 
 def _closed_is_forgotten(patch: pytest.MonkeyPatch) -> None:
-    real = rows._KINDS["close"]
+    real = row_kinds._KINDS["close"]
 
     def close(account: Any, row: Any, row_hash: str) -> None:
         real(account, row, row_hash)
         account.studies[row["study"]].reserved_steps = 0
 
-    patch.setitem(rows._KINDS, "close", close)
+    patch.setitem(row_kinds._KINDS, "close", close)
 
 
 def _three_attempts(patch: pytest.MonkeyPatch) -> None:
@@ -418,13 +408,13 @@ def _hashes_not_computed(patch: pytest.MonkeyPatch) -> None:
 
     def catch_up(self: Any) -> None:
         for row, row_hash in self._read(self.account.number):
-            rows.add_row(self.account, row, row_hash)
+            row_kinds.add_row(self.account, row, row_hash)
 
     patch.setattr(chain.Chain, "_catch_up", catch_up)
 
 
 def _witnesses_not_asked(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(witnesses.Witnesses, "check", lambda self, rows: None)
+    patch.setattr(rollback.Witnesses, "check", lambda self, rows: None)
 
 
 def _release_in_another_order(order: str) -> Plant:
@@ -460,7 +450,7 @@ def _release_in_another_order(order: str) -> Plant:
 
 def _every_attempt_is_new(patch: pytest.MonkeyPatch) -> None:
     """No answer is recognised as sealed."""
-    patch.setitem(rows._KINDS, "seal", lambda account, row, row_hash: None)
+    patch.setitem(row_kinds._KINDS, "seal", lambda account, row, row_hash: None)
 
 
 def _file_taken_for_its_seal(patch: pytest.MonkeyPatch) -> None:
@@ -485,8 +475,8 @@ def _plan_not_compared(patch: pytest.MonkeyPatch) -> None:
 
 def _key_restored_on_retry(patch: pytest.MonkeyPatch) -> None:
     """Kept beside the round, so that the retry gives the same update."""
-    real = answers.train
-    patch.setattr(answers, "train", lambda work, model, units, coins: real(work, model, units, Coins(bytes(32))))
+    real = round_module.train
+    patch.setattr(round_module, "train", lambda work, model, units, coins: real(work, model, units, Coins(bytes(32))))
 
 
 STEP_BUGS: dict[str, PlantedBug] = {
@@ -647,7 +637,7 @@ def test_a_bug_in_the_step_is_caught(bug: str, monkeypatch: pytest.MonkeyPatch) 
 def test_a_bug_in_training_is_caught(bug: str, monkeypatch: pytest.MonkeyPatch, model: WarmModel) -> None:
     plant, check = TRAINING_BUGS[bug]
     plant(monkeypatch)
-    monkeypatch.setattr(training, "private_step", step.private_step)
+    monkeypatch.setattr(local_steps, "private_step", step.private_step)
     with pytest.raises(AssertionError):
         check(model)
 

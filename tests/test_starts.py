@@ -6,16 +6,16 @@ from pathlib import Path
 
 from support.installations import write_site
 
-from confide.client.site import open_site
-from confide.common.join import Kit, write_json
-from confide.server.home import init_home
+from confide.client.site.installation import open_site
+from confide.common.protocol.enrolment import Kit, write_json
+from confide.server.home.home import init_home
 
 # The command as it is typed, but that what would go on for months prints a line and ends.
 _PROGRAM = """
 import socket, sys
 from types import SimpleNamespace
 from confide.common.flower import prepare
-from confide.common.main import main
+from confide.common.cli.main import main
 
 def tell():
     print("LOADED", [name for name in ("torch", "transformers", "opacus", "peft") if name in sys.modules])

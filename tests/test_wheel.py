@@ -55,5 +55,5 @@ def test_a_wheel_holds_every_file_that_is_no_code(confide: Path) -> None:
     data = [
         path for part in PARTS[:4] for path in (ROOT / part).rglob("*") if path.suffix in {".toml", ".html", ".jinja"}
     ]
-    assert len(data) > 8
+    assert len(data) > 5
     assert [path for path in data if not (installed / path.relative_to(ROOT)).is_file()] == []

@@ -84,7 +84,7 @@ def clipped_gradients(
     """The clipped gradients of the units in some micro-batches, shape ``(U, P)`` at a time, float32.
 
     Formal guarantee: a row depends on its own unit and the weights of ``module`` only, bit for bit, if rows of
-    ``losses`` do so in the shapes of these micro-batches. Whether they do is tried before a run (`client.trial`).
+    ``losses`` do so in the shapes of these micro-batches. Whether they do is tried before a run (`training.trial`).
     """
     parts = (
         (per_example_gradients(module, losses, batch)[: len(unit_B)].mul_(weights_P), unit_B)

@@ -23,6 +23,26 @@ class Task(Protocol):
     def max_length(self) -> int:
         """The most tokens of an example."""
 
+    @property
+    def own_head(self) -> bool:
+        """The head is ours, on the states of a base; otherwise it is the base model's own."""
+
+    @property
+    def num_outputs(self) -> int:
+        """Numbers that the head gives."""
+
+    def head_setting(self) -> str:
+        """Return the setting that puts our head on any base, for messages."""
+
+    def peft_type(self) -> str | None:
+        """Return PEFT's name of the task, with which it trains and saves the base model's own head; None without."""
+
+    def untrained_parts(self) -> frozenset[str]:
+        """Return parts of a base's names, between dots, that a loss does not pass."""
+
+    def head_parts(self) -> frozenset[str]:
+        """Return parts of a base's names, between dots, that are its own head."""
+
     def fields(self) -> tuple[str, ...]:
         """Names of the columns that a record of this task has."""
 

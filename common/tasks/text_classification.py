@@ -4,21 +4,20 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
-from confide.common.labels import find_label, shown
+from confide.common.settings import Section
+from confide.common.tasks.labels import find_label, shown
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-class TextClassification(BaseModel):
+class TextClassification(Section):
     """Settings of `[task]` for kind "text-classification", and the task itself.
 
     The label set is public: it comes from here, never from the labels that happen to be present in private data.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     kind: Literal["text-classification"] = "text-classification"
     labels: tuple[str, ...] = Field(min_length=2)
@@ -31,6 +30,32 @@ class TextClassification(BaseModel):
         if len(set(labels)) < len(labels):
             raise ValueError(f"labels={list(labels)} must be distinct")
         return labels
+
+    @property
+    def own_head(self) -> bool:
+        """The head is ours, on the states of a base; otherwise it is the base model's own."""
+        return self.pooling == "mean"
+
+    @property
+    def num_outputs(self) -> int:
+        """One for each label."""
+        return len(self.labels)
+
+    def head_setting(self) -> str:
+        """Return the setting that puts our head on any base."""
+        return "task.pooling = 'mean'"
+
+    def peft_type(self) -> str | None:
+        """Return PEFT's name of the task, with which it trains and saves the base model's own head."""
+        return None if self.own_head else "SEQ_CLS"
+
+    def untrained_parts(self) -> frozenset[str]:
+        """Return parts of a base's names that a loss does not pass: a mean does not pass the pooler."""
+        return frozenset({"pooler"}) if self.own_head else frozenset()
+
+    def head_parts(self) -> frozenset[str]:
+        """Return parts of a base's names that are its own classification head, whatever it is called."""
+        return frozenset({"classifier", "score"})
 
     def fields(self) -> tuple[str, ...]:
         """The columns of a record."""
@@ -70,7 +95,7 @@ class TextClassification(BaseModel):
         """The transformers class of the base model."""
         import transformers
 
-        return transformers.AutoModel if self.pooling == "mean" else transformers.AutoModelForSequenceClassification
+        return transformers.AutoModel if self.own_head else transformers.AutoModelForSequenceClassification
 
     def auto_settings(self) -> dict[str, Any]:
         """Settings of the base model's configuration."""
@@ -79,16 +104,16 @@ class TextClassification(BaseModel):
 
     def build(self, adapted: "nn.Module", hidden_size: int) -> "nn.Module":
         """The trained module: mean pooling and a linear head on the adapted encoder, or the model's own head."""
-        if self.pooling == "native":
+        if not self.own_head:
             return adapted
-        from confide.common.tasks.pooling import MeanPooledHead
+        from confide.common.tasks.heads import MeanPooledHead
 
-        return MeanPooledHead(adapted, hidden_size, len(self.labels))
+        return MeanPooledHead(adapted, hidden_size, self.num_outputs)
 
     def logits(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> "Tensor":
         """Logits of shape ``(B, labels)``, float32."""
         output = module(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
-        logits: Tensor = output if self.pooling == "mean" else output.logits
+        logits: Tensor = output if self.own_head else output.logits
         return logits.float()
 
     def losses(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> "Tensor":

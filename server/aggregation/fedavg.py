@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from confide.common.gate import State
+from confide.common.tensors import State
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ The rule of Flower's FedMedian; weights are ignored. It keeps all updates of a r
 
 import numpy as np
 
-from confide.common.gate import State
+from confide.common.tensors import State
 
 
 def init() -> tuple[State, ...]:

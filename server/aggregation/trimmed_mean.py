@@ -6,7 +6,7 @@ The rule of Flower's FedTrimmedAvg at its default share; weights are ignored. It
 import numpy as np
 from scipy.stats import trim_mean
 
-from confide.common.gate import State
+from confide.common.tensors import State
 from confide.server.aggregation.median import add, init
 
 TRIMMED_SHARE = 0.2  # at each end

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from confide.common import flower
-from confide.common.accuracy import Accuracy
-from confide.common.models import fetch_model, hash_model
-from confide.common.run_config import RunConfig, load_run, lock
+from confide.common.config.run import RunConfig, load_run, lock
+from confide.common.model.base_models import fetch_model, hash_model
+from confide.common.model.scores import Accuracy
 
 flower.prepare()
 

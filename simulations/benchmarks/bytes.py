@@ -20,16 +20,17 @@ from confide.common import flower
 
 flower.prepare()
 
-from confide.client.identity import Identity  # noqa: E402 - after Flower's environment is set
-from confide.common.adapter import build_module, schema  # noqa: E402
-from confide.common.configuration import check  # noqa: E402
-from confide.common.gate import State, dump_state  # noqa: E402
-from confide.common.messages import Ask, Update, seal_envelope  # noqa: E402
-from confide.common.models import find_model, hash_model  # noqa: E402
-from confide.common.run_config import RunConfig, lock  # noqa: E402
-from confide.common.run_sections import Transfer  # noqa: E402
-from confide.common.transfer import encode  # noqa: E402
-from confide.common.wire import sha256  # noqa: E402
+from confide.common.config.run import RunConfig, lock  # noqa: E402
+from confide.common.config.sections import Transfer  # noqa: E402
+from confide.common.config.toml import check  # noqa: E402
+from confide.common.model.adapter import build_module, schema  # noqa: E402
+from confide.common.model.base_models import find_model, hash_model  # noqa: E402
+from confide.common.protocol.answers import Update, seal_envelope  # noqa: E402
+from confide.common.protocol.asks import Ask  # noqa: E402
+from confide.common.protocol.signatures import Identity  # noqa: E402 - after Flower's environment is set
+from confide.common.protocol.transfer import encode  # noqa: E402
+from confide.common.protocol.wire import sha256  # noqa: E402
+from confide.common.tensors import State, dump_state  # noqa: E402
 
 
 def measure() -> dict[str, dict[str, float]]:

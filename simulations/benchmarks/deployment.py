@@ -24,8 +24,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from confide.common import flower
-from confide.common.records import Row
-from confide.common.run_config import load_run
+from confide.common.config.run import load_run
+from confide.common.data.records import Row
 
 flower.prepare()
 

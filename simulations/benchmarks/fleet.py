@@ -26,20 +26,21 @@ import numpy as np
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from confide.client.identity import Identity
 from confide.common import flower
-from confide.common.gate import dump_state
-from confide.common.join import JoinRequest
-from confide.common.messages import Acceptance, Ask, Update, seal_envelope
-from confide.common.run_config import RunConfig
-from confide.server.home import open_home
+from confide.common.config.run import RunConfig
+from confide.common.protocol.answers import Acceptance, Update, seal_envelope
+from confide.common.protocol.asks import Ask
+from confide.common.protocol.enrolment import JoinRequest
+from confide.common.protocol.signatures import Identity
+from confide.common.tensors import dump_state
+from confide.server.home.home import open_home
 
 flower.prepare()
 
 from flwr.app import Context, Message, RecordDict  # noqa: E402 - after Flower's environment is set
 from safetensors.numpy import load  # noqa: E402
 
-from confide.client.link import Link  # noqa: E402
+from confide.client.service.link import Link  # noqa: E402
 from confide.simulations.benchmarks.processes import Processes, cpu_seconds, machine, resident_bytes  # noqa: E402
 
 _LOADS = 2  # processes

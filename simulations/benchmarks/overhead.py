@@ -17,18 +17,18 @@ from unittest import mock
 
 import numpy as np
 
-from confide.client.training import LocalWork
+from confide.client.training.local_steps import LocalWork
 from confide.common import flower
-from confide.common.configuration import check
-from confide.common.devices import peak_memory_mb
-from confide.common.gate import State
-from confide.common.models import find_model, hash_model
-from confide.common.run_config import RunConfig, lock
+from confide.common.config.run import RunConfig, lock
+from confide.common.config.toml import check
+from confide.common.model.base_models import find_model, hash_model
+from confide.common.model.devices import peak_memory_mb
+from confide.common.tensors import State
 
 flower.prepare()
 
-from confide.server.checkpoint import save_round  # noqa: E402 - after Flower's environment is set
-from confide.server.job import Event  # noqa: E402
+from confide.server.rounds.checkpoint import save_round  # noqa: E402 - after Flower's environment is set
+from confide.server.rounds.run_context import Event  # noqa: E402
 from confide.simulations.federation import Federation, simulate, start  # noqa: E402
 from confide.simulations.grid import SkippingClock  # noqa: E402
 from confide.simulations.institutions import load_private  # noqa: E402
@@ -52,7 +52,7 @@ def measure(clients: int, rounds: int) -> dict[str, float]:
     run = check(RunConfig, settings, "overhead")
     run = lock(run, hash_model(find_model(run.model.base)))
     events: list[Event] = []
-    with tempfile.TemporaryDirectory() as folder, mock.patch("confide.client.answers.train", no_training):
+    with tempfile.TemporaryDirectory() as folder, mock.patch("confide.client.answers.round.train", no_training):
 
         def save(number: int, state: Any, accepted: list[dict[str, str]], lineage: str) -> None:
             save_round(Path(folder) / "rounds", number, state, accepted, lineage)

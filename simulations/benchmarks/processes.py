@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-_COMMAND = (sys.executable, "-m", "confide.common.main")
+_COMMAND = (sys.executable, "-m", "confide.common.cli.main")
 _GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 _HANGS = 300.0  # seconds after which something hangs
 

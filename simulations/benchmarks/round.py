@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from confide.client.training import train
+from confide.client.training.local_steps import train
 from confide.common import flower
-from confide.common.configuration import check
-from confide.common.models import find_model, hash_model
-from confide.common.run_config import RunConfig, lock
+from confide.common.config.run import RunConfig, lock
+from confide.common.config.toml import check
+from confide.common.model.base_models import find_model, hash_model
 
 flower.prepare()
 
@@ -61,7 +61,7 @@ def federation_seconds(run: RunConfig) -> list[tuple[float, float]]:
         return result
 
     rounds: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder, mock.patch("confide.client.answers.train", timed):
+    with tempfile.TemporaryDirectory() as folder, mock.patch("confide.client.answers.round.train", timed):
         sites = simulated_sites(run, load_private, Path(folder))
         federation = Federation(run, sites, {}, rounds.append, lambda *_: None)
         simulate(federation, start(federation, SkippingClock()))

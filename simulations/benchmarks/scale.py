@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from confide.common import flower
-from confide.common.configuration import check
-from confide.common.models import find_model, hash_model
-from confide.common.run_config import RunConfig, lock
+from confide.common.config.run import RunConfig, lock
+from confide.common.config.toml import check
+from confide.common.model.base_models import find_model, hash_model
 
 COUNTS = (10, 100, 1000, 5000)
 RECORDS, ROUNDS, PARTICIPATION = 20, 2, 0.1
@@ -46,8 +46,8 @@ def _in_a_child(count: int) -> dict[str, float]:
 def measure_one(count: int) -> dict[str, float]:
     """One federation in this process: seconds in all and for each training, peak memory in MB."""
     flower.prepare()  # before the first import of flwr, which the parent never needs
-    from confide.common.devices import peak_memory_mb
-    from confide.server.checkpoint import save_round
+    from confide.common.model.devices import peak_memory_mb
+    from confide.server.rounds.checkpoint import save_round
     from confide.simulations.federation import Federation, simulate, start
     from confide.simulations.grid import SkippingClock
     from confide.simulations.sites import simulated_sites

@@ -24,10 +24,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from confide.client.training import LocalWork, train
-from confide.common.adapter import get_state
+from confide.client.training.local_steps import LocalWork, train
 from confide.common.errors import ConfideError
-from confide.common.models import find_model
+from confide.common.model.adapter import get_state
+from confide.common.model.base_models import find_model
 from confide.common.privacy.coins import Coins
 from confide.common.privacy.noise import standard_normals
 from confide.common.privacy.plan import NoPrivacy, PrivacyPlan

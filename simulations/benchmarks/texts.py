@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from confide.client.batches import BatchedUnits, batch_units, with_prefixes
-from confide.client.trial import tried_shapes
-from confide.client.units import make_units
-from confide.common.configuration import check
+from confide.client.data.units import make_units
+from confide.client.training.batches import BatchedUnits, batch_units, with_prefixes
+from confide.client.training.trial import tried_shapes
+from confide.common.config.run import RunConfig
+from confide.common.config.toml import check
+from confide.common.model.warm_model import WarmModel, warm_model
 from confide.common.privacy.coins import Coins
 from confide.common.privacy.plan import NoPrivacy, PrivacyPlan
-from confide.common.run_config import RunConfig
-from confide.common.warm_model import WarmModel, warm_model
 from confide.simulations.texts import read_vader
 
 UNITS, PROBABILITY = 2000, 0.1

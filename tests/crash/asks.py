@@ -6,7 +6,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Protocol
 
-from confide.client.account import What
+from confide.client.privacy.account import What
 from confide.common.privacy.filter import Cap
 from confide.common.privacy.plan import PrivacyPlan
 

@@ -12,13 +12,13 @@ from crash.killing import BETWEEN
 from crash.planted import Planted
 from support.ledgers import OTHER, RUN, make_ledger
 
-from confide.client import witnesses as witnesses_module
-from confide.client.account import Key, Reservation, Row
-from confide.client.outbox import FileOutbox
-from confide.client.policy import cap_of
-from confide.client.release import Request, acknowledge, recover
-from confide.client.site_config import load_site_config
-from confide.client.witnesses import Witnesses
+from confide.client.config import load_site_config
+from confide.client.privacy import rollback as witnesses_module
+from confide.client.privacy.account import Key, Reservation, Row
+from confide.client.privacy.outbox import FileOutbox
+from confide.client.privacy.policy import cap_of
+from confide.client.privacy.release import Request, acknowledge, recover
+from confide.client.privacy.rollback import Witnesses
 from confide.common import failpoints
 from confide.common.errors import ConfideError
 from confide.common.privacy.accounting import epsilon

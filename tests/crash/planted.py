@@ -6,12 +6,12 @@ from dataclasses import replace
 
 from crash.asks import Ask
 
-from confide.client import release as release_module
-from confide.client import rows
-from confide.client.account import Account, Reservation, Row
-from confide.client.ledger import Ledger
-from confide.client.outbox import Outbox
-from confide.client.release import Request
+from confide.client.privacy import release as release_module
+from confide.client.privacy import row_kinds
+from confide.client.privacy.account import Account, Reservation, Row
+from confide.client.privacy.ledger import Ledger
+from confide.client.privacy.outbox import Outbox
+from confide.client.privacy.release import Request
 from confide.common.failpoints import failpoint
 from confide.common.privacy.coins import Coins
 from confide.common.privacy.filter import Cap
@@ -68,7 +68,7 @@ def _sealing_first(
 
 def _charge_at_the_seal() -> None:
     """A RESERVE without a SEAL costs nothing: a crash gives budget back."""
-    reserve, seal = rows._KINDS["reserve"], rows._KINDS["seal"]
+    reserve, seal = row_kinds._KINDS["reserve"], row_kinds._KINDS["seal"]
 
     def no_charge(account: Account, row: Row, row_hash: str) -> None:
         reserve(account, {**row, "steps": 0, "releases": 0}, row_hash)
@@ -81,18 +81,18 @@ def _charge_at_the_seal() -> None:
         steps, releases = reservation.price  # type: ignore[attr-defined]
         study.reserved_steps, study.reserved_releases = study.reserved_steps + steps, study.reserved_releases + releases
 
-    rows._KINDS.update(reserve=no_charge, seal=charge)
+    row_kinds._KINDS.update(reserve=no_charge, seal=charge)
 
 
 def _one_attempt_more() -> None:
-    from confide.client import rules
+    from confide.client.privacy import rules
 
     rules._MAX_ATTEMPTS = 3
 
 
 def _cap_of_the_opening() -> None:
     """A cap that is lowered in mid-study counts from the next study on only."""
-    from confide.client import ledger, rules
+    from confide.client.privacy import ledger, rules
 
     def forgetful(account: Account, key: rules.Key, charge: tuple[int, int], cap: Cap) -> int:
         return rules.may_reserve(account, key, charge, account.opened_under or cap)
@@ -102,6 +102,6 @@ def _cap_of_the_opening() -> None:
 
 def _keep_orphans() -> None:
     """After a start, an answer without a SEAL is taken for one that has it."""
-    from confide.client import outbox
+    from confide.client.privacy import outbox
 
     outbox.FileOutbox.delete = lambda self, name: None  # type: ignore[method-assign]

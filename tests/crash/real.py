@@ -22,25 +22,26 @@ from support.ledgers import LINEAGE
 from support.sites import make_records
 from support.tiny_bert import save_tiny_bert
 
-from confide.client import answers
-from confide.client.app import make_client_app
-from confide.client.preparation import Client
-from confide.client.site import open_site
+from confide.client.answers import round as answering
+from confide.client.answers.app import make_client_app
+from confide.client.site.installation import open_site
+from confide.client.training.shares import Client
 from confide.common import failpoints
-from confide.common.adapter import get_state, reset
-from confide.common.configuration import check
-from confide.common.gate import State, dump_state
-from confide.common.messages import Ask, Update
-from confide.common.models import hash_model
+from confide.common.config.run import RunConfig, lock, make_plan
+from confide.common.config.sections import Transfer
+from confide.common.config.toml import check
+from confide.common.model.adapter import get_state, reset
+from confide.common.model.base_models import hash_model
+from confide.common.model.warm_model import warm_model
 from confide.common.privacy.accounting import epsilon
 from confide.common.privacy.coins import Coins
 from confide.common.privacy.filter import Cap, choose_order
 from confide.common.privacy.plan import PrivacyPlan
-from confide.common.run_config import RunConfig, lock, make_plan
-from confide.common.run_sections import Transfer
-from confide.common.transfer import encode
-from confide.common.warm_model import warm_model
-from confide.common.wire import sha256
+from confide.common.protocol.answers import Update
+from confide.common.protocol.asks import Ask
+from confide.common.protocol.transfer import encode
+from confide.common.protocol.wire import sha256
+from confide.common.tensors import State, dump_state
 from confide.simulations.grid import InProcessGrid, SkippingClock
 
 _ROUNDS = 4
@@ -133,8 +134,8 @@ class RealClient:
             tell(("drawn", payload[-8:]))
             return payload
 
-        answers.encode = encode_update  # type: ignore[attr-defined]
-        answers.dump_state = dump_counts  # type: ignore[attr-defined]
+        answering.encode = encode_update  # type: ignore[attr-defined]
+        answering.dump_state = dump_counts  # type: ignore[attr-defined]
         told, client = site.with_report(report), Client()
         if planted.bug == "reuse-coins":
             client = Client(coins=lambda: Coins(bytes(32)))

@@ -24,9 +24,9 @@ from confide.common.flower import prepare
 
 prepare()
 
-from confide.client.preparation import Client
-from confide.client.service import serve
-from confide.common.main import main
+from confide.client.service.process import serve
+from confide.client.training.shares import Client
+from confide.common.cli.main import main
 from confide.simulations import federation
 
 

@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from support.deployment import Deployment
 from support.faults import begin, private_records, rounds_charged, run_file
 
-from confide.server.certificates import make_certificates
+from confide.server.home.certificates import make_certificates
 
 
 def _another_authority(deployment: Deployment, name: str) -> None:

@@ -16,8 +16,8 @@ from support.deployment import Deployment, deployed
 from support.sites import make_records
 from support.zygote import Zygote
 
-from confide.client.site_config import SiteConfig
-from confide.common.run_config import RunConfig
+from confide.client.config import SiteConfig
+from confide.common.config.run import RunConfig
 
 ROOT = Path(__file__).parents[2]
 LAUNCHER = Path(__file__).with_name("launcher.py")
@@ -71,7 +71,7 @@ def _apart(one: dict[str, Any], other: dict[str, Any]) -> float:
 
 
 def _verify(deployment: Deployment, shown: str) -> tuple[int, str]:
-    command = [sys.executable, "-m", "confide.common.main", "verify", shown]
+    command = [sys.executable, "-m", "confide.common.cli.main", "verify", shown]
     told = subprocess.run(command, cwd=deployment.folder, env=deployment.environment, capture_output=True, check=False)
     return told.returncode, told.stdout.decode()
 

@@ -18,10 +18,10 @@ from support.hostile_client import HOSTILE, Eve, honest, raw_answer, scripted
 from support.installations import start_state
 from support.zygote import Zygote
 
-from confide.client.identity import Identity
-from confide.client.link import Link
-from confide.common.models import hash_model
-from confide.common.run_config import load_run
+from confide.client.service.link import Link
+from confide.common.config.run import load_run
+from confide.common.model.base_models import hash_model
+from confide.common.protocol.signatures import Identity
 
 _ROUND_OF = {name: number for number, name in enumerate(HOSTILE, start=2)}  # in round 1 it is honest
 Events = list[dict[str, Any]]

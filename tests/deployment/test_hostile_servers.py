@@ -16,12 +16,12 @@ from support.hostile_server import as_step, write_script
 from support.installations import start_state
 from support.zygote import Zygote
 
-from confide.common.gate import State, dump_state
-from confide.common.messages import Ask, Finished
-from confide.common.models import hash_model
-from confide.common.run_config import RunConfig, load_run, lock
-from confide.common.versions import own_versions
-from confide.common.wire import sha256
+from confide.common.config.run import RunConfig, load_run, lock
+from confide.common.model.base_models import hash_model
+from confide.common.protocol.asks import Ask, Finished
+from confide.common.protocol.versions import own_versions
+from confide.common.protocol.wire import sha256
+from confide.common.tensors import State, dump_state
 
 LINEAGE = "ab" * 16
 Answers = dict[str, dict[str, list[str]]]

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from support.sites import make_records
 
-from confide.common.main import main
-from confide.common.models import hash_model
-from confide.common.run_config import RunConfig, lock
-from confide.server.job import Event
-from confide.server.strategy import ConfideStrategy
+from confide.common.cli.main import main
+from confide.common.config.run import RunConfig, lock
+from confide.common.model.base_models import hash_model
+from confide.server.rounds.run_context import Event
+from confide.server.rounds.strategy import ConfideStrategy
 from confide.simulations.faults import Faults, no_faults
 from confide.simulations.federation import Federation, simulate, start
 from confide.simulations.grid import SkippingClock

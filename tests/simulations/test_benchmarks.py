@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from confide.common.accuracy import Accuracy
+from confide.common.config.run import RunConfig
 from confide.common.errors import InputError
-from confide.common.run_config import RunConfig
+from confide.common.model.scores import Accuracy
 from confide.simulations.benchmarks import accuracy as accuracy_benchmark
 from confide.simulations.benchmarks import causal_model, limit
 from confide.simulations.benchmarks.accuracy import RUNS, Setting

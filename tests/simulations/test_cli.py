@@ -18,8 +18,8 @@ from dp_accounting import NeighboringRelation, dp_event
 from dp_accounting.pld import PLDAccountant
 from flwr.app import Message
 
+from confide.common.config.run import RunConfig, check, load_run, make_plan
 from confide.common.privacy.accounting import epsilon
-from confide.common.run_config import RunConfig, check, load_run, make_plan
 from confide.simulations import begun, cli, plan, study, texts
 from confide.simulations.faults import Answer, Faults, dropout, no_faults
 from confide.simulations.federation import simulate
@@ -638,7 +638,7 @@ def test_sigint_to_the_command(run_file: Path, settings: Settings, tmp_path: Pat
     """The real thing: a process, a signal, exit code 130."""
     out = tmp_path / "out"
     sets = settings("federation.num_rounds=5000", "evaluation.every=1", "simulation.max_records=10")
-    command = [sys.executable, "-m", "confide.common.main", "simulate", str(run_file), "--out", str(out), *sets]
+    command = [sys.executable, "-m", "confide.common.cli.main", "simulate", str(run_file), "--out", str(out), *sets]
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background job
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         signal.signal(signal.SIGINT, before)

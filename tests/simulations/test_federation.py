@@ -15,13 +15,14 @@ import torch
 from flwr.app import Context, Message
 from safetensors.numpy import load
 
-from confide.client import preparation
+from confide.client.training import shares
+from confide.common.config.run import RunConfig
 from confide.common.errors import ConfideError
-from confide.common.messages import Ask, Update, read_receipt
-from confide.common.run_config import RunConfig
-from confide.common.wire import sha256
-from confide.server.participation import draw
-from confide.server.run_directory import spent
+from confide.common.protocol.answers import Update, read_receipt
+from confide.common.protocol.asks import Ask
+from confide.common.protocol.wire import sha256
+from confide.server.results.run_directory import spent
+from confide.server.rounds.participation import draw
 from confide.simulations import faults
 from confide.simulations.faults import Answer, Faults
 from confide.simulations.federation import outcome
@@ -393,13 +394,13 @@ def test_a_bounded_cache_changes_no_answer(
 ) -> None:
     """Encoded records that were not kept are made again, in every round, for the same plan."""
     prepared: list[str] = []
-    prepare = preparation.prepare
+    prepare = shares.prepare
     monkeypatch.setattr(
-        preparation,
+        shares,
         "prepare",
         lambda site, *rest, **more: prepared.append(site.config.institution.name) or prepare(site, *rest, **more),
     )
-    monkeypatch.setattr(preparation, "_MOST_SHARES", 1)
+    monkeypatch.setattr(shares, "_MOST_SHARES", 1)
     ran = federate(locked())
     assert ran.accepted == {"site-0": 2, "site-1": 2, "site-2": 2}
     assert sorted(prepared) == ["site-0", *["site-1"] * 3, *["site-2"] * 3]
@@ -408,7 +409,7 @@ def test_a_bounded_cache_changes_no_answer(
 def test_a_hundred_institutions_share_one_base_model(
     federate: Federate, locked: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from confide.common import warm_model
+    from confide.common.model import warm_model
 
     built = []
     build = warm_model.build_module

@@ -4,7 +4,7 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from confide.server.rounds import collect
+from confide.server.rounds.collect import collect
 from confide.simulations.faults import Faults, dropout, no_faults, schedule, straggler
 from confide.simulations.grid import InProcessGrid, SkippingClock
 

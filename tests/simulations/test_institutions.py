@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from support.sites import make_records
 
-from confide.client.units import split_records
+from confide.client.data.units import split_records
+from confide.common.config.run import RunConfig
 from confide.common.errors import InputError
-from confide.common.run_config import RunConfig
 from confide.simulations import texts
 from confide.simulations.institutions import (
     Institutions,

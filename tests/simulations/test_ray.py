@@ -21,7 +21,7 @@ def test_two_institutions_on_ray(run_file: Path, tmp_path: Path) -> None:
     home = tmp_path / "flower"
     environment = {**os.environ, "FLWR_HOME": str(home), "OMP_NUM_THREADS": "1"}
     environment.pop("RAY_ADDRESS", None)
-    command = [sys.executable, "-m", "confide.common.main", "simulate", str(run_file)]
+    command = [sys.executable, "-m", "confide.common.cli.main", "simulate", str(run_file)]
     done = subprocess.run(
         [*command, "--engine", "ray", "--out", str(tmp_path / "out"), "--json"],
         env=environment,

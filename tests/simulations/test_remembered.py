@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from confide.common.config.run import lock
 from confide.common.errors import InputError
 from confide.common.privacy import accounting
 from confide.common.privacy.plan import PrivacyPlan
-from confide.common.run_config import lock
 from confide.simulations import remembered
 from confide.simulations.plan import plan_facts
 from confide.simulations.remembered import Checked, Remembered

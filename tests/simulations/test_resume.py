@@ -15,8 +15,8 @@ from flwr.app import Message
 from support.installations import write_site
 from support.sites import make_records
 
-from confide.client.site import open_site
-from confide.common.verify import verify
+from confide.client.site.installation import open_site
+from confide.common.verify.command import verify
 from confide.simulations import cli, study
 from confide.simulations.faults import Answer, Faults, no_faults
 from confide.simulations.federation import simulate
@@ -108,7 +108,7 @@ def test_a_round_that_was_being_trained_is_tried_once_more_under_a_charge_of_its
     confide: Confide, settings: Settings, run_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in deployment: the first attempt's coins are gone, so everything is drawn anew and counts."""
-    from confide.client import answers
+    from confide.client.answers import round as round_module
 
     out, calls = tmp_path / "out", list[int]()
 
@@ -118,10 +118,10 @@ def test_a_round_that_was_being_trained_is_tried_once_more_under_a_charge_of_its
             raise KeyboardInterrupt
         return real(*arguments)
 
-    real = answers.train
+    real = round_module.train
     sets = settings("federation.num_rounds=4", "federation.min_clients=2")
     with monkeypatch.context() as patch:
-        patch.setattr(answers, "train", train)
+        patch.setattr(round_module, "train", train)
         assert confide("simulate", run_file, "--out", out, "--quiet", *sets)[0] == 130
     assert _reserved(out / "resume" / "ledger.jsonl") == {1: 3, 2: 2}
     code, _, errors = confide("simulate", "--resume", out, "--quiet")
@@ -182,7 +182,7 @@ def test_a_signal_in_mid_round_and_then_the_rest(
         tmp_path / "out",
         settings("federation.num_rounds=30", "evaluation.every=30", "federation.min_clients=2"),
     )
-    command = [sys.executable, "-m", "confide.common.main", "simulate", str(run_file), "--out", str(out), *sets]
+    command = [sys.executable, "-m", "confide.common.cli.main", "simulate", str(run_file), "--out", str(out), *sets]
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background job
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         signal.signal(signal.SIGINT, before)

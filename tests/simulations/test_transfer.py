@@ -10,10 +10,11 @@ from flwr.app import Message
 from safetensors.numpy import load
 from support.coins import TestCoins
 
-from confide.client.preparation import Client
-from confide.common.messages import Ask, Update
-from confide.common.run_config import RunConfig
-from confide.common.transfer import encode
+from confide.client.training.shares import Client
+from confide.common.config.run import RunConfig
+from confide.common.protocol.answers import Update
+from confide.common.protocol.asks import Ask
+from confide.common.protocol.transfer import encode
 from confide.simulations import faults, federation
 from confide.simulations.faults import Answer
 from confide.simulations.plan import bytes_per_client_round

@@ -3,8 +3,8 @@
 from dataclasses import asdict
 from typing import Any
 
+from confide.common.config.run import RunConfig, make_plan
 from confide.common.privacy.plan import PrivacyPlan
-from confide.common.run_config import RunConfig, make_plan
 
 
 def make_statement(unit: str = "record", **changes: Any) -> dict[str, Any]:

@@ -236,7 +236,7 @@ class Deployment:
             settings["environment"] = private(self.environment)
             return zygote.fork(arguments=arguments, sabotage=sabotage or {}, **settings)
         assert not sabotage, "only what a zygote has forked can be sabotaged"
-        command = [sys.executable, "-m", "confide.common.main", *arguments]
+        command = [sys.executable, "-m", "confide.common.cli.main", *arguments]
         with told[0].open("ab") as out, told[1].open("ab") as err:
             return subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=out, stderr=err)
 

@@ -16,13 +16,13 @@ from flwr.cli.build import build_fab_from_files
 from flwr.supercore.fab import Fab
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
-from confide.client.link import Answer
-from confide.client.link import Link as ClientLink
-from confide.server.clients import Clients
-from confide.server.connections import Connection
-from confide.server.fleet_app import fleet_app
-from confide.server.fleet_gate import Turn
-from confide.server.superlink import Link, LinkGrid
+from confide.client.service.link import Answer
+from confide.client.service.link import Link as ClientLink
+from confide.server.fleet.client_limits import Clients
+from confide.server.fleet.connection_limits import Connection
+from confide.server.fleet.flower_app import fleet_app
+from confide.server.fleet.public_port import Turn
+from confide.server.fleet.superlink import Link, LinkGrid
 
 _PATIENCE = 60.0
 _PROJECT = """

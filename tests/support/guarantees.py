@@ -23,21 +23,24 @@ from support.leaving import CANARY, canary_site, disguises, grouped, search, sen
 from support.sites import SECRET, DrawsOnly, batched, flatten, make_records, make_table, random_state, train_sum
 from support.toy import ToyUnits, make_plan, toy_step
 
-from confide.client import answers, units, validation
-from confide.client.batches import BatchedUnits, batch_units
-from confide.client.site import open_site
-from confide.common import transfer
-from confide.common.adapter import coordinate_weights, schema, set_state
-from confide.common.batches import Example
-from confide.common.gate import RECEIVED_NORM_BOUND, State, dump_state, load_state
+from confide.client.answers import round as round_module
+from confide.client.data import units
+from confide.client.site.installation import open_site
+from confide.client.training import validation
+from confide.client.training.batches import BatchedUnits, batch_units
+from confide.common.config.run import RunConfig
+from confide.common.config.sections import Transfer
+from confide.common.data.batches import Example
+from confide.common.data.shapes import public_shapes
+from confide.common.model.adapter import coordinate_weights, schema, set_state
+from confide.common.model.warm_model import WarmModel, warm_model
 from confide.common.privacy import step
 from confide.common.privacy.clipping import STABILITY
 from confide.common.privacy.coins import Coins
 from confide.common.privacy.plan import PrivacyPlan
-from confide.common.run_config import RunConfig
-from confide.common.run_sections import Transfer
-from confide.common.shapes import public_shapes
-from confide.common.warm_model import WarmModel, warm_model
+from confide.common.protocol import transfer
+from confide.common.protocol.gate import RECEIVED_NORM_BOUND, load_state
+from confide.common.tensors import State, dump_state
 
 ALPHA = 1e-6
 TOLERANCE = 1e-5  # float32, at clip norm 1
@@ -68,7 +71,7 @@ def check_sampling_is_poisson() -> None:
 def check_every_local_step_draws_a_mask_of_its_own(model: WarmModel) -> None:
     """Two successive masks at probability 1/2 agree on half of the units."""
     plan, site = make_plan(sampling_probability=0.5), DrawsOnly(200)
-    train_sum(plan, model, site, Coins.fresh(), local_steps=20)
+    train_sum(plan, model, site, Coins.fresh(), steps=20)
     masks = np.array([np.isin(np.arange(200), drawn) for drawn in site.draws])
     agree = int((masks[1:] == masks[:-1]).sum())
     assert len(site.draws) == 20
@@ -94,7 +97,7 @@ def check_noise_has_the_scale_of_the_plan() -> None:
 def check_every_local_step_draws_noise_of_its_own(model: WarmModel) -> None:
     """Variances of four steps add up; the same noise four times would have twice the standard deviation."""
     plan = make_plan()
-    _assert_normal(train_sum(plan, model, DrawsOnly(0), Coins.fresh(), local_steps=4), 2 * plan.noise_stddev)
+    _assert_normal(train_sum(plan, model, DrawsOnly(0), Coins.fresh(), steps=4), 2 * plan.noise_stddev)
 
 
 def check_public_seeds_do_not_choose_the_noise() -> None:
@@ -320,7 +323,7 @@ def check_one_unit_changes_no_message(run: RunConfig) -> None:
 def check_an_update_is_a_function_of_its_noised_change(run: RunConfig) -> None:
     """What leaves is what everybody can compute from the noised change of the adapter, in every form."""
     changes: list[State] = []
-    train = answers.train
+    train = round_module.train
 
     def watched(*rest: Any) -> State:
         changes.append(train(*rest))
@@ -328,7 +331,7 @@ def check_an_update_is_a_function_of_its_noised_change(run: RunConfig) -> None:
 
     forms = get_args(Transfer)
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(answers, "train", watched)
+        patch.setattr(round_module, "train", watched)
         for form in forms:
             payload = update_of(_agreeing(transferred(run, form), Path(folder) / form).update()).payload
             assert payload == transfer.encode(changes[-1], form), f"{form}: something else went into it"

@@ -16,12 +16,13 @@ from safetensors.numpy import save
 from support.deployment import Deployment
 from support.faults import private_records
 
-from confide.client import link
-from confide.client.enrolment import kit_of, node_key
-from confide.client.identity import Identity
-from confide.client.site import open_site
-from confide.common.gate import State
-from confide.common.messages import Acceptance, Ask, Update, declined, seal_envelope
+from confide.client.service import link
+from confide.client.site.enrolment import kit_of, node_key
+from confide.client.site.installation import open_site
+from confide.common.protocol.answers import Acceptance, Update, declined, seal_envelope
+from confide.common.protocol.asks import Ask
+from confide.common.protocol.signatures import Identity
+from confide.common.tensors import State
 
 Script = Callable[["Eve", Ask], RecordDict]
 

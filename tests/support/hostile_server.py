@@ -23,8 +23,8 @@ def as_step(name: str, kind: str, content: RecordDict) -> dict[str, Any]:
 
 def carry_out_script(script: Path, desk: Any, link: Any, queued: Any) -> Any:
     """Runs in the server: every step to every institution; the kinds of records of each answer go beside the script."""
-    from confide.server.rounds import SystemClock, collect
-    from confide.server.superlink import LinkGrid
+    from confide.server.fleet.superlink import LinkGrid
+    from confide.server.rounds.collect import SystemClock, collect
 
     grid, clock, names, told = LinkGrid(link), SystemClock(), desk.nodes(), dict[str, dict[str, list[str]]]()
     with link.run(grid):

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from confide.common.join import Kit
-from confide.server.certificates import make_certificates
+from confide.common.protocol.enrolment import Kit
+from confide.server.home.certificates import make_certificates
 
 # What httpx refuses: no package for SOCKS is installed, a bad scheme, a network of addresses where it wants hosts.
 UNUSABLE_PROXIES = [

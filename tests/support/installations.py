@@ -10,16 +10,17 @@ import tomli_w
 from flwr.app import Context, Message, RecordDict
 from support.sites import make_records
 
-from confide.client.app import make_client_app
-from confide.client.preparation import Client
-from confide.client.site import Site
-from confide.common.adapter import get_state, reset
-from confide.common.gate import State
-from confide.common.messages import Ask, Update
-from confide.common.run_config import RunConfig
-from confide.common.transfer import encode
-from confide.common.warm_model import warm_model
-from confide.common.wire import sha256
+from confide.client.answers.app import make_client_app
+from confide.client.site.installation import Site
+from confide.client.training.shares import Client
+from confide.common.config.run import RunConfig
+from confide.common.model.adapter import get_state, reset
+from confide.common.model.warm_model import warm_model
+from confide.common.protocol.answers import Update
+from confide.common.protocol.asks import Ask
+from confide.common.protocol.transfer import encode
+from confide.common.protocol.wire import sha256
+from confide.common.tensors import State
 from confide.simulations.grid import InProcessGrid, SkippingClock
 
 GENEROUS: dict[str, Any] = {

@@ -17,12 +17,12 @@ from support.coins import TestCoins
 from support.installations import Asking, start_state, update_of, write_records, write_site
 from support.sites import make_records
 
-from confide.client.preparation import Client
-from confide.client.site import open_site
-from confide.common.gate import schema_of
-from confide.common.messages import Acceptance, Update
-from confide.common.run_config import RunConfig
-from confide.common.run_sections import Transfer
+from confide.client.site.installation import open_site
+from confide.client.training.shares import Client
+from confide.common.config.run import RunConfig
+from confide.common.config.sections import Transfer
+from confide.common.protocol.answers import Acceptance, Update
+from confide.common.tensors import schema_of
 
 CANARY = "Quixotic Zebra 4481 of Kumquat Row"
 _LARGEST = 2**22  # bytes of a stream that is unpacked

@@ -16,14 +16,14 @@ from support.installations import Asking, kinds, update_of, write_site
 from support.ledgers import CAP, INPUT, OTHER, RUN, Crash, Place, key, open_place, read_rows, write_rows
 from support.sites import flatten
 
-from confide.client import release as release_module
-from confide.client.account import Reservation
-from confide.client.site import open_site
+from confide.client.privacy import release as release_module
+from confide.client.privacy.account import Reservation
+from confide.client.site.installation import open_site
 from confide.common import failpoints
+from confide.common.config.run import RunConfig
 from confide.common.errors import BudgetError, ConfideError, LedgerError, PolicyError
-from confide.common.messages import Update
 from confide.common.privacy.filter import Cap
-from confide.common.run_config import RunConfig
+from confide.common.protocol.answers import Update
 
 
 @contextmanager

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from confide.client.account import Key, Reservation
-from confide.client.ledger import Ledger, Terms
-from confide.client.outbox import FileOutbox
-from confide.client.release import Request, recover, release
-from confide.client.witnesses import Witnesses
+from confide.client.privacy.account import Key, Reservation
+from confide.client.privacy.ledger import Ledger, Terms
+from confide.client.privacy.outbox import FileOutbox
+from confide.client.privacy.release import Request, recover, release
+from confide.client.privacy.rollback import Witnesses
 from confide.common.privacy.coins import Coins
 from confide.common.privacy.filter import Cap
 from confide.common.privacy.plan import PrivacyPlan

@@ -1,7 +1,7 @@
 """What shall go wrong in a process that a test has forked; it happens here, in Python, and nowhere in the product.
 
-`prepare` also makes every wait of an idle client short, and release ticks too, which tests/client/test_ticks.py has
-whole; and it lets the server's child be forked like its parent.
+`prepare` also makes every wait of an idle client short, and release ticks too; these
+`tests/client/service/test_release_ticks.py` has whole; and it lets the server's child be forked like its parent.
 """
 
 import ctypes
@@ -24,13 +24,13 @@ _OF_A_TICK = 0.1  # fifty asks are answered in a tenth of fifty seconds
 
 def prepare(zygote: str, order: dict[str, Any]) -> None:
     """Everything that an order names; see the functions in `_KINDS`."""
-    from confide.client import link, ticks
-    from confide.server import workshop
+    from confide.client.service import link, release_ticks
+    from confide.server.daemon import torch_child
 
-    tick_of = ticks.tick_of
+    tick_of = release_ticks.tick_of
     link._POLL_IDLE = _LONGEST_IDLE
-    ticks.tick_of = lambda content, least: _OF_A_TICK * tick_of(content, least)
-    workshop.multiprocessing = _Workshops(zygote)  # type: ignore[assignment]
+    release_ticks.tick_of = lambda content, least: _OF_A_TICK * tick_of(content, least)
+    torch_child.multiprocessing = _Workshops(zygote)  # type: ignore[assignment]
     for kind, details in order.items():
         _KINDS[kind](details)
 
@@ -107,7 +107,7 @@ def _kill_at(details: dict[str, Any]) -> None:
 
 def _kill_after_event(wanted: dict[str, Any]) -> None:
     """kill -9 of a server as soon as a run has told of an event."""
-    from confide.server.run_directory import RunDirectory
+    from confide.server.results.run_directory import RunDirectory
 
     record = RunDirectory.record
 
@@ -121,7 +121,7 @@ def _kill_after_event(wanted: dict[str, Any]) -> None:
 
 def _kill_while_sending(details: dict[str, Any]) -> None:
     """kill -9 of a client when some objects of its answer are with the server, and some are not."""
-    from confide.client import link
+    from confide.client.service import link
 
     push = link.FleetHttpClient.PushObject
     call = _count(details["objects"] + 1, _die)
@@ -200,7 +200,7 @@ def _tap(path: str) -> None:
 
     Of a message's own object the size is left out: it holds Flower's random ids, whose length differs.
     """
-    from confide.server.fleet_gate import FleetGate
+    from confide.server.fleet.public_port import FleetGate
 
     hand_on = FleetGate._wait_and_hand_on
 
@@ -227,9 +227,9 @@ def _hostile_server(script: str) -> None:
     """A server that carries out no run, but asks what a script in a file says; see `support.hostile_server`."""
     from support.hostile_server import carry_out_script
 
-    from confide.server import daemon
+    from confide.server.daemon import process
 
-    daemon._CARRY_OUT["run"] = lambda desk, link, queued: carry_out_script(Path(script), desk, link, queued)
+    process._CARRY_OUT["run"] = lambda desk, link, queued: carry_out_script(Path(script), desk, link, queued)
 
 
 _KINDS: dict[str, Callable[[Any], None]] = {

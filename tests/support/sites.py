@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from confide.client import training, units
-from confide.client.batches import BatchedUnits, batch_units
-from confide.client.trial import tried_shapes
-from confide.common.adapter import State, schema
+from confide.client.data import units
+from confide.client.training import local_steps
+from confide.client.training.batches import BatchedUnits, batch_units
+from confide.client.training.trial import tried_shapes
+from confide.common.model.adapter import State, schema
+from confide.common.model.warm_model import WarmModel
 from confide.common.privacy.coins import CoinSource
 from confide.common.privacy.plan import Plan
-from confide.common.warm_model import WarmModel
 
 SECRET = b"a secret of this institution"
 _WORDS = ("the film was good and long", "not bad", "i hated the very long plot", "loved", "short 123 and ?! very short")
@@ -50,10 +51,10 @@ def flatten(state: State) -> NDArray[np.float64]:
     return np.concatenate([value.ravel() for value in state.values()]).astype(np.float64)
 
 
-def train_sum(plan: Plan, model: WarmModel, site: Any, coins: CoinSource, local_steps: int = 1) -> NDArray[np.float64]:
+def train_sum(plan: Plan, model: WarmModel, site: Any, coins: CoinSource, steps: int = 1) -> NDArray[np.float64]:
     """Minus the update of a round at learning rate 1, times the expected batch size: the sum of all steps, ``(P,)``."""
-    work = training.LocalWork(plan, random_state(model), local_steps, 1.0)
-    return -flatten(training.train(work, model, site, coins)) * plan.expected_batch_size
+    work = local_steps.LocalWork(plan, random_state(model), steps, 1.0)
+    return -flatten(local_steps.train(work, model, site, coins)) * plan.expected_batch_size
 
 
 class DrawsOnly:

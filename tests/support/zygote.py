@@ -125,15 +125,15 @@ def _warm_up() -> None:
     from support.faults import run_file
     from support.tiny_bert import save_tiny_bert
 
-    from confide.client.policy import cap_of
-    from confide.client.site_config import PolicySection
-    from confide.common.adapter import reset
-    from confide.common.models import hash_model
+    from confide.client.config import PolicySection
+    from confide.client.privacy.policy import cap_of
+    from confide.common.config.run import load_run, lock, make_plan
+    from confide.common.model.adapter import reset
+    from confide.common.model.base_models import hash_model
+    from confide.common.model.warm_model import forget_models, warm_model
     from confide.common.privacy.accounting import epsilon
     from confide.common.privacy.filter import choose_order
     from confide.common.privacy.plan import PrivacyPlan
-    from confide.common.run_config import load_run, lock, make_plan
-    from confide.common.warm_model import forget_models, warm_model
 
     transformers.logging.disable_progress_bar()  # it has a thread
     with tempfile.TemporaryDirectory() as folder:
@@ -216,7 +216,7 @@ def _obey(order: dict[str, Any], descriptors: list[int], address: str) -> int:
     os.environ.update(order["environment"])
     logging.getLogger().handlers.clear()  # what an imported library has set up
     if order.get("workshop"):
-        from confide.server.workshop import _work
+        from confide.server.daemon.torch_child import _work
 
         _work(Connection(descriptors[0]), *order["workshop"])
         return 0
@@ -231,7 +231,7 @@ def _obey(order: dict[str, Any], descriptors: list[int], address: str) -> int:
 
     sabotage.prepare(address, order.get("sabotage", {}))
     sys.argv = ["confide", *order["arguments"]]
-    from confide.common.main import main
+    from confide.common.cli.main import main
 
     main()
     return 0

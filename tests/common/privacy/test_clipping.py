@@ -6,9 +6,9 @@ from hypothesis.extra.numpy import arrays
 from support import guarantees
 from support.toy import make_plan
 
+from confide.common.model.warm_model import WarmModel
 from confide.common.privacy.clipping import clip
 from confide.common.privacy.plan import PrivacyPlan
-from confide.common.warm_model import WarmModel
 
 KINDS = ("automatic", "abadi")
 INF, NAN = float("inf"), float("nan")

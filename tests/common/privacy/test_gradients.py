@@ -9,9 +9,9 @@ from support import guarantees
 from support.sites import batched, make_records, make_table, random_state
 from torch import Tensor, nn
 
-from confide.common.adapter import schema, set_state
+from confide.common.model.adapter import schema, set_state
+from confide.common.model.warm_model import WarmModel
 from confide.common.privacy.gradients import per_example_gradients, unit_means, wrap
-from confide.common.warm_model import WarmModel
 
 
 def _autograd_loop(model: WarmModel, batch: dict[str, Tensor]) -> Tensor:

@@ -5,9 +5,9 @@ from support import guarantees
 from support.coins import TestCoins
 from support.toy import make_plan
 
+from confide.common.model.warm_model import WarmModel
 from confide.common.privacy.coins import Coins
 from confide.common.privacy.noise import add_noise, standard_normals
-from confide.common.warm_model import WarmModel
 
 
 class _Counting(TestCoins):

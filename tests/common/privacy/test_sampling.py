@@ -4,10 +4,10 @@ from support import guarantees
 from support.coins import TestCoins
 from support.toy import make_plan
 
+from confide.common.model.warm_model import WarmModel
 from confide.common.privacy.coins import Coins
 from confide.common.privacy.plan import NoPrivacy
 from confide.common.privacy.sampling import draw_units
-from confide.common.warm_model import WarmModel
 
 
 class _Masks(TestCoins):

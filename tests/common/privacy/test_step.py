@@ -10,9 +10,9 @@ from support.coins import TestCoins
 from support.toy import Toy, ToyUnits, make_plan, toy_step
 from torch import Tensor, nn
 
+from confide.common.model.warm_model import WarmModel
 from confide.common.privacy import step
 from confide.common.privacy.gradients import wrap
-from confide.common.warm_model import WarmModel
 
 GRADIENT = st.lists(
     st.floats(-(2.0**100), 2.0**100, width=32) | st.sampled_from([float("nan"), float("inf")]), min_size=4, max_size=4

@@ -1,0 +1,79 @@
+"""What comes before an answer: whether this is the run that was agreed to, and whether the institution agrees."""
+
+from confide.client.answers.proposed_runs import keep_offer
+from confide.client.privacy.policy import Request as PolicyRequest
+from confide.client.privacy.policy import cap_of, refusals, waits_for_approval
+from confide.client.privacy.release import acknowledge
+from confide.client.site.installation import Site
+from confide.client.training.shares import Client
+from confide.common.config.run import RunConfig, make_plan
+from confide.common.errors import PolicyError
+from confide.common.privacy.filter import Cap
+from confide.common.privacy.plan import Plan
+from confide.common.protocol.answers import read_receipt
+from confide.common.protocol.asks import Ask, Finished
+from confide.common.protocol.wire import MessageError
+
+
+def agreed_run(ask: Ask) -> RunConfig:
+    """The run of an ask; `PolicyError` where its hash would not be the one that people agreed to."""
+    run = RunConfig.model_validate_json(ask.run_json)
+    if run.canonical_json() != ask.run_json:
+        raise PolicyError("the run is not in canonical form, so its hash is not the one to agree to")
+    if run.study.name != ask.study:
+        raise PolicyError(f"the ask is for study {ask.study!r}, its run is of study {run.study.name!r}")
+    return run
+
+
+def require_in_time(ask: Ask, client: Client) -> None:
+    """`PolicyError` once the deadline of a round has passed."""
+    if client.now() > ask.deadline_unix:
+        raise PolicyError(f"round {ask.round} is over: its deadline has passed")
+
+
+def plan_of(run: RunConfig, site: Site) -> Plan:
+    """The plan of a run at this institution."""
+    return make_plan(run, site.config.dataset.declared_units)
+
+
+def agree(run: RunConfig, site: Site) -> Cap:
+    """The cap in force, if the policy allows the run; a run that only waits for a person is kept for that person."""
+    policy = site.config.policy
+    reasons = refusals(PolicyRequest(run, plan_of(run, site)), site.config.dataset, policy)
+    if reasons:
+        raise PolicyError("; ".join(reasons))
+    waits = _waits(run, site)
+    if waits:
+        raise PolicyError(waits)
+    return cap_of(policy)
+
+
+def is_waiting(run: RunConfig, site: Site) -> bool:
+    """Whether a person has to approve the run first, whatever the policy says of it: no limit can be searched for.
+
+    A study of a name that the policy does not hold waits for nobody.
+    """
+    if run.study.name not in site.config.policy.studies or not (waits := _waits(run, site)):
+        return False
+    site.report(PolicyError(waits))
+    return True
+
+
+def _waits(run: RunConfig, site: Site) -> str | None:
+    """What a person has to do first; the run is kept for that person."""
+    waits = waits_for_approval(run, site.config.policy, site.ledger.account().approved)
+    if waits and site.offers:
+        keep_offer(site.offers, run)
+    return waits
+
+
+def acknowledge_receipt(shown: Ask | Finished, site: Site) -> None:
+    """ACK what the server shows to have: an envelope with our own signature. Anything else it may show is ignored."""
+    if not shown.receipt:
+        return
+    try:
+        envelope, signature = read_receipt(shown.receipt)
+    except MessageError:
+        return
+    if site.identity.signed_by_me(envelope.text(), signature):
+        acknowledge(envelope.ledger_head, site.ledger, site.outbox)

@@ -1,0 +1,43 @@
+"""Runs that were offered or approved: kept as files, for whoever is to approve them, and for `client doctor`."""
+
+from pathlib import Path
+
+from confide.client.privacy.account import Account
+from confide.common.config.run import RunConfig
+from confide.common.durable import replace_durably
+from confide.common.errors import InputError
+
+_KEPT = 20  # the newest; a server must not fill the disk
+
+
+def keep_offer(folder: Path, run: RunConfig) -> None:
+    """Keep a locked run under its hash, as the newest."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = folder / f"{run.sha256()}.json"
+    if path.exists():
+        path.touch()
+    else:
+        replace_durably(path, run.canonical_json().encode(), 0o600)
+    for old in sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime)[:-_KEPT]:
+        old.unlink()
+
+
+def read_offers(folder: Path, study: str | None = None) -> list[RunConfig]:
+    """The runs that were offered, newest first; of one study, if it is named."""
+    runs = []
+    for path in sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True):
+        try:
+            run = RunConfig.model_validate_json(path.read_bytes())
+        except (OSError, ValueError):
+            raise InputError(f"{path}: not an offered run; delete the file, the server offers it again") from None
+        if study in (None, run.study.name):
+            runs.append(run)
+    return runs
+
+
+def approved_runs(folder: Path, account: Account) -> list[RunConfig]:
+    """The newest approved run of each study that can still spend: that is not closed, and has steps left."""
+    agreed = [run for run in reversed(read_offers(folder)) if (run.study.name, run.sha256()) in account.approved]
+    newest = {run.study.name: run for run in agreed}
+    over = {name for name, study in account.studies.items() if study.closed or study.is_spent}
+    return [run for name, run in newest.items() if name not in over]

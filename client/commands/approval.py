@@ -1,0 +1,230 @@
+"""What a person is told about a run, and how that person agrees to it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from confide.client.answers.proposed_runs import keep_offer, read_offers
+from confide.client.data.line_check import too_few_lines
+from confide.client.privacy.policy import Request, cap_of, refusals, waits_for_approval
+from confide.client.privacy.rules import may_open, require_steps_left
+from confide.client.site.installation import Site, open_site
+from confide.common.config.run import RunConfig, make_plan
+from confide.common.errors import BudgetError, ConfideError, InputError, PolicyError
+from confide.common.privacy.accounting import attack_true_positive_rate, epsilon, round_up
+from confide.common.privacy.plan import Plan, PrivacyPlan
+from confide.common.protocol.gate import size_problem
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What an institution would answer to a run.
+
+    Attributes:
+        study, run_sha256: what was asked.
+        cost: epsilon of the whole plan at the policy's delta; None without privacy, or where it is refused unseen.
+        spent, cap: epsilon before, and the most that is allowed for ever; delta at which both are counted.
+        attack: bound on a membership attack's true-positive rate at 1 % false alarms, of this run alone.
+        policy, budget: reasons of refusal.
+        data: why too few of the lines here can be used.
+        waits: what a person still has to do.
+        left_out: why a server would take no answer of this institution.
+        terms: what else is agreed to, as `terms_of` states it.
+    """
+
+    study: str
+    run_sha256: str
+    cost: float | None
+    spent: float
+    cap: float
+    delta: float
+    attack: float | None
+    policy: tuple[str, ...]
+    budget: str | None
+    data: str | None
+    waits: str | None
+    left_out: str | None
+    terms: dict[str, Any]
+
+    @property
+    def exit_code(self) -> int:
+        """0 accepted (or waiting for approval alone), 3 policy, 4 budget, 1 the data."""
+        found = ((self.policy, PolicyError), (self.budget, BudgetError), (self.data, ConfideError))
+        return next((error.exit_code for reason, error in found if reason), 0)
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "study": self.study,
+            "run_sha256": self.run_sha256,
+            "accepted": not self.exit_code and not self.waits,
+            "epsilon": self.cost,
+            "epsilon_spent": self.spent,
+            "epsilon_cap": self.cap,
+            "delta": self.delta,
+            "attack_true_positive_rate": self.attack,
+            "refused_by_policy": list(self.policy),
+            "refused_by_budget": self.budget,
+            "refused_by_data": self.data,
+            "waits_for": self.waits,
+            "left_out_by_the_server": self.left_out,
+            "terms": self.terms,
+        }
+
+    def text(self) -> str:
+        """For a person."""
+        lines = [f"study {self.study}, run {self.run_sha256[:12]}", *_told(self.terms)]
+        if self.cost is not None:
+            lines.append(
+                f"  would cost epsilon {self.cost} at delta {self.delta:g}; spent so far {self.spent} of {self.cap:g}"
+            )
+        if self.attack is not None:
+            lines.append(f"  an attacker would recognise at most {self.attack:.2%} of the members at 1 % false alarms")
+        lines += [f"  refused by policy: {reason}" for reason in self.policy]
+        lines += [f"  refused by budget: {self.budget}"] if self.budget else []
+        lines += [f"  refused by the data: {self.data}"] if self.data else []
+        lines += [f"  the server would leave you out: {self.left_out}"] if self.left_out else []
+        lines += [f"  {self.waits}"] if self.waits and not self.exit_code else []
+        if not self.exit_code and not self.waits:
+            lines.append("  would be accepted")
+        return "\n".join(lines)
+
+
+def review(run: RunConfig, path: Path) -> Verdict:
+    """What the institution of a site.toml would answer to a locked run. Nothing is written."""
+    return _judge(run, open_site(path))
+
+
+def offered_run(path: Path, study: str, sha256: str) -> RunConfig:
+    """The offered run of a study that waits for approval; ``sha256`` begins its hash, where there are several.
+
+    Raises:
+        InputError: none was offered, or several: a person must know which of them is agreed to.
+    """
+    site = open_site(path)
+    approved = site.ledger.account().approved
+    known, prefix = read_offers(site.offers, study) if site.offers else [], _digits(sha256)
+    offered = [run for run in known if run.sha256().startswith(prefix)]
+    if known and not offered:
+        hashes = ", ".join(run.sha256() for run in known)
+        raise InputError(
+            f"--sha256 {prefix}: no run of study {study!r} that was offered here begins so; they are {hashes}"
+        )
+    waiting = [run for run in offered if (study, run.sha256()) not in approved] or offered[:1]
+    if not waiting:
+        raise InputError(f"no run of study {study!r} was offered here; name its file with --run RUN.toml")
+    if len(waiting) > 1:
+        hashes = ", ".join(run.sha256()[:12] for run in waiting)
+        raise InputError(
+            f"{len(waiting)} runs of study {study!r} wait ({site.offers}); name one with --sha256: {hashes}"
+        )
+    return waiting[0]
+
+
+def require_hash(run: RunConfig, sha256: str) -> None:
+    """`InputError` where a run's hash does not begin as a person was told; blanks and capitals do not count."""
+    if not run.sha256().startswith(_digits(sha256)):
+        raise InputError(
+            f"--sha256 {_digits(sha256)}, but the run of this file has the hash {run.sha256()}: it is not the run that "
+            "you were told of; get its file again, or leave --sha256 out"
+        )
+
+
+def _digits(sha256: str) -> str:
+    return "".join(sha256.split()).lower()
+
+
+def approve_run(run: RunConfig, study: str, path: Path) -> str:
+    """Approve a locked run; returns what was agreed to.
+
+    Raises:
+        InputError: the run is of another study.
+        PolicyError, BudgetError: it would be refused in any case.
+        ConfideError: too few of the lines here can be used: it would cost epsilon for noise.
+    """
+    if run.study.name != study:
+        raise InputError(f"study {study!r} was named, but the run is of study {run.study.name!r}; name that one")
+    site = open_site(path)
+    verdict = _judge(run, site)
+    if verdict.policy:
+        raise PolicyError("; ".join(verdict.policy))
+    if verdict.budget:
+        raise BudgetError(verdict.budget)
+    if verdict.data:
+        raise ConfideError(verdict.data)
+    if site.offers:
+        keep_offer(site.offers, run)  # `doctor` looks at its labels and its base model
+    site.ledger.approve(study, run.sha256(), plan_here(run, site), cap_of(site.config.policy))
+    first, *agreed = verdict.text().splitlines()[: 4 if verdict.cost is not None else 3]
+    return "\n".join([f"{first}: approved", *agreed])
+
+
+def terms_of(run: RunConfig) -> dict[str, Any]:
+    """What a person agrees to beside the cost: base model, work and time of a round, and the bound on one unit."""
+    private = run.privacy.unit != "none"
+    return {
+        "base_model": run.model.base,
+        "base_model_sha256": run.model.sha256,
+        "rounds": run.federation.num_rounds,
+        "steps_a_round": run.local.steps,
+        "release_seconds": run.federation.release_seconds,
+        "unit": run.privacy.unit,
+        "clip_norm": run.privacy.clip_norm if private else None,
+        "clipping": run.privacy.clipping if private else None,
+        "head_weight": run.privacy.head_weight if private else None,
+    }
+
+
+def _told(terms: dict[str, Any]) -> list[str]:
+    """Terms as two lines; a name that a server chose is quoted, so that it cannot move a terminal's cursor."""
+    work = (
+        f"  trains base model {terms['base_model']!r} (sha256 {str(terms['base_model_sha256'])[:12]}); rounds: "
+        f"{terms['rounds']}, steps a round: {terms['steps_a_round']}; answers leave at multiples of "
+        f"{terms['release_seconds']:g} s"
+    )
+    if terms["unit"] == "none":
+        return [work, "  WITHOUT PRIVACY: nothing is clipped, and no noise is added"]
+    return [
+        work,
+        f"  one {terms['unit']} moves a step by at most clip norm {terms['clip_norm']:g} "
+        f"({terms['clipping']} clipping), in which the head weighs {terms['head_weight']:g} times",
+    ]
+
+
+def _judge(run: RunConfig, site: Site) -> Verdict:
+    policy, plan, account = site.config.policy, plan_here(run, site), site.ledger.account()
+    cap = cap_of(policy)
+    reasons = tuple(refusals(Request(run, plan), site.config.dataset, policy))
+    private = isinstance(plan, PrivacyPlan) and not reasons
+    budget = None
+    if account.number and not reasons:
+        try:
+            may_open(account, run.study.name, plan, cap)
+            require_steps_left(account, run.study.name)
+        except BudgetError as error:
+            budget = str(error)
+        except PolicyError as error:
+            reasons = (str(error),)
+    return Verdict(
+        study=run.study.name,
+        run_sha256=run.sha256(),
+        cost=epsilon(plan) if private and isinstance(plan, PrivacyPlan) else None,
+        spent=account.epsilon_spent(cap.max_delta) if account.number else 0.0,
+        cap=cap.max_epsilon,
+        delta=cap.max_delta,
+        attack=round_up(attack_true_positive_rate(plan, 0.01)) if private and isinstance(plan, PrivacyPlan) else None,
+        policy=reasons,
+        budget=budget,
+        data=None if reasons or budget else too_few_lines(site.config.dataset, [run]),
+        waits=waits_for_approval(run, policy, account.approved),
+        left_out=size_problem(site.config.dataset.declared_units, run.local.nominal_units),
+        terms=terms_of(run),
+    )
+
+
+def plan_here(run: RunConfig, site: Site) -> Plan:
+    """The plan of a run at this institution; `PolicyError` for a run that fixes no noise."""
+    try:
+        return make_plan(run, site.config.dataset.declared_units)
+    except ValueError as error:  # a server may offer anything
+        raise PolicyError(f"run {run.sha256()[:12]} of study {run.study.name} cannot be followed: {error}") from None

@@ -1,0 +1,197 @@
+"""`confide client ...`: what an administrator does at an institution. Typer declarations; the work is elsewhere."""
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from confide.common.config.run import RunConfig
+
+SiteOption = Annotated[Path, typer.Option("--site", metavar="SITE.toml", help="this institution's site.toml")]
+JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on standard output")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN.toml", help="the run that a study proposes")]
+_SITE = Path("site.toml")
+
+
+def init() -> None:
+    """Print a commented site.toml: every key, its default, and what it means. Redirect it to a file and edit it."""
+    typer.echo(files("confide.client").joinpath("site.template.toml").read_text(encoding="utf-8"), nl=False)
+
+
+def check(
+    run_file: RunArgument,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="what if; may be repeated")
+    ] = None,
+    site: SiteOption = _SITE,
+    as_json: JsonOption = False,
+) -> None:
+    """Say beforehand what would be accepted, what it would cost, and what would be refused and why.
+
+    Nothing is charged and nothing leaves. Exit code 3: the policy refuses; 4: the budget does; 1: too few of the lines
+    of the data file can be used.
+    """
+    from confide.client.commands.approval import review
+
+    verdict = review(_locked(run_file, site, overrides), site)
+    typer.echo(json.dumps(verdict.as_json()) if as_json else verdict.text())
+    if verdict.exit_code:
+        raise typer.Exit(verdict.exit_code)
+
+
+def approve(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="name of an offered study")],
+    run_file: Annotated[
+        Path | None, typer.Option("--run", metavar="RUN.toml", help="approve this run before it is offered")
+    ] = None,
+    sha256: Annotated[
+        str, typer.Option(metavar="HASH", help="its first digits, as you were told; another run is refused")
+    ] = "",
+    site: SiteOption = _SITE,
+) -> None:
+    """Approve a run of a study, by the hash of everything in it. Another run, or a changed one, needs another."""
+    from confide.client.commands.approval import approve_run, offered_run, require_hash
+
+    run = _locked(run_file, site) if run_file else offered_run(site, study, sha256)
+    require_hash(run, sha256)
+    typer.echo(approve_run(run, study, site))
+
+
+def studies(site: SiteOption = _SITE, as_json: JsonOption = False) -> None:
+    """Studies that were offered, approved, opened or closed here."""
+    from confide.client.commands.studies import list_studies
+
+    listed = list_studies(site)
+    if as_json:
+        typer.echo(json.dumps(listed))
+        return
+    for item in listed or [{}]:
+        typer.echo(
+            f"{item['study']}: {item['status']}, run {item['run_sha256'][:12]}, {item['steps']}" if item else "none yet"
+        )
+
+
+def ledger_show(site: SiteOption = _SITE, as_json: JsonOption = False) -> None:
+    """What was spent on the people of this dataset, over all studies, and what is left."""
+    from confide.client.commands.ledger_report import ledger_facts, ledger_text
+
+    facts = ledger_facts(site)
+    typer.echo(json.dumps(facts) if as_json else ledger_text(facts))
+
+
+def ledger_export(
+    site: SiteOption = _SITE,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="where to [standard output]")] = None,
+) -> None:
+    """Write the ledger's rows as JSON lines, for anyone to recompute with `confide verify FILE`."""
+    from confide.client.commands.ledger_report import export_lines
+    from confide.common.durable import replace_durably
+    from confide.common.errors import InputError
+
+    text = "".join(f"{line}\n" for line in export_lines(site))
+    if out is None:
+        typer.echo(text, nl=False)
+        return
+    if out.is_dir():
+        raise InputError(f"--out {out}: is a folder; name a file in it")
+    try:
+        replace_durably(out, text.encode())
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be written: {error.strerror}; choose another file") from None
+
+
+def ledger_verify(site: SiteOption = _SITE) -> None:
+    """Check the live ledger: its chain, and that it is not older than its anchor, audit log and outbox."""
+    from confide.client.site.installation import open_site
+
+    rows = open_site(site).ledger.rows()
+    typer.echo(f"{len(rows)} rows, chain whole; anchor, audit log and outbox agree")
+
+
+def ledger_close(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="a study that is over")], site: SiteOption = _SITE
+) -> None:
+    """Close a study: steps that were never reserved are free for other studies."""
+    from confide.client.commands.ledger_report import close_study
+
+    typer.echo(close_study(site, study))
+
+
+def ledger_retire(
+    site: SiteOption = _SITE, yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False
+) -> None:
+    """End this dataset's ledger: nothing is ever trained on these people again. Cannot be undone."""
+    from confide.client.site.installation import open_site
+
+    opened = open_site(site)
+    name = opened.config.dataset.id
+    if not yes:
+        typer.confirm(f"Nothing will ever be trained on dataset {name!r} again. Retire it?", abort=True)
+    opened.ledger.retire()
+    typer.echo(f"dataset {name!r} is retired; its ledger stays for whoever wants to verify it")
+
+
+def start(site: SiteOption = _SITE) -> None:
+    """Take part, until stopped: answers what the policy allows, charges the ledger, calls out and is never called."""
+    import logging
+    import sys
+
+    from confide.common.flower import prepare
+
+    prepare()
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO, stream=sys.stderr)
+    for name in ("flwr", "httpx"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    from confide.client.service.process import serve
+
+    serve(site)
+
+
+def pause(site: SiteOption = _SITE) -> None:
+    """Answer no new ask, until `confide client resume`."""
+    from confide.client.site.installation import open_site
+
+    (open_site(site).config.state.dir / "paused").touch(0o600)
+    typer.echo("paused: nothing new is answered")
+
+
+def resume(site: SiteOption = _SITE) -> None:
+    """Answer again."""
+    from confide.client.site.installation import open_site
+
+    (open_site(site).config.state.dir / "paused").unlink(missing_ok=True)
+    typer.echo("answering again")
+
+
+def egress(site: SiteOption = _SITE, as_json: JsonOption = False) -> None:
+    """What left this institution: when, how much, its hash, for which study and round."""
+    from confide.client.commands.ledger_report import egress_rows
+
+    rows: list[dict[str, Any]] = egress_rows(site)
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    for row in rows:
+        arrived = "taken" if row["acknowledged"] else "sealed"
+        typer.echo(
+            f"{row['time']}  {row['study']} round {row['round']} {row['what']}: {row['bytes']:,} bytes, "
+            f"sha256 {row['sha256']}, {arrived}"
+        )
+    if not rows:
+        typer.echo("nothing has left yet")
+
+
+def _locked(run_file: Path, site: Path, overrides: list[str] | None = None) -> "RunConfig":
+    from confide.client.config import load_site_config
+    from confide.common.config.run import load_run, lock
+    from confide.common.flower import prepare
+    from confide.common.model.base_models import find_model, hash_model
+
+    run = load_run(run_file, overrides)
+    prepare()
+    if run.model.sha256:
+        return lock(run, run.model.sha256)
+    return lock(run, hash_model(find_model(run.at(run.model.base), load_site_config(site).models.dir)))

@@ -1,0 +1,226 @@
+"""`confide client doctor`: what would keep this institution from taking part. Each check gives one finding.
+
+Sent: a TLS handshake and one GET of /health (`probe`). What is found in the data stays in ``local/doctor.txt``.
+"""
+
+import functools
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+from confide.client.answers.proposed_runs import read_offers
+from confide.client.config import SiteConfig, load_site_config
+from confide.client.data.line_check import check_lines
+from confide.client.service.probe import clock_ahead
+from confide.client.site.enrolment import has_joined, kit_of
+from confide.client.site.installation import open_site
+from confide.common.config.run import RunConfig
+from confide.common.errors import ConfideError, InputError
+from confide.common.flower import prepare
+from confide.common.model.base_models import find_model, hash_model, models_here
+
+_MOST_SECONDS_APART = 2.0
+_GIB = 2**30
+
+State = Literal["ok", "warning", "problem"]
+Verdict = tuple[State, str]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        subject: what was looked at.
+        state: a warning is for a person to judge; with a problem a run would fail here.
+        text: what is so, and what to do about it.
+    """
+
+    subject: str
+    state: State
+    text: str
+
+    def line(self) -> str:
+        """As it is printed."""
+        return f"{self.state:<8} {self.subject}: {self.text}"
+
+
+def examine(path: Path) -> Iterator[Finding]:
+    """Every check of a site, the slow ones last.
+
+    Raises:
+        InputError: site.toml cannot be used.
+    """
+    config, local = load_site_config(path), path.absolute().parent / "local"
+    state = config.state.dir
+    folders = [state, config.state.anchor, config.models.dir, local]
+    yield _finding("versions", _versions)
+    yield from _server_and_clock(state)
+    yield _finding("ledger", lambda: _ledger(path))
+    yield _finding("disk", lambda: _disk(folders))
+    yield _finding("memory", _memory)
+    yield _finding("data", lambda: _data(config, local))
+    yield _finding("people", lambda: _people(path))
+    yield _finding("base models", lambda: _base_models(config))
+    yield _finding("device", lambda: _device(config.compute.device))
+
+
+def _finding(subject: str, check: Callable[[], Verdict]) -> Finding:
+    try:
+        return Finding(subject, *check())
+    except ConfideError as error:
+        return Finding(subject, "problem", str(error))
+    except (OSError, ImportError, MemoryError) as error:
+        return Finding(subject, "problem", " ".join(f"{type(error).__name__}: {error}".split()))
+
+
+def _versions() -> Verdict:
+    prepare()
+    named = ", ".join(f"{name} {version(name)}" for name in ("confide", "flwr", "torch"))
+    return "ok", f"python {platform.python_version()}, {named}"
+
+
+def _server_and_clock(state: Path) -> Iterator[Finding]:
+    """Two findings of one request."""
+    if not has_joined(state):
+        skipped = "none joined yet, so neither certificate nor clock was looked at; `confide client join ADDRESS`"
+        yield Finding("server", "warning", skipped)
+        return
+    ahead: list[float | None] = []
+
+    def server() -> Verdict:
+        kit = kit_of(state)
+        ahead.append(clock_ahead(kit))
+        return "ok", f"{kit.address} answers, with a certificate of the authority that the kit pins"
+
+    yield _finding("server", server)
+    for seconds in ahead:
+        yield _finding("clock", functools.partial(_clock, seconds))
+
+
+def _clock(ahead: float | None) -> Verdict:
+    """The measure is right to a second: 1 s apart is always ok, 3 s a warning at least, 4 s always a problem."""
+    if ahead is None:
+        return "warning", "the server tells no time; see that this machine keeps its own by NTP"
+    if abs(ahead) < _MOST_SECONDS_APART:
+        return "ok", f"less than {_MOST_SECONDS_APART:g} s from the server's, as far as its answer tells"
+    way = "ahead of" if ahead > 0 else "behind"
+    text = f"about {abs(ahead):.0f} s {way} the server's, must be under {_MOST_SECONDS_APART:g} s; set it by NTP"
+    return ("problem" if abs(ahead) >= _MOST_SECONDS_APART + 1 else "warning"), text
+
+
+def _ledger(path: Path) -> Verdict:
+    rows = open_site(path).ledger.account().number
+    return "ok", f"{rows} rows, chain whole; anchor, audit log and outbox agree"
+
+
+def _disk(folders: list[Path]) -> Verdict:
+    there = [next(place for place in (folder, *folder.parents) if place.exists()) for folder in folders]
+    free, place = min((shutil.disk_usage(place).free, place) for place in there)
+    text = f"{free / _GIB:.1f} GiB free at {place}"
+    if free < _GIB:
+        return ("problem" if free < _GIB / 10 else "warning"), f"{text}; free some: a full disk ends every answer"
+    return "ok", text
+
+
+def _memory() -> Verdict:
+    """What this machine, or this container (cgroup v2), has left."""
+    facts = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
+    available = int(facts["MemAvailable"].split()[0]) * 1024
+    limit, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
+    if limit.is_file() and (most := limit.read_text(encoding="utf-8").strip()).isdigit():
+        available = min(available, int(most) - int(used.read_text(encoding="utf-8")))
+    text = f"{available / _GIB:.1f} GiB available"
+    return ("ok", text) if available >= 2 * _GIB else ("warning", f"{text}; a base model and its training may not fit")
+
+
+def _data(config: SiteConfig, local: Path) -> Verdict:
+    """Only counts are printed; lines and reasons are in a file that only its owner reads."""
+    runs = _offered(config)
+    found = check_lines(config.dataset, runs)
+    report = found.write(local)
+    counts = (
+        f"{len(found.broken)} of {found.num_lines} lines cannot be read, {len(found.unused)} would contribute nothing"
+    )
+    if found.broken:
+        return "problem", f"{counts}; no run is joined while a line is broken: mend those that {report} names"
+    if few := found.too_few(config.dataset.min_usable_fraction):
+        return "problem", f"{counts}: {report} says why; {'; '.join(few)}"
+    if found.unused:
+        return "warning", f"{counts}: {report} says why"
+    return "ok", f"{found.num_lines} lines can be used" + (
+        "" if runs else "; labels are looked at once a run is offered"
+    )
+
+
+def _people(path: Path) -> Verdict:
+    """Whether somebody is counted under another dataset id: joining refuses that, a round that goes on does not."""
+    from confide.client.data.units import names_of
+
+    try:
+        site = open_site(path)
+        runs = _offered(site.config)
+        records = [record for run in runs for record in site.records(run.task)]
+    except ConfideError:
+        return "warning", "were not looked at: ledger or data cannot be read"
+    if not runs:
+        return "ok", "are looked at once a run is offered"
+    people = {names for record in records if (names := names_of(record, site.secret))}
+    found = len(site.people.elsewhere(site.config.dataset.id, people))
+    if not found:
+        return "ok", "nobody is known under another dataset id of this state folder"
+    return "problem", (
+        f"{found} names are another dataset id's of this state folder: no run is joined with them, and a run that was "
+        "joined before they came counts them here as there; use that id, or take them out of this file"
+    )
+
+
+def _offered(config: SiteConfig) -> list[RunConfig]:
+    """The newest of each study: what was offered or approved before is over, or was replaced."""
+    offered = {run.study.name: run for run in reversed(read_offers(config.state.dir / "offers"))}
+    return [run for name, run in offered.items() if name in config.policy.studies]
+
+
+def _base_models(config: SiteConfig) -> Verdict:
+    """Whether every base model that the policy names by its hash, or a run on offer needs, is here and the same."""
+    allowed = set(config.policy.base_models)
+    if not allowed:
+        return "warning", "policy.base_models is empty: every run is refused"
+    missing, here = allowed - {"any"}, list[str]()
+    for folder in models_here(config.models.dir):
+        if not missing and here:
+            break  # hashing a large one takes its time
+        missing.discard(sha256 := hash_model(folder))
+        here.append(f"{folder} ({sha256})")
+    wrong = [f"policy.base_models names {sha256}, which is not here" for sha256 in sorted(missing)]
+    wrong += [why for run in _offered(config) if (why := _unfit(run, config.models.dir))]
+    listed = f"here: {', '.join(here) or 'none'}"
+    if wrong:
+        return "problem", f"{'; '.join(wrong)}; {listed}"
+    return ("ok" if here else "warning"), listed
+
+
+def _unfit(run: RunConfig, models: Path) -> str | None:
+    """What is wrong with the base model of a run on offer."""
+    try:
+        found = hash_model(find_model(run.model.base, models))
+    except InputError as error:
+        return f"study {run.study.name}: {error}"
+    if found == run.model.sha256:
+        return None
+    return f"study {run.study.name}: {run.model.base!r} hashes to {found}, must be {run.model.sha256}; copy it again"
+
+
+def _device(name: str) -> Verdict:
+    import torch
+
+    from confide.common.model.devices import base_precision, choose_device
+
+    place = choose_device(name)
+    precision = str(base_precision(place)).removeprefix("torch.")
+    model = f", {torch.cuda.get_device_name(place)}" if place.type == "cuda" else ""
+    return "ok", f"{place}{model}; the base model in {precision}"

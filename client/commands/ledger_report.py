@@ -1,0 +1,140 @@
+"""The ledger as a person or an outsider reads it."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from confide.client.privacy.account import Account
+from confide.client.privacy.policy import cap_of
+from confide.client.site.installation import open_site
+from confide.common.errors import InputError
+
+FORMAT = "confide-ledger-1"
+
+
+def ledger_facts(path: Path) -> dict[str, Any]:
+    """What `confide client ledger show --json` prints; everything rounded towards more spent and less left."""
+    site = open_site(path)
+    account, cap = site.ledger.account(), cap_of(site.config.policy)
+    filtered, composed = account.both_accounts(cap.max_delta) if account.number else (0.0, 0.0)
+    return {
+        "dataset": site.config.dataset.id,
+        "unit": site.config.dataset.unit,
+        "epsilon_spent": _finite(_spent(account, cap.max_delta)),
+        "epsilon_cap": cap.max_epsilon,
+        "delta": cap.max_delta,
+        "epsilon_by_filter": filtered,
+        "epsilon_by_composed_pld": composed,
+        "no_privacy": account.infinite,
+        "studies": _studies(account),
+        "rows": account.number,
+        "retired": account.retired,
+        "chain_ok": True,  # or `open_site` would have raised
+    }
+
+
+def ledger_text(facts: dict[str, Any]) -> str:
+    """The same for a person."""
+    spent = "unlimited: it was used without privacy" if facts["no_privacy"] else facts["epsilon_spent"]
+    lines = [
+        f"dataset {facts['dataset']!r}, unit {facts['unit']}: epsilon spent {spent} of {facts['epsilon_cap']:g} "
+        f"at delta {facts['delta']:g}"
+    ]
+    for name, study in facts["studies"].items():
+        lines.append(
+            f"  {name}: {study['reserved_steps']} of {study['steps']} steps reserved, epsilon {study['epsilon']}, "
+            + ("closed" if study["closed"] else "open")
+        )
+    if len(facts["studies"]) > 1:
+        lines.append(
+            f"  together: {facts['epsilon_by_filter']} by the Renyi filter, which decides; "
+            f"{facts['epsilon_by_composed_pld']} by PLD, had all plans been chosen beforehand"
+        )
+    lines.append(f"  {facts['rows']} rows, chain whole" + ("; RETIRED" if facts["retired"] else ""))
+    return "\n".join(lines)
+
+
+def export_lines(path: Path) -> list[str]:
+    """The ledger as JSON lines: what is claimed, then every row with its hash.
+
+    Raises:
+        InputError: there is no row yet.
+    """
+    site = open_site(path)
+    account = site.ledger.account()
+    if account.cap is None:
+        raise InputError(f"dataset {site.config.dataset.id!r} has no ledger row yet; there is nothing to export")
+    claim = {
+        "epsilon_spent": _finite(_spent(account, account.cap.max_delta)),
+        "epsilon_cap": account.cap.max_epsilon,
+        "delta": account.cap.max_delta,
+    }
+    head = {"format": FORMAT, "dataset": site.config.dataset.id, "claim": claim}
+    return [json.dumps(head), *(json.dumps({"hash": row_hash, "body": row}) for row, row_hash in site.ledger.rows())]
+
+
+def egress_rows(path: Path) -> list[dict[str, Any]]:
+    """Every sealed answer: what may have left, oldest first."""
+    site = open_site(path)
+    account, rows = site.ledger.account(), []
+    for row, _ in site.ledger.rows():
+        if row["kind"] == "seal":
+            reservation = account.reservations[row["reserve"]]
+            rows.append(
+                {
+                    "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(row["time"])),
+                    "study": reservation.key.study,
+                    "lineage": reservation.key.lineage,
+                    "round": reservation.key.round,
+                    "what": reservation.key.what,
+                    "bytes": row["bytes"],
+                    "sha256": row["sha256"],
+                    "acknowledged": reservation.acknowledged,
+                }
+            )
+    return rows
+
+
+def close_study(path: Path, study: str) -> str:
+    """Close a study; `InputError` where none of that name is open."""
+    site = open_site(path)
+    known = site.ledger.account().studies.get(study)
+    if known is None or known.closed:
+        raise InputError(f"study {study!r} is not open here; `confide client studies` lists them")
+    site.ledger.close(study)
+    back = (
+        f"{known.steps - known.reserved_steps} steps are free again"
+        if known.returns
+        else ("its whole plan stays charged: it fits the cap as the only study alone")
+    )
+    return f"study {study!r} is closed; {back}"
+
+
+def _studies(account: Account) -> dict[str, Any]:
+    cap = account.cap
+    reserved = account.reserved()
+    return {
+        name: {
+            "steps": study.steps,
+            "reserved_steps": study.reserved_steps,
+            "reserved_releases": study.reserved_releases,
+            "epsilon": _one(reserved, name, cap.max_delta) if cap and study.plan else None,
+            "closed": study.closed,
+        }
+        for name, study in account.studies.items()
+    }
+
+
+def _one(reserved: Any, name: str, delta: float) -> float:
+    from confide.common.privacy.filter import composed_epsilon
+
+    return composed_epsilon([reserved[name]], delta)
+
+
+def _spent(account: Account, delta: float) -> float:
+    return account.epsilon_spent(delta) if account.number else 0.0
+
+
+def _finite(value: float) -> float | None:
+    return None if value == float("inf") else value

@@ -1,0 +1,54 @@
+"""`confide client doctor`, `status` and `models list`: looking after a client. The work is elsewhere."""
+
+import json
+import shlex
+from pathlib import Path
+
+import typer
+
+from confide.client.commands.cli import JsonOption, SiteOption
+
+_SITE = Path("site.toml")
+
+
+def doctor(site: SiteOption = _SITE) -> None:
+    """Say what would keep this institution from taking part: server, clock, ledger, disk, data, base models, device.
+
+    Sends nothing but a TLS handshake and one GET of /health. Lines of the data that no round would use are listed in
+    local/doctor.txt, beside site.toml. Exit code 1: a problem; warnings do not count.
+    """
+    from confide.client.commands.doctor import examine
+
+    states = []
+    for finding in examine(site):
+        typer.echo(finding.line())
+        states.append(finding.state)
+    problems, warnings = states.count("problem"), states.count("warning")
+    typer.echo(f"problems: {problems}, warnings: {warnings}")
+    if problems:
+        raise typer.Exit(1)
+
+
+def status(site: SiteOption = _SITE, as_json: JsonOption = False) -> None:
+    """Whether the client runs, is connected or paused, and what it was asked and sent last. From files alone."""
+    from confide.client.commands.status import status_facts, status_text
+
+    facts = status_facts(site)
+    typer.echo(json.dumps(facts) if as_json else status_text(facts))
+
+
+def models_list(site: SiteOption = _SITE, as_json: JsonOption = False) -> None:
+    """Finished adapters that came here, each checked against its hashes, with the command that uses it."""
+    from confide.client.commands.models import list_adapters
+
+    adapters = list_adapters(site)
+    if as_json:
+        typer.echo(json.dumps(adapters))
+        return
+    for adapter in adapters:
+        whole = f"confide predict {shlex.quote(adapter['folder'])} TEXT"
+        trouble = f"{', '.join(adapter['files'])}; ask the server's operator for it again"
+        shown = whole if adapter["state"] == "whole" else trouble
+        typer.echo(f"{adapter['study']} {adapter['run']}: {adapter['state']}: {shown}")
+    if not adapters:
+        typer.echo("none yet")

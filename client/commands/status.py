@@ -1,0 +1,67 @@
+"""What a running client tells in its state folder, and the lock that keeps it alone there."""
+
+from pathlib import Path
+from typing import Any
+
+from confide.client.commands.ledger_report import egress_rows
+from confide.client.service.running import client_pid, read_status
+from confide.client.site.enrolment import kit_of
+from confide.client.site.installation import open_site
+from confide.common.errors import InputError
+
+
+def status_facts(path: Path) -> dict[str, Any]:
+    """What `confide client status --json` prints: from files alone."""
+    site = open_site(path)
+    state, account, left = site.config.state.dir, site.ledger.account(), egress_rows(path)
+    pid, told = client_pid(state), read_status(state)
+    answered = {(row["study"], row["lineage"], row["round"]) for row in left if row["what"] == "update"}
+    try:
+        server = kit_of(state).address
+    except InputError:
+        server = None
+    return {
+        "running": pid is not None,
+        "pid": pid,
+        "since": told.get("since") if pid else None,
+        "server": server,
+        "connected": bool(pid and told.get("connected")),
+        "paused": (state / "paused").exists(),
+        "last_ask": told.get("last_ask"),
+        "studies_open": {
+            name: {"rounds_answered": sum(study == name for study, _, _ in answered)}
+            for name, study in account.studies.items()
+            if not study.closed
+        },
+        "last_egress": left[-1] if left else None,
+    }
+
+
+def status_text(facts: dict[str, Any]) -> str:
+    """The same for a person."""
+    server = f"server {facts['server']}" if facts["server"] else "no server joined yet"
+    if facts["running"]:
+        reached = "connected to" if facts["connected"] else "NOT connected to"
+        lines = [f"running since {facts['since']} (process {facts['pid']}), {reached} {server}"]
+    else:
+        lines = [f"not running; {server}"]
+    if facts["paused"]:
+        lines.append("paused, so not connected: `confide client resume` answers again")
+    if ask := facts["last_ask"]:  # in quotes: the server chose these words
+        lines.append(f"last ask: {ask['time']}, {ask['what']!r}, study {ask['study']!r}{_round(ask['round'])}")
+        if reason := ask.get("refused"):
+            lines.append(f"  not done: {reason}")
+    lines += [
+        f"study {name}: open, {study['rounds_answered']} rounds answered"
+        for name, study in facts["studies_open"].items()
+    ]
+    if row := facts["last_egress"]:
+        lines.append(
+            f"last egress: {row['time']}, {row['study']} round {row['round']} {row['what']}, {row['bytes']:,} bytes"
+        )
+    return "\n".join(lines)
+
+
+def _round(number: int | None) -> str:
+    """Nothing where there is none: an offer is before all rounds, a finished adapter after them."""
+    return f", round {number}" if number else ""

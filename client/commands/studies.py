@@ -1,0 +1,59 @@
+"""Studies that a person can look at: what was offered, approved, opened or closed here."""
+
+from pathlib import Path
+from typing import Any
+
+from confide.client.answers.proposed_runs import read_offers
+from confide.client.commands.approval import plan_here
+from confide.client.privacy.account import Account, Study
+from confide.client.site.installation import Site, open_site
+from confide.common.config.run import RunConfig
+from confide.common.errors import PolicyError
+from confide.common.privacy.plan import PrivacyPlan
+
+
+def list_studies(path: Path) -> list[dict[str, Any]]:
+    """Every run that was offered or approved, with its study's state."""
+    site = open_site(path)
+    account = site.ledger.account()
+    runs = {(run.study.name, run.sha256()): run for run in (read_offers(site.offers) if site.offers else [])}
+    known = runs.keys() | account.approved
+    known |= {(name, "") for name in account.studies if name not in {study for study, _ in known}}
+    unapproved = "waits for approval" if site.config.policy.require_approval else "needs no approval"
+    same_plan = {key for key, run in runs.items() if (study := account.studies.get(key[0])) and _pins(study, run, site)}
+    return [_status(account, key, unapproved, same_plan=key not in runs or key in same_plan) for key in sorted(known)]
+
+
+def _pins(study: Study, run: RunConfig, site: Site) -> bool:
+    """Whether a study was opened with the plan of this run."""
+    try:
+        plan = plan_here(run, site)
+    except PolicyError:
+        return False
+    return study.plan == (plan if isinstance(plan, PrivacyPlan) else None)
+
+
+def _status(account: Account, key: tuple[str, str], unapproved: str, *, same_plan: bool) -> dict[str, Any]:
+    name, run_sha256 = key
+    study, opened = account.studies.get(name), _is_open(account, key, same_plan=same_plan)
+    status = "approved" if key in account.approved else unapproved
+    if study and study.closed:
+        status = "closed"
+    elif study and run_sha256:
+        status = f"open, this run {status}" if opened else f"{status}; not opened, another run of this study is"
+    elif study:
+        status = "open"
+    steps = f"{study.reserved_steps} of {study.steps} steps reserved" if study and opened else "nothing reserved"
+    return {"study": name, "run_sha256": run_sha256, "status": status, "steps": steps}
+
+
+def _is_open(account: Account, key: tuple[str, str], *, same_plan: bool) -> bool:
+    """Whether a study is open for this run: the one that was answered, or until then each that has its plan.
+
+    The ledger names a run in its answers; OPEN pins the plan alone.
+    """
+    name, run_sha256 = key
+    answered = {item.run_sha256 for item in account.reservations.values() if item.key.study == name}
+    if not run_sha256 or not answered:
+        return name in account.studies and (not run_sha256 or same_plan)
+    return run_sha256 in answered

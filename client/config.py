@@ -1,0 +1,108 @@
+"""site.toml: an institution's own settings, checked, and its records. Nothing of it ever leaves."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from confide.common.config.simulation import SpeedSection
+from confide.common.config.toml import check, expanded, read_toml
+from confide.common.errors import InputError
+from confide.common.settings import Section
+
+
+class InstitutionSection(Section):
+    """`[institution]`: who this is."""
+
+    name: str = Field(min_length=1, max_length=64)
+
+
+class DatasetSection(Section):
+    """`[dataset]`: the people, the file, and what is public about them."""
+
+    id: str = Field(min_length=1)
+    path: Path
+    columns: dict[str, str] = Field(default_factory=dict)
+    labels: dict[str, str] = Field(default_factory=dict)
+    unit: Literal["record", "group"] = "record"
+    max_records_per_group: int = Field(8, ge=1)
+    declared_units: int = Field(ge=1)
+    validation_fraction: float = Field(0.1, ge=0, lt=1)
+    max_chars: int = Field(20_000, ge=1)
+    min_usable_fraction: float = Field(0.5, ge=0, le=1)
+
+    @property
+    def most_records(self) -> int:
+        """The most records that count of one unit."""
+        return self.max_records_per_group if self.unit == "group" else 1
+
+    @model_validator(mode="after")
+    def _group_needs_a_column(self) -> "DatasetSection":
+        if (self.unit == "group") != ("group" in self.columns):
+            raise ValueError(f"unit = {self.unit!r} with columns {self.columns}: unit 'group' needs one")
+        return self
+
+
+class PolicySection(Section):
+    """`[policy]`: what the institution allows. A bound that is absent refuses every run with privacy.
+
+    But `max_epsilon_per_study`: without it `max_epsilon` alone holds. ``min_clip_norm`` and ``max_head_weight`` bound
+    what a rounding before the clip may become; ``min_release_seconds`` how finely a clock may tell the training time.
+    """
+
+    max_epsilon: float | None = Field(None, ge=0.01, le=100)
+    max_epsilon_per_study: float | None = Field(None, ge=0.01, le=100)
+    max_delta: float | None = Field(None, ge=1e-15, le=1e-2)
+    min_noise_multiplier: float | None = Field(None, ge=0.1)
+    max_steps: int | None = Field(None, ge=1)
+    max_rounds: int | None = Field(None, ge=1)
+    max_sampling_probability: float | None = Field(None, gt=0, le=1)
+    min_clip_norm: float | None = Field(None, ge=1e-6, le=1e6)
+    max_head_weight: float | None = Field(None, ge=1e-6, le=1e6)
+    min_release_seconds: float | None = Field(None, ge=1, le=86_400)
+    studies: tuple[str, ...] = ()
+    base_models: tuple[Annotated[str, Field(pattern=r"^(any|[0-9a-f]{64})$")], ...] = ()
+    require_approval: bool = True
+    share_metrics: Literal["none", "private"] = "none"
+    allow_no_privacy: bool = False
+
+
+class StateSection(Section):
+    """`[state]`: folders of the ledger and of its anchor, on local disks; two disks are better than one."""
+
+    dir: Path = Path("state")
+    anchor: Path = Path("state-anchor")
+
+
+class ModelsSection(Section):
+    """`[models]`: where finished adapters arrive."""
+
+    dir: Path = Path("models")
+
+
+class SiteConfig(Section):
+    """site.toml as a whole."""
+
+    remedy = "`confide client init` prints a site.toml with every key"
+    institution: InstitutionSection
+    dataset: DatasetSection
+    policy: PolicySection = PolicySection()
+    compute: SpeedSection = SpeedSection()
+    state: StateSection = StateSection()
+    models: ModelsSection = ModelsSection()
+
+
+def load_site_config(path: Path) -> SiteConfig:
+    """Read and check a site.toml; `InputError` names file, key, value and rule. Paths count from the file's folder."""
+    config = check(SiteConfig, read_toml(path, SiteConfig), str(path))
+
+    def place(key: str, value: Path) -> Path:
+        return path.absolute().parent / expanded(value, f"{path}: {key}")
+
+    dataset = config.dataset.model_copy(update={"path": place("dataset.path", config.dataset.path)})
+    folders = {"dir": place("state.dir", config.state.dir), "anchor": place("state.anchor", config.state.anchor)}
+    if folders["anchor"].resolve().is_relative_to(folders["dir"].resolve()):
+        raise InputError(f"{path}: state.anchor = {folders['anchor']} must not be in state.dir: both would go together")
+    models = ModelsSection(dir=place("models.dir", config.models.dir))
+    state = config.state.model_copy(update=folders)
+    return config.model_copy(update={"dataset": dataset, "state": state, "models": models})

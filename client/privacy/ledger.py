@@ -1,0 +1,149 @@
+"""The institution's durable account of what was spent on the people in a dataset, over all studies, for ever."""
+
+from collections.abc import Callable
+from copy import copy
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from confide.client.privacy.account import Account, Key, Reservation, Row
+from confide.client.privacy.chain import Chain, Witness
+from confide.client.privacy.rules import may_open, may_reserve, require_unit
+from confide.common.errors import PolicyError
+from confide.common.privacy.filter import ACCOUNTANT, Cap, Charge, choose_order, fits_filter
+from confide.common.privacy.plan import Plan, PrivacyPlan
+
+_ORDER_WITHOUT_PLAN = 6  # of a ledger whose first row is about a run without privacy
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What is fixed with a ledger's first row; ``secret_commitment`` (`commitments`) where there is a secret."""
+
+    dataset: str
+    unit: str
+    max_records_per_group: int
+    simulated: bool = False
+    secret_commitment: str | None = None
+
+
+class Ledger:
+    """One dataset's rows, and the only way to add one.
+
+    Guarantee: when `reserve` returns, its row is on the disk, and the spend with it is within the cap it was given,
+    whatever other processes, restarts and edits of the policy came between. No row changes, no charge is refunded.
+
+    Args:
+        path: of ledger.db, on a local disk; ":memory:" in a simulation.
+        terms: of the dataset.
+        witness: is given every new row and its hash after the commit; keeps the head elsewhere.
+        people: commits to all claims so far, given the hash of the row before; None where nobody else can claim.
+    """
+
+    def __init__(
+        self, path: Path | str, terms: Terms, witness: Witness, people: Callable[[str], str] | None = None
+    ) -> None:
+        self.terms, self._chain, self._people = terms, Chain(path, terms.dataset, witness), people
+
+    def beside(self, terms: Terms) -> "Ledger":
+        """The ledger of another dataset in the same database: thousands of simulated ones share a connection."""
+        other = copy(self)
+        other.terms, other._chain = terms, self._chain.beside(terms.dataset)
+        return other
+
+    def account(self) -> Account:
+        """All rows so far, added up; `LedgerError` if their chain is broken."""
+        with self._chain.transaction() as account:
+            return account
+
+    def accounts(self) -> list[Account]:
+        """The account, then those of all other datasets in the same file."""
+        others = [name for name in self._chain.datasets() if name != self.terms.dataset]
+        return [self.account(), *(self.beside(replace(self.terms, dataset=name)).account() for name in others)]
+
+    def rows(self) -> list[tuple[Row, str]]:
+        """Every row with its hash."""
+        return self._chain.rows()
+
+    def knows(self, row_hash: str) -> bool:
+        """Whether this dataset, or another in the same file, has such a row."""
+        return self._chain.knows(row_hash)
+
+    def approve(self, study: str, run_sha256: str, plan: Plan, cap: Cap) -> None:
+        """Note that a person agreed to a locked run."""
+        with self._chain.transaction() as account:
+            self._begin(account, plan, cap)
+            if (study, run_sha256) not in account.approved:
+                self._chain.append("approve", {"study": study, "run_sha256": run_sha256})
+
+    def open_study(self, name: str, plan: Plan, cap: Cap) -> None:
+        """OPEN: pin the plan and allot its steps, all or none; the same plan again changes nothing.
+
+        Raises:
+            PolicyError, BudgetError: see `rules.may_open`.
+        """
+        with self._chain.transaction() as account:
+            self._begin(account, plan, cap)
+            if not may_open(account, name, plan, cap):
+                return
+            if not isinstance(plan, PrivacyPlan):
+                self._chain.append("infinite", {"study": name})
+                return
+            charge = Charge(plan, plan.num_steps, plan.validation_releases)
+            returns = fits_filter([*account.allotted(), charge], cap, account.first["order"])
+            allotted = {"study": name, "steps": charge.num_steps, "releases": charge.num_releases, "returns": returns}
+            allotted["accountant"] = ACCOUNTANT
+            self._chain.append("open", {**allotted, "plan": asdict(plan), **asdict(cap), **self._seen(account)})
+
+    def reserve(self, key: Key, charge: tuple[int, int], cap: Cap, facts: dict[str, str]) -> Reservation:
+        """RESERVE: charge ``(steps, releases)`` for one answer, before anything of it is computed.
+
+        Raises:
+            PolicyError, BudgetError: see `rules.may_reserve`.
+        """
+        with self._chain.transaction() as account:
+            self._note_cap(account, cap)
+            attempt = may_reserve(account, key, charge, cap)
+            row = {**asdict(key), **facts, **asdict(cap), "attempt": attempt, "steps": charge[0], "releases": charge[1]}
+            return account.reservations[self._chain.append("reserve", {**row, **self._seen(account)})]
+
+    def seal(self, reservation: Reservation, sha256: str, size: int) -> None:
+        """SEAL: this file, and no other, is the answer; from here on it is sent again at no charge."""
+        with self._chain.transaction():
+            self._chain.append("seal", {"reserve": reservation.number, "sha256": sha256, "bytes": size})
+
+    def acknowledge(self, reservation: Reservation) -> None:
+        """ACK: the server has it."""
+        with self._chain.transaction() as account:
+            if not account.reservations[reservation.number].acknowledged:
+                self._chain.append("ack", {"reserve": reservation.number})
+
+    def close(self, study: str) -> None:
+        """CLOSE: the steps that were never reserved are free for other studies."""
+        with self._chain.transaction() as account:
+            if study in account.studies and not account.studies[study].closed:
+                self._chain.append("close", {"study": study})
+
+    def retire(self) -> None:
+        """Nothing is opened or reserved any more, ever; `PolicyError` for a ledger that has no row yet."""
+        with self._chain.transaction() as account:
+            if account.number == 0:
+                raise PolicyError(f"dataset {self.terms.dataset!r} has no ledger row yet; there is nothing to retire")
+            if not account.retired:
+                self._chain.append("retire", {})
+
+    def _begin(self, account: Account, plan: Plan, cap: Cap) -> None:
+        """The first row, where there is none: it fixes the unit and the filter's order. Then the cap in force."""
+        if account.number == 0:
+            order = choose_order(plan, cap) if isinstance(plan, PrivacyPlan) else _ORDER_WITHOUT_PLAN
+            terms = {name: value for name, value in asdict(self.terms).items() if value is not None}
+            self._chain.append("dataset", {**terms, "order": order, **asdict(cap)})
+        require_unit(account, self.terms.unit, self.terms.max_records_per_group)
+        self._note_cap(account, cap)
+
+    def _seen(self, account: Account) -> Row:
+        """What the next row keeps of the claims."""
+        return {"people": self._people(account.head)} if self._people else {}
+
+    def _note_cap(self, account: Account, cap: Cap) -> None:
+        if account.number and account.cap != cap:
+            self._chain.append("policy", asdict(cap))

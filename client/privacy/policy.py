@@ -1,0 +1,127 @@
+"""What an institution allows: a pure function of a request, its limits and what it agreed to before."""
+
+from dataclasses import dataclass, replace
+
+from confide.client.config import DatasetSection, PolicySection
+from confide.common.config.run import RunConfig
+from confide.common.privacy.accounting import epsilon
+from confide.common.privacy.filter import Cap
+from confide.common.privacy.least import least_epsilon
+from confide.common.privacy.plan import NoPrivacy, Plan, PrivacyPlan
+
+_NOTHING = Cap(0.0, 1e-5)  # of an institution that allows no privacy and sets no bound
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a server asks for: a locked run and the plan that this institution would follow in it."""
+
+    run: RunConfig
+    plan: Plan
+
+
+def cap_of(policy: PolicySection) -> Cap:
+    """The cap on everything that is ever spent; of nothing at all where a bound is absent."""
+    if policy.max_epsilon is None or policy.max_delta is None:
+        return _NOTHING
+    return Cap(policy.max_epsilon, policy.max_delta)
+
+
+def refusals(request: Request, dataset: DatasetSection, policy: PolicySection) -> list[str]:
+    """Every reason why a request is refused; none: it is allowed, and may still wait for approval.
+
+    Guarantee: a bound that is absent refuses, and so does a value beyond it; nothing in a request can change a limit.
+    Of all bounds `max_epsilon_per_study` alone may be absent: `max_epsilon` holds for each study too.
+    The budget is not asked here: the ledger decides it in one transaction with the charge (`rules.may_open`).
+    """
+    reasons = _study_and_base(request.run, policy)
+    if isinstance(request.plan, NoPrivacy):
+        if not policy.allow_no_privacy:
+            reasons.append("privacy.unit = 'none' is refused: policy.allow_no_privacy is not set")
+        return reasons
+    reasons += _bounds(request.plan, request.run, policy) + _unit_and_delta(request.plan, dataset, policy)
+    # Last, and only of a plan that nothing else refuses: of an absurd one an accountant takes minutes and gigabytes.
+    return reasons or _cost(request.plan, policy)
+
+
+def waits_for_approval(run: RunConfig, policy: PolicySection, approved: set[tuple[str, str]]) -> str | None:
+    """What a person has to do before a run is accepted; None where nothing. Approval binds the hash of the locked run.
+
+    Args:
+        run: locked.
+        policy: `require_approval` is on unless somebody turned it off.
+        approved: pairs of study and run hash, from the ledger.
+    """
+    name, sha256 = run.study.name, run.sha256()
+    if not policy.require_approval or (name, sha256) in approved:
+        return None
+    return f"run {sha256[:12]} of study {name!r} waits for approval: `confide client approve {name}`"
+
+
+def _study_and_base(run: RunConfig, policy: PolicySection) -> list[str]:
+    reasons = []
+    if run.study.name not in policy.studies:
+        reasons.append(f"study.name = {run.study.name!r} is not in policy.studies = {list(policy.studies)}")
+    if run.model.sha256 is None:
+        reasons.append("model.sha256 is missing: a run must name its base model's hash")
+    elif "any" not in policy.base_models and run.model.sha256 not in policy.base_models:
+        reasons.append(f"model.sha256 = {run.model.sha256} is not in policy.base_models")
+    return reasons
+
+
+def _bounds(plan: PrivacyPlan, run: RunConfig, policy: PolicySection) -> list[str]:
+    """The plan against every numeric bound but those on epsilon."""
+    noise = plan.noise_multiplier
+    if plan.validation_releases:
+        noise = min(noise, plan.validation_noise_multiplier)
+    reasons = _above("privacy.target_delta", plan.target_delta, "max_delta", policy.max_delta)
+    reasons += _above("the number of steps", plan.num_steps, "max_steps", policy.max_steps)
+    reasons += _above("federation.num_rounds", run.federation.num_rounds, "max_rounds", policy.max_rounds)
+    limit = policy.max_sampling_probability
+    reasons += _above("local.sampling_probability", plan.sampling_probability, "max_sampling_probability", limit)
+    reasons += _below("noise multiplier", noise, "min_noise_multiplier", policy.min_noise_multiplier)
+    # The head's weight multiplies a rounding before the clip, and "abadi" then compares it with the clip norm. The
+    # other ends need no bound: noise grows with clip_norm, and what divides by head_weight comes after the noise.
+    reasons += _below("privacy.clip_norm", plan.clip_norm, "min_clip_norm", policy.min_clip_norm)
+    reasons += _above("privacy.head_weight", plan.head_weight, "max_head_weight", policy.max_head_weight)
+    seconds = run.federation.release_seconds
+    reasons += _below("federation.release_seconds", seconds, "min_release_seconds", policy.min_release_seconds)
+    return reasons + _above("epsilon", 0.0, "max_epsilon", policy.max_epsilon)
+
+
+def _cost(plan: PrivacyPlan, policy: PolicySection) -> list[str]:
+    """The epsilon of the whole plan against the bounds on it; no accountant is asked where it is twice that or more."""
+    at_our_delta = replace(plan, target_delta=policy.max_delta or plan.target_delta)
+    least, bounds = least_epsilon(at_our_delta), (policy.max_epsilon, policy.max_epsilon_per_study)
+    if least > 2 * min(bound for bound in bounds if bound is not None):
+        return _above_each("epsilon of the whole plan, at least", least, policy)
+    return _above_each("epsilon of the whole plan", epsilon(at_our_delta), policy)
+
+
+def _above_each(what: str, cost: float, policy: PolicySection) -> list[str]:
+    reasons = _above(what, cost, "max_epsilon", policy.max_epsilon)
+    each = policy.max_epsilon_per_study
+    return reasons if each is None else reasons + _above(what, cost, "max_epsilon_per_study", each)
+
+
+def _above(what: str, value: float, name: str, bound: float | None) -> list[str]:
+    return [] if bound is not None and value <= bound else [_refused(what, value, name, bound)]
+
+
+def _below(what: str, value: float, name: str, bound: float | None) -> list[str]:
+    return [] if bound is not None and value >= bound else [_refused(what, value, name, bound)]
+
+
+def _refused(what: str, value: float, name: str, bound: float | None) -> str:
+    return f"{what} = {value:g} is refused: policy.{name} {'is not set' if bound is None else f'= {bound:g}'}"
+
+
+def _unit_and_delta(plan: PrivacyPlan, dataset: DatasetSection, policy: PolicySection) -> list[str]:
+    reasons = []
+    if plan.unit != dataset.unit:
+        reasons.append(f"privacy.unit = {plan.unit!r} is refused: the dataset's unit is {dataset.unit!r}")
+    for name, delta in (("privacy.target_delta", plan.target_delta), ("policy.max_delta", policy.max_delta or 0.0)):
+        if delta * dataset.declared_units >= 1:  # delta allows one unit in 1 / delta to be given away
+            rule = f"must be below 1 / dataset.declared_units = 1 / {dataset.declared_units}"
+            reasons.append(f"{name} = {delta:g} {rule}")
+    return reasons

@@ -1,0 +1,133 @@
+"""RESERVE -> make -> outbox -> SEAL -> send -> ACK, as one function. Nothing else touches the ledger or the outbox."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from confide.client.privacy.account import Key, Reservation
+from confide.client.privacy.ledger import Ledger
+from confide.client.privacy.outbox import Outbox
+from confide.common.errors import LedgerError
+from confide.common.failpoints import failpoint
+from confide.common.privacy.filter import Cap
+
+_KEPT_ROUNDS = 3  # of acknowledged answers: a server whose last checkpoint is damaged asks for a round again
+
+
+@dataclass(frozen=True)
+class Request:
+    """One answer that is asked for.
+
+    Attributes:
+        key: study, lineage, what, round.
+        num_steps, num_releases: what it costs.
+        input_sha256, run_sha256: of the adapter and the locked run that it answers.
+        coins: "os" for the operating system's randomness; a test's own coins are named in the ledger.
+    """
+
+    key: Key
+    num_steps: int
+    num_releases: int
+    input_sha256: str
+    run_sha256: str
+    coins: str = "os"
+
+
+def release(
+    request: Request, ledger: Ledger, outbox: Outbox, agree: Callable[[], Cap], make: Callable[[Reservation], bytes]
+) -> bytes:
+    """The answer to a request, ready to be sent.
+
+    Guarantee: no byte that ``make`` computes leaves before its charge is on the disk; what was sealed is sent again
+    as it is, without another charge and without ``make``; what was not sealed is never sent, and the next attempt
+    draws everything anew under its own charge. A crash between any two lines keeps all of this.
+
+    Args:
+        request: what is asked for, by whom, at what price.
+        ledger: of the dataset that it is asked of.
+        outbox: beside that ledger.
+        agree: the institution's policy: gives the cap in force, or raises to refuse; nothing is charged before it.
+        make: computes the answer with fresh coins; is called after the charge.
+
+    Raises:
+        PolicyError, BudgetError: refused; nothing was charged or computed.
+        LedgerError: the outbox does not hold what was sealed.
+    """
+    for earlier in ledger.account().answers.get(request.key, []):
+        asked = (earlier.input_sha256, earlier.run_sha256)
+        if earlier.sealed_sha256 and asked == (request.input_sha256, request.run_sha256):
+            return _sealed(earlier, outbox)
+    cap = agree()
+    failpoint("before-reserve")
+    facts = {"input_sha256": request.input_sha256, "run_sha256": request.run_sha256, "coins": request.coins}
+    charge = (request.num_steps, request.num_releases)
+    reservation = ledger.reserve(request.key, charge, cap, facts)
+    failpoint("after-reserve")
+    content = make(reservation)
+    failpoint("after-train")
+    with outbox.busy():
+        outbox.put(_name(reservation), content)
+        failpoint("before-seal")
+        ledger.seal(reservation, hashlib.sha256(content).hexdigest(), len(content))
+    failpoint("after-seal")
+    return content
+
+
+def acknowledge(head: str, ledger: Ledger, outbox: Outbox) -> None:
+    """ACK: the server has shown that it holds the answer which names ``head`` (the hash of its RESERVE row).
+
+    Raises:
+        LedgerError: the ledger has no such row, though this institution's own key signed it: an old copy was put back.
+    """
+    account = ledger.account()
+    reservation = next((item for item in account.reservations.values() if item.hash == head), None)
+    if reservation is None and ledger.knows(head):  # of another dataset that the same key signs for
+        return
+    if reservation is None:
+        raise LedgerError(
+            "the server holds an update that this ledger does not know: ledger.db is older than what was sent; put "
+            "back the newest one"
+        )
+    if reservation.sealed_sha256 is None:
+        raise LedgerError(
+            "the server holds an update that has no SEAL in this ledger, and without one nothing is ever sent: "
+            "ledger.db is older than what was sent; put back the newest one"
+        )
+    if not reservation.acknowledged:
+        failpoint("before-acknowledge")
+        ledger.acknowledge(reservation)
+        failpoint("after-acknowledge")
+    last = reservation.key.round - _KEPT_ROUNDS
+    sealed = [item for item in account.reservations.values() if item.sealed_sha256]  # others may be on their way
+    old = {_name(item) for item in sealed if item.key.lineage == reservation.key.lineage and item.key.round <= last}
+    for name in old & set(outbox.names()):
+        outbox.delete(name)
+
+
+def recover(ledger: Ledger, outbox: Outbox) -> None:
+    """After a start: delete what has no SEAL, for it must never be sent.
+
+    Raises:
+        LedgerError: the outbox holds an answer that the ledger never heard of: an old copy of it was put back.
+    """
+    with outbox.idle():
+        known = {_name(item): item for item in ledger.account().reservations.values()}
+        for name in outbox.names():
+            if name not in known:
+                raise LedgerError(
+                    f"the outbox holds {name}, which the ledger does not know: ledger.db is older than the outbox; "
+                    "put back the newest one"
+                )
+            if known[name].sealed_sha256 is None:
+                outbox.delete(name)
+
+
+def _name(reservation: Reservation) -> str:
+    return f"{reservation.hash}.answer"
+
+
+def _sealed(reservation: Reservation, outbox: Outbox) -> bytes:
+    content = outbox.get(_name(reservation))
+    if content is None or hashlib.sha256(content).hexdigest() != reservation.sealed_sha256:
+        raise LedgerError(f"round {reservation.key.round}: its sealed answer is gone from the outbox, or was changed")
+    return content

@@ -1,0 +1,96 @@
+"""What each kind of row does to an account, and how a row is hashed.
+
+dataset    the first row: id, unit, order of the filter, cap      policy   another cap in force
+approve    a person agreed to a locked run                        open     a study's plan and allotment
+infinite   training without privacy                               reserve  charged, before anything is computed
+seal       this file is the answer                                ack      the server has it
+close      what was never reserved is free again                  retire   nothing more, ever
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+
+from confide.client.privacy.account import Account, Key, Reservation, Row, Study
+from confide.common.privacy.filter import Cap
+from confide.common.privacy.plan import PrivacyPlan
+
+
+def add_row(account: Account, row: Row, row_hash: str) -> None:
+    """Take in the next row, whose place in the chain somebody has checked; `KeyError` for a kind that is not ours."""
+    _KINDS[row["kind"]](account, row, row_hash)
+    if "people" in row:
+        account.people = (row["previous"], row["people"])
+    account.number, account.head = row["number"], row_hash
+
+
+def canonical(row: Row) -> str:
+    """A row as the text that is hashed."""
+    return json.dumps(row, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def hash_row(row: Row) -> str:
+    """Hex SHA-256 of a row."""
+    return hashlib.sha256(canonical(row).encode()).hexdigest()
+
+
+def _dataset(account: Account, row: Row, row_hash: str) -> None:
+    account.first = row
+    _policy(account, row, row_hash)
+
+
+def _policy(account: Account, row: Row, row_hash: str) -> None:
+    account.cap = Cap(row["max_epsilon"], row["max_delta"])
+
+
+def _approve(account: Account, row: Row, row_hash: str) -> None:
+    account.approved.add((row["study"], row["run_sha256"]))
+
+
+def _open(account: Account, row: Row, row_hash: str) -> None:
+    account.studies[row["study"]] = Study(PrivacyPlan(**row["plan"]), row["steps"], row["releases"], row["returns"])
+    account.opened_under = Cap(row["max_epsilon"], row["max_delta"])
+
+
+def _infinite(account: Account, row: Row, row_hash: str) -> None:
+    account.studies[row["study"]] = Study(None)
+
+
+def _reserve(account: Account, row: Row, row_hash: str) -> None:
+    study = account.studies[row["study"]]
+    study.reserved_steps += row["steps"]
+    study.reserved_releases += row["releases"]
+    key = Key(row["study"], row["lineage"], row["what"], row["round"])
+    reservation = Reservation(row["number"], row_hash, key, row["input_sha256"], row["run_sha256"])
+    account.reservations[reservation.number] = reservation
+    account.answers.setdefault(key, []).append(reservation)
+
+
+def _seal(account: Account, row: Row, row_hash: str) -> None:
+    account.reservations[row["reserve"]].sealed_sha256 = row["sha256"]
+
+
+def _ack(account: Account, row: Row, row_hash: str) -> None:
+    account.reservations[row["reserve"]].acknowledged = True
+
+
+def _close(account: Account, row: Row, row_hash: str) -> None:
+    account.studies[row["study"]].closed = True
+
+
+def _retire(account: Account, row: Row, row_hash: str) -> None:
+    account.retired = True
+
+
+_KINDS: dict[str, Callable[[Account, Row, str], None]] = {
+    "dataset": _dataset,
+    "policy": _policy,
+    "approve": _approve,
+    "open": _open,
+    "infinite": _infinite,
+    "reserve": _reserve,
+    "seal": _seal,
+    "ack": _ack,
+    "close": _close,
+    "retire": _retire,
+}

@@ -1,0 +1,105 @@
+"""Units as micro-batches of public shapes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from confide.client.data.units import UnitTable
+from confide.client.training.prefixes import Place, Prefixes, empty_prefixes
+from confide.common.data.batches import Batch, Example, collate, length
+from confide.common.data.shapes import Shape, Shapes
+from confide.common.model.warm_model import PREFIX, WarmModel
+
+
+@dataclass(frozen=True)
+class BatchedUnits:
+    """A unit table as the private step reads it.
+
+    Attributes:
+        table: the units.
+        pad_token_id: fills short rows; attention never reads it.
+        shapes: those that a micro-batch may have, as `trial.tried_shapes` found them.
+        device: where batches go.
+        prefixes: what the frozen lower layers make of the examples, where that is kept.
+    """
+
+    table: UnitTable
+    pad_token_id: int
+    shapes: Shapes
+    device: torch.device
+    prefixes: Prefixes | None = None
+
+    @property
+    def num_units(self) -> int:
+        """Number of units (private)."""
+        return self.table.num_units
+
+    def micro_batches(self, drawn: list[int]) -> Iterator[tuple[Batch, list[int]]]:
+        """Micro-batches over all examples of the drawn units, long units first.
+
+        Yields:
+            ``(batch, unit_B)``; the examples of a unit stand side by side and may run on into the next batch. Rows
+            beyond ``unit_B`` only fill the batch up.
+        """
+        for places, shape in self.places(drawn):
+            yield self.batch(places, shape), [unit for unit, _ in places]
+
+    def places(self, drawn: list[int]) -> Iterator[tuple[list[Place], Shape]]:
+        """Which examples make up each micro-batch, and its shape.
+
+        Every example is padded for the longest of its own unit, so that no other unit decides how it is computed.
+        """
+        lengths = {unit: self._padded_length(unit) for unit in drawn}
+        rows = [
+            (unit, number)
+            for unit in sorted(drawn, key=lambda unit: -lengths[unit])
+            for number, example in enumerate(self.table.units[unit])
+            if length(example)  # without tokens there is nothing to learn from
+        ]
+        cut = self.shapes.cover([lengths[unit] for unit, _ in rows])
+        remaining = iter(rows)
+        for shape, count in cut:
+            yield list(islice(remaining, count)), shape
+
+    def batch(self, places: list[Place], shape: Shape) -> Batch:
+        """One micro-batch; its last example stands in every row that is to be filled up."""
+        rows, padded = shape
+        places = places + places[-1:] * (rows - len(places))
+        examples = self.examples(places)
+        batch = collate(examples, padded, self.pad_token_id, self.device)
+        if self.prefixes is not None:
+            batch[PREFIX] = self.prefixes.take(places, list(map(length, examples)), padded).to(self.device)
+        return batch
+
+    def examples(self, places: list[Place]) -> list[Example]:
+        """The examples that stand there."""
+        return [self.table.units[unit][number] for unit, number in places]
+
+    def _padded_length(self, unit: int) -> int:
+        return self.shapes.padded(max(map(length, self.table.units[unit]), default=0))
+
+
+def batch_units(table: UnitTable, model: WarmModel, shapes: Shapes) -> BatchedUnits:
+    """A unit table for a model, in shapes that were tried with it."""
+    return BatchedUnits(table, model.pad_token_id, shapes, model.device)
+
+
+def with_prefixes(units: BatchedUnits, model: WarmModel, folder: Path) -> BatchedUnits:
+    """The same units with what the model's lower layers make of them, where it has such layers and the disk room."""
+    if model.lower is None:
+        return units
+    lengths = (
+        ((number, place), length(example))
+        for number, unit in enumerate(units.table.units)
+        for place, example in enumerate(unit)
+    )
+    prefixes = empty_prefixes(lengths, model.lower.hidden_size, folder)
+    if prefixes is None:
+        return units
+    for places, shape in units.places(list(range(units.num_units))):
+        states = model.lower_states(units.batch(places, shape))[: len(places)]
+        prefixes.put(places, list(map(length, units.examples(places))), states)
+    return replace(units, prefixes=prefixes)

@@ -1,0 +1,86 @@
+"""The local steps of one round: a received adapter in, the change of it out."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from confide.client.training.batches import BatchedUnits
+from confide.common.model.adapter import coordinate_weights, schema, set_state, split
+from confide.common.model.warm_model import WarmModel
+from confide.common.privacy.coins import CoinSource
+from confide.common.privacy.plan import NoPrivacy, Plan
+from confide.common.privacy.sampling import draw_units
+from confide.common.privacy.step import private_step
+from confide.common.protocol.gate import RECEIVED_NORM_BOUND
+from confide.common.tensors import State, norm_of
+
+
+@dataclass(frozen=True)
+class LocalWork:
+    """What one round asks of an institution, after its policy has agreed."""
+
+    plan: Plan
+    received: State
+    local_steps: int
+    learning_rate: float
+
+
+def train(work: LocalWork, model: WarmModel, units: BatchedUnits, coins: CoinSource) -> State:
+    """Take the local steps of one round by stateless gradient descent.
+
+    Guarantee: under a `PrivacyPlan` the result is post-processing of ``local_steps`` calls of `private_step`, each
+    with a draw of its own.
+
+    Returns:
+        The change of the adapter: trained minus received, float32, in the schema of the adapter.
+    """
+    if work.local_steps > work.plan.num_steps:
+        raise ValueError(f"local_steps={work.local_steps} must not be above the plan's num_steps={work.plan.num_steps}")
+    shapes = schema(model.module)
+    head_weight = 1.0 if isinstance(work.plan, NoPrivacy) else work.plan.head_weight
+    weights_P = coordinate_weights(shapes, head_weight).to(model.device)
+    current = dict(work.received)
+    for _ in range(work.local_steps):
+        current = _within_the_gate(current)
+        set_state(model.module, current)
+        if isinstance(work.plan, NoPrivacy):
+            gradient_P = plain_step(work.plan, coins, units, model)
+        else:
+            model.wrapped.enable_hooks()
+            gradient_P = private_step(work.plan, coins, units, model.wrapped, model.losses, weights_P)
+        change = split((-work.learning_rate * gradient_P).astype(np.float32), shapes)
+        current = {name: current[name] + change[name] for name in shapes}
+    return {name: current[name] - work.received[name] for name in shapes}
+
+
+def _within_the_gate(state: State) -> State:
+    """A state scaled back to the norm that is accepted from a server, where it is above: post-processing, and free.
+
+    A server chooses the learning rate, so after the first local step the weights could be of any size.
+    """
+    norm = norm_of(state)
+    if not norm > RECEIVED_NORM_BOUND:
+        return state
+    return {name: value * np.float32(RECEIVED_NORM_BOUND / norm) for name, value in state.items()}
+
+
+def plain_step(plan: NoPrivacy, coins: CoinSource, units: BatchedUnits, model: WarmModel) -> NDArray[np.float32]:
+    """The same step without privacy: no per-example gradients, no clip, no noise.
+
+    Returns:
+        Sum of unit gradients over the expected batch size, shape ``(P,)``, float32.
+    """
+    model.wrapped.disable_hooks()
+    parameters = [parameter for parameter in model.module.parameters() if parameter.requires_grad]
+    for parameter in parameters:
+        parameter.grad = None  # of a step that an error ended
+    for batch, unit_B in units.micro_batches(draw_units(plan, coins, units.num_units)):
+        shares = torch.tensor([1 / len(units.table.units[unit]) for unit in unit_B], device=model.device)
+        (model.losses(batch)[: len(unit_B)] * shares).sum().backward()  # type: ignore[no-untyped-call]
+    flat = [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    gradient: NDArray[np.float32] = (torch.cat(flat) / plan.expected_batch_size).cpu().numpy()
+    return gradient

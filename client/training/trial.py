@@ -1,0 +1,203 @@
+"""A trial of every shape of a micro-batch before a run: whether memory suffices, and every row gives the same bits.
+
+A server chooses the weights, so it can amplify the last bit of a gradient to a whole clip norm. Kernels that add in an
+order which follows from the number of rows, or from a row's place, would let one unit decide the last bits of all
+others. No reader of this code can tell which kernels a machine takes; so every shape is tried, on made-up texts.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.random import PCG64, Generator
+from torch import Tensor
+
+from confide.client.training.operations import computed_by_vector, fill_vectors, filling_threads, follow_from_shape
+from confide.common.data.batches import Batch, Example, collate, length
+from confide.common.data.shapes import Shape, Shapes, one_row_each, public_shapes
+from confide.common.errors import InputError
+from confide.common.model.adapter import coordinate_weights, get_state, schema, set_state
+from confide.common.model.warm_model import WarmModel, forget_models
+from confide.common.privacy.plan import PrivacyPlan
+from confide.common.privacy.step import clipped_gradients
+from confide.common.protocol.gate import RECEIVED_NORM_BOUND
+from confide.common.tensors import Schema, State
+
+# Clipping acts on each row by itself, whatever the plan of a run is; so one plan stands for all.
+_PLAN = PrivacyPlan(
+    unit="record",
+    sampling_probability=1.0,
+    num_steps=1,
+    declared_units=1,
+    clip_norm=1.0,
+    clipping="automatic",
+    noise_multiplier=1.0,
+    target_delta=1e-5,
+)
+_MAX_GRADIENT_NUMBERS = 2**26  # in a micro-batch's matrix of rows by parameters: 256 MB of float32
+_USUAL = 0.05  # standard deviation of weights under which no softmax is saturated: every gradient has digits to compare
+_NOTHING = b""  # of a row that is zero, and so shows nothing
+
+
+class Sight(NamedTuple):
+    """What is looked at of one made-up row under some weights.
+
+    Attributes:
+        padded: its padded length.
+        number: it is the first or the second row of that length.
+        weights: "usual" or "largest".
+        way: its clipped "gradient", or the "prefix" that is kept of it.
+    """
+
+    padded: int
+    number: int
+    weights: str
+    way: str
+
+
+Seen = dict[Sight, dict[Shape, set[bytes]]]  # hashes of what came out, for each shape
+
+
+def tried_shapes(model: WarmModel, tokens_per_micro_batch: int) -> Shapes:
+    """The shapes in which this machine gives a unit's gradient bit for bit; tried once for a model and a bound.
+
+    Every shape goes through gradient, unit mean and clip, under usual weights and under weights of the largest norm
+    that an institution accepts. Its rows are made-up texts, each in other places and in other company. A model whose
+    operations follow from the numbers (a mixture of experts) computes every row alone. On a CPU, this process takes as
+    many threads as share out the fullest shapes in whole vectors; a smaller shape that they do not is not used.
+
+    Guarantee: what does not fit into memory is refused for every data set alike. Else an institution would decline just
+    those rounds that draw many units, or long ones, and so tell which they are.
+
+    Raises:
+        InputError: the memory does not suffice for some shape.
+    """
+    setting = (tokens_per_micro_batch, torch.get_num_threads())
+    if setting not in model.tried:
+        longest, size = model.task.max_length, sum(value.size for value in get_state(model.module).values())
+        asked = public_shapes(longest, tokens_per_micro_batch, max(1, _MAX_GRADIENT_NUMBERS // size))
+        seen = _try(model, asked, f"tokens_per_micro_batch = {tokens_per_micro_batch}")
+        sizes = {shape: computed_by_vector(model, _texts(model, shape, 0)) for shape in asked.all()}
+        fullest = {size for full, *_ in asked.by_length.values() for size in sizes[full]}
+        torch.set_num_threads(filling_threads(fullest, torch.get_num_threads()))
+        if torch.get_num_threads() < setting[1]:
+            return tried_shapes(model, tokens_per_micro_batch)
+        uneven = {shape for shape, of in sizes.items() if not fill_vectors(of, torch.get_num_threads())}
+        alone, small = one_row_each(longest), (4, asked.padded(min(longest, 64)))  # fits wherever a step does
+        follows = follow_from_shape(model, *(_texts(model, small, first) for first in (0, 4)))
+        model.tried[setting] = agreeing(asked, seen, uneven, alone) if follows else alone
+    return model.tried[setting]
+
+
+def agreeing(asked: Shapes, seen: Seen, uneven: set[Shape], alone: Shapes) -> Shapes:
+    """What is left of the shapes that were tried.
+
+    A shape is not used if it is uneven, or any row differs between two of its places. The full shape of a padded length
+    is the measure: a shape in which any row of that length came out differently is not used for that length. Where the
+    full shape is not used, or has no gradient to compare, every row of that length is computed alone.
+    """
+    torn = uneven | {shape for by_shape in seen.values() for shape, bits in by_shape.items() if len(bits) > 1}
+
+    def usable(padded: int) -> tuple[Shape, ...]:
+        full, *others = asked.by_length[padded]
+        own = {sight: by_shape for sight, by_shape in seen.items() if sight.padded == padded}
+        shows = all(by_shape[full] != {_NOTHING} for sight, by_shape in own.items() if sight.weights == "usual")
+        if full in torn or not shows:
+            return alone.by_length[padded]
+        same = (shape for shape in others if all(by_shape[shape] == by_shape[full] for by_shape in own.values()))
+        return (full, *(shape for shape in same if shape not in torn))
+
+    return Shapes({padded: usable(padded) for padded in asked.by_length})
+
+
+def _try(model: WarmModel, shapes: Shapes, setting: str) -> Seen:
+    """What comes out of every shape."""
+    before, shape = get_state(model.module), (0, 0)
+    seen: Seen = defaultdict(lambda: defaultdict(set))
+    model.wrapped.enable_hooks()
+    try:
+        for weights, state in _weights(schema(model.module)).items():
+            set_state(model.module, state)
+            for shape in shapes.all():
+                for padded, number, way, bits in _outcomes(model, shapes, shape, alike=weights == "usual"):
+                    seen[Sight(padded, number, weights, way)][shape].add(bits)
+        set_state(model.module, before)
+        return seen
+    except (MemoryError, RuntimeError) as error:  # PyTorch's are RuntimeErrors, of a GPU's memory too
+        said = (str(error) or type(error).__name__).splitlines()[0]
+    forget_models()  # here, where the error is gone: its frames and Opacus' hooks hold activations of the step
+    rows, tokens = shape
+    remedy = "lower it" if rows > 1 else "only a smaller task.max_length takes less"
+    raise InputError(
+        f"{setting}: no step can be taken of {rows} rows of {tokens} tokens ({said[:200]}); {remedy}, or free memory"
+    )
+
+
+def _weights(shapes: Schema) -> dict[str, State]:
+    """Weights that a server might send: usual ones, and the largest, under which a rounding can grow to anything."""
+    stream = Generator(PCG64(0))
+    usual = {name: (_USUAL * stream.standard_normal(shape)).astype(np.float32) for name, shape in shapes.items()}
+    norm = np.sqrt(sum(float(np.square(value, dtype=np.float64).sum()) for value in usual.values()))
+    largest = {name: value * np.float32(0.999 * RECEIVED_NORM_BOUND / norm) for name, value in usual.items()}
+    return {"usual": usual, "largest": largest}
+
+
+Outcome = tuple[int, int, str, bytes]  # padded length and number of a row, what is looked at, and the hash of it
+
+
+def _outcomes(model: WarmModel, shapes: Shapes, shape: Shape, *, alike: bool) -> Iterator[Outcome]:
+    """What comes out of each row of micro-batches of one shape, which together hold all rows that may stand in it.
+
+    In the first, rows take turns; an odd number of them, so that each comes to odd and even places. Where ``alike``,
+    more follow in which every row is the same: filled up as a step does it, without padding, and without company.
+    """
+    rows, tokens = shape
+    probes = [(padded, number) for padded, usable in shapes.by_length.items() if shape in usable for number in (0, 1)]
+    turns = [*probes, probes[0]]
+    mixed = [[turns[(first + row) % len(turns)] for row in range(rows)] for first in range(0, len(turns), rows)]
+    for places in mixed + [[probe] * rows for probe in probes if alike and probe[0] == tokens]:
+        examples = [_example(model, shapes, *probe) for probe in places]
+        batch = collate(examples, tokens, model.pad_token_id, model.device)
+        yield from _named("gradient", places, _clipped(model, batch))
+        if model.lower is not None:
+            sizes = map(length, examples)
+            kept = [states[:size] for states, size in zip(model.prefix(batch), sizes, strict=True)]
+            yield from _named("prefix", places, kept)
+
+
+def _example(model: WarmModel, shapes: Shapes, padded: int, number: int) -> Example:
+    """A made-up text of a padded length: the first fills it, the second is as short as it can be."""
+    example = model.task.encode(model.task.made_up(0, number), model.tokenizer)
+    shorter = max((other for other in shapes.by_length if other < padded), default=0)
+    return {**example, "input_ids": example["input_ids"][: padded if number == 0 else shorter + 1]}
+
+
+def _texts(model: WarmModel, shape: Shape, first: int) -> Batch:
+    """A micro-batch of made-up texts from a number on, every other one of which is padded."""
+    rows, tokens = shape
+    examples = [model.task.encode(model.task.made_up(0, first + row), model.tokenizer) for row in range(rows)]
+    for row, example in enumerate(examples):
+        del example["input_ids"][tokens - row % 2 :]
+    return collate(examples, tokens, model.pad_token_id, model.device)
+
+
+def _clipped(model: WarmModel, batch: Batch) -> list[Tensor]:
+    """The clipped gradient of each row, as a unit of its own."""
+    weights_P = coordinate_weights(schema(model.module), head_weight=1.0).to(model.device)
+    rows = list(range(len(batch["input_ids"])))
+    parts = clipped_gradients(_PLAN, [(batch, rows)], model.wrapped, model.losses, weights_P)
+    return [row_P for rows_UP in parts for row_P in rows_UP]
+
+
+def _named(way: str, places: list[tuple[int, int]], outcomes: list[Tensor]) -> Iterator[Outcome]:
+    for (padded, number), tensor in zip(places, outcomes, strict=True):
+        yield padded, number, way, _hash(tensor)
+
+
+def _hash(tensor: Tensor) -> bytes:
+    """Of the bits of a tensor; nothing of one that is zero."""
+    bits = tensor.float().add(0.0).cpu().contiguous().numpy()  # adding turns -0 into 0
+    return hashlib.sha256(bits.tobytes()).digest() if bits.any() else _NOTHING

@@ -1,0 +1,43 @@
+"""An institution's own held-out share, as noised counts: the only way in which anything about it leaves."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from confide.common.model.adapter import set_state
+from confide.common.model.evaluation import predict
+from confide.common.model.warm_model import WarmModel
+from confide.common.privacy.coins import CoinSource
+from confide.common.privacy.noise import noised_cells
+from confide.common.privacy.plan import PrivacyPlan
+from confide.common.tensors import State
+
+Units = list[list[dict[str, Any]]]
+
+
+def validate(plan: PrivacyPlan, model: WarmModel, state: State, units: Units, coins: CoinSource) -> State:
+    """How much of the validation share an adapter gets right and wrong.
+
+    Guarantee: a unit weighs 1 in all, shared over its records, in two disjoint cells; so the counts have sensitivity
+    1, and what is returned is one of the plan's ``validation_releases``.
+
+    Returns:
+        ``{"cells": (right, wrong)}``, float32, noised; may be negative.
+    """
+    set_state(model.module, state)
+    return {"cells": noised_cells(count_cells(model, units), plan, coins)}
+
+
+def count_cells(model: WarmModel, units: Units) -> NDArray[np.float64]:
+    """Right and wrong, each unit with weight 1, shape ``(2,)``: private."""
+    cells = np.zeros(2)
+    for unit in units:
+        for record in unit:
+            cells[int(not _is_right(model, record))] += 1 / len(unit)
+    return cells
+
+
+def _is_right(model: WarmModel, record: dict[str, Any]) -> bool:
+    """Whether a record is predicted right, alone: in a batch its companions would decide its last bits."""
+    return predict(model, [record]) == [model.task.truth(record)]

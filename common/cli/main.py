@@ -1,0 +1,158 @@
+"""The `confide` command: one table, imported on use, so that help is instant."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import TYPE_CHECKING, get_type_hints
+
+from confide.common.cli.pipes import outlive_readers
+from confide.common.errors import ConfideError
+
+if TYPE_CHECKING:
+    from click import Command
+
+# command -> (module:function, what it does)
+COMMANDS = {
+    "init": ("confide.common.cli.adapters:init", "print a commented run.toml to start from"),
+    "plan": ("confide.simulations.plan_cli:plan", "what a run costs and gives, before any data is touched"),
+    "simulate": ("confide.simulations.cli:simulate", "run a whole federation on this machine"),
+    "evaluate": ("confide.common.cli.adapters:evaluate", "score a finished adapter on a file of records"),
+    "predict": ("confide.common.cli.adapters:predict", "use a finished adapter on texts"),
+    "verify": (
+        "confide.common.verify.command:verify",
+        "recompute what a run or a ledger claims, with public libraries alone",
+    ),
+    "client init": ("confide.client.commands.cli:init", "print a commented site.toml to start from"),
+    "client join": ("confide.client.commands.enrolment_cli:join", "make keys and a request, or take a server's kit"),
+    "client start": ("confide.client.commands.cli:start", "take part, until stopped"),
+    "client pause": ("confide.client.commands.cli:pause", "answer no new ask"),
+    "client resume": ("confide.client.commands.cli:resume", "answer again"),
+    "client doctor": (
+        "confide.client.commands.looking_after_cli:doctor",
+        "what would keep this institution from taking part",
+    ),
+    "client status": (
+        "confide.client.commands.looking_after_cli:status",
+        "whether the client runs, and what it did last",
+    ),
+    "client models list": (
+        "confide.client.commands.looking_after_cli:models_list",
+        "finished adapters, whole or not",
+    ),
+    "client check": (
+        "confide.client.commands.cli:check",
+        "what this institution would answer to a run, and what it would cost",
+    ),
+    "client approve": ("confide.client.commands.cli:approve", "agree to a run, by its hash"),
+    "client studies": ("confide.client.commands.cli:studies", "what was offered, approved, opened and closed here"),
+    "client egress": ("confide.client.commands.cli:egress", "what left this institution, and when"),
+    "client ledger show": (
+        "confide.client.commands.cli:ledger_show",
+        "what was spent on these people, and what is left",
+    ),
+    "client ledger export": ("confide.client.commands.cli:ledger_export", "the rows, for anyone to recompute"),
+    "client ledger verify": (
+        "confide.client.commands.cli:ledger_verify",
+        "whether the live ledger is whole and the newest",
+    ),
+    "client ledger close": (
+        "confide.client.commands.cli:ledger_close",
+        "end a study; what it did not use is free again",
+    ),
+    "client ledger retire": ("confide.client.commands.cli:ledger_retire", "never train on these people again"),
+    "server init": ("confide.server.commands.cli:init", "make a server's folder: keys, certificate, settings"),
+    "server start": ("confide.server.commands.cli:start", "serve, until stopped"),
+    "server approve": ("confide.server.commands.cli:approve", "admit an institution, and write its kit"),
+    "server revoke": ("confide.server.commands.cli:revoke", "shut an institution out"),
+    "server run": ("confide.server.commands.cli:run", "propose a run to all institutions, or rehearse it"),
+    "server status": ("confide.server.commands.cli:status", "runs and institutions"),
+    "server stop": ("confide.server.commands.cli:stop", "end a run after its open round"),
+    "server resume": ("confide.server.commands.cli:resume", "go on with a run that was stopped"),
+}
+
+
+def _help(prefix: str = "") -> str:
+    """The commands, or those of one group."""
+    shown = {name: what for name, (_, what) in COMMANDS.items() if f"{name} ".startswith(prefix)}
+    width = max(map(len, shown)) + 1
+    lines = [
+        f"Usage: confide {prefix}COMMAND [OPTIONS]",
+        "",
+        "Fine-tune a language model across institutions that may not share their data,",
+        "under differential privacy that each institution enforces itself.",
+        "",
+        "Commands:",
+        *(f"  {name:<{width}} {what}" for name, what in shown.items()),
+        "",
+        "`confide COMMAND --help` shows its options. `confide simulate` without any runs the default scenario.",
+        "Exit codes: 0 done, 1 failed, 2 bad input, 3 refused by policy, 4 refused by budget, 130 interrupted.",
+    ]
+    return "\n".join(lines)
+
+
+def _find(arguments: list[str]) -> tuple[str, list[str]]:
+    """The command that the arguments begin with, the longest that fits, and the rest."""
+    for length in (3, 2, 1):
+        name = " ".join(arguments[:length])
+        if name in COMMANDS:
+            return name, arguments[length:]
+    return "", arguments
+
+
+def main() -> None:
+    """Run one command; errors of ours, and of files, become one line and an exit code."""
+    outlive_readers()
+    name, rest = _find(sys.argv[1:])
+    if not name:
+        _without_command(rest)
+    module, _, function = COMMANDS[name][0].partition(":")
+    command = _command(getattr(importlib.import_module(module), function))
+    try:
+        command(args=rest, prog_name=f"confide {name}")
+    except ConfideError as error:
+        sys.exit(_fail(str(error), error.exit_code))
+    except OSError as error:  # the last net: a disk, a right, a file that nothing above has words for
+        sys.exit(_fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), ConfideError.exit_code))
+
+
+def _command(function: Callable[..., None]) -> "Command":
+    """A function as a command.
+
+    Its arguments' help is put back: typer 0.20 sets it, and click 8.5 clears it, which has its own since then.
+    """
+    import typer
+
+    typer.core.HAS_RICH = False  # or brackets would be escaped for rich, which prints nothing here
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command()(function)
+    command = typer.main.get_command(app)
+    notes = get_type_hints(function, include_extras=True)
+    for parameter in command.params:
+        for note in getattr(notes.get(str(parameter.name)), "__metadata__", ()):
+            vars(parameter)["help"] = note.help
+    vars(command)["format_arguments"] = lambda *_: None  # typer lists them
+    return command
+
+
+def _without_command(arguments: list[str]) -> None:
+    """Help, the version, or what is wrong; ends the process."""
+    words = [word for word in arguments if not word.startswith("-")]
+    group = "".join(f"{word} " for word in words)
+    if arguments == ["--version"]:
+        print(f"confide {version('confide')}")  # noqa: T201
+    elif any(name.startswith(group) for name in COMMANDS) and set(arguments) - set(words) <= {"-h", "--help"}:
+        print(_help(group))  # noqa: T201
+    else:
+        known = ", ".join(COMMANDS)
+        sys.exit(_fail(f"no command {' '.join(words) or arguments[0]!r}; the commands are: {known}", 2))
+    sys.exit(0)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"confide: error: {message}", file=sys.stderr)  # noqa: T201
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Paths in a run.toml: they count from its own folder, as those of a site.toml do.
+
+What institutions agree to holds them as they are written: a study is the same wherever its file lies.
+"""
+
+import functools
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+log = logging.getLogger("confide")
+
+
+def find_places(run_file: Path, paths: Mapping[str, str | None]) -> dict[str, str]:
+    """Where the paths of a file are, of those that are beside it and would not be found as they are written.
+
+    Args:
+        run_file: the run.toml.
+        paths: key -> the path or name that the file gives.
+    """
+    places, folder = {}, run_file.absolute().parent
+    for key, text in paths.items():
+        if text is None or text.startswith("~") or folder == Path.cwd():
+            continue
+        place = folder / text
+        if (place / "config.json").is_file() if key == "model.base" else _is_data(place):
+            places[text] = str(place)
+    return places
+
+
+def _is_data(place: Path) -> bool:
+    """Not any folder: simulated data have names too."""
+    return (place.suffix != "" and place.exists()) or is_saved_dataset(place)
+
+
+def place_of(text: str, places: Mapping[str, str]) -> str:
+    """Where a path of a run is; itself, from the current folder, where nothing of that name is beside its file."""
+    place = places.get(text, text)
+    if place != text and Path(text).exists() and Path(text).absolute() != Path(place):
+        _tell_both(text, str(Path(place[: -len(text)])))
+    return place
+
+
+@functools.cache
+def _tell_both(text: str, folder: str) -> None:
+    log.warning(
+        "%r is both in %s and in %s: the first is used, for paths of a run.toml count from its own folder",
+        text,
+        folder,
+        Path.cwd(),
+    )
+
+
+SAVED_DATASET, SAVED_SPLITS = "state.json", "dataset_dict.json"
+
+
+def is_saved_dataset(path: Path) -> bool:
+    """Whether a path is a folder that ``save_to_disk`` made, of a dataset or of its splits."""
+    return any((path / name).is_file() for name in (SAVED_DATASET, SAVED_SPLITS))

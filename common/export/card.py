@@ -1,0 +1,50 @@
+"""The model card."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from confide.common.config.run import RunConfig
+
+
+def public_base(base: str) -> str:
+    """A base model's name as others may see it: of a folder only its own name.
+
+    >>> public_base("/home/mary/models/minilm"), public_base("organisation/name")
+    ('minilm', 'organisation/name')
+    """
+    path = Path(base)
+    return path.name if path.is_absolute() or base[0] in "~." else base
+
+
+def render_card(run: RunConfig, card: dict[str, Any]) -> str:
+    """The model card of a locked run as Markdown; ``card`` as in `export_adapter`."""
+    environment = Environment(  # noqa: S701 - Markdown, not HTML; `plain` escapes what others wrote
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters.update(plain=_plain, number=_number, python=repr)
+    template = Path(__file__).with_name("card.md.jinja").read_text(encoding="utf-8")
+    private = "no_privacy" not in card["plan"]
+    return environment.from_string(template).render(
+        run=run, card=card, base=public_base(run.model.base), plan=card["plan"] if private else None
+    )
+
+
+def _plain(text: str) -> str:
+    r"""Text on one line that Markdown and HTML read as it is.
+
+    >>> _plain("<b>\n|")
+    '\\<b\\> \\|'
+    """
+    return re.sub(r"([\\`*_{}\[\]<>#|!&])", r"\\\1", " ".join(text.split()))
+
+
+def _number(value: float) -> str:
+    """A number at its shortest.
+
+    >>> _number(1e-05), _number(2000)
+    ('1e-5', '2000')
+    """
+    return re.sub(r"e([+-])0", r"e\1", f"{value:.10g}")

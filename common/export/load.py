@@ -1,0 +1,118 @@
+"""A finished adapter, read back from its folder."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load
+from torch import nn
+
+from confide.common.config.run import RunConfig
+from confide.common.config.toml import check
+from confide.common.errors import InputError
+from confide.common.methods import is_added
+from confide.common.model.adapter import build_module, public_name
+from confide.common.model.base_models import find_model, hash_model, load_tokenizer, loading
+from confide.common.model.devices import choose_device
+from confide.common.model.warm_model import WarmModel
+from confide.common.privacy.gradients import wrap
+from confide.common.protocol.asks import HEAD_FILE, RUN_FILE, WEIGHTS_FILE
+from confide.common.protocol.gate import RECEIVED_NORM_BOUND, GateError, load_state
+from confide.common.tensors import State, dump_state
+
+
+def load_adapter(folder: Path, base: str | None = None) -> tuple[RunConfig, WarmModel]:
+    """An exported adapter, ready to predict, on the fastest device of this machine.
+
+    Args:
+        folder: an exported adapter, or a run's folder that holds one as ``adapter/``.
+        base: where the base model is here, if not where the run says; its hash must be the run's.
+
+    Returns:
+        The run (with ``base`` in it) and a model of its own: nothing else shares its weights.
+
+    Raises:
+        InputError: no adapter there, a file of it that does not fit, or another base model.
+    """
+    folder, run = _read_run(folder)
+    if base is not None:
+        run = run.model_copy(update={"model": run.model.model_copy(update={"base": base})})
+    # Institutions keep base models beside models/STUDY/RUN.
+    places: list[Path | None] = [None] if base else [None, folder.resolve().parent.parent]
+    base_folder = _find_base(run, places, folder / RUN_FILE)
+    device = choose_device("auto")
+    module = build_module(run, base_folder, device)
+    _write_all(module, folder, run)
+    with loading(base_folder) as visible:
+        tokenizer = load_tokenizer(visible)
+    return run, WarmModel(module, wrap(module), tokenizer, run.task, device)
+
+
+def _find_base(run: RunConfig, places: list[Path | None], named_by: Path) -> Path:
+    """The first base model of a run's name that is also the one of its hash; the first error where there is none."""
+    wrong: InputError | None = None
+    for models in places:
+        try:
+            base_folder = find_model(run.model.base, models)
+        except InputError as error:
+            wrong = wrong or error
+            continue
+        found = hash_model(base_folder)
+        if run.model.sha256 in (None, found):
+            return base_folder
+        wrong = wrong or InputError(
+            f"base model {run.model.base!r} hashes to {found}, but {named_by} names {run.model.sha256}; "
+            "the adapter fits that model only: install it, or name its folder with --base"
+        )
+    raise wrong or InputError(f"{named_by}: no base model")
+
+
+def _read_run(folder: Path) -> tuple[Path, RunConfig]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; name an exported adapter or a run's folder")
+    places = [place for place in (folder, folder / "adapter") if (place / RUN_FILE).is_file()]
+    if not places:
+        raise InputError(
+            f"{folder}: holds neither {RUN_FILE} nor adapter/{RUN_FILE}, must be an exported adapter or the folder of "
+            "a finished run; a run writes it at its end"
+        )
+    path = places[0] / RUN_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise InputError(f"{path}: not JSON; copy the folder again from its run") from None
+    if not isinstance(content, dict):
+        raise InputError(
+            f"{path}: a JSON {type(content).__name__}, must be an object; copy the folder again from its run"
+        )
+    return places[0], check(RunConfig, content, str(path))
+
+
+def _write_all(module: nn.Module, folder: Path, run: RunConfig) -> None:
+    """Put the folder's tensors into a module: the trained ones, and the frozen A (a later numpy may draw another)."""
+    parameters = {
+        public_name(name): value for name, value in module.named_parameters() if value.requires_grad or is_added(name)
+    }
+    tensors = {public_name(name): value for name, value in _read_tensors(folder / WEIGHTS_FILE).items()}
+    if run.task.own_head:
+        tensors |= {f"head.{name}": value for name, value in _read_tensors(folder / HEAD_FILE).items()}
+    try:
+        shapes = {name: tuple(value.shape) for name, value in parameters.items()}
+        state = load_state(dump_state(tensors), shapes, RECEIVED_NORM_BOUND)
+    except GateError as error:
+        raise InputError(
+            f"{folder}: does not fit its {RUN_FILE}: {error}; copy the folder again from its run"
+        ) from None
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(torch.from_numpy(state[name]))
+
+
+def _read_tensors(path: Path) -> State:
+    try:
+        return load(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}; copy the folder again from its run") from None
+    except (SafetensorError, ValueError, KeyError, TypeError):
+        raise InputError(f"{path}: not a safetensors file of float32; copy the folder again from its run") from None

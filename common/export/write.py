@@ -1,0 +1,71 @@
+"""The finished adapter as a folder that PEFT loads without us, with its model card; and the way back.
+
+adapter_config.json, adapter_model.safetensors   what PEFT's own save_pretrained writes
+head.safetensors                                 "weight" and "bias" of the head, where it is not the base model's own
+run.json                                         the locked run as canonical JSON: its hash is the `plan_sha256`
+README.md                                        the model card; its first program predicts with public libraries alone
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import save_file
+
+from confide.common.config.run import RunConfig
+from confide.common.export.card import public_base, render_card
+from confide.common.model.adapter import set_state
+from confide.common.model.warm_model import WarmModel
+from confide.common.protocol.asks import CARD_FILE, CONFIG_FILE, HEAD_FILE, RUN_FILE
+from confide.common.tensors import State
+
+
+def export_adapter(folder: Path, run: RunConfig, model: WarmModel, state: State, card: dict[str, Any]) -> None:
+    """Write an adapter and its model card; a reader sees the whole folder or none of it.
+
+    Args:
+        folder: to make; one that is already there is replaced.
+        run: locked.
+        model: of that run; afterwards it holds ``state``.
+        state: the adapter to release.
+        card: what comes from the results: ``status``, ``simulated``, ``num_rounds`` (done),
+            ``accuracy`` (`Accuracy.as_json`, or None), ``institutions`` (each ``name``, ``epsilon`` or None,
+            ``num_steps``, ``declared_units``), ``plan`` (fields of the `PrivacyPlan`, or ``{"no_privacy": True}``),
+            ``statement`` (`statement.statement` of that plan; None or absent without), ``versions``
+            (`flower.versions`).
+    """
+    text = render_card(run, card)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary, replaced = folder.with_name(f".{folder.name}.tmp"), folder.with_name(f".{folder.name}.old")
+    for leftover in (temporary, replaced):
+        shutil.rmtree(leftover, ignore_errors=True)
+    set_state(model.module, state)
+    adapted: Any = model.module.encoder if run.task.own_head else model.module
+    # "auto" would ask the hub for the base model's vocabulary.
+    adapted.save_pretrained(str(temporary), save_embedding_layers=False)
+    (temporary / CONFIG_FILE).write_text(portable_config(adapted, run), encoding="utf-8")
+    if run.task.own_head:
+        head = {name: state[f"head.{name}"] for name in ("weight", "bias")}
+        save_file(head, temporary / HEAD_FILE, metadata={"format": "pt"})
+    (temporary / RUN_FILE).write_text(run.canonical_json(), encoding="utf-8")
+    (temporary / CARD_FILE).write_text(text, encoding="utf-8")
+    if folder.exists():
+        folder.rename(replaced)
+    temporary.rename(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def portable_config(adapted: Any, run: RunConfig) -> str:
+    """What PEFT's save_pretrained writes, without this machine's folders and with sets in one order.
+
+    The same bytes wherever and whenever it is made, also of a model on the meta device.
+    """
+    kept, base = adapted.peft_config["default"], type(adapted.get_base_model())
+    mapping = {"base_model_class": base.__name__, "parent_library": base.__module__} if kept.task_type is None else None
+    config = {**kept.to_dict(), "inference_mode": True, "auto_mapping": mapping}
+    config["base_model_name_or_path"] = public_base(run.model.base)
+    for key, value in config.items():
+        if isinstance(value, list | set) and key != "layers_to_transform":
+            config[key] = sorted(value)
+    return json.dumps(config, indent=2, sort_keys=True) + "\n"

@@ -1,0 +1,203 @@
+"""The adapter: what a method adds to a frozen base, and the head; its state (what travels) and its schema.
+
+Names in a state are those of the module without PEFT's wrapping: "encoder.layer.0.attention.self.query.lora_B.weight",
+"head.weight". A state is a dict from name to float32 array, in the order of the module's parameters.
+"""
+
+import warnings
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import transformers
+from numpy.random import PCG64, Generator
+from numpy.typing import NDArray
+from peft import PeftModel, get_peft_model
+from torch import Tensor, nn
+
+from confide.common.errors import InputError
+from confide.common.methods import METHODS, Method, is_added
+from confide.common.model.base_models import loading
+from confide.common.model.devices import base_precision
+from confide.common.model.targets import check_targets
+from confide.common.tensors import Schema, State
+
+if TYPE_CHECKING:
+    from confide.common.config.run import RunConfig
+
+
+def build_module(run: "RunConfig", folder: Path, device: torch.device, precision: str = "auto") -> nn.Module:
+    """The base model of a run with a fresh adapter and head, in train mode without dropout.
+
+    The order matters (Opacus issue 820): the base moves to its device first, then PEFT wraps it; Opacus comes last
+    (`privacy.gradients.wrap`). With ``device`` "meta" no weights are read: enough for a schema.
+
+    Args:
+        run: model, adapter and task sections, and the public seed.
+        folder: of the base model; not read on the meta device but for its configuration.
+        device: where the model lives.
+        precision: of the frozen base ("auto", "float32", "bfloat16").
+
+    Raises:
+        InputError: the base has no modules of the names in ``adapter.targets``, or fewer layers than asked.
+    """
+    with loading(folder) as visible:
+        base, config = _load_base(run, visible, device, precision)
+    adapted = _adapt(base, run, config.num_hidden_layers)
+    module = run.task.build(adapted, config.hidden_size).to(device).train()
+    for layer in module.modules():
+        if isinstance(layer, nn.modules.dropout._DropoutNd):
+            layer.p = 0.0
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad = _is_trained(name, run.adapter)
+        if parameter.requires_grad or is_added(name):
+            parameter.data = parameter.data.float()
+    if device.type != "meta":
+        reset(module, run.study.seed)
+    return module
+
+
+def _load_base(run: "RunConfig", folder: Path, device: torch.device, precision: str) -> tuple[nn.Module, Any]:
+    transformers.logging.set_verbosity_error()  # a base without its unused pooler is no news
+    transformers.logging.disable_progress_bar()
+    module_class, settings = run.task.auto_class(), run.task.auto_settings()
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **settings)
+    for name in [name for name in vars(config) if "drop" in name and isinstance(getattr(config, name), float)]:
+        setattr(config, name, 0.0)
+    config.use_cache = False  # of keys and values, for a next token that nobody generates
+    if device.type == "meta":
+        with torch.device("meta"):
+            # "eager": a configuration may name a kernel of the hub, which is code.
+            return module_class.from_config(config, trust_remote_code=False, attn_implementation="eager"), config
+    base, facts = module_class.from_pretrained(
+        folder,
+        config=config,
+        # A model's own head takes what its base gives: only our head reads bfloat16 states in float32.
+        dtype=base_precision(device, precision) if run.task.own_head else torch.float32,
+        # Where no row of a micro-batch is padded, transformers gives SDPA no mask and PyTorch takes another kernel: one
+        # unit's length would change the rounding of all its companions. And some bases have no SDPA.
+        attn_implementation="eager",
+        use_safetensors=True,
+        trust_remote_code=False,
+        local_files_only=True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # `_check_loaded` says which they are
+    )
+    _check_loaded(facts, run)
+    return base.to(device), config
+
+
+def _check_loaded(facts: dict[str, Any], run: "RunConfig") -> None:
+    """Whether everything frozen came from the files: transformers draws what is missing at random, anew each time."""
+    drawn = run.task.head_parts() | run.task.untrained_parts()
+    absent = sorted(name for name in facts["missing_keys"] if not any(f"{part}." in name for part in drawn))
+    if absent:
+        raise InputError(
+            f"model.base = {run.model.base!r} lacks weights, {absent[0]!r} among {len(absent)}; "
+            f"use the complete model, or {run.task.head_setting()}"
+        )
+    for name, *shapes in sorted(facts["mismatched_keys"]):
+        found, built = map(tuple, shapes)
+        outputs = run.task.num_outputs
+        if not run.task.own_head and built == (outputs, *found[1:]):
+            raise InputError(
+                f"model.base = {run.model.base!r}: its head has {found[0]} label{'s'[: found[0] != 1]}, task.labels "
+                f"{outputs}; use {run.task.head_setting()}, which has a head of its own"
+            )
+        raise InputError(
+            f"model.base = {run.model.base!r}: {name} is of shape {found} in its weights, must be "
+            f"{built} by its configuration; copy the model again"
+        )
+
+
+def _adapt(base: nn.Module, run: "RunConfig", num_layers: int) -> PeftModel:
+    # PEFT asks transformers for a name that version 6 will drop.
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+    config = run.adapter.peft_config(num_layers, run.task.peft_type())
+    check_targets(base, run, config)
+    # PEFT turns its own setting round for GPT-2's layers, and says so.
+    warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False but the target module is `Conv1D`")
+    return get_peft_model(base, config)
+
+
+def _is_trained(name: str, method: Method) -> bool:
+    return method.trains(name) if is_added(name) else name.startswith("head.") or ".modules_to_save." in name
+
+
+def reset(module: nn.Module, seed: int) -> None:
+    """Give start values from the public seed: what the method says, and a small head.
+
+    With LoRA's B and the head both zero, B's first gradient would be exactly zero, so the head starts at a hundredth.
+    Each tensor has a stream of its own, named by the seed and its name: the same on every machine and in any order.
+    """
+    for name, parameter in module.named_parameters():
+        if not (parameter.requires_grad or is_added(name)):
+            continue
+        stream = Generator(PCG64([seed, zlib.crc32(public_name(name).encode())]))
+        if method := next((method for method in METHODS if method.adds(name)), None):
+            start = method.start_value(name, tuple(parameter.shape), stream)
+        else:
+            scale = 0.0 if parameter.ndim == 1 else 0.01
+            start = scale * stream.standard_normal(tuple(parameter.shape))
+        parameter.data.copy_(torch.from_numpy(np.ascontiguousarray(start, dtype=np.float32)))
+
+
+def public_name(name: str) -> str:
+    """A parameter's name in a state.
+
+    >>> public_name("encoder.base_model.model.encoder.layer.5.attention.self.query.lora_B.default.weight")
+    'encoder.layer.5.attention.self.query.lora_B.weight'
+    >>> public_name("head.bias")
+    'head.bias'
+    """
+    for wrapping in ("base_model.model.", ".modules_to_save.default", ".default"):
+        before, found, after = name.rpartition(wrapping) if wrapping[0] != "." else name.partition(wrapping)
+        if found:
+            name = after if wrapping[0] != "." else before + after
+    return name
+
+
+def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The trained parameters by public name, in the module's order."""
+    return {public_name(name): value for name, value in module.named_parameters() if value.requires_grad}
+
+
+def schema(module: nn.Module) -> Schema:
+    """Name and shape of every tensor in a state of this module."""
+    return {name: tuple(parameter.shape) for name, parameter in trainable(module).items()}
+
+
+def is_head(name: str) -> bool:
+    """Return whether a tensor of a state belongs to the task's head, and not to what a method adds."""
+    return not is_added(name)
+
+
+def coordinate_weights(shapes: Schema, head_weight: float) -> Tensor:
+    """Public weight of each coordinate before the clip, shape ``(P,)``: ``head_weight`` on the head, else 1."""
+    sizes = [int(np.prod(shape)) for shape in shapes.values()]
+    weights = [head_weight if is_head(name) else 1.0 for name in shapes]
+    return torch.repeat_interleave(torch.tensor(weights), torch.tensor(sizes))
+
+
+def get_state(module: nn.Module) -> State:
+    """A copy of the trained parameters."""
+    return {name: value.detach().float().cpu().numpy().copy() for name, value in trainable(module).items()}
+
+
+def set_state(module: nn.Module, state: State) -> None:
+    """Write a state that has passed the gate into the module."""
+    with torch.no_grad():
+        for name, parameter in trainable(module).items():
+            parameter.copy_(torch.from_numpy(state[name]))
+
+
+def split(flat_P: NDArray[np.float32], shapes: Schema) -> State:
+    """A flat vector cut into the tensors of a state."""
+    state, start = {}, 0
+    for name, shape in shapes.items():
+        size = int(np.prod(shape))
+        state[name] = flat_P[start : start + size].reshape(shape)
+        start += size
+    return state

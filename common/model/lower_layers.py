@@ -1,0 +1,103 @@
+"""The layers below the lowest adapted one: frozen, so what they make of a text never changes and is computed once."""
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from confide.common.methods import is_added
+
+
+class _Reached(Exception):
+    """The lowest adapted layer was reached: nothing above it is needed."""
+
+
+class LowerLayers:
+    """Stands in the way of a model's lower layers: lets them compute, or gives what they computed before.
+
+    The model does everything else as always, masks and positions included, so this holds for every architecture whose
+    layers hand one tensor of hidden states to the next.
+
+    Attributes:
+        hidden_size: of the states between two layers.
+    """
+
+    def __init__(self, module: nn.Module, layers: nn.ModuleList, below: int) -> None:
+        self._module, self._lowest_adapted = module, layers[below]
+        self._given: Tensor | None = None
+        self._gives_tuple = False  # some architectures' layers do
+        for layer in layers[:below]:
+            layer.forward = functools.partial(self._forward, layer.forward)
+        self.hidden_size = self.states(self._probe).shape[-1]
+
+    def _probe(self) -> Tensor:
+        """What the model makes of three tokens, the last one masked."""
+        ids = torch.zeros(1, 3, dtype=torch.long, device=next(self._module.parameters()).device)
+        output: Any = self._module(input_ids=ids, attention_mask=torch.tensor([[1, 1, 0]], device=ids.device))
+        return output if isinstance(output, Tensor) else output.logits
+
+    def is_exact(self) -> bool:
+        """Whether the model gives the same with lower layers that compute as with their states given."""
+        states = self.states(self._probe)
+        with torch.no_grad():
+            computed = self._probe()
+            with self.given(states):
+                return torch.equal(computed, self._probe())
+
+    def _forward(self, compute: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
+        if self._given is not None:
+            return (self._given,) if self._gives_tuple else self._given
+        output = compute(*inputs, **named)
+        self._gives_tuple = isinstance(output, tuple)
+        return output
+
+    def states(self, forward: Callable[[], object]) -> Tensor:
+        """The input of the lowest adapted layer during a forward pass, which ends there: shape ``(B, T, hidden)``."""
+        caught: list[Tensor] = []
+
+        def stop(_: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+            caught.append(inputs[0] if inputs else named["hidden_states"])
+            raise _Reached
+
+        hook = self._lowest_adapted.register_forward_pre_hook(stop, with_kwargs=True)
+        try:
+            with torch.no_grad():
+                forward()
+        except _Reached:
+            pass
+        finally:
+            hook.remove()
+        return caught[0]
+
+    @contextmanager
+    def given(self, states: Tensor) -> Iterator[None]:
+        """Within this, lower layers give ``states``, shape ``(B, T, hidden)``, whatever the tokens are."""
+        self._given = states
+        try:
+            yield
+        finally:
+            self._given = None
+
+
+def find_lower_layers(module: nn.Module) -> LowerLayers | None:
+    """The lower layers of a module whose factors all sit in the upper part of one stack of layers, else None."""
+    factors = {id(value) for name, value in module.named_parameters() if value.requires_grad and is_added(name)}
+    for stack in module.modules():
+        if not isinstance(stack, nn.ModuleList):
+            continue
+        inside = [number for number, layer in enumerate(stack) for p in layer.parameters() if id(p) in factors]
+        if len(inside) == len(factors) and inside and min(inside) > 0:
+            return _if_exact(module, stack, min(inside))
+    return None
+
+
+def _if_exact(module: nn.Module, stack: nn.ModuleList, below: int) -> LowerLayers | None:
+    """None for an architecture whose layers hand on more than one tensor (DeBERTa), or are no whole layers (XLM)."""
+    try:
+        lower = LowerLayers(module, stack, below)
+        return lower if lower.is_exact() else None
+    except Exception:  # noqa: BLE001 - whatever such an architecture makes of it
+        return None

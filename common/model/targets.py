@@ -1,0 +1,77 @@
+"""The layers that `adapter.targets` name: each name fits one at least, and every layer that one fits can be trained."""
+
+from typing import TYPE_CHECKING
+
+from peft import LoraConfig
+from peft.tuners.tuners_utils import check_target_module_exists
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from confide.common.errors import InputError
+
+if TYPE_CHECKING:
+    from confide.common.config.run import RunConfig
+
+_ADAPTABLE = (nn.Linear, Conv1D)  # Conv1D: GPT-2's linear layers, whose weights lie the other way round
+
+
+def check_targets(base: nn.Module, run: "RunConfig", config: LoraConfig) -> None:
+    """Refuse a name that fits no layer, and a layer whose adapter would be exported as it was drawn, without training.
+
+    PEFT takes a name that fits nothing in silence beside one that fits, and puts other factors on an embedding.
+
+    Args:
+        base: without any adapter.
+        run: its adapter and task sections.
+        config: for PEFT; says which layers "top:N" means.
+
+    Raises:
+        InputError: naming the target.
+    """
+    for target in run.adapter.targets:
+        named = [(name, layer) for name, layer in base.named_modules() if _fits(name, target)]
+        if not named:
+            raise InputError(
+                f"adapter.targets names {target!r}, which is no layer of this base model; "
+                f"its linear layers are {', '.join(_linear_names(base))}"
+            )
+        apart = [pair for pair in named if not _is_in_head(pair[0], run)]  # PEFT leaves the head out
+        adapted = [pair for pair in apart if check_target_module_exists(config, pair[0])]
+        for name, layer in adapted:
+            _check_layer(target, name, layer, run)
+        if apart and not adapted:
+            raise InputError(
+                f"adapter.targets names {target!r}, which is no layer in adapter.layers = {run.adapter.layers!r}, "
+                f"only {apart[0][0]}; leave it out, or use layers = 'all'"
+            )
+        if not adapted:
+            raise InputError(
+                f"adapter.targets names {target!r}, which is {named[0][0]}, part of the head, which is trained as a "
+                "whole under task.pooling = 'native'; leave it out"
+            )
+
+
+def _fits(name: str, target: str) -> bool:
+    return f".{name}".endswith(f".{target}")
+
+
+def _is_in_head(name: str, run: "RunConfig") -> bool:
+    return not run.task.own_head and not run.task.head_parts().isdisjoint(name.split("."))
+
+
+def _linear_names(base: nn.Module) -> list[str]:
+    linear = [name.rpartition(".")[2] for name, layer in base.named_modules() if isinstance(layer, _ADAPTABLE)]
+    return [repr(name) for name in dict.fromkeys(linear)]
+
+
+def _check_layer(target: str, name: str, layer: nn.Module, run: "RunConfig") -> None:
+    if not isinstance(layer, _ADAPTABLE):
+        raise InputError(
+            f"adapter.targets names {target!r}, which is {name} of type {type(layer).__name__}, must be a linear "
+            "layer: others are not trained under privacy; leave it out, or name linear layers"
+        )
+    if not run.task.untrained_parts().isdisjoint(name.split(".")):
+        raise InputError(
+            f"adapter.targets names {target!r}, which is {name} too, and task.pooling = 'mean' passes no pooler, so "
+            "that would not be trained; name the others by more of their names, as in 'output.dense'"
+        )

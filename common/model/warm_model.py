@@ -1,0 +1,187 @@
+"""One base model with its adapter, loaded once and shared by all rounds and all simulated institutions."""
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from opacus import GradSampleModule
+from torch import nn
+
+from confide.common.config.run import RunConfig
+from confide.common.data.batches import Batch, collate, length, padded_length
+from confide.common.data.shapes import Shapes
+from confide.common.errors import InputError
+from confide.common.model.adapter import build_module
+from confide.common.model.base_models import find_model, hash_model, load_tokenizer, loading
+from confide.common.model.devices import choose_device
+from confide.common.model.lower_layers import LowerLayers, find_lower_layers
+from confide.common.privacy.gradients import per_example_gradients, wrap
+from confide.common.tasks import Task
+
+PREFIX = "prefix"  # in a batch: what the lower layers make of it, shape (B, T, hidden)
+
+
+@dataclass(frozen=True)
+class WarmModel:
+    """A base model with adapter and head, loaded once and reused by every round (and every simulated institution).
+
+    Only its trained parameters ever change, and `train` writes all of them before it reads any.
+
+    Attributes:
+        tried: the shapes that passed the client's trial, by bound on a micro-batch's tokens and by number of threads.
+    """
+
+    module: nn.Module
+    wrapped: GradSampleModule
+    tokenizer: Any
+    task: Task
+    device: torch.device
+    lower: LowerLayers | None = None
+    tried: dict[tuple[int, int], Shapes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # A native head on the last token (Llama) asks the configuration which tokens are none, and refuses without.
+        for part in self.module.modules():
+            if isinstance(part, transformers.PreTrainedModel):
+                part.config.get_text_config().pad_token_id = self.pad_token_id
+
+    @property
+    def pad_token_id(self) -> int:
+        """The id that fills short rows: where a tokenizer has none for it, that of the end of a text, else 0."""
+        known = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
+        return next(token for token in known if token is not None)
+
+    def losses(self, batch: Any) -> torch.Tensor:
+        """One loss per example, through the wrapped module, shape ``(B,)``.
+
+        Lower layers give their states as a `PREFIX` holds them, also where none was kept: whether a disk had room for
+        all prefixes must not change a gradient.
+        """
+        if self.lower is None:
+            return self.task.losses(self.wrapped, batch)
+        states = batch[PREFIX] if PREFIX in batch else self.prefix(batch)
+        with self.lower.given(states.to(next(self.module.parameters()).dtype)):
+            return self.task.losses(self.wrapped, batch)
+
+    def prefix(self, batch: Any) -> torch.Tensor:
+        """`lower_states` as they are kept: bfloat16, and zero on padding."""
+        states = self.lower_states(batch).to(torch.bfloat16)
+        return states.masked_fill(batch["attention_mask"].unsqueeze(-1) == 0, 0.0)
+
+    def lower_states(self, batch: Any) -> torch.Tensor:
+        """What the layers below the lowest adapted one make of a batch, shape ``(B, T, hidden)``.
+
+        Raises:
+            ValueError: the model has no such layers.
+        """
+        if self.lower is None:
+            raise ValueError("every layer of this model is adapted: there is nothing below")
+        return self.lower.states(lambda: self.task.losses(self.module, batch))
+
+
+_warm: dict[str, WarmModel] = {}
+
+
+def warm_model(run: RunConfig, device: str = "auto", precision: str = "auto", models: Path | None = None) -> WarmModel:
+    """The model of a run; the last one is kept, so that rounds and simulated institutions share it.
+
+    Args:
+        run: model, adapter and task sections, and the public seed.
+        device: as in `[compute]`.
+        precision: of the frozen base, as there.
+        models: an institution's folder of base models.
+
+    Raises:
+        InputError: no base model of this name and hash, or one that cannot do what the run asks.
+    """
+    place = choose_device(device)
+    key = run.model_dump_json(include={"study": {"seed"}, "model": True, "adapter": True, "task": True})
+    key += f"{place} {precision}"
+    if key not in _warm:
+        forget_models()
+        folder = find_model(run.at(run.model.base), models)
+        found = hash_model(folder)
+        if run.model.sha256 not in (None, found):
+            raise InputError(f"model.sha256 = {run.model.sha256}, but the files of {run.model.base!r} hash to {found}")
+        with loading(folder) as visible:
+            tokenizer = load_tokenizer(visible)
+            config = transformers.AutoConfig.from_pretrained(visible, trust_remote_code=False, local_files_only=True)
+        _check_tokens(run, tokenizer, config)
+        module = build_module(run, folder, place, precision)
+        model = WarmModel(module, wrap(module), tokenizer, run.task, place, find_lower_layers(module))
+        _check_step(run, model)
+        _warm[key] = model
+    return _warm[key]
+
+
+def forget_models() -> None:
+    """Drop the warm model and free its memory. After an error in a step Opacus' hooks may hold its activations."""
+    _warm.clear()
+    gc.collect()  # these hooks and the module refer to each other
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()
+
+
+def _check_step(run: RunConfig, model: WarmModel) -> None:
+    """Whether the architecture can take a step at all, tried on made-up texts before any run is joined.
+
+    One that cannot would fail in just those rounds whose private draw is not empty, and so tell which are. One that
+    remembers what it has seen would let a unit change the gradients of all others: BigBird reads everything in another
+    way for ever, once a text was short.
+    """
+    examples = [run.task.encode(run.task.made_up(run.study.seed, number), model.tokenizer) for number in range(2)]
+    del examples[0]["input_ids"][-1:]  # one row is padded, as in most micro-batches, so that a mask is read
+    long = collate(examples, padded_length(max(map(length, examples))), model.pad_token_id, model.device)
+    short = {**long, **{name: long[name][:, :8] for name in ("input_ids", "attention_mask")}}
+    model.wrapped.enable_hooks()
+    before = _tried(run, model, long)
+    if model.lower is not None:
+        _tried(run, model, {**long, PREFIX: model.lower_states(long)})
+    _tried(run, model, short)
+    if not torch.allclose(before, _tried(run, model, long), rtol=1e-3, atol=1e-3 * float(before.abs().max())):
+        raise InputError(
+            f"model.base = {run.model.base!r} gives other gradients of a text after it has read a shorter one: one "
+            "record could change those of all others; use another base"
+        )
+
+
+def _tried(run: RunConfig, model: WarmModel, batch: Batch) -> torch.Tensor:
+    """The gradients of a batch, or why there are none."""
+    try:
+        return per_example_gradients(model.wrapped, model.losses, batch)
+    except Exception as error:  # noqa: BLE001 - whatever such an architecture makes of it
+        raise InputError(
+            f"model.base = {run.model.base!r} with adapter.targets = {list(run.adapter.targets)} gives no gradient "
+            f"for each example ({type(error).__name__}: {error}); use other targets or another base"
+        ) from None
+
+
+def _check_tokens(run: RunConfig, tokenizer: Any, config: Any) -> None:
+    """Whether the base has a position and an embedding for every token; a text that has not would end a round."""
+    limit = min(tokenizer.model_max_length, getattr(config, "max_position_embeddings", run.task.max_length))
+    if padded_length(run.task.max_length) > limit:
+        raise InputError(
+            f"task.max_length = {run.task.max_length}, but {run.model.base!r} reads {limit} tokens, and rows are "
+            f"padded to a multiple of 8; at most {padded_length(limit - 7)}"
+        )
+    largest = max(tokenizer.get_vocab().values())  # not their number: ids may have gaps
+    if largest >= config.vocab_size:
+        raise InputError(
+            f"model.base = {run.model.base!r}: its tokenizer gives ids of up to {largest}, its weights have "
+            f"{config.vocab_size} embeddings; use a tokenizer and weights that belong together"
+        )
+
+
+@contextmanager
+def forgetting_on_error() -> Iterator[None]:
+    """Forget every model if the block raises."""
+    try:
+        yield
+    except BaseException:
+        forget_models()  # they may hold activations of a step that an error ended
+        raise

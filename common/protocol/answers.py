@@ -1,0 +1,184 @@
+"""The answers of an institution: what it says to an offer, an update, and no."""
+
+import json
+import re
+import secrets
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from flwr.app import ConfigRecord, Message, RecordDict
+
+from confide.common.protocol.asks import Ask
+from confide.common.protocol.versions import other_versions, require_same
+from confide.common.protocol.wire import MessageError, json_object, record, sha256, typed
+
+_KEY = re.compile("[0-9a-f]{64}")
+
+
+_SIGNATURE = re.compile("[0-9a-f]{128}")
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """What an update says of itself; every value is public."""
+
+    study: str
+    lineage: str
+    what: str  # "update" or "validation"
+    round: int
+    institution: str
+    plan_sha256: str
+    base_sha256: str
+    input_sha256: str
+    update_id: str
+    payload_sha256: str
+    ledger_head: str  # hash of the row that charged it
+
+    def text(self) -> str:
+        """As canonical JSON: what is signed."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+
+def seal_envelope(ask: Ask, what: str, names: tuple[str, str], payload: bytes, ledger_head: str) -> Envelope:
+    """The envelope of an answer to an ask, with a fresh random id; ``names``: institution, hash of its base."""
+    institution, base_sha256 = names
+    asked: dict[str, Any] = {
+        key: getattr(ask, key) for key in ("study", "lineage", "round", "plan_sha256", "input_sha256")
+    }
+    own: dict[str, Any] = {"institution": institution, "base_sha256": base_sha256, "ledger_head": ledger_head}
+    return Envelope(what=what, update_id=secrets.token_hex(16), payload_sha256=sha256(payload), **asked, **own)
+
+
+@dataclass(frozen=True)
+class Update:
+    """An institution's answer to an ask: envelope, Ed25519 signature of its text in hex, payload."""
+
+    envelope: Envelope
+    signature: str
+    payload: bytes
+
+    def content(self) -> RecordDict:
+        """As records of a Flower message."""
+        values: dict[str, Any] = {"envelope": self.envelope.text(), "signature": self.signature}
+        return RecordDict({"update": ConfigRecord({"safetensors": self.payload, **values})})
+
+    @classmethod
+    def from_content(cls, content: RecordDict) -> "Update":
+        """From records of a reply that nobody has checked yet.
+
+        Raises:
+            MessageError: another form, or a payload that does not match its envelope.
+        """
+        values = record(content, "update")
+        payload = values.get("safetensors")
+        if not isinstance(payload, bytes) or len(values) != 3:
+            raise MessageError("form: not an update")
+        envelope, signature = _signed(values.get("envelope"), values.get("signature"))
+        if sha256(payload) != envelope.payload_sha256:
+            raise MessageError("payload_sha256 does not match the payload")
+        return cls(envelope, signature, payload)
+
+    def to_bytes(self) -> bytes:
+        """As a file: the receipt's line, then the payload."""
+        return self.receipt().encode() + b"\n" + self.payload
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> "Update":
+        """From `to_bytes`."""
+        head, _, payload = content.partition(b"\n")
+        return cls(*read_receipt(head.decode()), payload)
+
+    def receipt(self) -> str:
+        """What a server sends back to show that it has the update: envelope and signature, as JSON."""
+        return json.dumps({"envelope": self.envelope.text(), "signature": self.signature})
+
+
+def read_receipt(text: str) -> tuple[Envelope, str]:
+    """Envelope and signature of a receipt, whose signature nobody has checked yet; `MessageError` for another form."""
+    values = json_object(text)
+    return _signed(values.get("envelope"), values.get("signature"))
+
+
+def _signed(envelope: Any, signature: Any) -> tuple[Envelope, str]:
+    if not (isinstance(envelope, str) and isinstance(signature, str) and len(envelope) < 4096):
+        raise MessageError("form: not an envelope")
+    if not _SIGNATURE.fullmatch(signature):
+        raise MessageError("form: a signature is 64 bytes in hex")
+    parsed: Envelope = typed(Envelope, json_object(envelope))
+    return parsed, signature
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """An institution's answer to an offer."""
+
+    institution: str
+    declared_units: int
+    update_key: str  # Ed25519, hex: signs its updates
+
+    def content(self) -> RecordDict:
+        """As records of a Flower message."""
+        return RecordDict({"accepted": ConfigRecord(asdict(self))})
+
+    @classmethod
+    def from_content(cls, content: RecordDict) -> "Acceptance":
+        """From records of a reply; `MessageError` for another form."""
+        acceptance: Acceptance = typed(cls, dict(record(content, "accepted")))
+        if not 1 <= acceptance.declared_units <= 10**9:
+            raise MessageError("form: declared_units must be from 1 to 10^9")
+        if not (acceptance.institution.isprintable() and 1 <= len(acceptance.institution) <= 64):
+            raise MessageError("form: an institution's name must be 1 to 64 printable characters")
+        if not _KEY.fullmatch(acceptance.update_key):
+            raise MessageError("form: an update key is 32 bytes in hex")
+        return acceptance
+
+
+def declined() -> RecordDict:
+    """The one answer to everything that an institution does not do; the reason stays there."""
+    return RecordDict({"declined": ConfigRecord()})
+
+
+def waiting() -> RecordDict:
+    """The answer to an offer that a person has to approve first, whatever the policy will say of it then."""
+    return RecordDict({"waiting": ConfigRecord()})
+
+
+def is_declined(content: RecordDict) -> bool:
+    """Whether a reply is the answer `declined`."""
+    return list(content) == ["declined"]
+
+
+def content_of(reply: Message) -> RecordDict:
+    """A reply's records.
+
+    Raises:
+        VersionError: the institution runs other versions.
+        MessageError: Flower reports an error, whose text may be private, whoever sent it.
+    """
+    if reply.has_error():
+        raise MessageError(f"error {reply.error.code}")
+    if list(reply.content) == list(other_versions()):
+        require_same(record(reply.content, "version"), "the institution")
+    return reply.content
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """What an institution would say to the offer, and what it computed."""
+
+    acceptance: Acceptance
+    payload: bytes
+
+    def content(self) -> RecordDict:
+        """As records of a Flower message."""
+        content = self.acceptance.content()
+        content["rehearsed"] = ConfigRecord({"safetensors": self.payload})
+        return content
+
+    @classmethod
+    def from_content(cls, content: RecordDict) -> "Rehearsed":
+        """From records of a reply that nobody has checked yet; `MessageError` for another form."""
+        payload = record(content, "rehearsed").get("safetensors")
+        if not isinstance(payload, bytes):
+            raise MessageError("form: not the update of a rehearsal")
+        return cls(Acceptance.from_content(content), payload)

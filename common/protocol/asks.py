@@ -1,0 +1,94 @@
+"""Ask and answer: what travels between server and client, and nothing else does.
+
+An ask is a "train" message with ConfigRecords `ask` and `adapter`, or an "evaluate" message of the same form that asks
+for noised validation counts; its reply carries ConfigRecord `update`, or `declined` and no more. An offer is a
+"query.offer" message with ConfigRecord `ask`; its reply carries `accepted`.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from flwr.app import ConfigRecord, RecordDict
+
+from confide.common.config.run import MAX_RUN_BYTES
+from confide.common.protocol.versions import own_versions, require_same
+from confide.common.protocol.wire import MessageError, record, sha256, typed
+
+# The files of a finished adapter; the first two are PEFT's.
+CONFIG_FILE, WEIGHTS_FILE, HEAD_FILE = "adapter_config.json", "adapter_model.safetensors", "head.safetensors"
+RUN_FILE, CARD_FILE = "run.json", "README.md"
+ADAPTER_FILES = {CONFIG_FILE, WEIGHTS_FILE, HEAD_FILE, RUN_FILE, CARD_FILE}
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What the server asks of every institution in a round (round 0: the offer, without an adapter)."""
+
+    study: str
+    lineage: str  # 16 random bytes of the run, hex; kept through every resume
+    round: int
+    run_json: str  # the locked run, canonical JSON
+    plan_sha256: str
+    input_sha256: str  # of the adapter's bytes
+    deadline_unix: float
+    receipt: str = ""  # the institution's own last envelope and signature (`Update.receipt`), once the server has it
+    adapter: bytes = b""
+
+    def content(self) -> RecordDict:
+        """As records of a Flower message."""
+        if len(self.run_json.encode()) > MAX_RUN_BYTES:
+            raise MessageError(f"the locked run takes more than {MAX_RUN_BYTES} bytes")
+        values = {key: value for key, value in asdict(self).items() if key != "adapter"}
+        ask = ConfigRecord({**own_versions(), **values})
+        return RecordDict({"ask": ask, "adapter": ConfigRecord({"safetensors": self.adapter})})
+
+    @classmethod
+    def from_content(cls, content: RecordDict) -> "Ask":
+        """From records of a message that nobody has checked yet.
+
+        Raises:
+            VersionError: the server runs other versions; looked at before anything else.
+            MessageError: another form, or hashes that do not match.
+        """
+        values: dict[str, Any] = dict(record(content, "ask"))
+        require_same(values, "the server")
+        values = {key: value for key, value in values.items() if key not in own_versions()}
+        values["adapter"] = record(content, "adapter").get("safetensors")
+        ask: Ask = typed(cls, values)
+        if len(ask.run_json.encode()) > MAX_RUN_BYTES or sha256(ask.run_json.encode()) != ask.plan_sha256:
+            raise MessageError("plan_sha256 does not match the run")
+        if sha256(ask.adapter) != ask.input_sha256:
+            raise MessageError("input_sha256 does not match the adapter")
+        if ask.round < 0:
+            raise MessageError("form: round must not be negative")
+        return ask
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The finished adapter on its way to the institutions: its files by name, and the receipt of their last update."""
+
+    study: str
+    lineage: str
+    plan_sha256: str
+    receipt: str
+    files: dict[str, bytes]
+
+    def content(self) -> RecordDict:
+        """As records of a Flower message."""
+        facts: dict[str, Any] = {
+            "study": self.study,
+            "lineage": self.lineage,
+            "plan_sha256": self.plan_sha256,
+            "receipt": self.receipt,
+        }
+        return RecordDict({"done": ConfigRecord(facts), "files": ConfigRecord(dict(self.files))})
+
+    @classmethod
+    def from_content(cls, content: RecordDict) -> "Finished":
+        """From records of a message that nobody has checked yet; `MessageError` for another form."""
+        files = dict(record(content, "files"))
+        if not (files.keys() <= ADAPTER_FILES and all(isinstance(value, bytes) for value in files.values())):
+            raise MessageError("form: not the files of an adapter")
+        finished: Finished = typed(cls, {**record(content, "done"), "files": files})
+        return finished

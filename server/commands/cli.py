@@ -1,0 +1,149 @@
+"""`confide server ...`: what a coordinator's operator does. Typer declarations; the work is elsewhere."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from confide.server.commands import admin_client
+
+HomeOption = Annotated[Path, typer.Option("--home", metavar="DIR", help="the server's folder")]
+NameArgument = Annotated[str, typer.Argument(metavar="RUN", help="name of a run, as `server status` shows it")]
+_HOME = Path("confide-server")
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="new or empty")] = _HOME,
+    host: Annotated[
+        list[str] | None, typer.Option(help="name or address at which institutions reach it; may be repeated")
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="public port")] = 8443,
+) -> None:
+    """Make a server's folder: its certificate authority, its certificate, an admin token, a commented server.toml."""
+    from confide.common.errors import InputError
+    from confide.server.home.home import init_home
+
+    if not host:
+        raise InputError(
+            "--host is missing: the name at which institutions reach this server, for example fl.example.org"
+        )
+    home = init_home(folder, host, port)
+    typer.echo(f"{folder}: server at {home.address}; `confide server start --home {shlex.quote(str(folder))}` serves")
+
+
+def start(home: HomeOption = _HOME) -> None:
+    """Serve until stopped: institutions on the public port, the operator's commands on loopback."""
+    from confide.common.flower import prepare
+    from confide.server.home.home import open_home
+
+    opened = open_home(home)
+    prepare()
+    from confide.server.daemon.logs import log_json
+    from confide.server.daemon.process import serve
+
+    log_json()
+    serve(
+        opened,
+        lambda public, admin: typer.echo(json.dumps({"event": "listening", "port": public, "admin_port": admin})),
+    )
+
+
+def approve(
+    request: Annotated[Path, typer.Argument(metavar="REQUEST.json", help="what an institution's `client join` wrote")],
+    fingerprint: Annotated[str, typer.Option(help="as the institution reads it to you by telephone")],
+    home: HomeOption = _HOME,
+) -> None:
+    """Admit an institution whose fingerprint you compared, and write the kit to give back; once more, the kit anew."""
+    from confide.common.durable import write_durably
+    from confide.common.errors import ConfideError, InputError
+    from confide.common.protocol.enrolment import Kit, authority_of, read_request, same_fingerprint, write_json
+    from confide.server.home.home import open_home
+
+    opened, asked = open_home(home), read_request(request)
+    ca, authority = authority_of(opened.ca(), str(opened.folder / "keys" / "ca.pem"))
+    if not same_fingerprint(fingerprint, asked.fingerprint()):
+        raise InputError(f"{request}: its fingerprint is {asked.fingerprint()}, not {fingerprint}; do not admit it")
+    opened.registry.approve(asked)
+    path = request.with_name(f"kit-{asked.institution.replace('/', '_')}.json")
+    kit = Kit(opened.address, ca, asked.institution, asked.fingerprint())
+    try:
+        write_durably(path, write_json(kit).encode())
+    except OSError as error:
+        raise ConfideError(
+            f"{path}: {error.strerror}; {asked.institution} is approved, and the same command again writes its kit"
+        ) from None
+    typer.echo(f"{asked.institution} is approved; give it {path}, and read this to it by telephone:")
+    typer.echo(f"authority: {authority}")
+
+
+def revoke(
+    institution: Annotated[str, typer.Argument(metavar="INSTITUTION", help="its name, as `server status` shows it")],
+    home: HomeOption = _HOME,
+) -> None:
+    """Shut an institution out. To come back it needs new keys and a new approval."""
+    from confide.server.home.home import open_home
+
+    open_home(home).registry.revoke(institution)
+    typer.echo(f"{institution} is revoked")
+
+
+def run(
+    run_file: Annotated[Path, typer.Argument(metavar="RUN.toml", help="the run to propose")],
+    home: HomeOption = _HOME,
+    follow: Annotated[bool, typer.Option("--follow", help="wait for its end and show its rounds")] = False,
+    rehearsal: Annotated[
+        bool, typer.Option("--rehearsal", help="one round on made-up records instead: no data, no charge")
+    ] = False,
+) -> None:
+    """Propose a run to all approved institutions; it starts when enough of them accept.
+
+    With --follow or --rehearsal: exit code 0 when it completed, 3 when too few took part, 1 when it stopped or failed.
+    """
+    from confide.common.config.run import load_run, lock
+    from confide.common.flower import prepare
+    from confide.common.model.base_models import fetch_model, hash_model
+    from confide.server.home.home import open_home
+
+    opened, loaded = open_home(home), load_run(run_file)
+    prepare()
+    locked = lock(loaded, hash_model(fetch_model(loaded.at(loaded.model.base))))
+    kind = "rehearsal" if rehearsal else "run"
+    name = admin_client.ask(opened, "POST", "/runs", {"run": locked.canonical_json(), "kind": kind})["name"]
+    typer.echo(f"{name}: queued, run {locked.sha256()[:12]}")
+    if follow or rehearsal:
+        sys.exit(admin_client.follow(opened, name, kind))
+
+
+def status(
+    home: HomeOption = _HOME,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
+) -> None:
+    """Runs and how far they are; institutions: since when connected or not, versions, rounds, dropped and why."""
+    from confide.server.home.home import open_home
+
+    facts = admin_client.ask(open_home(home), "GET", "/status")
+    if as_json:
+        typer.echo(json.dumps(facts))
+        return
+    typer.echo("\n".join(admin_client.status_lines(facts)))
+
+
+def stop(name: NameArgument, home: HomeOption = _HOME) -> None:
+    """End a run after its open round; `server resume` goes on."""
+    from confide.server.home.home import open_home
+
+    now = admin_client.ask(open_home(home), "POST", f"/runs/{name}/stop")["status"]
+    typer.echo("running; it stops after its open round" if now == "running" else now)
+
+
+def resume(name: NameArgument, home: HomeOption = _HOME) -> None:
+    """Go on with a run that was stopped or refused, from its last whole round.
+
+    A completed one gives its adapter to those who took part and have not got it.
+    """
+    from confide.server.home.home import open_home
+
+    typer.echo(admin_client.ask(open_home(home), "POST", f"/runs/{name}/resume")["status"])

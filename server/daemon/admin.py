@@ -1,0 +1,140 @@
+"""The admin port, on loopback: what an operator's commands ask, with a token; health and metrics, without."""
+
+import hmac
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from confide.common.config.run import MAX_RUN_BYTES, RunConfig
+from confide.common.errors import ConfideError, InputError
+from confide.server.daemon.status import metrics_text, status_facts
+from confide.server.home.queue import ENDED, QueuedRun
+from confide.server.results.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from confide.server.daemon.process import Desk
+
+_MAX_EVENTS = 1000  # of one answer
+_MAX_BODY = 4 * MAX_RUN_BYTES  # JSON in JSON: a quote takes two bytes there, a letter with an accent up to six
+
+
+def admin_app(desk: "Desk") -> Any:
+    """The web application of the admin port."""
+    admin = _Admin(desk)
+    guarded = [
+        Route("/runs", _guard(desk, admin.add), methods=["POST"]),
+        Route("/status", _guard(desk, admin.status)),
+        Route("/runs/{name}/events", _guard(desk, admin.events)),
+        Route("/runs/{name}/stop", _guard(desk, admin.stop), methods=["POST"]),
+        Route("/runs/{name}/resume", _guard(desk, admin.resume), methods=["POST"]),
+    ]
+    open_to_all = [Route(path, handler) for path, handler in admin.open.items()]
+    return Starlette(routes=[*guarded, *open_to_all])
+
+
+class _Admin:
+    """One method for each request."""
+
+    def __init__(self, desk: "Desk") -> None:
+        self._desk = desk
+        self.open = {"/ready": self.ready, "/health": self.health, "/metrics": self.metrics}
+
+    async def add(self, request: Request) -> Response:
+        """Queue a run, or a rehearsal."""
+        body = await request.body()
+        if len(body) > _MAX_BODY:
+            return _too_large()
+        asked = json.loads(body)
+        run = RunConfig.model_validate_json(asked["run"])
+        if len(run.canonical_json().encode()) > MAX_RUN_BYTES:
+            return _too_large()
+        return JSONResponse({"name": self._desk.queue.add(run, asked["kind"]).name})
+
+    async def status(self, request: Request) -> Response:
+        """Runs and institutions."""
+        return JSONResponse(await run_in_threadpool(status_facts, self._desk))
+
+    async def events(self, request: Request) -> Response:
+        """Events of a run, from a number on."""
+        name, after = request.path_params["name"], int(request.query_params.get("after", "0"))
+        queued = self._desk.queue.get(name)
+        path = self._desk.home.runs / name / "events.jsonl"
+        content = path.read_bytes() if path.is_file() else b""
+        lines = content.split(b"\n")[:-1]  # behind the last newline is a line that is being written
+        shown = [line.decode() for line in lines[after : after + _MAX_EVENTS]]
+        return JSONResponse({"status": queued.status, "reason": queued.reason, "events": shown})
+
+    async def stop(self, request: Request) -> Response:
+        """End a run after its open round, or take it out of the queue."""
+        queued = self._desk.queue.get(request.path_params["name"])
+        ended = replace(queued, status="completed" if self._is_over(queued) else "stopped")
+        now = self._desk.queue.change(ended, ["queued"])
+        if now.status == "running":
+            self._desk.stopping = now.name
+        return JSONResponse({"status": now.status})
+
+    async def resume(self, request: Request) -> Response:
+        """Put a run that ended before its end into the queue again: it is offered anew, and goes on.
+
+        One that is completed gives its adapter to those who have not got it.
+        """
+        queued = self._desk.queue.get(request.path_params["name"])
+        if queued.status == "completed" and not self._is_over(queued):
+            raise InputError(f"run {queued.name!r} is completed, and nothing of it is left to give out")
+        if self._desk.stopping == queued.name:
+            self._desk.stopping = None  # it was to stop after its open round
+        now = self._desk.queue.change(replace(queued, status="queued", reason=""), ENDED)
+        return JSONResponse({"status": now.status})
+
+    async def health(self, request: Request) -> Response:
+        """Whether the process answers."""
+        return PlainTextResponse("healthy\n")
+
+    def _is_over(self, queued: QueuedRun) -> bool:
+        return RunDirectory.at(self._desk.home.runs / queued.name).is_over()
+
+    async def ready(self, request: Request) -> Response:
+        """Whether runs can be carried out: the server has started, and nothing keeps its worker from them."""
+        if self._desk.link is None:
+            return PlainTextResponse("starting\n", 503)
+        trouble = self._desk.troubles.get("worker")
+        return PlainTextResponse(f"{trouble}\n" if trouble else "ready\n", 503 if trouble else 200)
+
+    async def metrics(self, request: Request) -> Response:
+        """For Prometheus."""
+        try:
+            text = await run_in_threadpool(metrics_text, self._desk)
+        except ConfideError as error:
+            return PlainTextResponse(f"{error}\n", 503)
+        return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
+
+
+def _too_large() -> Response:
+    return JSONResponse({"error": f"a run has at most {MAX_RUN_BYTES} bytes; shorten it"}, 413)
+
+
+def _guard(desk: "Desk", handler: Any) -> Any:
+    """The handler behind the token; errors of ours become an answer."""
+
+    async def guarded(request: Request) -> Response:
+        shown = request.headers.get("authorization", "").encode()
+        if not hmac.compare_digest(shown, f"Bearer {desk.home.token}".encode()):
+            return JSONResponse({"error": "the admin token is missing or wrong"}, 401)
+        try:
+            answer: Response = await handler(request)
+        except ConfideError as error:
+            return JSONResponse({"error": str(error), "exit_code": error.exit_code}, 400)
+        except OSError as error:
+            reason = f"{error.filename or desk.home.folder}: {error.strerror}; mend it at the server, then ask again"
+            return JSONResponse({"error": reason, "exit_code": 1}, 500)
+        except (ValueError, KeyError, TypeError):
+            return JSONResponse({"error": "not a request of this version"}, 400)
+        return answer
+
+    return guarded

@@ -1,0 +1,148 @@
+"""One run of a server, from the queue to a finished run directory; again from the last whole round after a crash."""
+
+import logging
+from collections.abc import Collection, Mapping
+from contextlib import closing
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from flwr.app import Context, RecordDict
+
+from confide.common.config.run import RunConfig
+from confide.server.daemon.delivery import FinishedRun, give_out, given_out, owed
+from confide.server.daemon.torch_child import Workshop
+from confide.server.fleet.superlink import Link, LinkGrid
+from confide.server.home.queue import QueuedRun
+from confide.server.results.report_facts import Outcome, card_facts, report_facts
+from confide.server.results.run_directory import RunDirectory
+from confide.server.rounds.app import make_server_app
+from confide.server.rounds.checkpoint import load_last, save_round
+from confide.server.rounds.collect import CONNECT_SECONDS, SystemClock, wait_for_nodes
+from confide.server.rounds.resume import Resumed
+from confide.server.rounds.roster import Institution
+from confide.server.rounds.run_context import Event, Job
+from confide.server.rounds.strategy import ConfideStrategy
+
+if TYPE_CHECKING:
+    from confide.server.daemon.process import Desk
+
+log = logging.getLogger("confide")
+
+
+def carry_out(desk: "Desk", link: Link, queued: QueuedRun) -> QueuedRun:
+    """Carry out a run, or what is left of it, and write its results; give those of a run that is over out again.
+
+    Returns:
+        The run with its new status.
+
+    Raises:
+        ConfideError: too few institutions take part, or a checkpoint or events.jsonl that cannot be read.
+    """
+    run, path = desk.queue.run_of(queued), desk.home.runs / queued.name
+    if RunDirectory.at(path).is_over():
+        try:
+            _give_out_again(desk, link, queued, run)
+        except Exception:
+            log.exception("run %s is completed; its adapter could not be given out", queued.name)
+        return replace(queued, status="completed", reason="")
+    directory = RunDirectory.open(path, run)
+    try:
+        with closing(Workshop(run, desk.home.folder)) as workshop:
+            workshop.read_public()
+            strategy = ConfideStrategy(_job(desk, queued, run, directory, workshop))
+            grid = LinkGrid(link)
+            with link.run(grid):
+                make_server_app(strategy)(grid, Context(grid.run.run_id, 1, {}, RecordDict(), {}))
+                if not strategy.finished:
+                    return replace(queued, status="stopped", reason=f"after round {strategy.round}")
+                _finish(run, directory, strategy, workshop)
+                names = [institution.name for institution in strategy.everybody()]
+                _hand_over(desk, grid, directory, FinishedRun(run, queued.lineage), strategy.institutions, names)
+            return replace(queued, status="completed", reason="")
+    finally:
+        _account_for(run, directory)
+
+
+def _job(desk: "Desk", queued: QueuedRun, run: RunConfig, directory: RunDirectory, workshop: Workshop) -> Job:
+    rounds = directory.path / "rounds"
+    saved, damaged = load_last(rounds, queued.lineage)
+    members = desk.members_of(run)
+
+    def save(number: int, state: object, accepted: list[dict[str, str]]) -> None:
+        save_round(rounds, number, state, accepted, queued.lineage)  # type: ignore[arg-type]
+
+    def emit(event: Event) -> None:
+        directory.record(event)
+        if event["event"] == "dropped":
+            log.warning("round %d: %s is dropped: %s", event["round"], event["institution"], event["reason"])
+
+    return Job(
+        run=run,
+        lineage=queued.lineage,
+        initial=workshop.initial(),
+        evaluate=workshop.evaluate if run.evaluation.data else None,
+        emit=emit,
+        save=save,
+        clock=SystemClock(),
+        num_nodes=len(members),
+        members=members,
+        members_now=lambda: desk.members_of(run),
+        is_stopped=lambda: desk.is_over(queued.name),
+        resumed=Resumed(saved, damaged, directory.institutions(run), directory.rounds()),
+    )
+
+
+def _finish(run: RunConfig, directory: RunDirectory, strategy: ConfideStrategy, workshop: Workshop) -> None:
+    """Adapter, report and account of a run that has reached its end."""
+    institutions = strategy.everybody()
+    result = Outcome(strategy.state.average, strategy.accuracy, institutions, strategy.bytes_per_client_round)
+    facts = report_facts(run, directory, result, simulated=False)
+    workshop.export(directory.path / "adapter", result.released, card_facts(facts))
+    workshop.report(directory.path / "report.html", facts)
+    directory.write_privacy("completed", run, institutions, simulated=False)
+    directory.record({"event": "completed"})
+
+
+def _account_for(run: RunConfig, directory: RunDirectory) -> None:
+    """The account of a run that ends before its end, in whatever error: all that it asked, by its own events."""
+    if (directory.path / "privacy.json").exists():
+        return
+    try:
+        directory.write_privacy("stopped", run, list(directory.institutions(run).values()), simulated=False)
+        ended = [0, *(line["round"] for line in directory.rounds())]
+        directory.record({"event": "stopped", "after_round": ended[-1]})
+    except OSError as error:  # a full disk; why the run ended says more, and must not be lost
+        log.error("%s: %s; its account is written when the run is resumed", directory.path, error.strerror)
+
+
+def _give_out_again(desk: "Desk", link: Link, queued: QueuedRun, run: RunConfig) -> None:
+    """To those who took part, are approved still, and have not got it."""
+    directory = RunDirectory.at(desk.home.runs / queued.name)
+    names = owed(directory.events(), directory.institutions(run))
+    members = {node: one.institution for node, one in desk.members_of(run).items() if one.institution in names}
+    if not members:
+        return
+    grid, clock = LinkGrid(link), SystemClock()
+    with link.run(grid):
+        until = clock.now() + CONNECT_SECONDS
+        there = wait_for_nodes(grid, len(members), until, clock, members, lambda: desk.is_over(queued.name))
+        to = {node: Institution(members[node], 0) for node in there}
+        _hand_over(desk, grid, directory, FinishedRun(run, queued.lineage), to, names)
+
+
+def _hand_over(
+    desk: "Desk",
+    grid: LinkGrid,
+    directory: RunDirectory,
+    finished: FinishedRun,
+    to: Mapping[int, Institution],
+    names: Collection[str],
+) -> None:
+    """Give the adapter out, and write down who has got it; a full disk does not undo the run."""
+    kept = give_out(grid, SystemClock(), finished, to, directory.path / "adapter")
+    if not desk.going:
+        return  # the server ends, and so did this; its next start begins it again
+    try:
+        directory.record(given_out(names, kept))
+    except OSError as error:
+        log.error("%s: %s; who has the adapter is not written down", directory.path, error.strerror)

@@ -1,0 +1,109 @@
+"""What an operator is told: runs and how far they are, institutions and what became of their answers, troubles."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from confide.server.home.queue import ENDED, QueuedRun
+from confide.server.results.run_directory import RunDirectory
+from confide.server.rounds.roster import Institution
+from confide.server.rounds.run_context import Event
+
+if TYPE_CHECKING:
+    from confide.server.daemon.process import Desk
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What the folder of the latest run says: its last offer, and everybody who took part."""
+
+    run: str
+    offer: Event
+    institutions: dict[str, Institution]
+
+
+def status_facts(desk: "Desk") -> dict[str, Any]:
+    """Everything, for `server status`."""
+    runs = desk.queue.all()
+    begun = [run for run in runs if run.kind == "run" and (desk.home.runs / run.name / "events.jsonl").is_file()]
+    latest = next((run for run in begun if run.status == "running"), begun[-1] if begun else None)
+    record = None if latest is None else _record(desk, latest)
+    seen = desk.link.last_seen() if desk.link else {}
+    return {
+        "address": desk.home.address,
+        "troubles": sorted(desk.troubles.values()),
+        "clients": {
+            name: {**_connection(*seen.get(node, ("unknown", None, None))), **_part(name, record)}
+            for node, name in desk.nodes().items()
+        },
+        "runs": [_run(desk, run) for run in runs],
+    }
+
+
+def _record(desk: "Desk", latest: QueuedRun) -> _Record:
+    directory = RunDirectory.at(desk.home.runs / latest.name)
+    try:
+        offer = _answers_to_offers(directory.events())
+        return _Record(latest.name, offer, directory.institutions(desk.queue.run_of(latest)))
+    except (ValueError, KeyError, TypeError, OSError):
+        return _Record(f"{latest.name} (its folder cannot be read)", {}, {})
+
+
+def _answers_to_offers(events: list[Event]) -> Event:
+    """The last offer to all, with what came of later ones to single institutions."""
+    last: Event = {}
+    for event in events:
+        if event["event"] == "offered":
+            last = dict(event)
+        if event["event"] == "offered_later":
+            accepted, others = event["declared_units"], event["others"]
+            before = {name: answer for name, answer in last.get("others", {}).items() if name not in accepted}
+            last = {**last, "declared_units": {**last["declared_units"], **accepted}, "others": {**before, **others}}
+    return last
+
+
+def _connection(status: str, came: str | None, left: str | None) -> dict[str, str | None]:
+    """Whether a client is connected, and since when, or since when not; None: not since this server has started."""
+    online = status == "online"
+    return {"status": status, "since": came if online else left}
+
+
+def _part(name: str, record: _Record | None) -> dict[str, Any]:
+    """What an institution did in the latest run: its answer to the offer, its rounds, why it was last dropped.
+
+    Who accepts runs the server's versions; of others the answer says what they run.
+    """
+    offer = record.offer if record else {}
+    accepted = name in offer.get("declared_units", {})
+    institution = record.institutions.get(name, Institution(name, 0)) if record else Institution(name, 0)
+    return {
+        "run": record.run if record else None,
+        "answer": "accepted" if accepted else offer.get("others", {}).get(name),
+        "versions": offer.get("versions") if accepted else None,
+        "asked": len({number for what, number in institution.asks if what == "update"}),
+        "accepted": institution.accepted,
+        "dropped": institution.dropped[-1] if institution.dropped else None,
+    }
+
+
+def _run(desk: "Desk", queued: QueuedRun) -> dict[str, Any]:
+    """A run's line; how many rounds one that is not completed has behind it, of how many."""
+    facts = {"name": queued.name, "kind": queued.kind, "status": queued.status, "reason": queued.reason}
+    if queued.kind != "run" or queued.status == "completed":  # after years there are many
+        return facts
+    try:
+        num_rounds = desk.queue.run_of(queued).federation.num_rounds
+        rounds = [line["round"] for line in RunDirectory.at(desk.home.runs / queued.name).rounds()]
+    except (ValueError, KeyError, OSError):
+        return {**facts, "reason": f"{queued.reason} (its files cannot be read)".strip()}
+    return {**facts, "round": max(rounds, default=0), "num_rounds": num_rounds}
+
+
+def metrics_text(desk: "Desk") -> str:
+    """Prometheus' text format: how many runs of each status, how many institutions online."""
+    runs = [run.status for run in desk.queue.all()]
+    online = sum(status == "online" for status, *_ in (desk.link.last_seen() if desk.link else {}).values())
+    lines = ["# TYPE confide_runs gauge"]
+    lines += [f'confide_runs{{status="{status}"}} {runs.count(status)}' for status in ("queued", "running", *ENDED)]
+    lines += ["# TYPE confide_clients_online gauge", f"confide_clients_online {online}"]
+    lines += ["# TYPE confide_clients_approved gauge", f"confide_clients_approved {len(desk.nodes())}"]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,139 @@
+"""A child process that does what needs torch: start values, evaluation, export. So the server itself never imports it.
+
+It lives as long as a run. It holds no private data, for the server has none; the pipe joins two processes of ours only.
+"""
+
+import multiprocessing
+import traceback
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from confide.common.config.run import RunConfig
+from confide.common.errors import ConfideError, InputError
+from confide.common.model.scores import Accuracy
+from confide.common.tensors import State
+
+
+class Workshop:
+    """The child of one run.
+
+    Args:
+        run: locked.
+        home: the server's folder; a relative `evaluation.data` lies in it.
+    """
+
+    def __init__(self, run: RunConfig, home: Path) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork would copy the server's threads and sockets
+        self._pipe, theirs = context.Pipe()
+        settings = (run.model_dump_json(), str(home / run.evaluation.data) if run.evaluation.data else None)
+        self._process = context.Process(target=_work, args=(theirs, *settings), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def read_public(self) -> None:
+        """Read the public records, if the run names any: what is wrong with them must not show after paid rounds."""
+        self._ask("read_public")
+
+    def initial(self) -> State:
+        """The adapter before the first round."""
+        state: State = self._ask("initial")
+        return state
+
+    def evaluate(self, state: State) -> Accuracy:
+        """Accuracy of a state on the public records."""
+        accuracy: Accuracy = self._ask("evaluate", state)
+        return accuracy
+
+    def export(self, folder: Path, state: State, card: dict[str, Any]) -> None:
+        """Write an adapter with its model card."""
+        self._ask("export", str(folder), state, card)
+
+    def report(self, path: Path, facts: dict[str, Any]) -> None:
+        """Write report.html; its pictures need matplotlib, which the server does without as well."""
+        self._ask("report", str(path), facts)
+
+    def close(self) -> None:
+        """End the child."""
+        self._pipe.close()
+        self._process.join(timeout=10)
+        if self._process.is_alive():
+            self._process.kill()
+
+    def _ask(self, task: str, *arguments: Any) -> Any:
+        try:
+            self._pipe.send((task, arguments))
+            error, result = self._pipe.recv()
+        except (EOFError, OSError):
+            raise ConfideError(f"the process that should {task} has ended; is there enough memory?") from None
+        if error:
+            raise ConfideError(f"{task}: {error}")
+        return result
+
+
+def _work(pipe: Connection, run_json: str, public: str | None) -> None:
+    """The child's loop; ends when the server closes the pipe."""
+    bench = _Bench(RunConfig.model_validate_json(run_json), public)
+    while True:
+        try:
+            task, arguments = pipe.recv()
+        except EOFError:
+            return
+        try:
+            pipe.send((None, getattr(bench, task)(*arguments)))
+        except ConfideError as error:
+            pipe.send((str(error), None))
+        except Exception as error:  # noqa: BLE001 - the server says what failed, and goes on
+            pipe.send((traceback.format_exception_only(error)[-1].strip(), None))
+
+
+class _Bench:
+    """What the child can do."""
+
+    def __init__(self, run: RunConfig, public: str | None) -> None:
+        self._run, self._public = run, public
+
+    def initial(self) -> State:
+        from confide.common.model.adapter import get_state, reset
+
+        model = self._model()
+        reset(model.module, self._run.study.seed)
+        return get_state(model.module)
+
+    def read_public(self) -> None:
+        if self._public is None:
+            return
+        try:
+            self._records()
+        except InputError as error:
+            raise InputError(
+                f"evaluation.data = {self._run.evaluation.data!r}: {error}; mend it at the server, where a relative "
+                "path is one in its folder"
+            ) from None
+
+    def evaluate(self, state: State) -> Accuracy:
+        from confide.common.model.evaluation import evaluate
+
+        return evaluate(self._model(), state, {"public": self._records()})
+
+    def _records(self) -> list[dict[str, Any]]:
+        from confide.common.data.records import MAX_CHARS, check_records, read_rows, select
+
+        columns = {name: name for name in self._run.task.fields()}
+        rows = select(read_rows(Path(str(self._public))), columns, str(self._public))
+        return check_records(rows, self._run.task, MAX_CHARS, str(self._public))[0]
+
+    def export(self, folder: str, state: State, card: dict[str, Any]) -> None:
+        from confide.common.export.write import export_adapter
+
+        export_adapter(Path(folder), self._run, self._model(), state, card)
+
+    def report(self, path: str, facts: dict[str, Any]) -> None:
+        from confide.server.results.report import write_report
+
+        write_report(Path(path), facts)
+
+    def _model(self) -> Any:
+        from confide.common.model.warm_model import warm_model
+
+        return warm_model(self._run, "auto")

@@ -1,0 +1,103 @@
+"""Who may take part: a file of approved institutions and their keys. Flower's own database is rebuilt from it."""
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from confide.common.durable import replace_durably
+from confide.common.errors import ConfideError, InputError
+from confide.common.protocol.enrolment import JoinRequest
+
+
+@dataclass(frozen=True)
+class Member:
+    """An institution that was approved, or was once."""
+
+    institution: str
+    node_key: str
+    update_key: str
+    approved: str
+    revoked: str | None = None
+
+
+class Registry:
+    """The file ``registry.json``; every call reads it anew, so that an operator's command takes effect at once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def members(self) -> list[Member]:
+        """All who were ever approved; `InputError` for a file that is away, or is not a registry."""
+        try:
+            return [Member(**entry) for entry in json.loads(self._path.read_bytes())]
+        except FileNotFoundError:
+            raise InputError(f"{self._path} is gone; put it back from the backup") from None
+        except (ValueError, TypeError):
+            raise InputError(f"{self._path}: not a registry; put it back from the backup") from None
+
+    def approved(self) -> dict[str, Member]:
+        """Those who may take part, by name."""
+        return _approved(self.members())
+
+    def approve(self, request: JoinRequest) -> None:
+        """Admit an institution; who is approved with these very keys stays so.
+
+        Raises:
+            InputError: the name is taken, or one of the keys was ever used before.
+        """
+        with self._alone():
+            self._approve(request, self.members())
+
+    def _approve(self, request: JoinRequest, members: list[Member]) -> None:
+        approved = _approved(members).get(request.institution)
+        if approved and (approved.node_key, approved.update_key) == (request.node_key, request.update_key):
+            return
+        if approved:
+            raise InputError(f"institution {request.institution!r} is approved already; revoke it first, or rename it")
+        if {request.node_key, request.update_key} & {key for one in members for key in (one.node_key, one.update_key)}:
+            raise InputError(
+                f"institution {request.institution!r}: its keys were used before; it must make new ones "
+                "(client join --new-keys)"
+            )
+        member = Member(request.institution, request.node_key, request.update_key, _now())
+        self._write([*members, member])
+
+    def revoke(self, institution: str) -> None:
+        """Shut an institution out, from its next message on; `InputError` if it was not approved."""
+        with self._alone():
+            members = self.members()
+            approved = _approved(members)
+            if institution not in approved:
+                known = ", ".join(sorted(approved)) or "none"
+                raise InputError(f"institution {institution!r} is not approved; approved are: {known}")
+            revoked = replace(approved[institution], revoked=_now())
+            self._write([revoked if member == approved[institution] else member for member in members])
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One command at a time, from reading to writing: an approval must not bring back who was revoked meanwhile."""
+        folder = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
+
+    def _write(self, members: list[Member]) -> None:
+        try:
+            replace_durably(self._path, json.dumps([asdict(member) for member in members], indent=1).encode(), 0o600)
+        except OSError as error:
+            raise ConfideError(f"{self._path}: {error.strerror}; nothing has changed: mend it and try again") from None
+
+
+def _approved(members: list[Member]) -> dict[str, Member]:
+    return {member.institution: member for member in members if not member.revoked}
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

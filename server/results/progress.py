@@ -1,0 +1,193 @@
+"""What a person sees while a run goes on: a live table on a terminal, plain lines elsewhere."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from confide.common.config.run import RunConfig
+from confide.server.rounds.run_context import Event
+
+Spent = Callable[[Event], dict[str, float]]
+
+
+@dataclass
+class _Pace:
+    """How fast a run goes. The first round, in which texts are encoded, counts only until there is a second."""
+
+    run: RunConfig
+    done: float = 0.0  # rounds
+    starts: int = 0  # of rounds, here: an interrupted run goes on anywhere
+    began: float = 0.0  # when counting did
+    before: int = 0  # rounds that do not count
+    units: float = 0.0
+    seconds: float = 0.0
+
+    def start(self, number: int) -> None:
+        """A round starts."""
+        self.done, self.starts = number - 1, self.starts + 1
+        if self.starts <= 2:
+            self.began, self.before = time.monotonic(), number - 1
+
+    def end(self, event: Event) -> None:
+        """A round has ended."""
+        self.done = event["round"]
+        if self.starts == 2:
+            self.units = self.seconds = 0.0
+        self.units += event["expected_units"]
+        self.seconds += event["seconds"]
+
+    def speed(self) -> str | None:
+        """Units that training is expected to draw, for each second of the rounds: evaluation takes no part in it."""
+        if not self.units or not self.seconds:
+            return None
+        rate = self.units / self.seconds
+        unit = "groups" if self.run.privacy.unit == "group" else "records"
+        return f"{rate:,.0f} {unit}/s" if rate >= 10 else f"{rate:.1f} {unit}/s"
+
+    def seconds_left(self) -> float | None:
+        """Of the rounds that are still to come, evaluation included."""
+        left, counted = self.run.federation.num_rounds - self.done, self.done - self.before
+        return (time.monotonic() - self.began) * left / counted if left > 0 and counted > 0 else None
+
+
+@dataclass
+class _View:
+    """The state of the display."""
+
+    run: RunConfig
+    spent: Spent
+    memory: Callable[[], str] | None
+    pace: _Pace
+    round: int = 0
+    answered: int = 0
+    asked: int = 0
+    accuracy: dict[str, float] = field(default_factory=dict)
+    mean: float | None = None
+    epsilon: dict[str, float] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
+
+    def update(self, event: Event) -> None:
+        """Take in an event."""
+        kind = event["event"]
+        if kind == "round_started":
+            self.round, self.asked, self.answered = event["round"], len(event["institutions"]), 0
+            self.pace.start(event["round"])
+        elif kind == "accepted":
+            self.answered += 1
+            self.pace.done += 1 / self.asked
+        elif kind == "dropped":
+            self.dropped[event["institution"]] = self.dropped.get(event["institution"], 0) + 1
+        elif kind == "round":
+            self.pace.end(event)
+            if self.is_due(event):
+                self.epsilon = self.spent(event)
+            if "accuracy" in event:
+                self.mean, self.accuracy = event["accuracy"]["mean"], event["accuracy"]["per_institution"]
+
+    def is_due(self, event: Event) -> bool:
+        """Whether a round's end is told: where accuracy would be evaluated, also if there is nothing to evaluate on."""
+        number: int = event["round"]
+        return number % self.run.evaluation.every == 0 or number == self.run.federation.num_rounds
+
+    def line(self) -> str:
+        """One plain line about the last round."""
+        parts = [f"round {self.round}/{self.run.federation.num_rounds}", f"{self.answered}/{self.asked} institutions"]
+        if self.mean is not None:
+            parts.append(f"accuracy {self.mean:.1%}")
+        if self.epsilon:
+            spent, target = beside(max(self.epsilon.values()), self.run.privacy.target_epsilon)
+            parts.append(f"epsilon {spent} of {target}")
+        if speed := self.pace.speed():
+            parts.append(speed)
+        if self.memory:
+            parts.append(f"peak memory {self.memory()}")
+        left = self.pace.seconds_left()
+        if left is not None:
+            parts.append(f"about {_duration(left)} left")
+        return ", ".join(parts)
+
+    def render(self) -> RenderableType:
+        """The live table."""
+        names = sorted(set(self.accuracy) | set(self.epsilon))
+        table = Table("institution", "accuracy (public test)", "epsilon spent / target", "dropped", box=None)
+        for name in names[:12]:
+            accuracy = f"{self.accuracy[name]:.1%}" if name in self.accuracy else ""
+            pair = beside(self.epsilon[name], self.run.privacy.target_epsilon) if name in self.epsilon else ()
+            table.add_row(Text(name), accuracy, " / ".join(pair), str(self.dropped.get(name, 0)))
+        if len(names) > 12:
+            table.add_row(f"and {len(names) - 12} more", "", "", "")
+        bar = ProgressBar(total=self.run.federation.num_rounds, completed=self.pace.done, width=60)
+        return Group(Text(self.line()), bar, table)
+
+
+@contextmanager
+def show(
+    run: RunConfig, spent: Spent, console: Console, *, quiet: bool, memory: Callable[[], str] | None = None
+) -> Iterator[Callable[[Event], None]]:
+    """Show a run's events while the block lasts.
+
+    Args:
+        run: for totals and targets.
+        spent: epsilon by institution after the round of an event (it takes a second, so it is asked for seldom).
+        console: where to; a terminal gets a live table, anything else a plain line every `evaluation.every` rounds.
+        quiet: show nothing.
+        memory: the peak so far, in words; None where other processes train.
+
+    Yields:
+        A function that takes events.
+    """
+    view = _View(run, spent, memory, _Pace(run))
+    if quiet:
+        yield lambda event: None
+    elif console.is_terminal:
+        with Live(view.render(), console=console, refresh_per_second=4) as live:
+
+            def take(event: Event) -> None:
+                view.update(event)
+                live.update(view.render())
+
+            yield take
+    else:
+
+        def tell(event: Event) -> None:
+            view.update(event)
+            if event["event"] == "dropped":
+                line = f"round {event['round']}: {event['institution']} dropped: {event['reason']}"
+                console.print(line, markup=False, highlight=False)
+            if event["event"] == "round" and view.is_due(event):
+                console.print(view.line(), markup=False, highlight=False)
+
+        yield tell
+
+
+def up(epsilon: float) -> str:
+    """An epsilon with two decimals, rounded up.
+
+    >>> up(2.9901)
+    '3.00'
+    """
+    return f"{math.ceil(epsilon * 100 - 1e-9) / 100:.2f}"
+
+
+def beside(epsilon: float, target: float) -> tuple[str, str]:
+    """An epsilon and its target: with four decimals where two, rounded up, would pass a target that is kept.
+
+    >>> beside(2.9901, 3.0), beside(21.5408, 21.541)
+    (('3.00', '3'), ('21.5408', '21.5410'))
+    """
+    if target < float(up(epsilon)) and epsilon <= target:
+        return f"{math.ceil(epsilon * 10_000 - 1e-6) / 10_000:.4f}", f"{target:.4f}"
+    return up(epsilon), f"{target:g}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

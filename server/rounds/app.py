@@ -1,0 +1,19 @@
+"""Flower's ServerApp: it starts the strategy of one job."""
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from confide.server.rounds.strategy import ConfideStrategy, to_arrays
+
+
+def make_server_app(strategy: ConfideStrategy) -> ServerApp:
+    """The ServerApp that all three engines run; results are read from the strategy afterwards."""
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        federation = strategy.job.run.federation
+        arrays = to_arrays(strategy.job.initial)
+        strategy.start(grid, arrays, num_rounds=federation.num_rounds, timeout=federation.deadline_seconds)
+
+    return app

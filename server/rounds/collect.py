@@ -1,0 +1,182 @@
+"""One round over a Grid: push the asks, yield replies until all are in or the deadline has passed."""
+
+import time
+from collections.abc import Callable, Container, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from confide.common.config.sections import FederationSection
+from confide.common.errors import ConfideError
+from confide.common.protocol.gate import RECEIVED_NORM_BOUND, GateError
+from confide.common.protocol.transfer import decode, encode
+from confide.common.tensors import State, norm_of, schema_of
+
+Again = Callable[[Message], None]
+
+CONNECT_SECONDS = 60.0  # for institutions that are on their way
+NOT_CONNECTED, NO_ANSWER = "not connected", "no answer before the deadline"
+NOT_ASKED = "not asked, because fewer than federation.min_clients were connected"
+_POLL_SECONDS = 0.1
+_MOST_ASKS = 4  # of one institution in one round: the first, and three after it was away
+
+
+class Clock(Protocol):
+    """Time as the round loop sees it; a simulation's stands still while nobody works."""
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)
+
+
+@runtime_checkable
+class RealGrid(Protocol):
+    """A Grid over a network, where an ask can be lost."""
+
+    def activated_at(self) -> dict[int, float]:
+        """Unix time of each node's latest activation."""
+
+    def forget(self, ask_ids: Iterable[str]) -> None:
+        """Give asks up."""
+
+
+def to_send(state: State, federation: FederationSection) -> bytes:
+    """An adapter as it is sent, once it has passed the gate of those who get it.
+
+    They answer `declined` to one that is too large, as to everything else: nobody would learn why the run stands still.
+
+    Raises:
+        ConfideError: they would refuse it.
+    """
+    payload = encode(state, federation.transfer)
+    try:
+        decode(payload, schema_of(state), federation.transfer, RECEIVED_NORM_BOUND)
+    except GateError:
+        rate = "local" if federation.server_optimizer == "none" else "federation"
+        raise ConfideError(
+            f"the adapter has a norm of {norm_of(state):.6g}, and institutions take none above "
+            f"{RECEIVED_NORM_BOUND:g}; lower {rate}.learning_rate"
+        ) from None
+    return payload
+
+
+@dataclass
+class _Asked:
+    message: Message
+    at: float
+    times: int = 1
+
+
+def _untold(message: Message) -> None:
+    """An offer costs nobody anything."""
+
+
+def _never() -> bool:
+    """A round that is open comes to its end."""
+    return False
+
+
+def collect(
+    grid: Grid,
+    messages: list[Message],
+    deadline: float,
+    clock: Clock,
+    again: Again = _untold,
+    is_over: Callable[[], bool] = _never,
+) -> Iterator[Message]:
+    """Push messages and yield replies one by one as they come.
+
+    Flower's own `send_and_receive` keeps all replies in memory and cannot finish early.
+
+    Args:
+        grid: any of the three engines'.
+        messages: one for each institution.
+        deadline: seconds since the epoch; later replies are not waited for.
+        clock: tells the time and lets it pass.
+        again: is told of every message that goes out once more, before it does.
+        is_over: whether to wait no longer.
+
+    Yields:
+        Replies that come from the node their message was sent to, one for each message at the most. Flower does not
+        check this: any node may answer in another's name. A node that connected anew since it was asked, or an error
+        of Flower's in its place, is asked again: the same content, so that a sealed answer comes again at no charge.
+    """
+    asked = _push(grid, messages, clock)
+    while asked and clock.now() < deadline and not is_over():
+        replies = list(grid.pull_messages(list(asked)))
+        for reply in replies:
+            ask = asked.get(reply.metadata.reply_to_message_id)
+            if ask is None or ask.message.metadata.dst_node_id != reply.metadata.src_node_id:
+                continue
+            del asked[reply.metadata.reply_to_message_id]
+            if reply.has_error() and isinstance(grid, RealGrid) and ask.times < _MOST_ASKS:
+                asked |= _again(grid, ask, clock, again)
+            else:
+                yield reply
+        if isinstance(grid, RealGrid):
+            _ask_the_reconnected(grid, asked, clock, again)
+        if not replies:
+            clock.sleep(_POLL_SECONDS)
+    if isinstance(grid, RealGrid):
+        grid.forget(asked)
+
+
+def _push(grid: Grid, messages: list[Message], clock: Clock) -> dict[str, _Asked]:
+    before = clock.now()  # who connects anew while they go out may have lost its own
+    ids = list(grid.push_messages(messages))
+    return {ask_id: _Asked(message, before) for ask_id, message in zip(ids, messages, strict=True)}
+
+
+def _again(grid: Grid, ask: _Asked, clock: Clock, again: Again) -> dict[str, _Asked]:
+    """The same content as a new message; Flower hands each message out once."""
+    old = ask.message
+    again(old)
+    meta = old.metadata
+    copy = Message(old.content, meta.dst_node_id, meta.message_type, ttl=meta.ttl, group_id=meta.group_id)
+    before = clock.now()
+    return {name: _Asked(copy, before, ask.times + 1) for name in grid.push_messages([copy])}
+
+
+def _ask_the_reconnected(grid: Grid, asked: dict[str, _Asked], clock: Clock, again: Again) -> None:
+    activated = grid.activated_at() if isinstance(grid, RealGrid) else {}
+    for ask_id, ask in list(asked.items()):
+        if activated.get(ask.message.metadata.dst_node_id, 0.0) > ask.at and ask.times < _MOST_ASKS:
+            del asked[ask_id]
+            if isinstance(grid, RealGrid):
+                grid.forget([ask_id])
+            asked |= _again(grid, ask, clock, again)
+
+
+def wait_for_nodes(
+    grid: Grid,
+    count: int,
+    deadline: float,
+    clock: Clock,
+    members: Container[int] | None,
+    is_over: Callable[[], bool] = _never,
+) -> list[int]:
+    """Node ids of members in order, once ``count`` are there, the deadline has passed, or it is over.
+
+    Flower's simulation starts the ServerApp before its nodes have registered; there ``members`` is None, and all count.
+    """
+    while True:
+        nodes = sorted(node for node in grid.get_node_ids() if members is None or node in members)
+        if len(nodes) >= count or clock.now() >= deadline or is_over():
+            return nodes
+        clock.sleep(_POLL_SECONDS)

@@ -1,0 +1,171 @@
+"""Who takes part in a run: institutions that accepted the offer, by node; and whether a reply is their answer."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from flwr.app import Message
+
+from confide.common.config.run import RunConfig, make_plan
+from confide.common.protocol.answers import Acceptance, Update, content_of, is_declined, seal_envelope
+from confide.common.protocol.asks import Ask
+from confide.common.protocol.enrolment import signed_by
+from confide.common.protocol.gate import size_problem, update_norm_bound
+from confide.common.protocol.wire import MessageError
+from confide.common.tensors import Schema
+from confide.server.home.registry import Member
+
+Members = Mapping[int, Member]
+
+WAITING = "waiting for approval"
+_MOST_ATTEMPTS = 2  # that an institution charges for one answer: the first, and one retry
+
+
+@dataclass
+class Institution:
+    """What the server knows of an institution: what it declared, and what became of its replies."""
+
+    name: str
+    declared_units: int
+    update_key: str = ""
+    num_steps: int = 0
+    num_releases: int = 0
+    receipt: str = ""  # of its last accepted update
+    connected: bool = True  # when a round last looked for it
+    outcomes: dict[int, str | None] = field(default_factory=dict)  # by round: why its update was dropped, if it was
+    asks: Counter[tuple[str, int]] = field(default_factory=Counter)  # how often for what of which round
+
+    @property
+    def accepted(self) -> int:
+        """Rounds in which its update was."""
+        return sum(reason is None for reason in self.outcomes.values())
+
+    @property
+    def dropped(self) -> list[str]:
+        """The other rounds, with the reason."""
+        return [f"round {number}: {reason}" for number, reason in self.outcomes.items() if reason is not None]
+
+    def goes_back(self, number: int) -> None:
+        """A round is asked again: what became of its answers to that and to later ones does not count."""
+        self.outcomes = {of: reason for of, reason in self.outcomes.items() if of < number}
+
+    def norm_bound(self, run: RunConfig, shapes: Schema) -> float:
+        """What no honest update of its declared size exceeds."""
+        plan = make_plan(run, self.declared_units)
+        return update_norm_bound(plan, shapes, run.local.steps, run.local.learning_rate)
+
+    def ask(self, what: str, number: int, run: RunConfig) -> None:
+        """Count an ask as what it may cost at most, whatever becomes of the reply.
+
+        A site charges at its RESERVE, and again for its one retry: nobody here knows whether a second ask met a sealed
+        answer, which is free, or one that a crash took. More than its plan it never charges.
+        """
+        self.asks[what, number] += 1
+        if self.asks[what, number] > _MOST_ATTEMPTS:
+            return
+        if what == "update":
+            self.num_steps = min(run.num_steps, self.num_steps + run.local.steps)
+        else:
+            self.num_releases = min(run.validation_releases, self.num_releases + 1)
+
+
+def go_on(taking_part: Mapping[str, Institution], before: Mapping[str, Institution]) -> list[Institution]:
+    """Count on from what was counted before a crash; returns who took part then and does not now."""
+    for name in taking_part.keys() & before.keys():
+        now, then = taking_part[name], before[name]
+        now.num_steps, now.num_releases, now.asks = then.num_steps, then.num_releases, then.asks
+        now.outcomes = then.outcomes
+    return [item for name, item in before.items() if name not in taking_part]
+
+
+def take_in(
+    joined: Mapping[int, Institution], there: Mapping[int, Institution], gone: list[Institution]
+) -> tuple[dict[int, Institution], list[Institution]]:
+    """Who takes part and who is gone, once others have joined; one that has another key than before counts on."""
+    names = {item.name: item for item in joined.values()}
+    go_on(names, {item.name: item for item in (*there.values(), *gone)})
+    taking_part = {node: item for node, item in there.items() if item.name not in names} | dict(joined)
+    return dict(sorted(taking_part.items())), [item for item in gone if item.name not in names]
+
+
+def offers(ask: Ask, nodes: list[int], seconds: float) -> list[Message]:
+    """The offer of a run that stands for so long, one message for each node.
+
+    An institution reads, checks and encodes its records before it accepts: a reply has what is left of the offer's
+    ttl, and Flower refuses one that has none left.
+    """
+    content = ask.content()
+    return [Message(content, node, "query.offer", ttl=seconds + 600, group_id="0") for node in nodes]
+
+
+def enrol(
+    replies: Iterable[Message], members: Members | None, run: RunConfig
+) -> tuple[dict[int, Institution], dict[int, str]]:
+    """Who takes part.
+
+    Args:
+        replies: to an offer.
+        members: approved institutions by node; None in a simulation, where every node is ours.
+        run: what was offered.
+
+    Returns:
+        Institutions by node, in the order of nodes, and what the others answered. A node that gives another name or key
+        than it was approved under, or a size far from what the run assumes, is left out; of two nodes with one name
+        neither takes part.
+    """
+    accepted: dict[int, Acceptance] = {}
+    others: dict[int, str] = {}
+    for reply in replies:
+        node = reply.metadata.src_node_id
+        try:
+            content = content_of(reply)
+            if list(content) in (["declined"], ["waiting"]):
+                others[node] = "declined" if is_declined(content) else WAITING
+                continue
+            acceptance = Acceptance.from_content(content)
+        except MessageError as error:
+            others[node] = str(error)
+            continue
+        problem = _problem(acceptance, members.get(node), run) if members is not None else None
+        if problem:
+            others[node] = problem
+        else:
+            accepted[node] = acceptance
+    names = [acceptance.institution for acceptance in accepted.values()]
+    taking_part = {
+        node: Institution(one.institution, one.declared_units, one.update_key)
+        for node, one in sorted(accepted.items())
+        if names.count(one.institution) == 1
+    }
+    return taking_part, others
+
+
+def _problem(acceptance: Acceptance, member: Member | None, run: RunConfig) -> str | None:
+    """Why an institution takes no part though it accepted."""
+    names = acceptance.institution, acceptance.update_key
+    if member is None or (member.institution, member.update_key) != names:
+        return "another name or key than it was approved under"
+    return size_problem(acceptance.declared_units, run.local.nominal_units)
+
+
+def check_answer(
+    reply: Message, ask: Ask | None, what: str, institution: Institution, base_sha256: str | None
+) -> Update:
+    """A reply as this institution's answer to this ask; its payload has not been looked at.
+
+    Raises:
+        MessageError: declined, another form, another's signature, or an answer to something else.
+    """
+    content = content_of(reply)
+    if is_declined(content):
+        raise MessageError("declined")
+    update = Update.from_content(content)
+    if ask is None or base_sha256 is None:
+        raise MessageError("nothing was asked")
+    expected = seal_envelope(ask, what, (institution.name, base_sha256), update.payload, "")
+    said = update.envelope
+    if said != replace(expected, update_id=said.update_id, ledger_head=said.ledger_head):
+        raise MessageError("envelope: not an answer to this ask")
+    if not signed_by(institution.update_key, said.text(), update.signature):
+        raise MessageError("signature: not this institution's")
+    return update

@@ -1,0 +1,61 @@
+"""What came in of the asks of one round."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from confide.common.config.run import RunConfig
+from confide.common.protocol.answers import Update
+from confide.common.protocol.gate import load_state
+from confide.server.rounds.roster import Institution
+from confide.server.rounds.run_context import Event
+
+_MOST_UNITS = 1e9  # bound on a validation count
+
+
+@dataclass
+class Answers:
+    """What came in of a round.
+
+    Attributes:
+        accepted: ``{"institution", "payload_sha256"}`` of every update.
+        dropped: name and reason of every other.
+        validation: noised counts by name.
+    """
+
+    accepted: list[dict[str, str]] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    validation: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @classmethod
+    def remembered(cls, number: int, accepted: list[dict[str, str]], institutions: Iterable[Institution]) -> "Answers":
+        """Those of a round from before a crash: what its checkpoint and the institutions' outcomes say of it."""
+        reasons = [(item.name, item.outcomes.get(number)) for item in institutions]
+        return cls(accepted, [f"{name}: {reason}" for name, reason in reasons if reason is not None])
+
+    def accept(self, number: int, institution: Institution, update: Update) -> None:
+        """Take an update in."""
+        institution.outcomes[number], institution.receipt = None, update.receipt()
+        self.accepted.append({"institution": institution.name, "payload_sha256": update.envelope.payload_sha256})
+
+    def drop(self, number: int, institution: Institution, reason: str) -> None:
+        """Leave an institution out of the round."""
+        institution.outcomes[number] = reason
+        self.dropped.append(f"{institution.name}: {reason}")
+
+    def take_counts(self, name: str, payload: bytes) -> None:
+        """Take an institution's noised validation counts in; `GateError` for a payload that is none."""
+        right, wrong = (float(value) for value in load_state(payload, {"cells": (2,)}, _MOST_UNITS)["cells"])
+        self.validation[name] = {"right": right, "wrong": wrong}
+
+    def event(self, number: int, run: RunConfig, institutions: list[Institution]) -> Event:
+        """The end of the round, for events.jsonl and metrics.jsonl."""
+        event: Event = {"event": "round", "round": number, "accepted": len(self.accepted), "dropped": self.dropped}
+        if self.validation:
+            event["validation"] = self.validation
+        # Of public numbers: how many units were really drawn is nobody's business but their institution's.
+        names = {item["institution"] for item in self.accepted}
+        declared = sum(item.declared_units for item in institutions if item.name in names)
+        event["expected_units"] = round(run.local.steps * run.local.sampling_probability * declared, 1)
+        for what in ("num_releases", "num_steps"):
+            event[what] = {item.name: getattr(item, what) for item in institutions}
+        return event

@@ -1,0 +1,102 @@
+"""A rehearsal: the institutions' real site files on one machine, with their data, policies and ledgers."""
+
+import functools
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flwr.app import Context
+
+from confide.client.data.line_check import require_usable
+from confide.client.privacy.policy import cap_of
+from confide.client.site.installation import Site, open_site
+from confide.common.config.run import RunConfig
+from confide.common.data.records import MAX_CHARS, Row, check_records, read_rows, select
+from confide.common.errors import ConfideError, InputError
+from confide.common.protocol.gate import size_problem
+from confide.simulations.sites import note_refusal
+
+
+@dataclass(frozen=True)
+class RehearsedSites:
+    """Maps nodes to the sites of site.toml files, in the order in which they were named.
+
+    Attributes:
+        sites: opened; their ledgers are the real ones and are charged.
+        refused: the last refusal of each institution.
+    """
+
+    sites: tuple[Site, ...]
+    refused: dict[str, ConfideError] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the institutions."""
+        return tuple(site.config.institution.name for site in self.sites)
+
+    def __call__(self, context: Context) -> Site:
+        """The site of a node."""
+        return self.sites[int(context.node_config["partition-id"])]
+
+
+def open_sites(paths: list[Path]) -> RehearsedSites:
+    """The sites of a rehearsal.
+
+    Raises:
+        InputError: a file that is not there or wrong, or two of one institution.
+        LedgerError: a ledger that is not whole.
+    """
+    refused: dict[str, ConfideError] = {}
+    sites: list[Site] = []
+    for path in paths:
+        site = open_site(path)
+        name = site.config.institution.name
+        if name in [other.config.institution.name for other in sites]:
+            raise InputError(f"--site {path}: institution.name = {name!r} is that of another --site; names must differ")
+        account = (site.config.state.dir.resolve(), site.config.dataset.id)
+        if account in [(other.config.state.dir.resolve(), other.config.dataset.id) for other in sites]:
+            raise InputError(f"--site {path}: its ledger is that of another --site; one dataset takes part once")
+        sites.append(site.with_report(functools.partial(_report, refused, name, site)))
+    return RehearsedSites(tuple(sites), refused)
+
+
+def _report(refused: dict[str, ConfideError], name: str, site: Site, error: BaseException) -> None:
+    note_refusal(refused, name, error)
+    site.report(error)
+
+
+def read_public_test(run: RunConfig) -> dict[str, list[Row]]:
+    """The public test share of `[evaluation] data`, which stays with the server; nothing where none is named."""
+    if run.evaluation.data is None:
+        return {}
+    rows = select(
+        read_rows(Path(run.at(run.evaluation.data))), {name: name for name in run.task.fields()}, run.evaluation.data
+    )
+    records, _ = check_records(rows, run.task, MAX_CHARS, run.evaluation.data)
+    return {"public": records}
+
+
+def require_lines(sites: RehearsedSites, run: RunConfig) -> None:
+    """See that each site can use enough of its lines, as `confide client approve` does: a person asks, not a server.
+
+    Raises:
+        ConfideError: one cannot; the message names its institution.
+    """
+    for site in sites.sites:
+        try:
+            require_usable(site.config.dataset, [run])
+        except ConfideError as error:
+            raise type(error)(f"{site.config.institution.name!r}: {error}") from None
+
+
+def warning(sites: RehearsedSites, run: RunConfig) -> list[str]:
+    """What the user is told before a rehearsal starts: which ledgers it charges, and by how much."""
+    lines = ["this rehearsal trains on real records and charges these ledgers, for ever:"]
+    for site in sites.sites:
+        account, cap, dataset = site.ledger.account(), cap_of(site.config.policy), site.config.dataset
+        spent = account.epsilon_spent(cap.max_delta) if account.number else 0.0
+        price = "WITHOUT PRIVACY" if run.privacy.unit == "none" else f"up to {run.num_steps} steps more"
+        before = f"epsilon {spent:g} of {cap.max_epsilon:g} spent"
+        lines.append(f"  {site.config.institution.name}: dataset {dataset.id!r}, {before}; {price}")
+        if problem := size_problem(dataset.declared_units, run.local.nominal_units):
+            lines.append(f"    a server would leave it out: {problem}")
+    return lines

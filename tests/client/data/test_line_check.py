@@ -1,0 +1,105 @@
+"""Which lines no round would use: the same that joining refuses, by their number, and nowhere but in a local file."""
+
+import json
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.installations import write_site
+
+from confide.client.config import DatasetSection, load_site_config
+from confide.client.data.line_check import Lines, check_lines
+from confide.client.data.records import check_file
+from confide.common.config.run import RunConfig
+from confide.common.errors import InputError
+from confide.common.tasks import TextClassification
+
+MakeRun = Callable[..., RunConfig]
+GOOD = {"text": "good", "label": "positive"}
+
+
+def _dataset(folder: Path, content: str | bytes, name: str = "notes.jsonl", **dataset: Any) -> DatasetSection:
+    config = load_site_config(write_site(folder, dataset={"path": name, **dataset}))
+    (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return config.dataset
+
+
+def _lines(*rows: dict[str, Any]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def test_every_broken_line_is_named_with_its_number_and_not_only_the_first(tmp_path: Path) -> None:
+    content = b"\n".join([b'{"text": "a"}', b"", b"{", b"[1]", b'{"text": "\xff"}', b'{"note": 1}', b'{"text": "b"}'])
+    found = check_lines(_dataset(tmp_path, content), [])
+    assert found.num_lines == 6
+    assert found.unused == {}
+    assert found.broken == {
+        3: "not a line of JSON; each line must be one JSON object",
+        4: "a JSON list, must be an object with named columns",
+        5: "not UTF-8; convert the file, for example with iconv -t UTF-8",
+        6: "no column 'text'; it has: 'note'",
+    }
+
+
+def test_a_table_is_looked_at_line_by_line(tmp_path: Path) -> None:
+    content = 'text,label\r\na,b\r\n"never closed,c\r\n1,2,3\r\nd,e\r\n'
+    found = check_lines(_dataset(tmp_path, content, "notes.csv"), [])
+    assert sorted(found.broken) == [3, 4]
+    assert found.num_lines == 4
+    found = check_lines(_dataset(tmp_path, "text,text\na,b\nc,d\n", "notes.csv"), [])
+    assert found.broken == {1: "two columns are called 'text'; rename one; without its header no line can be read"}
+
+
+def test_a_run_on_offer_says_what_its_labels_leave_out(tmp_path: Path, make_run: MakeRun) -> None:
+    rows = [GOOD, {**GOOD, "label": "J18"}, {**GOOD, "label": "J19"}, {**GOOD, "text": " "}]
+    dataset = _dataset(tmp_path, _lines(*rows), labels={"J18": "positive"})
+    assert check_lines(dataset, []).unused == {}
+    found = check_lines(dataset, [make_run()])
+    assert found.broken == {}
+    assert sorted(found.unused) == [3, 4]
+    assert found.unused[3].startswith("study test: label 'J19' is not one of")
+
+
+def test_a_record_without_a_group_contributes_nothing(tmp_path: Path, make_run: MakeRun) -> None:
+    groups = ["p", None, "", float("nan"), 0, "  ", ["p"]]
+    rows = [{**GOOD, "patient": group} for group in groups]
+    dataset = _dataset(tmp_path, _lines(*rows), unit="group", columns={"group": "patient"})
+    assert sorted(check_lines(dataset, [make_run()]).unused) == [2, 3, 4, 6]
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".csv"])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
+@given(content=st.binary(max_size=60) | st.text('{}"textlab:,\n 1é', max_size=60).map(str.encode))
+def test_a_line_is_broken_exactly_where_joining_would_refuse(tmp_path: Path, ending: str, content: bytes) -> None:
+    dataset = _dataset(tmp_path, b"text,label\n" * (ending == ".csv") + content, f"notes{ending}")
+    try:
+        check_file(dataset, TextClassification(labels=("negative", "positive")))
+    except InputError:
+        refused = True
+    else:
+        refused = False
+    columns = dataset.model_copy(update={"columns": {"text": "text", "label": "label"}})
+    try:
+        broken = bool(check_lines(columns, []).broken)
+    except InputError:
+        broken = True
+    assert broken == refused
+
+
+def test_an_empty_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no records"):
+        check_lines(_dataset(tmp_path, "\n\n"), [])
+
+
+def test_the_report_is_for_its_owner_alone_and_replaces_the_last_one(tmp_path: Path) -> None:
+    for broken in ({1: "why \ud800", 12: "b"}, {7: "c"}):
+        report = Lines(tmp_path / "x.jsonl", 20, broken, {5: "d"}).write(tmp_path / "local")
+    assert stat.S_IMODE(report.stat().st_mode) == 0o600
+    assert stat.S_IMODE(report.parent.stat().st_mode) == 0o700
+    first, *lines = report.read_text(encoding="utf-8").splitlines()
+    assert first.startswith(f"{tmp_path / 'x.jsonl'}, ")
+    assert lines == ["line 7 is broken: c", "line 5 would contribute nothing: d"]

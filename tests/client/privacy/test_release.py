@@ -1,0 +1,454 @@
+"""The release protocol: charged before computed, sealed before sent, sent again as it is; whatever crashes."""
+
+import fcntl
+import hashlib
+import os
+import sqlite3
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.accounts import replay
+from support.ledgers import CAP, INPUT, PLAN, RUN, Crash, Place, key, kinds, make_ledger, open_place, read_rows
+
+from confide.client.privacy.account import Reservation
+from confide.client.privacy.release import Request, acknowledge, recover, release
+from confide.common import failpoints
+from confide.common.errors import BudgetError, ConfideError, LedgerError, PolicyError
+from confide.common.privacy.filter import Cap
+
+# In the order in which one answer passes them; `witness-written` once for each row.
+ARROWS = [
+    "before-reserve",
+    "after-reserve",
+    "after-train",
+    "outbox-written",
+    "outbox-renamed",
+    "before-seal",
+    "after-seal",
+]
+SENT_AGAIN = ARROWS[-1:]  # crashes after which the answer is there
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return open_place(tmp_path)
+
+
+def again(place: Place) -> Place:
+    """The next process."""
+    return open_place(place.folder)
+
+
+def crash(place: Place, where: str, patch: pytest.MonkeyPatch, number: int = 1, hit: int = 1) -> None:
+    """Ask, and end the process at the n-th time that it comes to a place."""
+    hits: list[str] = []
+
+    def action(name: str) -> None:
+        hits.append(name)
+        if hits.count(where) == hit and name == where:
+            raise Crash
+
+    with patch.context() as context:
+        context.setattr(failpoints, "action", action)
+        with pytest.raises(Crash):
+            place.ask(number)
+
+
+def rows_of(place: Place, kind: str) -> list[dict[str, Any]]:
+    return [row for row, _ in place.rows() if row["kind"] == kind]
+
+
+# Charged before it is computed
+
+
+def test_the_charge_is_on_the_disk_before_anything_is_computed(place: Place) -> None:
+    def make(reservation: Reservation) -> bytes:
+        row, row_hash = place.rows()[-1]
+        assert (row["kind"], row_hash) == ("reserve", reservation.hash)
+        assert reservation.hash in next((place.folder / "anchor").iterdir()).read_text()
+        assert reservation.hash in (place.folder / "state" / "audit.jsonl").read_text()
+        place.made += 1
+        return b"update"
+
+    place.make = make  # type: ignore[method-assign]
+    place.ask()
+    assert place.made == 1
+
+
+def test_the_seal_is_on_the_disk_before_the_answer_is_given_out(place: Place) -> None:
+    content = place.ask()
+    row = rows_of(place, "seal")[0]
+    assert (row["sha256"], row["bytes"]) == (hashlib.sha256(content).hexdigest(), len(content))
+    [file] = (place.folder / "state" / "outbox").glob("*.answer")
+    assert file.read_bytes() == content
+
+
+def test_an_answer_passes_every_arrow_in_order(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    passed: list[str] = []
+    monkeypatch.setattr(failpoints, "action", passed.append)
+    place.ask()
+    assert [name for name in passed if name != "witness-written"] == ARROWS
+    assert passed.count("witness-written") == len(place.rows())
+
+
+def test_every_failpoint_of_the_client_is_named() -> None:
+    sources = (Path(failpoints.__file__).parents[1] / "client").glob("*.py")
+    used = {part.split('"')[1] for file in sources for part in file.read_text().split("failpoint(")[1:]}
+    assert used - set(failpoints.NAMES) == set()
+
+
+# A resend
+
+
+def test_a_resend_is_identical_and_free(place: Place) -> None:
+    first, before = place.ask(), place.rows()
+    for other in (place, again(place)):
+        assert other.ask() == first
+    assert place.rows() == before
+    assert place.made == 1
+
+
+def test_a_resend_asks_no_policy_for_it_was_charged_already(place: Place) -> None:
+    first = place.ask()
+    place.ledger.close("study")
+    place.ledger.retire()
+    assert place.ask(cap=Cap(0.01, 1e-9)) == first
+
+
+@pytest.mark.parametrize("change", [{"input_sha256": "9" * 64}, {"run_sha256": "9" * 64}])
+def test_another_input_or_run_is_another_answer_with_its_own_charge(place: Place, change: dict[str, Any]) -> None:
+    first = place.ask()
+    other = place.ask(**change)
+    assert other != first
+    assert [row["attempt"] for row in rows_of(place, "reserve")] == [1, 2]
+    assert (place.ask(), place.ask(**change)) == (first, other)
+    with pytest.raises(PolicyError, match="retry"):
+        place.ask(input_sha256="8" * 64)
+
+
+@pytest.mark.parametrize("change", [b"", b"another update", None])
+def test_a_sealed_file_that_was_changed_is_refused(place: Place, change: bytes | None) -> None:
+    """Neither the changed bytes nor others in their place are ever sent."""
+    place.ask()
+    [file] = (place.folder / "state" / "outbox").glob("*.answer")
+    if change is None:
+        file.unlink()
+    else:
+        file.write_bytes(change)
+    for other in (place, again(place)):
+        with pytest.raises(LedgerError, match="gone from the outbox, or was changed"):
+            other.ask()
+        assert other.made <= 1
+    assert len(rows_of(place, "reserve")) == 1
+
+
+# Crashes
+
+
+@pytest.mark.parametrize("where", ARROWS)
+def test_after_a_crash_the_answer_is_sealed_or_was_never_sent(
+    place: Place, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    crash(place, where, monkeypatch)
+    sealed = rows_of(place, "seal")
+    assert bool(sealed) == (where in SENT_AGAIN)
+    content = again(place).ask()
+    if sealed:
+        assert hashlib.sha256(content).hexdigest() == sealed[0]["sha256"]
+    assert len(rows_of(place, "reserve")) == 1 + (where not in ("before-reserve", *SENT_AGAIN))
+    assert replay(place.rows()).problems == []
+
+
+@pytest.mark.parametrize("where", ARROWS[1:-1])
+def test_a_crash_refunds_nothing_and_a_round_has_one_retry_at_most(
+    place: Place, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    for _ in range(2):
+        crash(again(place), where, monkeypatch)
+    third = again(place)
+    with pytest.raises(PolicyError, match="had its retry"):
+        third.ask()
+    assert third.made == 0
+    assert third.ledger.account().reserved()["study"].num_steps == 2
+    for number in range(2, 6):
+        third.ask(number)
+    with pytest.raises(BudgetError):
+        third.ask(6)
+
+
+@pytest.mark.parametrize("where", ["outbox-written", "outbox-renamed", "before-seal"])
+def test_an_orphan_in_the_outbox_is_deleted_and_never_sent(
+    place: Place, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    crash(place, where, monkeypatch)
+    folder = place.folder / "state" / "outbox"
+    orphans = {file.read_bytes() for file in folder.iterdir() if file.name != ".lock"}
+    assert len(orphans) == 1
+    second = again(place)
+    assert [file.name for file in folder.iterdir()] == [".lock"]
+    assert second.ask() not in orphans
+
+
+def test_an_orphan_is_not_sent_even_without_a_restart(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    crash(place, "before-seal", monkeypatch)
+    [orphan] = (place.folder / "state" / "outbox").glob("*.answer")
+    assert place.ask() != orphan.read_bytes()
+
+
+def test_no_other_process_recovers_while_an_answer_has_a_file_and_no_seal(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start takes the lock alone (`FileOutbox.idle`); had it got it here, it would delete the answer."""
+    could: dict[str, bool] = {}
+
+    def try_the_lock(name: str) -> None:
+        descriptor = os.open(place.folder / "state" / "outbox" / ".lock", os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            could[name] = True
+        except BlockingIOError:
+            could[name] = False
+        finally:
+            os.close(descriptor)
+
+    monkeypatch.setattr(failpoints, "action", try_the_lock)
+    place.ask()
+    on_their_way = {"outbox-written": False, "outbox-renamed": False, "before-seal": False}
+    assert {name: could[name] for name in on_their_way} == on_their_way
+    assert could["after-train"], "a start waits for no computation"
+    assert could["after-seal"], "and for nothing that is sealed"
+
+
+@pytest.mark.parametrize("hit", range(1, 5))
+def test_a_crash_between_a_row_and_its_witness_breaks_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch, hit: int
+) -> None:
+    """Rows: dataset, open, reserve, seal."""
+    crash(place, "witness-written", monkeypatch, hit=hit)
+    again(place).ask()
+    assert replay(place.rows()).problems == []
+
+
+@pytest.mark.parametrize("where", ["before-acknowledge", "after-acknowledge"])
+def test_a_crash_at_an_acknowledgement_breaks_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    content, head = place.ask(), head_of(place)
+    with monkeypatch.context() as context:
+        context.setattr(failpoints, "action", raise_at(where))
+        with pytest.raises(Crash):
+            acknowledge(head, place.ledger, place.outbox)
+    second = again(place)
+    acknowledge(head, second.ledger, second.outbox)
+    assert len(rows_of(place, "ack")) == 1
+    assert second.ask() == content
+
+
+def raise_at(where: str) -> Callable[[str], None]:
+    def action(name: str) -> None:
+        if name == where:
+            raise Crash
+
+    return action
+
+
+def test_two_attempts_draw_everything_anew(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    crash(place, "before-seal", monkeypatch)
+    [orphan] = (place.folder / "state" / "outbox").glob("*.answer")
+    first = orphan.read_bytes()
+    second = again(place).ask()
+    assert not {first[i : i + 8] for i in range(0, 64, 8)} & {second[i : i + 8] for i in range(0, 64, 8)}
+
+
+# Errors and refusals
+
+
+def test_an_error_in_the_computation_is_charged_and_leaves_nothing_to_send(place: Place) -> None:
+    def fail(reservation: Reservation) -> bytes:
+        raise RuntimeError("in mid-step")
+
+    place.make = fail  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError):
+        place.ask()
+    assert [row["kind"] for row, _ in place.rows()] == ["dataset", "open", "reserve"]
+    assert place.outbox.names() == []
+
+
+@pytest.mark.parametrize("error", [PolicyError("no"), BudgetError("no"), ValueError("no")])
+def test_a_refusal_charges_and_computes_nothing(place: Place, error: Exception) -> None:
+    def disagree() -> Cap:
+        raise error
+
+    place.ask(1)
+    before = place.rows()
+    with pytest.raises(type(error)):
+        release(Request(key(2), 1, 0, INPUT, RUN), place.ledger, place.outbox, disagree, place.make)
+    assert (place.rows(), place.made) == (before, 1)
+
+
+def test_a_budget_that_does_not_allow_it_charges_and_computes_nothing(place: Place) -> None:
+    with pytest.raises(BudgetError):
+        place.ask(1, Cap(0.5, 1e-5))
+    assert (place.rows(), place.made, place.outbox.names()) == ([], 0, [])
+
+
+def test_a_full_outbox_is_charged_and_sends_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*rest: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as context:
+        context.setattr("confide.client.privacy.outbox.write_durably", full)
+        with pytest.raises(ConfideError, match="nothing was sent"):
+            place.ask()
+    assert [row["kind"] for row, _ in place.rows()] == ["dataset", "open", "reserve"]
+    assert place.ask()
+    assert replay(place.rows()).attempts[(*vars(key()).values(),)] == [3, 4]
+
+
+def test_a_full_ledger_at_the_seal_sends_nothing_and_is_tried_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = place.ledger._chain.append
+
+    def full(kind: str, values: dict[str, Any]) -> int:
+        if kind == "seal":
+            raise sqlite3.OperationalError("database or disk is full")
+        return append(kind, values)
+
+    with monkeypatch.context() as context:
+        context.setattr(place.ledger._chain, "append", full)
+        with pytest.raises(ConfideError, match="cannot be written"):
+            place.ask()
+    [orphan] = (place.folder / "state" / "outbox").glob("*.answer")
+    assert place.ask() != orphan.read_bytes()
+    assert len(rows_of(place, "reserve")) == 2
+
+
+def test_coins_of_a_test_are_named_in_the_ledger(place: Place) -> None:
+    place.ask(1)
+    place.ask(2, coins="test")
+    assert [row["coins"] for row in rows_of(place, "reserve")] == ["os", "test"]
+
+
+# Acknowledgement
+
+
+def head_of(place: Place) -> str:
+    return next(row_hash for row, row_hash in reversed(place.rows()) if row["kind"] == "reserve")
+
+
+def test_an_acknowledgement_is_a_row_once(place: Place) -> None:
+    place.ask()
+    for other in (place, again(place)):
+        acknowledge(head_of(place), other.ledger, other.outbox)
+    assert [row["reserve"] for row in rows_of(place, "ack")] == [3]
+
+
+def test_acknowledged_answers_are_kept_for_three_rounds(place: Place) -> None:
+    answers = []
+    for number in range(1, 6):
+        answers.append(place.ask(number))
+        acknowledge(head_of(place), place.ledger, place.outbox)
+    assert len(place.outbox.names()) == 3
+    assert [place.ask(number) for number in (3, 4, 5)] == answers[2:]
+    with pytest.raises(LedgerError, match="gone"):
+        place.ask(2)
+    assert place.made == 5
+
+
+def test_answers_of_other_runs_stay(place: Place) -> None:
+    other = replace(key(1), lineage="cd" * 16)
+    first = place.ask(1, key=other)
+    for number in range(1, 6):
+        place.ask(number)
+        acknowledge(head_of(place), place.ledger, place.outbox)
+    assert place.ask(1, key=other) == first
+
+
+def test_an_acknowledgement_of_an_unknown_update_shows_an_old_ledger(place: Place) -> None:
+    place.ask()
+    with pytest.raises(LedgerError, match="older than what was sent"):
+        acknowledge("f" * 64, place.ledger, place.outbox)
+
+
+# Recovery
+
+
+def test_recovery_changes_nothing_that_is_sealed(place: Place) -> None:
+    first = place.ask()
+    for _ in range(3):
+        recover(place.ledger, place.outbox)
+    assert place.ask() == first
+
+
+def test_an_answer_that_the_ledger_does_not_know_shows_an_old_ledger(place: Place) -> None:
+    place.outbox.put("f" * 64 + ".answer", b"1")
+    with pytest.raises(LedgerError, match="older than the outbox"):
+        again(place)
+
+
+def test_an_acknowledgement_of_another_dataset_of_the_same_file_is_passed_over(place: Place) -> None:
+    """The same key signs for both."""
+    place.ask()
+    other = make_ledger(place.folder / "state" / "ledger.db", dataset="others")
+    other.open_study("study", PLAN, CAP)
+    acknowledge(head_of(place), other, place.outbox)
+    assert kinds(other) == ["dataset", "open"]
+    with pytest.raises(LedgerError):
+        acknowledge("f" * 64, other, place.outbox)
+
+
+def test_an_acknowledgement_leaves_an_answer_that_is_on_its_way_to_its_seal(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process answers round 1 late, while this one acknowledges round 5."""
+    late = open_place(place.folder)
+    place.ask(5)
+    head = head_of(place)
+
+    def action(name: str) -> None:
+        if name == "before-seal":
+            acknowledge(head, place.ledger, place.outbox)
+
+    monkeypatch.setattr(failpoints, "action", action)
+    content = late.ask(1)
+    assert late.ask(1) == content
+
+
+def test_two_processes_that_answer_the_same_ask_are_charged_twice(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two answers with noise of their own leave; each has its RESERVE."""
+    other = open_place(place.folder)
+    answers: list[bytes] = []
+
+    def action(name: str) -> None:
+        if name == "after-reserve" and not answers:
+            answers.append(b"")
+            answers.append(other.ask())
+
+    monkeypatch.setattr(failpoints, "action", action)
+    content = place.ask()
+    assert content != answers[1]
+    assert [row["attempt"] for row in rows_of(place, "reserve")] == [1, 2]
+    assert replay(place.rows()).reserved == {"study": (2, 0)}
+    assert again(place).ask() in (content, answers[1])
+
+
+def test_a_forked_child_s_ledger_is_its_own(tmp_path: Path) -> None:
+    """A child opens the file after the fork: both processes' rows are one chain."""
+    ledger = make_ledger(tmp_path / "ledger.db")
+    ledger.open_study("study", PLAN, CAP)
+    child = os.fork()
+    if child == 0:
+        try:
+            make_ledger(tmp_path / "ledger.db").reserve(key(1), (1, 0), CAP, {"input_sha256": INPUT, "run_sha256": RUN})
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    ledger.reserve(key(2), (1, 0), CAP, {"input_sha256": INPUT, "run_sha256": RUN})
+    assert replay(read_rows(tmp_path / "ledger.db")).problems == []

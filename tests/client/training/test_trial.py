@@ -1,0 +1,301 @@
+"""Every shape of a micro-batch is tried before a run: for its memory, and for the bits of its rows."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import MakeRun
+from support.installations import Asking, kinds, write_site
+from support.sites import flatten, make_records
+from support.tiny_bert import tiny_tokenizer
+from transformers import LlamaConfig, LlamaForCausalLM, OlmoeConfig, OlmoeForCausalLM
+
+from confide.client.site.installation import Site, open_site
+from confide.client.training import trial
+from confide.client.training.shares import model_of
+from confide.client.training.trial import Seen, Sight, agreeing, tried_shapes
+from confide.common.config.run import RunConfig, lock
+from confide.common.data.batches import length
+from confide.common.data.shapes import Shape, Shapes, one_row_each, public_shapes
+from confide.common.model.adapter import get_state
+from confide.common.model.base_models import hash_model
+from confide.common.model.warm_model import WarmModel, forget_models, warm_model
+from confide.common.privacy import step
+from confide.common.protocol.gate import RECEIVED_NORM_BOUND
+
+Losses = Callable[..., torch.Tensor]
+ASKED = Shapes({16: ((8, 16), (4, 16), (4, 24)), 24: ((4, 24),)})
+ALONE = Shapes({16: ((1, 16),), 24: ((1, 24),)})
+
+
+@pytest.fixture
+def fresh(make_run: MakeRun) -> Iterator[WarmModel]:
+    """A model with which nothing was tried."""
+    forget_models()
+    yield warm_model(make_run(), "cpu")
+    forget_models()
+
+
+@pytest.fixture
+def run(make_run: MakeRun, base_folder: Path) -> RunConfig:
+    return lock(make_run(local={"sampling_probability": 1.0, "nominal_units": 20}), hash_model(base_folder))
+
+
+def _seen(**bits: dict[Shape, set[bytes]]) -> Seen:
+    """A sight of 16 tokens for each name, which says weights and way; and one of 24 tokens on which all agree."""
+    seen: Seen = {Sight(16, 0, *name.split("_")): by_shape for name, by_shape in bits.items()}
+    return {**seen, Sight(24, 0, "usual", "whole"): {(4, 24): {b"x"}}}
+
+
+SAME: dict[Shape, set[bytes]] = {shape: {b"a"} for shape in ASKED.by_length[16]}
+
+
+def test_shapes_in_which_all_rows_agree_are_used() -> None:
+    assert agreeing(ASKED, _seen(usual_whole=SAME, largest_whole=SAME), set(), ALONE) == ASKED
+
+
+@pytest.mark.parametrize("shape", [(4, 16), (4, 24)])
+@pytest.mark.parametrize("sight", ["usual_whole", "largest_whole", "usual_kept", "usual_prefix"])
+def test_a_shape_in_which_a_row_differs_from_the_full_one_is_not_used_for_that_length(sight: str, shape: Shape) -> None:
+    found = agreeing(ASKED, _seen(**{"usual_whole": SAME, sight: {**SAME, shape: {b"b"}}}), set(), ALONE)
+    assert found.by_length[16] == tuple(kept for kept in ASKED.by_length[16] if kept != shape)
+    assert found.by_length[24] == ASKED.by_length[24]
+
+
+def test_a_shape_in_which_a_row_of_another_length_differs_is_not_used_either() -> None:
+    """The rows of the trial share its places among them."""
+    seen = _seen(usual_whole=SAME)
+    seen[Sight(24, 0, "usual", "whole")] = {(4, 24): {b"x", b"y"}}
+    found = agreeing(ASKED, seen, set(), ALONE)
+    assert found.by_length == {16: ((8, 16), (4, 16)), 24: ((1, 24),)}
+
+
+@pytest.mark.parametrize("full", [{b"a", b"b"}, {trial._NOTHING}], ids=["differs within itself", "shows nothing"])
+def test_a_length_whose_full_shape_is_no_measure_has_each_row_alone(full: set[bytes]) -> None:
+    found = agreeing(ASKED, _seen(usual_whole={**SAME, (8, 16): full}), set(), ALONE)
+    assert found.by_length == {16: ((1, 16),), 24: ASKED.by_length[24]}
+
+
+def test_an_uneven_shape_is_not_used() -> None:
+    """Its threads' shares do not fill whole vectors."""
+    left = agreeing(ASKED, _seen(usual_whole=SAME), {(4, 16)}, ALONE)
+    assert left.by_length == {16: ((8, 16), (4, 24)), 24: ((4, 24),)}
+    assert agreeing(ASKED, _seen(usual_whole=SAME), {(8, 16)}, ALONE).by_length[16] == ((1, 16),)
+
+
+def test_under_the_largest_weights_a_saturated_row_may_show_nothing() -> None:
+    nothing = {shape: {trial._NOTHING} for shape in SAME}
+    assert agreeing(ASKED, _seen(usual_whole=SAME, largest_whole=nothing), set(), ALONE) == ASKED
+
+
+def test_the_trial_sees_every_shape_and_its_first_middle_and_last_place(
+    fresh: WarmModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, batches, losses = public_shapes(64, 1024, 10_000), list[Any](), WarmModel.losses
+
+    def watching(model: WarmModel, batch: Any) -> torch.Tensor:
+        batches.append((batch["input_ids"].shape, float(np.linalg.norm(flatten(get_state(model.module))))))
+        return losses(model, batch)
+
+    monkeypatch.setattr(WarmModel, "losses", watching)
+    seen = trial._try(fresh, asked, "here")
+    assert {tuple(shape) for shape, _ in batches} == set(asked.all())
+    assert any(0.99 * RECEIVED_NORM_BOUND < norm <= RECEIVED_NORM_BOUND for _, norm in batches)
+    for padded, usable in asked.by_length.items():
+        own = [by_shape for sight, by_shape in seen.items() if sight.padded == padded]
+        assert len(own) == 4, "two rows of the length, under two kinds of weights"
+        assert all(set(by_shape) == set(usable) for by_shape in own)
+
+
+def test_rows_of_the_trial_are_as_long_and_as_short_as_a_length_allows(fresh: WarmModel) -> None:
+    asked = public_shapes(64, 1024, 10_000)
+    sizes = [(padded, [length(trial._example(fresh, asked, padded, n)) for n in (0, 1)]) for padded in asked.by_length]
+    assert sizes == [(16, [16, 1]), (24, [24, 17]), (32, [32, 25]), (40, [40, 33]), (48, [48, 41]), (64, [64, 49])]
+
+
+def test_it_is_tried_once_for_a_model_and_a_bound_and_leaves_the_weights_as_they_were(
+    fresh: WarmModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, tries, real = get_state(fresh.module), list[str](), trial._try
+    monkeypatch.setattr(trial, "_try", lambda model, shapes, name: tries.append(name) or real(model, shapes, name))
+    found = [tried_shapes(fresh, tokens) for tokens in (1024, 512, 1024)]
+    assert found[0] is found[2]
+    assert tries == ["tokens_per_micro_batch = 1024", "tokens_per_micro_batch = 512"]
+    np.testing.assert_array_equal(flatten(get_state(fresh.module)), flatten(before))
+
+
+def _disturbed(monkeypatch: pytest.MonkeyPatch, disturb: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Losses as a kernel would give them that adds in another order for some rows: a factor for each row."""
+    real: Losses = WarmModel.losses
+    monkeypatch.setattr(
+        WarmModel, "losses", lambda model, batch: real(model, batch) * disturb(torch.ones(len(batch["input_ids"])))
+    )
+
+
+def test_a_kernel_that_few_rows_select_is_found(fresh: WarmModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    _disturbed(monkeypatch, lambda rows_B: rows_B + 1e-6 * (len(rows_B) < 12))
+    by_length = tried_shapes(fresh, 1024).by_length
+    assert by_length[64] == ((16, 64),)
+    assert (16, 16) in by_length[16]
+
+
+@pytest.mark.parametrize("place", [0, 7, -1], ids=["first", "in the middle", "last"])
+def test_a_kernel_that_a_place_selects_is_found(fresh: WarmModel, monkeypatch: pytest.MonkeyPatch, place: int) -> None:
+    def disturb(rows_B: torch.Tensor) -> torch.Tensor:
+        rows_B[place % len(rows_B)] += 1e-6
+        return rows_B
+
+    _disturbed(monkeypatch, disturb)
+    assert tried_shapes(fresh, 1024).by_length == one_row_each(64).by_length
+
+
+def test_a_model_that_shows_no_gradient_computes_every_row_alone(
+    fresh: WarmModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _disturbed(monkeypatch, lambda rows_B: 0 * rows_B)
+    assert tried_shapes(fresh, 1024) == one_row_each(64)
+
+
+def test_a_kept_prefix_is_tried_too(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    forget_models()
+    model, real = warm_model(make_run(adapter={"layers": "top:1"}), "cpu"), WarmModel.lower_states
+    assert {sight.way for sight in trial._try(model, public_shapes(16, 64, 9), "")} == {"gradient", "prefix"}
+    states: Losses = lambda model, batch: real(model, batch) * (1 + 0.02 * (len(batch["input_ids"]) < 4))  # noqa: E731
+    monkeypatch.setattr(WarmModel, "lower_states", states)
+    assert tried_shapes(model, 64).by_length[16] == ((4, 16),)
+    forget_models()
+
+
+def test_a_mixture_of_experts_computes_every_row_alone(tmp_path: Path, make_run: MakeRun) -> None:
+    """Other rows decide with how many rows an expert is multiplied: no trial of shapes finds what that changes."""
+    shared = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    tokenizer = tiny_tokenizer()
+    config = OlmoeConfig(
+        **shared, vocab_size=len(tokenizer), intermediate_size=32, num_experts=4, num_experts_per_tok=2
+    )
+    OlmoeForCausalLM(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    forget_models()
+    run = make_run(model={"base": str(tmp_path)}, adapter={"targets": ["q_proj", "v_proj"]})
+    assert tried_shapes(warm_model(run, "cpu"), 1024) == one_row_each(64)
+    forget_models()
+
+
+def _llama(folder: Path, make_run: MakeRun, intermediate_size: int) -> WarmModel:
+    """A causal model, whose activation is SiLU, with a width of its own."""
+    tokenizer = tiny_tokenizer()
+    config = LlamaConfig(
+        hidden_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=len(tokenizer),
+        intermediate_size=intermediate_size,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    forget_models()
+    return warm_model(make_run(model={"base": str(folder)}, adapter={"targets": ["q_proj", "v_proj"]}), "cpu")
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Set the number of threads for a test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_threads_that_split_a_vector_are_not_taken(
+    tmp_path: Path, make_run: MakeRun, threads: Callable[[int], None]
+) -> None:
+    """SiLU has other code for what does not fill a vector; with 3 threads those would be numbers amid the rows."""
+    model = _llama(tmp_path, make_run, 320)
+    threads(3)
+    usable = tried_shapes(model, 1024)
+    assert torch.get_num_threads() == 2
+    for full, *_ in usable.by_length.values():
+        assert full[0] > 1
+    forget_models()
+
+
+def test_sizes_that_follow_from_the_numbers_are_found(fresh: WarmModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where no configuration names experts."""
+    task, losses = type(fresh.task), type(fresh.task).losses
+
+    def routed(own: Any, module: Any, batch: Any) -> torch.Tensor:
+        chosen = torch.ones(int((batch["input_ids"] % 3 == 0).sum()), 2)
+        return losses(own, module, batch) + 0 * chosen.sum()
+
+    monkeypatch.setattr(task, "losses", routed)
+    assert tried_shapes(fresh, 1024) == one_row_each(64)
+
+
+COMPANY: dict[str, Callable[[Any], Any]] = {
+    "every other place": lambda batch: torch.arange(len(batch["label"])) % 2,
+    "a statistic over the batch": lambda batch: float(batch["attention_mask"].sum(dim=1).max()),
+    "no row is padded": lambda batch: float(batch["attention_mask"].all()),
+}
+
+
+@pytest.mark.parametrize("of", COMPANY.values(), ids=COMPANY)
+def test_a_loss_that_depends_on_its_company_is_found(
+    fresh: WarmModel, monkeypatch: pytest.MonkeyPatch, of: Callable[[Any], Any]
+) -> None:
+    """A hostile reading planted these, and a trial whose batches were all alike did not see them."""
+    real: Losses = WarmModel.losses
+    monkeypatch.setattr(WarmModel, "losses", lambda model, batch: real(model, batch) * (1 + 1e-5 * of(batch)))
+    assert tried_shapes(fresh, 1024).by_length[64] == ((1, 64),)
+
+
+def test_the_gradient_goes_through_the_step_s_own_mean_and_clip(
+    fresh: WarmModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, rows = step.clip, list[int]()
+    monkeypatch.setattr(
+        step, "clip", lambda gradients_UP, plan: rows.append(len(gradients_UP)) or real(gradients_UP, plan)
+    )
+    tried_shapes(fresh, 128)
+    assert max(rows) == 7, "eight rows of 16 tokens, the last of which stays open"
+
+
+@pytest.mark.parametrize("privacy", [{"unit": "none", "noise_multiplier": None}, {}])
+def test_the_client_tries_whatever_the_privacy_of_a_run(make_run: MakeRun, tmp_path: Path, privacy: Any) -> None:
+    site = open_site(write_site(tmp_path))
+    assert list(model_of(make_run(privacy=privacy), site).tried) == [(1024, torch.get_num_threads())]
+
+
+@pytest.mark.parametrize("kind", [torch.OutOfMemoryError, MemoryError])
+def test_an_institution_whose_memory_is_too_small_for_some_shape_declines_the_offer(
+    run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    """Whatever its records are: here they would all fit."""
+    reasons: list[BaseException] = []
+    losses: Losses = WarmModel.losses
+
+    def in_little_memory(model: WarmModel, batch: Any) -> torch.Tensor:
+        rows, padded = batch["input_ids"].shape
+        if rows * padded**2 > 512 * 64:  # as attention grows
+            raise kind("CUDA out of memory. Tried to allocate 2.00 GiB\nmore lines")
+        return losses(model, batch)
+
+    def site(tokens: int) -> Site:
+        compute = {"tokens_per_micro_batch": tokens}
+        return open_site(write_site(tmp_path, make_records(1), compute=compute)).with_report(reasons.append)
+
+    monkeypatch.setattr(WarmModel, "losses", in_little_memory)
+    forget_models()
+    large = site(1024)
+    assert kinds(Asking(run, lambda: large).offer()) == ["declined"]
+    [said] = map(str, reasons)
+    assert said.startswith("tokens_per_micro_batch = 1024: no step can be taken of ")
+    assert "(CUDA out of memory" in said
+    assert "more lines" not in said
+    assert said.endswith("; lower it, or free memory")
+    assert not large.ledger.account().studies, "nothing is opened"
+    small = site(512)
+    assert kinds(Asking(run, lambda: small).offer()) == ["accepted"]
+    forget_models()

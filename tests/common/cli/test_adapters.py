@@ -1,0 +1,215 @@
+"""`confide init`, `evaluate` and `predict`, in this process."""
+
+import io
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import datasets
+import pytest
+from support.cards import make_card
+from support.sites import make_records, random_state
+
+from confide.common.cli.main import main
+from confide.common.config.run import RunConfig, load_run, lock
+from confide.common.export.load import load_adapter
+from confide.common.export.write import export_adapter
+from confide.common.model.base_models import hash_model
+from confide.common.model.evaluation import predict as predict_records
+from confide.common.model.warm_model import WarmModel
+from confide.common.tasks import TaskSettings
+
+Confide = Callable[..., tuple[int, str, str]]
+MakeRun = Callable[..., RunConfig]
+TEXTS = ["the film was good", "loved \u2028 it, very long", "not bad \U0001f600"]
+
+
+@pytest.fixture
+def confide(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Confide:
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["confide", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        output, errors = capsys.readouterr()
+        return int(stopped.value.code or 0), output, errors
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory, make_run: MakeRun, model: WarmModel, base_folder: Path) -> Path:
+    """A run's folder with a finished adapter in it."""
+    run = lock(make_run(), hash_model(base_folder))
+    folder = tmp_path_factory.mktemp("run")
+    export_adapter(folder / "adapter", run, model, random_state(model), make_card(run))
+    return folder
+
+
+@pytest.fixture
+def records_file(tmp_path: Path) -> Path:
+    path = tmp_path / "records.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in make_records(10)), encoding="utf-8")
+    return path
+
+
+def test_init_prints_a_run_that_is_accepted(confide: Confide, tmp_path: Path) -> None:
+    code, output, _ = confide("init")
+    assert code == 0
+    path = tmp_path / "run.toml"
+    path.write_text(output, encoding="utf-8")
+    run = load_run(path)
+    assert run.study.name == "my-study"
+
+
+def test_init_names_every_kind_of_task(confide: Confide) -> None:
+    kinds = [field.default for field in [TaskSettings.model_fields["kind"]]]
+    [line] = [line for line in confide("init")[1].splitlines() if line.startswith("kind = ")]
+    assert line.partition("# the kinds: ")[2] == ", ".join(f'"{kind}"' for kind in kinds)
+
+
+def test_codes_with_names_are_evaluated(confide: Confide, adapter: Path, tmp_path: Path) -> None:
+    """As Hugging Face's datasets keep labels; a file of their names gives the same report."""
+    features = {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["negative", "positive"])}
+    rows = {name: [record[name] for record in make_records(10)] for name in features}
+    datasets.Dataset.from_dict(rows, datasets.Features(features)).to_parquet(tmp_path / "codes.parquet")
+    datasets.Dataset.from_dict(rows).to_parquet(tmp_path / "names.parquet")
+    codes, names = (confide("evaluate", adapter, "--data", tmp_path / f"{name}.parquet") for name in ("codes", "names"))
+    assert codes == names
+    assert codes[0] == 0
+
+
+def test_init_shows_the_true_defaults_of_every_key(confide: Confide, tmp_path: Path) -> None:
+    import re
+
+    _, output, _ = confide("init")
+    path = tmp_path / "run.toml"
+    path.write_text(output, encoding="utf-8")
+    quiet = load_run(path)
+    path.write_text(
+        re.sub(
+            r"(?m)^# (?=(?!institutions|sha256|noise_multiplier|data|partition|by|columns|validation_every)\w+ = )",
+            "",
+            output,
+        ),
+        encoding="utf-8",
+    )
+    spoken = load_run(path)
+    shown = spoken.model_dump() | {"simulation": None}
+    assert shown == quiet.model_dump() | {"simulation": None}
+    for section, values in quiet.model_dump().items():
+        for key in values or {}:
+            assert re.search(rf"(?m)^(# )?{key} = ", output), f"{section}.{key} is not shown"
+
+
+def test_predict_gives_one_json_object_per_text(confide: Confide, adapter: Path) -> None:
+    _, loaded = load_adapter(adapter)
+    expected = predict_records(loaded, [{"text": text} for text in TEXTS])
+    for folder in (adapter, adapter / "adapter"):
+        code, output, _ = confide("predict", folder, *TEXTS)
+        lines = [json.loads(line) for line in output.split("\n") if line]
+        assert code == 0
+        assert [line["text"] for line in lines] == TEXTS
+        assert [line["prediction"] for line in lines] == expected
+
+
+def test_predict_reads_one_text_per_line(
+    confide: Confide, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines end at a line feed and nowhere else: a text may hold U+2028, as in the card's own program."""
+    path = tmp_path / "texts.txt"
+    path.write_text("\n".join(TEXTS) + "\n", encoding="utf-8")
+    code, output, _ = confide("predict", adapter, "--file", path)
+    assert code == 0
+    assert [json.loads(line)["text"] for line in output.split("\n") if line] == TEXTS
+    of_windows = b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n")
+    for content in (path.read_bytes(), of_windows):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        assert confide("predict", adapter, "--file", "-")[1] == output
+
+
+def test_evaluate_gives_precision_recall_and_f1_for_each_class(
+    confide: Confide, adapter: Path, records_file: Path
+) -> None:
+    code, output, _ = confide("evaluate", adapter, "--data", records_file, "--json")
+    report = json.loads(output)
+    assert code == 0
+    for label in ("negative", "positive"):
+        assert report[label].keys() == {"precision", "recall", "f1-score", "support"}
+        assert report[label]["support"] == 5
+    code, output, _ = confide("evaluate", adapter, "--data", records_file)
+    assert code == 0
+    assert "precision" in output
+    assert "negative" in output
+
+
+def test_evaluate_translates_columns(confide: Confide, adapter: Path, tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text('note,code\n"the film, good",positive\nbad,negative\n', encoding="utf-8")
+    code, output, _ = confide("evaluate", adapter, "--data", path, "--columns", "text=note,label=code", "--json")
+    assert code == 0
+    assert json.loads(output)["macro avg"]["support"] == 2
+
+
+def _refused(result: tuple[int, str, str], *words: str) -> None:
+    code, output, errors = result
+    assert (code, output) == (2, ""), errors
+    assert len(errors.splitlines()) == 1
+    for word in words:
+        assert word in errors
+
+
+def test_evaluate_refuses_bad_data(confide: Confide, adapter: Path, tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text("note,code\nbad,negative\n", encoding="utf-8")
+    _refused(confide("evaluate", adapter, "--data", path), "own.csv", "'text'", "'note', 'code'")
+    _refused(confide("evaluate", adapter, "--data", path, "--columns", "note"), "--columns 'note'", "text=note")
+    _refused(confide("evaluate", adapter, "--data", tmp_path / "none.csv"), "none.csv", "No such file")
+    path.write_text("text,label\nbad,worse\n", encoding="utf-8")
+    _refused(confide("evaluate", adapter, "--data", path), "record 1", "'worse'", "negative")
+
+
+def test_predict_refuses_bad_input(confide: Confide, adapter: Path, tmp_path: Path) -> None:
+    _refused(confide("predict", adapter), "no texts", "--file")
+    _refused(confide("predict", adapter, "--file", tmp_path / "none.txt"), "none.txt", "No such file")
+    path = tmp_path / "latin.txt"
+    path.write_bytes("schön".encode("latin-1"))
+    _refused(confide("predict", adapter, "--file", path), "latin.txt", "UTF-8", "iconv")
+
+
+def test_predict_refuses_text_that_is_not_unicode(confide: Confide, adapter: Path) -> None:
+    """A terminal in another encoding gives lone surrogates."""
+    _refused(confide("predict", adapter, "sch\udcf6n"), "UTF-8")
+
+
+def test_bad_folders_are_one_line(confide: Confide, adapter: Path, tmp_path: Path, base_folder: Path) -> None:
+    _refused(confide("predict", tmp_path / "none", "good"), "none", "no such folder")
+    _refused(confide("predict", tmp_path, "good"), "adapter/run.json")
+    broken = tmp_path / "broken"
+
+    def changed(name: str, content: bytes | None) -> Path:
+        shutil.rmtree(broken, ignore_errors=True)
+        shutil.copytree(adapter / "adapter", broken)
+        if content is None:
+            (broken / name).unlink()
+        else:
+            (broken / name).write_bytes(content)
+        return broken
+
+    _refused(confide("predict", changed("run.json", b"{"), "good"), "run.json", "not JSON")
+    _refused(confide("predict", changed("run.json", b"[]"), "good"), "run.json", "object")
+    _refused(confide("predict", changed("run.json", b"{}"), "good"), "run.json", "is missing")
+    _refused(confide("predict", changed("head.safetensors", None), "good"), "head.safetensors", "cannot be read")
+    _refused(confide("predict", changed("adapter_model.safetensors", b"\0" * 99), "good"), "not a safetensors file")
+    other = (adapter / "adapter" / "head.safetensors").read_bytes()
+    _refused(confide("predict", changed("adapter_model.safetensors", other), "good"), "does not fit")
+    run = json.loads((adapter / "adapter" / "run.json").read_text(encoding="utf-8"))
+    run["model"]["sha256"] = "0" * 64
+    _refused(confide("predict", changed("run.json", json.dumps(run).encode()), "good"), "0" * 64, "hashes to", "--base")
+    run["model"] = {"base": "no_such_model"}
+    _refused(
+        confide("predict", changed("run.json", json.dumps(run).encode()), "good"), "'no_such_model'", "pip install"
+    )
+    assert confide("predict", broken, "good", "--base", base_folder)[0] == 0

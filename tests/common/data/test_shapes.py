@@ -1,0 +1,64 @@
+"""The public shapes of micro-batches, and how rows are cut into them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from confide.common.data.shapes import MOST_SHAPES, Shapes, one_row_each, public_shapes
+
+BOUNDS = {"tokens": st.integers(1, 40_000), "max_rows": st.integers(1, 10_000)}
+
+
+@given(longest=st.integers(8, 8192), **BOUNDS)
+def test_there_are_at_most_32_shapes_within_their_bounds(longest: int, tokens: int, max_rows: int) -> None:
+    shapes = public_shapes(longest, tokens, max_rows).all()
+    assert 1 <= len(shapes) <= MOST_SHAPES
+    assert all(rows == 1 or (rows * length <= tokens and rows <= max_rows) for rows, length in shapes)
+
+
+@given(longest=st.integers(8, 8192), **BOUNDS)
+def test_every_length_has_its_full_shape_first_and_others_no_shorter(longest: int, tokens: int, max_rows: int) -> None:
+    by_length = public_shapes(longest, tokens, max_rows).by_length
+    assert list(by_length) == sorted(by_length)
+    for length, usable in by_length.items():
+        assert usable[0][1] == length
+        assert all(rows <= usable[0][0] and longer >= length for rows, longer in usable)
+
+
+@pytest.mark.parametrize("longest", [8, 9, 64, 100, 128, 512, 8192])
+def test_a_row_is_padded_by_its_own_tokens_to_no_more_than_the_longest(longest: int) -> None:
+    shapes = public_shapes(longest, 1024, 10_000)
+    padded = [shapes.padded(tokens) for tokens in range(longest + 1)]
+    assert all(length >= tokens for tokens, length in enumerate(padded))
+    assert padded[-1] == -(-longest // 8) * 8
+    assert all(length <= max(16, tokens * 3 // 2) for tokens, length in enumerate(padded)), "nor much more than it has"
+
+
+def test_one_row_each_has_the_same_lengths() -> None:
+    for longest in (8, 100, 8192):
+        alone = one_row_each(longest)
+        assert list(alone.by_length) == list(public_shapes(longest, 1024, 10_000).by_length)
+        assert alone.all() == [(1, length) for length in alone.by_length]
+
+
+@given(counts=st.lists(st.integers(0, 70), min_size=6, max_size=6), tokens=st.integers(1, 1024))
+def test_a_cut_holds_every_row_once_in_a_shape_that_is_its_own(counts: list[int], tokens: int) -> None:
+    shapes = public_shapes(64, tokens, 10_000)
+    lengths = [length for length, count in zip(reversed(shapes.by_length), counts, strict=True) for _ in range(count)]
+    remaining = list(lengths)
+    for shape, count in shapes.cover(lengths):
+        assert 1 <= count <= shape[0]
+        assert all(shape in shapes.by_length[length] for length in remaining[:count])
+        del remaining[:count]
+    assert remaining == []
+
+
+def test_a_shape_that_some_length_may_not_have_never_holds_it() -> None:
+    shapes = Shapes({16: ((1, 16),), 24: ((8, 24),)})
+    assert list(shapes.cover([24, 24, 16, 16])) == [((8, 24), 2), ((1, 16), 1), ((1, 16), 1)]
+
+
+def test_few_rows_take_a_small_shape_and_a_few_more_go_beside_longer_ones() -> None:
+    shapes = public_shapes(64, 1024, 10_000)
+    assert list(shapes.cover([16] * 10)) == [((16, 16), 10)]
+    assert list(shapes.cover([64] * 15 + [48])) == [((16, 64), 16)]

