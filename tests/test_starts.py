@@ -25,11 +25,11 @@ async def waits(*servers):
 
 prepare()
 if sys.argv[1] == "client":
-    from confide.client import service
-    service.Link = lambda *rest: SimpleNamespace(run=tell)
+    from confide.client.service import process
+    process.Link = lambda *rest: SimpleNamespace(run=tell)
 else:
-    from confide.server import daemon
-    daemon._both, daemon._bind = waits, lambda *address: socket.create_server(("127.0.0.1", 0))
+    from confide.server.daemon import process
+    process._both, process._bind = waits, lambda *address: socket.create_server(("127.0.0.1", 0))
 main()
 """
 

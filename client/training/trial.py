@@ -82,10 +82,10 @@ def tried_shapes(model: WarmModel, tokens_per_micro_batch: int) -> Shapes:
         seen = _try(model, asked, f"tokens_per_micro_batch = {tokens_per_micro_batch}")
         sizes = {shape: computed_by_vector(model, _texts(model, shape, 0)) for shape in asked.all()}
         fullest = {size for full, *_ in asked.by_length.values() for size in sizes[full]}
-        torch.set_num_threads(filling_threads(fullest, torch.get_num_threads()))
-        if torch.get_num_threads() < setting[1]:
+        if (threads := filling_threads(fullest, setting[1])) < setting[1]:
+            torch.set_num_threads(threads)
             return tried_shapes(model, tokens_per_micro_batch)
-        uneven = {shape for shape, of in sizes.items() if not fill_vectors(of, torch.get_num_threads())}
+        uneven = {shape for shape, of in sizes.items() if not fill_vectors(of, threads)}
         alone, small = one_row_each(longest), (4, asked.padded(min(longest, 64)))  # fits wherever a step does
         follows = follow_from_shape(model, *(_texts(model, small, first) for first in (0, 4)))
         model.tried[setting] = agreeing(asked, seen, uneven, alone) if follows else alone

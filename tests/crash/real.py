@@ -14,6 +14,7 @@ from confide.common.flower import prepare as prepare_flower
 
 prepare_flower()
 
+import torch
 import transformers
 from crash import asks
 from crash.asks import Kind
@@ -67,6 +68,7 @@ _inputs: dict[str, bytes] = {}  # by their hash; the first is a new adapter
 
 def warm() -> None:
     """The base model, a locked run, and the adapters that the server sends; a fork copies the loaded model."""
+    torch.set_num_threads(1)  # a fork has no threads of OpenMP, and a product that needs them waits for ever
     transformers.logging.disable_progress_bar()
     base = save_tiny_bert(Path(_HOME.name))
     content = {
