@@ -170,17 +170,8 @@ def _run_tests(mutant: Mutant) -> None:
     sys.meta_path.insert(0, _Mutated(module, mutant))
     code = 2
     try:
-        code = pytest.main(
-            [
-                "-x",
-                "-q",
-                "-p",
-                "no:cacheprovider",
-                "-W",
-                "ignore::pytest.PytestAssertRewriteWarning",
-                *map(str, tests_of(mutant.path)),
-            ]
-        )
+        options = ["-x", "-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+        code = pytest.main([*options, *map(str, tests_of(mutant.path))])
     finally:
         sys.stdout.flush()
         os._exit(int(code))

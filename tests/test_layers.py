@@ -1,6 +1,7 @@
 """The shape of the repository: imports point one way, packages are listed, private names stay put."""
 
 import ast
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,14 +13,17 @@ FOLDERS = ("common", "client", "server", "simulations")
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 SHIPPED = [path for path in SOURCES if "benchmarks" not in path.parts]
 
-# What a layer may import of ours, most specific first.
-MAY_IMPORT = {
-    "confide.common.privacy": ("confide.common.privacy",),
-    "confide.common": ("confide.common",),
-    "confide.client": ("confide.client", "confide.common"),
-    "confide.server": ("confide.server", "confide.common"),
-    "confide.simulations": ("confide",),
+# The order of rooms in each folder: a file imports from its own room and from rooms to the left of it, at the top, in
+# functions and for types alike. What stands directly in a folder is its ground, which every room may use. `verify`
+# imports nothing of ours.
+ORDER = {
+    "common": ("privacy", "tasks", "methods", "config", "data", "protocol", "model", "export", "cli", "verify"),
+    "client": ("privacy", "data", "site", "training", "answers", "service", "commands"),
+    "server": ("home", "aggregation", "rounds", "results", "fleet", "daemon", "commands"),
+    "simulations": ("benchmarks",),
 }
+USES = {"common": set[str](), "client": {"common"}, "server": {"common"}, "simulations": {"common", "client", "server"}}
+MAX_FILES = 15  # of a room
 # `confide <command>` finds its commands by name and imports them on use.
 PRIVATE_FLWR = ("flwr.supercore", "flwr.superlink", "flwr.supernode", "flwr.server", "flwr.common", "flwr.compat")
 PRIVATE_FLWR_FILES = {
@@ -27,13 +31,10 @@ PRIVATE_FLWR_FILES = {
     "server/fleet/flower_app.py",
     "server/fleet/leftovers.py",
     "server/fleet/superlink.py",
+    "simulations/grid.py",
 }
-PRIVATE_FLWR_FILES |= {"simulations/grid.py"}
-AUDITED_IN_CLIENT = ["policy", "account", "rows", "rules", "chain", "ledger", "outbox", "release", "witnesses"]
-AUDITED = [
-    *sorted((ROOT / "common" / "privacy").glob("*.py")),
-    *(ROOT / "client" / f"{name}.py" for name in AUDITED_IN_CLIENT),
-]
+AUDITED = [path for path in SOURCES if path.parent.name == "privacy"]
+ROOMS = sorted({path.parent for path in SHIPPED if path.parent.parent != ROOT or path.parent.name != "simulations"})
 
 
 def _name(path: Path) -> str:
@@ -55,17 +56,73 @@ def _imports(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=_name)
-def test_imports_point_one_way(path: Path) -> None:
-    layer = next(layer for layer in MAY_IMPORT if _inside(_name(path), layer))
-    ours = [module for module in _imports(path) if _inside(module, "confide")]
-    allowed = [*MAY_IMPORT[layer], "confide"] if layer == "confide.simulations" else MAY_IMPORT[layer]
-    assert [module for module in ours if not any(_inside(module, package) for package in allowed)] == []
+def _room(module: str) -> tuple[str, str]:
+    """The folder and the room of a module of ours; the ground of a folder is no room."""
+    _, folder, *rest = module.split(".")
+    return folder, rest[0] if rest and (ROOT / folder / rest[0]).is_dir() else ""
+
+
+def _may_import(importer: str, imported: str) -> bool:
+    (folder, room), (other, theirs) = _room(importer), _room(imported)
+    if folder != other:
+        return other in USES[folder]
+    if room == theirs:
+        return True
+    if "verify" in (room, theirs):
+        return False
+    rooms = ("", *ORDER[folder])
+    return rooms.index(theirs) < rooms.index(room)
+
+
+def _ours(path: Path) -> set[str]:
+    """Modules of ours that a file imports."""
+    known = {_name(other) for other in SOURCES}
+    return {module for module in _imports(path) if module in known} - {_name(path)}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=_name)
-def test_the_audited_core_knows_no_files_and_no_flower(path: Path) -> None:
-    if not _inside(_name(path), "confide.common.privacy"):
+def test_a_file_imports_only_from_its_own_room_and_from_rooms_to_its_left(path: Path) -> None:
+    package = path.stem == "__init__"  # it may join what its own files give
+    own = _name(path)
+    wrong = [
+        module for module in _ours(path) if not (package and _inside(module, own)) and not _may_import(own, module)
+    ]
+    assert wrong == []
+
+
+def test_every_room_has_its_place_in_the_order() -> None:
+    for folder, rooms in ORDER.items():
+        there = {path.parent.name for path in SOURCES if path.parent.parent == ROOT / folder}
+        assert there == set(rooms)
+    assert not _may_import("confide.client.data.units", "confide.client.training.shares")
+    assert not _may_import("confide.client.config", "confide.client.data.units")
+    assert not _may_import("confide.common.verify.ledger", "confide.common.errors")
+    assert not _may_import("confide.client.config", "confide.server.home.home")
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    """A package stands for its `__init__`, which its own files may use."""
+    left = {_name(path): _ours(path) for path in SOURCES}
+    left = {name: {other for other in uses if not _inside(name, other)} for name, uses in left.items()}
+    while free := {name for name, uses in left.items() if not uses & left.keys()}:
+        left = {name: uses for name, uses in left.items() if name not in free}
+    assert sorted(left) == []
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: str(room.relative_to(ROOT)))
+def test_the_map_of_a_room_names_exactly_its_files(room: Path) -> None:
+    tree = ast.parse((room / "__init__.py").read_text(encoding="utf-8"))
+    lines = (ast.get_docstring(tree) or "").splitlines()
+    named = {found[1] for line in lines if (found := re.match(r" *([a-z_]+/?(?:\.py)?)  +\S", line))}
+    files = {path.stem for path in room.glob("*.py")} - {"__init__"}
+    rooms = {f"{path.parent.name}/" for path in room.glob("*/__init__.py")}
+    assert {name.removesuffix(".py") for name in named} == files | rooms
+    assert len(files) <= MAX_FILES
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=_name)
+def test_the_step_knows_no_files_and_no_flower(path: Path) -> None:
+    if path.parent != ROOT / "common" / "privacy":
         return
     forbidden = ("flwr", "pathlib", "io", "shutil", "tempfile", "sqlite3", "requests", "logging")
     assert [module for module in _imports(path) if any(_inside(module, name) for name in forbidden)] == []

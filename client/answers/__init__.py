@@ -1,1 +1,10 @@
-"""Room."""
+"""Asks of the server and the answers to them, one file an ask.
+
+app            Flower's ClientApp: messages in, messages out
+agreement      is this the agreed run; is it allowed
+proposed_runs  runs that wait for a person
+offer          whether this institution takes part
+round          an update, or validation counts
+rehearsal      an update from made-up records
+finished       a finished adapter, checked and kept
+"""

@@ -1,1 +1,7 @@
-"""Room."""
+"""Private records of an institution.
+
+records         read in our columns and the study's labels
+units           records to units; train and validation
+dataset_claims  each person in one dataset
+line_check      lines that no round would use
+"""

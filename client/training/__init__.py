@@ -1,1 +1,11 @@
-"""Room."""
+"""Units to a private update.
+
+shares       records to units, kept for a run
+batches      units to micro-batches
+prefixes     what frozen layers make of the texts
+operations   sizes of a model's operations
+trial        every shape of a micro-batch, tried
+local_steps  the local steps of a round
+validation   noised counts on the held-out share
+made_up      a round without data
+"""

@@ -1,1 +1,12 @@
-"""Room."""
+"""Base models with an adapter.
+
+base_models   find, load and hash a base
+base_files    the files that its hash covers
+devices       device and precision
+targets       the layers that are adapted
+adapter       base, method and head as one module
+lower_layers  frozen layers below the adapter
+warm_model    one loaded model for all rounds
+evaluation    predictions and accuracy
+scores        accuracy by institution, without torch
+"""

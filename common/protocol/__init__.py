@@ -1,1 +1,11 @@
-"""Room."""
+"""Messages between server and client, and the checks of what comes.
+
+wire        fields of a message, checked
+versions    both ends run the same
+asks        from server to client
+answers     from client to server
+gate        an untrusted state against its schema
+transfer    a state as bytes, with fewer bits or all
+signatures  an institution's own key
+enrolment   requests to join, and kits
+"""

@@ -13,8 +13,6 @@ from confide.common.protocol.versions import other_versions, require_same
 from confide.common.protocol.wire import MessageError, json_object, record, sha256, typed
 
 _KEY = re.compile("[0-9a-f]{64}")
-
-
 _SIGNATURE = re.compile("[0-9a-f]{128}")
 
 

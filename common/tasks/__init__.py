@@ -1,5 +1,9 @@
 """The kinds of task. A new kind: one file with a class like `TextClassification`, its name in `TaskSettings`, its test.
 
+text_classification  one label for one text
+heads                heads on the states of a base
+labels               labels as files write them
+
 A kind is a frozen pydantic model: its fields are the `[task]` section of run.toml, its methods are what training,
 evaluation and export ask of a task (`Task` lists them). torch is imported inside methods, so that reading a
 configuration stays instant.

@@ -1,6 +1,7 @@
 """The ledger's half of `confide verify`: every row checked, and all of them added up once more.
 
-Imports nothing of ours on purpose: whoever does not trust Confide reads this file and `command.py`, or writes them anew.
+Imports nothing of ours on purpose: whoever does not trust Confide reads this file and `command.py`, or writes them
+anew.
 """
 
 import hashlib

@@ -1,1 +1,13 @@
-"""Room."""
+"""The server as a process that lives for months.
+
+process       the public port, the admin port, the worker
+server_state  what worker and admin port share
+worker        the thread that carries out runs
+run           one run, from queue to results
+rehearsal     one round without data
+torch_child   the child process that has torch
+delivery      the finished adapter, given out
+admin         the admin port
+status        what an operator is told
+logs          JSON lines
+"""

@@ -3,7 +3,7 @@
 import hmac
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -13,26 +13,24 @@ from starlette.routing import Route
 
 from confide.common.config.run import MAX_RUN_BYTES, RunConfig
 from confide.common.errors import ConfideError, InputError
+from confide.server.daemon.server_state import ServerState
 from confide.server.daemon.status import metrics_text, status_facts
 from confide.server.home.queue import ENDED, QueuedRun
 from confide.server.results.run_directory import RunDirectory
-
-if TYPE_CHECKING:
-    from confide.server.daemon.process import Desk
 
 _MAX_EVENTS = 1000  # of one answer
 _MAX_BODY = 4 * MAX_RUN_BYTES  # JSON in JSON: a quote takes two bytes there, a letter with an accent up to six
 
 
-def admin_app(desk: "Desk") -> Any:
+def admin_app(shared: ServerState) -> Any:
     """The web application of the admin port."""
-    admin = _Admin(desk)
+    admin = _Admin(shared)
     guarded = [
-        Route("/runs", _guard(desk, admin.add), methods=["POST"]),
-        Route("/status", _guard(desk, admin.status)),
-        Route("/runs/{name}/events", _guard(desk, admin.events)),
-        Route("/runs/{name}/stop", _guard(desk, admin.stop), methods=["POST"]),
-        Route("/runs/{name}/resume", _guard(desk, admin.resume), methods=["POST"]),
+        Route("/runs", _guard(shared, admin.add), methods=["POST"]),
+        Route("/status", _guard(shared, admin.status)),
+        Route("/runs/{name}/events", _guard(shared, admin.events)),
+        Route("/runs/{name}/stop", _guard(shared, admin.stop), methods=["POST"]),
+        Route("/runs/{name}/resume", _guard(shared, admin.resume), methods=["POST"]),
     ]
     open_to_all = [Route(path, handler) for path, handler in admin.open.items()]
     return Starlette(routes=[*guarded, *open_to_all])
@@ -41,8 +39,8 @@ def admin_app(desk: "Desk") -> Any:
 class _Admin:
     """One method for each request."""
 
-    def __init__(self, desk: "Desk") -> None:
-        self._desk = desk
+    def __init__(self, shared: ServerState) -> None:
+        self._shared = shared
         self.open = {"/ready": self.ready, "/health": self.health, "/metrics": self.metrics}
 
     async def add(self, request: Request) -> Response:
@@ -54,17 +52,17 @@ class _Admin:
         run = RunConfig.model_validate_json(asked["run"])
         if len(run.canonical_json().encode()) > MAX_RUN_BYTES:
             return _too_large()
-        return JSONResponse({"name": self._desk.queue.add(run, asked["kind"]).name})
+        return JSONResponse({"name": self._shared.queue.add(run, asked["kind"]).name})
 
     async def status(self, request: Request) -> Response:
         """Runs and institutions."""
-        return JSONResponse(await run_in_threadpool(status_facts, self._desk))
+        return JSONResponse(await run_in_threadpool(status_facts, self._shared))
 
     async def events(self, request: Request) -> Response:
         """Events of a run, from a number on."""
         name, after = request.path_params["name"], int(request.query_params.get("after", "0"))
-        queued = self._desk.queue.get(name)
-        path = self._desk.home.runs / name / "events.jsonl"
+        queued = self._shared.queue.get(name)
+        path = self._shared.home.runs / name / "events.jsonl"
         content = path.read_bytes() if path.is_file() else b""
         lines = content.split(b"\n")[:-1]  # behind the last newline is a line that is being written
         shown = [line.decode() for line in lines[after : after + _MAX_EVENTS]]
@@ -72,11 +70,11 @@ class _Admin:
 
     async def stop(self, request: Request) -> Response:
         """End a run after its open round, or take it out of the queue."""
-        queued = self._desk.queue.get(request.path_params["name"])
+        queued = self._shared.queue.get(request.path_params["name"])
         ended = replace(queued, status="completed" if self._is_over(queued) else "stopped")
-        now = self._desk.queue.change(ended, ["queued"])
+        now = self._shared.queue.change(ended, ["queued"])
         if now.status == "running":
-            self._desk.stopping = now.name
+            self._shared.stopping = now.name
         return JSONResponse({"status": now.status})
 
     async def resume(self, request: Request) -> Response:
@@ -84,12 +82,12 @@ class _Admin:
 
         One that is completed gives its adapter to those who have not got it.
         """
-        queued = self._desk.queue.get(request.path_params["name"])
+        queued = self._shared.queue.get(request.path_params["name"])
         if queued.status == "completed" and not self._is_over(queued):
             raise InputError(f"run {queued.name!r} is completed, and nothing of it is left to give out")
-        if self._desk.stopping == queued.name:
-            self._desk.stopping = None  # it was to stop after its open round
-        now = self._desk.queue.change(replace(queued, status="queued", reason=""), ENDED)
+        if self._shared.stopping == queued.name:
+            self._shared.stopping = None  # it was to stop after its open round
+        now = self._shared.queue.change(replace(queued, status="queued", reason=""), ENDED)
         return JSONResponse({"status": now.status})
 
     async def health(self, request: Request) -> Response:
@@ -97,19 +95,19 @@ class _Admin:
         return PlainTextResponse("healthy\n")
 
     def _is_over(self, queued: QueuedRun) -> bool:
-        return RunDirectory.at(self._desk.home.runs / queued.name).is_over()
+        return RunDirectory.at(self._shared.home.runs / queued.name).is_over()
 
     async def ready(self, request: Request) -> Response:
         """Whether runs can be carried out: the server has started, and nothing keeps its worker from them."""
-        if self._desk.link is None:
+        if self._shared.link is None:
             return PlainTextResponse("starting\n", 503)
-        trouble = self._desk.troubles.get("worker")
+        trouble = self._shared.troubles.get("worker")
         return PlainTextResponse(f"{trouble}\n" if trouble else "ready\n", 503 if trouble else 200)
 
     async def metrics(self, request: Request) -> Response:
         """For Prometheus."""
         try:
-            text = await run_in_threadpool(metrics_text, self._desk)
+            text = await run_in_threadpool(metrics_text, self._shared)
         except ConfideError as error:
             return PlainTextResponse(f"{error}\n", 503)
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
@@ -119,19 +117,19 @@ def _too_large() -> Response:
     return JSONResponse({"error": f"a run has at most {MAX_RUN_BYTES} bytes; shorten it"}, 413)
 
 
-def _guard(desk: "Desk", handler: Any) -> Any:
+def _guard(shared: ServerState, handler: Any) -> Any:
     """The handler behind the token; errors of ours become an answer."""
 
     async def guarded(request: Request) -> Response:
         shown = request.headers.get("authorization", "").encode()
-        if not hmac.compare_digest(shown, f"Bearer {desk.home.token}".encode()):
+        if not hmac.compare_digest(shown, f"Bearer {shared.home.token}".encode()):
             return JSONResponse({"error": "the admin token is missing or wrong"}, 401)
         try:
             answer: Response = await handler(request)
         except ConfideError as error:
             return JSONResponse({"error": str(error), "exit_code": error.exit_code}, 400)
         except OSError as error:
-            reason = f"{error.filename or desk.home.folder}: {error.strerror}; mend it at the server, then ask again"
+            reason = f"{error.filename or shared.home.folder}: {error.strerror}; mend it at the server, then ask again"
             return JSONResponse({"error": reason, "exit_code": 1}, 500)
         except (ValueError, KeyError, TypeError):
             return JSONResponse({"error": "not a request of this version"}, 400)

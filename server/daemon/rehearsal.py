@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -16,6 +16,7 @@ from confide.common.protocol.gate import GateError
 from confide.common.protocol.transfer import decode, encode
 from confide.common.protocol.wire import MessageError, sha256
 from confide.common.tensors import State, schema_of
+from confide.server.daemon.server_state import ServerState
 from confide.server.daemon.torch_child import Workshop
 from confide.server.fleet.superlink import Link, LinkGrid
 from confide.server.home.queue import QueuedRun
@@ -32,9 +33,6 @@ from confide.server.rounds.collect import (
 from confide.server.rounds.roster import Members, enrol
 from confide.server.rounds.run_context import Event
 
-if TYPE_CHECKING:
-    from confide.server.daemon.process import Desk
-
 _GOOD = "answered"
 
 
@@ -49,7 +47,7 @@ class Rehearsal:
     is_over: Callable[[], bool] = lambda: False  # an operator stops it
 
 
-def rehearse(desk: "Desk", link: Link, queued: QueuedRun) -> QueuedRun:
+def rehearse(shared: ServerState, link: Link, queued: QueuedRun) -> QueuedRun:
     """Carry out a rehearsal; `events.jsonl` of its folder says what each institution did.
 
     Returns:
@@ -59,17 +57,17 @@ def rehearse(desk: "Desk", link: Link, queued: QueuedRun) -> QueuedRun:
         PolicyError: fewer institutions than the run needs gave an update that the gate lets through.
         ConfideError: the base model is not here, or the public records cannot be read.
     """
-    run = desk.queue.run_of(queued)
-    directory = RunDirectory.open(desk.home.runs / queued.name, run)
-    with closing(Workshop(run, desk.home.folder)) as workshop:
+    run = shared.queue.run_of(queued)
+    directory = RunDirectory.open(shared.home.runs / queued.name, run)
+    with closing(Workshop(run, shared.home.folder)) as workshop:
         workshop.read_public()
         rehearsal = Rehearsal(
-            run, queued.lineage, workshop.initial(), desk.members_of(run), lambda: desk.is_over(queued.name)
+            run, queued.lineage, workshop.initial(), shared.members_of(run), lambda: shared.is_over(queued.name)
         )
     grid = LinkGrid(link)
     with link.run(grid):
         good = rehearse_round(rehearsal, grid, SystemClock(), directory.record)
-    if desk.is_over(queued.name):
+    if shared.is_over(queued.name):
         return replace(queued, status="stopped", reason="before all had answered")
     if good < run.federation.min_clients:
         raise PolicyError(

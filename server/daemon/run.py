@@ -4,12 +4,12 @@ import logging
 from collections.abc import Collection, Mapping
 from contextlib import closing
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from flwr.app import Context, RecordDict
 
 from confide.common.config.run import RunConfig
 from confide.server.daemon.delivery import FinishedRun, give_out, given_out, owed
+from confide.server.daemon.server_state import ServerState
 from confide.server.daemon.torch_child import Workshop
 from confide.server.fleet.superlink import Link, LinkGrid
 from confide.server.home.queue import QueuedRun
@@ -23,13 +23,10 @@ from confide.server.rounds.roster import Institution
 from confide.server.rounds.run_context import Event, Job
 from confide.server.rounds.strategy import ConfideStrategy
 
-if TYPE_CHECKING:
-    from confide.server.daemon.process import Desk
-
 log = logging.getLogger("confide")
 
 
-def carry_out(desk: "Desk", link: Link, queued: QueuedRun) -> QueuedRun:
+def carry_out(shared: ServerState, link: Link, queued: QueuedRun) -> QueuedRun:
     """Carry out a run, or what is left of it, and write its results; give those of a run that is over out again.
 
     Returns:
@@ -38,18 +35,18 @@ def carry_out(desk: "Desk", link: Link, queued: QueuedRun) -> QueuedRun:
     Raises:
         ConfideError: too few institutions take part, or a checkpoint or events.jsonl that cannot be read.
     """
-    run, path = desk.queue.run_of(queued), desk.home.runs / queued.name
+    run, path = shared.queue.run_of(queued), shared.home.runs / queued.name
     if RunDirectory.at(path).is_over():
         try:
-            _give_out_again(desk, link, queued, run)
+            _give_out_again(shared, link, queued, run)
         except Exception:
             log.exception("run %s is completed; its adapter could not be given out", queued.name)
         return replace(queued, status="completed", reason="")
     directory = RunDirectory.open(path, run)
     try:
-        with closing(Workshop(run, desk.home.folder)) as workshop:
+        with closing(Workshop(run, shared.home.folder)) as workshop:
             workshop.read_public()
-            strategy = ConfideStrategy(_job(desk, queued, run, directory, workshop))
+            strategy = ConfideStrategy(_job(shared, queued, run, directory, workshop))
             grid = LinkGrid(link)
             with link.run(grid):
                 make_server_app(strategy)(grid, Context(grid.run.run_id, 1, {}, RecordDict(), {}))
@@ -57,16 +54,16 @@ def carry_out(desk: "Desk", link: Link, queued: QueuedRun) -> QueuedRun:
                     return replace(queued, status="stopped", reason=f"after round {strategy.round}")
                 _finish(run, directory, strategy, workshop)
                 names = [institution.name for institution in strategy.everybody()]
-                _hand_over(desk, grid, directory, FinishedRun(run, queued.lineage), strategy.institutions, names)
+                _hand_over(shared, grid, directory, FinishedRun(run, queued.lineage), strategy.institutions, names)
             return replace(queued, status="completed", reason="")
     finally:
         _account_for(run, directory)
 
 
-def _job(desk: "Desk", queued: QueuedRun, run: RunConfig, directory: RunDirectory, workshop: Workshop) -> Job:
+def _job(shared: ServerState, queued: QueuedRun, run: RunConfig, directory: RunDirectory, workshop: Workshop) -> Job:
     rounds = directory.path / "rounds"
     saved, damaged = load_last(rounds, queued.lineage)
-    members = desk.members_of(run)
+    members = shared.members_of(run)
 
     def save(number: int, state: object, accepted: list[dict[str, str]]) -> None:
         save_round(rounds, number, state, accepted, queued.lineage)  # type: ignore[arg-type]
@@ -86,8 +83,8 @@ def _job(desk: "Desk", queued: QueuedRun, run: RunConfig, directory: RunDirector
         clock=SystemClock(),
         num_nodes=len(members),
         members=members,
-        members_now=lambda: desk.members_of(run),
-        is_stopped=lambda: desk.is_over(queued.name),
+        members_now=lambda: shared.members_of(run),
+        is_stopped=lambda: shared.is_over(queued.name),
         resumed=Resumed(saved, damaged, directory.institutions(run), directory.rounds()),
     )
 
@@ -115,23 +112,23 @@ def _account_for(run: RunConfig, directory: RunDirectory) -> None:
         log.error("%s: %s; its account is written when the run is resumed", directory.path, error.strerror)
 
 
-def _give_out_again(desk: "Desk", link: Link, queued: QueuedRun, run: RunConfig) -> None:
+def _give_out_again(shared: ServerState, link: Link, queued: QueuedRun, run: RunConfig) -> None:
     """To those who took part, are approved still, and have not got it."""
-    directory = RunDirectory.at(desk.home.runs / queued.name)
+    directory = RunDirectory.at(shared.home.runs / queued.name)
     names = owed(directory.events(), directory.institutions(run))
-    members = {node: one.institution for node, one in desk.members_of(run).items() if one.institution in names}
+    members = {node: one.institution for node, one in shared.members_of(run).items() if one.institution in names}
     if not members:
         return
     grid, clock = LinkGrid(link), SystemClock()
     with link.run(grid):
         until = clock.now() + CONNECT_SECONDS
-        there = wait_for_nodes(grid, len(members), until, clock, members, lambda: desk.is_over(queued.name))
+        there = wait_for_nodes(grid, len(members), until, clock, members, lambda: shared.is_over(queued.name))
         to = {node: Institution(members[node], 0) for node in there}
-        _hand_over(desk, grid, directory, FinishedRun(run, queued.lineage), to, names)
+        _hand_over(shared, grid, directory, FinishedRun(run, queued.lineage), to, names)
 
 
 def _hand_over(
-    desk: "Desk",
+    shared: ServerState,
     grid: LinkGrid,
     directory: RunDirectory,
     finished: FinishedRun,
@@ -140,7 +137,7 @@ def _hand_over(
 ) -> None:
     """Give the adapter out, and write down who has got it; a full disk does not undo the run."""
     kept = give_out(grid, SystemClock(), finished, to, directory.path / "adapter")
-    if not desk.going:
+    if not shared.going:
         return  # the server ends, and so did this; its next start begins it again
     try:
         directory.record(given_out(names, kept))

@@ -1,15 +1,13 @@
 """What an operator is told: runs and how far they are, institutions and what became of their answers, troubles."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from confide.server.daemon.server_state import ServerState
 from confide.server.home.queue import ENDED, QueuedRun
 from confide.server.results.run_directory import RunDirectory
 from confide.server.rounds.roster import Institution
 from confide.server.rounds.run_context import Event
-
-if TYPE_CHECKING:
-    from confide.server.daemon.process import Desk
 
 
 @dataclass(frozen=True)
@@ -21,29 +19,29 @@ class _Record:
     institutions: dict[str, Institution]
 
 
-def status_facts(desk: "Desk") -> dict[str, Any]:
+def status_facts(shared: ServerState) -> dict[str, Any]:
     """Everything, for `server status`."""
-    runs = desk.queue.all()
-    begun = [run for run in runs if run.kind == "run" and (desk.home.runs / run.name / "events.jsonl").is_file()]
+    runs = shared.queue.all()
+    begun = [run for run in runs if run.kind == "run" and (shared.home.runs / run.name / "events.jsonl").is_file()]
     latest = next((run for run in begun if run.status == "running"), begun[-1] if begun else None)
-    record = None if latest is None else _record(desk, latest)
-    seen = desk.link.last_seen() if desk.link else {}
+    record = None if latest is None else _record(shared, latest)
+    seen = shared.link.last_seen() if shared.link else {}
     return {
-        "address": desk.home.address,
-        "troubles": sorted(desk.troubles.values()),
+        "address": shared.home.address,
+        "troubles": sorted(shared.troubles.values()),
         "clients": {
             name: {**_connection(*seen.get(node, ("unknown", None, None))), **_part(name, record)}
-            for node, name in desk.nodes().items()
+            for node, name in shared.nodes().items()
         },
-        "runs": [_run(desk, run) for run in runs],
+        "runs": [_run(shared, run) for run in runs],
     }
 
 
-def _record(desk: "Desk", latest: QueuedRun) -> _Record:
-    directory = RunDirectory.at(desk.home.runs / latest.name)
+def _record(shared: ServerState, latest: QueuedRun) -> _Record:
+    directory = RunDirectory.at(shared.home.runs / latest.name)
     try:
         offer = _answers_to_offers(directory.events())
-        return _Record(latest.name, offer, directory.institutions(desk.queue.run_of(latest)))
+        return _Record(latest.name, offer, directory.institutions(shared.queue.run_of(latest)))
     except (ValueError, KeyError, TypeError, OSError):
         return _Record(f"{latest.name} (its folder cannot be read)", {}, {})
 
@@ -85,25 +83,25 @@ def _part(name: str, record: _Record | None) -> dict[str, Any]:
     }
 
 
-def _run(desk: "Desk", queued: QueuedRun) -> dict[str, Any]:
+def _run(shared: ServerState, queued: QueuedRun) -> dict[str, Any]:
     """A run's line; how many rounds one that is not completed has behind it, of how many."""
     facts = {"name": queued.name, "kind": queued.kind, "status": queued.status, "reason": queued.reason}
     if queued.kind != "run" or queued.status == "completed":  # after years there are many
         return facts
     try:
-        num_rounds = desk.queue.run_of(queued).federation.num_rounds
-        rounds = [line["round"] for line in RunDirectory.at(desk.home.runs / queued.name).rounds()]
+        num_rounds = shared.queue.run_of(queued).federation.num_rounds
+        rounds = [line["round"] for line in RunDirectory.at(shared.home.runs / queued.name).rounds()]
     except (ValueError, KeyError, OSError):
         return {**facts, "reason": f"{queued.reason} (its files cannot be read)".strip()}
     return {**facts, "round": max(rounds, default=0), "num_rounds": num_rounds}
 
 
-def metrics_text(desk: "Desk") -> str:
+def metrics_text(shared: ServerState) -> str:
     """Prometheus' text format: how many runs of each status, how many institutions online."""
-    runs = [run.status for run in desk.queue.all()]
-    online = sum(status == "online" for status, *_ in (desk.link.last_seen() if desk.link else {}).values())
+    runs = [run.status for run in shared.queue.all()]
+    online = sum(status == "online" for status, *_ in (shared.link.last_seen() if shared.link else {}).values())
     lines = ["# TYPE confide_runs gauge"]
     lines += [f'confide_runs{{status="{status}"}} {runs.count(status)}' for status in ("queued", "running", *ENDED)]
     lines += ["# TYPE confide_clients_online gauge", f"confide_clients_online {online}"]
-    lines += ["# TYPE confide_clients_approved gauge", f"confide_clients_approved {len(desk.nodes())}"]
+    lines += ["# TYPE confide_clients_approved gauge", f"confide_clients_approved {len(shared.nodes())}"]
     return "\n".join(lines) + "\n"

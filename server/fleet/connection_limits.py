@@ -59,7 +59,7 @@ class Connection(H11Protocol):
             self._impatience = self.loop.call_later(_REQUEST_SECONDS, self.transport.abort)
 
 
-class Door(socket.socket):
+class LimitedListener(socket.socket):
     """A listening socket that hangs up on a connection too many.
 
     It counts from accept to close. uvicorn's `limit_concurrency` sees a connection after its TLS handshake, and answers

@@ -27,7 +27,7 @@ _KNOWN = (200, 403)  # Flower's answers after it has checked the signature; 403:
 Send = Callable[[Any], Awaitable[None]]
 
 
-class Turn:
+class DatabaseTurn:
     """Whose turn it is at the database: fleet requests (in the event loop) and the run (in a thread).
 
     Flower's SQLite transactions begin as readers and become writers; two at once end in "database is locked" at once,
@@ -63,7 +63,7 @@ class FleetGate:
     has nothing to pull waits outside the turn, so that it need not ask often: an empty pull costs Flower 9 ms.
     """
 
-    def __init__(self, app: Any, turn: Turn, clients: Clients) -> None:
+    def __init__(self, app: Any, turn: DatabaseTurn, clients: Clients) -> None:
         self._app, self._turn, self._clients, self._bodies = app, turn, clients, Bodies()
         self._line, self._beating = asyncio.Semaphore(1), set[bytes]()  # keys: see `_our_turn`
 

@@ -35,7 +35,7 @@ from sqlalchemy import delete, select, update
 
 from confide.server.fleet.client_limits import MAX_BODY, Clients
 from confide.server.fleet.leftovers import drop_leftovers
-from confide.server.fleet.public_port import Turn
+from confide.server.fleet.public_port import DatabaseTurn
 from confide.server.rounds.collect import SystemClock, collect
 
 log = logging.getLogger("confide")
@@ -45,7 +45,7 @@ _MOST_OBJECTS = 8  # of a reply; an honest one has three: a message, its content
 class Link:
     """Flower's state of nodes, runs and messages; every method is one short turn."""
 
-    def __init__(self, app: Any, turn: Turn, clients: Clients) -> None:
+    def __init__(self, app: Any, turn: DatabaseTurn, clients: Clients) -> None:
         self.state, self.turn, self.clients = app.state.linkstate_factory.state(), turn, clients
 
     def admit(self, node_keys: dict[str, bytes]) -> dict[int, str]:

@@ -69,7 +69,7 @@ def _stopped_after_a_round(deployment: Deployment, base: Path, rounds: int) -> t
 
 
 def _damage(path: Path) -> bytes:
-    """Turn a byte in the middle over; what was there before."""
+    """DatabaseTurn a byte in the middle over; what was there before."""
     before = path.read_bytes()
     middle = len(before) // 2
     path.write_bytes(before[:middle] + bytes([before[middle] ^ 0xFF]) + before[middle + 1 :])

@@ -21,7 +21,7 @@ from confide.client.service.link import Link as ClientLink
 from confide.server.fleet.client_limits import Clients
 from confide.server.fleet.connection_limits import Connection
 from confide.server.fleet.flower_app import fleet_app
-from confide.server.fleet.public_port import Turn
+from confide.server.fleet.public_port import DatabaseTurn
 from confide.server.fleet.superlink import Link, LinkGrid
 
 _PATIENCE = 60.0
@@ -58,7 +58,7 @@ class Fleet:
 
     def __init__(self, folder: Path, keys: Path, client: EllipticCurvePrivateKey, bundle: bytes = b"") -> None:
         self.paths = list[str]()
-        self._app, self._turn, clients = fleet_app(folder / "link.db", 1), Turn(), Clients()
+        self._app, self._turn, clients = fleet_app(folder / "link.db", 1), DatabaseTurn(), Clients()
         listening = socket.create_server(("127.0.0.1", 0))
         self.port = listening.getsockname()[1]
         tls: Any = {"ssl_certfile": keys / "tls.pem", "ssl_keyfile": keys / "tls.key", "timeout_graceful_shutdown": 1}

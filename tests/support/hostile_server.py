@@ -21,12 +21,12 @@ def as_step(name: str, kind: str, content: RecordDict) -> dict[str, Any]:
     return {"name": name, "kind": kind, "records": records}
 
 
-def carry_out_script(script: Path, desk: Any, link: Any, queued: Any) -> Any:
+def carry_out_script(script: Path, shared: Any, link: Any, queued: Any) -> Any:
     """Runs in the server: every step to every institution; the kinds of records of each answer go beside the script."""
     from confide.server.fleet.superlink import LinkGrid
     from confide.server.rounds.collect import SystemClock, collect
 
-    grid, clock, names, told = LinkGrid(link), SystemClock(), desk.nodes(), dict[str, dict[str, list[str]]]()
+    grid, clock, names, told = LinkGrid(link), SystemClock(), shared.nodes(), dict[str, dict[str, list[str]]]()
     with link.run(grid):
         while len(list(grid.get_node_ids())) < len(names):
             clock.sleep(0.1)

@@ -227,9 +227,9 @@ def _hostile_server(script: str) -> None:
     """A server that carries out no run, but asks what a script in a file says; see `support.hostile_server`."""
     from support.hostile_server import carry_out_script
 
-    from confide.server.daemon import process
+    from confide.server.daemon import worker
 
-    process._CARRY_OUT["run"] = lambda desk, link, queued: carry_out_script(Path(script), desk, link, queued)
+    worker._CARRY_OUT["run"] = lambda shared, link, queued: carry_out_script(Path(script), shared, link, queued)
 
 
 _KINDS: dict[str, Callable[[Any], None]] = {

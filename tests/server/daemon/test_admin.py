@@ -18,9 +18,9 @@ from confide.common.config.run import MAX_RUN_BYTES, RunConfig
 from confide.common.errors import ConfideError, InputError
 from confide.common.protocol.enrolment import JoinRequest, write_json
 from confide.server.commands import admin_client
-from confide.server.daemon import process
+from confide.server.daemon import worker
 from confide.server.daemon.admin import admin_app
-from confide.server.daemon.process import Desk
+from confide.server.daemon.server_state import ServerState
 from confide.server.home.home import Home, init_home, open_home
 from confide.server.home.queue import Queue, QueuedRun
 from confide.server.home.registry import Registry
@@ -39,10 +39,10 @@ def home(tmp_path: Path) -> Home:
 
 
 @pytest.fixture
-def desk(home: Home, monkeypatch: pytest.MonkeyPatch) -> Desk:
+def shared(home: Home, monkeypatch: pytest.MonkeyPatch) -> ServerState:
     """A server's, which the commands reach without a port."""
-    desk = Desk(home, Queue(home.folder / "queue"))
-    app = httpx.ASGITransport(admin_app(desk), raise_app_exceptions=False)
+    shared = ServerState(home, Queue(home.folder / "queue"))
+    app = httpx.ASGITransport(admin_app(shared), raise_app_exceptions=False)
 
     async def answer(request: httpx.Request) -> httpx.Response:
         async with httpx.AsyncClient(transport=app) as web:
@@ -51,7 +51,7 @@ def desk(home: Home, monkeypatch: pytest.MonkeyPatch) -> Desk:
 
     transport, client = httpx.MockTransport(lambda request: asyncio.run(answer(request))), httpx.Client
     monkeypatch.setattr(httpx, "Client", lambda **settings: client(**settings, transport=transport))
-    return desk
+    return shared
 
 
 def _call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -65,7 +65,9 @@ def _propose(home: Home, run: RunConfig) -> Any:
     return admin_client.ask(home, "POST", "/runs", {"run": run.canonical_json(), "kind": "run"})
 
 
-def test_a_run_counts_as_it_goes_to_institutions_and_not_as_it_travels_here(desk: Desk, make_run: MakeRun) -> None:
+def test_a_run_counts_as_it_goes_to_institutions_and_not_as_it_travels_here(
+    shared: ServerState, make_run: MakeRun
+) -> None:
     """Thousands of short labels: each quote takes two bytes more on the way."""
 
     def labelled(size: int) -> RunConfig:
@@ -73,49 +75,51 @@ def test_a_run_counts_as_it_goes_to_institutions_and_not_as_it_travels_here(desk
         return make_run(task={"kind": "text-classification", "labels": labels, "max_length": 64})
 
     most = 2 + (MAX_RUN_BYTES - len(labelled(2).canonical_json().encode())) // len('"é0000",'.encode())
-    assert _propose(desk.home, labelled(most))["name"]
+    assert _propose(shared.home, labelled(most))["name"]
     with pytest.raises(InputError, match=f"at most {MAX_RUN_BYTES} bytes"):
-        _propose(desk.home, labelled(most + 1))
+        _propose(shared.home, labelled(most + 1))
 
 
-def test_a_line_that_is_being_written_is_not_shown_yet(desk: Desk, make_run: MakeRun) -> None:
-    name = _propose(desk.home, make_run())["name"]
-    path = desk.home.runs / name / "events.jsonl"
+def test_a_line_that_is_being_written_is_not_shown_yet(shared: ServerState, make_run: MakeRun) -> None:
+    name = _propose(shared.home, make_run())["name"]
+    path = shared.home.runs / name / "events.jsonl"
     path.parent.mkdir()
-    assert admin_client.ask(desk.home, "GET", f"/runs/{name}/events")["events"] == []
+    assert admin_client.ask(shared.home, "GET", f"/runs/{name}/events")["events"] == []
     first, second = (json.dumps({"event": "dropped", "reason": text}, ensure_ascii=False) for text in "aé")
     for cut in range(1, len(second.encode())):
         path.write_bytes(first.encode() + b"\n" + second.encode()[:cut])
-        assert admin_client.ask(desk.home, "GET", f"/runs/{name}/events")["events"] == [first]
+        assert admin_client.ask(shared.home, "GET", f"/runs/{name}/events")["events"] == [first]
     path.write_text(f"{first}\n{second}\n", encoding="utf-8")
-    assert admin_client.ask(desk.home, "GET", f"/runs/{name}/events?after=1")["events"] == [second]
+    assert admin_client.ask(shared.home, "GET", f"/runs/{name}/events?after=1")["events"] == [second]
 
 
 def test_stop_tells_what_has_become_of_the_run(
-    desk: Desk, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    shared: ServerState, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    name = _propose(desk.home, make_run())["name"]
-    desk.queue.write(type(desk.queue.get(name))(name, "ab" * 16, "running"))
-    assert _call(monkeypatch, "server", "stop", name, "--home", desk.home.folder) == 0
+    name = _propose(shared.home, make_run())["name"]
+    shared.queue.write(type(shared.queue.get(name))(name, "ab" * 16, "running"))
+    assert _call(monkeypatch, "server", "stop", name, "--home", shared.home.folder) == 0
     assert capsys.readouterr().out == "running; it stops after its open round\n"
-    desk.queue.write(type(desk.queue.get(name))(name, "ab" * 16, "queued"))
-    assert _call(monkeypatch, "server", "stop", name, "--home", desk.home.folder) == 0
+    shared.queue.write(type(shared.queue.get(name))(name, "ab" * 16, "queued"))
+    assert _call(monkeypatch, "server", "stop", name, "--home", shared.home.folder) == 0
     assert capsys.readouterr().out == "stopped\n"
 
 
-def test_a_run_that_was_to_stop_and_is_resumed_before_it_has_does_not_stop(desk: Desk, make_run: MakeRun) -> None:
-    name = _propose(desk.home, make_run())["name"]
-    desk.queue.write(QueuedRun(name, "ab" * 16, "running"))
+def test_a_run_that_was_to_stop_and_is_resumed_before_it_has_does_not_stop(
+    shared: ServerState, make_run: MakeRun
+) -> None:
+    name = _propose(shared.home, make_run())["name"]
+    shared.queue.write(QueuedRun(name, "ab" * 16, "running"))
     for command, stopping in (("stop", name), ("resume", None)):
-        assert admin_client.ask(desk.home, "POST", f"/runs/{name}/{command}") == {"status": "running"}
-        assert desk.stopping == stopping
+        assert admin_client.ask(shared.home, "POST", f"/runs/{name}/{command}") == {"status": "running"}
+        assert shared.stopping == stopping
 
 
 def test_a_stop_that_comes_as_its_run_begins_stops_it(
-    desk: Desk, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+    shared: ServerState, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The command has read "queued"; the worker was faster."""
-    name = _propose(desk.home, make_run())["name"]
+    name = _propose(shared.home, make_run())["name"]
     get = Queue.get
 
     def slow(queue: Queue, wanted: str) -> QueuedRun:
@@ -125,25 +129,25 @@ def test_a_stop_that_comes_as_its_run_begins_stops_it(
         return found
 
     monkeypatch.setattr(Queue, "get", slow)
-    assert admin_client.ask(desk.home, "POST", f"/runs/{name}/stop") == {"status": "running"}
-    assert (desk.stopping, desk.queue.get(name).status) == (name, "running")
+    assert admin_client.ask(shared.home, "POST", f"/runs/{name}/stop") == {"status": "running"}
+    assert (shared.stopping, shared.queue.get(name).status) == (name, "running")
 
 
 def test_a_completed_run_is_resumed_to_give_its_adapter_out_and_never_begun_anew(
-    desk: Desk, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    shared: ServerState, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = make_run()
-    name = _propose(desk.home, run)["name"]
-    desk.queue.write(QueuedRun(name, "ab" * 16, "completed"))
-    resume = "server", "resume", name, "--home", desk.home.folder
+    name = _propose(shared.home, run)["name"]
+    shared.queue.write(QueuedRun(name, "ab" * 16, "completed"))
+    resume = "server", "resume", name, "--home", shared.home.folder
     assert _call(monkeypatch, *resume) == 2
     assert "nothing of it is left to give out" in capsys.readouterr().err
-    assert desk.queue.get(name).status == "completed", "its folder was moved away: it would be trained once more"
-    RunDirectory(desk.home.runs / name, run).record({"event": "completed"})
+    assert shared.queue.get(name).status == "completed", "its folder was moved away: it would be trained once more"
+    RunDirectory(shared.home.runs / name, run).record({"event": "completed"})
     assert _call(monkeypatch, *resume) == 0
-    assert desk.queue.get(name).status == "queued"
-    assert _call(monkeypatch, "server", "stop", name, "--home", desk.home.folder) == 0
-    assert desk.queue.get(name).status == "completed"
+    assert shared.queue.get(name).status == "queued"
+    assert _call(monkeypatch, "server", "stop", name, "--home", shared.home.folder) == 0
+    assert shared.queue.get(name).status == "completed"
 
 
 def _get(path: str) -> httpx.Response:
@@ -152,59 +156,59 @@ def _get(path: str) -> httpx.Response:
 
 
 def test_a_server_without_its_registry_is_healthy_and_not_ready_until_it_is_back(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    shared: ServerState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A supervisor must neither restart it for that nor believe that it carries out runs."""
     assert (_get("/health").status_code, _get("/ready").status_code) == (200, 503), "it starts"
     link: Any = SimpleNamespace(admit=lambda keys: {}, last_seen=dict)
-    path, kept = desk.home.folder / "registry.json", desk.home.folder / "kept"
+    path, kept = shared.home.folder / "registry.json", shared.home.folder / "kept"
     path.rename(kept)
-    desk.link, desk.going = link, False  # the worker looks once
+    shared.link, shared.going = link, False  # the worker looks once
     with pytest.raises(InputError) as gone:
-        process._look(desk, link)
-    desk.complain("worker", gone.value)
+        worker._look(shared, link)
+    shared.complain("worker", gone.value)
     for answer in (_get("/ready"), _get("/metrics")):
         assert (answer.status_code, "registry.json is gone; put it back" in answer.text) == (503, True)
     assert _get("/health").status_code == 200
     kept.rename(path)
     seen: list[int] = []
 
-    def carry_out(desk: Desk, link: object, queued: QueuedRun) -> QueuedRun:
+    def carry_out(shared: ServerState, link: object, queued: QueuedRun) -> QueuedRun:
         seen.append(_get("/ready").status_code)
         return queued
 
-    monkeypatch.setitem(process._CARRY_OUT, "run", carry_out)
-    desk.queue.folder.mkdir()
-    desk.queue.write(QueuedRun("a-run", "ab" * 16))
-    process._look(desk, link)
+    monkeypatch.setitem(worker._CARRY_OUT, "run", carry_out)
+    shared.queue.folder.mkdir()
+    shared.queue.write(QueuedRun("a-run", "ab" * 16))
+    worker._look(shared, link)
     assert seen == [200], "not only when the run, which may take days, is over"
     assert (_get("/ready").status_code, _get("/ready").text) == (200, "ready\n")
     assert "confide_clients_approved 0\n" in _get("/metrics").text
 
 
 def test_a_server_whose_disk_is_full_says_so_to_the_operator(
-    desk: Desk, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+    shared: ServerState, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Queue, "add", _full)
     with pytest.raises(ConfideError, match="srv: No space left on device; mend it at the server") as error:
-        _propose(desk.home, make_run())
+        _propose(shared.home, make_run())
     assert error.value.exit_code == 1
 
 
-def test_a_status_that_is_damaged_is_named(desk: Desk, make_run: MakeRun) -> None:
-    name = _propose(desk.home, make_run())["name"]
-    (desk.queue.folder / f"{name}.json").write_text("{", encoding="utf-8")
+def test_a_status_that_is_damaged_is_named(shared: ServerState, make_run: MakeRun) -> None:
+    name = _propose(shared.home, make_run())["name"]
+    (shared.queue.folder / f"{name}.json").write_text("{", encoding="utf-8")
     with pytest.raises(InputError, match=f"{name}.json: not a run's status; put it back"):
-        admin_client.ask(desk.home, "GET", "/status")
+        admin_client.ask(shared.home, "GET", "/status")
 
 
-def test_an_answer_that_is_not_ours_points_to_the_log(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_is_not_ours_points_to_the_log(shared: ServerState, monkeypatch: pytest.MonkeyPatch) -> None:
     def breaks(self: Queue) -> None:
         raise RuntimeError("a bug")
 
     monkeypatch.setattr(Queue, "all", breaks)
     with pytest.raises(ConfideError, match="/status answered HTTP 500, not JSON; the server's log says why"):
-        admin_client.ask(desk.home, "GET", "/status")
+        admin_client.ask(shared.home, "GET", "/status")
 
 
 def test_who_finds_no_server_is_told_how_to_start_this_one(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

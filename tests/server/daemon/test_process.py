@@ -20,9 +20,9 @@ from sqlalchemy.exc import OperationalError
 from confide.common.config.run import RunConfig
 from confide.common.errors import InputError, PolicyError
 from confide.common.protocol.enrolment import JoinRequest
-from confide.server.daemon import process
+from confide.server.daemon import process, worker
 from confide.server.daemon.logs import JsonLines
-from confide.server.daemon.process import Desk
+from confide.server.daemon.server_state import ServerState
 from confide.server.fleet.connection_limits import MOST_CONNECTIONS, Connection
 from confide.server.fleet.request_bodies import MOST_HELD, SMALL_BODY
 from confide.server.home.certificates import make_certificates
@@ -48,14 +48,14 @@ def home(tmp_path: Path) -> Home:
 
 def test_flower_is_told_at_the_start_and_after_that_only_when_the_registry_has_changed(home: Home) -> None:
     link: Any = TellsFlower()
-    desk = Desk(home, Queue(home.folder / "queue"), link)
-    assert desk.nodes() == desk.nodes() == {}
+    shared = ServerState(home, Queue(home.folder / "queue"), link)
+    assert shared.nodes() == shared.nodes() == {}
     assert link.told == [[]], "a database of before must not keep whom nobody approved"
     for name in ("mary", "jude"):
         home.registry.approve(JoinRequest(name, f"node key of {name}", name.encode().hex() * 8, "ab" * 64))
-    assert desk.nodes() == desk.nodes() == {0: "jude", 1: "mary"}
+    assert shared.nodes() == shared.nodes() == {0: "jude", 1: "mary"}
     home.registry.revoke("jude")
-    assert desk.nodes() == desk.nodes() == {0: "mary"}
+    assert shared.nodes() == shared.nodes() == {0: "mary"}
     assert link.told == [[], ["jude", "mary"], ["mary"]]
 
 
@@ -68,10 +68,10 @@ def test_an_approval_that_flower_did_not_take_is_told_again(home: Home) -> None:
             return nodes
 
     link: Any = Fails()
-    desk = Desk(home, Queue(home.folder / "queue"), link)
+    shared = ServerState(home, Queue(home.folder / "queue"), link)
     with pytest.raises(OSError, match="no space"):
-        desk.nodes()
-    assert desk.nodes() == {}
+        shared.nodes()
+    assert shared.nodes() == {}
     assert len(link.told) == 2
 
 
@@ -87,9 +87,9 @@ def test_the_newest_registry_is_told_last_whoever_asks(home: Home) -> None:
             return super().admit(keys)
 
     link: Any = Slow()
-    desk = Desk(home, Queue(home.folder / "queue"), link)
+    shared = ServerState(home, Queue(home.folder / "queue"), link)
     home.registry.approve(JoinRequest("mary", "node key", "ab" * 32, "ab" * 64))
-    threads = [threading.Thread(target=desk.nodes) for _ in range(2)]
+    threads = [threading.Thread(target=shared.nodes) for _ in range(2)]
     threads[0].start()
     assert entered.wait(10)
     home.registry.revoke("mary")
@@ -113,89 +113,91 @@ _RUN = QueuedRun("a-run", "ab" * 16, "queued")
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Any:
+def shared(tmp_path: Path) -> Any:
     queue = Queue(tmp_path / "queue")
     queue.folder.mkdir()
     queue.write(_RUN)
     home = SimpleNamespace(folder=tmp_path, registry=SimpleNamespace(approved=dict))
-    return process.Desk(home, queue)  # type: ignore[arg-type]
+    return ServerState(home, queue)  # type: ignore[arg-type]
 
 
 def _full(*rest: object) -> QueuedRun:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_a_run_that_finds_the_disk_full_is_stopped_with_the_remedy(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(process._CARRY_OUT, "run", _full)
-    process._carry_out(desk, None, _RUN)  # type: ignore[arg-type]
-    [ended] = desk.queue.all()
+def test_a_run_that_finds_the_disk_full_is_stopped_with_the_remedy(
+    shared: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(worker._CARRY_OUT, "run", _full)
+    worker._carry_out(shared, None, _RUN)  # type: ignore[arg-type]
+    [ended] = shared.queue.all()
     assert ended.status == "stopped"
-    remedy = f"mend it, then `confide server resume a-run --home {desk.home.folder}`"
+    remedy = f"mend it, then `confide server resume a-run --home {shared.home.folder}`"
     assert f"No space left on device; {remedy}" in ended.reason
 
 
-def test_a_run_whose_link_db_fails_is_stopped_and_told_why(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_whose_link_db_fails_is_stopped_and_told_why(shared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The largest writes of a round go there; the texts are SQLite's own."""
     full = OperationalError("INSERT", {"private": 1}, sqlite3.OperationalError("database or disk is full"))
 
     def fails(*rest: object) -> QueuedRun:
         raise full
 
-    monkeypatch.setitem(process._CARRY_OUT, "run", fails)
-    process._carry_out(desk, None, _RUN)  # type: ignore[arg-type]
-    [ended] = desk.queue.all()
+    monkeypatch.setitem(worker._CARRY_OUT, "run", fails)
+    worker._carry_out(shared, None, _RUN)  # type: ignore[arg-type]
+    [ended] = shared.queue.all()
     assert ended.status == "stopped"
-    assert f"{desk.home.folder}: link.db: database or disk is full; mend it, then `confide" in ended.reason
-    desk.complain("worker", full)
-    assert desk.troubles == {"worker": "link.db: database or disk is full"}
+    assert f"{shared.home.folder}: link.db: database or disk is full; mend it, then `confide" in ended.reason
+    shared.complain("worker", full)
+    assert shared.troubles == {"worker": "link.db: database or disk is full"}
 
 
 @pytest.mark.parametrize("told", ["queued", "stopped"])
 def test_what_an_operator_was_told_is_not_undone_when_a_run_ends(
-    desk: Any, monkeypatch: pytest.MonkeyPatch, told: str
+    shared: Any, monkeypatch: pytest.MonkeyPatch, told: str
 ) -> None:
-    def meanwhile(desk: Any, link: Any, queued: QueuedRun) -> QueuedRun:
-        desk.queue.write(replace(queued, status=told))
+    def meanwhile(shared: Any, link: Any, queued: QueuedRun) -> QueuedRun:
+        shared.queue.write(replace(queued, status=told))
         return replace(queued, status="completed")
 
-    monkeypatch.setitem(process._CARRY_OUT, "run", meanwhile)
-    process._carry_out(desk, None, _RUN)  # type: ignore[arg-type]
-    assert [queued.status for queued in desk.queue.all()] == [told]
+    monkeypatch.setitem(worker._CARRY_OUT, "run", meanwhile)
+    worker._carry_out(shared, None, _RUN)  # type: ignore[arg-type]
+    assert [queued.status for queued in shared.queue.all()] == [told]
 
 
-def test_a_run_that_was_resumed_while_it_stopped_goes_on(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_was_resumed_while_it_stopped_goes_on(shared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its account and its child process take some seconds to end, and all that time it says "running"."""
 
-    def meanwhile(desk: Any, link: Any, queued: QueuedRun) -> QueuedRun:
-        desk.stopping = None
+    def meanwhile(shared: Any, link: Any, queued: QueuedRun) -> QueuedRun:
+        shared.stopping = None
         return replace(queued, status="stopped", reason="after round 3")
 
-    monkeypatch.setitem(process._CARRY_OUT, "run", meanwhile)
-    desk.stopping = _RUN.name
-    process._carry_out(desk, None, _RUN)  # type: ignore[arg-type]
-    assert desk.queue.all() == [_RUN]
+    monkeypatch.setitem(worker._CARRY_OUT, "run", meanwhile)
+    shared.stopping = _RUN.name
+    worker._carry_out(shared, None, _RUN)  # type: ignore[arg-type]
+    assert shared.queue.all() == [_RUN]
 
 
 def test_a_run_that_a_server_gave_out_as_it_ended_is_looked_at_again(
-    desk: Any, monkeypatch: pytest.MonkeyPatch
+    shared: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def ends(desk: Any, link: Any, queued: QueuedRun) -> QueuedRun:
-        desk.going = False
+    def ends(shared: Any, link: Any, queued: QueuedRun) -> QueuedRun:
+        shared.going = False
         return replace(queued, status="completed")
 
-    monkeypatch.setitem(process._CARRY_OUT, "run", ends)
-    process._carry_out(desk, None, _RUN)  # type: ignore[arg-type]
-    assert [queued.status for queued in desk.queue.all()] == ["running"]
+    monkeypatch.setitem(worker._CARRY_OUT, "run", ends)
+    worker._carry_out(shared, None, _RUN)  # type: ignore[arg-type]
+    assert [queued.status for queued in shared.queue.all()] == ["running"]
 
 
-def test_how_a_run_ended_is_written_whatever_another_s_file_holds(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_a_run_ended_is_written_whatever_another_s_file_holds(shared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*rest: object) -> QueuedRun:
-        (desk.queue.folder / "another.json").write_bytes(b"{")
+        (shared.queue.folder / "another.json").write_bytes(b"{")
         raise PolicyError("too few accepted")
 
-    monkeypatch.setitem(process._CARRY_OUT, "run", refused)
-    process._carry_out(desk, None, _RUN)  # type: ignore[arg-type]
-    assert desk.queue.get(_RUN.name).status == "refused"
+    monkeypatch.setitem(worker._CARRY_OUT, "run", refused)
+    worker._carry_out(shared, None, _RUN)  # type: ignore[arg-type]
+    assert shared.queue.get(_RUN.name).status == "refused"
 
 
 def test_all_addresses_are_those_of_both_kinds(home: Home, tmp_path: Path) -> None:
@@ -208,15 +210,17 @@ def test_all_addresses_are_those_of_both_kinds(home: Home, tmp_path: Path) -> No
             socket.create_connection((host, listening.getsockname()[1]), timeout=5).close()
 
 
-def test_a_run_that_was_stopped_before_it_began_does_not_begin(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_was_stopped_before_it_began_does_not_begin(shared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the worker's look at the queue and its first step."""
-    monkeypatch.setitem(process._CARRY_OUT, "run", lambda *rest: pytest.fail("it began"))
-    desk.queue.write(replace(_RUN, status="stopped"))
-    process._carry_out(desk, None, _RUN)  # type: ignore[arg-type]
-    assert [queued.status for queued in desk.queue.all()] == ["stopped"]
+    monkeypatch.setitem(worker._CARRY_OUT, "run", lambda *rest: pytest.fail("it began"))
+    shared.queue.write(replace(_RUN, status="stopped"))
+    worker._carry_out(shared, None, _RUN)  # type: ignore[arg-type]
+    assert [queued.status for queued in shared.queue.all()] == ["stopped"]
 
 
-def test_the_thread_lives_on_when_not_even_a_status_can_be_written(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_thread_lives_on_when_not_even_a_status_can_be_written(
+    shared: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write, refusals = Queue.write, [True, True]
 
     def written(self: Queue, queued: QueuedRun) -> None:
@@ -225,21 +229,21 @@ def test_the_thread_lives_on_when_not_even_a_status_can_be_written(desk: Any, mo
             _full()
         write(self, queued)
 
-    def carried_out(desk: Any, link: object, queued: QueuedRun) -> QueuedRun:
-        desk.going = False
+    def carried_out(shared: Any, link: object, queued: QueuedRun) -> QueuedRun:
+        shared.going = False
         return QueuedRun(queued.name, queued.lineage, "completed")
 
     monkeypatch.setattr(Queue, "write", written)
-    monkeypatch.setitem(process._CARRY_OUT, "run", carried_out)
-    monkeypatch.setattr(process, "_RETRY_SECONDS", 0.01)
+    monkeypatch.setitem(worker._CARRY_OUT, "run", carried_out)
+    monkeypatch.setattr(worker, "_RETRY_SECONDS", 0.01)
     link = SimpleNamespace(admit=lambda keys: {})
-    process._work(desk, lambda: link, SimpleNamespace(started=True))  # type: ignore[arg-type]
-    assert [run.status for run in desk.queue.all()] == ["running"], "it was carried out, and the server ended"
+    worker._work(shared, lambda: link, SimpleNamespace(started=True))  # type: ignore[arg-type]
+    assert [run.status for run in shared.queue.all()] == ["running"], "it was carried out, and the server ended"
 
 
 @pytest.mark.parametrize("place", ["a run's status", "the registry at the start", "Flower's state"])
 def test_the_thread_outlives_any_error_and_says_it_once(
-    desk: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, place: str
+    shared: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, place: str
 ) -> None:
     """Else the server would say that it is ready, and carry out nothing for ever."""
     broken = [True] * 3
@@ -253,8 +257,8 @@ def test_the_thread_outlives_any_error_and_says_it_once(
 
         return called
 
-    def carried_out(desk: Any, link: object, queued: QueuedRun) -> QueuedRun:
-        desk.going = False
+    def carried_out(shared: Any, link: object, queued: QueuedRun) -> QueuedRun:
+        shared.going = False
         return QueuedRun(queued.name, queued.lineage, "completed")
 
     link = SimpleNamespace(admit=lambda keys: {})
@@ -263,56 +267,56 @@ def test_the_thread_outlives_any_error_and_says_it_once(
     elif place == "Flower's state":
         link.admit = breaks(RuntimeError("database or disk is full"), link.admit)
     else:
-        desk.home.registry.approved = breaks(InputError("not a registry"), dict)
-    monkeypatch.setitem(process._CARRY_OUT, "run", carried_out)
-    monkeypatch.setattr(process, "_RETRY_SECONDS", 0.01)
-    process._work(desk, lambda: link, SimpleNamespace(started=True))  # type: ignore[arg-type]
-    assert [run.status for run in desk.queue.all()] == ["running"], "it was carried out, and the server ended"
+        shared.home.registry.approved = breaks(InputError("not a registry"), dict)
+    monkeypatch.setitem(worker._CARRY_OUT, "run", carried_out)
+    monkeypatch.setattr(worker, "_RETRY_SECONDS", 0.01)
+    worker._work(shared, lambda: link, SimpleNamespace(started=True))  # type: ignore[arg-type]
+    assert [run.status for run in shared.queue.all()] == ["running"], "it was carried out, and the server ended"
     [said] = [record for record in caplog.records if record.levelname == "ERROR"]
     assert said.exc_info, "where it came from"
 
 
-def test_a_trouble_that_comes_back_is_said_again(desk: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_trouble_that_comes_back_is_said_again(shared: Any, caplog: pytest.LogCaptureFixture) -> None:
     link: Any = TellsFlower()
-    desk.link = link
-    desk.nodes()
+    shared.link = link
+    shared.nodes()
 
     def unreadable() -> dict[str, object]:
         raise InputError("not a registry")
 
     for approved in (unreadable, unreadable, dict, unreadable):
-        desk.home.registry.approved = approved
-        desk.nodes()
+        shared.home.registry.approved = approved
+        shared.nodes()
     assert [record.levelname for record in caplog.records] == ["ERROR"] * 2
 
 
 def test_a_registry_that_cannot_be_read_leaves_everybody_as_they_were(home: Home) -> None:
     """An operator copies a backup over it, or saves it from an editor, in the middle of a run."""
     link: Any = TellsFlower()
-    desk = Desk(home, Queue(home.folder / "queue"), link)
+    shared = ServerState(home, Queue(home.folder / "queue"), link)
     path = home.folder / "registry.json"
     home.registry.approve(JoinRequest("mary", "node key", "ab" * 32, "ab" * 64))
-    assert set(desk.nodes().values()) == {"mary"}
+    assert set(shared.nodes().values()) == {"mary"}
     whole = path.read_bytes()
     path.write_bytes(whole[:20])
-    assert not desk.is_over("a-run"), "the run goes on"
-    assert [member.update_key for member in desk.members().values()] == ["ab" * 32]
+    assert not shared.is_over("a-run"), "the run goes on"
+    assert [member.update_key for member in shared.members().values()] == ["ab" * 32]
     path.unlink()
-    assert set(desk.nodes().values()) == {"mary"}, "a file that is away is not an empty one"
+    assert set(shared.nodes().values()) == {"mary"}, "a file that is away is not an empty one"
     path.write_bytes(whole)
     home.registry.revoke("mary")
-    assert desk.nodes() == {}
+    assert shared.nodes() == {}
     assert link.told == [["mary"], []]
 
 
 def test_a_run_that_names_institutions_is_theirs_alone(home: Home) -> None:
     link: Any = TellsFlower()
-    desk = Desk(home, Queue(home.folder / "queue"), link)
+    shared = ServerState(home, Queue(home.folder / "queue"), link)
     for name in ("mary", "jude"):
         home.registry.approve(JoinRequest(name, f"node key of {name}", name[0].encode().hex() * 32, "ab" * 64))
     for named, invited in (((), ["jude", "mary"]), (("mary", "anne"), ["mary"])):
         run: Any = SimpleNamespace(study=SimpleNamespace(institutions=named))
-        assert sorted(member.institution for member in desk.members_of(run).values()) == invited
+        assert sorted(member.institution for member in shared.members_of(run).values()) == invited
 
 
 def test_the_log_tells_where_an_error_came_from_and_not_what_a_client_sent() -> None:
@@ -337,7 +341,7 @@ def test_both_ports_bound_heads_and_the_public_one_its_connections(home: Home, m
         raise CaughtError
 
     monkeypatch.setattr(process, "_bind", lambda host, port: None)
-    monkeypatch.setattr(process, "Door", lambda listening, most: rooms.append(most))
+    monkeypatch.setattr(process, "LimitedListener", lambda listening, most: rooms.append(most))
     monkeypatch.setattr(process, "most_connections", lambda: 7)
     monkeypatch.setattr(process, "fleet_app", lambda database, port: None)
     server = SimpleNamespace(config=SimpleNamespace(load=lambda: None))
@@ -357,7 +361,7 @@ def test_a_certificate_of_another_key_is_told_before_anybody_hears_that_the_serv
     make_certificates(home.folder, ["localhost"])
     (home.folder / "tls.key").rename(home.folder / "keys" / "tls.key")
     monkeypatch.setattr(process, "_bind", lambda host, port: None)
-    monkeypatch.setattr(process, "Door", lambda listening, most: None)
+    monkeypatch.setattr(process, "LimitedListener", lambda listening, most: None)
     monkeypatch.setattr(process, "fleet_app", lambda database, port: None)
     monkeypatch.setenv("FLWR_HOME", "set by serve")
     told = rf"{home.folder}/keys: tls\.pem with tls\.key cannot be used: .*docs/deployment\.md, Keys"

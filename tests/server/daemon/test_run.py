@@ -50,14 +50,14 @@ class Interrupted:
         monkeypatch.setattr(run, "SystemClock", SkippingClock)
 
     def resume(self) -> QueuedRun:
-        desk: Any = SimpleNamespace(
+        shared: Any = SimpleNamespace(
             queue=SimpleNamespace(run_of=lambda _: self.run),
             home=SimpleNamespace(runs=self.runs, folder=self.runs.parent),
             members_of=lambda run: self.members,
             is_over=lambda name: False,
             going=self.going,
         )
-        return run.carry_out(desk, self.link, QueuedRun("a-run", "ab" * 16))
+        return run.carry_out(shared, self.link, QueuedRun("a-run", "ab" * 16))
 
     def shows(self) -> tuple[str, list[tuple[str, int]]]:
         content = json.loads(self.account.read_bytes())

@@ -10,7 +10,7 @@ import pytest
 from confide.common.config.run import RunConfig
 from confide.common.errors import InputError
 from confide.common.protocol.enrolment import JoinRequest
-from confide.server.daemon.process import Desk
+from confide.server.daemon.server_state import ServerState
 from confide.server.daemon.status import metrics_text, status_facts
 from confide.server.home.home import init_home
 from confide.server.home.queue import Queue, QueuedRun
@@ -18,7 +18,7 @@ from confide.server.results.run_directory import RunDirectory
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
+def shared(tmp_path: Path) -> ServerState:
     """A server with mary, who is connected, jude, who has left, and luke, who was never there."""
     home = init_home(tmp_path / "srv", ["localhost"], 8443)
     names = ("mary", "jude", "luke")
@@ -26,15 +26,15 @@ def desk(tmp_path: Path) -> Desk:
         home.registry.approve(JoinRequest(name, f"node key of {name}", name[0].encode().hex() * 32, "ab" * 64))
     seen = {0: ("online", "10:00", "09:00"), 1: ("offline", "10:00", "11:00"), 2: ("registered", None, None)}
     link: Any = SimpleNamespace(admit=lambda keys: dict(enumerate(keys)), last_seen=lambda: seen)
-    return Desk(home, Queue(home.folder / "queue"), link)
+    return ServerState(home, Queue(home.folder / "queue"), link)
 
 
-def _record(desk: Desk, run: RunConfig, name: str, status: str, events: list[dict[str, Any]]) -> None:
-    queued = desk.queue.add(run)
+def _record(shared: ServerState, run: RunConfig, name: str, status: str, events: list[dict[str, Any]]) -> None:
+    queued = shared.queue.add(run)
     for suffix in ("run", "json"):
-        (desk.queue.folder / f"{queued.name}.{suffix}").rename(desk.queue.folder / f"{name}.{suffix}")
-    desk.queue.write(QueuedRun(name, queued.lineage, status))
-    directory = RunDirectory.open(desk.home.runs / name, run)
+        (shared.queue.folder / f"{queued.name}.{suffix}").rename(shared.queue.folder / f"{name}.{suffix}")
+    shared.queue.write(QueuedRun(name, queued.lineage, status))
+    directory = RunDirectory.open(shared.home.runs / name, run)
     for event in events:
         directory.record(event)
 
@@ -44,7 +44,7 @@ def _asked(number: int, *names: str) -> dict[str, Any]:
 
 
 def test_the_status_tells_of_connections_versions_rounds_and_why_somebody_was_dropped(
-    desk: Desk, make_run: Callable[..., RunConfig]
+    shared: ServerState, make_run: Callable[..., RunConfig]
 ) -> None:
     versions, run = {"confide": "0.1.0", "flwr": "1.41.0"}, make_run(federation={"num_rounds": 5})
     offered = {"event": "offered", "declared_units": {"mary": 500}, "others": {"luke": "not connected"}}
@@ -57,11 +57,11 @@ def test_the_status_tells_of_connections_versions_rounds_and_why_somebody_was_dr
         {"event": "dropped", "round": 2, "institution": "mary", "reason": "declined"},
         {"event": "round", "round": 2, "accepted": 0},
     ]
-    _record(desk, run, "1-first", "completed", [{**offered, "declared_units": {"jude": 500}, "versions": versions}])
-    _record(desk, run, "2-second", "running", rounds)
-    desk.queue.write(QueuedRun("3-third", "ab" * 16, "queued", kind="rehearsal"))
-    desk.complain("registry", InputError("registry.json is gone"))
-    facts = status_facts(desk)
+    _record(shared, run, "1-first", "completed", [{**offered, "declared_units": {"jude": 500}, "versions": versions}])
+    _record(shared, run, "2-second", "running", rounds)
+    shared.queue.write(QueuedRun("3-third", "ab" * 16, "queued", kind="rehearsal"))
+    shared.complain("registry", InputError("registry.json is gone"))
+    facts = status_facts(shared)
     assert facts["troubles"] == ["registry.json is gone"]
     assert facts["clients"] == {
         "mary": {
@@ -85,38 +85,40 @@ def test_the_status_tells_of_connections_versions_rounds_and_why_somebody_was_dr
     ]
 
 
-def test_who_answered_a_later_offer_is_told_beside_the_others(desk: Desk, make_run: Callable[..., RunConfig]) -> None:
+def test_who_answered_a_later_offer_is_told_beside_the_others(
+    shared: ServerState, make_run: Callable[..., RunConfig]
+) -> None:
     offered = {"declared_units": {"mary": 500}, "others": {"jude": "not connected", "luke": "declined"}}
     later: list[dict[str, Any]] = [
         {"event": "offered_later", "round": 2, "declared_units": {}, "others": {"jude": "waiting for approval"}},
         {"event": "offered_later", "round": 3, "declared_units": {"luke": 90}, "others": {}},
     ]
-    _record(desk, make_run(), "1-run", "running", [{"event": "offered", **offered}, *later])
-    clients = status_facts(desk)["clients"]
+    _record(shared, make_run(), "1-run", "running", [{"event": "offered", **offered}, *later])
+    clients = status_facts(shared)["clients"]
     answers = {name: client["answer"] for name, client in clients.items()}
     assert answers == {"mary": "accepted", "jude": "waiting for approval", "luke": "accepted"}
 
 
 def test_a_folder_of_an_earlier_version_or_a_damaged_one_is_told_and_hides_nothing_else(
-    desk: Desk, make_run: Callable[..., RunConfig]
+    shared: ServerState, make_run: Callable[..., RunConfig]
 ) -> None:
     """The first command of an upgrade is `server status`."""
     offered = {"event": "offered", "declared_units": {"mary": 500}, "others": {}}
-    _record(desk, make_run(), "1-old", "stopped", [offered])
-    mary = status_facts(desk)["clients"]["mary"]
+    _record(shared, make_run(), "1-old", "stopped", [offered])
+    mary = status_facts(shared)["clients"]["mary"]
     assert (mary["answer"], mary["versions"]) == ("accepted", None)
-    (desk.home.runs / "1-old" / "events.jsonl").write_text('{"time": 1}\n', encoding="utf-8")
-    (desk.queue.folder / "1-old.run").write_text("{}", encoding="utf-8")
-    facts = status_facts(desk)
+    (shared.home.runs / "1-old" / "events.jsonl").write_text('{"time": 1}\n', encoding="utf-8")
+    (shared.queue.folder / "1-old.run").write_text("{}", encoding="utf-8")
+    facts = status_facts(shared)
     mary = facts["clients"]["mary"]
     assert (mary["status"], mary["run"], mary["answer"]) == ("online", "1-old (its folder cannot be read)", None)
     [run] = facts["runs"]
     assert (run["status"], run["reason"]) == ("stopped", "(its files cannot be read)")
 
 
-def test_before_any_run_there_are_connections_only(desk: Desk) -> None:
-    facts = status_facts(desk)
+def test_before_any_run_there_are_connections_only(shared: ServerState) -> None:
+    facts = status_facts(shared)
     assert [client["run"] for client in facts["clients"].values()] == [None] * 3
     assert facts["runs"] == facts["troubles"] == []
-    assert "confide_clients_online 1\n" in metrics_text(desk)
-    assert "confide_clients_approved 3\n" in metrics_text(desk)
+    assert "confide_clients_online 1\n" in metrics_text(shared)
+    assert "confide_clients_approved 3\n" in metrics_text(shared)

@@ -56,10 +56,10 @@ def test_public_records_are_read_before_anybody_is_asked(
     workshop = SimpleNamespace(read_public=unreadable, initial=dict, close=lambda: None)
     for module in (run, rehearsal):
         monkeypatch.setattr(module, "Workshop", lambda *_: workshop)
-    desk: Any = SimpleNamespace(
+    shared: Any = SimpleNamespace(
         queue=SimpleNamespace(run_of=lambda _: make_run()),
         home=SimpleNamespace(runs=tmp_path / "runs", folder=tmp_path),
         members_of=lambda run: {},
     )
     with pytest.raises(ConfideError, match="no such file"):
-        carry_out(desk, SimpleNamespace(), QueuedRun("a-run", "ab" * 16))  # a link that can send nothing
+        carry_out(shared, SimpleNamespace(), QueuedRun("a-run", "ab" * 16))  # a link that can send nothing

@@ -9,7 +9,7 @@ import pytest
 
 from confide.server.fleet import client_limits
 from confide.server.fleet.client_limits import Clients
-from confide.server.fleet.public_port import FleetGate, Turn
+from confide.server.fleet.public_port import DatabaseTurn, FleetGate
 
 MARY, JUDE, STRANGER = b"key of mary", b"key of jude", b"key of a stranger"
 _HANGS = 20.0  # seconds
@@ -69,7 +69,7 @@ class _Server:
     """A gate with two approved clients, who poll."""
 
     def __init__(self) -> None:
-        self.flower, self.clients, self.turn = _Flower(), Clients(), Turn()
+        self.flower, self.clients, self.turn = _Flower(), Clients(), DatabaseTurn()
         self.clients.admit({1: "mary", 2: "jude"}, {"mary": MARY, "jude": JUDE})
         self.gate = FleetGate(self.flower, self.turn, self.clients)
 

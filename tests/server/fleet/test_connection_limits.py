@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 
 from confide.server.fleet import connection_limits
-from confide.server.fleet.connection_limits import MOST_CONNECTIONS, Connection, Door, most_connections
+from confide.server.fleet.connection_limits import MOST_CONNECTIONS, Connection, LimitedListener, most_connections
 from confide.server.home.home import init_home
 
 _ENOUGH = 2**25  # more than the buffers of two sockets, and far more than any head
@@ -26,7 +26,7 @@ class _Server:
     """uvicorn with our connections, behind a door, before an application that reads a body and says how long it is."""
 
     def __init__(self, most: int = 100, **settings: Any) -> None:
-        self.door = Door(socket.create_server(("127.0.0.1", 0)), most)
+        self.door = LimitedListener(socket.create_server(("127.0.0.1", 0)), most)
         self.address = self.door.getsockname()
         common: Any = {"http": Connection, "timeout_keep_alive": 75, "timeout_graceful_shutdown": 1, "lifespan": "off"}
         common |= {"ws": "none", "log_config": None, "interface": "asgi3"}

@@ -15,7 +15,7 @@ from uvicorn.server import ServerState
 from confide.server.fleet import client_limits, public_port, request_bodies
 from confide.server.fleet.client_limits import MAX_BODY, QUOTA, Clients
 from confide.server.fleet.connection_limits import Connection
-from confide.server.fleet.public_port import FleetGate, Turn
+from confide.server.fleet.public_port import DatabaseTurn, FleetGate
 from confide.server.fleet.request_bodies import MOST_HELD, MOST_OF_A_KEY, SMALL_BODY
 
 PUSH, PULL, MESSAGES = "/v1/fleet/push-object", "/v1/fleet/pull-messages", "/v1/fleet/push-messages"
@@ -49,7 +49,7 @@ class _Wire:
     def __init__(self) -> None:
         self.flower, self.clients = _Flower(), Clients()
         self.clients.admit({1: "mary", 2: "jude"}, {"mary": MARY, "jude": JUDE})
-        self.gate = FleetGate(self.flower, Turn(), self.clients)
+        self.gate = FleetGate(self.flower, DatabaseTurn(), self.clients)
         self.pulled = 0
 
     def call(
@@ -163,7 +163,7 @@ def test_hundreds_of_half_bodies_fill_a_part_of_the_memory_and_small_requests_go
     monkeypatch.setattr(request_bodies, "_BODY_SECONDS", 3600)
 
     async def flood() -> None:
-        wire.gate._turn = Turn()
+        wire.gate._turn = DatabaseTurn()
         stalled = _Stalled(wire, ending)
         others = [asyncio.create_task(stalled(key)) for key in names.values() for _ in range(2)]
         most = MOST_HELD // (MAX_BODY - 2 * len(MEGABYTE))
@@ -186,7 +186,7 @@ def test_hundreds_of_half_bodies_fill_a_part_of_the_memory_and_small_requests_go
         await asyncio.wait(others)
 
     asyncio.run(flood())
-    wire.gate._turn = Turn()
+    wire.gate._turn = DatabaseTurn()
     assert wire.call(PUSH, JUDE, chunks=whole) == 200, "what they held is free again"
     assert wire.gate._bodies._held == {}
 
@@ -199,7 +199,7 @@ def test_half_bodies_in_one_client_s_name_refuse_nobody_else_s(wire: _Wire) -> N
             await asyncio.sleep(0)
         assert set(stalled.statuses) == {503}
         assert wire.gate._bodies._held.total() <= MOST_OF_A_KEY
-        wire.gate._turn = Turn()
+        wire.gate._turn = DatabaseTurn()
         assert await asyncio.to_thread(wire.call, PUSH, MARY, chunks=iter([MEGABYTE] * 8)) == 503
         assert await asyncio.to_thread(wire.call, PUSH, JUDE, chunks=iter([MEGABYTE] * 8)) == 200
         stalled.let_go.set()
@@ -357,7 +357,7 @@ def test_many_at_once_get_no_more_than_one_after_the_other(wire: _Wire, monkeypa
     monkeypatch.setattr(request_bodies, "MOST_OF_A_KEY", MOST_HELD)
 
     async def flood() -> list[int]:
-        wire.gate._turn = Turn()
+        wire.gate._turn = DatabaseTurn()
         return list(await asyncio.gather(*(one() for _ in range(2 * QUOTA // len(MEGABYTE)))))
 
     async def one() -> int:

@@ -36,7 +36,7 @@ from confide.server.fleet import client_limits as clients_module
 from confide.server.fleet.client_limits import QUOTA, Clients
 from confide.server.fleet.connection_limits import Connection
 from confide.server.fleet.flower_app import fleet_app
-from confide.server.fleet.public_port import FleetGate, FleetServer, Turn
+from confide.server.fleet.public_port import DatabaseTurn, FleetGate, FleetServer
 from confide.server.fleet.request_bodies import SMALL_BODY
 from confide.server.fleet.superlink import Link, LinkGrid
 
@@ -52,7 +52,7 @@ class _Server:
     """Flower's application, our gate before it, and two approved institutions that are connected."""
 
     def __init__(self, folder: Path) -> None:
-        app, turn, clients = fleet_app(folder / "link.db", 1), Turn(), Clients()
+        app, turn, clients = fleet_app(folder / "link.db", 1), DatabaseTurn(), Clients()
         self._socket = socket.create_server(("127.0.0.1", 0))
         settings: Any = {"http": Connection, "log_config": None, "ws": "none", "timeout_graceful_shutdown": 1}
         self._uvicorn = FleetServer(uvicorn.Config(FleetGate(app, turn, clients), **settings), clients)

@@ -1,0 +1,80 @@
+"""The thread that carries out runs, one at a time."""
+
+import logging
+import shlex
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+import uvicorn
+from sqlalchemy.exc import DBAPIError
+
+from confide.common.errors import ConfideError, PolicyError
+from confide.server.daemon.rehearsal import rehearse
+from confide.server.daemon.run import carry_out
+from confide.server.daemon.server_state import ServerState, disk_reason
+from confide.server.fleet.superlink import Link
+from confide.server.home.queue import QueuedRun
+
+log = logging.getLogger("confide")
+
+
+_CARRY_OUT = {"run": carry_out, "rehearsal": rehearse}
+_LOOK_SECONDS = 1.0  # at the registry, while no run is going on
+_RETRY_SECONDS = 5.0  # after an error outside a run, as of a disk that refuses even a run's status
+
+
+def work(shared: ServerState, make_link: Callable[[], Link], fleet: uvicorn.Server) -> None:
+    """Carry out runs, the interrupted one first, until the server ends."""
+    pause = threading.Event()
+    while shared.going and not fleet.started:
+        pause.wait(0.05)
+    shared.link = link = make_link()
+    while shared.going:
+        try:
+            _look(shared, link)
+        except Exception as error:  # noqa: BLE001 - this thread must live; a run that stays "running" is resumed
+            shared.complain("worker", error)
+            pause.wait(_RETRY_SECONDS)
+
+
+def _look(shared: ServerState, link: Link) -> None:
+    """Carry out the next run, if there is one; then wait for another."""
+    shared.nodes()
+    shared.queue.changed.clear()
+    if queued := shared.queue.next():
+        _carry_out(shared, link, queued)
+    shared.troubles.pop("worker", None)
+    while shared.going and not shared.queue.changed.wait(_LOOK_SECONDS):
+        shared.nodes()
+
+
+def _carry_out(shared: ServerState, link: Link, queued: QueuedRun) -> None:
+    queued = shared.queue.change(replace(queued, status="running"), ["queued", "running"])
+    if queued.status != "running":
+        return  # an operator was faster
+    shared.troubles.pop("worker", None)  # what kept it from this run is over
+    log.info("run %s begins, or goes on", queued.name)
+    try:
+        ended = _CARRY_OUT[queued.kind](shared, link, queued)
+        if ended.status == "stopped" and shared.stopping != queued.name:
+            ended = replace(queued, status="queued")  # an operator has resumed it before it had stopped
+    except PolicyError as error:
+        ended = replace(queued, status="refused", reason=str(error))
+    except ConfideError as error:
+        ended = replace(queued, status="stopped", reason=str(error))
+    except (OSError, DBAPIError) as error:
+        reason = f"{shared.home.folder}: {disk_reason(error)}; mend it, then `{_resume(shared, queued)}`"
+        ended = replace(queued, status="stopped", reason=reason)
+    except Exception:
+        log.exception("run %s failed", queued.name)
+        ended = replace(queued, status="failed", reason="an error of the server; its log says which")
+    if shared.going:  # or it goes on at the next start, if only to give the adapter out
+        ended = shared.queue.change(ended, ["running"])
+        log.info("run %s: %s %s", ended.name, ended.status, ended.reason)
+    shared.stopping = None
+
+
+def _resume(shared: ServerState, queued: QueuedRun) -> str:
+    """The command as it can be typed wherever the operator is."""
+    return f"confide server resume {queued.name} --home {shlex.quote(str(shared.home.folder.absolute()))}"
