@@ -1,8 +1,8 @@
 """What comes before an answer: whether this is the run that was agreed to, and whether the institution agrees."""
 
 from confide.client.answers.proposed_runs import keep_offer
-from confide.client.privacy.policy import Request as PolicyRequest
-from confide.client.privacy.policy import cap_of, refusals, waits_for_approval
+from confide.client.privacy.decision import Decision, decide
+from confide.client.privacy.policy import RunRequest, waits_for_approval
 from confide.client.privacy.release import acknowledge
 from confide.client.site.installation import Site
 from confide.client.training.shares import Client
@@ -36,35 +36,37 @@ def plan_of(run: RunConfig, site: Site) -> Plan:
     return make_plan(run, site.config.dataset.declared_units)
 
 
-def agree(run: RunConfig, site: Site) -> Cap:
-    """The cap in force, if the policy allows the run; a run that only waits for a person is kept for that person."""
-    policy = site.config.policy
-    reasons = refusals(PolicyRequest(run, plan_of(run, site)), site.config.dataset, policy)
-    if reasons:
-        raise PolicyError("; ".join(reasons))
-    waits = _waits(run, site)
-    if waits:
-        raise PolicyError(waits)
-    return cap_of(policy)
+def decision_on(run: RunConfig, site: Site, lineage: str | None = None) -> Decision:
+    """Return this institution's decision about a run; nothing is written."""
+    request, config = RunRequest(run, plan_of(run, site)), site.config
+    return decide(request, config.dataset, config.policy, site.ledger.account(), lineage)
+
+
+def agree(run: RunConfig, site: Site, lineage: str) -> Cap:
+    """Return the cap in force if the run is allowed; keep a run that only waits for a person, for that person."""
+    decision = decision_on(run, site, lineage)
+    if decision.waits and not decision.refusals:
+        _keep(run, site)
+    return decision.require()
 
 
 def is_waiting(run: RunConfig, site: Site) -> bool:
-    """Whether a person has to approve the run first, whatever the policy says of it: no limit can be searched for.
+    """Return whether a person has to approve the run first, whatever the policy says of it.
 
-    A study of a name that the policy does not hold waits for nobody.
+    So a server cannot search for a limit. A study of a name that the policy does not hold waits for nobody.
     """
-    if run.study.name not in site.config.policy.studies or not (waits := _waits(run, site)):
+    policy = site.config.policy
+    waits = waits_for_approval(run, policy, site.ledger.account().approved)
+    if run.study.name not in policy.studies or not waits:
         return False
+    _keep(run, site)
     site.report(PolicyError(waits))
     return True
 
 
-def _waits(run: RunConfig, site: Site) -> str | None:
-    """What a person has to do first; the run is kept for that person."""
-    waits = waits_for_approval(run, site.config.policy, site.ledger.account().approved)
-    if waits and site.offers:
+def _keep(run: RunConfig, site: Site) -> None:
+    if site.offers:
         keep_offer(site.offers, run)
-    return waits
 
 
 def acknowledge_receipt(shown: Ask | Finished, site: Site) -> None:

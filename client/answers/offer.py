@@ -4,7 +4,6 @@ from flwr.app import RecordDict
 
 from confide.client.answers.agreement import acknowledge_receipt, agree, agreed_run, is_waiting, plan_of
 from confide.client.answers.proposed_runs import keep_offer
-from confide.client.privacy.rules import require_steps_left
 from confide.client.site.installation import Site
 from confide.client.training.shares import Client, shares_of
 from confide.common.protocol.answers import Acceptance, waiting
@@ -18,8 +17,7 @@ def accept(content: RecordDict, site: Site, client: Client) -> RecordDict:
     acknowledge_receipt(ask, site)
     if is_waiting(run, site):
         return waiting()
-    cap = agree(run, site)
-    require_steps_left(site.ledger.account(), run.study.name, ask.lineage)
+    cap = agree(run, site, ask.lineage)
     if site.offers:
         keep_offer(site.offers, run)  # `doctor` looks at its labels and its base model
     shares_of(run, site, client, joining=True)

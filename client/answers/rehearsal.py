@@ -4,7 +4,6 @@ from flwr.app import RecordDict
 
 from confide.client.answers.agreement import agree, agreed_run, is_waiting, plan_of, require_in_time
 from confide.client.answers.offer import acceptance
-from confide.client.privacy.rules import may_open, require_steps_left
 from confide.client.site.installation import Site
 from confide.client.training.made_up import rehearse
 from confide.client.training.shares import Client, model_of
@@ -23,12 +22,11 @@ def answer_rehearsal(content: RecordDict, site: Site, client: Client) -> RecordD
     require_in_time(ask, client)
     if is_waiting(run, site):
         return waiting()
-    cap, plan, account = agree(run, site), plan_of(run, site), site.ledger.account()
-    if account.number:
-        may_open(account, run.study.name, plan, cap)
-        require_steps_left(account, run.study.name, ask.lineage)
+    agree(run, site, ask.lineage)
     model = model_of(run, site)
     received = decode(ask.adapter, schema(model.module), run.federation.transfer, RECEIVED_NORM_BOUND)
     with forgetting_on_error():
-        change = rehearse(run, plan, received, model, client.coins(), site.config.compute.tokens_per_micro_batch)
+        change = rehearse(
+            run, plan_of(run, site), received, model, client.coins(), site.config.compute.tokens_per_micro_batch
+        )
     return Rehearsed(acceptance(site), encode(change, run.federation.transfer)).content()

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from flwr.app import RecordDict
 
 from confide.client.answers.agreement import acknowledge_receipt, agree, agreed_run, plan_of, require_in_time
-from confide.client.privacy.account import Key, Reservation, What
-from confide.client.privacy.release import Request, release
+from confide.client.privacy.account import AnswerKey, AnswerKind, Reservation
+from confide.client.privacy.release import AnswerRequest, release
 from confide.client.site.installation import Site
 from confide.client.training.local_steps import LocalWork, train
 from confide.client.training.shares import Client, Shares, shares_of
@@ -59,33 +59,31 @@ def _answer(
     run: RunConfig,
     site: Site,
     client: Client,
-    price: tuple[What, int, int],
+    price: tuple[AnswerKind, int, int],
     compute: Callable[[WarmModel, Shares, State], bytes],
 ) -> RecordDict:
     """One answer through the release protocol; ``price`` is what it is, its steps and its validation releases."""
     require_in_time(ask, client)
     acknowledge_receipt(ask, site)
     what, steps, releases = price
-    ready: list[tuple[WarmModel, Shares, State]] = []
 
-    def agreed() -> Cap:
+    def agreed() -> tuple[Cap, tuple[WarmModel, Shares, State]]:
         if not 1 <= ask.round <= run.federation.num_rounds:
             raise PolicyError(f"round {ask.round} is refused: the run has {run.federation.num_rounds}")
-        cap = agree(run, site)
+        cap = agree(run, site, ask.lineage)
         model, shares = shares_of(run, site, client, joining=False)
         received = decode(ask.adapter, schema(model.module), run.federation.transfer, RECEIVED_NORM_BOUND)
-        ready.append((model, shares, received))
         site.ledger.open_study(run.study.name, plan_of(run, site), cap)
-        return cap
+        return cap, (model, shares, received)
 
-    def make(reservation: Reservation) -> bytes:
+    def make(reservation: Reservation, prepared: tuple[WarmModel, Shares, State]) -> bytes:
         with forgetting_on_error():
-            payload = compute(*ready[0])
+            payload = compute(*prepared)
         name, base = site.config.institution.name, str(run.model.sha256)
         envelope = seal_envelope(ask, what, (name, base), payload, reservation.hash)
         return Update(envelope, site.identity.sign(envelope.text()), payload).to_bytes()
 
-    key = Key(ask.study, ask.lineage, what, ask.round)
+    key = AnswerKey(ask.study, ask.lineage, what, ask.round)
     coins = "os" if client.coins == Coins.fresh else "test"
-    request = Request(key, steps, releases, ask.input_sha256, ask.plan_sha256, coins)
+    request = AnswerRequest(key, steps, releases, ask.input_sha256, ask.plan_sha256, coins)
     return Update.from_bytes(release(request, site.ledger, site.outbox, agreed, make)).content()

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from confide.client.answers.agreement import decision_on
 from confide.client.answers.proposed_runs import keep_offer, read_offers
 from confide.client.data.line_check import too_few_lines
-from confide.client.privacy.policy import Request, cap_of, refusals, waits_for_approval
-from confide.client.privacy.rules import may_open, require_steps_left
+from confide.client.privacy.policy import cap_of
 from confide.client.site.installation import Site, open_site
 from confide.common.config.run import RunConfig, make_plan
 from confide.common.errors import BudgetError, ConfideError, InputError, PolicyError
@@ -192,19 +192,9 @@ def _told(terms: dict[str, Any]) -> list[str]:
 
 
 def _judge(run: RunConfig, site: Site) -> Verdict:
-    policy, plan, account = site.config.policy, plan_here(run, site), site.ledger.account()
-    cap = cap_of(policy)
-    reasons = tuple(refusals(Request(run, plan), site.config.dataset, policy))
-    private = isinstance(plan, PrivacyPlan) and not reasons
-    budget = None
-    if account.number and not reasons:
-        try:
-            may_open(account, run.study.name, plan, cap)
-            require_steps_left(account, run.study.name)
-        except BudgetError as error:
-            budget = str(error)
-        except PolicyError as error:
-            reasons = (str(error),)
+    plan, account, decision = plan_here(run, site), site.ledger.account(), decision_on(run, site)
+    private = isinstance(plan, PrivacyPlan) and not decision.refusals
+    cap, reasons, budget = decision.cap, decision.refusals, decision.budget
     return Verdict(
         study=run.study.name,
         run_sha256=run.sha256(),
@@ -216,7 +206,7 @@ def _judge(run: RunConfig, site: Site) -> Verdict:
         policy=reasons,
         budget=budget,
         data=None if reasons or budget else too_few_lines(site.config.dataset, [run]),
-        waits=waits_for_approval(run, policy, account.approved),
+        waits=decision.waits,
         left_out=size_problem(site.config.dataset.declared_units, run.local.nominal_units),
         terms=terms_of(run),
     )

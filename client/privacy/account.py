@@ -7,16 +7,16 @@ from confide.common.privacy.filter import Cap, Charge, composed_epsilon, filter_
 from confide.common.privacy.plan import PrivacyPlan
 
 Row = dict[str, Any]
-What = Literal["update", "validation"]
+AnswerKind = Literal["update", "validation"]
 
 
 @dataclass(frozen=True)
-class Key:
+class AnswerKey:
     """What one answer is an answer to."""
 
     study: str
     lineage: str
-    what: What
+    what: AnswerKind
     round: int
 
 
@@ -26,7 +26,7 @@ class Reservation:
 
     number: int
     hash: str  # of the row: names the outbox file
-    key: Key
+    key: AnswerKey
     input_sha256: str
     run_sha256: str
     sealed_sha256: str | None = None
@@ -74,7 +74,7 @@ class Account:
     opened_under: Cap | None = None
     studies: dict[str, Study] = field(default_factory=dict)
     reservations: dict[int, Reservation] = field(default_factory=dict)
-    answers: dict[Key, list[Reservation]] = field(default_factory=dict)
+    answers: dict[AnswerKey, list[Reservation]] = field(default_factory=dict)
     approved: set[tuple[str, str]] = field(default_factory=set)
     retired: bool = False
     people: tuple[str, str] | None = None

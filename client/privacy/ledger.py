@@ -5,7 +5,7 @@ from copy import copy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from confide.client.privacy.account import Account, Key, Reservation, Row
+from confide.client.privacy.account import Account, AnswerKey, Reservation, Row
 from confide.client.privacy.chain import Chain, Witness
 from confide.client.privacy.rules import may_open, may_reserve, require_unit
 from confide.common.errors import PolicyError
@@ -94,7 +94,7 @@ class Ledger:
             allotted["accountant"] = ACCOUNTANT
             self._chain.append("open", {**allotted, "plan": asdict(plan), **asdict(cap), **self._seen(account)})
 
-    def reserve(self, key: Key, charge: tuple[int, int], cap: Cap, facts: dict[str, str]) -> Reservation:
+    def reserve(self, key: AnswerKey, charge: tuple[int, int], cap: Cap, facts: dict[str, str]) -> Reservation:
         """RESERVE: charge ``(steps, releases)`` for one answer, before anything of it is computed.
 
         Raises:

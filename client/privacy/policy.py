@@ -13,7 +13,7 @@ _NOTHING = Cap(0.0, 1e-5)  # of an institution that allows no privacy and sets n
 
 
 @dataclass(frozen=True)
-class Request:
+class RunRequest:
     """What a server asks for: a locked run and the plan that this institution would follow in it."""
 
     run: RunConfig
@@ -27,7 +27,7 @@ def cap_of(policy: PolicySection) -> Cap:
     return Cap(policy.max_epsilon, policy.max_delta)
 
 
-def refusals(request: Request, dataset: DatasetSection, policy: PolicySection) -> list[str]:
+def refusals(request: RunRequest, dataset: DatasetSection, policy: PolicySection) -> list[str]:
     """Every reason why a request is refused; none: it is allowed, and may still wait for approval.
 
     Guarantee: a bound that is absent refuses, and so does a value beyond it; nothing in a request can change a limit.

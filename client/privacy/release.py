@@ -3,19 +3,22 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
-from confide.client.privacy.account import Key, Reservation
+from confide.client.privacy.account import AnswerKey, Reservation
 from confide.client.privacy.ledger import Ledger
 from confide.client.privacy.outbox import Outbox
 from confide.common.errors import LedgerError
 from confide.common.failpoints import failpoint
 from confide.common.privacy.filter import Cap
 
+Prepared = TypeVar("Prepared")
+
 _KEPT_ROUNDS = 3  # of acknowledged answers: a server whose last checkpoint is damaged asks for a round again
 
 
 @dataclass(frozen=True)
-class Request:
+class AnswerRequest:
     """One answer that is asked for.
 
     Attributes:
@@ -25,7 +28,7 @@ class Request:
         coins: "os" for the operating system's randomness; a test's own coins are named in the ledger.
     """
 
-    key: Key
+    key: AnswerKey
     num_steps: int
     num_releases: int
     input_sha256: str
@@ -34,7 +37,11 @@ class Request:
 
 
 def release(
-    request: Request, ledger: Ledger, outbox: Outbox, agree: Callable[[], Cap], make: Callable[[Reservation], bytes]
+    request: AnswerRequest,
+    ledger: Ledger,
+    outbox: Outbox,
+    agree: Callable[[], tuple[Cap, Prepared]],
+    make: Callable[[Reservation, Prepared], bytes],
 ) -> bytes:
     """The answer to a request, ready to be sent.
 
@@ -46,8 +53,9 @@ def release(
         request: what is asked for, by whom, at what price.
         ledger: of the dataset that it is asked of.
         outbox: beside that ledger.
-        agree: the institution's policy: gives the cap in force, or raises to refuse; nothing is charged before it.
-        make: computes the answer with fresh coins; is called after the charge.
+        agree: the institution's policy: gives the cap in force and what it has prepared, or raises to refuse; nothing
+            is charged before it.
+        make: computes the answer of what is prepared with fresh coins; is called after the charge.
 
     Raises:
         PolicyError, BudgetError: refused; nothing was charged or computed.
@@ -57,13 +65,13 @@ def release(
         asked = (earlier.input_sha256, earlier.run_sha256)
         if earlier.sealed_sha256 and asked == (request.input_sha256, request.run_sha256):
             return _sealed(earlier, outbox)
-    cap = agree()
+    cap, prepared = agree()
     failpoint("before-reserve")
     facts = {"input_sha256": request.input_sha256, "run_sha256": request.run_sha256, "coins": request.coins}
     charge = (request.num_steps, request.num_releases)
     reservation = ledger.reserve(request.key, charge, cap, facts)
     failpoint("after-reserve")
-    content = make(reservation)
+    content = make(reservation, prepared)
     failpoint("after-train")
     with outbox.busy():
         outbox.put(_name(reservation), content)

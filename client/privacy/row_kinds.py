@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable
 
-from confide.client.privacy.account import Account, Key, Reservation, Row, Study
+from confide.client.privacy.account import Account, AnswerKey, Reservation, Row, Study
 from confide.common.privacy.filter import Cap
 from confide.common.privacy.plan import PrivacyPlan
 
@@ -60,7 +60,7 @@ def _reserve(account: Account, row: Row, row_hash: str) -> None:
     study = account.studies[row["study"]]
     study.reserved_steps += row["steps"]
     study.reserved_releases += row["releases"]
-    key = Key(row["study"], row["lineage"], row["what"], row["round"])
+    key = AnswerKey(row["study"], row["lineage"], row["what"], row["round"])
     reservation = Reservation(row["number"], row_hash, key, row["input_sha256"], row["run_sha256"])
     account.reservations[reservation.number] = reservation
     account.answers.setdefault(key, []).append(reservation)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from confide.client.privacy.account import Account, Key
+from confide.client.privacy.account import Account, AnswerKey
 from confide.common.errors import BudgetError, PolicyError
 from confide.common.privacy.filter import Cap, Charge, admits, filter_epsilon, fits_filter, spent
 from confide.common.privacy.plan import Plan, PrivacyPlan
@@ -60,7 +60,7 @@ def require_steps_left(account: Account, name: str, lineage: str | None = None) 
         raise BudgetError(f"all {study.steps} steps of study {name} are spent; a new study needs a new name")
 
 
-def may_reserve(account: Account, key: Key, charge: tuple[int, int], cap: Cap) -> int:
+def may_reserve(account: Account, key: AnswerKey, charge: tuple[int, int], cap: Cap) -> int:
     """The number of the attempt, 1 or 2.
 
     Raises:

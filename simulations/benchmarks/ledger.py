@@ -18,10 +18,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from confide.client.privacy.account import Key, Row
+from confide.client.privacy.account import AnswerKey, Row
 from confide.client.privacy.ledger import Ledger, Terms
 from confide.client.privacy.outbox import FileOutbox
-from confide.client.privacy.release import Request, recover, release
+from confide.client.privacy.release import AnswerRequest, recover, release
 from confide.client.privacy.rollback import Witnesses
 from confide.common.privacy.filter import Cap
 from confide.common.privacy.plan import PrivacyPlan
@@ -49,8 +49,8 @@ class Institution:
 
     def answer(self, study: str, number: int, content: bytes, cap: Cap = _CAP) -> None:
         """One round without its training."""
-        request = Request(Key(study, "ab" * 16, "update", number), 1, 0, f"{number:064}", "2" * 64)
-        release(request, self.ledger, self.outbox, lambda: cap, lambda reservation: content)
+        request = AnswerRequest(AnswerKey(study, "ab" * 16, "update", number), 1, 0, f"{number:064}", "2" * 64)
+        release(request, self.ledger, self.outbox, lambda: (cap, None), lambda reservation, prepared: content)
 
 
 def fill(folder: Path, studies: int) -> None:

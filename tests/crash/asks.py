@@ -6,7 +6,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Protocol
 
-from confide.client.privacy.account import What
+from confide.client.privacy.account import AnswerKind
 from confide.common.privacy.filter import Cap
 from confide.common.privacy.plan import PrivacyPlan
 
@@ -19,7 +19,7 @@ class Ask:
     """One ask; ``receipt`` names the last answer that the server has."""
 
     study: str
-    what: What
+    what: AnswerKind
     round: int
     input_sha256: str
     receipt: str = ""

@@ -14,10 +14,10 @@ from support.ledgers import OTHER, RUN, make_ledger
 
 from confide.client.config import load_site_config
 from confide.client.privacy import rollback as witnesses_module
-from confide.client.privacy.account import Key, Reservation, Row
+from confide.client.privacy.account import AnswerKey, Reservation, Row
 from confide.client.privacy.outbox import FileOutbox
 from confide.client.privacy.policy import cap_of
-from confide.client.privacy.release import Request, acknowledge, recover
+from confide.client.privacy.release import AnswerRequest, acknowledge, recover
 from confide.client.privacy.rollback import Witnesses
 from confide.common import failpoints
 from confide.common.errors import ConfideError
@@ -95,7 +95,9 @@ class FakeClient:
     def answer(self, ask: Ask) -> tuple[object, ...]:
         """Through the release protocol."""
         charge = (1, 0) if ask.what == "update" else (0, 1)
-        request = Request(Key(ask.study, _LINEAGES[ask.study], ask.what, ask.round), *charge, ask.input_sha256, RUN)
+        request = AnswerRequest(
+            AnswerKey(ask.study, _LINEAGES[ask.study], ask.what, ask.round), *charge, ask.input_sha256, RUN
+        )
         try:
             if ask.receipt:
                 acknowledge(ask.receipt, self.ledger, self.outbox)
@@ -104,13 +106,13 @@ class FakeClient:
         except ConfideError as error:
             return "declined", type(error).__name__, str(error)
 
-    def agree(self, ask: Ask) -> Cap:
+    def agree(self, ask: Ask) -> tuple[Cap, None]:
         """The cap of the site file as it is now."""
         cap = cap_of(load_site_config(self.folder / "site.toml").policy)
         self.ledger.open_study(ask.study, PLANS[ask.study], cap)
-        return cap
+        return cap, None
 
-    def make(self, ask: Ask, reservation: Reservation) -> bytes:
+    def make(self, ask: Ask, reservation: Reservation, prepared: None) -> bytes:
         """Noise, which the parent is told even if it is never sent."""
         noise = self.planted.coins(ask).noise_uniforms(8).tobytes()
         self.tell(("drawn", noise))

@@ -11,7 +11,7 @@ from confide.client.privacy import row_kinds
 from confide.client.privacy.account import Account, Reservation, Row
 from confide.client.privacy.ledger import Ledger
 from confide.client.privacy.outbox import Outbox
-from confide.client.privacy.release import Request
+from confide.client.privacy.release import AnswerRequest
 from confide.common.failpoints import failpoint
 from confide.common.privacy.coins import Coins
 from confide.common.privacy.filter import Cap
@@ -39,11 +39,11 @@ class Planted:
 
     def release(
         self,
-        request: Request,
+        request: AnswerRequest,
         ledger: Ledger,
         outbox: Outbox,
-        agree: Callable[[], Cap],
-        make: Callable[[Reservation], bytes],
+        agree: Callable[[], tuple[Cap, None]],
+        make: Callable[[Reservation, None], bytes],
     ) -> bytes:
         """The product's, unless the bug is in the order of its lines."""
         wrong_order = self.bug == "seal-before-write"
@@ -51,14 +51,19 @@ class Planted:
 
 
 def _sealing_first(
-    request: Request, ledger: Ledger, outbox: Outbox, agree: Callable[[], Cap], make: Callable[[Reservation], bytes]
+    request: AnswerRequest,
+    ledger: Ledger,
+    outbox: Outbox,
+    agree: Callable[[], tuple[Cap, None]],
+    make: Callable[[Reservation, None], bytes],
 ) -> bytes:
     for earlier in ledger.account().answers.get(request.key, []):
         if earlier.sealed_sha256 and earlier.input_sha256 == request.input_sha256:
             return release_module._sealed(earlier, outbox)
     facts = {"input_sha256": request.input_sha256, "run_sha256": request.run_sha256, "coins": request.coins}
-    reservation = ledger.reserve(request.key, (request.num_steps, request.num_releases), agree(), facts)
-    content = make(reservation)
+    cap, prepared = agree()
+    reservation = ledger.reserve(request.key, (request.num_steps, request.num_releases), cap, facts)
+    content = make(reservation, prepared)
     failpoint("before-seal")
     ledger.seal(reservation, hashlib.sha256(content).hexdigest(), len(content))
     failpoint("after-seal")
@@ -94,7 +99,7 @@ def _cap_of_the_opening() -> None:
     """A cap that is lowered in mid-study counts from the next study on only."""
     from confide.client.privacy import ledger, rules
 
-    def forgetful(account: Account, key: rules.Key, charge: tuple[int, int], cap: Cap) -> int:
+    def forgetful(account: Account, key: rules.AnswerKey, charge: tuple[int, int], cap: Cap) -> int:
         return rules.may_reserve(account, key, charge, account.opened_under or cap)
 
     ledger.may_reserve = forgetful  # type: ignore[attr-defined]

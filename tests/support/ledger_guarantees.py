@@ -52,8 +52,8 @@ def refused(act: Callable[[], object], *errors: type[ConfideError]) -> None:
 
 def answer(place: Place, number: int = 1, cap: Cap = CAP) -> bytes:
     """One round by the product's release, as it is at the time of the call."""
-    request = release_module.Request(key(number), 1, 0, INPUT, RUN)
-    return release_module.release(request, place.ledger, place.outbox, lambda: cap, place.make)
+    request = release_module.AnswerRequest(key(number), 1, 0, INPUT, RUN)
+    return release_module.release(request, place.ledger, place.outbox, lambda: (cap, None), place.make)
 
 
 def begin(folder: Path, cap: Cap = CAP) -> Place:
@@ -123,7 +123,7 @@ def check_an_old_ledger_is_refused(folder: Path) -> None:
 def check_the_charge_comes_before_the_computation(folder: Path) -> None:
     place, charged = begin(folder), list[str]()
 
-    def make(reservation: Reservation) -> bytes:
+    def make(reservation: Reservation, prepared: None) -> bytes:
         charged.extend(
             row_hash for row, row_hash in read_rows(folder / "state" / "ledger.db") if row["kind"] == "reserve"
         )

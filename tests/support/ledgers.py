@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from confide.client.privacy.account import Key, Reservation
+from confide.client.privacy.account import AnswerKey, Reservation
 from confide.client.privacy.ledger import Ledger, Terms
 from confide.client.privacy.outbox import FileOutbox
-from confide.client.privacy.release import Request, recover, release
+from confide.client.privacy.release import AnswerRequest, recover, release
 from confide.client.privacy.rollback import Witnesses
 from confide.common.privacy.coins import Coins
 from confide.common.privacy.filter import Cap
@@ -38,8 +38,8 @@ def make_ledger(path: Path | str = ":memory:", witness: Any = nobody, **terms: A
     return Ledger(path, Terms(**{"dataset": "people", "unit": "record", "max_records_per_group": 1, **terms}), witness)
 
 
-def key(number: int = 1, study: str = "study", what: Any = "update") -> Key:
-    return Key(study, LINEAGE, what, number)
+def key(number: int = 1, study: str = "study", what: Any = "update") -> AnswerKey:
+    return AnswerKey(study, LINEAGE, what, number)
 
 
 def reserve(ledger: Ledger, number: int = 1, cap: Cap = CAP, *, steps: int = 1, study: str = "study") -> Reservation:
@@ -64,15 +64,15 @@ class Place:
         self, number: int = 1, cap: Cap = CAP, *, study: str = "study", plan: PrivacyPlan = PLAN, **changes: Any
     ) -> bytes:
         """One round of one step, through the release protocol."""
-        request = replace(Request(key(number, study), 1, 0, INPUT, RUN), **changes)
+        request = replace(AnswerRequest(key(number, study), 1, 0, INPUT, RUN), **changes)
 
-        def agree() -> Cap:
+        def agree() -> tuple[Cap, None]:
             self.ledger.open_study(study, plan, cap)
-            return cap
+            return cap, None
 
         return release(request, self.ledger, self.outbox, agree, self.make)
 
-    def make(self, reservation: Reservation) -> bytes:
+    def make(self, reservation: Reservation, prepared: None) -> bytes:
         """An update that is all noise."""
         self.made += 1
         return Coins.fresh().noise_uniforms(8).tobytes()
@@ -131,6 +131,6 @@ def spend(path: Path, name: str, cap: Cap, rounds: int) -> None:
     ledger = make_ledger(path)
     for number in range(1, rounds + 1):
         try:
-            ledger.reserve(Key("study", name * 16, "update", number), (1, 0), cap, FACTS)
+            ledger.reserve(AnswerKey("study", name * 16, "update", number), (1, 0), cap, FACTS)
         except Exception as error:  # noqa: BLE001 - whatever it is, the parent counts rows
             print(name, number, error)

@@ -22,7 +22,7 @@ from support.ledgers import PLAN
 from confide.client.commands import status
 from confide.client.commands.ledger_report import ledger_facts
 from confide.client.commands.status import status_facts, status_text
-from confide.client.privacy.account import Key
+from confide.client.privacy.account import AnswerKey
 from confide.client.privacy.policy import cap_of
 from confide.client.service import process
 from confide.client.service.link import Link
@@ -197,7 +197,7 @@ def test_studies_rounds_and_egress_come_from_the_ledger(path: Path, site: Site) 
     for lineage, number, what in (("a", 1, "update"), ("a", 2, "update"), ("b", 1, "update"), ("a", 2, "validation")):
         charge = (1, 0) if what == "update" else (0, 0)
         facts = {"input_sha256": "i", "run_sha256": "r", "coins": "test"}
-        reservation = site.ledger.reserve(Key("test", lineage, what, number), charge, cap, facts)  # type: ignore[arg-type]
+        reservation = site.ledger.reserve(AnswerKey("test", lineage, what, number), charge, cap, facts)  # type: ignore[arg-type]
         site.ledger.seal(reservation, "ab" * 32, 1234)
     site.ledger.close("small")
     facts = status_facts(path)

@@ -28,7 +28,7 @@ from support.ledgers import (
     write_rows,
 )
 
-from confide.client.privacy.account import Key
+from confide.client.privacy.account import AnswerKey
 from confide.client.privacy.ledger import Ledger
 from confide.client.privacy.release import acknowledge
 from confide.common.errors import BudgetError, ConfideError, LedgerError, PolicyError
@@ -465,7 +465,7 @@ def test_a_copy_of_the_file_without_its_write_ahead_log_is_an_old_one(tmp_path: 
 def test_every_key_of_an_answer_is_part_of_its_key(ledger: Ledger) -> None:
     """Study, lineage, what and round: two answers that differ in one of them are two answers."""
     ledger.open_study("other", OTHER, CAP)
-    keys = [key(), key(2), key(1, "other"), key(1, what="validation"), Key("study", "cd" * 16, "update", 1)]
+    keys = [key(), key(2), key(1, "other"), key(1, what="validation"), AnswerKey("study", "cd" * 16, "update", 1)]
     for item in keys:
         assert ledger.reserve(item, (int(item.what == "update"), int(item.what != "update")), CAP, FACTS)
     assert [row["attempt"] for row, _ in ledger.rows() if row["kind"] == "reserve"] == [1] * 5

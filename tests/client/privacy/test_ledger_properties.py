@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from support.accounts import Replay
 from support.ledgers import FACTS, LINEAGE, OTHER, PLAN, make_ledger, read_rows
 
-from confide.client.privacy.account import Key
+from confide.client.privacy.account import AnswerKey
 from confide.client.privacy.ledger import Ledger
 from confide.common.errors import BudgetError, PolicyError
 from confide.common.privacy.filter import Cap
@@ -70,7 +70,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(process=ledgers, study=studies, number=st.integers(1, 4), steps=st.integers(1, 2))
     def ask_update(self, process: int, study: str, number: int, steps: int) -> None:
-        self.ask(self.processes[process], Key(study, LINEAGE, "update", number), (steps, 0))
+        self.ask(self.processes[process], AnswerKey(study, LINEAGE, "update", number), (steps, 0))
 
     @rule(process=ledgers, study=studies, number=st.sampled_from([1, 2]))
     def try_again(self, process: int, study: str, number: int) -> None:
@@ -80,9 +80,9 @@ class Histories(RuleBasedStateMachine):
 
     @rule(process=ledgers, study=studies, number=st.integers(1, 2))
     def ask_validation(self, process: int, study: str, number: int) -> None:
-        self.ask(self.processes[process], Key(study, LINEAGE, "validation", number), (0, 1))
+        self.ask(self.processes[process], AnswerKey(study, LINEAGE, "validation", number), (0, 1))
 
-    def ask(self, ledger: Ledger, key: Key, charge: tuple[int, int]) -> None:
+    def ask(self, ledger: Ledger, key: AnswerKey, charge: tuple[int, int]) -> None:
         """What `release` does: a sealed answer is not charged again."""
         if any(item.sealed_sha256 for item in ledger.account().answers.get(key, [])):
             return

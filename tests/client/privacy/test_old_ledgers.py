@@ -8,8 +8,8 @@ from support.installations import write_site
 
 from confide.client.commands.ledger_report import export_lines
 from confide.client.data.dataset_claims import Names
-from confide.client.privacy.account import Key, Reservation
-from confide.client.privacy.release import Request, release
+from confide.client.privacy.account import AnswerKey, Reservation
+from confide.client.privacy.release import AnswerRequest, release
 from confide.client.site.commitments import commit_to_secret
 from confide.client.site.installation import Site, open_site
 from confide.common.errors import LedgerError
@@ -36,14 +36,14 @@ def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def _answer(site: Site, number: int) -> bytes:
     """The update of a round of the study, made anew where there is none that was sealed."""
 
-    def agree() -> Cap:
+    def agree() -> tuple[Cap, None]:
         site.ledger.open_study(STUDY, PLAN, RAISED)
-        return RAISED
+        return RAISED, None
 
-    def make(reservation: Reservation) -> bytes:
+    def make(reservation: Reservation, prepared: None) -> bytes:
         return b"made anew"
 
-    request = Request(Key(STUDY, LINEAGE, "update", number), 1, 0, "1" * 64, "2" * 64)
+    request = AnswerRequest(AnswerKey(STUDY, LINEAGE, "update", number), 1, 0, "1" * 64, "2" * 64)
     return release(request, site.ledger, site.outbox, agree, make)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from confide.client.config import DatasetSection, PolicySection, SiteConfig
 from confide.client.privacy import policy as policy_module
-from confide.client.privacy.policy import Request, cap_of, refusals, waits_for_approval
+from confide.client.privacy.policy import RunRequest, cap_of, refusals, waits_for_approval
 from confide.common.config.run import RunConfig, make_plan
 from confide.common.config.toml import check
 from confide.common.privacy.accounting import epsilon
@@ -87,7 +87,7 @@ def make_policy(**changes: Any) -> PolicySection:
 
 def reasons(run: RunConfig, policy: PolicySection, **dataset: Any) -> list[str]:
     declared = make_dataset(**dataset)
-    return refusals(Request(run, make_plan(run, declared.declared_units)), declared, policy)
+    return refusals(RunRequest(run, make_plan(run, declared.declared_units)), declared, policy)
 
 
 @pytest.fixture
@@ -486,7 +486,7 @@ def test_an_absurd_plan_is_refused_without_an_accountant(
         "max_sampling_probability": q,
     }
     policy = PolicySection(**{**EXACT, **bounds, "max_epsilon_per_study": 2.0})
-    said = refusals(Request(run, plan_of(run)), make_dataset(), policy)
+    said = refusals(RunRequest(run, plan_of(run)), make_dataset(), policy)
     assert [reason.split(" = ")[0] for reason in said] == ["epsilon of the whole plan, at least"] * 2
     assert [reason.split("policy.")[1] for reason in said] == ["max_epsilon = 3", "max_epsilon_per_study = 2"]
 
@@ -494,7 +494,7 @@ def test_an_absurd_plan_is_refused_without_an_accountant(
 def test_a_plan_that_something_else_refuses_is_not_accounted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policy_module, "epsilon", lambda plan: pytest.fail("the accountant was asked"))
     run = make_run(study={"name": "another"})
-    assert refusals(Request(run, plan_of(run)), make_dataset(), PolicySection(**EXACT))
+    assert refusals(RunRequest(run, plan_of(run)), make_dataset(), PolicySection(**EXACT))
 
 
 def test_ticks_shorter_than_the_institution_s_own_are_refused() -> None:

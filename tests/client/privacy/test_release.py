@@ -14,7 +14,7 @@ from support.accounts import replay
 from support.ledgers import CAP, INPUT, PLAN, RUN, Crash, Place, key, kinds, make_ledger, open_place, read_rows
 
 from confide.client.privacy.account import Reservation
-from confide.client.privacy.release import Request, acknowledge, recover, release
+from confide.client.privacy.release import AnswerRequest, acknowledge, recover, release
 from confide.common import failpoints
 from confide.common.errors import BudgetError, ConfideError, LedgerError, PolicyError
 from confide.common.privacy.filter import Cap
@@ -65,7 +65,7 @@ def rows_of(place: Place, kind: str) -> list[dict[str, Any]]:
 
 
 def test_the_charge_is_on_the_disk_before_anything_is_computed(place: Place) -> None:
-    def make(reservation: Reservation) -> bytes:
+    def make(reservation: Reservation, prepared: None) -> bytes:
         row, row_hash = place.rows()[-1]
         assert (row["kind"], row_hash) == ("reserve", reservation.hash)
         assert reservation.hash in next((place.folder / "anchor").iterdir()).read_text()
@@ -267,7 +267,7 @@ def test_two_attempts_draw_everything_anew(place: Place, monkeypatch: pytest.Mon
 
 
 def test_an_error_in_the_computation_is_charged_and_leaves_nothing_to_send(place: Place) -> None:
-    def fail(reservation: Reservation) -> bytes:
+    def fail(reservation: Reservation, prepared: None) -> bytes:
         raise RuntimeError("in mid-step")
 
     place.make = fail  # type: ignore[method-assign]
@@ -279,13 +279,13 @@ def test_an_error_in_the_computation_is_charged_and_leaves_nothing_to_send(place
 
 @pytest.mark.parametrize("error", [PolicyError("no"), BudgetError("no"), ValueError("no")])
 def test_a_refusal_charges_and_computes_nothing(place: Place, error: Exception) -> None:
-    def disagree() -> Cap:
+    def disagree() -> tuple[Cap, None]:
         raise error
 
     place.ask(1)
     before = place.rows()
     with pytest.raises(type(error)):
-        release(Request(key(2), 1, 0, INPUT, RUN), place.ledger, place.outbox, disagree, place.make)
+        release(AnswerRequest(key(2), 1, 0, INPUT, RUN), place.ledger, place.outbox, disagree, place.make)
     assert (place.rows(), place.made) == (before, 1)
 
 

@@ -8,7 +8,7 @@ from support import accounts
 from support.accounts import Spending
 from support.ledgers import CAP, LINEAGE, OTHER, PLAN, key
 
-from confide.client.privacy.account import Account, Key
+from confide.client.privacy.account import Account, AnswerKey
 from confide.client.privacy.row_kinds import add_row
 from confide.client.privacy.rules import may_open, may_reserve, require_unit
 from confide.common.errors import BudgetError, PolicyError
@@ -182,7 +182,7 @@ def test_a_round_is_tried_again_once_at_most() -> None:
     with pytest.raises(PolicyError, match="had its retry"):
         may_reserve(ledger, key(1), (1, 0), CAP)
     assert may_reserve(ledger, key(1, what="validation"), (0, 1), CAP) == 1
-    assert may_reserve(ledger, Key("study", "cd" * 16, "update", 1), (1, 0), CAP) == 1
+    assert may_reserve(ledger, AnswerKey("study", "cd" * 16, "update", 1), (1, 0), CAP) == 1
 
 
 def test_reserved_never_passes_what_was_allotted() -> None:

@@ -19,7 +19,7 @@ import typer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from confide.client.privacy.account import Key
+from confide.client.privacy.account import AnswerKey
 from confide.client.privacy.ledger import Ledger, Terms
 from confide.common.config.run import RunConfig, make_plan
 from confide.common.privacy.accounting import epsilon
@@ -582,10 +582,10 @@ def test_our_own_ledger_is_what_it_recomputes(tmp_path: Path) -> None:
     for name, noise_multiplier in (("one", 2.0), ("two", 3.0)):
         ledger.open_study(name, PrivacyPlan(**{**PLAN, "noise_multiplier": noise_multiplier}), cap)
         facts = {"input_sha256": "a" * 64, "run_sha256": "b" * 64, "coins": "os"}
-        reservation = ledger.reserve(Key(name, "5" * 32, "update", 1), (2, 0), cap, facts)
+        reservation = ledger.reserve(AnswerKey(name, "5" * 32, "update", 1), (2, 0), cap, facts)
         ledger.seal(reservation, "c" * 64, 10)
         ledger.acknowledge(reservation)
-        ledger.reserve(Key(name, "5" * 32, "validation", 1), (0, 1), cap, facts)
+        ledger.reserve(AnswerKey(name, "5" * 32, "validation", 1), (0, 1), cap, facts)
         ledger.close(name)
         code, output, _ = _verify(tmp_path / "ledger.db", as_json=True)
         spent = ledger.account().epsilon_spent(1e-5)

@@ -15,8 +15,8 @@ from support.installations import write_site
 from support.ledgers import CAP, INPUT, LINEAGE, PLAN, RUN
 
 from confide.client.data.dataset_claims import Names
-from confide.client.privacy.account import Key, Reservation, What
-from confide.client.privacy.release import Request, acknowledge, release
+from confide.client.privacy.account import AnswerKey, AnswerKind, Reservation
+from confide.client.privacy.release import AnswerRequest, acknowledge, release
 from confide.client.site.installation import Site, open_site
 from confide.common.privacy.filter import Cap
 
@@ -24,18 +24,18 @@ STUDY, RAISED = "reviews", Cap(9.0, CAP.max_delta)
 _BEGAN = 1_795_000_000  # 2026-11-18
 
 
-def spend(site: Site, cap: Cap, what: What, number: int) -> bytes:
+def spend(site: Site, cap: Cap, what: AnswerKind, number: int) -> bytes:
     """One answer of the study; its payload says what it is."""
 
-    def make(reservation: Reservation) -> bytes:
+    def make(reservation: Reservation, prepared: None) -> bytes:
         return f"{what} {number}, reserved as row {reservation.number}".encode()
 
-    def agree() -> Cap:
+    def agree() -> tuple[Cap, None]:
         site.ledger.open_study(STUDY, PLAN, cap)
-        return cap
+        return cap, None
 
     price = (1, 0) if what == "update" else (0, 1)
-    request = Request(Key(STUDY, LINEAGE, what, number), *price, INPUT, RUN)
+    request = AnswerRequest(AnswerKey(STUDY, LINEAGE, what, number), *price, INPUT, RUN)
     return release(request, site.ledger, site.outbox, agree, make)
 
 
