@@ -18,6 +18,7 @@ from confide.client.config import (
     SiteConfig,
 )
 from confide.client.data.dataset_claims import Names
+from confide.client.data.private_data import PrivateData
 from confide.client.privacy.ledger import Ledger, Terms
 from confide.client.privacy.outbox import Outbox
 from confide.client.site.installation import Site
@@ -119,9 +120,14 @@ class SimulatedSites:
             first = next(iter(self.ledgers.values()), None)
             self.ledgers[name] = first.beside(terms) if first else self.first_ledger(terms)
         secret = simulated_secret(self.run, name)
-        own = (secret, Identity(secret), self.ledgers[name], self.outbox, _OnlyDataset())
-        report = functools.partial(_report, self.local, self.refused, name)
-        return Site(config, lambda _: records, *own, report, self.local)
+        return Site(
+            config=config,
+            identity=Identity(secret),
+            ledger=self.ledgers[name],
+            outbox=self.outbox,
+            report=functools.partial(_report, self.local, self.refused, name),
+            data=PrivateData(config.dataset, lambda _: records, secret, _OnlyDataset(), self.local),
+        )
 
     def _config(self, name: str, records: list[Row]) -> SiteConfig:
         grouped, settings = "group" in records[0], self.run.simulation

@@ -22,7 +22,7 @@ from support.coins import TestCoins
 from confide.client.answers import app, offer
 from confide.client.answers import round as round_module
 from confide.client.data import units
-from confide.client.privacy import chain, ledger, release, rollback, row_kinds, rules
+from confide.client.privacy import chain, decision, ledger, release, rollback, row_kinds, rules
 from confide.client.training import batches, local_steps, shares, validation
 from confide.common.config.run import RunConfig, lock
 from confide.common.data.shapes import public_shapes
@@ -355,11 +355,11 @@ def _labels_seen(patch: pytest.MonkeyPatch) -> None:
     """No answer where a class has few records, so as not to train on next to nothing."""
     real = shares.prepare
 
-    def prepare(site: Any, model: Any, *, joining: bool) -> Any:
-        labels = [record["label"] for record in site.records(model.task)]
+    def prepare(data: Any, compute: Any, model: Any, *, joining: bool) -> Any:
+        labels = [record["label"] for record in data.records(model.task)]
         if min(labels.count(label) for label in model.task.labels) < 6:
             raise ValueError("too few records of a class")
-        return real(site, model, joining=joining)
+        return real(data, compute, model, joining=joining)
 
     patch.setattr(shares, "prepare", prepare)
 
@@ -425,7 +425,7 @@ def _release_in_another_order(order: str) -> Plant:
 
         def reserve() -> Any:
             facts = {"input_sha256": request.input_sha256, "run_sha256": request.run_sha256, "coins": "os"}
-            return ledger.reserve(request.key, (request.num_steps, request.num_releases), agree(), facts)
+            return ledger.reserve(request.key, (request.num_steps, request.num_releases), agree()[0], facts)
 
         def seal() -> None:
             failpoint("before-seal")
@@ -433,7 +433,7 @@ def _release_in_another_order(order: str) -> Plant:
             failpoint("after-seal")
 
         lines = {
-            "make": lambda: make(done["reserve"]),
+            "make": lambda: make(done["reserve"], None),
             "reserve": reserve,
             "put": lambda: outbox.put(release._name(done["reserve"]), done["make"]),
             "seal": seal,
@@ -468,9 +468,12 @@ def _file_taken_for_its_seal(patch: pytest.MonkeyPatch) -> None:
 
 def _plan_not_compared(patch: pytest.MonkeyPatch) -> None:
     real = ledger.may_open
-    patch.setattr(
-        ledger, "may_open", lambda account, name, *rest: name not in account.studies and real(account, name, *rest)
-    )
+
+    def may_open(account: Any, name: str, *rest: Any) -> bool:
+        return name not in account.studies and real(account, name, *rest)
+
+    for place in (ledger, decision):  # either alone would refuse
+        patch.setattr(place, "may_open", may_open)
 
 
 def _key_restored_on_retry(patch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from confide.client.answers.proposed_runs import keep_offer
 from confide.client.privacy.decision import Decision, decide
 from confide.client.privacy.policy import RunRequest, waits_for_approval
 from confide.client.privacy.release import acknowledge
-from confide.client.site.installation import Site
+from confide.client.site.installation import Institution
 from confide.client.training.shares import Client
 from confide.common.config.run import RunConfig, make_plan
 from confide.common.errors import PolicyError
@@ -31,18 +31,18 @@ def require_in_time(ask: Ask, client: Client) -> None:
         raise PolicyError(f"round {ask.round} is over: its deadline has passed")
 
 
-def plan_of(run: RunConfig, site: Site) -> Plan:
+def plan_of(run: RunConfig, site: Institution) -> Plan:
     """The plan of a run at this institution."""
     return make_plan(run, site.config.dataset.declared_units)
 
 
-def decision_on(run: RunConfig, site: Site, lineage: str | None = None) -> Decision:
+def decision_on(run: RunConfig, site: Institution, lineage: str | None = None) -> Decision:
     """Return this institution's decision about a run; nothing is written."""
     request, config = RunRequest(run, plan_of(run, site)), site.config
     return decide(request, config.dataset, config.policy, site.ledger.account(), lineage)
 
 
-def agree(run: RunConfig, site: Site, lineage: str) -> Cap:
+def agree(run: RunConfig, site: Institution, lineage: str) -> Cap:
     """Return the cap in force if the run is allowed; keep a run that only waits for a person, for that person."""
     decision = decision_on(run, site, lineage)
     if decision.waits and not decision.refusals:
@@ -50,7 +50,7 @@ def agree(run: RunConfig, site: Site, lineage: str) -> Cap:
     return decision.require()
 
 
-def is_waiting(run: RunConfig, site: Site) -> bool:
+def is_waiting(run: RunConfig, site: Institution) -> bool:
     """Return whether a person has to approve the run first, whatever the policy says of it.
 
     So a server cannot search for a limit. A study of a name that the policy does not hold waits for nobody.
@@ -64,12 +64,12 @@ def is_waiting(run: RunConfig, site: Site) -> bool:
     return True
 
 
-def _keep(run: RunConfig, site: Site) -> None:
+def _keep(run: RunConfig, site: Institution) -> None:
     if site.offers:
         keep_offer(site.offers, run)
 
 
-def acknowledge_receipt(shown: Ask | Finished, site: Site) -> None:
+def acknowledge_receipt(shown: Ask | Finished, site: Institution) -> None:
     """ACK what the server shows to have: an envelope with our own signature. Anything else it may show is ignored."""
     if not shown.receipt:
         return

@@ -45,11 +45,15 @@ def make_client_app(site_of: Callable[[Context], Site], client: Client | None = 
         return reply
 
     app.query("offer")(replying(accept))
-    app.query("rehearse")(replying(answer_rehearsal))
+    app.query("rehearse")(replying(_rehearse))
     app.query("done")(replying(keep_adapter))
     app.train()(replying(answer_update))
     app.evaluate()(replying(answer_validation))
     return app
+
+
+def _rehearse(content: RecordDict, site: Site, client: Client) -> RecordDict:
+    return answer_rehearsal(content, site.without_data(), client)
 
 
 def _guarded(answer: Answer, message: Message, site: Site, client: Client) -> RecordDict:

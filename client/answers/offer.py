@@ -4,7 +4,7 @@ from flwr.app import RecordDict
 
 from confide.client.answers.agreement import acknowledge_receipt, agree, agreed_run, is_waiting, plan_of
 from confide.client.answers.proposed_runs import keep_offer
-from confide.client.site.installation import Site
+from confide.client.site.installation import Institution, Site
 from confide.client.training.shares import Client, shares_of
 from confide.common.protocol.answers import Acceptance, waiting
 from confide.common.protocol.asks import Ask
@@ -25,7 +25,7 @@ def accept(content: RecordDict, site: Site, client: Client) -> RecordDict:
     return acceptance(site).content()
 
 
-def acceptance(site: Site) -> Acceptance:
+def acceptance(site: Institution) -> Acceptance:
     """Return what an institution says of itself when it takes part."""
     declared_units, key = site.config.dataset.declared_units, site.identity.public_hex()
     return Acceptance(site.config.institution.name, declared_units, key)

@@ -7,11 +7,12 @@ import os
 import re
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from confide.client.config import SiteConfig, load_site_config
-from confide.client.data.dataset_claims import Claims, People
+from confide.client.data.dataset_claims import People
+from confide.client.data.private_data import PrivateData
 from confide.client.data.records import check_file, read_records
 from confide.client.privacy.ledger import Ledger, Terms
 from confide.client.privacy.outbox import FileOutbox, Outbox
@@ -30,43 +31,46 @@ _NETWORK = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "glusterfs", "lustre", "f
 _LOCAL = ("fuse.fuse-overlayfs", "fuse.ntfs-3g", "fuse.lxcfs")
 
 
-def _all_is_well(task: Task) -> None:
-    """No file, nothing to find."""
-
-
-@dataclass(frozen=True)
-class Site:
-    """An institution's installation, as the client uses it.
+@dataclass(frozen=True, kw_only=True)
+class Institution:
+    """An institution's installation without its data: it can refuse, charge, sign and send, and see no record.
 
     Attributes:
         config: site.toml.
-        records: reads the private records of a task.
-        secret: 32 bytes that never leave; keys the names of units.
         identity: signs what leaves.
-        ledger, outbox, people: of this dataset.
+        ledger, outbox: of this dataset.
         report: is told of every error, and keeps it here.
-        cache: folder on a local disk for what is kept of private texts while a run lasts.
         offers: folder for runs that wait for a person's approval; None in a simulation, where nobody is asked.
         models: folder for finished adapters; None in a simulation.
-        check_file: raises for a file with a broken line; a simulation checked its records before.
     """
 
     config: SiteConfig
-    records: Callable[[Task], list[Row]]
-    secret: bytes
     identity: Identity
     ledger: Ledger
     outbox: Outbox
-    people: Claims
     report: Callable[[BaseException], None]
-    cache: Path
     offers: Path | None = None
     models: Path | None = None
-    check_file: Callable[[Task], None] = _all_is_well
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site(Institution):
+    """An institution with its data.
+
+    Attributes:
+        data: the key to its records.
+    """
+
+    data: PrivateData
 
     def with_report(self, report: Callable[[BaseException], None]) -> "Site":
-        """The same site, which reports its errors elsewhere."""
+        """Return the same site, which reports its errors elsewhere."""
         return replace(self, report=report)
+
+    def without_data(self) -> Institution:
+        """Return the institution alone, for what must not see a record."""
+        own = {field.name: getattr(self, field.name) for field in fields(Institution)}
+        return Institution(**own)
 
 
 def open_site(path: Path) -> Site:
@@ -115,18 +119,14 @@ def open_site(path: Path) -> Site:
 
     report = functools.partial(_report, state, path.absolute().parent / "local")
     return Site(
-        config,
-        records,
-        secret,
-        Identity(seed),
-        ledger,
-        outbox,
-        people,
-        report,
-        state / "cache",
-        state / "offers",
-        config.models.dir,
-        check,
+        config=config,
+        identity=Identity(seed),
+        ledger=ledger,
+        outbox=outbox,
+        report=report,
+        offers=state / "offers",
+        models=config.models.dir,
+        data=PrivateData(dataset, records, secret, people, state / "cache", check),
     )
 
 

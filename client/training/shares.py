@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
+from confide.client.data.private_data import PrivateData
 from confide.client.data.units import gather_units, make_units, names_of, split_records
-from confide.client.site.installation import Site
+from confide.client.site.installation import Institution, Site
 from confide.client.training.batches import BatchedUnits, batch_units, with_prefixes
 from confide.client.training.trial import tried_shapes
 from confide.client.training.validation import Units
 from confide.common.config.run import RunConfig
+from confide.common.config.simulation import SpeedSection
 from confide.common.data.records import cut
 from confide.common.errors import PolicyError
 from confide.common.model.warm_model import WarmModel, warm_model
@@ -86,8 +88,8 @@ def file_state(path: Path) -> str:
     return f"{seen.st_ino} {seen.st_size} {seen.st_mtime_ns} {seen.st_ctime_ns}" if S_ISREG(seen.st_mode) else ""
 
 
-def prepare(site: Site, model: WarmModel, *, joining: bool) -> Shares:
-    """Read, check, cut and encode a site's records.
+def prepare(data: PrivateData, compute: SpeedSection, model: WarmModel, *, joining: bool) -> Shares:
+    """Read, check, cut and encode an institution's records.
 
     People whom another dataset of this state folder has claimed refuse a run that the site is just ``joining``. In a
     round they decide nothing: were their units left out, a record of the other dataset, whose ledger is not charged
@@ -98,31 +100,31 @@ def prepare(site: Site, model: WarmModel, *, joining: bool) -> Shares:
         InputError: a file that cannot be read; while joining also a line or a column that is not there.
         PolicyError: people of another dataset, while joining.
     """
-    dataset, compute = site.config.dataset, site.config.compute
+    dataset = data.dataset
     if joining:
-        site.check_file(model.task)
-    records = site.records(model.task)
-    known = [names_of(record, site.secret) for record in records]
+        data.check_file(model.task)
+    records = data.records(model.task)
+    known = [names_of(record, data.secret) for record in records]
     people = {names for names in known if names is not None}
-    if joining and not site.people.claim_all(dataset.id, people):
+    if joining and not data.claims.claim_all(dataset.id, people):
         raise PolicyError(
             f"dataset {dataset.id!r} holds people of another dataset id of this state folder: their budget is counted "
             "there; use that id, or take them out of this file"
         )
     if not joining:
-        site.people.claim(dataset.id, people)  # for other datasets' joining: who it leaves to another counts here, too
+        data.claims.claim(dataset.id, people)  # for other datasets' joining: who it leaves to another counts here, too
     mine = [cut(record, dataset.max_chars) for record, names in zip(records, known, strict=True) if names is not None]
-    training, validation = split_records(mine, site.secret, dataset.validation_fraction)
+    training, validation = split_records(mine, data.secret, dataset.validation_fraction)
     most = dataset.most_records
-    table = make_units(training, model.task, model.tokenizer, site.secret, most)
-    held_out = gather_units(validation, model.task, model.tokenizer, site.secret, most)
+    table = make_units(training, model.task, model.tokenizer, data.secret, most)
+    held_out = gather_units(validation, model.task, model.tokenizer, data.secret, most)
     units = batch_units(table, model, tried_shapes(model, compute.tokens_per_micro_batch))
     if compute.prefix_cache:
-        units = with_prefixes(units, model, site.cache)
+        units = with_prefixes(units, model, data.cache)
     return Shares(units, [[record for record, _ in unit] for unit in held_out])
 
 
-def model_of(run: RunConfig, site: Site) -> WarmModel:
+def model_of(run: RunConfig, site: Institution) -> WarmModel:
     """The warm model of a run, on this institution's machine, with every shape of a micro-batch tried."""
     compute = site.config.compute
     model = warm_model(run, compute.device, compute.precision, site.models)
@@ -149,7 +151,7 @@ def shares_of(run: RunConfig, site: Site, client: Client, *, joining: bool) -> t
     if before is not None and goes_on and before.file == file:
         return model, before.shares
     try:
-        prepared = Prepared(made_for, file, prepare(site, model, joining=joining))
+        prepared = Prepared(made_for, file, prepare(site.data, site.config.compute, model, joining=joining))
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:

@@ -398,7 +398,9 @@ def test_a_bounded_cache_changes_no_answer(
     monkeypatch.setattr(
         shares,
         "prepare",
-        lambda site, *rest, **more: prepared.append(site.config.institution.name) or prepare(site, *rest, **more),
+        lambda data, *rest, **more: (
+            prepared.append(data.dataset.id.removeprefix("simulated-")) or prepare(data, *rest, **more)
+        ),
     )
     monkeypatch.setattr(shares, "_MOST_SHARES", 1)
     ran = federate(locked())

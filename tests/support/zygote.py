@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 _PATIENCE = 240.0
-_OURS = "client.app client.cli client.service common.cli common.evaluation common.export common.verify server.cli"
 _HEAVY = [
     *("dp_accounting.pld", "dp_accounting.rdp", "matplotlib.figure", "transformers.models.bert.modeling_bert"),
-    *(f"confide.{name}" for name in f"{_OURS} server.daemon server.report server.workshop".split()),
+    *(f"confide.client.{name}" for name in ("answers.app", "commands.cli", "service.process")),
+    *(f"confide.common.{name}" for name in ("cli.adapters", "model.evaluation", "export.write", "verify.command")),
+    *(f"confide.server.{name}" for name in ("commands.cli", "daemon.process", "daemon.torch_child", "results.report")),
 ]
 
 

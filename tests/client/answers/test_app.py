@@ -15,6 +15,7 @@ from confide.client.answers import round as round_module
 from confide.client.answers.app import make_client_app
 from confide.client.config import SiteConfig
 from confide.client.data.dataset_claims import People
+from confide.client.data.private_data import PrivateData
 from confide.client.privacy.ledger import Ledger, Terms
 from confide.client.site.installation import Site
 from confide.common.config.run import RunConfig, check, lock
@@ -77,8 +78,10 @@ class Institution:
             terms = Terms("people", config.dataset.unit, config.dataset.most_records)
             ledger = Ledger(":memory:", terms, lambda row, row_hash: None)
             self.kept[config.dataset.unit] = (ledger, MemoryOutbox(), People(":memory:"))
-        state = self.kept[config.dataset.unit]
-        return Site(config, self.records, b"s" * 32, Identity(b"i" * 32), *state, self.report, Path("nowhere"))
+        ledger, outbox, people = self.kept[config.dataset.unit]
+        data = PrivateData(config.dataset, self.records, b"s" * 32, people, Path("nowhere"))
+        kept = {"ledger": ledger, "outbox": outbox, "report": self.report}
+        return Site(config=config, identity=Identity(b"i" * 32), data=data, **kept)
 
     def ask(self, state: State | None = None, *, number: int = 1, **changes: Any) -> Ask:
         run_json = self.run.canonical_json()

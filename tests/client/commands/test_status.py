@@ -19,12 +19,11 @@ from support.https import make_keys, make_kit
 from support.installations import write_site
 from support.ledgers import PLAN
 
-from confide.client.commands import status
 from confide.client.commands.ledger_report import ledger_facts
 from confide.client.commands.status import status_facts, status_text
 from confide.client.privacy.account import AnswerKey
 from confide.client.privacy.policy import cap_of
-from confide.client.service import process
+from confide.client.service import process, running
 from confide.client.service.link import Link
 from confide.client.service.running import Status, client_pid, only_client, read_status
 from confide.client.site.enrolment import node_key
@@ -35,7 +34,7 @@ from confide.common.protocol.enrolment import write_json
 _HOLD = """
 import sys
 from pathlib import Path
-from confide.client.commands.status import only_client
+from confide.client.service.running import only_client
 with only_client(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
@@ -98,14 +97,14 @@ def test_other_commands_work_beside_a_running_client(path: Path, state: Path) ->
 
 
 def test_asking_whether_one_runs_keeps_none_from_starting(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, refused = status.fcntl.flock, [BlockingIOError()]
+    real, refused = running.fcntl.flock, [BlockingIOError()]
 
     def flock(descriptor: int, kind: int) -> None:
         if refused:
             raise refused.pop()
         real(descriptor, kind)
 
-    monkeypatch.setattr(status.fcntl, "flock", flock)
+    monkeypatch.setattr(running.fcntl, "flock", flock)
     with only_client(state):
         assert not refused
 
@@ -153,7 +152,7 @@ def test_connection_pause_and_the_last_ask_are_told_while_it_runs_and_no_longer(
 
 def test_only_a_change_is_written(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told, written = Status(state), list[Path]()
-    monkeypatch.setattr(status, "replace_durably", lambda path, *_: written.append(path))
+    monkeypatch.setattr(running, "replace_durably", lambda path, *_: written.append(path))
     for news in ("lost", "connected", "connected", "connected", "lost"):
         told.hear(news)  # type: ignore[arg-type]
     assert len(written) == 2
@@ -179,7 +178,7 @@ def test_a_full_disk_does_not_stop_the_client(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(status, "replace_durably", full)
+    monkeypatch.setattr(running, "replace_durably", full)
     Status(state).hear("connected")
     assert "No space left on device" in caplog.text
 

@@ -89,7 +89,7 @@ def test_an_old_ledger_gets_witnesses_of_its_secret_and_of_its_people(path: Path
     first = site.ledger.account().first.get("secret_commitment")
     assert [own in file.read_text(encoding="utf-8") for file in witnesses] == [first is None] * 2
     assert first in (None, own)
-    site.people.claim("people", {Names((b"someone",), (b"someone",))})
+    site.data.claims.claim("people", {Names((b"someone",), (b"someone",))})
     _answer(site, 4)
     secret.write_bytes(bytes(31) + b"1")
     with pytest.raises(LedgerError, match=r"secret\.key"):

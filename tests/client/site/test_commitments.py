@@ -35,7 +35,7 @@ def _joined(folder: Path, dataset: str, *people: int) -> Path:
     state = {"dir": str(folder / "state"), "anchor": str(folder / "state-anchor")}
     path = write_site(folder / dataset, [], dataset={"id": dataset}, state=state)
     site = open_site(path)
-    assert site.people.claim_all(dataset, _people(*people))
+    assert site.data.claims.claim_all(dataset, _people(*people))
     site.ledger.open_study("study", PLAN, CAP)
     reserve(site.ledger)
     return path
@@ -55,9 +55,9 @@ def _rows(site: Site, kind: str) -> list[dict[str, Any]]:
 def test_the_first_row_commits_to_the_secret_and_tells_neither_it_nor_whose_it_is(path: Path) -> None:
     site, other = open_site(path), open_site(_joined(path.parents[1], "others", 2))
     found = [_rows(each, "dataset")[0]["secret_commitment"] for each in (site, other)]
-    assert found == [commit_to_secret(site.secret, "people"), commit_to_secret(site.secret, "others")]
+    assert found == [commit_to_secret(site.data.secret, "people"), commit_to_secret(site.data.secret, "others")]
     assert found[0] != found[1], "two exports of one institution do not show that they are"
-    assert site.secret.hex() not in json.dumps(export_lines(path))
+    assert site.data.secret.hex() not in json.dumps(export_lines(path))
     assert commit_to_secret(bytes(32), "people") not in found
 
 
@@ -103,7 +103,7 @@ def test_a_secret_that_came_between_two_looks_is_no_lost_one(tmp_path: Path, mon
         return there
 
     monkeypatch.setattr(Path, "exists", look)
-    assert open_site(path).secret == (tmp_path / "state" / "secret.key").read_bytes()
+    assert open_site(path).data.secret == (tmp_path / "state" / "secret.key").read_bytes()
 
 
 # The secret of a ledger that an earlier version began
@@ -137,9 +137,9 @@ def test_the_witnesses_of_an_old_ledger_commit_to_its_secret_at_the_next_opening
     assert _witnesses(old) == []
     for number in (2, 3):
         site = open_site(old)
-        assert _witnesses(old) == [commit_to_secret(site.secret, "people")] * 2
+        assert _witnesses(old) == [commit_to_secret(site.data.secret, "people")] * 2
         reserve(site.ledger, number)
-        assert _witnesses(old) == [commit_to_secret(site.secret, "people")] * 2, "the anchor keeps it"
+        assert _witnesses(old) == [commit_to_secret(site.data.secret, "people")] * 2, "the anchor keeps it"
 
 
 @pytest.mark.parametrize("gone", ["anchor", "audit"])
@@ -198,7 +198,7 @@ def _damaged(path: Path, damage: Callable[[Path], None]) -> Path:
     people = _state(path) / "people.db"
     shutil.copy(people, people.with_name("people.old"))
     site = open_site(path)
-    site.people.claim("people", _people(2, 3))
+    site.data.claims.claim("people", _people(2, 3))
     reserve(site.ledger, 2)
     shutil.copy(people, people.with_name("people.new"))
     damage(people)
@@ -229,16 +229,16 @@ def test_a_dataset_that_has_no_row_yet_does_not_begin_on_people_that_another_s_r
 def test_claims_that_no_row_has_seen_yet_are_accepted(path: Path) -> None:
     """A crash between a claim and its row; another process that claims meanwhile; another dataset's people."""
     site = open_site(path)
-    site.people.claim("people", _people(2))
+    site.data.claims.claim("people", _people(2))
     site = open_site(path)
     other = open_site(_joined(path.parents[1], "others", 3, 4))
-    site.people.claim("people", _people(5))
+    site.data.claims.claim("people", _people(5))
     reserve(site.ledger, 2)
-    other.people.claim("others", _people(6))
+    other.data.claims.claim("others", _people(6))
     reserve(other.ledger, 2)
     for each in (path, path.parents[1] / "others" / "site.toml"):
         open_site(each)
-        assert open_site(each).people.claim("third", _people(*range(1, 7))) == set()
+        assert open_site(each).data.claims.claim("third", _people(*range(1, 7))) == set()
 
 
 def test_every_open_and_reserve_commits_to_the_people_and_no_two_alike(path: Path) -> None:
@@ -250,7 +250,7 @@ def test_every_open_and_reserve_commits_to_the_people_and_no_two_alike(path: Pat
     heads = People(_state(path) / "people.db").heads()
     assert len(heads) == 2, "nobody, and the one claim"
     assert [row["people"] for row in rows] == [
-        commit_to_people(site.secret, row["previous"], heads[-1]) for row in rows
+        commit_to_people(site.data.secret, row["previous"], heads[-1]) for row in rows
     ]
     assert not any(head and head in line for head in heads for line in export_lines(path))
 

@@ -57,7 +57,7 @@ def test_both_keys_are_replaced_also_lost_and_damaged_ones_and_secret_and_ledger
     assert request == make_request(renewed)
     assert request.node_key != before.node_key
     assert request.update_key != before.update_key
-    assert (renewed.secret, renewed.ledger.rows()) == (site.secret, rows)
+    assert (renewed.data.secret, renewed.ledger.rows()) == (site.data.secret, rows)
     assert not (state / "kit.json").exists(), "the server of this kit does not know the new keys"
     audit = (state / "audit.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["event"] for line in audit].count("new keys") == 1

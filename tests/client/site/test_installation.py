@@ -75,7 +75,7 @@ def test_paths_count_from_the_folder_of_the_site_toml(
     site = open_site(Path("st-mary/site.toml"))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert len(site.records(model.task)) == 20
+    assert len(site.data.records(model.task)) == 20
     site.report(ValueError("kept here"))
     assert not list((tmp_path / "elsewhere").iterdir())
     assert {path.name for path in (tmp_path / "st-mary").iterdir()} == {"site.toml", "here", "state-anchor", "local"}
@@ -103,7 +103,7 @@ def test_a_site_opens_again_with_the_same_secrets_and_the_same_ledger(tmp_path: 
     first = open_site(path)
     assert kinds(Asking(run, lambda: first).update()) == ["update"]
     second = open_site(path)
-    assert second.secret == first.secret
+    assert second.data.secret == first.data.secret
     assert first.identity.signed_by_me("text", second.identity.sign("text"))
     assert second.ledger.rows() == first.ledger.rows() != []
     assert second.outbox.names() == first.outbox.names() != []
@@ -113,10 +113,10 @@ def test_a_site_opens_again_with_the_same_secrets_and_the_same_ledger(tmp_path: 
 
 def test_secrets_differ_between_sites(tmp_path: Path) -> None:
     sites = [open_site(write_site(tmp_path / name)) for name in ("a", "b")]
-    assert sites[0].secret != sites[1].secret
+    assert sites[0].data.secret != sites[1].data.secret
     assert not sites[0].identity.signed_by_me("text", sites[1].identity.sign("text"))
     for site in sites:
-        assert site.secret not in ((site.config.state.dir / "identity.key").read_bytes(), bytes(32))
+        assert site.data.secret not in ((site.config.state.dir / "identity.key").read_bytes(), bytes(32))
 
 
 @pytest.mark.parametrize("name", ["secret.key", "identity.key"])
@@ -144,7 +144,7 @@ def test_two_first_openings_at_once_agree_on_the_secret(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(site_module, "write_durably", meanwhile)
     first = open_site(path)
-    assert first.secret == others[0].secret
+    assert first.data.secret == others[0].data.secret
 
 
 def test_an_error_is_kept_at_home_and_a_refusal_among_the_refusals_too(tmp_path: Path) -> None:
@@ -312,7 +312,7 @@ def two(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
 
 def _texts(site: Site, model: WarmModel, task: Task) -> set[str]:
     """Texts of all units that a round would use, in either share."""
-    shares = prepare(site, model, joining=False)
+    shares = prepare(site.data, site.config.compute, model, joining=False)
     examples = [example for unit in shares.training.table.units for example in unit]
     trained = {model.tokenizer.decode(example["input_ids"], skip_special_tokens=True) for example in examples}
     held = [model.task.encode(record, model.tokenizer) for unit in shares.validation for record in unit]
@@ -512,9 +512,9 @@ def test_a_person_is_known_by_a_keyed_name(tmp_path: Path) -> None:
     """Whoever reads people.db cannot look anybody up."""
     site = open_site(write_site(tmp_path))
     [record] = make_records(1)
-    names = names_of(record, site.secret)
+    names = names_of(record, site.data.secret)
     assert names is not None
     assert names != names_of(record, bytes(32))
-    assert site.people.claim("people", {names}) == {names}
+    assert site.data.claims.claim("people", {names}) == {names}
     assert People(tmp_path / "state" / "people.db").claim("other", {names}) == set()
     assert record["text"].encode() not in (tmp_path / "state" / "people.db").read_bytes()

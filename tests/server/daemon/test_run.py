@@ -15,7 +15,8 @@ from flwr.supercore.task_identity import TaskIdentity
 from confide.common.config.run import RunConfig
 from confide.common.errors import ConfideError, PolicyError
 from confide.common.protocol.answers import declined
-from confide.server.daemon import delivery, run
+from confide.server.daemon import delivery
+from confide.server.daemon import run as run_module
 from confide.server.home.queue import QueuedRun
 from confide.server.results.run_directory import RunDirectory
 from confide.simulations.grid import SkippingClock
@@ -45,9 +46,9 @@ class Interrupted:
             self.directory.record({"event": "round_started", **asked})
         self.account.write_text("less", encoding="utf-8")
         self.members, self.going = dict[int, Any](), True
-        monkeypatch.setattr(run, "Workshop", lambda *_: self.workshop)
-        monkeypatch.setattr(run, "LinkGrid", lambda _: SimpleNamespace(run=SimpleNamespace(run_id=1)))
-        monkeypatch.setattr(run, "SystemClock", SkippingClock)
+        monkeypatch.setattr(run_module, "Workshop", lambda *_: self.workshop)
+        monkeypatch.setattr(run_module, "LinkGrid", lambda _: SimpleNamespace(run=SimpleNamespace(run_id=1)))
+        monkeypatch.setattr(run_module, "SystemClock", SkippingClock)
 
     def resume(self) -> QueuedRun:
         shared: Any = SimpleNamespace(
@@ -57,7 +58,7 @@ class Interrupted:
             is_over=lambda name: False,
             going=self.going,
         )
-        return run.carry_out(shared, self.link, QueuedRun("a-run", "ab" * 16))
+        return run_module.carry_out(shared, self.link, QueuedRun("a-run", "ab" * 16))
 
     def shows(self) -> tuple[str, list[tuple[str, int]]]:
         content = json.loads(self.account.read_bytes())
@@ -79,19 +80,19 @@ def test_a_run_that_ends_in_an_error_has_an_account_of_all_that_was_asked(
         assert not interrupted.account.exists(), "a server that is killed now leaves no false claim"
         return _fails(error)
 
-    monkeypatch.setattr(run, "make_server_app", serve)
+    monkeypatch.setattr(run_module, "make_server_app", serve)
     with pytest.raises(type(error)):
         interrupted.resume()
     assert interrupted.shows() == ("stopped", [("mary", 2)])
 
 
 _FAILS: dict[str, Callable[[Interrupted, pytest.MonkeyPatch, Exception], object]] = {
-    "a state.json": lambda run, patch, error: patch.setattr(run, "load_last", _fails(error)),
-    "the workshop's start": lambda run, patch, error: patch.setattr(run, "Workshop", _fails(error)),
+    "a state.json": lambda run, patch, error: patch.setattr(run_module, "load_last", _fails(error)),
+    "the workshop's start": lambda run, patch, error: patch.setattr(run_module, "Workshop", _fails(error)),
     "the public records": lambda run, patch, error: setattr(run.workshop, "read_public", _fails(error)),
     "the base model": lambda run, patch, error: setattr(run.workshop, "initial", _fails(error)),
     "Flower's run": lambda run, patch, error: setattr(run.link, "run", _fails(error)),
-    "the last of its results": lambda run, patch, error: patch.setattr(run, "_finish", _fails(error)),
+    "the last of its results": lambda run, patch, error: patch.setattr(run_module, "_finish", _fails(error)),
 }
 
 
@@ -103,7 +104,7 @@ def test_a_run_keeps_an_account_wherever_it_fails(
         strategy.finished = True
         return lambda *rest: None
 
-    monkeypatch.setattr(run, "make_server_app", serve)
+    monkeypatch.setattr(run_module, "make_server_app", serve)
     _FAILS[place](interrupted, monkeypatch, OSError(28, "No space left on device"))
     with pytest.raises(OSError, match="No space left"):
         interrupted.resume()
@@ -114,7 +115,7 @@ def test_a_run_keeps_an_account_wherever_it_fails(
 def test_a_full_disk_hides_neither_the_account_nor_why_a_run_ended(
     interrupted: Interrupted, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: str
 ) -> None:
-    monkeypatch.setattr(run, "make_server_app", lambda strategy: _fails(PolicyError("too few accepted")))
+    monkeypatch.setattr(run_module, "make_server_app", lambda strategy: _fails(PolicyError("too few accepted")))
     monkeypatch.setattr(RunDirectory, what, _fails(OSError(28, "No space left on device")))
     with pytest.raises(PolicyError, match="too few accepted"):
         interrupted.resume()
@@ -125,13 +126,15 @@ def test_a_full_disk_hides_neither_the_account_nor_why_a_run_ended(
 @pytest.fixture
 def over(interrupted: Interrupted, monkeypatch: pytest.MonkeyPatch) -> Interrupted:
     """All that is left to do is to give the adapter out."""
-    monkeypatch.setattr(run, "make_server_app", lambda strategy: lambda *rest: setattr(strategy, "finished", True))
+    monkeypatch.setattr(
+        run_module, "make_server_app", lambda strategy: lambda *rest: setattr(strategy, "finished", True)
+    )
 
     def finish(run: RunConfig, directory: RunDirectory, *rest: object) -> None:
         interrupted.account.write_text("completed", encoding="utf-8")
         directory.record({"event": "completed"})
 
-    monkeypatch.setattr(run, "_finish", finish)
+    monkeypatch.setattr(run_module, "_finish", finish)
     return interrupted
 
 
@@ -168,7 +171,7 @@ class Takers:
 
 
 def _killed(over: Interrupted, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(run, "give_out", _fails(KeyboardInterrupt()))
+    patch.setattr(run_module, "give_out", _fails(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         over.resume()
 
@@ -192,8 +195,8 @@ def test_a_server_that_ends_before_the_adapter_is_given_out_does_that_at_its_nex
     assert over.directory.events()[-1]["event"] == "completed"
     grid = Takers({1: True})
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1  # a Message needs them
-    monkeypatch.setattr(run, "LinkGrid", lambda _: grid)
-    monkeypatch.setattr(run, "make_server_app", _fails(AssertionError("offered again")))
+    monkeypatch.setattr(run_module, "LinkGrid", lambda _: grid)
+    monkeypatch.setattr(run_module, "make_server_app", _fails(AssertionError("offered again")))
     over.members = {1: SimpleNamespace(institution="mary")}
     assert over.resume().status == "completed"
     assert over.directory.events()[-1].items() >= {"event": "given_out", "to": ["mary"], "missing": []}.items()
@@ -214,7 +217,7 @@ def test_a_completed_run_gives_its_adapter_again_to_those_who_have_not_got_it(
     (adapter / "adapter_model.safetensors").write_bytes(b"tensors")
     grid = Takers({2: True, 3: False})
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1  # a Message needs them
-    monkeypatch.setattr(run, "LinkGrid", lambda _: grid)
+    monkeypatch.setattr(run_module, "LinkGrid", lambda _: grid)
     interrupted.members = {node: SimpleNamespace(institution=name) for node, name in enumerate(names.split()[:3], 1)}
     assert interrupted.resume().status == "completed"
     assert [message.metadata.dst_node_id for message in grid.sent] == [2, 3]
@@ -235,7 +238,7 @@ def test_a_completed_run_stays_completed_whatever_its_folder_holds(
     (interrupted.directory.path / "adapter").mkdir()
     grid = Takers({1: True})
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1  # a Message needs them
-    monkeypatch.setattr(run, "LinkGrid", lambda _: grid)
+    monkeypatch.setattr(run_module, "LinkGrid", lambda _: grid)
     interrupted.members = {1: SimpleNamespace(institution="mary")}
     assert interrupted.resume().status == "completed"
     assert interrupted.directory.events()[-1].items() >= {"to": ["mary"], "missing": []}.items()

@@ -49,7 +49,7 @@ def make_ledger(folder: Path) -> None:
     for name in ("secret.key", "identity.key"):  # the first row commits to the one
         (state / name).write_bytes(bytes(32))
     site = open_site(path)
-    assert site.people.claim_all("people", {Names((bytes(32),), (bytes(32),))})
+    assert site.data.claims.claim_all("people", {Names((bytes(32),), (bytes(32),))})
     site.ledger.approve(STUDY, RUN, PLAN, CAP)
     for what, number, cap in (("update", 1, CAP), ("validation", 1, CAP), ("update", 2, RAISED)):
         spend(site, cap, what, number)
