@@ -89,7 +89,7 @@ class People:
             raise ConfideError(f"{self._path}: cannot be read: {error}") from None
 
     def heads(self) -> list[str]:
-        """Return every `head` so far, from before the first claim to now. Claims of an earlier version are chained first.
+        """Return every `head` so far, from before the first claim to now. Chain claims of an earlier version first.
 
         Raises:
             LedgerError: the claims are not those that were made.
