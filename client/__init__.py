@@ -1,11 +1,11 @@
-"""An institution's end.
+"""The institution's side.
 
-A record goes through data, training and answers; a charge through privacy; a message through service.
+A record passes through data, training and answers. A charge passes through privacy, a message through service.
 
 privacy/   The audited core at the institution: what is allowed, charged and released. Read it in this order.
 data/      Private records of an institution.
 site/      An installation on an institution's machine.
-training/  Units to a private update.
+training/  From units to a private update.
 answers/   Asks of the server and the answers to them, one file an ask.
 service/   The process that takes part for months.
 commands/  `confide client ...`.

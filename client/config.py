@@ -1,4 +1,4 @@
-"""site.toml: an institution's own settings, checked, and its records. Nothing of it ever leaves."""
+"""The settings in site.toml, checked. Neither they nor the records that they name ever leave the institution."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,13 +12,13 @@ from confide.common.settings import Section
 
 
 class InstitutionSection(Section):
-    """`[institution]`: who this is."""
+    """`[institution]`: the name of this institution."""
 
     name: str = Field(min_length=1, max_length=64)
 
 
 class DatasetSection(Section):
-    """`[dataset]`: the people, the file, and what is public about them."""
+    """`[dataset]`: the people, the file, and the public facts about them."""
 
     id: str = Field(min_length=1)
     path: Path
@@ -33,7 +33,7 @@ class DatasetSection(Section):
 
     @property
     def most_records(self) -> int:
-        """The most records that count of one unit."""
+        """The largest number of records that count for one unit."""
         return self.max_records_per_group if self.unit == "group" else 1
 
     @model_validator(mode="after")
@@ -44,10 +44,11 @@ class DatasetSection(Section):
 
 
 class PolicySection(Section):
-    """`[policy]`: what the institution allows. A bound that is absent refuses every run with privacy.
+    """`[policy]`: the limits that the institution sets. An absent bound refuses every run with privacy.
 
-    But `max_epsilon_per_study`: without it `max_epsilon` alone holds. ``min_clip_norm`` and ``max_head_weight`` bound
-    what a rounding before the clip may become; ``min_release_seconds`` how finely a clock may tell the training time.
+    Only `max_epsilon_per_study` may be absent: `max_epsilon` alone holds then. ``min_clip_norm`` and
+    ``max_head_weight`` bound how far a rounding before the clip can grow. ``min_release_seconds`` bounds how finely a
+    clock can tell the training time.
     """
 
     max_epsilon: float | None = Field(None, ge=0.01, le=100)
@@ -68,20 +69,20 @@ class PolicySection(Section):
 
 
 class StateSection(Section):
-    """`[state]`: folders of the ledger and of its anchor, on local disks; two disks are better than one."""
+    """`[state]`: the folders of the ledger and of its anchor, on local disks; two disks are better than one."""
 
     dir: Path = Path("state")
     anchor: Path = Path("state-anchor")
 
 
 class ModelsSection(Section):
-    """`[models]`: where finished adapters arrive."""
+    """`[models]`: the folder in which finished adapters arrive."""
 
     dir: Path = Path("models")
 
 
 class SiteConfig(Section):
-    """site.toml as a whole."""
+    """The whole of site.toml."""
 
     remedy = "`confide client init` prints a site.toml with every key"
     institution: InstitutionSection
@@ -93,7 +94,7 @@ class SiteConfig(Section):
 
 
 def load_site_config(path: Path) -> SiteConfig:
-    """Read and check a site.toml; `InputError` names file, key, value and rule. Paths count from the file's folder."""
+    """Read and check a site.toml; `InputError` names file, key, value and rule. Paths start at the file's folder."""
     config = check(SiteConfig, read_toml(path, SiteConfig), str(path))
 
     def place(key: str, value: Path) -> Path:

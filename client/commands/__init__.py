@@ -3,10 +3,10 @@
 cli                most commands, as typer declares them
 enrolment_cli      `join`
 looking_after_cli  `doctor`, `status`, `models list`
-approval           what a person is told about a run
+approval           a run as a person reads and approves it
 studies            offered, approved, opened, closed
 ledger_report      the ledger as a person reads it
-doctor             what keeps this institution from taking part
-status             what a running client is doing
+doctor             obstacles to taking part
+status             the state of a client
 models             finished adapters, whole or not
 """

@@ -1,4 +1,4 @@
-"""`confide client ...`: what an administrator does at an institution. Typer declarations; the work is elsewhere."""
+"""`confide client ...`: commands of an institution's administrator. Typer declarations; the work is elsewhere."""
 
 import json
 from importlib.resources import files
@@ -17,7 +17,7 @@ _SITE = Path("site.toml")
 
 
 def init() -> None:
-    """Print a commented site.toml: every key, its default, and what it means. Redirect it to a file and edit it."""
+    """Print a commented site.toml: every key, its default and its meaning. Redirect it to a file and edit it."""
     typer.echo(files("confide.client").joinpath("site.template.toml").read_text(encoding="utf-8"), nl=False)
 
 
@@ -29,10 +29,10 @@ def check(
     site: SiteOption = _SITE,
     as_json: JsonOption = False,
 ) -> None:
-    """Say beforehand what would be accepted, what it would cost, and what would be refused and why.
+    """Tell beforehand whether a run would be accepted, its cost, and every reason to refuse it.
 
-    Nothing is charged and nothing leaves. Exit code 3: the policy refuses; 4: the budget does; 1: too few of the lines
-    of the data file can be used.
+    Nothing is charged and nothing leaves. Exit code 3: the policy refuses; 4: the budget does; 1: too few lines of the
+    data file can be used.
     """
     from confide.client.commands.approval import review
 
@@ -52,7 +52,7 @@ def approve(
     ] = "",
     site: SiteOption = _SITE,
 ) -> None:
-    """Approve a run of a study, by the hash of everything in it. Another run, or a changed one, needs another."""
+    """Approve a run of a study, by the hash of everything in it. Another or a changed run needs another approval."""
     from confide.client.commands.approval import approve_run, offered_run, require_hash
 
     run = _locked(run_file, site) if run_file else offered_run(site, study, sha256)
@@ -61,7 +61,7 @@ def approve(
 
 
 def studies(site: SiteOption = _SITE, as_json: JsonOption = False) -> None:
-    """Studies that were offered, approved, opened or closed here."""
+    """List the studies that were offered, approved, opened or closed here."""
     from confide.client.commands.studies import list_studies
 
     listed = list_studies(site)
@@ -75,7 +75,7 @@ def studies(site: SiteOption = _SITE, as_json: JsonOption = False) -> None:
 
 
 def ledger_show(site: SiteOption = _SITE, as_json: JsonOption = False) -> None:
-    """What was spent on the people of this dataset, over all studies, and what is left."""
+    """Show the spend on the people of this dataset, over all studies, and the budget left."""
     from confide.client.commands.ledger_report import ledger_facts, ledger_text
 
     facts = ledger_facts(site)
@@ -123,7 +123,7 @@ def ledger_close(
 def ledger_retire(
     site: SiteOption = _SITE, yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False
 ) -> None:
-    """End this dataset's ledger: nothing is ever trained on these people again. Cannot be undone."""
+    """End this dataset's ledger: nothing is ever trained on these people again. This cannot be undone."""
     from confide.client.site.installation import open_site
 
     opened = open_site(site)
@@ -135,7 +135,7 @@ def ledger_retire(
 
 
 def start(site: SiteOption = _SITE) -> None:
-    """Take part, until stopped: answers what the policy allows, charges the ledger, calls out and is never called."""
+    """Take part until stopped. The client answers what the policy allows, charges the ledger, and only calls out."""
     import logging
     import sys
 
@@ -159,7 +159,7 @@ def pause(site: SiteOption = _SITE) -> None:
 
 
 def resume(site: SiteOption = _SITE) -> None:
-    """Answer again."""
+    """Answer new asks again."""
     from confide.client.site.installation import open_site
 
     (open_site(site).config.state.dir / "paused").unlink(missing_ok=True)
@@ -167,7 +167,7 @@ def resume(site: SiteOption = _SITE) -> None:
 
 
 def egress(site: SiteOption = _SITE, as_json: JsonOption = False) -> None:
-    """What left this institution: when, how much, its hash, for which study and round."""
+    """List all that left this institution: time, size, hash, study and round."""
     from confide.client.commands.ledger_report import egress_rows
 
     rows: list[dict[str, Any]] = egress_rows(site)

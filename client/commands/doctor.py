@@ -1,6 +1,6 @@
-"""`confide client doctor`: what would keep this institution from taking part. Each check gives one finding.
+"""`confide client doctor`: obstacles that would keep this institution from taking part. Each check gives one finding.
 
-Sent: a TLS handshake and one GET of /health (`probe`). What is found in the data stays in ``local/doctor.txt``.
+Only a TLS handshake and one GET of /health are sent (`probe`). Findings in the data stay in ``local/doctor.txt``.
 """
 
 import functools
@@ -32,12 +32,12 @@ Verdict = tuple[State, str]
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found.
+    """The finding of one check.
 
     Attributes:
-        subject: what was looked at.
+        subject: the thing that was checked.
         state: a warning is for a person to judge; with a problem a run would fail here.
-        text: what is so, and what to do about it.
+        text: the fact, and the remedy.
     """
 
     subject: str
@@ -45,12 +45,12 @@ class Finding:
     text: str
 
     def line(self) -> str:
-        """As it is printed."""
+        """Return the finding as it is printed."""
         return f"{self.state:<8} {self.subject}: {self.text}"
 
 
 def examine(path: Path) -> Iterator[Finding]:
-    """Every check of a site, the slow ones last.
+    """Make every check of a site, the slow ones last.
 
     Raises:
         InputError: site.toml cannot be used.
@@ -85,7 +85,7 @@ def _versions() -> Verdict:
 
 
 def _server_and_clock(state: Path) -> Iterator[Finding]:
-    """Two findings of one request."""
+    """Give two findings of one request."""
     if not has_joined(state):
         skipped = "none joined yet, so neither certificate nor clock was looked at; `confide client join ADDRESS`"
         yield Finding("server", "warning", skipped)
@@ -103,7 +103,7 @@ def _server_and_clock(state: Path) -> Iterator[Finding]:
 
 
 def _clock(ahead: float | None) -> Verdict:
-    """The measure is right to a second: 1 s apart is always ok, 3 s a warning at least, 4 s always a problem."""
+    """Judge a measure that is right to a second: 1 s apart is always ok, 3 s at least a warning, 4 s a problem."""
     if ahead is None:
         return "warning", "the server tells no time; see that this machine keeps its own by NTP"
     if abs(ahead) < _MOST_SECONDS_APART:
@@ -128,7 +128,7 @@ def _disk(folders: list[Path]) -> Verdict:
 
 
 def _memory() -> Verdict:
-    """What this machine, or this container (cgroup v2), has left."""
+    """Check the memory that this machine, or this container (cgroup v2), has left."""
     facts = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
     available = int(facts["MemAvailable"].split()[0]) * 1024
     limit, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
@@ -139,7 +139,7 @@ def _memory() -> Verdict:
 
 
 def _data(config: SiteConfig, local: Path) -> Verdict:
-    """Only counts are printed; lines and reasons are in a file that only its owner reads."""
+    """Check the data. Only counts are printed; lines and reasons are in a file that only its owner may read."""
     runs = _offered(config)
     found = check_lines(config.dataset, runs)
     report = found.write(local)
@@ -158,7 +158,7 @@ def _data(config: SiteConfig, local: Path) -> Verdict:
 
 
 def _people(path: Path) -> Verdict:
-    """Whether somebody is counted under another dataset id: joining refuses that, a round that goes on does not."""
+    """Check that no person is counted under another dataset id. Joining refuses that; a running round does not."""
     from confide.client.data.units import names_of
 
     try:
@@ -180,13 +180,13 @@ def _people(path: Path) -> Verdict:
 
 
 def _offered(config: SiteConfig) -> list[RunConfig]:
-    """The newest of each study: what was offered or approved before is over, or was replaced."""
+    """Return the newest run of each study: earlier ones are over, or were replaced."""
     offered = {run.study.name: run for run in reversed(read_offers(config.state.dir / "offers"))}
     return [run for name, run in offered.items() if name in config.policy.studies]
 
 
 def _base_models(config: SiteConfig) -> Verdict:
-    """Whether every base model that the policy names by its hash, or a run on offer needs, is here and the same."""
+    """Check that each base model which the policy names by its hash, or a run on offer needs, is here and unchanged."""
     allowed = set(config.policy.base_models)
     if not allowed:
         return "warning", "policy.base_models is empty: every run is refused"
@@ -205,7 +205,7 @@ def _base_models(config: SiteConfig) -> Verdict:
 
 
 def _unfit(run: RunConfig, models: Path) -> str | None:
-    """What is wrong with the base model of a run on offer."""
+    """Return the fault of the base model of a run on offer, or None."""
     try:
         found = hash_model(find_model(run.model.base, models))
     except InputError as error:

@@ -1,4 +1,4 @@
-"""`confide client join`: how an institution and a server get to know each other. The work is in `enrolment`."""
+"""`confide client join`: an institution and a server exchange keys. The work is in `enrolment`."""
 
 import shlex
 import sys
@@ -27,7 +27,7 @@ def join(
     new_keys: Annotated[bool, typer.Option("--new-keys", help="replace both keys; the ledger stays")] = False,
     site: SiteOption = _SITE,
 ) -> None:
-    """Join a server. First with its ADDRESS: makes keys here and writes a request; then with --kit.
+    """Join a server: first with its ADDRESS, which makes keys here and writes a request; then with --kit.
 
     Send the request to the server's operator, and compare the fingerprint by telephone. The kit's authority has a
     fingerprint, too: the operator reads that one to you.
@@ -44,7 +44,7 @@ def join(
         raise InputError(
             "client join --new-keys needs the server's ADDRESS, and no --kit: its operator must approve them"
         )
-    if new_keys:  # before the site is opened: a lost key would keep it from that
+    if new_keys:  # before the site is opened, which a lost key would prevent
         config = load_site_config(site)
         with only_client(config.state.dir):
             renew_keys(config)
@@ -69,7 +69,7 @@ def join(
 
 
 def _require_usable_lines(site: "Site") -> None:
-    """Runs that were agreed to beforehand begin as soon as it is connected."""
+    """Check the lines for runs approved beforehand: those begin as soon as the client is connected."""
     from confide.client.answers.proposed_runs import approved_runs
     from confide.client.data.line_check import require_usable
 
@@ -78,7 +78,7 @@ def _require_usable_lines(site: "Site") -> None:
 
 
 def _ask_for_authority(site: "Site", kit: "Kit") -> str:
-    """The authority's fingerprint as a person hears and types it."""
+    """Return the authority's fingerprint as a person hears and types it."""
     from confide.client.site.enrolment import check_kit
     from confide.common.errors import InputError
 

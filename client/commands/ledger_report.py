@@ -14,7 +14,7 @@ FORMAT = "confide-ledger-1"
 
 
 def ledger_facts(path: Path) -> dict[str, Any]:
-    """What `confide client ledger show --json` prints; everything rounded towards more spent and less left."""
+    """Return the content of `confide client ledger show --json`, rounded towards more spent and less left."""
     site = open_site(path)
     account, cap = site.ledger.account(), cap_of(site.config.policy)
     filtered, composed = account.both_accounts(cap.max_delta) if account.number else (0.0, 0.0)
@@ -35,7 +35,7 @@ def ledger_facts(path: Path) -> dict[str, Any]:
 
 
 def ledger_text(facts: dict[str, Any]) -> str:
-    """The same for a person."""
+    """Return the same as text for a person."""
     spent = "unlimited: it was used without privacy" if facts["no_privacy"] else facts["epsilon_spent"]
     lines = [
         f"dataset {facts['dataset']!r}, unit {facts['unit']}: epsilon spent {spent} of {facts['epsilon_cap']:g} "
@@ -56,7 +56,7 @@ def ledger_text(facts: dict[str, Any]) -> str:
 
 
 def export_lines(path: Path) -> list[str]:
-    """The ledger as JSON lines: what is claimed, then every row with its hash.
+    """Return the ledger as JSON lines: the claimed spend, then every row with its hash.
 
     Raises:
         InputError: there is no row yet.
@@ -75,7 +75,7 @@ def export_lines(path: Path) -> list[str]:
 
 
 def egress_rows(path: Path) -> list[dict[str, Any]]:
-    """Every sealed answer: what may have left, oldest first."""
+    """Return every sealed answer, oldest first: each of them may have left."""
     site = open_site(path)
     account, rows = site.ledger.account(), []
     for row, _ in site.ledger.rows():
@@ -97,7 +97,7 @@ def egress_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def close_study(path: Path, study: str) -> str:
-    """Close a study; `InputError` where none of that name is open."""
+    """Close a study; `InputError` if none of that name is open."""
     site = open_site(path)
     known = site.ledger.account().studies.get(study)
     if known is None or known.closed:

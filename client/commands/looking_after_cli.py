@@ -12,9 +12,9 @@ _SITE = Path("site.toml")
 
 
 def doctor(site: SiteOption = _SITE) -> None:
-    """Say what would keep this institution from taking part: server, clock, ledger, disk, data, base models, device.
+    """Report obstacles to taking part: server, clock, ledger, disk, data, base models, device.
 
-    Sends nothing but a TLS handshake and one GET of /health. Lines of the data that no round would use are listed in
+    Only a TLS handshake and one GET of /health are sent. Lines of the data that no round would use are listed in
     local/doctor.txt, beside site.toml. Exit code 1: a problem; warnings do not count.
     """
     from confide.client.commands.doctor import examine
@@ -30,7 +30,7 @@ def doctor(site: SiteOption = _SITE) -> None:
 
 
 def status(site: SiteOption = _SITE, as_json: JsonOption = False) -> None:
-    """Whether the client runs, is connected or paused, and what it was asked and sent last. From files alone."""
+    """Show whether the client runs, is connected or paused, and its last ask and answer. Reads files alone."""
     from confide.client.commands.status import status_facts, status_text
 
     facts = status_facts(site)
@@ -38,7 +38,7 @@ def status(site: SiteOption = _SITE, as_json: JsonOption = False) -> None:
 
 
 def models_list(site: SiteOption = _SITE, as_json: JsonOption = False) -> None:
-    """Finished adapters that came here, each checked against its hashes, with the command that uses it."""
+    """List finished adapters that came here, each checked against its hashes, with the command that uses it."""
     from confide.client.commands.models import list_adapters
 
     adapters = list_adapters(site)

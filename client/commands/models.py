@@ -1,4 +1,4 @@
-"""Finished adapters in models/STUDY/RUN/, each checked against the hashes that were written when it had all arrived."""
+"""Finished adapters in models/STUDY/RUN/, each checked against the hashes that were written on its full arrival."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from confide.client.config import load_site_config
 
 
 def list_adapters(path: Path) -> list[dict[str, Any]]:
-    """Every adapter that came to a site, with its state, and the names of the files that it is not whole for."""
+    """Return every adapter that came to a site, with its state and the names of changed or missing files."""
     folders = load_site_config(path).models.dir.glob("*/*/")
     return [
         {"study": folder.parent.name, "run": folder.name, "folder": str(folder), **_state(folder)}
@@ -20,7 +20,7 @@ def list_adapters(path: Path) -> list[dict[str, Any]]:
 
 
 def _state(folder: Path) -> dict[str, Any]:
-    """Finds damage; whoever may write in the folder could write another list of hashes too."""
+    """Find damage, not attacks: a person who may write in the folder could write another list of hashes too."""
     try:
         hashes = dict(json.loads((folder / HASHES).read_bytes()))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What a running client tells in its state folder, and the lock that keeps it alone there."""
+"""The state of a client, from its status file, its lock and its ledger."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from confide.common.errors import InputError
 
 
 def status_facts(path: Path) -> dict[str, Any]:
-    """What `confide client status --json` prints: from files alone."""
+    """Return the content of `confide client status --json`, from files alone."""
     site = open_site(path)
     state, account, left = site.config.state.dir, site.ledger.account(), egress_rows(path)
     pid, told = client_pid(state), read_status(state)
@@ -38,7 +38,7 @@ def status_facts(path: Path) -> dict[str, Any]:
 
 
 def status_text(facts: dict[str, Any]) -> str:
-    """The same for a person."""
+    """Return the same as text for a person."""
     server = f"server {facts['server']}" if facts["server"] else "no server joined yet"
     if facts["running"]:
         reached = "connected to" if facts["connected"] else "NOT connected to"
@@ -63,5 +63,5 @@ def status_text(facts: dict[str, Any]) -> str:
 
 
 def _round(number: int | None) -> str:
-    """Nothing where there is none: an offer is before all rounds, a finished adapter after them."""
+    """Return the round as text, or nothing: an offer comes before all rounds, a finished adapter after them."""
     return f", round {number}" if number else ""

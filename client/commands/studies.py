@@ -1,4 +1,4 @@
-"""Studies that a person can look at: what was offered, approved, opened or closed here."""
+"""Studies as a person sees them: offered, approved, opened or closed here."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from confide.common.privacy.plan import PrivacyPlan
 
 
 def list_studies(path: Path) -> list[dict[str, Any]]:
-    """Every run that was offered or approved, with its study's state."""
+    """Return every run that was offered or approved, with its study's state."""
     site = open_site(path)
     account = site.ledger.account()
     runs = {(run.study.name, run.sha256()): run for run in (read_offers(site.offers) if site.offers else [])}
@@ -25,7 +25,7 @@ def list_studies(path: Path) -> list[dict[str, Any]]:
 
 
 def _pins(study: Study, run: RunConfig, site: Site) -> bool:
-    """Whether a study was opened with the plan of this run."""
+    """Return whether a study was opened with the plan of this run."""
     try:
         plan = plan_here(run, site)
     except PolicyError:
@@ -48,9 +48,9 @@ def _status(account: Account, key: tuple[str, str], unapproved: str, *, same_pla
 
 
 def _is_open(account: Account, key: tuple[str, str], *, same_plan: bool) -> bool:
-    """Whether a study is open for this run: the one that was answered, or until then each that has its plan.
+    """Return whether a study is open for this run. Before its first answer, each run with its plan counts.
 
-    The ledger names a run in its answers; OPEN pins the plan alone.
+    The ledger names a run in its answers; OPEN pins the plan alone. After an answer, only the answered run counts.
     """
     name, run_sha256 = key
     answered = {item.run_sha256 for item in account.reservations.values() if item.key.study == name}

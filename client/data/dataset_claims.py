@@ -1,4 +1,4 @@
-"""Whose people are whose: one person's records under two dataset ids would be charged to two budgets."""
+"""Claims of dataset ids on people, so that one person is never charged to two budgets."""
 
 import contextlib
 import hashlib
@@ -12,16 +12,16 @@ from confide.client.privacy.chain import keep_private
 from confide.common.errors import ConfideError, LedgerError
 
 _PEOPLE = "CREATE TABLE IF NOT EXISTS people(key BLOB PRIMARY KEY, dataset TEXT) WITHOUT ROWID"
-# The same once more, claim by claim and hash-chained: a row of a ledger keeps what `head` was when it was written.
+# The same claims in their order, hash-chained: each row of a ledger keeps the `head` of the time it was written.
 _CLAIMS = "CREATE TABLE IF NOT EXISTS claims(number INTEGER PRIMARY KEY, dataset TEXT, keys TEXT, head TEXT)"
 
 
 class Names(NamedTuple):
-    """Keyed names (HMAC) under which the person of a record is known again in another dataset.
+    """Keyed names (HMAC) that recognise the person of a record in another dataset.
 
     Attributes:
-        claimed: what becomes the dataset's; the first is the person, who must be its own, others are marks.
-        barred: what must not be another dataset's.
+        claimed: names that become the dataset's. The first is the person, who must be its own; the others are marks.
+        barred: names that must not be another dataset's.
     """
 
     claimed: tuple[bytes, ...]
@@ -29,22 +29,22 @@ class Names(NamedTuple):
 
 
 class Claims(Protocol):
-    """Who may use which people."""
+    """Claims of datasets on people."""
 
     def claim_all(self, dataset: str, people: set[Names]) -> bool:
-        """Claim all of the people, or nobody if one is another dataset's; whether it was all."""
+        """Claim all people, or none if one is another dataset's. Return whether all were claimed."""
 
     def claim(self, dataset: str, people: set[Names]) -> set[Names]:
-        """Which of the people are this dataset's: new ones become so, another dataset's stay that one's."""
+        """Claim the people that no other dataset has. Return those that are this dataset's."""
 
     def elsewhere(self, dataset: str, people: set[Names]) -> set[Names]:
-        """Which of the people are another dataset's; nobody is claimed."""
+        """Return the people that are another dataset's, without a claim."""
 
 
 class People:
     """Keyed names (HMAC) of units and of texts in groups, each with the dataset that first used it in this folder.
 
-    A help against mistakes: another machine's folder is not seen, nor the same person's other records.
+    This guards against mistakes. It sees neither another machine's folder nor the same person's other records.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -59,7 +59,7 @@ class People:
             raise LedgerError(f"{path}: cannot be read: {error}; put back the intact file") from None
 
     def claim_all(self, dataset: str, people: set[Names]) -> bool:
-        """Claim all of the people, or nobody if one is another dataset's; whether it was all.
+        """Claim all people, or none if one is another dataset's. Return whether all were claimed.
 
         Guarantee: of two datasets that claim the same people at once, one gets them.
         """
@@ -70,29 +70,29 @@ class People:
             return own == people
 
     def claim(self, dataset: str, people: set[Names]) -> set[Names]:
-        """Which of the people are this dataset's: new ones become so, another dataset's stay that one's."""
+        """Claim the people that no other dataset has. Return those that are this dataset's."""
         with self._alone():
             own = self._own(dataset, people)
             self._add(dataset, own)
             return own
 
     def elsewhere(self, dataset: str, people: set[Names]) -> set[Names]:
-        """Which of the people are another dataset's; nobody is claimed."""
+        """Return the people that are another dataset's, without a claim."""
         with self._alone():
             return people - self._own(dataset, people)
 
     def head(self) -> str:
-        """What stands for all claims so far; empty before the first."""
+        """Return the hash that stands for all claims so far; empty before the first."""
         try:
             return self._head()
         except sqlite3.Error as error:
             raise ConfideError(f"{self._path}: cannot be read: {error}") from None
 
     def heads(self) -> list[str]:
-        """What `head` was before every claim and is now; claims of an earlier version are taken in first.
+        """Return every `head` so far, from before the first claim to now. Chain claims of an earlier version first.
 
         Raises:
-            LedgerError: what is claimed is not what was claimed.
+            LedgerError: the claims are not those that were made.
         """
         with self._alone():
             try:
@@ -113,7 +113,7 @@ class People:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """One transaction: nobody else claims from the look at what is there to the last claim."""
+        """Hold one transaction: no other process claims between the first read and the last claim."""
         try:
             self._db.execute("BEGIN IMMEDIATE")
             yield
@@ -125,13 +125,13 @@ class People:
                 self._db.execute("ROLLBACK")
 
     def _own(self, dataset: str, people: set[Names]) -> set[Names]:
-        """Without anybody of whom one record shows that another dataset has them."""
+        """Return the people, without those whom one of their records shows to be another dataset's."""
         others = {key for (key,) in self._db.execute("SELECT key FROM people WHERE dataset <> ?", (dataset,))}
         elsewhere = {names.claimed[0] for names in people if not others.isdisjoint(names.barred)}
         return {names for names in people if names.claimed[0] not in elsewhere}
 
     def _add(self, dataset: str, people: set[Names]) -> None:
-        # Of nobody else: a claim on a person of another dataset would bar that person there, too.
+        # Only keys of the dataset's own people: a claim on another dataset's person would bar that person there, too.
         keys = sorted({key for names in people for key in names.claimed})
         insert = "INSERT OR IGNORE INTO people VALUES (?, ?)"
         new = [key for key in keys if self._db.execute(insert, (key, dataset)).rowcount]

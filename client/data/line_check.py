@@ -1,7 +1,7 @@
-"""Lines of an institution's data file that no round would use, and whether a run finds enough others.
+"""Lines of an institution's data file that no round would use, and a check that a run can use enough others.
 
-What is found stays here: it is asked by a person's commands alone, never for an answer to a server, whose labels could
-count the classes that are present.
+The findings stay here. Only a person's commands ask for them, never an answer to a server: the labels that a server
+chooses could count the classes that are present.
 """
 
 import math
@@ -17,19 +17,19 @@ from confide.common.data.records import Row, cut, group_of, inspect_rows
 from confide.common.durable import replace_durably
 from confide.common.errors import ConfideError, InputError
 
-_ALIKE = 10  # lines that have a reason in common: it may be shown, for a rarer one could quote a person
+_ALIKE = 10  # lines that must share a reason before it is shown: a rarer one could quote a person
 
 
 @dataclass(frozen=True)
 class Lines:
-    """What was found, line by line.
+    """Findings, line by line.
 
     Attributes:
         path: of the data.
-        num_lines: that are not blank.
-        broken: number -> why a line cannot be read: while one is there, no run is joined.
-        unused: number -> why a line that can be read would contribute nothing.
-        wasted: study -> how many of its lines that can be read would contribute nothing to it, by reason.
+        num_lines: number of lines that are not blank.
+        broken: number of a line -> reason why it cannot be read. No run is joined while a line is broken.
+        unused: number of a line -> reason why it would contribute nothing, though it can be read.
+        wasted: study -> number of readable lines that would contribute nothing to it, by reason.
     """
 
     path: Path
@@ -39,7 +39,7 @@ class Lines:
     wasted: dict[str, Counter[str]] = field(default_factory=dict)
 
     def too_few(self, least: float) -> list[str]:
-        """Each study that could use less than the share ``least`` of the lines: its share, and the commonest reason."""
+        """List each study that could use less than the share ``least`` of the lines, with the commonest reason."""
         found = []
         for study, reasons in self.wasted.items():
             usable = self.num_lines - len(self.broken) - reasons.total()
@@ -56,7 +56,7 @@ class Lines:
         return f"; most often ({count} lines): {why}" if count >= _ALIKE else ""
 
     def write(self, folder: Path) -> Path:
-        """The report, which only its owner may read."""
+        """Write the report, which only its owner may read. Return its path."""
         folder.mkdir(exist_ok=True, mode=0o700)
         report = folder / "doctor.txt"
         lines = [f"{self.path}, {time.strftime('%Y-%m-%d %H:%M')}"]
@@ -67,7 +67,7 @@ class Lines:
 
 
 def check_lines(dataset: DatasetSection, runs: list[RunConfig]) -> Lines:
-    """Look at every line: as a run is joined, and as the tasks of the runs on offer use it.
+    """Check every line, as joining a run does and as the tasks of the runs on offer do.
 
     Raises:
         InputError: the file cannot be read at all, or is empty.
@@ -92,7 +92,7 @@ def check_lines(dataset: DatasetSection, runs: list[RunConfig]) -> Lines:
 
 
 def too_few_lines(dataset: DatasetSection, runs: list[RunConfig]) -> str | None:
-    """Why runs are refused that could use too few of the lines; None where each can use enough.
+    """Return the reason to refuse runs that could use too few lines; None if each can use enough.
 
     Raises:
         InputError: the file cannot be read at all, or is empty.
@@ -102,7 +102,7 @@ def too_few_lines(dataset: DatasetSection, runs: list[RunConfig]) -> str | None:
 
 
 def require_usable(dataset: DatasetSection, runs: list[RunConfig]) -> None:
-    """See that each run can use enough of the lines: else it would be charged for noise about next to nobody.
+    """Check that each run can use enough lines: otherwise it would be charged for noise about very few people.
 
     Raises:
         ConfideError: a run could use a smaller share than `min_usable_fraction`.
@@ -113,12 +113,12 @@ def require_usable(dataset: DatasetSection, runs: list[RunConfig]) -> None:
 
 
 def _studies(runs: list[RunConfig]) -> list[str]:
-    """Names of the runs' studies; the empty one where there is no run."""
+    """Return the names of the runs' studies, or the empty name if there is no run."""
     return [run.study.name for run in runs] or [""]
 
 
 def _unused(row: Row, columns: dict[str, str], dataset: DatasetSection, runs: list[RunConfig]) -> dict[str, str]:
-    """Why a row would contribute nothing, by study: to a run on offer, or to any."""
+    """Return the reasons why a row would contribute nothing, by study; the empty name stands for any study."""
     record = cut({name: row[column] for name, column in columns.items()}, dataset.max_chars)
     record["label"] = translate(record.get("label"), dataset.labels)
     if "group" in record and group_of(record) is None:

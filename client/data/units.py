@@ -1,4 +1,4 @@
-"""Records grouped to units, and units shared out to train and validation."""
+"""Records grouped into units, and units split into train and validation."""
 
 import hashlib
 import hmac
@@ -25,23 +25,23 @@ class UnitTable:
 
 
 def unit_key(record: Row, secret: bytes) -> bytes:
-    """The keyed name of a record's unit: HMAC-SHA256 of its group, or of its content where there is no group.
+    """Return the keyed name of a record's unit: HMAC-SHA256 of its group, or of its content if there is no group.
 
-    Keyed, so that a name tells nothing outside the institution; by content and never by position or count, so that
-    adding or removing one unit moves no other.
+    The key keeps a name from telling anything outside the institution. The name follows from content, never from
+    position or count, so adding or removing one unit moves no other.
     """
     return _keyed(group_of(record) if "group" in record else record, secret)
 
 
 def _keyed(content: Any, secret: bytes) -> bytes:
-    # As ASCII JSON, so that whatever a file can hold has a name: a lone surrogate, a date, a number.
+    # As ASCII JSON, so that everything a file can hold has a name: a lone surrogate, a date, a number.
     return hmac.digest(secret, json.dumps(content, sort_keys=True, default=str).encode(), hashlib.sha256)
 
 
 def split_records(
     records: list[dict[str, Any]], secret: bytes, validation_fraction: float
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Train and validation records; all records of a unit fall on one side, decided by the unit's key alone."""
+    """Return train and validation records. The key of a unit alone decides on which side all its records fall."""
     shares: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
     for record in records:
         position = int.from_bytes(unit_key(record, secret)[:8], "big") / 2**64
@@ -50,12 +50,13 @@ def split_records(
 
 
 def names_of(record: Row, secret: bytes) -> Names | None:
-    """The keyed names under which the same people are known again in another dataset.
+    """Return the keyed names that recognise the same people in another dataset.
 
-    Those are their group and their text: the record without its label, which another study may have changed. Two
-    datasets of groups are compared by group alone, for texts may be boilerplate; so what is claimed of a text inside a
-    group is a mark of its own, which only a dataset of records looks for. An empty text is nobody's. None for a record
-    that is never used: its group is not known, it is empty, or nested too deep for JSON.
+    They are made from the group and from the text: the record without its label, which another study may have changed.
+    Two datasets of groups are compared by group alone, for texts may be boilerplate. So a text inside a group is
+    claimed as a mark of its own, which only a dataset of records looks for. An empty text belongs to no person.
+
+    The result is None for a record that is never used: its group is unknown, it is empty, or nested too deep for JSON.
     """
     texts = {name: value for name, value in record.items() if name not in ("label", "group")}
     empty = all(value is None or (isinstance(value, str) and not value.strip()) for value in texts.values())
@@ -78,7 +79,7 @@ def names_of(record: Row, secret: bytes) -> Names | None:
 def make_units(
     records: list[dict[str, Any]], task: Task, tokenizer: Any, secret: bytes, max_records_per_group: int = 1
 ) -> UnitTable:
-    """Encode records and gather them to units, in the order of their keyed names, which says nothing about the file."""
+    """Encode records and gather them into units, in the order of keyed names, which tells nothing about the file."""
     gathered = gather_units(records, task, tokenizer, secret, max_records_per_group)
     return UnitTable([[example for _, example in unit] for unit in gathered])
 
@@ -86,11 +87,11 @@ def make_units(
 def gather_units(
     records: list[dict[str, Any]], task: Task, tokenizer: Any, secret: bytes, max_records_per_group: int = 1
 ) -> list[list[tuple[dict[str, Any], Example]]]:
-    """Records that a task can use, with their examples, unit by unit.
+    """Return the records that a task can use, with their examples, unit by unit.
 
     A record that cannot be encoded contributes nothing, silently: no record may stop or shape a round.
-    Records with a "group" are gathered by it, at most ``max_records_per_group`` of them, chosen by keyed hash; a
-    record without a group key is dropped. Others are a unit each.
+    Records with a "group" are gathered by it, at most ``max_records_per_group`` of them, chosen by keyed hash. A
+    record whose group is unknown is dropped. A record without a "group" is a unit of its own.
     """
     grouped: dict[bytes, list[tuple[bytes, dict[str, Any], Example]]] = {}
     for number, record in enumerate(records):
@@ -103,7 +104,7 @@ def gather_units(
             example = task.encode(record, tokenizer)
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException:  # noqa: BLE001, S112 - whatever a record provokes, it must not show; a panic of Rust too
+        except BaseException:  # noqa: BLE001, S112 - no error of a record may show, not even a panic of Rust
             continue
         grouped.setdefault(unit_key(record, secret) + own, []).append((_keyed(record, secret), record, example))
     units = []

@@ -1,9 +1,9 @@
 """The audited core at the institution: what is allowed, charged and released. Read it in this order.
 
-policy     what the institution allows
-account    what a ledger's rows amount to
-row_kinds  what each kind of row does
-rules      when a study may be opened or a round charged
+policy     the institution's limits on a request
+account    the sum of a ledger's rows
+row_kinds  the effect of each kind of row
+rules      conditions for opening a study or charging a round
 decision   policy, approval and budget in one answer
 chain      rows on disk, hash-chained
 ledger     the only way to add a row

@@ -1,4 +1,4 @@
-"""What a ledger's rows amount to: pure. `rows` says what each row does to it."""
+"""The sum of a ledger's rows, as pure data. `row_kinds` defines the effect of each row."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,7 +12,7 @@ AnswerKind = Literal["update", "validation"]
 
 @dataclass(frozen=True)
 class AnswerKey:
-    """What one answer is an answer to."""
+    """The ask to which an answer belongs."""
 
     study: str
     lineage: str
@@ -22,10 +22,10 @@ class AnswerKey:
 
 @dataclass
 class Reservation:
-    """One RESERVE row, and what became of it."""
+    """One RESERVE row, with its SEAL and its ACK."""
 
     number: int
-    hash: str  # of the row: names the outbox file
+    hash: str  # of the row; it names the outbox file
     key: AnswerKey
     input_sha256: str
     run_sha256: str
@@ -35,35 +35,35 @@ class Reservation:
 
 @dataclass
 class Study:
-    """One study's allotment and what was reserved of it. ``plan`` is None for training without privacy."""
+    """One study's allotment, and the reserved part of it. ``plan`` is None for training without privacy."""
 
     plan: PrivacyPlan | None
     steps: int = 0
     releases: int = 0
-    returns: bool = True  # whether CLOSE gives back what was never reserved (see `privacy.filter`)
+    returns: bool = True  # CLOSE gives back the steps that were never reserved (see `privacy.filter`)
     reserved_steps: int = 0
     reserved_releases: int = 0
     closed: bool = False
 
     @property
     def is_spent(self) -> bool:
-        """Whether every step of its allotment was reserved."""
+        """Return whether every step of the allotment is reserved."""
         return self.plan is not None and self.reserved_steps >= self.steps
 
 
 @dataclass
 class Account:
-    """All rows of one dataset, added up.
+    """The sum of all rows of one dataset.
 
     Attributes:
-        number, head: of the last row.
+        number, head: number and hash of the last row.
         first: the dataset row: id, unit, order of the filter.
-        cap: in force.
-        opened_under: the cap when a study was last opened; as long as it is in force, all allotments fit.
+        cap: the cap in force.
+        opened_under: the cap when a study was last opened. While it is in force, all allotments fit.
         studies: by name.
-        reservations: by number of their row; ``answers``: the same by what they answer, oldest first.
+        reservations: by number of their row; ``answers``: the same by the ask that they answer, oldest first.
         approved: pairs of study and run hash.
-        people: of the newest row that commits to people.db, the hash of the row before and the commitment; older
+        people: from the newest row that commits to people.db: the hash of the row before it, and the commitment. Older
             versions wrote none.
     """
 
@@ -81,11 +81,11 @@ class Account:
 
     @property
     def infinite(self) -> bool:
-        """Whether anything was ever trained without privacy."""
+        """Return whether any study was ever opened without privacy."""
         return any(study.plan is None for study in self.studies.values())
 
     def allotted(self) -> list[Charge]:
-        """What the studies may spend in all: the whole allotment, or what was reserved of a closed one."""
+        """Return each study's charge: the whole allotment, or the reserved part if a closed study returns the rest."""
         return [
             Charge(study.plan, study.reserved_steps, study.reserved_releases)
             if study.closed and study.returns
@@ -95,7 +95,7 @@ class Account:
         ]
 
     def reserved(self) -> dict[str, Charge]:
-        """What was spent: by study, as reserved, whatever ran."""
+        """Return the spend by study: all that was reserved, even if nothing ran."""
         return {
             name: Charge(study.plan, study.reserved_steps, study.reserved_releases)
             for name, study in self.studies.items()
@@ -103,10 +103,10 @@ class Account:
         }
 
     def epsilon_spent(self, delta: float) -> float:
-        """Epsilon of all that was reserved, rounded up; infinite after any training without privacy."""
+        """Return the epsilon of all that was reserved, rounded up; infinite after any training without privacy."""
         return float("inf") if self.infinite else spent(list(self.reserved().values()), delta, self.first["order"])
 
     def both_accounts(self, delta: float) -> tuple[float, float]:
-        """The filter's epsilon and composed PLD's of what was reserved; the second decides nothing across studies."""
+        """Return the spend's epsilon by the filter and by composed PLDs; the second decides nothing across studies."""
         charges = list(self.reserved().values())
         return filter_epsilon(charges, delta, self.first["order"]), composed_epsilon(charges, delta)

@@ -1,4 +1,4 @@
-"""A ledger's rows on disk: SQLite, one hash chain for each dataset, written by one transaction at a time."""
+"""The rows of a ledger on disk: SQLite, one hash chain for each dataset, written by one transaction at a time."""
 
 import json
 import secrets
@@ -21,10 +21,10 @@ Witness = Callable[[Row, str], None]
 
 
 class Chain:
-    """The rows of one dataset and what they amount to.
+    """The rows of one dataset, and their sum.
 
-    Guarantee: `append` happens only inside `transaction`, which sees every row that any process has committed, and
-    returns when the disk has the new ones (synchronous=FULL). A body is salted, so that its hash tells nothing.
+    Guarantee: `append` happens only inside `transaction`. A transaction sees every row that any process has committed,
+    and returns when the disk has the new ones (synchronous=FULL). A body is salted, so that its hash tells nothing.
 
     Args:
         path: of ledger.db on a local disk, or ":memory:".
@@ -32,7 +32,7 @@ class Chain:
         witness: is given every new row and its hash after the commit.
 
     Raises:
-        LedgerError: not a ledger, or its chain is broken.
+        LedgerError: the file is not a ledger, or its chain is broken.
     """
 
     def __init__(self, path: Path | str, dataset: str, witness: Witness) -> None:
@@ -53,11 +53,11 @@ class Chain:
 
     @contextmanager
     def transaction(self) -> Iterator[Account]:
-        """The account as of now, and nobody else's turn; what is appended is on the disk at the end, or not at all.
+        """Give the current account and lock out other writers. Appended rows are all on the disk at the end, or none.
 
         Raises:
             LedgerError: the chain is broken.
-            ConfideError: the disk does not take it; nothing was charged by this transaction.
+            ConfideError: the disk does not take the rows; nothing was charged by this transaction.
         """
         with self._readable():
             self._db.execute("BEGIN IMMEDIATE")
@@ -67,7 +67,7 @@ class Chain:
                 self._db.execute("COMMIT")
             except BaseException:
                 if self._new:
-                    self.account, self._new = Account(), []  # holds what was never committed: read it again
+                    self.account, self._new = Account(), []  # it holds rows that were never committed: read anew
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
@@ -76,7 +76,7 @@ class Chain:
             self._witness(row, row_hash)
 
     def append(self, kind: str, values: Row) -> int:
-        """Add a row inside a transaction; returns its number."""
+        """Add a row inside a transaction. Return its number."""
         chain = {"number": self.account.number + 1, "previous": self.account.head or _FIRST, "kind": kind}
         row: Row = {**values, **chain, "salt": secrets.token_hex(16), "time": int(time.time())}
         row_hash = hash_row(row)
@@ -88,22 +88,22 @@ class Chain:
         return int(row["number"])
 
     def rows(self) -> list[tuple[Row, str]]:
-        """Every row with its hash, in order."""
+        """Return every row with its hash, in order."""
         with self._readable():
             return self._read(0)
 
     def knows(self, row_hash: str) -> bool:
-        """Whether any dataset of this file has such a row."""
+        """Return whether any dataset of this file has a row with this hash."""
         with self._readable():
             return self._db.execute("SELECT 1 FROM rows WHERE hash = ?", (row_hash,)).fetchone() is not None
 
     def datasets(self) -> list[str]:
-        """Every dataset that has a row in this file."""
+        """Return every dataset that has a row in this file."""
         with self._readable():
             return [name for (name,) in self._db.execute("SELECT DISTINCT dataset FROM rows ORDER BY dataset")]
 
     def _catch_up(self) -> None:
-        """Take in rows of other processes. A row that was taken back since shows in the next one's ``previous``."""
+        """Take in rows of other processes. A row that was removed since shows in the next one's ``previous``."""
         for row, row_hash in self._read(self.account.number):
             expected = (row_hash, self.account.head or _FIRST, self.account.number + 1)
             try:
@@ -128,7 +128,7 @@ class Chain:
 
     @contextmanager
     def _readable(self) -> Iterator[None]:
-        """Errors of the database as ours."""
+        """Turn errors of the database into ours."""
         try:
             yield
         except (sqlite3.OperationalError, sqlite3.IntegrityError, OSError) as error:
@@ -142,6 +142,6 @@ class Chain:
 
 
 def keep_private(path: Path | str) -> None:
-    """Make a database file that only its owner may read, before SQLite makes one that others may."""
+    """Make a database file that only its owner may read, before SQLite makes one that others may read."""
     if isinstance(path, Path):
         path.touch(mode=0o600)

@@ -1,4 +1,4 @@
-"""The institution's durable account of what was spent on the people in a dataset, over all studies, for ever."""
+"""The institution's durable account of the spend on the people of a dataset, over all studies, for ever."""
 
 from collections.abc import Callable
 from copy import copy
@@ -17,7 +17,7 @@ _ORDER_WITHOUT_PLAN = 6  # of a ledger whose first row is about a run without pr
 
 @dataclass(frozen=True)
 class Terms:
-    """What is fixed with a ledger's first row; ``secret_commitment`` (`commitments`) where there is a secret."""
+    """Terms that a ledger's first row fixes; ``secret_commitment`` (`commitments`) exists if there is a secret."""
 
     dataset: str
     unit: str
@@ -27,16 +27,16 @@ class Terms:
 
 
 class Ledger:
-    """One dataset's rows, and the only way to add one.
+    """The rows of one dataset, and the only way to add one.
 
-    Guarantee: when `reserve` returns, its row is on the disk, and the spend with it is within the cap it was given,
-    whatever other processes, restarts and edits of the policy came between. No row changes, no charge is refunded.
+    Guarantee: when `reserve` returns, its row is on the disk, and the spend with it is within the given cap. Other
+    processes, restarts and edits of the policy cannot break this. No row changes, and no charge is refunded.
 
     Args:
         path: of ledger.db, on a local disk; ":memory:" in a simulation.
         terms: of the dataset.
         witness: is given every new row and its hash after the commit; keeps the head elsewhere.
-        people: commits to all claims so far, given the hash of the row before; None where nobody else can claim.
+        people: commits to all claims so far, given the hash of the row before; None if no other dataset can claim.
     """
 
     def __init__(
@@ -51,21 +51,21 @@ class Ledger:
         return other
 
     def account(self) -> Account:
-        """All rows so far, added up; `LedgerError` if their chain is broken."""
+        """Return the sum of all rows so far; `LedgerError` if their chain is broken."""
         with self._chain.transaction() as account:
             return account
 
     def accounts(self) -> list[Account]:
-        """The account, then those of all other datasets in the same file."""
+        """Return this account, then those of all other datasets in the same file."""
         others = [name for name in self._chain.datasets() if name != self.terms.dataset]
         return [self.account(), *(self.beside(replace(self.terms, dataset=name)).account() for name in others)]
 
     def rows(self) -> list[tuple[Row, str]]:
-        """Every row with its hash."""
+        """Return every row with its hash."""
         return self._chain.rows()
 
     def knows(self, row_hash: str) -> bool:
-        """Whether this dataset, or another in the same file, has such a row."""
+        """Return whether this dataset, or another in the same file, has a row with this hash."""
         return self._chain.knows(row_hash)
 
     def approve(self, study: str, run_sha256: str, plan: Plan, cap: Cap) -> None:
@@ -107,24 +107,24 @@ class Ledger:
             return account.reservations[self._chain.append("reserve", {**row, **self._seen(account)})]
 
     def seal(self, reservation: Reservation, sha256: str, size: int) -> None:
-        """SEAL: this file, and no other, is the answer; from here on it is sent again at no charge."""
+        """SEAL: fix this file, and no other, as the answer. From here on it is sent again at no charge."""
         with self._chain.transaction():
             self._chain.append("seal", {"reserve": reservation.number, "sha256": sha256, "bytes": size})
 
     def acknowledge(self, reservation: Reservation) -> None:
-        """ACK: the server has it."""
+        """ACK: note that the server has the answer."""
         with self._chain.transaction() as account:
             if not account.reservations[reservation.number].acknowledged:
                 self._chain.append("ack", {"reserve": reservation.number})
 
     def close(self, study: str) -> None:
-        """CLOSE: the steps that were never reserved are free for other studies."""
+        """CLOSE: free the steps that were never reserved, for other studies."""
         with self._chain.transaction() as account:
             if study in account.studies and not account.studies[study].closed:
                 self._chain.append("close", {"study": study})
 
     def retire(self) -> None:
-        """Nothing is opened or reserved any more, ever; `PolicyError` for a ledger that has no row yet."""
+        """Open and reserve nothing any more, ever. `PolicyError` if the ledger has no row yet."""
         with self._chain.transaction() as account:
             if account.number == 0:
                 raise PolicyError(f"dataset {self.terms.dataset!r} has no ledger row yet; there is nothing to retire")
@@ -132,7 +132,7 @@ class Ledger:
                 self._chain.append("retire", {})
 
     def _begin(self, account: Account, plan: Plan, cap: Cap) -> None:
-        """The first row, where there is none: it fixes the unit and the filter's order. Then the cap in force."""
+        """Write the first row if there is none: it fixes the unit and the filter's order. Then note the cap."""
         if account.number == 0:
             order = choose_order(plan, cap) if isinstance(plan, PrivacyPlan) else _ORDER_WITHOUT_PLAN
             terms = {name: value for name, value in asdict(self.terms).items() if value is not None}
@@ -141,7 +141,7 @@ class Ledger:
         self._note_cap(account, cap)
 
     def _seen(self, account: Account) -> Row:
-        """What the next row keeps of the claims."""
+        """Return the next row's commitment to the claims."""
         return {"people": self._people(account.head)} if self._people else {}
 
     def _note_cap(self, account: Account, cap: Cap) -> None:

@@ -1,4 +1,4 @@
-"""Answers on disk: a sealed file is the answer, byte for byte, however often it is sent."""
+"""Answers on disk: a sealed file is the answer, byte for byte, each time it is sent."""
 
 import fcntl
 import os
@@ -13,25 +13,25 @@ from confide.common.failpoints import failpoint
 
 
 class Outbox(Protocol):
-    """Where answers wait until the server has them."""
+    """A place in which answers wait until the server has them."""
 
     def put(self, name: str, content: bytes) -> None:
-        """Keep an answer; when this returns, it is all there."""
+        """Keep an answer. All of it is stored when this returns."""
 
     def get(self, name: str) -> bytes | None:
-        """An answer, or None."""
+        """Return an answer, or None."""
 
     def names(self) -> list[str]:
-        """All that is there."""
+        """Return the names of all answers."""
 
     def delete(self, name: str) -> None:
         """Forget an answer."""
 
     def busy(self) -> AbstractContextManager[None]:
-        """Held while an answer is there that has no SEAL yet."""
+        """Hold while an answer is here that has no SEAL yet."""
 
     def idle(self) -> AbstractContextManager[None]:
-        """Held while nobody is `busy`, in any process."""
+        """Hold while no process is `busy`."""
 
 
 class FileOutbox:
@@ -45,7 +45,7 @@ class FileOutbox:
         self._folder, self._lock = folder, folder / ".lock"
 
     def put(self, name: str, content: bytes) -> None:
-        """Temporary file, fsync, rename, fsync of the folder."""
+        """Write a temporary file, fsync it, rename it, fsync the folder."""
         temporary = self._folder / f".{name}.tmp"
         try:
             write_durably(temporary, content, 0o600)
@@ -59,12 +59,12 @@ class FileOutbox:
             ) from None
 
     def get(self, name: str) -> bytes | None:
-        """The file's content, or None."""
+        """Return the file's content, or None."""
         path = self._folder / name
         return path.read_bytes() if path.is_file() else None
 
     def names(self) -> list[str]:
-        """Finished files."""
+        """Return the names of finished files."""
         return sorted(path.name for path in self._folder.iterdir() if not path.name.startswith("."))
 
     def delete(self, name: str) -> None:
@@ -72,12 +72,12 @@ class FileOutbox:
         (self._folder / name).unlink(missing_ok=True)
 
     def busy(self) -> AbstractContextManager[None]:
-        """A shared lock: several answers may be on their way to a SEAL."""
+        """Hold a shared lock: several answers may be on their way to a SEAL."""
         return self._locked(fcntl.LOCK_SH)
 
     @contextmanager
     def idle(self) -> Iterator[None]:
-        """An exclusive lock: what has no SEAL now never gets one. Half-written files of a crash are deleted."""
+        """Hold an exclusive lock: an answer without a SEAL now never gets one. Delete half-written files of a crash."""
         with self._locked(fcntl.LOCK_EX):
             for leftover in self._folder.glob(".*.tmp"):
                 leftover.unlink()
@@ -90,4 +90,4 @@ class FileOutbox:
             fcntl.flock(descriptor, kind)
             yield
         finally:
-            os.close(descriptor)  # which unlocks
+            os.close(descriptor)  # this unlocks

@@ -1,4 +1,4 @@
-"""What an institution allows: a pure function of a request, its limits and what it agreed to before."""
+"""The policy of an institution: a pure function of a request, the limits and earlier approvals."""
 
 from dataclasses import dataclass, replace
 
@@ -9,30 +9,30 @@ from confide.common.privacy.filter import Cap
 from confide.common.privacy.least import least_epsilon
 from confide.common.privacy.plan import NoPrivacy, Plan, PrivacyPlan
 
-_NOTHING = Cap(0.0, 1e-5)  # of an institution that allows no privacy and sets no bound
+_NOTHING = Cap(0.0, 1e-5)  # of an institution that sets no bound, because it trains without privacy
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What a server asks for: a locked run and the plan that this institution would follow in it."""
+    """The request of a server: a locked run, and the plan that this institution would follow in it."""
 
     run: RunConfig
     plan: Plan
 
 
 def cap_of(policy: PolicySection) -> Cap:
-    """The cap on everything that is ever spent; of nothing at all where a bound is absent."""
+    """Return the cap on all spend, for ever. If a bound is absent, it allows nothing."""
     if policy.max_epsilon is None or policy.max_delta is None:
         return _NOTHING
     return Cap(policy.max_epsilon, policy.max_delta)
 
 
 def refusals(request: RunRequest, dataset: DatasetSection, policy: PolicySection) -> list[str]:
-    """Every reason why a request is refused; none: it is allowed, and may still wait for approval.
+    """Return every reason to refuse a request. Without one it is allowed, and may still wait for approval.
 
-    Guarantee: a bound that is absent refuses, and so does a value beyond it; nothing in a request can change a limit.
-    Of all bounds `max_epsilon_per_study` alone may be absent: `max_epsilon` holds for each study too.
-    The budget is not asked here: the ledger decides it in one transaction with the charge (`rules.may_open`).
+    Guarantee: an absent bound refuses, and so does a value beyond a bound. Nothing in a request can change a limit.
+    Only `max_epsilon_per_study` may be absent, for `max_epsilon` holds for each study too.
+    The budget is not checked here: the ledger decides on it in one transaction with the charge (`rules.may_open`).
     """
     reasons = _study_and_base(request.run, policy)
     if isinstance(request.plan, NoPrivacy):
@@ -40,16 +40,16 @@ def refusals(request: RunRequest, dataset: DatasetSection, policy: PolicySection
             reasons.append("privacy.unit = 'none' is refused: policy.allow_no_privacy is not set")
         return reasons
     reasons += _bounds(request.plan, request.run, policy) + _unit_and_delta(request.plan, dataset, policy)
-    # Last, and only of a plan that nothing else refuses: of an absurd one an accountant takes minutes and gigabytes.
+    # Last, and only for a plan that nothing else refuses: an accountant takes minutes and gigabytes for an absurd one.
     return reasons or _cost(request.plan, policy)
 
 
 def waits_for_approval(run: RunConfig, policy: PolicySection, approved: set[tuple[str, str]]) -> str | None:
-    """What a person has to do before a run is accepted; None where nothing. Approval binds the hash of the locked run.
+    """Return what a person has to do before a run is accepted, or None. Approval binds the hash of the locked run.
 
     Args:
         run: locked.
-        policy: `require_approval` is on unless somebody turned it off.
+        policy: `require_approval` is on unless the institution turned it off.
         approved: pairs of study and run hash, from the ledger.
     """
     name, sha256 = run.study.name, run.sha256()
@@ -70,7 +70,7 @@ def _study_and_base(run: RunConfig, policy: PolicySection) -> list[str]:
 
 
 def _bounds(plan: PrivacyPlan, run: RunConfig, policy: PolicySection) -> list[str]:
-    """The plan against every numeric bound but those on epsilon."""
+    """Check the plan against every numeric bound but those on epsilon."""
     noise = plan.noise_multiplier
     if plan.validation_releases:
         noise = min(noise, plan.validation_noise_multiplier)
@@ -81,7 +81,7 @@ def _bounds(plan: PrivacyPlan, run: RunConfig, policy: PolicySection) -> list[st
     reasons += _above("local.sampling_probability", plan.sampling_probability, "max_sampling_probability", limit)
     reasons += _below("noise multiplier", noise, "min_noise_multiplier", policy.min_noise_multiplier)
     # The head's weight multiplies a rounding before the clip, and "abadi" then compares it with the clip norm. The
-    # other ends need no bound: noise grows with clip_norm, and what divides by head_weight comes after the noise.
+    # other ends need no bound: noise grows with clip_norm, and the division by head_weight comes after the noise.
     reasons += _below("privacy.clip_norm", plan.clip_norm, "min_clip_norm", policy.min_clip_norm)
     reasons += _above("privacy.head_weight", plan.head_weight, "max_head_weight", policy.max_head_weight)
     seconds = run.federation.release_seconds
@@ -90,7 +90,7 @@ def _bounds(plan: PrivacyPlan, run: RunConfig, policy: PolicySection) -> list[st
 
 
 def _cost(plan: PrivacyPlan, policy: PolicySection) -> list[str]:
-    """The epsilon of the whole plan against the bounds on it; no accountant is asked where it is twice that or more."""
+    """Check the epsilon of the whole plan. No accountant runs if a lower bound of it is above twice what is allowed."""
     at_our_delta = replace(plan, target_delta=policy.max_delta or plan.target_delta)
     least, bounds = least_epsilon(at_our_delta), (policy.max_epsilon, policy.max_epsilon_per_study)
     if least > 2 * min(bound for bound in bounds if bound is not None):
@@ -121,7 +121,7 @@ def _unit_and_delta(plan: PrivacyPlan, dataset: DatasetSection, policy: PolicySe
     if plan.unit != dataset.unit:
         reasons.append(f"privacy.unit = {plan.unit!r} is refused: the dataset's unit is {dataset.unit!r}")
     for name, delta in (("privacy.target_delta", plan.target_delta), ("policy.max_delta", policy.max_delta or 0.0)):
-        if delta * dataset.declared_units >= 1:  # delta allows one unit in 1 / delta to be given away
+        if delta * dataset.declared_units >= 1:  # delta allows one of 1 / delta units to be given away
             rule = f"must be below 1 / dataset.declared_units = 1 / {dataset.declared_units}"
             reasons.append(f"{name} = {delta:g} {rule}")
     return reasons

@@ -19,12 +19,12 @@ _KEPT_ROUNDS = 3  # of acknowledged answers: a server whose last checkpoint is d
 
 @dataclass(frozen=True)
 class AnswerRequest:
-    """One answer that is asked for.
+    """A request for one answer.
 
     Attributes:
         key: study, lineage, what, round.
-        num_steps, num_releases: what it costs.
-        input_sha256, run_sha256: of the adapter and the locked run that it answers.
+        num_steps, num_releases: the price.
+        input_sha256, run_sha256: hashes of the adapter and of the locked run that it answers.
         coins: "os" for the operating system's randomness; a test's own coins are named in the ledger.
     """
 
@@ -43,19 +43,19 @@ def release(
     agree: Callable[[], tuple[Cap, Prepared]],
     make: Callable[[Reservation, Prepared], bytes],
 ) -> bytes:
-    """The answer to a request, ready to be sent.
+    """Return the answer to a request, ready to be sent.
 
-    Guarantee: no byte that ``make`` computes leaves before its charge is on the disk; what was sealed is sent again
-    as it is, without another charge and without ``make``; what was not sealed is never sent, and the next attempt
-    draws everything anew under its own charge. A crash between any two lines keeps all of this.
+    Guarantee: no byte that ``make`` computes leaves before its charge is on the disk. A sealed answer is sent again as
+    it is, without another charge and without ``make``. An unsealed answer is never sent, and the next attempt draws
+    everything anew under its own charge. A crash between any two lines keeps all of this.
 
     Args:
-        request: what is asked for, by whom, at what price.
-        ledger: of the dataset that it is asked of.
+        request: the answer that is asked for, and its price.
+        ledger: of the dataset that the answer is about.
         outbox: beside that ledger.
-        agree: the institution's policy: gives the cap in force and what it has prepared, or raises to refuse; nothing
-            is charged before it.
-        make: computes the answer of what is prepared with fresh coins; is called after the charge.
+        agree: the institution's policy: gives the cap in force and what it has prepared, or raises to
+            refuse. Nothing is charged before it.
+        make: computes the answer of what is prepared, with fresh coins; is called after the charge.
 
     Raises:
         PolicyError, BudgetError: refused; nothing was charged or computed.
@@ -113,10 +113,10 @@ def acknowledge(head: str, ledger: Ledger, outbox: Outbox) -> None:
 
 
 def recover(ledger: Ledger, outbox: Outbox) -> None:
-    """After a start: delete what has no SEAL, for it must never be sent.
+    """Delete, after a start, every answer without a SEAL, for it must never be sent.
 
     Raises:
-        LedgerError: the outbox holds an answer that the ledger never heard of: an old copy of it was put back.
+        LedgerError: the outbox holds an answer that the ledger does not know: an old ledger was put back.
     """
     with outbox.idle():
         known = {_name(item): item for item in ledger.account().reservations.values()}

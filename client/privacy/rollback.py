@@ -1,6 +1,6 @@
-"""Who else saw the ledger's last row: an anchor file in another folder, and the audit log.
+"""Witnesses of the ledger's last row: an anchor file in another folder, and the audit log.
 
-Putting back an old ledger from a backup would give spent budget back; these notice.
+An old ledger, put back from a backup, would give spent budget back. The witnesses notice it.
 """
 
 import hashlib
@@ -25,12 +25,12 @@ def anchor_of(folder: Path, dataset: str) -> Path:
 
 
 class Witnesses:
-    """Keeps the newest row's number and hash of one dataset outside its ledger.
+    """Keep the number and hash of one dataset's newest row outside its ledger.
 
-    Guarantee: after `__call__` both files are on the disk. `check` refuses a ledger that does not continue what
-    either of them saw. Two processes that write at once may leave the anchor one row behind until the next row; the
-    audit log holds every row. If ledger, anchor, audit log and outbox are all put back together, only a server that
-    shows a newer signed update can tell (`release.acknowledge`).
+    Guarantee: after `__call__` both files are on the disk. `check` refuses a ledger that does not continue the rows
+    that either of them saw. Two processes that write at once may leave the anchor one row behind until the next row;
+    the audit log holds every row. If ledger, anchor, audit log and outbox are all put back together, only a server
+    that shows a newer signed update can reveal it (`release.acknowledge`).
     """
 
     def __init__(self, anchor: Path, audit: Path, dataset: str) -> None:
@@ -40,7 +40,7 @@ class Witnesses:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def __call__(self, row: Row, row_hash: str) -> None:
-        """Take note of a new row; `ConfideError` where the disk does not take it. The row stays, and its charge."""
+        """Note a new row; `ConfideError` if the disk does not take the note. The row and its charge stay."""
         with _told():
             self._write(row, row_hash)
 
@@ -54,11 +54,11 @@ class Witnesses:
         failpoint("witness-written")
 
     def note(self, event: str, **facts: str) -> None:
-        """Write what is no row of the ledger, such as new keys, into the audit log. No server has a say in it."""
+        """Write an event that is no row of the ledger, such as new keys, into the audit log. No server can cause it."""
         append_durably(self._audit, json.dumps({"time": int(time.time()), "event": event, **facts}))
 
     def commit(self, secret_commitment: str) -> None:
-        """Keep what the first row of a ledger that an earlier version began does not: once in either place."""
+        """Keep the commitment that a first row of an earlier version lacks, once in each place."""
         with _told():
             anchored, known = self._anchored(), [place for place, *_ in self.commitments()]
             kept = {"secret_commitment": secret_commitment}
@@ -68,7 +68,7 @@ class Witnesses:
                 self.note("commitment", of=self._dataset, **kept)
 
     def commitments(self) -> list[tuple[str, str, str]]:
-        """Where one is kept, of which dataset, and what; the audit log is that of the whole state folder."""
+        """Return place, dataset and value of each commitment. The audit log serves the whole state folder."""
         kept = [(str(self._anchor), {"of": self._dataset, **self._anchored()})]
         kept += [(str(self._audit), line) for line in self._lines() if line.get("event") == "commitment"]
         return [
@@ -76,13 +76,13 @@ class Witnesses:
         ]
 
     def check(self, read_rows: Callable[[], list[tuple[Row, str]]]) -> None:
-        """Compare with the ledger as it is now.
+        """Compare the witnesses with the ledger as it is now.
 
-        The rows are read after the witnesses: these are told of one after its COMMIT, so that none is missing which
-        another process adds meanwhile.
+        The rows are read after the witnesses. A witness is told of a row after its COMMIT, so no row that another
+        process adds meanwhile is missing.
 
         Raises:
-            LedgerError: it is older than a witness, or another one.
+            LedgerError: the ledger is older than a witness, or another one.
         """
         anchored = self._anchored()
         seen = [(str(self._anchor), anchored)] if anchored else []
@@ -105,7 +105,7 @@ class Witnesses:
             raise LedgerError(f"{self._anchor}: not an anchor; {_REMEDY}") from None
 
     def _lines(self) -> list[dict[str, Any]]:
-        """The audit log; a line that a crash tore is passed over."""
+        """Return the lines of the audit log, without those that a crash tore."""
         lines = []
         for text in self._audit.read_bytes().split(b"\n") if self._audit.is_file() else []:
             try:
@@ -117,7 +117,7 @@ class Witnesses:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """A disk that takes nothing, as an error of ours."""
+    """Turn the error of a disk that takes nothing into ours."""
     try:
         yield
     except OSError as error:

@@ -1,10 +1,10 @@
-"""What each kind of row does to an account, and how a row is hashed.
+"""The effect of each kind of row on an account, and the hash of a row.
 
 dataset    the first row: id, unit, order of the filter, cap      policy   another cap in force
 approve    a person agreed to a locked run                        open     a study's plan and allotment
 infinite   training without privacy                               reserve  charged, before anything is computed
 seal       this file is the answer                                ack      the server has it
-close      what was never reserved is free again                  retire   nothing more, ever
+close      steps that were never reserved are free again          retire   nothing more, ever
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from confide.common.privacy.plan import PrivacyPlan
 
 
 def add_row(account: Account, row: Row, row_hash: str) -> None:
-    """Take in the next row, whose place in the chain somebody has checked; `KeyError` for a kind that is not ours."""
+    """Take in the next row, whose place in the chain the caller has checked; `KeyError` for a kind that is not ours."""
     _KINDS[row["kind"]](account, row, row_hash)
     if "people" in row:
         account.people = (row["previous"], row["people"])
@@ -25,12 +25,12 @@ def add_row(account: Account, row: Row, row_hash: str) -> None:
 
 
 def canonical(row: Row) -> str:
-    """A row as the text that is hashed."""
+    """Return a row as the text that is hashed."""
     return json.dumps(row, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def hash_row(row: Row) -> str:
-    """Hex SHA-256 of a row."""
+    """Return the hex SHA-256 of a row."""
     return hashlib.sha256(canonical(row).encode()).hexdigest()
 
 

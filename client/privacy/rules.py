@@ -1,4 +1,4 @@
-"""When a ledger may open a study or charge a round: pure, an account in, an error or nothing out."""
+"""The conditions for opening a study or charging a round: pure, an account in, an error or nothing out."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ _MAX_ATTEMPTS = 2  # of one round: the first, and one retry after a crash
 
 
 def require_unit(account: Account, unit: str, max_records_per_group: int) -> None:
-    """The unit is fixed with the first row: group privacy does not imply record privacy, nor the other way round."""
+    """Check that the unit is the first row's: group privacy does not imply record privacy, nor the other way round."""
     fixed = (account.first["unit"], account.first["max_records_per_group"])
     if fixed != (unit, max_records_per_group):
         raise PolicyError(
@@ -21,12 +21,12 @@ def require_unit(account: Account, unit: str, max_records_per_group: int) -> Non
 
 
 def may_open(account: Account, name: str, plan: Plan, cap: Cap) -> bool:
-    """Whether a study needs opening; False where it is open with this very plan.
+    """Return whether a study needs opening: False if it is open with this very plan.
 
     Raises:
         PolicyError: the ledger is retired, or the study is closed or open with another plan.
-        BudgetError: with what is allotted already, the whole plan does not fit under the cap. There is no half of a
-            study: an institution would spend its budget on a run that it must leave.
+        BudgetError: with the earlier allotments, the whole plan does not fit under the cap. No study is opened in
+            part: an institution would spend its budget on a run that it must leave.
     """
     known = account.studies.get(name)
     if account.retired:
@@ -48,9 +48,9 @@ def may_open(account: Account, name: str, plan: Plan, cap: Cap) -> bool:
 
 
 def require_steps_left(account: Account, name: str, lineage: str | None = None) -> None:
-    """See that a study which is open can still train.
+    """Check that an open study can still train.
 
-    A run that already has answers here (its ``lineage``) may always come back: what was sealed is sent again, free.
+    A run that already has answers here (its ``lineage``) may always come back: a sealed answer is sent again, free.
 
     Raises:
         BudgetError: every step is reserved.
@@ -61,11 +61,11 @@ def require_steps_left(account: Account, name: str, lineage: str | None = None) 
 
 
 def may_reserve(account: Account, key: AnswerKey, charge: tuple[int, int], cap: Cap) -> int:
-    """The number of the attempt, 1 or 2.
+    """Return the number of the attempt, 1 or 2.
 
     Raises:
         PolicyError: the study is not open, or the round had its retry.
-        BudgetError: the allotment is used up, or the cap in force does not allow what is spent with this.
+        BudgetError: the allotment is used up, or the cap in force does not allow the spend including this round.
     """
     study, attempt = account.studies.get(key.study), len(account.answers.get(key, [])) + 1
     if study is None or study.closed or account.retired:

@@ -2,10 +2,10 @@
 
 process        `confide client start`
 link           the loop over Flower's fleet protocol
-heartbeat      what keeps the connection
-intake         a bound on what comes in
+heartbeat      heartbeats that keep the connection
+intake         a bound on received bytes
 probe          one look at the server
-reasons        why it declined, for its own log
-release_ticks  when an answer leaves
-running        its lock and its status file
+reasons        reasons of refusals, for the client's own log
+release_ticks  the times at which answers leave
+running        the client's lock and its status file
 """

@@ -1,4 +1,4 @@
-"""How much a client takes in from the server: bounded, and counted before it is in memory."""
+"""A bound on the bytes that a client takes from the server, counted before they are in memory."""
 
 import ssl
 from collections.abc import Iterable, Iterator
@@ -7,13 +7,13 @@ from typing import TypeVar
 
 import httpx
 
-# Of one message with all its parts. The largest that a server of ours sends is a finished adapter: some 100 MB where
-# the update of a round fills the 8 MB that such a server takes.
+# Of one message with all its parts. The largest that a server of ours sends is a finished adapter: some 100 MB if the
+# update of a round fills the 8 MB that such a server takes.
 MOST_BYTES = 256 * 2**20
 MOST_PARTS = 16  # of one message; an ask has four: itself, its content, two records
 _MOST_ELSE = 2**20  # of every other answer; an honest one is some kilobytes
 _KEEP_OPEN = 30.0  # seconds that a quiet TLS connection stays open: longer than any two polls are apart
-_PART = "/pull-object"  # how the path of a request for a part ends
+_PART = "/pull-object"  # the end of the path of a request for a part
 
 Part = TypeVar("Part")
 
@@ -23,16 +23,16 @@ class TooMuchError(httpx.TransportError):
 
 
 class Intake:
-    """What may still come in: of the message whose parts are being fetched, and of any other answer."""
+    """The bytes that may still come in: for the message whose parts are being fetched, and for any other answer."""
 
     def __init__(self) -> None:
         self._message = _Allowance(MOST_BYTES)
 
     def client(self, verify: ssl.SSLContext) -> httpx.Client:
-        """An HTTP client whose every answer is counted, and that follows no redirect.
+        """Return an HTTP client that counts every answer and follows no redirect.
 
-        Nobody but the server that was joined is to see what its user signs. And its connections outlive a heartbeat:
-        httpx would close them after 5 s, and each would be a TLS handshake of its own.
+        Only the server that was joined may see the signed requests. Connections outlive a heartbeat: httpx would close
+        them after 5 s, and each heartbeat would need a TLS handshake of its own.
         """
         return httpx.Client(
             verify=verify,
@@ -43,7 +43,7 @@ class Intake:
         )
 
     def begin(self, parts: Iterable[Part]) -> list[Part]:
-        """The parts of the next message, which may come from here on; `TooMuchError` where they are too many."""
+        """Return the parts of the next message, and let them come from here on; `TooMuchError` if they are too many."""
         few = list(islice(parts, MOST_PARTS + 1))
         if len(few) > MOST_PARTS:
             raise TooMuchError(f"more than {MOST_PARTS} parts")
@@ -51,7 +51,7 @@ class Intake:
         return few
 
     def _count(self, response: httpx.Response) -> None:
-        """Called before the first byte of a body is read."""
+        """Bound an answer before the first byte of its body is read."""
         if response.headers.get("content-encoding", "identity") != "identity":
             raise TooMuchError("an answer that is packed, though none was asked for")
         is_part = response.request.url.path.endswith(_PART)
@@ -67,19 +67,19 @@ class _Allowance:
         self._most = self._left = most
 
     def require(self, announced: str) -> None:
-        """`TooMuchError` where a length that is announced is too much."""
+        """Raise `TooMuchError` if an announced length is too much."""
         if not announced.isdecimal() or len(announced) > 18 or int(announced) > self._left:
             raise TooMuchError(f"more than {self._most:,} bytes announced")
 
     def take(self, size: int) -> None:
-        """`TooMuchError` where more has come than may."""
+        """Count received bytes; raise `TooMuchError` if more have come than may."""
         self._left -= size
         if self._left < 0:
             raise TooMuchError(f"more than {self._most:,} bytes")
 
 
 class _Counted(httpx.SyncByteStream):
-    """A body that ends in an error as soon as it is too long, whatever length it announced."""
+    """A body that ends in an error as soon as it is too long, even if it announced a smaller length."""
 
     def __init__(self, body: object, allowance: _Allowance) -> None:
         self._body: httpx.SyncByteStream = body  # type: ignore[assignment]  # httpx has one class for both kinds
@@ -91,5 +91,5 @@ class _Counted(httpx.SyncByteStream):
             yield chunk
 
     def close(self) -> None:
-        """Of the body, too."""
+        """Close the body, too."""
         self._body.close()

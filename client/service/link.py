@@ -1,11 +1,11 @@
-"""An institution's way to the server: our loop over Flower's fleet protocol. It only ever calls out.
+"""The institution's link to the server: our loop over Flower's fleet protocol. It only ever calls out.
 
 Stock Flower starts a process for each message, polls every 3 s, ends on HTTP 500 and loses a reply that could not be
 sent. Here the installed app is called in this process; no code is ever fetched.
 
 Private names of flwr 1.41, here and nowhere else in the client: `FleetHttpClient` (a method for each request), without
 its `http_request_response` (it ends the process on HTTP 401); `NodeAuthHttpInterceptor` (signs with the node's key);
-the protobuf requests, and what packs a message as objects.
+the protobuf requests, and the functions that pack a message as objects.
 """
 
 import logging
@@ -33,9 +33,9 @@ from confide.client.service.heartbeat import LEASE_HALF, News, keep_alive
 from confide.client.service.intake import Intake, TooMuchError
 from confide.common.shown import shown
 
-_POLL_RUNNING, _POLL_IDLE = 0.5, 15.0  # from the start of one to the next; the server holds each for up to 5 s
+_POLL_RUNNING, _POLL_IDLE = 0.5, 15.0  # seconds from the start of one to the next; the server holds each for up to 5 s
 _STAYS_FAST = 600.0  # seconds after an ask
-_MOST_ERRORS = 5  # of the server's own, about 30 s, before an answer is given up: it may know its run no more
+_MOST_ERRORS = 5  # HTTP errors, about 30 s, before an answer is given up: the server may not know its run any more
 
 log = logging.getLogger("confide")
 Answer = Callable[[Message, Context], Message]
@@ -47,7 +47,7 @@ _REFUSALS = {
 
 
 class _FleetHttpClient(FleetHttpClient):
-    """Flower's client, but for what comes in, and from whom: see `Intake`."""
+    """Flower's client with a bound on received bytes, and without redirects: see `Intake`."""
 
     def __init__(self, base_url: str, **settings: Any) -> None:
         super().__init__(base_url, **settings)
@@ -61,9 +61,9 @@ class LinkLost(Exception):
 
 
 class Link:
-    """Activates, polls, answers, sends; again and again until told to stop. While it is paused it is not connected.
+    """Activate, poll, answer and send, again and again until told to stop. A paused link is not connected.
 
-    An answer is kept until the server has taken it. Refusals, errors and a network that is gone are waited out.
+    An answer is kept until the server has taken it. The link waits out refusals, errors and a lost network.
 
     Args:
         address: "host:port".
@@ -87,7 +87,7 @@ class Link:
         self.tell: Callable[[News], None] = lambda news: None  # at every sign that the server answers, or does not
 
     def run(self) -> None:
-        """Until stopped."""
+        """Run until stopped."""
         while not self._stop.is_set():
             while self.is_paused() and not self._stop.wait(_POLL_RUNNING):
                 self.tell("lost")  # not connected, so that no round waits for this client
@@ -96,7 +96,7 @@ class Link:
             threading.Thread(target=self._keep_alive, args=(self._node, lapsed), daemon=True).start()
             try:
                 self._serve()
-            except Exception as lost:  # noqa: BLE001 - whatever a server answers, this process lives
+            except Exception as lost:  # noqa: BLE001 - no answer of a server ends this process
                 self.tell("lost")
                 why = lost if isinstance(lost, LinkLost) else type(lost).__name__
                 log.warning("link lost (%s); connecting again", why)
@@ -123,7 +123,7 @@ class Link:
             self._pause(wait)
 
     def _deactivate(self) -> None:
-        """End the lease now; without it the next activation would be refused for 20 s."""
+        """End the lease now: otherwise the next activation would be refused for 20 s."""
         node, self._node = self._node, None
         try:
             if node is not None:
@@ -138,7 +138,7 @@ class Link:
         keep_alive(self._http, node, is_over, self.tell)
 
     def _serve(self) -> None:
-        """Until stopped; until paused, and what was asked meanwhile is answered: else its round would wait for that."""
+        """Serve until stopped, or until paused with all asks answered: otherwise their round would wait."""
         fast_until = time.monotonic() + 20  # after an activation the server may want to ask again
         while not self._stop.is_set():
             began, paused = time.monotonic(), self.is_paused()
@@ -157,20 +157,21 @@ class Link:
                 self._stop.wait(began + (_POLL_RUNNING if began < fast_until else _POLL_IDLE) - time.monotonic())
 
     def _pull(self) -> Message | None:
-        """The next ask; the server may hold the poll until there is one.
+        """Return the next ask; the server may hold the poll until there is one.
 
-        Flower hands each out once, even if the response is lost. A failure ends the activation; the next is asked anew.
+        Flower hands out each ask once, even if the response is lost. A failure ends the activation, and the server asks
+        the next one anew.
         """
         try:
             response = self._http.PullMessages(PullMessagesRequest(node=self._node))
             if not response.messages_list:
                 return None
-            if self._stop.is_set():  # it was, while the server held the poll
+            if self._stop.is_set():  # set while the server held the poll
                 raise LinkLost("it ends; the server asks again")
             head, tree = response.messages_list[0], response.message_object_trees[0]
             try:
                 ask: Any = self._pull_parts(head.metadata.run_id, tree)
-            except TooMuchError as error:  # declined as any ask without a form is, for it would come again and again
+            except TooMuchError as error:  # declined like any ask without a form, or it would come again and again
                 log.warning("an ask is refused, and nothing of it kept: %s", error)
                 ask = message_from_proto(head)
         except httpx.HTTPError as error:
@@ -193,10 +194,10 @@ class Link:
         return inflate_object_from_contents(tree.object_id, objects)
 
     def _deliver(self, reply: Message) -> None:
-        """Send the answer, again from the start after any trouble; that is idempotent.
+        """Send the answer; after any trouble send it again from the start, which is idempotent.
 
-        A reply that Flower refuses (given up, expired, sent twice) looks like one that needs no objects. A server whose
-        link.db is another now answers HTTP 500 for ever: it sees a new activation, asks again, and gets the same bytes.
+        A reply that Flower refuses (given up, expired, sent twice) looks like one that needs no objects. A server with
+        another link.db answers HTTP 500 for ever: it sees a new activation, asks again, and gets the same bytes.
         """
         reply.metadata.__dict__["_message_id"] = reply.object_id
         wait, errors = 1.0, 0

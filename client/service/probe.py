@@ -20,9 +20,9 @@ _NOT_HERE = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, _IP_ADDRESS_MISMATCH
 
 
 def require_usable_proxies() -> None:
-    """`InputError` where a proxy is set that httpx does not take: it looks for proxies whenever it connects."""
+    """Raise `InputError` if httpx cannot use a proxy that is set: it looks for proxies whenever it connects."""
     try:
-        httpx.Client(verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)).close()  # SSL_CERT_FILE is nothing to us
+        httpx.Client(verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)).close()  # SSL_CERT_FILE is not read
     except (ValueError, ImportError, httpx.InvalidURL) as error:
         raise InputError(
             f"HTTPS_PROXY, ALL_PROXY or NO_PROXY cannot be used: {' '.join(str(error).split())}; must be like "
@@ -31,13 +31,13 @@ def require_usable_proxies() -> None:
 
 
 def clock_ahead(kit: Kit) -> float | None:
-    """Seconds by which this clock is ahead of the server's, to a second either way; None if it tells no time.
+    """Return the seconds by which this clock is ahead of the server's, to a second; None if the server tells no time.
 
     The Date header is cut to whole seconds, and the server makes it anew only once a second: the true time is up to 2 s
-    later, 1 s on average. Connects as the client does, through HTTPS_PROXY if that is set.
+    later, 1 s on average. The probe connects as the client does, through HTTPS_PROXY if that is set.
 
     Raises:
-        ConfideError: nobody answers, or somebody else than the server of the kit; says who, and what to do.
+        ConfideError: no server answers, or another one than the kit's; names it and the remedy.
     """
     require_usable_proxies()
     times: list[float] = []
@@ -55,7 +55,7 @@ def clock_ahead(kit: Kit) -> float | None:
             f"{kit.address}: answered HTTP {answer.status_code} to /health, must be 200; ask the server's operator"
         )
     date = parsedate_tz(answer.headers.get("date", ""))
-    asked, answered = times[-2:]  # a proxy has answered before
+    asked, answered = times[-2:]  # earlier times are of a proxy's answer
     return None if date is None else (asked + answered) / 2 - (mktime_tz(date) + 1)
 
 
@@ -74,7 +74,7 @@ def _get_health(kit: Kit, context: ssl.SSLContext, trace: Any) -> httpx.Response
 
 
 def _reason(kit: Kit, error: Exception) -> str:
-    """Why there is no answer, and what to do."""
+    """Return the reason of a missing answer, and the remedy."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
         cause = cause.__cause__ or cause.__context__
@@ -101,7 +101,7 @@ def _reason(kit: Kit, error: Exception) -> str:
 
 
 def _issuer(kit: Kit) -> x509.Name | None:
-    """Who issued the certificate that is presented there, whoever presents it."""
+    """Return the issuer of the certificate that is presented at the address, without trust in it."""
     context, presented = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), list[bytes]()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # to name it, not to trust it
 

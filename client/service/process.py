@@ -1,4 +1,4 @@
-"""`confide client start`: the process that takes part, for months. It ends on a signal and on nothing else."""
+"""`confide client start`: the process that takes part, for months. Only a signal ends it."""
 
 import logging
 import signal
@@ -37,14 +37,14 @@ def serve(path: Path, client: "Client | None" = None) -> None:
         client: coins and clock; only tests pass one.
 
     Raises:
-        InputError: the site has joined no server, its state folder is not there, or a proxy's address is none.
+        InputError: the site has joined no server, its state folder is missing, or a proxy's address is invalid.
         LedgerError: the ledger is not whole.
         ConfideError: another client runs on this state folder.
     """
     require_usable_proxies()
     state, stop = load_site_config(path).state.dir, threading.Event()
     with only_client(state):
-        site, kit = open_site(path), kit_of(state)  # not before: `client join --new-keys` may replace keys till here
+        site, kit = open_site(path), kit_of(state)  # only now: `client join --new-keys` may replace keys till here
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
         status = Status(state)
@@ -67,7 +67,7 @@ class _Answers:
         self._reason = self._logged = ""
 
     def __call__(self, message: Message, context: Context) -> Message:
-        """The reply to a message. Why it is no, or not yet, is told here: in the log, once, and in the status."""
+        """Return the reply to a message. The reason of a refusal is told here: once in the log, and in the status."""
         log.info("%s, round %s", shown(message.metadata.message_type, 40), shown(message.metadata.group_id, 40))
         self._status.asked(message.metadata.message_type, _facts(message))
         self._reason = "none of the kinds of message that this version answers"
@@ -81,7 +81,7 @@ class _Answers:
         return reply
 
     def _answer(self, message: Message, context: Context) -> Message:
-        """The app's; `declined`, in no time, to a message that came while an administrator paused the client."""
+        """Return the app's reply, or `declined` at once while an administrator has paused the client."""
         if self._paused.exists():
             self._reason = "an administrator has paused this client"
             return answer_to(message, declined())
@@ -91,17 +91,17 @@ class _Answers:
             self._app = make_client_app(lambda _: self._current(), self._client)
         try:
             return self._app(message=message, context=context)
-        except ValueError:  # of Flower's, which finds no function for such a kind of message; ours raise nothing
+        except ValueError:  # Flower finds no function for this kind of message; ours raise nothing
             return answer_to(message, declined())
 
     def least_tick(self) -> float:
-        """Seconds of the shortest tick that the site allows, as it was last read; that of any run where none is set."""
+        """Return the seconds of the site's shortest tick, as last read; a run's default if the site sets none."""
         return self._site.config.policy.min_release_seconds or FederationSection().release_seconds
 
     def _current(self) -> Site:
-        """The site as its file says now: a lowered limit must not wait for a restart.
+        """Return the site as its file says now: a lowered limit must not wait for a restart.
 
-        While the file cannot be used, every ask is refused; the reason is kept by the site that was there before.
+        While the file cannot be used, every ask is refused. The site that was read before keeps the reason.
         """
         try:
             changed = self._path.stat().st_mtime_ns
@@ -113,7 +113,7 @@ class _Answers:
         return self._site.with_report(self._report)
 
     def _report(self, error: BaseException) -> None:
-        """Among the refusals and in ``local/``, and for the status in words that quote no record."""
+        """Keep an error among the refusals and in ``local/``, and for the status in words that quote no record."""
         self._reason = shown(reason_of(error))
         if isinstance(error, VersionError):
             self._logged = self._reason
@@ -122,7 +122,7 @@ class _Answers:
 
 
 def _facts(message: Message) -> dict[str, Any]:
-    """What an ask, an offer or a finished run says of itself; empty for anything else."""
+    """Return the fields of an ask, an offer or a finished run; empty for anything else."""
     content = message.content if message.has_content() else RecordDict()
     found = content.get("ask", content.get("done"))
     return dict(found) if isinstance(found, ConfigRecord) else {}

@@ -1,4 +1,4 @@
-"""Why an institution declined, in the words that its own log and status may hold. None of it is ever sent."""
+"""Reasons of an institution's refusals, in words that its own log and status may hold. None of them is ever sent."""
 
 from flwr.app import Message
 
@@ -6,15 +6,15 @@ from confide.common.errors import BudgetError, LedgerError, PolicyError
 from confide.common.protocol.answers import declined, waiting
 from confide.common.protocol.versions import VersionError, other_versions
 
-_WORDED = (PolicyError, BudgetError, LedgerError, VersionError)  # of settings and public numbers, never of records
+_WORDED = (PolicyError, BudgetError, LedgerError, VersionError)  # they name settings and public numbers, never records
 _MOST_CHARS = 400
 _REFUSALS = [list(answer()) for answer in (declined, waiting, other_versions)]
 
 
 def reason_of(error: BaseException) -> str:
-    """An error in one printable line; of one that may quote a record only where it lies.
+    """Return an error in one printable line. If it may quote a record, the line only points to its file.
 
-    A process's log goes to places that nobody thought of.
+    The log of a process can end up in unexpected places.
     """
     if not isinstance(error, _WORDED):
         return f"{type(error).__name__}: it may quote a record, so it stands in local/errors.log beside site.toml"
@@ -23,5 +23,5 @@ def reason_of(error: BaseException) -> str:
 
 
 def is_refusal(reply: Message) -> bool:
-    """Whether a reply says no, or not yet."""
+    """Return whether a reply says no, or not yet."""
     return reply.has_content() and list(reply.content) in _REFUSALS

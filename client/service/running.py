@@ -1,4 +1,4 @@
-"""The lock that keeps a client alone in its state folder, and the file in which it tells how it is."""
+"""The lock that keeps a client alone in its state folder, and the client's status file."""
 
 import contextlib
 import fcntl
@@ -22,13 +22,13 @@ log = logging.getLogger("confide")
 
 @contextlib.contextmanager
 def only_client(state: Path) -> Iterator[None]:
-    """Held while a client runs on a state folder; ends with the process, however that ends.
+    """Hold a state folder's lock while a client runs on it. The lock ends with the process, even after a kill.
 
-    Two would share a node key, and each would end the other's connection.
+    Two clients would share a node key, and each would end the other's connection.
 
     Raises:
         ConfideError: another one runs.
-        InputError: the state folder is not there, or cannot be written.
+        InputError: the state folder is missing, or cannot be written.
     """
     try:
         descriptor = os.open(state / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
@@ -43,7 +43,7 @@ def only_client(state: Path) -> Iterator[None]:
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         yield
     finally:
-        os.close(descriptor)  # which unlocks
+        os.close(descriptor)  # this unlocks
 
 
 def _taken(descriptor: int) -> bool:
@@ -56,7 +56,7 @@ def _taken(descriptor: int) -> bool:
 
 
 def client_pid(state: Path) -> int | None:
-    """The process of the client that runs on a state folder; None if none does."""
+    """Return the process id of the client that runs on a state folder, or None."""
     try:
         descriptor = os.open(state / _LOCK, os.O_RDONLY)
     except FileNotFoundError:
@@ -71,12 +71,12 @@ def client_pid(state: Path) -> int | None:
 
 
 def _pid(descriptor: int) -> int:
-    """As the lock's holder wrote it; 0 in the instant before it does."""
+    """Return the process id that the lock's holder wrote; 0 in the instant before it does."""
     return int(os.pread(descriptor, 20, 0) or 0)
 
 
 class Status:
-    """What a client tells of itself: on the disk at every change, never sent. A full disk does not stop the client."""
+    """The client's status: on the disk at every change, never sent. A full disk does not stop the client."""
 
     def __init__(self, state: Path) -> None:
         self._path, self._turn = state / _STATUS, threading.Lock()
@@ -85,7 +85,7 @@ class Status:
         self._write()
 
     def hear(self, news: Literal["connected", "lost"]) -> None:
-        """What the link tells of the server, often."""
+        """Take the link's news of the server, which come often."""
         connected = news == "connected"
         with self._turn:  # the heartbeat's thread tells it too
             if self._facts["connected"] != connected:
@@ -93,7 +93,7 @@ class Status:
                 self._write()
 
     def asked(self, what: str, record: dict[str, Any]) -> None:
-        """Something was asked; both come from the server, and nobody has checked them yet."""
+        """Note an ask. Both arguments come from the server and are not checked yet."""
         study, number = record.get("study"), record.get("round")
         ask = {
             "what": what[:40],
@@ -106,7 +106,7 @@ class Status:
             self._write()
 
     def refused(self, reason: str) -> None:
-        """What was asked last is not done; the reason stays here."""
+        """Note that the last ask was refused; the reason stays here."""
         with self._turn:
             self._facts["last_ask"] = {**self._facts["last_ask"], "refused": reason}
             self._write()
@@ -119,7 +119,7 @@ class Status:
 
 
 def read_status(state: Path) -> dict[str, Any]:
-    """What the last client told; empty if none did."""
+    """Return the status of the last client; empty if none left one."""
     try:
         return dict(json.loads((state / _STATUS).read_bytes()))
     except (OSError, ValueError, TypeError):

@@ -2,6 +2,6 @@
 
 installation  site.toml, ledger, outbox and keys, opened
 enrolment     keys, a request, a kit
-commitments   what ledgers know of keys and people
-journal       errors, kept here, in files that rotate
+commitments   the ledgers' commitments to keys and people
+journal       errors and refusals, kept here in files that rotate
 """

@@ -1,7 +1,7 @@
-"""What ledgers and their witnesses keep of secret.key and people.db, so that another one in their place is noticed.
+"""Commitments of ledgers and their witnesses to secret.key and people.db, so that a replaced file is noticed.
 
-A commitment is an HMAC under the secret, 256 random bits, of its own place: without the secret it tells nothing, nor
-which ledgers are one institution's, nor whether anybody came between two rows.
+A commitment is an HMAC of its own place under the secret, 256 random bits. Without the secret it tells nothing: neither
+which ledgers belong to one institution, nor whether people were added between two rows.
 """
 
 import hashlib
@@ -15,28 +15,28 @@ from confide.common.errors import LedgerError
 
 
 def commit_to_secret(secret: bytes, dataset: str) -> str:
-    """Of the first row of a dataset's ledger, or of the witnesses of one that an earlier version began."""
+    """Return the commitment for the first row of a dataset's ledger, or for the witnesses of an older ledger."""
     return _keyed(secret, f"secret.key of {dataset}")
 
 
 def commit_to_people(secret: bytes, previous: str, head: str) -> str:
-    """Of the row that follows ``previous``: ``head`` (`People.head`) stands for all claims so far."""
+    """Return the commitment for the row after ``previous``; ``head`` (`People.head`) stands for all claims so far."""
     return _keyed(secret, f"people.db after {previous}: {head}")
 
 
 def _keyed(secret: bytes, text: str) -> str:
-    # No JSON, of which the names of units are made under the same secret.
+    # The text is never JSON: the names of units are HMACs of JSON under the same secret.
     return hmac.new(secret, f"confide commitment to {text}".encode(), hashlib.sha256).hexdigest()
 
 
 def require_secret(path: Path, secret: bytes, accounts: list[Account], witnesses: Witnesses) -> None:
-    """Compare the secret with what the ledgers of a state folder, and their witnesses, keep of theirs.
+    """Check the secret against the commitments in the ledgers of a state folder and in their witnesses.
 
-    The witnesses of a ledger that an earlier version began are told, if they do not know yet; ``accounts`` begins with
-    that ledger's.
+    ``accounts`` begins with the opened ledger's. If an earlier version began that ledger, its witnesses are given the
+    commitment, unless they have it already.
 
     Raises:
-        LedgerError: it is another one.
+        LedgerError: the secret is another one.
     """
     begun = [account.first for account in accounts if "secret_commitment" in account.first]
     kept = [("the ledger's first row", first["dataset"], first["secret_commitment"]) for first in begun]
@@ -52,9 +52,9 @@ def require_secret(path: Path, secret: bytes, accounts: list[Account], witnesses
 
 
 def require_people(path: Path, people: People, secret: bytes, accounts: list[Account]) -> None:
-    """Compare the claims with what the rows saw of them; there may be more now, for a claim comes before its row.
+    """Check the claims against the commitments in the rows. More claims are fine: a claim comes before its row.
 
-    All datasets of a state folder have their claims in one file, so the rows of all are asked.
+    All datasets of a state folder have their claims in one file, so the rows of all are compared.
 
     Raises:
         LedgerError: the file is older than a row, or was changed.

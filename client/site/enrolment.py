@@ -1,4 +1,4 @@
-"""How an institution joins a server: keys made here, a request out, a kit in."""
+"""Enrolment of an institution at a server: keys are made here, a request goes out, a kit comes in."""
 
 import os
 from dataclasses import replace
@@ -47,11 +47,11 @@ def make_request(site: Site) -> JoinRequest:
 
 
 def renew_keys(config: SiteConfig) -> None:
-    """New keys in place of the old ones, also of lost or damaged ones, with which no site can be opened.
+    """Replace the keys, even lost or damaged ones, with which no site can be opened.
 
-    Ledger, outbox and ``secret.key`` stay, so nothing that was spent is forgotten and no unit changes its share.
-    The kit goes: the server knows the new keys only after another approval. A crash in between leaves keys of which
-    one is old; the server refuses those, and this is called again. No client may run on the state folder meanwhile.
+    Ledger, outbox and ``secret.key`` stay, so no spend is forgotten and no unit changes its share. The kit is deleted:
+    the server knows the new keys only after another approval. A crash in between leaves one old key. The server
+    refuses such a pair, and the administrator repeats this. No client may run on the state folder meanwhile.
     """
     state = config.state.dir
     for name in (_KIT, _NODE_KEY):
@@ -62,16 +62,16 @@ def renew_keys(config: SiteConfig) -> None:
 
 
 def note_server(state: Path, address: str) -> None:
-    """Keep which server an institution means to join: its kit must be of that one."""
+    """Keep the address of the server that an institution means to join: its kit must come from that one."""
     replace_durably(state / _ASKED, address.strip().encode(), 0o600)
 
 
 def check_kit(site: Site, kit: Kit) -> str:
-    """Check all of a kit that this machine can; returns the fingerprint of its authority, which only people can.
+    """Check all of a kit that a machine can check. Return its authority's fingerprint, which only people can check.
 
     Raises:
-        InputError: the kit is for another institution or other keys, of another server than was asked, or holds no
-            authority.
+        InputError: the kit is for another institution or other keys, comes from another server than was asked, or holds
+            no authority.
     """
     request = make_request(site)
     if kit.institution != request.institution or not same_fingerprint(kit.fingerprint, request.fingerprint()):
@@ -90,17 +90,17 @@ def check_kit(site: Site, kit: Kit) -> str:
 
 
 def accept_kit(site: Site, kit: Kit, authority: str) -> None:
-    """Take a server's kit: from here on its address and its authority are believed.
+    """Accept a server's kit: from here on the client trusts its address and its authority.
 
-    Whoever carries a kit could exchange both, for all else in it is public.
+    The carrier of a kit could exchange both, for all else in it is public.
 
     Args:
-        site: that asked for it.
-        kit: as it came.
+        site: the one that asked for the kit.
+        kit: as received.
         authority: fingerprint of the server's authority, as its operator read it out by telephone.
 
     Raises:
-        InputError: see `check_kit`; or the authority is another.
+        InputError: see `check_kit`; or the authority is another one.
     """
     fingerprint = check_kit(site, kit)
     if not same_fingerprint(authority, fingerprint):
@@ -113,7 +113,7 @@ def accept_kit(site: Site, kit: Kit, authority: str) -> None:
 
 
 def has_joined(state: Path) -> bool:
-    """Whether a kit was accepted."""
+    """Return whether a kit was accepted."""
     return (state / _KIT).is_file()
 
 

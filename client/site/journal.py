@@ -1,9 +1,9 @@
-"""What went wrong at an institution, kept there, in files that no server can fill.
+"""Errors and refusals at an institution, kept there in files that no server can fill.
 
-local/errors.log       every error, with where it came from; may quote records
+local/errors.log       every error with its origin; may quote records
 state/refusals.jsonl   refusals with their reasons
 
-One that is full goes on in a new file; the last few stay beside it, as NAME.1 (the newest) to NAME.4.
+A full file is continued in a new one. The last few stay beside it, as NAME.1 (the newest) to NAME.4.
 """
 
 import contextlib
@@ -17,26 +17,26 @@ from confide.common.durable import append_durably
 from confide.common.errors import ConfideError
 from confide.common.shown import shown
 
-_MOST_BYTES, _MOST_FILES = 2**20, 5  # of each, and of them
-_MOST_REASON = 2000  # characters: all bounds of a policy may have their say
+_MOST_BYTES, _MOST_FILES = 2**20, 5  # bytes of one file, files of one name
+_MOST_REASON = 2000  # characters: room for all bounds of a policy
 _MOST_FRAMES, _MOST_CAUSES = 40, 5
 
 
 def keep_refusal(state: Path, error: ConfideError) -> None:
-    """Write down why something was refused."""
+    """Write down the reason of a refusal."""
     line = {"time": int(time.time()), "event": "refused", "reason": shown(error, _MOST_REASON)}
     _append(state / "refusals.jsonl", json.dumps(line))
 
 
 def keep_error(local: Path, error: BaseException) -> None:
-    """Write down an error; of one of ours only what it says, which names the remedy."""
+    """Write down an error with its origin. For an error of ours only its text is kept, which names the remedy."""
     local.mkdir(exist_ok=True, mode=0o700)
     told = [_said(error)] if isinstance(error, ConfideError) else _traced(error)
     _append(local / "errors.log", "\n".join([time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), *told]))
 
 
 def _traced(error: BaseException) -> list[str]:
-    """Where an error came from, after those that led to it. The frames are of our code, and printed as Python does."""
+    """Return the origin of an error, after its causes. The frames are of our code, and printed as Python does."""
     causes, one = list[BaseException](), error.__cause__ or error.__context__
     while one is not None and len(causes) < _MOST_CAUSES:
         causes.append(one)
@@ -49,7 +49,7 @@ def _traced(error: BaseException) -> list[str]:
 
 
 def _said(error: BaseException) -> str:
-    """Name and text: it may hold a server's words, and those must not look like lines of ours."""
+    """Return name and text in one line: a server's words in it must not look like lines of ours."""
     return f"{type(error).__name__}: {shown(error, _MOST_REASON)}"
 
 
@@ -61,7 +61,7 @@ def _append(path: Path, text: str) -> None:
 
 
 def _make_room(path: Path) -> None:
-    """Each file becomes the next older one; the oldest goes. Another process may do the same."""
+    """Rename each file to the next older one; the oldest is lost. Another process may do the same at once."""
     names = [path, *(path.with_name(f"{path.name}.{number}") for number in range(1, _MOST_FILES))]
     for newer, older in reversed(list(itertools.pairwise(names))):
         with contextlib.suppress(FileNotFoundError):

@@ -1,8 +1,8 @@
-"""Units to a private update.
+"""From units to a private update.
 
 shares       records to units, kept for a run
 batches      units to micro-batches
-prefixes     what frozen layers make of the texts
+prefixes     the frozen layers' outputs for the texts
 operations   sizes of a model's operations
 trial        every shape of a micro-batch, tried
 local_steps  the local steps of a round

@@ -22,8 +22,8 @@ class BatchedUnits:
         table: the units.
         pad_token_id: fills short rows; attention never reads it.
         shapes: those that a micro-batch may have, as `trial.tried_shapes` found them.
-        device: where batches go.
-        prefixes: what the frozen lower layers make of the examples, where that is kept.
+        device: the device of the batches.
+        prefixes: the frozen lower layers' outputs for the examples, if they are kept.
     """
 
     table: UnitTable
@@ -38,7 +38,7 @@ class BatchedUnits:
         return self.table.num_units
 
     def micro_batches(self, drawn: list[int]) -> Iterator[tuple[Batch, list[int]]]:
-        """Micro-batches over all examples of the drawn units, long units first.
+        """Yield micro-batches over all examples of the drawn units, long units first.
 
         Yields:
             ``(batch, unit_B)``; the examples of a unit stand side by side and may run on into the next batch. Rows
@@ -48,7 +48,7 @@ class BatchedUnits:
             yield self.batch(places, shape), [unit for unit, _ in places]
 
     def places(self, drawn: list[int]) -> Iterator[tuple[list[Place], Shape]]:
-        """Which examples make up each micro-batch, and its shape.
+        """Yield the places of the examples of each micro-batch, and its shape.
 
         Every example is padded for the longest of its own unit, so that no other unit decides how it is computed.
         """
@@ -65,7 +65,7 @@ class BatchedUnits:
             yield list(islice(remaining, count)), shape
 
     def batch(self, places: list[Place], shape: Shape) -> Batch:
-        """One micro-batch; its last example stands in every row that is to be filled up."""
+        """Return one micro-batch; its last example fills the rows that are left."""
         rows, padded = shape
         places = places + places[-1:] * (rows - len(places))
         examples = self.examples(places)
@@ -75,7 +75,7 @@ class BatchedUnits:
         return batch
 
     def examples(self, places: list[Place]) -> list[Example]:
-        """The examples that stand there."""
+        """Return the examples at these places."""
         return [self.table.units[unit][number] for unit, number in places]
 
     def _padded_length(self, unit: int) -> int:
@@ -83,12 +83,12 @@ class BatchedUnits:
 
 
 def batch_units(table: UnitTable, model: WarmModel, shapes: Shapes) -> BatchedUnits:
-    """A unit table for a model, in shapes that were tried with it."""
+    """Return a unit table for a model, in shapes that were tried with it."""
     return BatchedUnits(table, model.pad_token_id, shapes, model.device)
 
 
 def with_prefixes(units: BatchedUnits, model: WarmModel, folder: Path) -> BatchedUnits:
-    """The same units with what the model's lower layers make of them, where it has such layers and the disk room."""
+    """Return the same units with the lower layers' outputs, if the model has such layers and the disk has room."""
     if model.lower is None:
         return units
     lengths = (

@@ -19,7 +19,7 @@ from confide.common.tensors import State, norm_of
 
 @dataclass(frozen=True)
 class LocalWork:
-    """What one round asks of an institution, after its policy has agreed."""
+    """The work of one round at an institution, after its policy has agreed."""
 
     plan: Plan
     received: State
@@ -56,7 +56,7 @@ def train(work: LocalWork, model: WarmModel, units: BatchedUnits, coins: CoinSou
 
 
 def _within_the_gate(state: State) -> State:
-    """A state scaled back to the norm that is accepted from a server, where it is above: post-processing, and free.
+    """Scale a state back to the norm that is accepted from a server, if it is above: post-processing, and free.
 
     A server chooses the learning rate, so after the first local step the weights could be of any size.
     """
@@ -67,7 +67,7 @@ def _within_the_gate(state: State) -> State:
 
 
 def plain_step(plan: NoPrivacy, coins: CoinSource, units: BatchedUnits, model: WarmModel) -> NDArray[np.float32]:
-    """The same step without privacy: no per-example gradients, no clip, no noise.
+    """Take the same step without privacy: no per-example gradients, no clip, no noise.
 
     Returns:
         Sum of unit gradients over the expected batch size, shape ``(P,)``, float32.
@@ -75,7 +75,7 @@ def plain_step(plan: NoPrivacy, coins: CoinSource, units: BatchedUnits, model: W
     model.wrapped.disable_hooks()
     parameters = [parameter for parameter in model.module.parameters() if parameter.requires_grad]
     for parameter in parameters:
-        parameter.grad = None  # of a step that an error ended
+        parameter.grad = None  # left by a step that an error ended
     for batch, unit_B in units.micro_batches(draw_units(plan, coins, units.num_units)):
         shares = torch.tensor([1 / len(units.table.units[unit]) for unit in unit_B], device=model.device)
         (model.losses(batch)[: len(unit_B)] * shares).sum().backward()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""A round on made-up records: what a rehearsal computes. It is given no site, no share and no ledger."""
+"""A round on made-up records, computed in a rehearsal. It is given no site, no share and no ledger."""
 
 from confide.client.data.units import UnitTable
 from confide.client.training.batches import batch_units
@@ -16,10 +16,10 @@ _DISTINCT = 16  # records; units repeat them, so that a million units take no ti
 def rehearse(
     run: RunConfig, plan: Plan, received: State, model: WarmModel, coins: CoinSource, tokens_per_micro_batch: int
 ) -> State:
-    """The local steps of one round, as `train` takes them, on as many made-up units as the institution declares.
+    """Take the local steps of one round, as `train` does, on as many made-up units as the institution declares.
 
     Guarantee: the result depends on the arguments only, all of them public but the coins. Every text is as long as the
-    task allows, so that it takes about as long as the longest round does where a unit is one record.
+    task allows. If a unit is one record, a rehearsal therefore takes about as long as the longest round.
 
     Returns:
         The change of the adapter, in its schema.

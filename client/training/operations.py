@@ -1,8 +1,8 @@
 """The operations of a model: their sizes must follow from the shape of a batch alone, and fill whole vectors.
 
-A mixture of experts sends each token to some experts, so the other rows of a batch decide with how many rows an expert
-is multiplied, and which kernel does it. And PyTorch computes what does not fill a vector with other code, whose last
-bits differ for some numbers. A trial of shapes finds neither unless its own made-up numbers show it.
+A mixture of experts sends each token to some experts. So the other rows of a batch decide how many rows an expert gets
+and which kernel multiplies them. PyTorch computes numbers that do not fill a vector with other code, whose last bits
+differ for some numbers. A trial of shapes finds neither unless its own made-up numbers show it.
 """
 
 import math
@@ -21,8 +21,8 @@ from confide.common.model.warm_model import WarmModel
 Size = tuple[int, ...]
 Operation = tuple[str, tuple[Size, ...]]
 
-_VECTOR = 64  # numbers that a loop takes at once, at most: two vectors of 32 bfloat16 numbers
-_GRAIN = 32_768  # numbers that a thread gets, at least: at::internal::GRAIN_SIZE
+_VECTOR = 64  # the most numbers that a loop takes at once: two vectors of 32 bfloat16 numbers
+_GRAIN = 32_768  # the fewest numbers that a thread gets: at::internal::GRAIN_SIZE
 # PyTorch 2.9 gave up to one number of sixteen other last bits in sigmoid, SiLU, GELU's tanh form, softplus, mish, the
 # ELUs, sinh, exp2 and powers, with AVX-512; it computes the others through MKL, where it has MKL.
 _BY_VECTOR = {
@@ -44,7 +44,7 @@ _BY_VECTOR |= {"log2", "log1p", "log_sigmoid_forward", "sinh", "cosh", "atan", "
 
 
 class _Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes each operation, and the sizes of its tensors."""
+    """Note each operation, and the sizes of its tensors."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -57,9 +57,9 @@ class _Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def fill_vectors(sizes: Iterable[Size], threads: int) -> bool:
-    """Whether every thread's share of tensors of these sizes fills whole vectors, so that no place in them is special.
+    """Return whether every thread's share of tensors of these sizes fills whole vectors, so that no place is special.
 
-    PyTorch gives each thread the same number of numbers, and the last thread what is left.
+    PyTorch gives each thread the same number of numbers, and the last thread the rest.
 
     >>> fill_vectors([(32, 64, 1536)], 4), fill_vectors([(32, 64, 1536)], 5)
     (True, False)
@@ -76,7 +76,7 @@ def fill_vectors(sizes: Iterable[Size], threads: int) -> bool:
 
 
 def filling_threads(sizes: Collection[Size], threads: int) -> int:
-    """The largest number of threads, up to a bound, whose shares fill whole vectors; the bound, where there is none.
+    """Return the largest number of threads, up to a bound, whose shares fill whole vectors; else the bound.
 
     >>> filling_threads([(16, 128, 4864)], 12), filling_threads([(4, 3)], 12)
     (8, 12)
@@ -85,7 +85,7 @@ def filling_threads(sizes: Collection[Size], threads: int) -> int:
 
 
 def computed_by_vector(model: WarmModel, batch: Batch) -> set[Size]:
-    """Sizes of what a CPU computes in vectors and, where a vector is not full, number by number; none of a GPU."""
+    """Return the sizes that a CPU computes in vectors and, if a vector is not full, number by number; none on a GPU."""
     if model.device.type != "cpu":
         return set()
     names = ((name.split(".")[1].rstrip("_"), sizes) for name, sizes in _operations(model, batch))
@@ -93,7 +93,7 @@ def computed_by_vector(model: WarmModel, batch: Batch) -> set[Size]:
 
 
 def follow_from_shape(model: WarmModel, one: Batch, other: Batch) -> bool:
-    """Whether two batches of one shape go through the same operations on the same sizes, and through no experts.
+    """Return whether two batches of one shape go through the same operations on the same sizes, and no experts.
 
     A library may hide an expert's sizes in one operation; so a configuration that names experts counts, too.
     """

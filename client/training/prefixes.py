@@ -1,4 +1,4 @@
-"""What the frozen lower layers make of every example: computed once for a run, read in every step of it."""
+"""Outputs of the frozen lower layers for every example, computed once for a run and read in every step of it."""
 
 import mmap
 import os
@@ -17,26 +17,26 @@ Place = tuple[int, int]  # number of the unit, number of the example in it
 class Prefixes:
     """Hidden states below the lowest adapted layer, one row for each token.
 
-    They lie in a memory-mapped file that has no name and belongs to this process: nobody else can open it, it is gone
-    when the process ends, however it ends, and it can never be taken for that of other texts, another base model or
-    another truncation.
+    They lie in a memory-mapped file that has no name and belongs to this process. No other process can open it, and it
+    is gone when this process ends, even by a kill. So it is never taken for the file of other texts, another base
+    model or another truncation.
 
     Attributes:
         states_NH: all tokens of all examples, bfloat16.
-        starts: row at which an example begins.
+        starts: row at which each example begins.
     """
 
     states_NH: Tensor
     starts: dict[Place, int]
 
     def put(self, places: list[Place], lengths: list[int], states_BTH: Tensor) -> None:
-        """Keep the states of some examples; what stands on padding is dropped."""
+        """Keep the states of some examples; those of padding are dropped."""
         for place, length, states_TH in zip(places, lengths, states_BTH, strict=True):
             start = self.starts[place]
             self.states_NH[start : start + length] = states_TH[:length].to("cpu", torch.bfloat16)
 
     def take(self, places: list[Place], lengths: list[int], padded: int) -> Tensor:
-        """Their states, shape ``(B, padded, hidden)``, bfloat16; zero on padding, which attention never reads."""
+        """Return their states, shape ``(B, padded, hidden)``, bfloat16; zero on padding, never read by attention."""
         states_BTH = torch.zeros(len(places), padded, self.states_NH.shape[1], dtype=torch.bfloat16)
         for row, (place, length) in enumerate(zip(places, lengths, strict=True)):
             start = self.starts[place]
@@ -45,7 +45,7 @@ class Prefixes:
 
 
 def empty_prefixes(lengths: Iterable[tuple[Place, int]], hidden_size: int, folder: Path) -> Prefixes | None:
-    """Room for the states of examples of these lengths; None where the disk has no room: then they are computed."""
+    """Make room for the states of examples of these lengths; None if the disk has none: then they are computed."""
     starts, total = {}, 0
     for place, length in lengths:
         starts[place] = total

@@ -1,8 +1,8 @@
-"""A trial of every shape of a micro-batch before a run: whether memory suffices, and every row gives the same bits.
+"""A trial of every shape of a micro-batch before a run: memory must suffice, and every row give the same bits.
 
-A server chooses the weights, so it can amplify the last bit of a gradient to a whole clip norm. Kernels that add in an
-order which follows from the number of rows, or from a row's place, would let one unit decide the last bits of all
-others. No reader of this code can tell which kernels a machine takes; so every shape is tried, on made-up texts.
+A server chooses the weights, so it can amplify the last bit of a gradient to a whole clip norm. Some kernels add in an
+order that follows from the number of rows, or from a row's place. They would let one unit decide the last bits of all
+others. The code does not show which kernels a machine takes; so every shape is tried, on made-up texts.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from confide.common.privacy.step import clipped_gradients
 from confide.common.protocol.gate import RECEIVED_NORM_BOUND
 from confide.common.tensors import Schema, State
 
-# Clipping acts on each row by itself, whatever the plan of a run is; so one plan stands for all.
+# Clipping acts on each row by itself under every plan of a run; so one plan stands for all.
 _PLAN = PrivacyPlan(
     unit="record",
     sampling_probability=1.0,
@@ -39,15 +39,15 @@ _PLAN = PrivacyPlan(
 )
 _MAX_GRADIENT_NUMBERS = 2**26  # in a micro-batch's matrix of rows by parameters: 256 MB of float32
 _USUAL = 0.05  # standard deviation of weights under which no softmax is saturated: every gradient has digits to compare
-_NOTHING = b""  # of a row that is zero, and so shows nothing
+_NOTHING = b""  # hash of a row that is zero, and so shows nothing
 
 
 class Sight(NamedTuple):
-    """What is looked at of one made-up row under some weights.
+    """The view of one made-up row under some weights.
 
     Attributes:
         padded: its padded length.
-        number: it is the first or the second row of that length.
+        number: 0 for the first row of that length, 1 for the second.
         weights: "usual" or "largest".
         way: its clipped "gradient", or the "prefix" that is kept of it.
     """
@@ -58,19 +58,20 @@ class Sight(NamedTuple):
     way: str
 
 
-Seen = dict[Sight, dict[Shape, set[bytes]]]  # hashes of what came out, for each shape
+Seen = dict[Sight, dict[Shape, set[bytes]]]  # hashes of the outcomes, for each shape
 
 
 def tried_shapes(model: WarmModel, tokens_per_micro_batch: int) -> Shapes:
-    """The shapes in which this machine gives a unit's gradient bit for bit; tried once for a model and a bound.
+    """Return the shapes in which this machine gives a unit's gradient bit for bit; tried once for a model and a bound.
 
     Every shape goes through gradient, unit mean and clip, under usual weights and under weights of the largest norm
-    that an institution accepts. Its rows are made-up texts, each in other places and in other company. A model whose
-    operations follow from the numbers (a mixture of experts) computes every row alone. On a CPU, this process takes as
-    many threads as share out the fullest shapes in whole vectors; a smaller shape that they do not is not used.
+    that an institution accepts. Its rows are made-up texts, each in several places and among several others. A model
+    whose operations follow from the numbers (a mixture of experts) computes every row alone. On a CPU, this process
+    takes as many threads as split the fullest shapes into whole vectors. A smaller shape that they split otherwise is
+    not used.
 
-    Guarantee: what does not fit into memory is refused for every data set alike. Else an institution would decline just
-    those rounds that draw many units, or long ones, and so tell which they are.
+    Guarantee: a shape that does not fit into memory is refused for every data set alike. Otherwise an institution
+    would decline just those rounds that draw many units, or long ones, and so tell which they are.
 
     Raises:
         InputError: the memory does not suffice for some shape.
@@ -93,10 +94,10 @@ def tried_shapes(model: WarmModel, tokens_per_micro_batch: int) -> Shapes:
 
 
 def agreeing(asked: Shapes, seen: Seen, uneven: set[Shape], alone: Shapes) -> Shapes:
-    """What is left of the shapes that were tried.
+    """Return the tried shapes that may be used.
 
     A shape is not used if it is uneven, or any row differs between two of its places. The full shape of a padded length
-    is the measure: a shape in which any row of that length came out differently is not used for that length. Where the
+    is the measure: a shape in which any row of that length came out differently is not used for that length. If the
     full shape is not used, or has no gradient to compare, every row of that length is computed alone.
     """
     torn = uneven | {shape for by_shape in seen.values() for shape, bits in by_shape.items() if len(bits) > 1}
@@ -114,7 +115,7 @@ def agreeing(asked: Shapes, seen: Seen, uneven: set[Shape], alone: Shapes) -> Sh
 
 
 def _try(model: WarmModel, shapes: Shapes, setting: str) -> Seen:
-    """What comes out of every shape."""
+    """Return the outcomes of every shape."""
     before, shape = get_state(model.module), (0, 0)
     seen: Seen = defaultdict(lambda: defaultdict(set))
     model.wrapped.enable_hooks()
@@ -137,7 +138,7 @@ def _try(model: WarmModel, shapes: Shapes, setting: str) -> Seen:
 
 
 def _weights(shapes: Schema) -> dict[str, State]:
-    """Weights that a server might send: usual ones, and the largest, under which a rounding can grow to anything."""
+    """Weights that a server might send: usual ones, and the largest, under which a rounding can grow to any size."""
     stream = Generator(PCG64(0))
     usual = {name: (_USUAL * stream.standard_normal(shape)).astype(np.float32) for name, shape in shapes.items()}
     norm = np.sqrt(sum(float(np.square(value, dtype=np.float64).sum()) for value in usual.values()))
@@ -145,14 +146,14 @@ def _weights(shapes: Schema) -> dict[str, State]:
     return {"usual": usual, "largest": largest}
 
 
-Outcome = tuple[int, int, str, bytes]  # padded length and number of a row, what is looked at, and the hash of it
+Outcome = tuple[int, int, str, bytes]  # padded length and number of a row, the way of its `Sight`, and the hash
 
 
 def _outcomes(model: WarmModel, shapes: Shapes, shape: Shape, *, alike: bool) -> Iterator[Outcome]:
-    """What comes out of each row of micro-batches of one shape, which together hold all rows that may stand in it.
+    """Yield the outcome of each row of micro-batches of one shape, which together hold all rows that may stand in it.
 
-    In the first, rows take turns; an odd number of them, so that each comes to odd and even places. Where ``alike``,
-    more follow in which every row is the same: filled up as a step does it, without padding, and without company.
+    In the first ones an odd number of rows take turns, so that each comes to odd and even places. If ``alike``, more
+    follow in which every row is the same: filled up as in a step, without padding, and without other rows.
     """
     rows, tokens = shape
     probes = [(padded, number) for padded, usable in shapes.by_length.items() if shape in usable for number in (0, 1)]
@@ -176,7 +177,7 @@ def _example(model: WarmModel, shapes: Shapes, padded: int, number: int) -> Exam
 
 
 def _texts(model: WarmModel, shape: Shape, first: int) -> Batch:
-    """A micro-batch of made-up texts from a number on, every other one of which is padded."""
+    """Return a micro-batch of made-up texts, numbered from ``first`` on; every other one is padded."""
     rows, tokens = shape
     examples = [model.task.encode(model.task.made_up(0, first + row), model.tokenizer) for row in range(rows)]
     for row, example in enumerate(examples):
@@ -185,7 +186,7 @@ def _texts(model: WarmModel, shape: Shape, first: int) -> Batch:
 
 
 def _clipped(model: WarmModel, batch: Batch) -> list[Tensor]:
-    """The clipped gradient of each row, as a unit of its own."""
+    """Return the clipped gradient of each row, as a unit of its own."""
     weights_P = coordinate_weights(schema(model.module), head_weight=1.0).to(model.device)
     rows = list(range(len(batch["input_ids"])))
     parts = clipped_gradients(_PLAN, [(batch, rows)], model.wrapped, model.losses, weights_P)
@@ -198,6 +199,6 @@ def _named(way: str, places: list[tuple[int, int]], outcomes: list[Tensor]) -> I
 
 
 def _hash(tensor: Tensor) -> bytes:
-    """Of the bits of a tensor; nothing of one that is zero."""
+    """Return the hash of a tensor's bits; nothing for a tensor that is zero."""
     bits = tensor.float().add(0.0).cpu().contiguous().numpy()  # adding turns -0 into 0
     return hashlib.sha256(bits.tobytes()).digest() if bits.any() else _NOTHING

@@ -1,4 +1,4 @@
-"""An institution's own held-out share, as noised counts: the only way in which anything about it leaves."""
+"""Noised counts of an institution's own held-out share: the only way in which anything about it leaves."""
 
 from typing import Any
 
@@ -17,10 +17,10 @@ Units = list[list[dict[str, Any]]]
 
 
 def validate(plan: PrivacyPlan, model: WarmModel, state: State, units: Units, coins: CoinSource) -> State:
-    """How much of the validation share an adapter gets right and wrong.
+    """Count how much of the validation share an adapter gets right and wrong, with noise.
 
-    Guarantee: a unit weighs 1 in all, shared over its records, in two disjoint cells; so the counts have sensitivity
-    1, and what is returned is one of the plan's ``validation_releases``.
+    Guarantee: a unit weighs 1 in all, shared over its records, in two disjoint cells. So the counts have sensitivity
+    1, and the result is one of the plan's ``validation_releases``.
 
     Returns:
         ``{"cells": (right, wrong)}``, float32, noised; may be negative.
@@ -30,7 +30,7 @@ def validate(plan: PrivacyPlan, model: WarmModel, state: State, units: Units, co
 
 
 def count_cells(model: WarmModel, units: Units) -> NDArray[np.float64]:
-    """Right and wrong, each unit with weight 1, shape ``(2,)``: private."""
+    """Count right and wrong, each unit with weight 1, shape ``(2,)``: private."""
     cells = np.zeros(2)
     for unit in units:
         for record in unit:
@@ -39,5 +39,5 @@ def count_cells(model: WarmModel, units: Units) -> NDArray[np.float64]:
 
 
 def _is_right(model: WarmModel, record: dict[str, Any]) -> bool:
-    """Whether a record is predicted right, alone: in a batch its companions would decide its last bits."""
+    """Return whether a record is predicted right, alone: in a batch other rows would decide its last bits."""
     return predict(model, [record]) == [model.task.truth(record)]
