@@ -94,7 +94,7 @@ def init_home(folder: Path, names: list[str], port: int) -> Home:
         for inside in (folder, folder / "keys", folder / "runs"):
             inside.mkdir(parents=True, exist_ok=True, mode=0o700)
         make_certificates(folder / "keys", names)
-        write_durably(folder / "registry.json", b"[]", 0o600)  # empty; a registry that is missing later has been removed
+        write_durably(folder / "registry.json", b"[]", 0o600)  # empty; a file missing later was removed
         write_durably(folder / "admin.token", secrets.token_hex(32).encode(), 0o600)
         template = files("confide.server.home").joinpath("server.template.toml").read_text(encoding="utf-8")
         text = template.replace("{names}", json.dumps(names)).replace("{port}", str(port))
