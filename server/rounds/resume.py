@@ -56,7 +56,7 @@ class Resumed:
             raise MessageError("another update than the one that was accepted before the checkpoint was damaged")
 
     def members(self, members: Members | None) -> dict[int, Institution]:
-        """Return participants that are still approved, by node. With no round left, a run asks them without an offer."""
+        """Return participants that are still approved, by node. A run with no round left asks only them."""
         return {
             node: replace(self.institutions[member.institution], update_key=member.update_key)
             for node, member in (members or {}).items()
