@@ -146,7 +146,7 @@ class LinkGrid(Grid):
             return list(self._link.state.get_nodes(self._run.run_id))
 
     def activated_at(self) -> dict[int, float]:
-        """Return the Unix time of each node's latest activation. An ask from before it may be lost (handed out once)."""
+        """Return the Unix time of each node's last activation. An older ask may be lost: Flower hands it out once."""
         with self._link.turn.from_thread():
             nodes = self._link.state.get_node_info()
         times = {node.node_id: node.last_activated_at for node in nodes if node.last_activated_at}

@@ -38,7 +38,10 @@ class Newcomers:
         self._told = dict(offered.answers)
 
     def take(self, grid: Grid, number: int) -> dict[int, Institution]:
-        """Return institutions that accepted since the last call and join in round ``number``. An event goes first."""
+        """Return the institutions that accepted since the last call.
+
+        They take part from round ``number`` on. An event records them first.
+        """
         replies, members = self._replies(grid), self._job.members_now()
         if not replies or members is None:
             return {}

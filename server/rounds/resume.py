@@ -56,7 +56,7 @@ class Resumed:
             raise MessageError("another update than the one that was accepted before the checkpoint was damaged")
 
     def members(self, members: Members | None) -> dict[int, Institution]:
-        """Return participants that are still approved, by node. A run with no round left asks only them."""
+        """Return participants that are still approved, by node. A run with no round left asks only these."""
         return {
             node: replace(self.institutions[member.institution], update_key=member.update_key)
             for node, member in (members or {}).items()

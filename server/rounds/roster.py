@@ -81,7 +81,7 @@ def go_on(taking_part: Mapping[str, Institution], before: Mapping[str, Instituti
 def take_in(
     joined: Mapping[int, Institution], there: Mapping[int, Institution], gone: list[Institution]
 ) -> tuple[dict[int, Institution], list[Institution]]:
-    """Return who takes part and who is gone, after others have joined. One with a new key continues its counts."""
+    """Return the present and the gone institutions after others have joined. A new key continues the old counts."""
     names = {item.name: item for item in joined.values()}
     go_on(names, {item.name: item for item in (*there.values(), *gone)})
     taking_part = {node: item for node, item in there.items() if item.name not in names} | dict(joined)
