@@ -1,12 +1,12 @@
 """The coordinator's end.
 
-A run goes through home, rounds, aggregation and results; a message through fleet; daemon is the process.
+A run passes through home, rounds, aggregation and results. A message passes through fleet. The daemon is the process.
 
-home/         A server's folder.
+home/         the folder of a server
 aggregation/  the aggregation rules, one file each
-rounds/       Rounds: asks out, answers in, an adapter after each.
-results/      What a run leaves behind.
-fleet/        Flower's fleet API on the public port, and everything that stands before it.
-daemon/       The server as a process that lives for months.
-commands/     `confide server ...`.
+rounds/       rounds: asks go out, answers come in, each round ends with an adapter
+results/      the files that a run leaves behind
+fleet/        Flower's fleet API on the public port, and the limits in front of it
+daemon/       the server as a process that lives for months
+commands/     the commands `confide server ...`
 """

@@ -1,9 +1,9 @@
-"""Aggregation rules: init(), add(state, update, weight), result(state). A new one: a file, a line here, its test.
+"""Aggregation rules: init(), add(state, update, weight), result(state). A new one needs a file, a line here, a test.
 
 fedavg        weighted mean
 median        coordinate-wise median
 trimmed_mean  mean without the highest and lowest fifth
-optimizer     what the aggregated update does to the adapter
+optimizer     applies the aggregated update to the adapter
 """
 
 from types import ModuleType

@@ -1,4 +1,4 @@
-"""Weighted mean of updates (McMahan et al., arXiv 1602.05629, algorithm 1), streaming: memory of one update."""
+"""Weighted mean of updates (McMahan et al., arXiv 1602.05629, algorithm 1), streaming, so one update in memory."""
 
 from dataclasses import dataclass
 
@@ -17,16 +17,16 @@ class Sum:
 
 
 def init() -> Sum:
-    """The sum of no updates."""
+    """Return the sum of no updates."""
     return Sum({}, 0.0)
 
 
 def add(state: Sum, update: State, weight: float) -> Sum:
-    """The sum with one more update; ``weight`` is public and above 0."""
+    """Return the sum with one more update. ``weight`` is public and above 0."""
     total = {name: state.total.get(name, 0.0) + weight * value.astype(np.float64) for name, value in update.items()}
     return Sum(total, state.weight + weight)
 
 
 def result(state: Sum) -> State:
-    """The mean, float32; at least one update must have been added."""
+    """Return the mean as float32. At least one update must have been added."""
     return {name: (value / state.weight).astype(np.float32) for name, value in state.total.items()}

@@ -1,6 +1,6 @@
-"""Coordinate-wise median (Yin et al., arXiv 1803.01498): up to half of the institutions may send anything in bounds.
+"""Coordinate-wise median (Yin et al., arXiv 1803.01498): up to half may send anything in bounds.
 
-The rule of Flower's FedMedian; weights are ignored. It keeps all updates of a round in memory.
+It is the rule of Flower's FedMedian. It ignores weights and keeps all updates of a round in memory.
 """
 
 import numpy as np
@@ -9,15 +9,15 @@ from confide.common.tensors import State
 
 
 def init() -> tuple[State, ...]:
-    """No updates."""
+    """Return the state of no updates."""
     return ()
 
 
 def add(state: tuple[State, ...], update: State, weight: float) -> tuple[State, ...]:
-    """One more update."""
+    """Return the state with one more update."""
     return (*state, update)
 
 
 def result(state: tuple[State, ...]) -> State:
-    """The median of each coordinate, float32."""
+    """Return the median of each coordinate as float32."""
     return {name: np.median([update[name] for update in state], axis=0).astype(np.float32) for name in state[0]}

@@ -1,4 +1,4 @@
-"""What the aggregated update does to the global adapter: AdamW or plain addition, and the released average."""
+"""The server's step on the global adapter: AdamW or plain addition, and the released average."""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from confide.common.config.sections import FederationSection
 from confide.common.tensors import State
 
-# A first decay of 0.9, as is usual, would carry the noise of a round through ten of the twenty that a run may have.
+# The usual first decay of 0.9 would carry a round's noise through ten of the twenty rounds that a run may have.
 _BETA1, _BETA2, _STABILITY = 0.8, 0.999, 1e-8
 
 
@@ -19,10 +19,10 @@ class GlobalState:
     """The server's whole training state after ``round`` rounds.
 
     Attributes:
-        adapter: the global adapter, which institutions train next.
-        average: its exponential average, which is released (free post-processing: it lowers the noise).
+        adapter: the global adapter that institutions train next.
+        average: the released exponential average of it (free post-processing that lowers the noise).
         first, second: AdamW's moments.
-        round: rounds that changed the adapter.
+        round: number of rounds that changed the adapter.
     """
 
     adapter: State
@@ -33,16 +33,16 @@ class GlobalState:
 
 
 def start(adapter: State) -> GlobalState:
-    """The state before the first round."""
+    """Return the state before the first round."""
     zeros = {name: np.zeros_like(value) for name, value in adapter.items()}
     return GlobalState(adapter, adapter, zeros, zeros)
 
 
 def apply(state: GlobalState, update: State, settings: FederationSection) -> GlobalState:
-    """The state after a round.
+    """Return the state after a round.
 
     "adamw" takes the negative update as gradient (FedOpt, Reddi et al., arXiv 2003.00295; AdamW without weight decay,
-    Loshchilov and Hutter, arXiv 1711.05101) with a learning rate that falls linearly to 0; "none" adds the update.
+    Loshchilov and Hutter, arXiv 1711.05101) with a learning rate that falls linearly to 0. "none" adds the update.
     """
     number = state.round + 1
     first, second, adapter = state.first, state.second, {}
@@ -55,7 +55,7 @@ def apply(state: GlobalState, update: State, settings: FederationSection) -> Glo
             adapter[name] = _float32(value - rate * first[name] / (np.sqrt(second[name]) + _STABILITY))
     else:
         adapter = {name: _float32(value + update[name]) for name, value in state.adapter.items()}
-    # A young average follows faster, or the start values would stay in it.
+    # A young average follows faster; otherwise the start values would stay in it.
     decay = min(settings.average_decay, state.round / number)
     average = {name: _float32(decay * state.average[name] + (1 - decay) * adapter[name]) for name in adapter}
     return GlobalState(adapter, average, first, second, number)

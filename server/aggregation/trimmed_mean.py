@@ -1,6 +1,6 @@
 """Coordinate-wise trimmed mean (Yin et al., arXiv 1803.01498): the highest and the lowest fifth do not count.
 
-The rule of Flower's FedTrimmedAvg at its default share; weights are ignored. It keeps all updates of a round in memory.
+It is the rule of Flower's FedTrimmedAvg at its default share. It ignores weights and keeps a round's updates in memory.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ __all__ = ["add", "init", "result"]
 
 
 def result(state: tuple[State, ...]) -> State:
-    """The mean of what is left of each coordinate, float32."""
+    """Return the mean of the remaining values of each coordinate as float32."""
     return {
         name: np.asarray(trim_mean(np.stack([update[name] for update in state]), TRIMMED_SHARE)).astype(np.float32)
         for name in state[0]

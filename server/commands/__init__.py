@@ -1,5 +1,5 @@
-"""`confide server ...`.
+"""The commands `confide server ...`.
 
 cli           the commands, as typer declares them
-admin_client  what they ask the admin port
+admin_client  requests to the admin port, and their answers
 """

@@ -1,4 +1,4 @@
-"""What an operator's commands ask the admin port, and how they tell the answer. Nothing heavy is imported here."""
+"""Requests of the operator's commands to the admin port, and their answers as text. No heavy import is made here."""
 
 import json
 import shlex
@@ -10,7 +10,7 @@ import typer
 
 from confide.common.errors import ConfideError, InputError
 
-_GIVEN_OUT_SECONDS = 90.0  # after a run's end, for everybody to fetch the adapter: more than the server waits for them
+_GIVEN_OUT_SECONDS = 90.0  # after a run's end, for all to fetch the adapter; longer than the server waits
 _AWAY_SECONDS = 2.0
 _ENDED = ("completed", "stopped", "failed", "refused")
 
@@ -20,18 +20,18 @@ class AwayError(ConfideError):
 
 
 def ask(home: Any, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    """One request to the admin port.
+    """Send one request to the admin port and return the answer.
 
     Raises:
         AwayError: no server answers.
-        InputError, ConfideError: what it says is wrong.
+        InputError, ConfideError: the server reports an error.
     """
     import httpx
 
     url = f"http://127.0.0.1:{home.config.server.admin_port}{path}"
     headers = {"authorization": f"Bearer {home.token}"}
     try:
-        # A proxy of the environment must not see the token: httpx would obey it for loopback too.
+        # A proxy of the environment must not see the token. httpx would use it for loopback too.
         answer = httpx.Client(trust_env=False, timeout=60).request(method, url, json=body, headers=headers)
     except httpx.HTTPError as error:
         raise AwayError(
@@ -48,7 +48,7 @@ def ask(home: Any, method: str, path: str, body: dict[str, Any] | None = None) -
 
 
 def follow(home: Any, name: str, kind: str) -> int:
-    """Show a run until it ends and its adapter was given out; returns the exit code."""
+    """Show a run until it ends and its adapter is given out. Return the exit code."""
     shown, ended_at, given_out = 0, 0.0, kind != "run"
     again = f"confide server resume {name} --home {shlex.quote(str(home.folder.absolute()))}"
     while True:
@@ -67,7 +67,7 @@ def follow(home: Any, name: str, kind: str) -> int:
 
 
 def _ask_patiently(home: Any, path: str) -> dict[str, Any]:
-    """An answer; a server that is away, to be restarted, comes back."""
+    """Return an answer, and wait for a server that is restarting."""
     told = False
     while True:
         try:
@@ -80,7 +80,7 @@ def _ask_patiently(home: Any, path: str) -> dict[str, Any]:
 
 
 def _told(event: dict[str, Any], again: str) -> str:
-    """An event as a line for a person, or nothing; ``again`` is the command that gives the adapter out anew."""
+    """Return an event as a line for a person, or "". ``again`` is the command that sends the adapter again."""
     lines: dict[str, Callable[[dict[str, Any]], str]] = {
         "offered": _offered,
         "offered_later": _offered_later,
@@ -122,7 +122,7 @@ def _given_out(event: dict[str, Any], again: str) -> str:
 
 
 def status_lines(facts: dict[str, Any]) -> list[str]:
-    """The same for a person."""
+    """Return the facts of `server status` as lines for a person."""
     lines = [f"trouble: {trouble}" for trouble in facts["troubles"]]
     for name, client in facts["clients"].items():
         word = "connected since" if client["status"] == "online" else "not connected since"

@@ -1,4 +1,4 @@
-"""`confide server ...`: what a coordinator's operator does. Typer declarations; the work is elsewhere."""
+"""The commands `confide server ...` of the operator: Typer declarations only, the work is elsewhere."""
 
 import json
 import shlex
@@ -56,7 +56,7 @@ def approve(
     fingerprint: Annotated[str, typer.Option(help="as the institution reads it to you by telephone")],
     home: HomeOption = _HOME,
 ) -> None:
-    """Admit an institution whose fingerprint you compared, and write the kit to give back; once more, the kit anew."""
+    """Admit an institution whose fingerprint you compared, and write its kit. Repeat the command to rewrite the kit."""
     from confide.common.durable import write_durably
     from confide.common.errors import ConfideError, InputError
     from confide.common.protocol.enrolment import Kit, authority_of, read_request, same_fingerprint, write_json
@@ -98,9 +98,9 @@ def run(
         bool, typer.Option("--rehearsal", help="one round on made-up records instead: no data, no charge")
     ] = False,
 ) -> None:
-    """Propose a run to all approved institutions; it starts when enough of them accept.
+    """Propose a run to all approved institutions. It starts when enough of them accept.
 
-    With --follow or --rehearsal: exit code 0 when it completed, 3 when too few took part, 1 when it stopped or failed.
+    With --follow or --rehearsal the exit code is 0 if it completed, 3 if too few took part, 1 if it stopped or failed.
     """
     from confide.common.config.run import load_run, lock
     from confide.common.flower import prepare
@@ -121,7 +121,7 @@ def status(
     home: HomeOption = _HOME,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
 ) -> None:
-    """Runs and how far they are; institutions: since when connected or not, versions, rounds, dropped and why."""
+    """Show runs with their progress, and institutions with connection, versions, rounds and last drop reason."""
     from confide.server.home.home import open_home
 
     facts = admin_client.ask(open_home(home), "GET", "/status")
@@ -132,7 +132,7 @@ def status(
 
 
 def stop(name: NameArgument, home: HomeOption = _HOME) -> None:
-    """End a run after its open round; `server resume` goes on."""
+    """Stop a run after its open round. `server resume` continues it."""
     from confide.server.home.home import open_home
 
     now = admin_client.ask(open_home(home), "POST", f"/runs/{name}/stop")["status"]
@@ -140,9 +140,9 @@ def stop(name: NameArgument, home: HomeOption = _HOME) -> None:
 
 
 def resume(name: NameArgument, home: HomeOption = _HOME) -> None:
-    """Go on with a run that was stopped or refused, from its last whole round.
+    """Continue a stopped, refused or failed run from its last whole round.
 
-    A completed one gives its adapter to those who took part and have not got it.
+    A completed run sends its adapter to the participants that lack it.
     """
     from confide.server.home.home import open_home
 

@@ -1,13 +1,13 @@
 """The server as a process that lives for months.
 
 process       the public port, the admin port, the worker
-server_state  what worker and admin port share
+server_state  the state that worker and admin port share
 worker        the thread that carries out runs
 run           one run, from queue to results
 rehearsal     one round without data
 torch_child   the child process that has torch
-delivery      the finished adapter, given out
+delivery      sends out the finished adapter
 admin         the admin port
-status        what an operator is told
+status        facts for the operator
 logs          JSON lines
 """

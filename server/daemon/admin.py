@@ -1,4 +1,4 @@
-"""The admin port, on loopback: what an operator's commands ask, with a token; health and metrics, without."""
+"""The admin port on loopback: the operator's commands need a token, health and metrics need none."""
 
 import hmac
 import json
@@ -18,12 +18,12 @@ from confide.server.daemon.status import metrics_text, status_facts
 from confide.server.home.queue import ENDED, QueuedRun
 from confide.server.results.run_directory import RunDirectory
 
-_MAX_EVENTS = 1000  # of one answer
-_MAX_BODY = 4 * MAX_RUN_BYTES  # JSON in JSON: a quote takes two bytes there, a letter with an accent up to six
+_MAX_EVENTS = 1000  # in one answer
+_MAX_BODY = 4 * MAX_RUN_BYTES  # JSON in JSON: a quote takes two bytes, a letter with an accent up to six
 
 
 def admin_app(shared: ServerState) -> Any:
-    """The web application of the admin port."""
+    """Return the web application of the admin port."""
     admin = _Admin(shared)
     guarded = [
         Route("/runs", _guard(shared, admin.add), methods=["POST"]),
@@ -37,14 +37,14 @@ def admin_app(shared: ServerState) -> Any:
 
 
 class _Admin:
-    """One method for each request."""
+    """The handlers of the admin port, one method for each request."""
 
     def __init__(self, shared: ServerState) -> None:
         self._shared = shared
         self.open = {"/ready": self.ready, "/health": self.health, "/metrics": self.metrics}
 
     async def add(self, request: Request) -> Response:
-        """Queue a run, or a rehearsal."""
+        """Queue a run or a rehearsal."""
         body = await request.body()
         if len(body) > _MAX_BODY:
             return _too_large()
@@ -55,21 +55,21 @@ class _Admin:
         return JSONResponse({"name": self._shared.queue.add(run, asked["kind"]).name})
 
     async def status(self, request: Request) -> Response:
-        """Runs and institutions."""
+        """Return the facts about runs and institutions."""
         return JSONResponse(await run_in_threadpool(status_facts, self._shared))
 
     async def events(self, request: Request) -> Response:
-        """Events of a run, from a number on."""
+        """Return the events of a run from a given number on."""
         name, after = request.path_params["name"], int(request.query_params.get("after", "0"))
         queued = self._shared.queue.get(name)
         path = self._shared.home.runs / name / "events.jsonl"
         content = path.read_bytes() if path.is_file() else b""
-        lines = content.split(b"\n")[:-1]  # behind the last newline is a line that is being written
+        lines = content.split(b"\n")[:-1]  # a line behind the last newline is still being written
         shown = [line.decode() for line in lines[after : after + _MAX_EVENTS]]
         return JSONResponse({"status": queued.status, "reason": queued.reason, "events": shown})
 
     async def stop(self, request: Request) -> Response:
-        """End a run after its open round, or take it out of the queue."""
+        """Stop a run after its open round, or remove it from the queue."""
         queued = self._shared.queue.get(request.path_params["name"])
         ended = replace(queued, status="completed" if self._is_over(queued) else "stopped")
         now = self._shared.queue.change(ended, ["queued"])
@@ -78,34 +78,34 @@ class _Admin:
         return JSONResponse({"status": now.status})
 
     async def resume(self, request: Request) -> Response:
-        """Put a run that ended before its end into the queue again: it is offered anew, and goes on.
+        """Queue an unfinished run again: the server offers it anew and continues it.
 
-        One that is completed gives its adapter to those who have not got it.
+        A completed run sends its adapter to the participants that lack it.
         """
         queued = self._shared.queue.get(request.path_params["name"])
         if queued.status == "completed" and not self._is_over(queued):
             raise InputError(f"run {queued.name!r} is completed, and nothing of it is left to give out")
         if self._shared.stopping == queued.name:
-            self._shared.stopping = None  # it was to stop after its open round
+            self._shared.stopping = None  # the operator had asked it to stop after its open round
         now = self._shared.queue.change(replace(queued, status="queued", reason=""), ENDED)
         return JSONResponse({"status": now.status})
 
     async def health(self, request: Request) -> Response:
-        """Whether the process answers."""
+        """Answer that the process is alive."""
         return PlainTextResponse("healthy\n")
 
     def _is_over(self, queued: QueuedRun) -> bool:
         return RunDirectory.at(self._shared.home.runs / queued.name).is_over()
 
     async def ready(self, request: Request) -> Response:
-        """Whether runs can be carried out: the server has started, and nothing keeps its worker from them."""
+        """Answer whether the server can carry out runs: it has started, and no trouble blocks its worker."""
         if self._shared.link is None:
             return PlainTextResponse("starting\n", 503)
         trouble = self._shared.troubles.get("worker")
         return PlainTextResponse(f"{trouble}\n" if trouble else "ready\n", 503 if trouble else 200)
 
     async def metrics(self, request: Request) -> Response:
-        """For Prometheus."""
+        """Return the metrics for Prometheus."""
         try:
             text = await run_in_threadpool(metrics_text, self._shared)
         except ConfideError as error:
@@ -118,7 +118,7 @@ def _too_large() -> Response:
 
 
 def _guard(shared: ServerState, handler: Any) -> Any:
-    """The handler behind the token; errors of ours become an answer."""
+    """Wrap a handler: it requires the token and turns our errors into answers."""
 
     async def guarded(request: Request) -> Response:
         shown = request.headers.get("authorization", "").encode()

@@ -1,4 +1,4 @@
-"""The finished adapter, given to everybody who took part; later again to those whom it did not reach."""
+"""Delivery of the finished adapter to all participants, and later again to those that it did not reach."""
 
 import logging
 from collections.abc import Collection, Mapping
@@ -17,27 +17,27 @@ from confide.server.rounds.roster import Institution
 from confide.server.rounds.run_context import Event
 
 log = logging.getLogger("confide")
-_SECONDS = 60.0  # for everybody to fetch it
+_SECONDS = 60.0  # for all participants to fetch it
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """Which run it is that has reached its end."""
+    """A run that has reached its end, and its lineage."""
 
     run: RunConfig
     lineage: str
 
     def message(self, node: int, receipt: str, files: dict[str, bytes]) -> Message:
-        """The adapter's files to a node, with the receipt of its last update."""
+        """Return the message that brings the adapter's files to a node, with the receipt of its last update."""
         study, run_sha256 = self.run.study.name, self.run.sha256()
         content = asks.Finished(study, self.lineage, run_sha256, receipt, files).content()
         return Message(content, node, "query.done", ttl=600.0, group_id="done")
 
 
 def give_out(grid: Grid, clock: Clock, finished: FinishedRun, to: Mapping[int, Institution], adapter: Path) -> set[str]:
-    """Send the adapter and the last receipt to nodes; returns who has kept it.
+    """Send the adapter and the last receipt to nodes. Return the names of institutions that kept it.
 
-    An error is the log's alone, for the run is over.
+    Errors are only logged, because the run is over.
     """
     kept: set[str] = set()
     try:
@@ -52,14 +52,14 @@ def give_out(grid: Grid, clock: Clock, finished: FinishedRun, to: Mapping[int, I
 
 
 def given_out(names: Collection[str], kept: Collection[str]) -> Event:
-    """For events.jsonl: who of those who took part has it now, and who has not."""
+    """Return the event for events.jsonl: the participants that kept the adapter, and those that lack it."""
     return {"event": "given_out", "to": sorted(kept), "missing": sorted(set(names) - set(kept))}
 
 
 def owed(events: list[Event], names: Collection[str]) -> list[str]:
-    """Whom the adapter has not reached, by a run's events; ``names`` took part."""
+    """Return the participants (``names``) that the adapter has not reached, by a run's events."""
     told = [event["to"] for event in events if event["event"] == "given_out"]
-    had = {name for to in told if isinstance(to, list) for name in to}  # an earlier version told their number alone
+    had = {name for to in told if isinstance(to, list) for name in to}  # an earlier version recorded only their number
     return sorted(set(names) - had)
 
 

@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line, of our own fields only."""
+"""Structured logs: one JSON object a line, with our own fields only."""
 
 import json
 import logging
@@ -6,17 +6,18 @@ import sys
 import time
 from traceback import extract_tb
 
-_FRAMES = 12  # of a traceback, the innermost
+_FRAMES = 12  # the innermost frames of a traceback
 
 
 class JsonLines(logging.Formatter):
-    """A record as JSON. Texts of other libraries' exceptions are left out: they could quote what a client sent.
+    """A log formatter that writes JSON.
 
-    Where an error came from is told: file, line and function quote nobody.
+    It leaves out the texts of other libraries' exceptions, because they could quote what a client sent. It keeps the
+    place of an error: file, line and function quote no client.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line."""
+        """Return a record as one line."""
         line: dict[str, str | list[str]] = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
             "level": record.levelname.lower(),
@@ -32,7 +33,7 @@ class JsonLines(logging.Formatter):
 
 
 def log_json() -> None:
-    """All logs of this process as JSON lines on standard error; of Flower's only what is wrong."""
+    """Write all logs of this process as JSON lines to standard error, but of Flower's only critical ones."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

@@ -1,4 +1,4 @@
-"""The server as one process: the public port, the admin port, and a thread that carries out runs, one at a time."""
+"""The server process: the public port, the admin port, and a thread that carries out runs one at a time."""
 
 import asyncio
 import logging
@@ -28,11 +28,11 @@ log = logging.getLogger("confide")
 
 
 def serve(home: Home, announce: Callable[[int, int], None]) -> None:
-    """Serve until SIGTERM or SIGINT. A run that is going on is resumed at the next start.
+    """Serve until SIGTERM or SIGINT. The next start resumes a run that was going on.
 
     Args:
         home: the server's folder.
-        announce: is told the public and the admin port, once they listen.
+        announce: receives the public and the admin port once they listen.
 
     Raises:
         InputError: a port is taken.
@@ -41,8 +41,8 @@ def serve(home: Home, announce: Callable[[int, int], None]) -> None:
     public = LimitedListener(_bind(settings.host, settings.port), most_connections())
     admin = _bind("127.0.0.1", settings.admin_port)
     os.environ["FLWR_HOME"] = str(home.folder / "flwr")
-    # Nothing in link.db outlives a process: the registry has the nodes, the checkpoint the run. A new one cannot be
-    # damaged, and holds no lease of a client whose connection ended with the last process.
+    # Each process starts with a new link.db: the registry has the nodes, the checkpoint has the run. A new file cannot
+    # be damaged, and holds no lease of a client whose connection ended with the last process.
     for name in ("link.db", "link.db-wal", "link.db-shm"):
         (home.folder / name).unlink(missing_ok=True)
     try:
@@ -51,7 +51,7 @@ def serve(home: Home, announce: Callable[[int, int], None]) -> None:
         raise ConfideError(f"{home.folder}: {disk_reason(error)}; mend it and start again") from None
     shared = ServerState(home, Queue(home.folder / "queue"))
     keys = home.folder / "keys"
-    # Without a limit the shutdown would wait for idle TLS clients to say goodbye.
+    # Without this limit the shutdown would wait for idle TLS clients to close their connections.
     common: Any = {"timeout_keep_alive": 75, "timeout_graceful_shutdown": 1, "log_config": None}
     common |= {"http": Connection, "ws": "none"}
     fleet = FleetServer(
@@ -80,20 +80,20 @@ def serve(home: Home, announce: Callable[[int, int], None]) -> None:
 
 
 async def _both(shared: ServerState, one: Listening, other: Listening) -> None:
-    """Both servers until one of them ends; a signal ends both."""
+    """Run both servers until one of them ends. A signal ends both."""
 
     async def run(server: uvicorn.Server, listening: socket.socket, other: uvicorn.Server) -> None:
         await server.serve(sockets=[listening])
-        shared.going = False  # before the loop closes: the worker must know why nobody answers any more
+        shared.going = False  # before the loop closes, so that the worker knows why no client answers any more
         other.should_exit = True
 
     await asyncio.gather(run(*one, other[0]), run(*other, one[0]))
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    """Listen before anybody is told: a port that is taken is an error here and not a race later."""
+    """Bind the port before it is announced. A taken port fails here, not in a race later."""
     try:
-        both = host == "::" and socket.has_dualstack_ipv6()  # all addresses, of both kinds
+        both = host == "::" and socket.has_dualstack_ipv6()  # all IPv4 and IPv6 addresses
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, dualstack_ipv6=both)
     except OSError as error:

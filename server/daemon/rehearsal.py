@@ -1,4 +1,4 @@
-"""A rehearsal: one round over the network on made-up records. Nothing is charged, averaged or kept."""
+"""A rehearsal: one round over the network on made-up records. It charges, averages and keeps nothing."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -38,24 +38,24 @@ _GOOD = "answered"
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What is rehearsed: a locked run from its start values, with these members."""
+    """The subject of a rehearsal: a locked run, its start values and its members."""
 
     run: RunConfig
     lineage: str
     initial: State
     members: Members
-    is_over: Callable[[], bool] = lambda: False  # an operator stops it
+    is_over: Callable[[], bool] = lambda: False  # true once an operator stops it
 
 
 def rehearse(shared: ServerState, link: Link, queued: QueuedRun) -> QueuedRun:
-    """Carry out a rehearsal; `events.jsonl` of its folder says what each institution did.
+    """Carry out a rehearsal. The `events.jsonl` of its folder records what each institution did.
 
     Returns:
-        It, completed.
+        The rehearsal, completed or stopped.
 
     Raises:
-        PolicyError: fewer institutions than the run needs gave an update that the gate lets through.
-        ConfideError: the base model is not here, or the public records cannot be read.
+        PolicyError: fewer institutions than the run needs sent an update that passes the gate.
+        ConfideError: the base model is missing, or the public records cannot be read.
     """
     run = shared.queue.run_of(queued)
     directory = RunDirectory.open(shared.home.runs / queued.name, run)
@@ -78,7 +78,7 @@ def rehearse(shared: ServerState, link: Link, queued: QueuedRun) -> QueuedRun:
 
 
 def rehearse_round(rehearsal: Rehearsal, grid: Grid, clock: Clock, emit: Callable[[Event], None]) -> int:
-    """Ask every member once; returns how many gave an update that a round would have averaged."""
+    """Ask every member once. Return how many sent an update that a round would have averaged."""
     members, seconds = rehearsal.members, rehearsal.run.federation.deadline_seconds
     nodes = wait_for_nodes(grid, len(members), clock.now() + CONNECT_SECONDS, clock, members, rehearsal.is_over)
     began, silent, good = clock.now(), dict(members), 0
@@ -104,7 +104,7 @@ def _asks(rehearsal: Rehearsal, nodes: list[int], deadline: float) -> Iterator[M
 
 
 def _judge(reply: Message, rehearsal: Rehearsal) -> str:
-    """What an answer is; every check of a round but that of the signature, for it has none."""
+    """Judge an answer with every check of a round except the signature: rehearsed answers are not signed."""
     taking_part, others = enrol([reply], rehearsal.members, rehearsal.run)
     if others:
         return others[reply.metadata.src_node_id]

@@ -1,4 +1,4 @@
-"""One run of a server, from the queue to a finished run directory; again from the last whole round after a crash."""
+"""One run, from the queue to a finished run directory. After a crash it continues from the last whole round."""
 
 import logging
 from collections.abc import Collection, Mapping
@@ -27,13 +27,13 @@ log = logging.getLogger("confide")
 
 
 def carry_out(shared: ServerState, link: Link, queued: QueuedRun) -> QueuedRun:
-    """Carry out a run, or what is left of it, and write its results; give those of a run that is over out again.
+    """Carry out a run, or the rest of it, and write its results. Send the adapter of a finished run again.
 
     Returns:
         The run with its new status.
 
     Raises:
-        ConfideError: too few institutions take part, or a checkpoint or events.jsonl that cannot be read.
+        ConfideError: too few institutions take part, or a checkpoint or events.jsonl cannot be read.
     """
     run, path = shared.queue.run_of(queued), shared.home.runs / queued.name
     if RunDirectory.at(path).is_over():
@@ -90,7 +90,7 @@ def _job(shared: ServerState, queued: QueuedRun, run: RunConfig, directory: RunD
 
 
 def _finish(run: RunConfig, directory: RunDirectory, strategy: ConfideStrategy, workshop: Workshop) -> None:
-    """Adapter, report and account of a run that has reached its end."""
+    """Write the adapter, the report and the account of a run that has reached its end."""
     institutions = strategy.everybody()
     result = Outcome(strategy.state.average, strategy.accuracy, institutions, strategy.bytes_per_client_round)
     facts = report_facts(run, directory, result, simulated=False)
@@ -101,19 +101,19 @@ def _finish(run: RunConfig, directory: RunDirectory, strategy: ConfideStrategy, 
 
 
 def _account_for(run: RunConfig, directory: RunDirectory) -> None:
-    """The account of a run that ends before its end, in whatever error: all that it asked, by its own events."""
+    """Write the account of a run that ends early, whatever the error: it counts all asks in the run's events."""
     if (directory.path / "privacy.json").exists():
         return
     try:
         directory.write_privacy("stopped", run, list(directory.institutions(run).values()), simulated=False)
         ended = [0, *(line["round"] for line in directory.rounds())]
         directory.record({"event": "stopped", "after_round": ended[-1]})
-    except OSError as error:  # a full disk; why the run ended says more, and must not be lost
+    except OSError as error:  # a full disk; the error that ended the run says more and must not be lost
         log.error("%s: %s; its account is written when the run is resumed", directory.path, error.strerror)
 
 
 def _give_out_again(shared: ServerState, link: Link, queued: QueuedRun, run: RunConfig) -> None:
-    """To those who took part, are approved still, and have not got it."""
+    """Send the adapter to participants that are still approved and lack it."""
     directory = RunDirectory.at(shared.home.runs / queued.name)
     names = owed(directory.events(), directory.institutions(run))
     members = {node: one.institution for node, one in shared.members_of(run).items() if one.institution in names}
@@ -135,10 +135,10 @@ def _hand_over(
     to: Mapping[int, Institution],
     names: Collection[str],
 ) -> None:
-    """Give the adapter out, and write down who has got it; a full disk does not undo the run."""
+    """Send the adapter and record the institutions that kept it. A full disk does not undo the run."""
     kept = give_out(grid, SystemClock(), finished, to, directory.path / "adapter")
     if not shared.going:
-        return  # the server ends, and so did this; its next start begins it again
+        return  # the server is stopping, which cut this short; its next start begins it again
     try:
         directory.record(given_out(names, kept))
     except OSError as error:

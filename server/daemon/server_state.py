@@ -18,16 +18,16 @@ log = logging.getLogger("confide")
 
 @dataclass
 class ServerState:
-    """What the worker thread and the admin port share.
+    """The state that the worker thread and the admin port share.
 
     Attributes:
-        home, queue: on disk.
-        link: to Flower's state; None until the server has started.
-        stopping: name of the run that an operator wants to stop; the round that is open ends first.
-        going: ends when the server does.
-        admitted: who was approved when Flower was last told, by name, and by the node that came of it; None: not yet.
-        admitting: held from reading the registry to telling Flower, so that the newest is told last.
-        troubles: what is wrong now, by what it is about, as it was logged.
+        home, queue: both are on disk.
+        link: access to Flower's state; None until the server has started.
+        stopping: name of the run that an operator wants to stop; its open round ends first.
+        going: false once the server ends.
+        admitted: members that Flower was last told of, by name and by node; None before the first time.
+        admitting: lock held from reading the registry to telling Flower, so that Flower hears the newest state last.
+        troubles: current troubles as they were logged, by subject.
     """
 
     home: Home
@@ -40,32 +40,35 @@ class ServerState:
     troubles: dict[str, str] = field(default_factory=dict)
 
     def is_over(self, name: str) -> bool:
-        """Asked between rounds: whether to stop. Who was revoked meanwhile is shut out here."""
+        """Return whether a run must stop; asked between rounds. This also shuts out institutions revoked meanwhile."""
         self.nodes()
         return self.stopping == name or not self.going
 
     def nodes(self) -> dict[int, str]:
-        """Name by node id of the approved institutions, as Flower knows them from now on."""
+        """Return the names of approved institutions by node id, after bringing Flower up to date."""
         return {node: member.institution for node, member in self.members().items()}
 
     def members(self) -> dict[int, Member]:
-        """The approved institutions by node id, as Flower knows them from now on."""
+        """Return the approved institutions by node id, after bringing Flower up to date."""
         if self.link is None:
             return {}
         with self.admitting:
             approved = self._approved()
-            if self.admitted is None or approved != self.admitted[0]:  # asked every second, for months
+            if self.admitted is None or approved != self.admitted[0]:  # this runs every second, for months
                 nodes = self.link.admit({name: member.node_key.encode() for name, member in approved.items()})
                 self.admitted = (approved, {node: approved[name] for node, name in nodes.items()})
             return self.admitted[1]
 
     def members_of(self, run: RunConfig) -> dict[int, Member]:
-        """The approved institutions that a run names; all of them where it names none."""
+        """Return the approved institutions that a run names, or all of them if it names none."""
         named = run.study.institutions
         return {node: one for node, one in self.members().items() if not named or one.institution in named}
 
     def _approved(self) -> dict[str, Member]:
-        """By the registry; by what it said last while it cannot be read, as when a backup is copied over it."""
+        """Return the approved institutions, by name.
+
+        They come from the registry. While it cannot be read, as during a restore, its last content holds.
+        """
         try:
             approved = self.home.registry.approved()
         except (InputError, OSError) as error:
@@ -77,7 +80,7 @@ class ServerState:
         return approved
 
     def complain(self, about: str, error: Exception) -> None:
-        """Log an error with where it came from; the same one no second time before that was well again."""
+        """Log an error with its place of origin. The same error is logged again only after a recovery in between."""
         said = type(error).__name__  # another library's text could quote what a client sent
         if isinstance(error, (ConfideError, OSError)):
             said = str(error)
@@ -89,5 +92,5 @@ class ServerState:
 
 
 def disk_reason(error: OSError | DBAPIError) -> str:
-    """What is wrong, in a text of the system's or of SQLite's: these are fixed, and quote nothing."""
+    """Return the reason in the words of the system or of SQLite: these texts are fixed and quote nothing."""
     return str(error.strerror) if isinstance(error, OSError) else f"link.db: {error.orig}"

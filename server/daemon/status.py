@@ -1,4 +1,4 @@
-"""What an operator is told: runs and how far they are, institutions and what became of their answers, troubles."""
+"""Facts for the operator: runs and their progress, institutions and the fate of their answers, troubles."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from confide.server.rounds.run_context import Event
 
 @dataclass(frozen=True)
 class _Record:
-    """What the folder of the latest run says: its last offer, and everybody who took part."""
+    """The content of the latest run's folder: its last offer and all participants."""
 
     run: str
     offer: Event
@@ -20,7 +20,7 @@ class _Record:
 
 
 def status_facts(shared: ServerState) -> dict[str, Any]:
-    """Everything, for `server status`."""
+    """Return all facts for `server status`."""
     runs = shared.queue.all()
     begun = [run for run in runs if run.kind == "run" and (shared.home.runs / run.name / "events.jsonl").is_file()]
     latest = next((run for run in begun if run.status == "running"), begun[-1] if begun else None)
@@ -47,7 +47,7 @@ def _record(shared: ServerState, latest: QueuedRun) -> _Record:
 
 
 def _answers_to_offers(events: list[Event]) -> Event:
-    """The last offer to all, with what came of later ones to single institutions."""
+    """Return the last offer to all institutions, updated with answers to later offers to single ones."""
     last: Event = {}
     for event in events:
         if event["event"] == "offered":
@@ -60,15 +60,15 @@ def _answers_to_offers(events: list[Event]) -> Event:
 
 
 def _connection(status: str, came: str | None, left: str | None) -> dict[str, str | None]:
-    """Whether a client is connected, and since when, or since when not; None: not since this server has started."""
+    """Return the status of a client and the time since when; None if it never connected since the server started."""
     online = status == "online"
     return {"status": status, "since": came if online else left}
 
 
 def _part(name: str, record: _Record | None) -> dict[str, Any]:
-    """What an institution did in the latest run: its answer to the offer, its rounds, why it was last dropped.
+    """Return an institution's part in the latest run: its answer to the offer, its rounds, its last drop reason.
 
-    Who accepts runs the server's versions; of others the answer says what they run.
+    An institution that accepts runs the server's versions. The answer of any other says which versions it runs.
     """
     offer = record.offer if record else {}
     accepted = name in offer.get("declared_units", {})
@@ -84,9 +84,9 @@ def _part(name: str, record: _Record | None) -> dict[str, Any]:
 
 
 def _run(shared: ServerState, queued: QueuedRun) -> dict[str, Any]:
-    """A run's line; how many rounds one that is not completed has behind it, of how many."""
+    """Return the facts of a run. A run that is not completed also gets its last round and its number of rounds."""
     facts = {"name": queued.name, "kind": queued.kind, "status": queued.status, "reason": queued.reason}
-    if queued.kind != "run" or queued.status == "completed":  # after years there are many
+    if queued.kind != "run" or queued.status == "completed":  # after years there are many completed runs
         return facts
     try:
         num_rounds = shared.queue.run_of(queued).federation.num_rounds
@@ -97,7 +97,7 @@ def _run(shared: ServerState, queued: QueuedRun) -> dict[str, Any]:
 
 
 def metrics_text(shared: ServerState) -> str:
-    """Prometheus' text format: how many runs of each status, how many institutions online."""
+    """Return the metrics in Prometheus' text format: runs of each status, institutions online and approved."""
     runs = [run.status for run in shared.queue.all()]
     online = sum(status == "online" for status, *_ in (shared.link.last_seen() if shared.link else {}).values())
     lines = ["# TYPE confide_runs gauge"]

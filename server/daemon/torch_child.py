@@ -1,6 +1,6 @@
-"""A child process that does what needs torch: start values, evaluation, export. So the server itself never imports it.
+"""A child process for the work that needs torch: start values, evaluation, export. The server never imports torch.
 
-It lives as long as a run. It holds no private data, for the server has none; the pipe joins two processes of ours only.
+The child lives as long as a run. It holds no private data, for the server has none. The pipe joins only our processes.
 """
 
 import multiprocessing
@@ -19,8 +19,8 @@ class Workshop:
     """The child of one run.
 
     Args:
-        run: locked.
-        home: the server's folder; a relative `evaluation.data` lies in it.
+        run: the locked run.
+        home: the server's folder; a relative `evaluation.data` is a path in it.
     """
 
     def __init__(self, run: RunConfig, home: Path) -> None:
@@ -32,16 +32,16 @@ class Workshop:
         theirs.close()
 
     def read_public(self) -> None:
-        """Read the public records, if the run names any: what is wrong with them must not show after paid rounds."""
+        """Read the public records, if the run names any, so that their faults show before rounds are charged."""
         self._ask("read_public")
 
     def initial(self) -> State:
-        """The adapter before the first round."""
+        """Return the adapter before the first round."""
         state: State = self._ask("initial")
         return state
 
     def evaluate(self, state: State) -> Accuracy:
-        """Accuracy of a state on the public records."""
+        """Return the accuracy of a state on the public records."""
         accuracy: Accuracy = self._ask("evaluate", state)
         return accuracy
 
@@ -50,7 +50,7 @@ class Workshop:
         self._ask("export", str(folder), state, card)
 
     def report(self, path: Path, facts: dict[str, Any]) -> None:
-        """Write report.html; its pictures need matplotlib, which the server does without as well."""
+        """Write report.html. Its pictures need matplotlib, which the server does not import either."""
         self._ask("report", str(path), facts)
 
     def close(self) -> None:
@@ -72,7 +72,7 @@ class Workshop:
 
 
 def _work(pipe: Connection, run_json: str, public: str | None) -> None:
-    """The child's loop; ends when the server closes the pipe."""
+    """Run the child's loop until the server closes the pipe."""
     bench = _Bench(RunConfig.model_validate_json(run_json), public)
     while True:
         try:
@@ -83,12 +83,12 @@ def _work(pipe: Connection, run_json: str, public: str | None) -> None:
             pipe.send((None, getattr(bench, task)(*arguments)))
         except ConfideError as error:
             pipe.send((str(error), None))
-        except Exception as error:  # noqa: BLE001 - the server says what failed, and goes on
+        except Exception as error:  # noqa: BLE001 - the server reports the failure and goes on
             pipe.send((traceback.format_exception_only(error)[-1].strip(), None))
 
 
 class _Bench:
-    """What the child can do."""
+    """The tasks of the child."""
 
     def __init__(self, run: RunConfig, public: str | None) -> None:
         self._run, self._public = run, public

@@ -1,4 +1,4 @@
-"""The thread that carries out runs, one at a time."""
+"""The thread that carries out runs one at a time."""
 
 import logging
 import shlex
@@ -20,12 +20,12 @@ log = logging.getLogger("confide")
 
 
 _CARRY_OUT = {"run": carry_out, "rehearsal": rehearse}
-_LOOK_SECONDS = 1.0  # at the registry, while no run is going on
-_RETRY_SECONDS = 5.0  # after an error outside a run, as of a disk that refuses even a run's status
+_LOOK_SECONDS = 1.0  # between looks at the registry while no run is going on
+_RETRY_SECONDS = 5.0  # after an error outside a run, such as a disk that refuses even a run's status
 
 
 def work(shared: ServerState, make_link: Callable[[], Link], fleet: uvicorn.Server) -> None:
-    """Carry out runs, the interrupted one first, until the server ends."""
+    """Carry out runs until the server ends, the interrupted one first."""
     pause = threading.Event()
     while shared.going and not fleet.started:
         pause.wait(0.05)
@@ -33,13 +33,13 @@ def work(shared: ServerState, make_link: Callable[[], Link], fleet: uvicorn.Serv
     while shared.going:
         try:
             _look(shared, link)
-        except Exception as error:  # noqa: BLE001 - this thread must live; a run that stays "running" is resumed
+        except Exception as error:  # noqa: BLE001 - this thread must live on; a run left "running" is resumed
             shared.complain("worker", error)
             pause.wait(_RETRY_SECONDS)
 
 
 def _look(shared: ServerState, link: Link) -> None:
-    """Carry out the next run, if there is one; then wait for another."""
+    """Carry out the next run if there is one, then wait for another."""
     shared.nodes()
     shared.queue.changed.clear()
     if queued := shared.queue.next():
@@ -52,13 +52,13 @@ def _look(shared: ServerState, link: Link) -> None:
 def _carry_out(shared: ServerState, link: Link, queued: QueuedRun) -> None:
     queued = shared.queue.change(replace(queued, status="running"), ["queued", "running"])
     if queued.status != "running":
-        return  # an operator was faster
-    shared.troubles.pop("worker", None)  # what kept it from this run is over
+        return  # an operator has stopped it first
+    shared.troubles.pop("worker", None)  # the trouble that blocked this run is over
     log.info("run %s begins, or goes on", queued.name)
     try:
         ended = _CARRY_OUT[queued.kind](shared, link, queued)
         if ended.status == "stopped" and shared.stopping != queued.name:
-            ended = replace(queued, status="queued")  # an operator has resumed it before it had stopped
+            ended = replace(queued, status="queued")  # an operator resumed it before it stopped
     except PolicyError as error:
         ended = replace(queued, status="refused", reason=str(error))
     except ConfideError as error:
@@ -69,12 +69,12 @@ def _carry_out(shared: ServerState, link: Link, queued: QueuedRun) -> None:
     except Exception:
         log.exception("run %s failed", queued.name)
         ended = replace(queued, status="failed", reason="an error of the server; its log says which")
-    if shared.going:  # or it goes on at the next start, if only to give the adapter out
+    if shared.going:  # otherwise the next start continues it, if only to send out the adapter
         ended = shared.queue.change(ended, ["running"])
         log.info("run %s: %s %s", ended.name, ended.status, ended.reason)
     shared.stopping = None
 
 
 def _resume(shared: ServerState, queued: QueuedRun) -> str:
-    """The command as it can be typed wherever the operator is."""
+    """Return the resume command in a form that works from any folder."""
     return f"confide server resume {queued.name} --home {shlex.quote(str(shared.home.folder.absolute()))}"

@@ -1,10 +1,10 @@
-"""Flower's fleet API on the public port, and everything that stands before it.
+"""Flower's fleet API on the public port, and the limits in front of it.
 
 flower_app         Flower's web application
-public_port        what the port serves
-connection_limits  connections, and how long without a request
-request_bodies     how much requests may bring
-client_limits      what each client may pull and push
+public_port        the gate on the public port
+connection_limits  limits on connections and on their time without a request
+request_bodies     limits on the bodies of requests
+client_limits      limits on the pulls and pushes of each client
 superlink          Flower's state, and a Grid on it
-leftovers          objects that nobody waits for
+leftovers          removal of objects that no open ask needs
 """

@@ -1,4 +1,4 @@
-"""Connections to the server, before anybody is known: how many, how many of one peer, how long without a request."""
+"""Limits on connections from unknown peers: the total, the share of one peer, the time without a request."""
 
 import asyncio
 import ipaddress
@@ -10,30 +10,30 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-# A client has two: while its poll is held on one, its heartbeat takes another. So many take 550 MB, whoever they are:
-# asyncio has a buffer of 256 KB for each over TLS.
+# A client has two: while the server holds its poll on one, its heartbeat takes another. 2,000 connections of any peers
+# take 550 MB, because asyncio keeps a TLS buffer of 256 KB for each.
 MOST_CONNECTIONS = 2000
-_PEER_SHARE = 4  # a quarter of them is one peer's: many institutions may call through one proxy, and it is 250 clients
-_REQUEST_SECONDS = 20.0  # for the head of a request, which is a kilobyte
+_PEER_SHARE = 4  # one peer may have a quarter (250 clients), since many institutions may call through one proxy
+_REQUEST_SECONDS = 20.0  # for the head of a request, about one kilobyte
 
 
 class Connection(H11Protocol):
-    """A connection that ends where no request comes in time.
+    """A connection that ends if no request comes in time.
 
-    uvicorn's own timer runs between an answer and the next byte alone, so a peer that sends nothing at first, or one
-    byte in a minute, would stay for ever. And it is h11, not httptools, which keeps headers without end: h11 refuses a
-    head of more than 16 KB that comes in pieces, and the gate one that comes at once.
+    uvicorn's own timer runs only between an answer and the next byte. A peer that sends nothing at first, or one byte
+    in a minute, would stay for ever. The parser is h11, because httptools keeps headers without end: h11 refuses a
+    head of more than 16 KB that comes in pieces, and the gate refuses one that comes at once.
     """
 
     _impatience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin; over TLS after the handshake, for which asyncio gives a peer 60 s."""
+        """Start the timer. Over TLS this is after the handshake, for which asyncio gives a peer 60 s."""
         super().connection_made(transport)
         self._watch()
 
     def data_received(self, data: bytes) -> None:
-        """Take what came."""
+        """Take in received bytes."""
         super().data_received(data)
         self._watch()
 
@@ -43,13 +43,13 @@ class Connection(H11Protocol):
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End."""
+        """Stop the timer."""
         super().connection_lost(exc)
         self._watch()
 
     def _watch(self) -> None:
-        """The timer runs on whatever comes, until a request is here: bytes that trickle do not renew it."""
-        at_work = self.cycle is not None and not self.cycle.response_complete  # bodies.py has the time of its body
+        """Run the timer until a whole request head is here. Bytes that trickle in do not renew it."""
+        at_work = self.cycle is not None and not self.cycle.response_complete  # request_bodies.py limits its body
         between = self.timeout_keep_alive_task is not None
         if at_work or between or self.transport.is_closing():
             if self._impatience is not None:
@@ -60,10 +60,10 @@ class Connection(H11Protocol):
 
 
 class LimitedListener(socket.socket):
-    """A listening socket that hangs up on a connection too many.
+    """A listening socket that closes each connection over the limit.
 
-    It counts from accept to close. uvicorn's `limit_concurrency` sees a connection after its TLS handshake, and answers
-    a request too many, but lets connections stay.
+    It counts from accept to close. uvicorn's `limit_concurrency` sees a connection only after its TLS handshake. It
+    refuses excess requests, but lets their connections stay.
     """
 
     def __init__(self, listening: socket.socket, most: int) -> None:
@@ -71,7 +71,7 @@ class LimitedListener(socket.socket):
         self._most, self._open = most, Counter[str]()
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """The next connection; one too many is an aborted one, which asyncio passes over."""
+        """Return the next connection. One over the limit raises an abort, which asyncio ignores."""
         plain, address = super().accept()
         peer = _peer(address[0])
         if self._open.total() >= self._most or self._open[peer] >= max(1, self._most // _PEER_SHARE):
@@ -82,19 +82,19 @@ class LimitedListener(socket.socket):
 
     def _leave(self, peer: str) -> None:
         self._open[peer] -= 1
-        if not self._open[peer]:  # addresses have no end
+        if not self._open[peer]:  # the number of addresses has no bound
             del self._open[peer]
 
 
 class _Accepted(socket.socket):
-    """A connection that tells when it is closed."""
+    """A connection that reports its close."""
 
     def __init__(self, plain: socket.socket, left: Callable[[], None]) -> None:
         super().__init__(plain.family, plain.type, plain.proto, fileno=plain.detach())
         self._left: Callable[[], None] | None = left
 
     def close(self) -> None:
-        """Close, and tell once."""
+        """Close, and report it once."""
         super().close()
         if self._left is not None:
             self._left()
@@ -102,10 +102,10 @@ class _Accepted(socket.socket):
 
 
 def most_connections() -> int:
-    """How many may be open at a time, once the process may have as many files as it can get.
+    """Raise the process's limit of open files, and return how many connections may be open at a time.
 
-    A quarter of the files is for everything else: a checkpoint that finds none free ends a run. Outside systemd the
-    limit is often 1024 at first.
+    A quarter of the files stays free for everything else, since a checkpoint that finds none free ends a run. Outside
+    systemd the limit is often 1024 at first.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     enough = 4 * MOST_CONNECTIONS // 3 + 1
@@ -116,11 +116,11 @@ def most_connections() -> int:
 
 
 def _peer(address: str) -> str:
-    """Who is counted as one: an IPv4 address, or an IPv6 network of 64 bits, all of which is one machine's to use.
+    """Return the unit that counts as one peer: an IPv4 address, or an IPv6 /64, which one machine may own in full.
 
     >>> _peer("203.0.113.7") == _peer("::ffff:203.0.113.7"), _peer("2001:db8::1"), _peer("2001:db8::2:1")
     (True, '2001:db8::/64', '2001:db8::/64')
     """
     given = ipaddress.ip_address(address)
-    given = getattr(given, "ipv4_mapped", None) or given  # a socket that takes both kinds shows the one as the other
+    given = getattr(given, "ipv4_mapped", None) or given  # a dual-stack socket shows IPv4 addresses as IPv6 ones
     return str(given) if given.version == 4 else str(ipaddress.ip_network((int(given) >> 64 << 64, 64)))

@@ -1,7 +1,7 @@
-"""Flower's deployment layer in this process: its fleet API, which fleet_gate.py stands before.
+"""Flower's deployment layer in this process: its fleet API, behind the gate of public_port.py.
 
 Stock Flower starts a SuperExec and an app process for each run, takes the app's code from its database, and serves its
-Control and Runtime APIs beside the fleet API. Here none of that runs: no code travels, and nothing is spawned.
+Control and Runtime APIs beside the fleet API. None of that runs here: no code travels, and no process is spawned.
 
 Private names of flwr 1.41: `create_app`, `SuperLinkLifespanConfig`, `SuperLinkLifespan`, `load_control_authn_plugin`.
 """
@@ -16,15 +16,15 @@ from flwr.superlink.main import create_app
 
 
 def fleet_app(database: Path, port: int) -> Any:
-    """Flower's web application with authenticated nodes, its state in ``database``."""
+    """Return Flower's web application with authenticated nodes and its state in ``database``."""
     config = SuperLinkLifespanConfig(
         isolation="process",  # no SuperExec
         enable_supernode_auth=True,
         database=str(database),
         host="127.0.0.1",
         port=port,
-        authn_plugin=load_control_authn_plugin(),  # of the Control API, which the gate hides
-        certificates=None,  # TLS is uvicorn's
+        authn_plugin=load_control_authn_plugin(),  # for the Control API, which the gate hides
+        certificates=None,  # uvicorn does TLS
         insecure=False,
         ssl_ca_certfile=None,
         ssl_certfile=None,

@@ -1,4 +1,4 @@
-"""What clients announced to Flower's object store and nobody waits for: it goes before the next round is asked.
+"""Removal of leftovers: objects that clients announced to Flower's object store, but no open ask needs.
 
 Private names of flwr 1.41: `RunObject` and `MessageRes` (rows), `uint64_to_int64`, `iterate_object_tree`.
 """
@@ -15,10 +15,10 @@ from sqlalchemy import delete, select
 
 
 def drop_leftovers(store: Any, session: Any, run_id: int, asks: Iterable[str]) -> None:
-    """Delete a run's objects, but for those of asks that are still out and of replies to them.
+    """Delete a run's objects, except those of open asks and of replies to them. This runs before each round's asks.
 
-    A client may push a quota of bytes for each ask, and an offer may be out for many rounds: without this it would
-    fill the disk meanwhile. An institution that has half sent its answer to an offer loses nothing.
+    A client may push a quota of bytes for each ask, and an offer may be open for many rounds. Without this, a client
+    could fill the disk meanwhile. An institution that has sent half of its answer to an offer loses nothing.
     """
     out = list(asks)
     if not out:
@@ -29,7 +29,7 @@ def drop_leftovers(store: Any, session: Any, run_id: int, asks: Iterable[str]) -
     mine = RunObject.run_id == uint64_to_int64(run_id)
     for name in set(session.scalars(select(RunObject.object_id).where(mine))) - kept:
         session.execute(delete(RunObject).where(mine, RunObject.object_id == name))
-        store.delete(name)  # not a part of what is kept: that has a parent
+        store.delete(name)  # objects that are kept stay, for they have a parent
 
 
 def _objects(store: Any, root: str) -> Iterator[str]:

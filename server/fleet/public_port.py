@@ -1,4 +1,4 @@
-"""What the public port serves: Flower's fleet paths and health, one request at a time, none large, none without end."""
+"""The gate on the public port: Flower's fleet paths and health, one request at a time, bounded in size and time."""
 
 import asyncio
 import base64
@@ -12,7 +12,7 @@ import uvicorn
 from confide.server.fleet.client_limits import MAX_BODY, Clients
 from confide.server.fleet.request_bodies import SMALL_BODY, Bodies, BodyRefusedError, PeerGoneError, Receive
 
-# Exact paths, those that our client calls. get-fab, which hands out code, is not among them, nor are get-run and the
+# The exact paths that our client calls. get-fab, which hands out code, is not among them. Neither are get-run and the
 # Control and Runtime APIs.
 _NAMES = "activate-node deactivate-node send-node-heartbeat pull-messages push-messages pull-object push-object"
 FLEET_PATHS = frozenset(f"/v1/fleet/{name}" for name in _NAMES.split())
@@ -21,17 +21,17 @@ _PUSHES = (_PUSH_MESSAGES, _PUSH_OBJECT)
 _PULL = "/v1/fleet/pull-messages"
 _HEARTBEAT = "/v1/fleet/send-node-heartbeat"
 _KEY_HEADER = b"flwr-public-key"
-_MOST_HEAD = 2**14  # bytes; ours is a kilobyte
-_KNOWN = (200, 403)  # Flower's answers after it has checked the signature; 403: the run is over
+_MOST_HEAD = 2**14  # bytes; our client's head is a kilobyte
+_KNOWN = (200, 403)  # Flower's answers after a signature check; 403 means that the run is over
 
 Send = Callable[[Any], Awaitable[None]]
 
 
 class DatabaseTurn:
-    """Whose turn it is at the database: fleet requests (in the event loop) and the run (in a thread).
+    """The turn at the database, shared by fleet requests (in the event loop) and the run (in a thread).
 
-    Flower's SQLite transactions begin as readers and become writers; two at once end in "database is locked" at once,
-    whatever the timeout, and the client sees HTTP 500 (50 clients did that).
+    Flower's SQLite transactions begin as readers and become writers. Two together fail at once with "database is
+    locked", whatever the timeout, and the client sees HTTP 500 (it happened with 50 clients).
     """
 
     def __init__(self) -> None:
@@ -50,22 +50,22 @@ class DatabaseTurn:
             self.loop.call_soon_threadsafe(self.semaphore.release)
 
     def before_the_next(self, act: Callable[[int], None], node_id: int) -> None:
-        """Have the event loop act on a node; called with the turn held in a thread, it acts before the next turn."""
+        """Let the event loop act on a node. If the calling thread holds the turn, this is before the next turn."""
         if self.loop is None:
             raise RuntimeError("the server has not started")
         self.loop.call_soon_threadsafe(act, node_id)
 
 
 class FleetGate:
-    """ASGI application around Flower's: a list of paths, bounds on bodies, one request at a time.
+    """The ASGI application around Flower's: a list of paths, bounds on bodies, one request at a time.
 
-    A slow peer waits for itself: a request is read before its turn, and the answer is sent after it. And a client that
-    has nothing to pull waits outside the turn, so that it need not ask often: an empty pull costs Flower 9 ms.
+    A slow peer delays only itself: the gate reads a request before its turn and sends the answer after it. A client
+    with nothing to pull waits outside the turn. So it need not ask often, and an empty pull costs Flower 9 ms.
     """
 
     def __init__(self, app: Any, turn: DatabaseTurn, clients: Clients) -> None:
         self._app, self._turn, self._clients, self._bodies = app, turn, clients, Bodies()
-        self._line, self._beating = asyncio.Semaphore(1), set[bytes]()  # keys: see `_our_turn`
+        self._line, self._beating = asyncio.Semaphore(1), set[bytes]()  # keys; see `_our_turn`
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Serve one request, or the application's start and end."""
@@ -77,7 +77,7 @@ class FleetGate:
         elif scope["type"] != "http" or scope["path"] not in FLEET_PATHS:
             await _refuse(send, 404)
         elif sum(len(name) + len(text) for name, text in scope["headers"]) > _MOST_HEAD:
-            await _refuse(send, 431)  # h11 bounds only a head that comes in pieces
+            await _refuse(send, 431)  # h11 bounds only heads that come in pieces
         else:
             await self._serve(scope, receive, send)
 
@@ -95,18 +95,18 @@ class FleetGate:
             await send(event)
 
     async def _wait_and_hand_on(self, scope: Any, body: bytes, receive: Receive) -> list[Any]:
-        after = asyncio.ensure_future(receive())  # after the body nothing but "http.disconnect" comes
+        after = asyncio.ensure_future(receive())  # after the body only "http.disconnect" comes
         try:
             if scope["path"] == _PULL:
-                # First the wait, then Flower, once: asking it before and after would cost an empty pull twice, and all
-                # that a poll saves. A signature is good for 300 s; who has none is refused after the wait.
+                # Wait first, then ask Flower once. Asking it before and after would cost an extra empty pull, which is
+                # all that the wait saves. A signature is good for 300 s; Flower refuses a bad one after the wait.
                 await self._clients.wait_for_ask(_key(scope), after)
             return await self._hand_on(scope, body, after)
         finally:
             after.cancel()
 
     async def _hand_on(self, scope: Any, body: bytes, after: "asyncio.Future[Any]") -> list[Any]:
-        """Flower's answer to a whole request, or ours where it is not to reach Flower."""
+        """Return Flower's answer to a whole request, or ours if it must not reach Flower."""
         unread = [{"type": "http.request", "body": body, "more_body": False}]
         answer: list[Any] = []
 
@@ -129,10 +129,10 @@ class FleetGate:
 
     @contextlib.asynccontextmanager
     async def _our_turn(self, path: str, key: bytes) -> AsyncIterator[None]:
-        """Hold the turn. Who waits for it is the run, a heartbeat of each client, and the first of everything else.
+        """Hold the turn. Only the run, one heartbeat of each client and one other request wait for it at a time.
 
-        Flower's client waits 5 s for a heartbeat, and behind the requests of 50 clients on a busy machine it took
-        longer. But anybody can send one: without a bound, strangers' would starve everything else.
+        Flower's client waits 5 s for a heartbeat. Behind the requests of 50 clients on a busy machine it took longer,
+        so heartbeats skip the line. Any peer can send one, so without a bound strangers' would starve all the rest.
         """
         if path != _HEARTBEAT or not self._clients.knows(key) or key in self._beating:
             async with self._line, self._turn.semaphore:
@@ -146,9 +146,9 @@ class FleetGate:
             self._beating.remove(key)
 
     def _instead(self, path: str, key: bytes, size: int, after: "asyncio.Future[Any]") -> list[Any] | None:
-        """Our answer instead of Flower's; None: it is Flower's turn."""
+        """Return our answer instead of Flower's; None if Flower should answer."""
         if after.done() and after.result()["type"] == "http.disconnect":
-            return []  # Flower hands each ask out once: who went away while it waited must not pull one
+            return []  # Flower hands out each ask once, so a client that left while it waited must not pull one
         if path == _PULL and self._clients.closed:
             return _refusal(503)
         if path in _PUSHES and self._clients.refuses(key, size):
@@ -157,22 +157,22 @@ class FleetGate:
 
 
 class FleetServer(uvicorn.Server):
-    """uvicorn before a gate. It lets go of the polls that are held before it waits for what is open."""
+    """The uvicorn server of a gate. At its end it releases held polls before it waits for open connections."""
 
     def __init__(self, config: uvicorn.Config, clients: Clients) -> None:
         super().__init__(config)
         self._clients = clients
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End: what is held is refused at once."""
+        """Shut down, and refuse held polls at once."""
         self._clients.close()
         await super().shutdown(sockets)
 
 
 def _key(scope: Any) -> bytes:
-    """The node's key as a request names it; a name that is none is left to Flower, which refuses it.
+    """Return the node's key that a request names. An invalid name gives an empty key; Flower refuses the request.
 
-    Of several names it is the first, as it is for Flower: whose signature is checked is who is counted.
+    Of several names the first counts, as it does for Flower. So the counted key is the one whose signature is checked.
     """
     named = next((text for name, text in scope["headers"] if name == _KEY_HEADER), b"")
     try:
@@ -182,10 +182,10 @@ def _key(scope: Any) -> bytes:
 
 
 def _counts(path: str, status: int) -> bool:
-    """Whether what a request brought counts for its key.
+    """Return whether the bytes of a request count for its key.
 
-    A message that Flower fails over has cost the database more than one that it takes. An object that fails does not
-    count: an honest client sends it again when the server's disk is full, and one of 8 MB would use up the quota.
+    A message over which Flower fails counts, for it cost the database more than one that Flower accepts. A failed
+    object does not count: an honest client sends it again after a full disk, and one of 8 MB would use up the quota.
     """
     return (path in _PUSHES and status in _KNOWN) or (path == _PUSH_MESSAGES and status >= 500)
 

@@ -1,9 +1,9 @@
 """Flower's state in this process: nodes, runs and messages, and a Grid on them.
 
-Private names of flwr 1.41, used here, in fleet_app.py and, for the server, nowhere else: `linkstate_factory` and the
-LinkState's `object_store`, `session`, `create_run` and so on (runs, nodes and messages); `MessageRes` (replies, without
-claiming them); `Node` (rows of deleted ones); `Task` (the lease of a run); `TaskIdentity` (process-wide: one run at a
-time); `get_all_nested_objects` and what else packs a message.
+Private names of flwr 1.41, used by the server only here, in flower_app.py and in leftovers.py: `linkstate_factory` and
+the LinkState's `object_store`, `session`, `create_run` and so on (runs, nodes and messages); `MessageRes` (replies,
+without claiming them); `Node` (rows of deleted ones); `Task` (the lease of a run); `TaskIdentity` (process-wide: one
+run at a time); `get_all_nested_objects` and the other functions that pack a message.
 """
 
 import contextlib
@@ -39,11 +39,11 @@ from confide.server.fleet.public_port import DatabaseTurn
 from confide.server.rounds.collect import SystemClock, collect
 
 log = logging.getLogger("confide")
-_MOST_OBJECTS = 8  # of a reply; an honest one has three: a message, its content, a record
+_MOST_OBJECTS = 8  # in a reply; an honest one has three: a message, its content, a record
 
 
 class Link:
-    """Flower's state of nodes, runs and messages; every method is one short turn."""
+    """Flower's state of nodes, runs and messages. Every method is one short turn."""
 
     def __init__(self, app: Any, turn: DatabaseTurn, clients: Clients) -> None:
         self.state, self.turn, self.clients = app.state.linkstate_factory.state(), turn, clients
@@ -52,14 +52,14 @@ class Link:
         """Make nodes of approved keys and remove all others: link.db is disposable, the registry decides.
 
         Returns:
-            Name by node id.
+            Names by node id.
         """
         with self.turn.from_thread():
             for node in self.state.get_node_info():
                 if node.public_key not in node_keys.values() and node.status != "unregistered":
                     self.state.delete_node(NOOP_FLWR_AID, node.node_id)
-            # Flower keeps the row of a deleted node, and refuses its key for ever; the registry may name it again when
-            # a backup is put back.
+            # Flower keeps the row of a deleted node and refuses its key for ever. The registry may name that key again
+            # after a restore from a backup.
             with self.state.session() as session:
                 session.execute(delete(Node).where(Node.status == "unregistered"))
             nodes = {}
@@ -71,18 +71,18 @@ class Link:
             return nodes
 
     def last_seen(self) -> dict[int, tuple[str, str | None, str | None]]:
-        """Status, when it came and when it left last, by node id."""
+        """Return status, time of last activation and time of last deactivation, by node id."""
         with self.turn.from_thread():
             nodes = self.state.get_node_info()
         return {node.node_id: (str(node.status), node.last_activated_at, node.last_deactivated_at) for node in nodes}
 
     @contextlib.contextmanager
     def run(self, grid: "LinkGrid") -> Iterator[Run]:
-        """A Flower run without a bundle, whose one task is ours.
+        """Open a Flower run without a bundle, whose one task is ours.
 
-        Flower fails a run whose task is silent for 60 s, whatever made it so: a snapshot of the machine, a clock that
-        was set. Its clients' answers are then refused for good, and round after round is charged for nothing. The lease
-        is for a task in another process, which may die alone; ours ends with link.db. So it has none.
+        Flower fails a run whose task is silent for 60 s, even after a snapshot of the machine or a change of its clock.
+        Then it refuses the clients' answers for good, and round after round is charged for nothing. The lease is for a
+        task in another process, which may die alone. Our task ends with link.db, so it gets no lease.
         """
         with self.turn.from_thread(), self.state.session() as session:
             run_id = self.state.create_run(
@@ -112,7 +112,7 @@ class Link:
 
 
 class LinkGrid(Grid):
-    """A Grid on Flower's state. Every method is one transaction, and none ever waits.
+    """A Grid on Flower's state. Every method is one transaction, and none waits for a reply.
 
     Flower's own `get_message_res` is not used: it claims a reply before its objects are there, and turns a complete
     reply of a node that has since gone offline into an error.
@@ -124,7 +124,7 @@ class LinkGrid(Grid):
         self._asks, self._refused = dict[str, Message](), dict[str, Message]()
 
     def set_run(self, run: Run) -> None:
-        """Take a run; TaskIdentity is process-wide."""
+        """Take a run. TaskIdentity is process-wide."""
         self._run = run
         TaskIdentity.task_id, TaskIdentity.run_id = run.primary_task_id or 0, run.run_id
         TaskIdentity.node_id = SUPERLINK_NODE_ID
@@ -137,23 +137,23 @@ class LinkGrid(Grid):
     def create_message(
         self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
     ) -> Message:
-        """A message to a node."""
+        """Return a message to a node."""
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
-        """Nodes that are online."""
+        """Return the nodes that are online."""
         with self._link.turn.from_thread():
             return list(self._link.state.get_nodes(self._run.run_id))
 
     def activated_at(self) -> dict[int, float]:
-        """Unix time of each node's latest activation. An ask from before it may be lost: Flower hands it out once."""
+        """Return the Unix time of each node's last activation. An older ask may be lost: Flower hands it out once."""
         with self._link.turn.from_thread():
             nodes = self._link.state.get_node_info()
         times = {node.node_id: node.last_activated_at for node in nodes if node.last_activated_at}
         return {node_id: datetime.fromisoformat(text).timestamp() for node_id, text in times.items()}
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Objects and row of each message in one transaction: no client sees a half-stored one."""
+        """Store the objects and row of each message in one transaction, so that no client sees a half-stored one."""
         if all(ask.metadata.message_type == "query.offer" for ask in self._asks.values()):  # no round is open
             with self._link.turn.from_thread(), self._link.state.session() as session:
                 drop_leftovers(self._store, session, self._run.run_id, self._asks)
@@ -162,7 +162,7 @@ class LinkGrid(Grid):
         return [self._push_or_refuse(message) for message in messages]
 
     def _push_or_refuse(self, message: Message) -> str:
-        """A client may have announced an object of ours with parts of its own: that costs one ask, and no run."""
+        """Push a message. If a client has announced a part of it as something else, only this ask is lost."""
         try:
             return self._push(message)
         except ValueError:
@@ -180,13 +180,13 @@ class LinkGrid(Grid):
             head = remove_content_from_message(message)
             if self._link.state.store_message_ins(head):
                 self._asks[message.object_id] = head
-            else:  # the node was revoked meanwhile: one institution must not end a run
+            else:  # the node was revoked meanwhile; one institution must not end a run
                 self._store.delete(message.object_id)
                 self._refused[message.object_id] = Message(Error(ErrorCode.NODE_UNAVAILABLE, "gone"), reply_to=message)
             return str(message.object_id)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Complete replies; what is half sent is left for a later call."""
+        """Return complete replies. Half-sent ones are left for a later call."""
         wanted = MessageRes.reply_to_message_id.in_(list(message_ids))
         replies = [self._refused.pop(ask_id) for ask_id in list(self._refused) if ask_id in set(message_ids)]
         with self._link.turn.from_thread(), self._link.state.session() as session:
@@ -199,18 +199,18 @@ class LinkGrid(Grid):
         return replies
 
     def forget(self, ask_ids: Iterable[str]) -> None:
-        """Give asks up. A reply that comes later is refused, silently for the client."""
+        """Give up asks. Flower refuses a later reply without telling the client."""
         with self._link.turn.from_thread(), self._link.state.session():
             for ask_id in ask_ids:
                 self._forget(ask_id)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """All replies until the timeout, as Flower's interface has it."""
+        """Return all replies until the timeout, as Flower's interface demands."""
         clock = SystemClock()
         return list(collect(self, list(messages), clock.now() + (3600 if timeout is None else timeout), clock))
 
     def _complete_objects(self, reply_id: str) -> dict[str, bytes] | None:
-        """A reply's objects; None where one is still to come, none at all where it is larger than any answer."""
+        """Return a reply's objects; None if one is still to come, {} if it is larger than any answer."""
         try:
             tree = self._store.get_object_tree(reply_id)
         except NoObjectInStoreError:  # the session of its upload has expired
@@ -218,9 +218,9 @@ class LinkGrid(Grid):
         nodes, objects, size = list(islice(iterate_object_tree(tree), _MOST_OBJECTS + 1)), dict[str, bytes](), 0
         if len(nodes) > _MOST_OBJECTS:
             return {}
-        for node in nodes:  # at every look, with the turn held, so no further than to the first that is missing
+        for node in nodes:  # every look holds the turn, so stop at the first missing one
             content = self._store.get(node.object_id)
-            if not content:  # b"": announced, not there yet
+            if not content:  # b"": announced, but not there yet
                 return None
             size += len(content)
             if size > MAX_BODY:
@@ -236,7 +236,7 @@ class LinkGrid(Grid):
 
 
 def _unpack(reply_id: str, ask: Message, objects: dict[str, bytes]) -> Message:
-    """A reply from its objects. What they say is the client's claim, so it is compared with the ask."""
+    """Return a reply from its objects. Their content is the client's claim, so compare it with the ask."""
     try:
         if not objects:
             raise ValueError("too large, or too many")

@@ -1,7 +1,7 @@
-"""A server's folder.
+"""The folder of a server.
 
 home          its settings and files
 registry      approved institutions
-certificates  its own authority
+certificates  its own certificate authority
 queue         runs, one at a time
 """

@@ -1,4 +1,4 @@
-"""The server's own certificate authority and TLS certificate: institutions pin the authority, nobody else is asked."""
+"""The server's own certificate authority and TLS certificate. Institutions trust only this authority."""
 
 import datetime
 import ipaddress
@@ -18,7 +18,7 @@ def make_certificates(folder: Path, names: list[str]) -> None:
     """Write ca.key, ca.pem, tls.key and tls.pem.
 
     Args:
-        folder: where to.
+        folder: the folder to write them to.
         names: host names and IP addresses at which institutions reach the server.
     """
     authority = ec.generate_private_key(ec.SECP256R1())
@@ -26,7 +26,7 @@ def make_certificates(folder: Path, names: list[str]) -> None:
     basic = x509.BasicConstraints(ca=True, path_length=0)
     identifier = x509.SubjectKeyIdentifier.from_public_key(authority.public_key())
     certificate = _builder(issuer, issuer, authority, _YEARS_OF_AUTHORITY).add_extension(basic, critical=True)
-    # What it may sign, said in full: without it Python 3.13 refuses the authority.
+    # Python 3.13 refuses an authority without an explicit list of what it may sign.
     unused = ["digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"]
     others = dict.fromkeys([*unused, "encipher_only", "decipher_only"], False)
     usage = x509.KeyUsage(key_cert_sign=True, crl_sign=True, **others)
@@ -49,7 +49,7 @@ def _builder(
     now = datetime.datetime.now(datetime.UTC)
     builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key.public_key())
     builder = builder.serial_number(x509.random_serial_number())
-    # Begins an hour ago: clocks differ.
+    # It begins an hour ago, because clocks differ.
     return builder.not_valid_before(now - datetime.timedelta(hours=1)).not_valid_after(
         now + datetime.timedelta(days=365 * years)
     )

@@ -1,4 +1,4 @@
-"""A server's folder: its settings, keys, registry, token, queue and runs."""
+"""The folder of a server: its settings, keys, registry, token, queue and runs."""
 
 import ipaddress
 import json
@@ -21,7 +21,7 @@ _HOST_NAME = re.compile("[A-Za-z0-9]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?")
 
 
 class ServerSection(Section):
-    """`[server]`: where it listens."""
+    """The section `[server]`: names and ports of the server."""
 
     names: tuple[str, ...] = Field(min_length=1)
     port: int = Field(8443, ge=0, lt=65536)
@@ -41,7 +41,7 @@ class ServerSection(Section):
 
 
 class ServerConfig(Section):
-    """server.toml as a whole."""
+    """The whole of server.toml."""
 
     remedy = "`confide server init DIR` writes one with every key into another folder"
     server: ServerSection
@@ -49,11 +49,11 @@ class ServerConfig(Section):
 
 @dataclass(frozen=True)
 class Home:
-    """Where a server keeps everything.
+    """The folder in which a server keeps everything.
 
     Attributes:
-        folder: of the server.
-        config: server.toml.
+        folder: its path.
+        config: the content of server.toml.
     """
 
     folder: Path
@@ -61,32 +61,32 @@ class Home:
 
     @property
     def registry(self) -> Registry:
-        """Who may take part."""
+        """The registry of institutions that may take part."""
         return Registry(self.folder / "registry.json")
 
     @property
     def token(self) -> str:
-        """What an operator's commands show to the admin port."""
+        """The token that the operator's commands show to the admin port."""
         return (self.folder / "admin.token").read_text(encoding="utf-8").strip()
 
     @property
     def address(self) -> str:
-        """Host and port as institutions are told."""
+        """The host and port that institutions are told."""
         name = self.config.server.names[0]
         return f"{f'[{name}]' if ':' in name else name}:{self.config.server.port}"
 
     @property
     def runs(self) -> Path:
-        """Run directories."""
+        """The folder of run directories."""
         return self.folder / "runs"
 
     def ca(self) -> str:
-        """PEM of the authority."""
+        """Return the PEM of the authority."""
         return (self.folder / "keys" / "ca.pem").read_text(encoding="utf-8")
 
 
 def init_home(folder: Path, names: list[str], port: int) -> Home:
-    """Make a server's folder; `InputError` if it exists and holds something, or for a name that nobody can reach."""
+    """Make a server's folder; `InputError` if it exists and is not empty, or for an unusable name."""
     check(ServerSection, {"names": names, "port": port}, "--host")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} must be new or empty; choose another folder")
@@ -94,7 +94,7 @@ def init_home(folder: Path, names: list[str], port: int) -> Home:
         for inside in (folder, folder / "keys", folder / "runs"):
             inside.mkdir(parents=True, exist_ok=True, mode=0o700)
         make_certificates(folder / "keys", names)
-        write_durably(folder / "registry.json", b"[]", 0o600)  # of nobody: one that is away later was taken away
+        write_durably(folder / "registry.json", b"[]", 0o600)  # empty; a file missing later was removed
         write_durably(folder / "admin.token", secrets.token_hex(32).encode(), 0o600)
         template = files("confide.server.home").joinpath("server.template.toml").read_text(encoding="utf-8")
         text = template.replace("{names}", json.dumps(names)).replace("{port}", str(port))
@@ -111,11 +111,11 @@ def _is_address(name: str) -> bool:
         ipaddress.ip_address(name)
     except ValueError:
         return False
-    return "%" not in name  # a zone is of one machine's own
+    return "%" not in name  # a zone has a meaning on one machine only
 
 
 def open_home(folder: Path) -> Home:
-    """A server's folder; `InputError` if it is none, or another user's."""
+    """Open a server's folder; `InputError` if it is none, or belongs to another user."""
     try:
         (folder / "admin.token").open("rb").close()
     except (FileNotFoundError, NotADirectoryError):

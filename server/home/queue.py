@@ -1,4 +1,4 @@
-"""Runs of a server, one at a time: a file each in ``queue/``, from the moment they are asked for."""
+"""The queue of runs, which run one at a time. Each has files in ``queue/`` from the moment it is proposed."""
 
 import json
 import secrets
@@ -21,10 +21,10 @@ class QueuedRun:
     """One run, as the server keeps it beside the run directory.
 
     Attributes:
-        name: of its folder.
-        lineage: 16 random bytes, hex; kept through every resume.
+        name: the name of its folder.
+        lineage: 16 random bytes as hex, the same through every resume.
         status: "queued", "running", or one of `ENDED`.
-        reason: in a line, where there is something to say.
+        reason: the reason of the status in one line; may be empty.
         kind: one of `KINDS`.
     """
 
@@ -36,16 +36,16 @@ class QueuedRun:
 
 
 class Queue:
-    """The folder of waiting, running and ended runs. A status is on the disk before anything is done under it.
+    """The folder of waiting, running and ended runs. A status is on the disk before the server acts on it.
 
-    Only the server's process writes it, and is told by ``changed``: after years there are many files to look at.
+    Only the server's process writes it. ``changed`` signals a write, because scanning the files of years is slow.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.changed, self._changing = folder, threading.Event(), threading.Lock()
 
     def add(self, run: RunConfig, kind: str = "run") -> QueuedRun:
-        """Put a locked run at the end, or a rehearsal of it; `InputError` for what is neither."""
+        """Append a locked run or a rehearsal of it; `InputError` for any other kind."""
         if kind not in KINDS:
             raise InputError(f"kind = {kind!r} must be one of {list(KINDS)}")
         label = run.study.name if kind == "run" else f"{run.study.name}-{kind}"
@@ -57,14 +57,14 @@ class Queue:
         return queued
 
     def write(self, queued: QueuedRun) -> None:
-        """Keep a run's status."""
+        """Save a run's status."""
         replace_durably(self.folder / f"{queued.name}.json", json.dumps(asdict(queued)).encode())
         self.changed.set()
 
     def change(self, queued: QueuedRun, before: Collection[str]) -> QueuedRun:
-        """Keep a run's status if it was one of ``before`` until now; how it is then.
+        """Save a run's status if its present one is among ``before``. Return the status that then holds.
 
-        The worker and an operator change it at once: neither may undo what the other was told has been done.
+        The worker and an operator may change it at the same time. Neither may undo a change confirmed to the other.
         """
         with self._changing:
             now = self.get(queued.name)
@@ -74,25 +74,25 @@ class Queue:
             return queued
 
     def all(self) -> list[QueuedRun]:
-        """Every run, oldest first; `InputError` for a file that is not a run's status.
+        """Return every run, oldest first; `InputError` for a file that is not a run's status.
 
-        A run without a status is one that a crash left before it was anything.
+        A run file without a status is left out: a crash interrupted its creation.
         """
         return [_read(path) for path in sorted(self.folder.glob("[!.]*.json"))]
 
     def get(self, name: str) -> QueuedRun:
-        """One run; `InputError` if there is none of that name."""
+        """Return one run; `InputError` if there is none of that name."""
         path = self.folder / f"{name}.json"
         if Path(name).name != name or name.startswith(".") or not path.is_file():
             raise InputError(f"no run {name!r} here; `confide server status` lists them")
         return _read(path)
 
     def run_of(self, queued: QueuedRun) -> RunConfig:
-        """Its locked run."""
+        """Return the locked run of an entry."""
         return RunConfig.model_validate_json((self.folder / f"{queued.name}.run").read_bytes())
 
     def next(self) -> QueuedRun | None:
-        """What is to be carried out now: what a crash interrupted, then what waits longest."""
+        """Return the next run to carry out: one that a crash interrupted, else the one that has waited longest."""
         waiting = [queued for queued in self.all() if queued.status in ("running", "queued")]
         return min(waiting, key=lambda queued: (queued.status == "queued", queued.name), default=None)
 

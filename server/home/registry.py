@@ -1,4 +1,4 @@
-"""Who may take part: a file of approved institutions and their keys. Flower's own database is rebuilt from it."""
+"""The file of approved institutions and their keys. The server rebuilds Flower's own database from it."""
 
 import fcntl
 import json
@@ -16,7 +16,7 @@ from confide.common.protocol.enrolment import JoinRequest
 
 @dataclass(frozen=True)
 class Member:
-    """An institution that was approved, or was once."""
+    """An institution that is approved, or once was."""
 
     institution: str
     node_key: str
@@ -26,13 +26,13 @@ class Member:
 
 
 class Registry:
-    """The file ``registry.json``; every call reads it anew, so that an operator's command takes effect at once."""
+    """The file ``registry.json``. Every call reads it anew, so that an operator's command takes effect at once."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def members(self) -> list[Member]:
-        """All who were ever approved; `InputError` for a file that is away, or is not a registry."""
+        """Return all members ever approved; `InputError` if the file is missing or is not a registry."""
         try:
             return [Member(**entry) for entry in json.loads(self._path.read_bytes())]
         except FileNotFoundError:
@@ -41,11 +41,11 @@ class Registry:
             raise InputError(f"{self._path}: not a registry; put it back from the backup") from None
 
     def approved(self) -> dict[str, Member]:
-        """Those who may take part, by name."""
+        """Return the members that may take part, by name."""
         return _approved(self.members())
 
     def approve(self, request: JoinRequest) -> None:
-        """Admit an institution; who is approved with these very keys stays so.
+        """Admit an institution. One that is approved with the same keys stays approved.
 
         Raises:
             InputError: the name is taken, or one of the keys was ever used before.
@@ -68,7 +68,7 @@ class Registry:
         self._write([*members, member])
 
     def revoke(self, institution: str) -> None:
-        """Shut an institution out, from its next message on; `InputError` if it was not approved."""
+        """Shut an institution out from its next message on; `InputError` if it was not approved."""
         with self._alone():
             members = self.members()
             approved = _approved(members)
@@ -80,7 +80,7 @@ class Registry:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """One command at a time, from reading to writing: an approval must not bring back who was revoked meanwhile."""
+        """Hold a lock from reading to writing, so that an approval cannot undo a revocation made meanwhile."""
         folder = os.open(self._path.parent, os.O_RDONLY)
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)

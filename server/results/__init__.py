@@ -1,7 +1,7 @@
-"""What a run leaves behind.
+"""The results of a run.
 
 run_directory  its files
-report_facts   what report and card are told
+report_facts   facts for the report and the model card
 report         report.html
-progress       what a person sees meanwhile
+progress       the display while a run goes on
 """

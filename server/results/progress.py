@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a live table on a terminal, plain lines elsewhere."""
+"""The display while a run goes on: a live table on a terminal, plain lines elsewhere."""
 
 import math
 import time
@@ -20,24 +20,24 @@ Spent = Callable[[Event], dict[str, float]]
 
 @dataclass
 class _Pace:
-    """How fast a run goes. The first round, in which texts are encoded, counts only until there is a second."""
+    """The speed of a run. The first round encodes the texts, so it counts only until there is a second."""
 
     run: RunConfig
     done: float = 0.0  # rounds
-    starts: int = 0  # of rounds, here: an interrupted run goes on anywhere
-    began: float = 0.0  # when counting did
-    before: int = 0  # rounds that do not count
+    starts: int = 0  # rounds started in this process; a resumed run begins at any round
+    began: float = 0.0  # time at which counting began
+    before: int = 0  # rounds before it, which do not count
     units: float = 0.0
     seconds: float = 0.0
 
     def start(self, number: int) -> None:
-        """A round starts."""
+        """Note that a round starts."""
         self.done, self.starts = number - 1, self.starts + 1
         if self.starts <= 2:
             self.began, self.before = time.monotonic(), number - 1
 
     def end(self, event: Event) -> None:
-        """A round has ended."""
+        """Note that a round has ended."""
         self.done = event["round"]
         if self.starts == 2:
             self.units = self.seconds = 0.0
@@ -45,7 +45,7 @@ class _Pace:
         self.seconds += event["seconds"]
 
     def speed(self) -> str | None:
-        """Units that training is expected to draw, for each second of the rounds: evaluation takes no part in it."""
+        """Return the units that training is expected to draw per second of the rounds, without evaluation."""
         if not self.units or not self.seconds:
             return None
         rate = self.units / self.seconds
@@ -53,7 +53,7 @@ class _Pace:
         return f"{rate:,.0f} {unit}/s" if rate >= 10 else f"{rate:.1f} {unit}/s"
 
     def seconds_left(self) -> float | None:
-        """Of the rounds that are still to come, evaluation included."""
+        """Return the seconds that the remaining rounds will take, evaluation included."""
         left, counted = self.run.federation.num_rounds - self.done, self.done - self.before
         return (time.monotonic() - self.began) * left / counted if left > 0 and counted > 0 else None
 
@@ -93,12 +93,12 @@ class _View:
                 self.mean, self.accuracy = event["accuracy"]["mean"], event["accuracy"]["per_institution"]
 
     def is_due(self, event: Event) -> bool:
-        """Whether a round's end is told: where accuracy would be evaluated, also if there is nothing to evaluate on."""
+        """Return whether to report a round's end: every `evaluation.every` rounds, even without evaluation data."""
         number: int = event["round"]
         return number % self.run.evaluation.every == 0 or number == self.run.federation.num_rounds
 
     def line(self) -> str:
-        """One plain line about the last round."""
+        """Return one plain line about the last round."""
         parts = [f"round {self.round}/{self.run.federation.num_rounds}", f"{self.answered}/{self.asked} institutions"]
         if self.mean is not None:
             parts.append(f"accuracy {self.mean:.1%}")
@@ -115,7 +115,7 @@ class _View:
         return ", ".join(parts)
 
     def render(self) -> RenderableType:
-        """The live table."""
+        """Return the live table."""
         names = sorted(set(self.accuracy) | set(self.epsilon))
         table = Table("institution", "accuracy (public test)", "epsilon spent / target", "dropped", box=None)
         for name in names[:12]:
@@ -135,11 +135,11 @@ def show(
     """Show a run's events while the block lasts.
 
     Args:
-        run: for totals and targets.
-        spent: epsilon by institution after the round of an event (it takes a second, so it is asked for seldom).
-        console: where to; a terminal gets a live table, anything else a plain line every `evaluation.every` rounds.
+        run: gives totals and targets.
+        spent: epsilon by institution after the round of an event (it takes a second, so it is called seldom).
+        console: the output; a terminal gets a live table, anything else a plain line every `evaluation.every` rounds.
         quiet: show nothing.
-        memory: the peak so far, in words; None where other processes train.
+        memory: the peak memory so far, in words; None if other processes train.
 
     Yields:
         A function that takes events.
@@ -169,7 +169,7 @@ def show(
 
 
 def up(epsilon: float) -> str:
-    """An epsilon with two decimals, rounded up.
+    """Return an epsilon with two decimals, rounded up.
 
     >>> up(2.9901)
     '3.00'
@@ -178,7 +178,7 @@ def up(epsilon: float) -> str:
 
 
 def beside(epsilon: float, target: float) -> tuple[str, str]:
-    """An epsilon and its target: with four decimals where two, rounded up, would pass a target that is kept.
+    """Return an epsilon and its target, with four decimals if two, rounded up, would exceed a target that is kept.
 
     >>> beside(2.9901, 3.0), beside(21.5408, 21.541)
     (('3.00', '3'), ('21.5408', '21.5410'))

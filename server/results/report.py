@@ -1,4 +1,4 @@
-"""report.html: one run on one page, without a single reference to anything outside the file."""
+"""The page report.html about one run. It refers to nothing outside the file."""
 
 import base64
 import io
@@ -20,7 +20,7 @@ _BASELINES = {
     "local_only": "each institution alone, with privacy (mean)",
 }
 _STYLE: Any = {
-    "svg.fonttype": "none",  # text stays text: small, sharp, in the reader's own font
+    "svg.fonttype": "none",  # text stays text: small, sharp and in the reader's own font
     "svg.hashsalt": "confide",
     "font.family": "sans-serif",
     "font.size": 10,
@@ -43,22 +43,22 @@ def write_report(path: Path, facts: dict[str, Any]) -> None:
     """Write a run's report.
 
     Args:
-        path: of the HTML file.
-        facts: all of them public, or the user's own in a simulation.
+        path: the HTML file.
+        facts: all public, or the user's own in a simulation.
             ``title``, ``status``, ``run_dir_name``: str. ``simulated``, ``own_data``: bool.
             ``run``: ``RunConfig.model_dump(mode="json")`` of the locked run. ``versions``: name to version.
             ``plan``: fields of the `PrivacyPlan`, or ``{"no_privacy": True}``.
-            ``target_epsilon``, ``target_delta``: float. ``bytes_per_client_round``: int, one update as it travelled.
-            ``accuracy``: `Accuracy.as_json`, or None where nothing was measured.
+            ``target_epsilon``, ``target_delta``: float. ``bytes_per_client_round``: int, one update as sent.
+            ``accuracy``: `Accuracy.as_json`, or None if nothing was measured.
             ``rounds``: each ``round``, ``accuracy`` (mean, or None), ``per_institution`` (name to accuracy, or None),
             ``epsilon`` (name to epsilon so far, or None), ``accepted`` (number), ``dropped`` (list of str),
             ``seconds``.
             ``institutions``: each ``name``, ``declared_units``, ``epsilon`` (or None), ``num_steps``, ``rounds``
             (accepted), ``dropped`` (list of str), ``accuracy`` (or None).
-            ``validation``: of the last round that had one: ``round``, ``noise`` (standard deviation), ``counts``
+            ``validation``: the last one of the run: ``round``, ``noise`` (standard deviation), ``counts``
             (name to ``right`` and ``wrong``, noised); may be absent or None.
-            ``baselines``: ``no_privacy``, ``central``, ``local_only``, each `Accuracy.as_json`; any may be absent.
-            ``statement``: `statement.statement` of the plan; may be absent or None, and its numbers are left out.
+            ``baselines``: ``no_privacy``, ``central``, ``local_only``, each `Accuracy.as_json`; each may be absent.
+            ``statement``: `statement.statement` of the plan; may be absent or None; then its numbers are left out.
 
     Raises:
         jinja2.UndefinedError: a fact is missing.
@@ -84,7 +84,7 @@ def write_report(path: Path, facts: dict[str, Any]) -> None:
 
 
 def findings(facts: dict[str, Any]) -> list[str]:
-    """What the baselines say, a sentence each; none where there is nothing to compare.
+    """Return a sentence for each baseline comparison; none if there is nothing to compare.
 
     >>> findings({"accuracy": {"mean": 0.781}, "baselines": {"local_only": {"mean": 0.718}}})[0]
     'Training together reached 78.1 %, an institution alone 71.8 % on average: federating gained 6.3 points.'
@@ -115,7 +115,7 @@ def _percent(share: float | None) -> str:
 
 
 def _epsilon(value: float | None) -> str:
-    """Rounded up, never down: two decimals, four where two would say too much.
+    """Return an epsilon rounded up, never down: with two decimals, or four if two would overstate it.
 
     >>> _epsilon(2.9979), _epsilon(0.0123), _epsilon(1.1)
     ('3.00', '0.0123', '1.10')
@@ -127,7 +127,7 @@ def _epsilon(value: float | None) -> str:
 
 
 def _number(value: Any) -> str:
-    r"""A number for a reader, with thin spaces between thousands; anything else as it is.
+    r"""Return a number with thin spaces between thousands. Anything else stays as it is.
 
     >>> _number(1e-05), _number(12000), _number(0.25)
     ('0.00001', '12\u202f000', '0.25')
@@ -139,7 +139,7 @@ def _number(value: Any) -> str:
 
 
 def _size(count: float) -> str:
-    """A number of bytes.
+    """Return a number of bytes as text.
 
     >>> _size(999), _size(120_400), _size(3_200_000)
     ('999 bytes', '120.4 kB', '3.2 MB')
@@ -151,7 +151,7 @@ def _size(count: float) -> str:
 
 
 def _settings(run: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
-    """The run's settings by section; what is not set is left out."""
+    """Return the run's settings by section, without those that are not set."""
     shown = {}
     for section, values in run.items():
         if isinstance(values, dict):

@@ -1,4 +1,4 @@
-"""What report and model card are told about a finished run."""
+"""Facts about a finished run for the report and the model card."""
 
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -15,19 +15,19 @@ from confide.server.rounds.roster import Institution
 
 
 def as_json(accuracy: Accuracy | None) -> dict[str, Any] | None:
-    """An accuracy for JSON; None stays."""
+    """Return an accuracy for JSON; None stays None."""
     return accuracy.as_json() if accuracy else None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run ended with.
+    """The outcome of a run.
 
     Attributes:
         released: the exponential average of the global adapter.
-        accuracy: of `released`, on the public test shares; None where there are none.
-        institutions: what became of each.
-        bytes_per_client_round: size of one update as it travelled, without envelope and signature.
+        accuracy: accuracy of `released` on the public test shares; None if there are none.
+        institutions: the final state of each.
+        bytes_per_client_round: size of one update as sent, without envelope and signature.
     """
 
     released: State
@@ -37,7 +37,7 @@ class Outcome:
 
 
 def report_facts(run: RunConfig, directory: RunDirectory, result: Outcome, *, simulated: bool) -> dict[str, Any]:
-    """The facts of `write_report` and `export_adapter`, of a finished run."""
+    """Return the facts about a finished run that `write_report` and `export_adapter` need."""
     plan = make_plan(run, run.local.nominal_units)
     private = isinstance(plan, PrivacyPlan)
     so_far = partial(_epsilon_after, run, result)
@@ -85,7 +85,7 @@ def report_facts(run: RunConfig, directory: RunDirectory, result: Outcome, *, si
 
 
 def _epsilon_after(run: RunConfig, result: Outcome, line: dict[str, Any]) -> dict[str, float | None]:
-    """Epsilon by institution after the round of a line of metrics.jsonl."""
+    """Return epsilon by institution after the round of a line of metrics.jsonl."""
     steps, releases = line["num_steps"], line["num_releases"]
     return {
         item.name: spent(run, replace(item, num_steps=steps[item.name], num_releases=releases[item.name]))
@@ -101,6 +101,6 @@ def _last_validation(run: RunConfig, rounds: list[dict[str, Any]]) -> dict[str, 
 
 
 def card_facts(facts: dict[str, Any]) -> dict[str, Any]:
-    """Those of them that `export_adapter` asks for."""
+    """Return the facts that `export_adapter` asks for."""
     names = ("status", "accuracy", "institutions", "simulated", "versions", "plan", "statement")
     return {"num_rounds": len(facts["rounds"]), **{name: facts[name] for name in names}}

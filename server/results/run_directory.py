@@ -1,6 +1,6 @@
-"""What a run leaves behind: locked config, events, metrics, rounds, privacy.json.
+"""The files of a run: locked config, events, metrics, rounds, privacy.json.
 
-Files that only a finished run has (adapter/, report.html) come last: a run that stopped never looks finished.
+Files of a finished run (adapter/, report.html) are written last, so that a stopped run never looks finished.
 """
 
 import json
@@ -24,7 +24,7 @@ from confide.common.privacy.plan import NoPrivacy
 from confide.server.rounds.roster import Institution
 from confide.server.rounds.run_context import Event
 
-# What `--baselines` computes from the same records besides the run.
+# Results that `--baselines` computes from the same records besides the run.
 BASELINES = (
     "no_privacy: the same federation, without privacy",
     "central: all records as one institution, without privacy",
@@ -33,10 +33,10 @@ BASELINES = (
 
 
 class RunDirectory:
-    """One run's folder.
+    """The folder of one run.
 
     Raises:
-        InputError: the folder exists and holds something.
+        InputError: the folder exists and is not empty, or cannot be written.
     """
 
     def __init__(self, path: Path, run: RunConfig) -> None:
@@ -49,20 +49,20 @@ class RunDirectory:
 
     @classmethod
     def at(cls, path: Path) -> "RunDirectory":
-        """The folder of a run, to be read; there need be none yet."""
+        """Return the folder of a run for reading. It need not exist yet."""
         directory = cls.__new__(cls)
         directory.path = path
         return directory
 
     @classmethod
     def open(cls, path: Path, run: RunConfig) -> "RunDirectory":
-        """The folder of a run that was begun before, or a new one.
+        """Open the folder of a run that was begun before, or make a new one.
 
-        What it said to have cost is too little as soon as the run goes on: that goes, and is written again at the end.
-        The locked run is written anew: a disk that was full at the run's start may have left none, or half of it.
+        An old privacy.json would be too low once the run goes on. It is deleted, and written again at the end. The
+        locked run is written anew, because a full disk at the run's start may have left none, or half of it.
 
         Raises:
-            ConfideError: its events do not say what was asked of whom; then nothing goes.
+            ConfideError: its events lack the asks of an institution; then nothing is deleted.
             OSError: the folder cannot be written.
         """
         directory = cls.at(path)
@@ -82,12 +82,12 @@ class RunDirectory:
     def _lock(self, run: RunConfig) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
         content = run.model_dump(mode="json")
-        if run.simulation:  # whose data are found from this folder too; nobody agrees to their name
+        if run.simulation:  # the path must hold from this folder too; no institution has to approve it
             content["simulation"]["data"] = run.at(run.simulation.data)
         replace_durably(self.path / "run.lock.toml", tomli_w.dumps(_without_none(content)).encode())
 
     def institutions(self, run: RunConfig) -> dict[str, Institution]:
-        """Everybody who ever took part, by name, with what was asked of each and what became of it."""
+        """Return all institutions that ever took part, by name, with their asks and the outcomes."""
         known: dict[str, Institution] = {}
         for event in self.events():
             kind = event["event"]
@@ -103,7 +103,7 @@ class RunDirectory:
     def record(self, event: Event) -> None:
         """Append an event to events.jsonl, and a round also to metrics.jsonl.
 
-        Who takes part, and what is asked of whom, is on the disk when this returns: privacy.json follows from it.
+        Participants and asks are on the disk when this returns, because privacy.json is computed from them.
         """
         line = json.dumps({"time": round(time.time(), 3), **event}, ensure_ascii=False)
         with _whole_or_not_at_all(self.path / "events.jsonl") as path:
@@ -113,23 +113,23 @@ class RunDirectory:
                 _append(path, line)
         if event["event"] == "round":
             with _whole_or_not_at_all(self.path / "metrics.jsonl") as path:
-                append_durably(path, line, 0o666)  # a resumed run goes on after the last of them
+                append_durably(path, line, 0o666)  # a resumed run continues after the last of these lines
 
     def events(self) -> list[Event]:
-        """What has happened, from events.jsonl."""
+        """Return the events so far, from events.jsonl."""
         return self._lines("events.jsonl")
 
     def is_over(self) -> bool:
-        """Whether the run has reached its end, and all its files are written."""
+        """Return whether the run has reached its end and all its files are written."""
         return any(event["event"] == "completed" for event in self.events())
 
     def rounds(self) -> list[dict[str, Any]]:
-        """The rounds so far, from metrics.jsonl; of one that was asked again, as it ended last."""
+        """Return the rounds so far, from metrics.jsonl. A round that was repeated counts as it ended last."""
         lines = {line["round"]: line for line in self._lines("metrics.jsonl")}
         return [lines[number] for number in sorted(lines)]
 
     def _lines(self, name: str) -> list[dict[str, Any]]:
-        """A file of JSON lines; one that a crash tore is passed over."""
+        """Return the lines of a JSON lines file, without any that a crash tore."""
         path, lines = self.path / name, []
         for line in path.read_bytes().split(b"\n") if path.is_file() else []:
             try:
@@ -141,9 +141,9 @@ class RunDirectory:
     def write_privacy(
         self, status: str, run: RunConfig, institutions: list[Institution], *, simulated: bool, baselines: bool = False
     ) -> None:
-        """Write privacy.json: what this run cost each institution at most, with everything needed to recompute it.
+        """Write privacy.json: the most that this run cost each institution, and everything needed to recompute it.
 
-        ``baselines`` says that the report also holds results of the same records that this account leaves out.
+        ``baselines`` says that the report also holds results from the same records that this account leaves out.
         """
         rows = [_privacy_row(run, institution) for institution in institutions]
         content = {
@@ -162,7 +162,7 @@ class RunDirectory:
 
 
 def _asked(event: Event, known: dict[str, Institution], run: RunConfig) -> None:
-    """Count an ask of an event; a round that begins once more takes back what had become of it."""
+    """Count the asks of an event. A round that begins again discards its earlier outcomes."""
     if event["event"] == "round_started" and event["what"] == "update":
         for institution in known.values():
             institution.goes_back(event["round"])
@@ -171,9 +171,9 @@ def _asked(event: Event, known: dict[str, Institution], run: RunConfig) -> None:
 
 
 def spent(run: RunConfig, institution: Institution) -> float | None:
-    """Epsilon of what an institution was asked for; None for a run without privacy.
+    """Return the epsilon of all asks to an institution; None for a run without privacy.
 
-    Who declined to give validation counts is not known to have: all count as if they gave them.
+    The server cannot know which institutions declined to give validation counts. All count as if they gave them.
     """
     plan = make_plan(run, institution.declared_units)
     return None if isinstance(plan, NoPrivacy) else epsilon(plan, institution.num_steps, institution.num_releases)
@@ -181,7 +181,7 @@ def spent(run: RunConfig, institution: Institution) -> float | None:
 
 @contextmanager
 def _whole_or_not_at_all(path: Path) -> Iterator[Path]:
-    """Take back what a full disk took of a line, before the next one makes it a line in the middle of the file."""
+    """Remove a half-written line after a full disk, so that it never ends up in the middle of the file."""
     path.touch()
     size = path.stat().st_size
     try:
@@ -197,7 +197,7 @@ def _append(path: Path, line: str) -> None:
 
 
 def _cut_torn_line(path: Path) -> None:
-    """Take away the end of a line that a power cut left: nobody has acted on it."""
+    """Remove the torn last line that a power cut left. The server never acted on it."""
     if path.is_file():
         with path.open("rb+") as file:
             file.truncate(file.read().rfind(b"\n") + 1)
@@ -221,7 +221,7 @@ def _privacy_row(run: RunConfig, institution: Institution) -> dict[str, Any]:
 
 
 def _without_none(value: Any) -> Any:
-    """TOML has no null: an absent value is an absent key."""
+    """Remove keys without a value, because TOML has no null."""
     if isinstance(value, dict):
         return {key: _without_none(item) for key, item in value.items() if item is not None}
     return value

@@ -1,15 +1,15 @@
-"""Rounds: asks out, answers in, an adapter after each.
+"""Rounds: asks go out, answers come in, each round ends with an adapter.
 
 app            Flower's ServerApp
 strategy       one round after the other
-run_context    what a run is given
-roster         who accepted the offer
+run_context    the run and everything outside that it may touch
+roster         institutions that accepted the offer
 offer          the offer, before all rounds
-newcomers      offers to those who come later
-participation  whom a round asks
-round_asks     what a round sends
-round_answers  what came in of a round
+newcomers      offers to institutions that connect later
+participation  the draw of institutions for a round
+round_asks     asks of a round
+round_answers  replies of a round
 collect        sending, waiting, the deadline
-checkpoint     a round on disk, atomically
-resume         where an interrupted run goes on
+checkpoint     rounds on disk, saved atomically
+resume         the round at which an interrupted run continues
 """

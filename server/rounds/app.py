@@ -1,4 +1,4 @@
-"""Flower's ServerApp: it starts the strategy of one job."""
+"""Flower's ServerApp, which starts the strategy of one job."""
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -7,7 +7,7 @@ from confide.server.rounds.strategy import ConfideStrategy, to_arrays
 
 
 def make_server_app(strategy: ConfideStrategy) -> ServerApp:
-    """The ServerApp that all three engines run; results are read from the strategy afterwards."""
+    """Return the ServerApp that all three engines run. The caller reads results from the strategy afterwards."""
     app = ServerApp()
 
     @app.main()

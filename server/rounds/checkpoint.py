@@ -1,4 +1,4 @@
-"""A round on disk, atomically, and back: rounds/0007/{adapter,training}.safetensors, and state.json with hashes."""
+"""Checkpoints of rounds, saved atomically: rounds/0007/{adapter,training}.safetensors, state.json with hashes."""
 
 import hashlib
 import json
@@ -17,18 +17,18 @@ from confide.common.tensors import State, dump_state
 from confide.server.aggregation.optimizer import GlobalState
 
 _KINDS = ("average", "first", "second")
-KEPT = 2  # rounds that stay on disk: the last, and the one before in case the last is damaged
+KEPT = 2  # rounds on disk: the last, and the one before in case the last is damaged
 
 
 def save_round(rounds: Path, number: int, state: GlobalState, accepted: list[dict[str, str]], lineage: str) -> Path:
-    """Write the state after a round: temporary folder, fsync, rename, fsync of the parent; then drop old rounds.
+    """Write the state after a round: temporary folder, fsync, rename, fsync of the parent. Then drop old rounds.
 
     Args:
         rounds: the run's folder ``rounds/``.
-        number: of the round; rounds without a quorum count, and leave no folder.
+        number: number of the round. Rounds without a quorum count, but leave no folder.
         state: the server's training state; ``adapter.safetensors`` holds the global adapter.
         accepted: ``{"institution", "payload_sha256"}`` of every update in it.
-        lineage: of the run.
+        lineage: lineage of the run.
 
     Returns:
         The round's folder.
@@ -52,7 +52,7 @@ def save_round(rounds: Path, number: int, state: GlobalState, accepted: list[dic
     sync_folder(temporary)
     failpoint("checkpoint-written")
     replaced = rounds / f".{folder.name}.old"
-    if folder.exists():  # damaged; whole until the new one is there, for it says what was accepted
+    if folder.exists():  # damaged; it stays until the new one is there, for it lists the accepted updates
         folder.rename(replaced)
     failpoint("checkpoint-removed")
     temporary.rename(folder)
@@ -72,8 +72,8 @@ class Saved:
     """A round as it was saved.
 
     Attributes:
-        number: of the round.
-        state: after it.
+        number: number of the round.
+        state: the server's training state after it.
         accepted: ``{"institution", "payload_sha256"}`` of every update in it.
     """
 
@@ -83,13 +83,13 @@ class Saved:
 
 
 def load_last(rounds: Path, lineage: str) -> tuple[Saved | None, dict[int, list[dict[str, str]]]]:
-    """The last round that is whole, and what was accepted in later ones whose tensors are damaged.
+    """Return the last whole round, and the accepted updates of later rounds whose tensors are damaged.
 
-    A damaged round is asked for again, and only the payloads that were accepted then are taken: institutions send
-    them again from their outbox, at no charge.
+    The server repeats a damaged round and takes only the payloads that it accepted then. Institutions send them again
+    from their outbox, at no charge.
 
     Raises:
-        ConfideError: a ``state.json`` is unreadable, so nobody knows what was accepted; or no round is whole.
+        ConfideError: a ``state.json`` is unreadable, so the accepted updates are unknown; or no round is whole.
     """
     damaged: dict[int, list[dict[str, str]]] = {}
     _put_back(rounds)
@@ -115,7 +115,7 @@ def load_last(rounds: Path, lineage: str) -> tuple[Saved | None, dict[int, list[
 
 
 def _put_back(rounds: Path) -> None:
-    """What a crash left of a round that was being replaced: the old one where there is no new one, else nothing."""
+    """Clean up after a crash during the replacement of a round: keep the old one only if no new one exists."""
     for replaced in rounds.glob(".*.old"):
         folder = rounds / replaced.name[1:].removesuffix(".old")
         if folder.exists():
@@ -125,7 +125,7 @@ def _put_back(rounds: Path) -> None:
 
 
 def _read_state(folder: Path, facts: dict[str, Any]) -> GlobalState | None:
-    """The state of a round; None where a file is not the one that was written."""
+    """Return the state of a round; None if a file differs from the one that was written."""
     try:
         files = {name: (folder / name).read_bytes() for name in facts["files"]}
         if any(hashlib.sha256(files[name]).hexdigest() != value for name, value in facts["files"].items()):

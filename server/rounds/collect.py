@@ -1,4 +1,4 @@
-"""One round over a Grid: push the asks, yield replies until all are in or the deadline has passed."""
+"""One round over a Grid: push the asks, and yield replies until all are in or the deadline has passed."""
 
 import time
 from collections.abc import Callable, Container, Iterable, Iterator
@@ -16,18 +16,18 @@ from confide.common.tensors import State, norm_of, schema_of
 
 Again = Callable[[Message], None]
 
-CONNECT_SECONDS = 60.0  # for institutions that are on their way
+CONNECT_SECONDS = 60.0  # for institutions that are still connecting
 NOT_CONNECTED, NO_ANSWER = "not connected", "no answer before the deadline"
 NOT_ASKED = "not asked, because fewer than federation.min_clients were connected"
 _POLL_SECONDS = 0.1
-_MOST_ASKS = 4  # of one institution in one round: the first, and three after it was away
+_MOST_ASKS = 4  # to one institution in one round: the first, and three after it was away
 
 
 class Clock(Protocol):
-    """Time as the round loop sees it; a simulation's stands still while nobody works."""
+    """Time as the round loop sees it. The clock of a simulation stands still while no client works."""
 
     def now(self) -> float:
-        """Seconds since the epoch."""
+        """Return seconds since the epoch."""
 
     def sleep(self, seconds: float) -> None:
         """Let time pass."""
@@ -37,7 +37,7 @@ class SystemClock:
     """The machine's clock."""
 
     def now(self) -> float:
-        """Seconds since the epoch."""
+        """Return seconds since the epoch."""
         return time.time()
 
     def sleep(self, seconds: float) -> None:
@@ -47,22 +47,23 @@ class SystemClock:
 
 @runtime_checkable
 class RealGrid(Protocol):
-    """A Grid over a network, where an ask can be lost."""
+    """A Grid over a network, on which an ask can be lost."""
 
     def activated_at(self) -> dict[int, float]:
-        """Unix time of each node's latest activation."""
+        """Return the Unix time of each node's latest activation."""
 
     def forget(self, ask_ids: Iterable[str]) -> None:
-        """Give asks up."""
+        """Give up asks."""
 
 
 def to_send(state: State, federation: FederationSection) -> bytes:
-    """An adapter as it is sent, once it has passed the gate of those who get it.
+    """Return an adapter as it is sent, after it has passed the gate that its receivers apply.
 
-    They answer `declined` to one that is too large, as to everything else: nobody would learn why the run stands still.
+    Institutions answer only `declined` to an adapter that is too large. So the operator would not learn why the run
+    stands still.
 
     Raises:
-        ConfideError: they would refuse it.
+        ConfideError: the institutions would refuse it.
     """
     payload = encode(state, federation.transfer)
     try:
@@ -84,11 +85,11 @@ class _Asked:
 
 
 def _untold(message: Message) -> None:
-    """An offer costs nobody anything."""
+    """Ignore a repeated ask: an offer costs an institution nothing."""
 
 
 def _never() -> bool:
-    """A round that is open comes to its end."""
+    """Return False: an open round runs to its end."""
     return False
 
 
@@ -102,20 +103,21 @@ def collect(
 ) -> Iterator[Message]:
     """Push messages and yield replies one by one as they come.
 
-    Flower's own `send_and_receive` keeps all replies in memory and cannot finish early.
+    Flower's own `send_and_receive` keeps all replies in memory and cannot finish early. A node is asked again if it
+    connected anew since it was asked, or if an error of Flower's came in place of its reply. The content is the same,
+    so that a sealed answer comes again at no charge.
 
     Args:
-        grid: any of the three engines'.
+        grid: the grid of any of the three engines.
         messages: one for each institution.
-        deadline: seconds since the epoch; later replies are not waited for.
+        deadline: seconds since the epoch; the wait ends then.
         clock: tells the time and lets it pass.
-        again: is told of every message that goes out once more, before it does.
-        is_over: whether to wait no longer.
+        again: receives every message that goes out once more, before it does.
+        is_over: returns whether to stop waiting.
 
     Yields:
-        Replies that come from the node their message was sent to, one for each message at the most. Flower does not
-        check this: any node may answer in another's name. A node that connected anew since it was asked, or an error
-        of Flower's in its place, is asked again: the same content, so that a sealed answer comes again at no charge.
+        Replies from the node their message was sent to, at most one for each message. Flower does not check this: any
+        node may answer in another's name.
     """
     asked = _push(grid, messages, clock)
     while asked and clock.now() < deadline and not is_over():
@@ -138,13 +140,13 @@ def collect(
 
 
 def _push(grid: Grid, messages: list[Message], clock: Clock) -> dict[str, _Asked]:
-    before = clock.now()  # who connects anew while they go out may have lost its own
+    before = clock.now()  # a node that connects anew while they go out may have lost its ask
     ids = list(grid.push_messages(messages))
     return {ask_id: _Asked(message, before) for ask_id, message in zip(ids, messages, strict=True)}
 
 
 def _again(grid: Grid, ask: _Asked, clock: Clock, again: Again) -> dict[str, _Asked]:
-    """The same content as a new message; Flower hands each message out once."""
+    """Push the same content as a new message, because Flower hands out each message once."""
     old = ask.message
     again(old)
     meta = old.metadata
@@ -171,9 +173,9 @@ def wait_for_nodes(
     members: Container[int] | None,
     is_over: Callable[[], bool] = _never,
 ) -> list[int]:
-    """Node ids of members in order, once ``count`` are there, the deadline has passed, or it is over.
+    """Return sorted ids of connected members, once there are ``count``, the deadline has passed, or the run is over.
 
-    Flower's simulation starts the ServerApp before its nodes have registered; there ``members`` is None, and all count.
+    Flower's simulation starts the ServerApp before its nodes have registered. There ``members`` is None: all count.
     """
     while True:
         nodes = sorted(node for node in grid.get_node_ids() if members is None or node in members)

@@ -1,4 +1,4 @@
-"""Who comes later: an approved institution that connects while a run lasts is offered it, and no round waits for it."""
+"""Late offers: the server offers a run to approved institutions that connect later. No round waits for them."""
 
 from collections.abc import Collection, Container
 from dataclasses import dataclass
@@ -13,23 +13,23 @@ from confide.server.rounds.offer import Offered
 from confide.server.rounds.roster import WAITING, Institution, enrol, offers
 from confide.server.rounds.run_context import Job
 
-_AGAIN_SECONDS = 60.0  # after which it is offered again to who waited for a person's approval, or said nothing
+_AGAIN_SECONDS = 60.0  # until the next offer to one that waits for a person's approval, or was silent
 
 
 @dataclass(frozen=True)
 class _Last:
-    """The last offer to a node: when it was made or answered, and the answer; None: it is out."""
+    """The last offer to a node: the time it was made or answered, and the answer (None while it is open)."""
 
     at: float
     answer: str | None
 
 
 class Newcomers:
-    """The offers of a run after its first: one to each connection, and another now and then to who waits for approval.
+    """The offers of a run after its first: one to each new connection, and repeats to nodes that wait for approval.
 
     Args:
-        job: the run; its ``members_now`` says who is approved.
-        offered: what became of the first offer.
+        job: the run; its ``members_now`` returns the approved institutions.
+        offered: the result of the first offer.
     """
 
     def __init__(self, job: Job, offered: Offered) -> None:
@@ -38,7 +38,10 @@ class Newcomers:
         self._told = dict(offered.answers)
 
     def take(self, grid: Grid, number: int) -> dict[int, Institution]:
-        """Who has accepted since the last look, and takes part from round ``number`` on; an event says so first."""
+        """Return the institutions that accepted since the last call.
+
+        They take part from round ``number`` on. An event records them first.
+        """
         replies, members = self._replies(grid), self._job.members_now()
         if not replies or members is None:
             return {}
@@ -58,7 +61,7 @@ class Newcomers:
         return joined
 
     def offer(self, grid: Grid, ask: Ask, known: Container[int]) -> None:
-        """Offer the run to who is connected and approved, is not among the ``known``, and was not asked yet."""
+        """Offer the run to nodes that are connected, approved, not ``known`` and due for an offer."""
         members, at, lasts = self._job.members_now(), self._job.clock.now(), self._job.run.federation.deadline_seconds
         activated = grid.activated_at() if isinstance(grid, RealGrid) else {}
         self._give_up(grid, [sent.metadata.dst_node_id for sent in self._out.values() if self._is_old(sent, at)])
@@ -73,14 +76,17 @@ class Newcomers:
         return now > self._last[sent.metadata.dst_node_id].at + self._job.run.federation.deadline_seconds
 
     def _is_due(self, node: int, activated: float, now: float) -> bool:
-        """Whether it has another connection since; Flower hands an offer out once, so the older one may be lost."""
+        """Return whether a node is due for an offer.
+
+        After a new connection it is, for Flower hands out an offer once, so the older one may be lost.
+        """
         last = self._last.get(node)
         if last is None or activated > last.at:
             return True
         return last.answer in (WAITING, NO_ANSWER) and now >= last.at + _AGAIN_SECONDS
 
     def _give_up(self, grid: Grid, nodes: Collection[int]) -> None:
-        """Take back what is out to these nodes."""
+        """Withdraw the open offers to these nodes."""
         old = [offer for offer, sent in self._out.items() if sent.metadata.dst_node_id in nodes]
         for offer in old:
             node = self._out.pop(offer).metadata.dst_node_id
@@ -89,7 +95,7 @@ class Newcomers:
             grid.forget(old)
 
     def _replies(self, grid: Grid) -> list[Message]:
-        """What has come to the offers that are out, each from the node that it went to."""
+        """Return replies to the open offers, each from the node that the offer went to."""
         found = []
         while self._out and (replies := list(grid.pull_messages(list(self._out)))):
             for reply in replies:

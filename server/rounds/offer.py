@@ -1,4 +1,4 @@
-"""Who takes part: the offer of a run, before its rounds, and who is there when a round begins."""
+"""The offer of a run before its rounds, and the wait for connected participants when a round begins."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -15,14 +15,14 @@ from confide.server.rounds.run_context import Event, Job
 
 @dataclass(frozen=True)
 class Offered:
-    """What became of an offer.
+    """The result of an offer.
 
     Attributes:
-        asked: how many nodes were.
-        taking_part: institutions by node.
-        others: what those answered who take no part, by name.
-        at: when it was made.
-        answers: of those who were asked and take no part, by node.
+        asked: number of nodes that were asked.
+        taking_part: institutions that accepted, by node.
+        others: answers of the institutions that take no part, by name.
+        at: time of the offer.
+        answers: answers of the nodes that were asked and take no part, by node.
     """
 
     asked: int
@@ -32,13 +32,13 @@ class Offered:
     answers: dict[int, str] = field(default_factory=dict)
 
     def event(self) -> Event:
-        """For events.jsonl."""
+        """Return the event for events.jsonl."""
         units = {item.name: item.declared_units for item in self.taking_part.values()}
         event: Event = {"event": "offered", "asked": self.asked, "accepted": len(units), "declared_units": units}
         return {**event, "others": self.others, "versions": own_versions()}
 
     def require(self, min_clients: int) -> None:
-        """`PolicyError` where too few take part."""
+        """Raise `PolicyError` if too few institutions take part."""
         if len(self.taking_part) < min_clients:
             raise PolicyError(
                 f"{len(self.taking_part)} of {len(self.taking_part) + len(self.others)} institutions accepted the run, "
@@ -48,17 +48,17 @@ class Offered:
 
 
 def offer_run(job: Job, grid: Grid, ask: Ask) -> Offered | None:
-    """Offer a run until the ask's deadline; None: an operator stopped it before all had answered.
+    """Offer a run until the ask's deadline. Return None if an operator stopped it before all had answered.
 
     Raises:
-        PolicyError: too few institutions are approved; nobody is asked, who would set budget aside for it.
+        PolicyError: too few institutions are approved. None is asked, for an ask would make it reserve budget.
     """
     absent = _require_members(job)
     clock, deadline = job.clock, ask.deadline_unix
     soon = min(deadline, clock.now() + CONNECT_SECONDS)
     nodes = wait_for_nodes(grid, job.num_nodes, soon, clock, job.members, job.is_stopped)
     nodes = nodes or wait_for_nodes(grid, 1, deadline, clock, job.members, job.is_stopped)
-    at = clock.now()  # before it goes out: who connects anew since then may have lost it
+    at = clock.now()  # taken before the offer goes out: a node that connects anew since then may have lost it
     replies = collect(
         grid, offers(ask, nodes, job.run.federation.deadline_seconds), deadline, clock, is_over=job.is_stopped
     )
@@ -75,16 +75,16 @@ def offer_run(job: Job, grid: Grid, ask: Ask) -> Offered | None:
 
 
 def who_is_there(job: Job, grid: Grid, drawn: Mapping[int, Institution]) -> dict[int, Institution]:
-    """Those of a round's institutions that are connected: nobody else is asked, or waited for to its deadline.
+    """Return the connected institutions of a round. Only these are asked.
 
-    Who was away when a round last looked is not waited for, the others for a minute. A quorum is waited for as long as
-    a round may last, and after that the rest for a minute: who comes back first does not go on alone. Without a quorum
-    nobody is asked: it would be charged for nothing.
+    Wait up to a minute for institutions that were connected in the previous round. Without a quorum, wait for one until
+    the round's deadline, and then up to a minute for the rest, so that the first to return do not go on alone. If no
+    quorum comes, ask none of them: they would be charged for nothing.
     """
-    if job.is_stopped():  # tells Flower who was revoked
+    if job.is_stopped():  # this also tells Flower of revoked institutions
         return {}
     clock, quorum = job.clock, job.run.federation.min_clients
-    known = grid.activated_at() if isinstance(grid, RealGrid) else drawn  # who was revoked has no node any more
+    known = grid.activated_at() if isinstance(grid, RealGrid) else drawn  # a revoked one has no node any more
     possible = [node for node in drawn if node in known]
     until = clock.now() + (job.run.federation.deadline_seconds if len(possible) >= quorum else 0)
     expected, soon = [node for node in possible if drawn[node].connected], min(until, clock.now() + CONNECT_SECONDS)
@@ -99,12 +99,12 @@ def who_is_there(job: Job, grid: Grid, drawn: Mapping[int, Institution]) -> dict
 
 
 def wait_for_return(job: Job, grid: Grid, nodes: Collection[int]) -> None:
-    """Give those who took part a while to come back: to a server that has just started nobody is connected."""
+    """Give the participants a minute to come back. After a start of the server no client is connected yet."""
     wait_for_nodes(grid, len(nodes), job.clock.now() + CONNECT_SECONDS, job.clock, nodes, job.is_stopped)
 
 
 def _require_members(job: Job) -> list[str]:
-    """Whom the run names and nobody has approved."""
+    """Return names in the run that are not approved; `PolicyError` if too few institutions are."""
     if job.members is None:
         return []
     run, approved = job.run, {member.institution for member in job.members.values()}

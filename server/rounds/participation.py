@@ -1,4 +1,4 @@
-"""Which institutions a round asks. The draw is public: it saves charges and traffic, and amplifies no privacy."""
+"""The draw of institutions for a round. It is public: it saves charges and traffic, but amplifies no privacy."""
 
 import hashlib
 from collections.abc import Iterable
@@ -8,10 +8,10 @@ from confide.common.errors import InputError
 
 
 def draw(names: Iterable[str], federation: FederationSection, seed: int, number: int) -> set[str]:
-    """The institutions that round ``number`` asks: the share `participation`, and never fewer than the quorum.
+    """Return the institutions that round ``number`` asks: the share `participation`, never fewer than the quorum.
 
-    A round puts its institutions in a line by public hashes of their own names, and the first are asked. So a resumed
-    run asks the same ones again, and somebody who has left moves nobody but the next in the line.
+    A round sorts the institutions by public hashes of their names and asks the first ones. So a resumed run asks the
+    same ones again. If one has left, only the next in the line moves up.
 
     >>> federation = FederationSection(participation=0.5)
     >>> [sorted(draw("abcd", federation, 7, number)) for number in (1, 3, 1)]
@@ -22,7 +22,7 @@ def draw(names: Iterable[str], federation: FederationSection, seed: int, number:
 
 
 def check_quorum(federation: FederationSection, count: int) -> None:
-    """Whether the rounds of so many institutions can have a quorum; `InputError` before anything is written."""
+    """Check that rounds of ``count`` institutions can have a quorum; `InputError` before anything is written."""
     least = federation.min_clients
     if least > count:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Who takes part in a run: institutions that accepted the offer, by node; and whether a reply is their answer."""
+"""The participants of a run: institutions that accepted the offer, by node. Their replies are checked here too."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -18,47 +18,47 @@ from confide.server.home.registry import Member
 Members = Mapping[int, Member]
 
 WAITING = "waiting for approval"
-_MOST_ATTEMPTS = 2  # that an institution charges for one answer: the first, and one retry
+_MOST_ATTEMPTS = 2  # an institution charges at most these for one answer: the first, and one retry
 
 
 @dataclass
 class Institution:
-    """What the server knows of an institution: what it declared, and what became of its replies."""
+    """The server's knowledge of an institution: its declaration, its asks and the outcomes of its replies."""
 
     name: str
     declared_units: int
     update_key: str = ""
     num_steps: int = 0
     num_releases: int = 0
-    receipt: str = ""  # of its last accepted update
-    connected: bool = True  # when a round last looked for it
-    outcomes: dict[int, str | None] = field(default_factory=dict)  # by round: why its update was dropped, if it was
-    asks: Counter[tuple[str, int]] = field(default_factory=Counter)  # how often for what of which round
+    receipt: str = ""  # receipt of its last accepted update
+    connected: bool = True  # in the last round that checked
+    outcomes: dict[int, str | None] = field(default_factory=dict)  # by round: the reason if its update was dropped
+    asks: Counter[tuple[str, int]] = field(default_factory=Counter)  # number of asks by kind and round
 
     @property
     def accepted(self) -> int:
-        """Rounds in which its update was."""
+        """The number of rounds that accepted its update."""
         return sum(reason is None for reason in self.outcomes.values())
 
     @property
     def dropped(self) -> list[str]:
-        """The other rounds, with the reason."""
+        """The rounds that dropped its update, with the reasons."""
         return [f"round {number}: {reason}" for number, reason in self.outcomes.items() if reason is not None]
 
     def goes_back(self, number: int) -> None:
-        """A round is asked again: what became of its answers to that and to later ones does not count."""
+        """Forget the outcomes of a round that is repeated, and of later ones."""
         self.outcomes = {of: reason for of, reason in self.outcomes.items() if of < number}
 
     def norm_bound(self, run: RunConfig, shapes: Schema) -> float:
-        """What no honest update of its declared size exceeds."""
+        """Return a norm that no honest update of its declared size exceeds."""
         plan = make_plan(run, self.declared_units)
         return update_norm_bound(plan, shapes, run.local.steps, run.local.learning_rate)
 
     def ask(self, what: str, number: int, run: RunConfig) -> None:
-        """Count an ask as what it may cost at most, whatever becomes of the reply.
+        """Count an ask at its highest possible cost, whatever its outcome.
 
-        A site charges at its RESERVE, and again for its one retry: nobody here knows whether a second ask met a sealed
-        answer, which is free, or one that a crash took. More than its plan it never charges.
+        A site charges at its RESERVE, and again for its one retry. A second ask is free if the answer was sealed, but
+        the server cannot know whether a crash took that answer. A site never charges more than its plan.
         """
         self.asks[what, number] += 1
         if self.asks[what, number] > _MOST_ATTEMPTS:
@@ -70,7 +70,7 @@ class Institution:
 
 
 def go_on(taking_part: Mapping[str, Institution], before: Mapping[str, Institution]) -> list[Institution]:
-    """Count on from what was counted before a crash; returns who took part then and does not now."""
+    """Continue the counts from before a crash. Return the institutions that took part then but not now."""
     for name in taking_part.keys() & before.keys():
         now, then = taking_part[name], before[name]
         now.num_steps, now.num_releases, now.asks = then.num_steps, then.num_releases, then.asks
@@ -81,7 +81,7 @@ def go_on(taking_part: Mapping[str, Institution], before: Mapping[str, Instituti
 def take_in(
     joined: Mapping[int, Institution], there: Mapping[int, Institution], gone: list[Institution]
 ) -> tuple[dict[int, Institution], list[Institution]]:
-    """Who takes part and who is gone, once others have joined; one that has another key than before counts on."""
+    """Return the present and the gone institutions after others have joined. A new key continues the old counts."""
     names = {item.name: item for item in joined.values()}
     go_on(names, {item.name: item for item in (*there.values(), *gone)})
     taking_part = {node: item for node, item in there.items() if item.name not in names} | dict(joined)
@@ -89,10 +89,10 @@ def take_in(
 
 
 def offers(ask: Ask, nodes: list[int], seconds: float) -> list[Message]:
-    """The offer of a run that stands for so long, one message for each node.
+    """Return the offer of a run, one message for each node, open for ``seconds``.
 
-    An institution reads, checks and encodes its records before it accepts: a reply has what is left of the offer's
-    ttl, and Flower refuses one that has none left.
+    An institution reads, checks and encodes its records before it accepts. A reply inherits the remaining ttl of the
+    offer, and Flower refuses a reply with none left.
     """
     content = ask.content()
     return [Message(content, node, "query.offer", ttl=seconds + 600, group_id="0") for node in nodes]
@@ -101,17 +101,17 @@ def offers(ask: Ask, nodes: list[int], seconds: float) -> list[Message]:
 def enrol(
     replies: Iterable[Message], members: Members | None, run: RunConfig
 ) -> tuple[dict[int, Institution], dict[int, str]]:
-    """Who takes part.
+    """Return the institutions that take part.
 
     Args:
-        replies: to an offer.
+        replies: replies to an offer.
         members: approved institutions by node; None in a simulation, where every node is ours.
-        run: what was offered.
+        run: the offered run.
 
     Returns:
-        Institutions by node, in the order of nodes, and what the others answered. A node that gives another name or key
-        than it was approved under, or a size far from what the run assumes, is left out; of two nodes with one name
-        neither takes part.
+        Institutions by node, sorted by node, and the answers of the others. A node is left out if its name or key is
+        not the approved one, or if its size is far from what the run assumes. If two nodes have one name, neither
+        takes part.
     """
     accepted: dict[int, Acceptance] = {}
     others: dict[int, str] = {}
@@ -141,7 +141,7 @@ def enrol(
 
 
 def _problem(acceptance: Acceptance, member: Member | None, run: RunConfig) -> str | None:
-    """Why an institution takes no part though it accepted."""
+    """Return the reason for leaving out an institution that accepted, if there is one."""
     names = acceptance.institution, acceptance.update_key
     if member is None or (member.institution, member.update_key) != names:
         return "another name or key than it was approved under"
@@ -151,10 +151,10 @@ def _problem(acceptance: Acceptance, member: Member | None, run: RunConfig) -> s
 def check_answer(
     reply: Message, ask: Ask | None, what: str, institution: Institution, base_sha256: str | None
 ) -> Update:
-    """A reply as this institution's answer to this ask; its payload has not been looked at.
+    """Return a reply as this institution's answer to this ask, without a look at its payload.
 
     Raises:
-        MessageError: declined, another form, another's signature, or an answer to something else.
+        MessageError: declined, malformed, signed by another, or an answer to something else.
     """
     content = content_of(reply)
     if is_declined(content):

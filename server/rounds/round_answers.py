@@ -1,4 +1,4 @@
-"""What came in of the asks of one round."""
+"""Replies to the asks of one round."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -14,11 +14,11 @@ _MOST_UNITS = 1e9  # bound on a validation count
 
 @dataclass
 class Answers:
-    """What came in of a round.
+    """Replies of one round: accepted, dropped, validation counts.
 
     Attributes:
         accepted: ``{"institution", "payload_sha256"}`` of every update.
-        dropped: name and reason of every other.
+        dropped: name and reason of every other update.
         validation: noised counts by name.
     """
 
@@ -28,12 +28,12 @@ class Answers:
 
     @classmethod
     def remembered(cls, number: int, accepted: list[dict[str, str]], institutions: Iterable[Institution]) -> "Answers":
-        """Those of a round from before a crash: what its checkpoint and the institutions' outcomes say of it."""
+        """Return the replies of a round from before a crash, by its checkpoint and the institutions' outcomes."""
         reasons = [(item.name, item.outcomes.get(number)) for item in institutions]
         return cls(accepted, [f"{name}: {reason}" for name, reason in reasons if reason is not None])
 
     def accept(self, number: int, institution: Institution, update: Update) -> None:
-        """Take an update in."""
+        """Accept an update."""
         institution.outcomes[number], institution.receipt = None, update.receipt()
         self.accepted.append({"institution": institution.name, "payload_sha256": update.envelope.payload_sha256})
 
@@ -43,16 +43,16 @@ class Answers:
         self.dropped.append(f"{institution.name}: {reason}")
 
     def take_counts(self, name: str, payload: bytes) -> None:
-        """Take an institution's noised validation counts in; `GateError` for a payload that is none."""
+        """Take in an institution's noised validation counts; `GateError` for a payload that holds none."""
         right, wrong = (float(value) for value in load_state(payload, {"cells": (2,)}, _MOST_UNITS)["cells"])
         self.validation[name] = {"right": right, "wrong": wrong}
 
     def event(self, number: int, run: RunConfig, institutions: list[Institution]) -> Event:
-        """The end of the round, for events.jsonl and metrics.jsonl."""
+        """Return the event of the round's end, for events.jsonl and metrics.jsonl."""
         event: Event = {"event": "round", "round": number, "accepted": len(self.accepted), "dropped": self.dropped}
         if self.validation:
             event["validation"] = self.validation
-        # Of public numbers: how many units were really drawn is nobody's business but their institution's.
+        # Computed from public numbers: only the institution may know how many units were really drawn.
         names = {item["institution"] for item in self.accepted}
         declared = sum(item.declared_units for item in institutions if item.name in names)
         event["expected_units"] = round(run.local.steps * run.local.sampling_probability * declared, 1)

@@ -1,4 +1,4 @@
-"""What a strategy is given: one run, and everything outside that it may touch."""
+"""The arguments of a strategy: one run, and everything outside that it may touch."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,22 +17,22 @@ Event = dict[str, Any]
 
 @dataclass(frozen=True)
 class Job:
-    """One run as the server carries it out; effects are arguments.
+    """One run as the server carries it out. Effects are arguments.
 
     Attributes:
         run: the locked run.
         lineage: 16 random bytes of the run, hex.
         initial: the adapter of round 0.
-        evaluate: scores a state on public data, where there are any.
-        emit: is told of every event: round started, reply, round ended.
-        save: keeps a round, atomically.
-        clock: the time.
-        num_nodes: nodes to wait for before the run is offered, for a minute at the most once one is there.
-        members: approved institutions by node, when the run begins or goes on; None in a simulation.
-        members_now: the same whenever it is asked; None where nobody comes later.
-        names: of the nodes of a simulation.
+        evaluate: scores a state on public data; None without such data.
+        emit: receives every event: round started, reply, round ended.
+        save: saves a round atomically.
+        clock: tells the time.
+        num_nodes: nodes to wait for before the offer, for a minute at most once one is there.
+        members: approved institutions by node, when the run begins or resumes; None in a simulation.
+        members_now: returns the same at the time of the call; None if no institution can join later.
+        names: names of the nodes of a simulation.
         is_stopped: asked between rounds, and while the run is offered.
-        resumed: what was reached before a crash.
+        resumed: the state that was reached before a crash.
     """
 
     run: RunConfig
