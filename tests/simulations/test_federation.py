@@ -15,7 +15,6 @@ import torch
 from flwr.app import Context, Message
 from safetensors.numpy import load
 
-from confide.client.data.private_data import PrivateData
 from confide.client.training import shares
 from confide.common.config.run import RunConfig
 from confide.common.errors import ConfideError

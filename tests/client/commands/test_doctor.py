@@ -228,7 +228,7 @@ def test_a_run_that_needs_no_approval_is_looked_at_too(tmp_path: Path, make_run:
     assert _find(site, "data").state == "warning"
     assert [study["status"] for study in list_studies(site)] == ["open, this run needs no approval"]
     with pytest.raises(PolicyError):
-        agree(lock(make_run(federation={"num_rounds": 1001}), "cd" * 32), opened)
+        agree(lock(make_run(federation={"num_rounds": 1001}), "cd" * 32), opened, "ab" * 16)
     assert len(list_studies(site)) == 1, "what is refused is not looked at"
 
 
