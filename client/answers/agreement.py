@@ -1,4 +1,4 @@
-"""What comes before an answer: whether this is the run that was agreed to, and whether the institution agrees."""
+"""The steps before an answer: it must be the run that was agreed to, and the institution must agree."""
 
 from confide.client.answers.proposed_runs import keep_offer
 from confide.client.privacy.decision import Decision, decide

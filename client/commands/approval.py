@@ -1,4 +1,4 @@
-"""What a person is told about a run, and how that person agrees to it."""
+"""`client check` and `client approve`: a person reads what a run means here, and agrees to it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from confide.common.protocol.gate import size_problem
 
 @dataclass(frozen=True)
 class Verdict:
-    """What an institution would answer to a run.
+    """The answer that an institution would give to a run.
 
     Attributes:
         study, run_sha256: what was asked.
@@ -91,7 +91,7 @@ class Verdict:
 
 
 def review(run: RunConfig, path: Path) -> Verdict:
-    """What the institution of a site.toml would answer to a locked run. Nothing is written."""
+    """Return the answer of a site.toml's institution to a locked run. Nothing is written."""
     return _judge(run, open_site(path))
 
 
@@ -160,7 +160,7 @@ def approve_run(run: RunConfig, study: str, path: Path) -> str:
 
 
 def terms_of(run: RunConfig) -> dict[str, Any]:
-    """What a person agrees to beside the cost: base model, work and time of a round, and the bound on one unit."""
+    """Return what a person agrees to beside the cost: base model, work and time of a round, the bound on one unit."""
     private = run.privacy.unit != "none"
     return {
         "base_model": run.model.base,

@@ -27,7 +27,7 @@ def read_records(dataset: DatasetSection, task: Task) -> list[Row]:
 
 
 def check_file(dataset: DatasetSection, task: Task) -> None:
-    """Whether every line of a dataset's file is a record with its columns: asked before a run is joined, never after.
+    """Check that every line of a dataset's file is a record with its columns: before a run is joined, never after.
 
     Raises:
         InputError: a line or a column that is not there, by its number.

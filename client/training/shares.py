@@ -1,4 +1,4 @@
-"""What a client makes of its records once, before the rounds of a run: units for training, units for validation."""
+"""Private records as encoded units for training and for validation, made once before the rounds of a run."""
 
 import time
 from collections.abc import Callable
@@ -47,7 +47,7 @@ class Prepared:
 
 @dataclass
 class Client:
-    """What a client process keeps between messages, and where its randomness and its time come from."""
+    """A client process: what it keeps between messages, and the sources of its randomness and its time."""
 
     coins: Callable[[], CoinSource] = Coins.fresh
     now: Callable[[], float] = time.time
@@ -57,7 +57,7 @@ class Client:
     def keep(self, institution: str, prepared: Prepared) -> None:
         """Keep encoded shares, of so many institutions as fit; a simulation encodes the others' again each time.
 
-        The first stay: had the oldest to go, a round over a few too many would find nothing of the last one's.
+        Keep the first 128. Evicting the oldest would miss on every institution when a round has 129.
         """
         if institution in self.shares or len(self.shares) < _MOST_SHARES:
             self.shares[institution] = prepared

@@ -41,12 +41,12 @@ class ConfideStrategy(Strategy):
         self.accuracy: Accuracy | None = None  # of the released average, when it was last evaluated
         self.round = job.resumed.ended(job.run.federation)  # the last that ended
         self._asked: dict[int, Institution] = {}  # of the institutions, those of the round
-        self._away: dict[int, Institution] = {}  # those that it would have asked, had they and a quorum been connected
+        self._away: dict[int, Institution] = {}  # drawn for this round but not asked: offline, or no quorum
         self._answers = Answers()  # of the round
         self._ask: Ask | None = None
 
     def everybody(self) -> list[Institution]:
-        """Who takes part, and who did before a crash."""
+        """Return the institutions that take part, and those that did before a crash."""
         return [*self.institutions.values(), *self.gone]
 
     def summary(self) -> None:
@@ -133,7 +133,7 @@ class ConfideStrategy(Strategy):
         self.finished = True
 
     def _make_up(self, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> None:
-        """What a crash took of a round after its checkpoint: its counts, of those who trained in it, and its line."""
+        """Make up for what a crash took of a round after its checkpoint: its validation counts and its line."""
         saved, began = self.job.resumed.without_its_end(), time.monotonic()
         if saved is not None:
             self._asked = {of: item for of, item in self.institutions.items() if item.asks["update", saved.number]}
