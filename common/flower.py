@@ -1,4 +1,4 @@
-"""Flower's environment and version. Call `prepare` before the first import of flwr, which then reads both."""
+"""Flower's environment and version. Call `prepare` before the first import of flwr, which reads the environment."""
 
 import atexit
 import importlib.metadata
