@@ -1,4 +1,4 @@
-"""The `confide` command: one table of commands, each imported on use, so that help is instant."""
+"""The `confide` command: a table of commands, each imported on use, so that help is instant."""
 
 import importlib
 import sys

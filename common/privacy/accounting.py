@@ -14,7 +14,7 @@ from confide.common.privacy.plan import PrivacyPlan
 
 _DIGITS = 4  # printed digits of epsilon and noise multiplier; both are rounded up to them
 _MAX_NOISE_MULTIPLIER = 1e4
-# Grids of the privacy loss; both give upper bounds. The coarse one, for searches, is up to 1e-4 higher, 10 times as fast.
+# Grids of the privacy loss, both upper bounds. The coarse one is for searches: up to 1e-4 higher, ten times as fast.
 _FINE, _COARSE = 1e-4, 1e-3
 
 
