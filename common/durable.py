@@ -17,14 +17,14 @@ def write_durably(path: Path, content: bytes, mode: int = 0o666) -> None:
 
 
 def replace_durably(path: Path, content: bytes, mode: int = 0o666) -> None:
-    """Write a file so that a reader, or a crash, finds the old content or the new one and nothing else."""
+    """Replace a file at once: a reader, or a crash, finds the old content or the new one and nothing else."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")  # of this call alone
     with _naming(path):
         try:
             write_durably(temporary, content, mode)
             temporary.rename(path)
         except OSError:
-            with suppress(OSError):  # who tries again and again must not fill the disk
+            with suppress(OSError):  # a caller that retries must not fill the disk
                 temporary.unlink()
             raise
     sync_folder(path.parent)
@@ -33,14 +33,14 @@ def replace_durably(path: Path, content: bytes, mode: int = 0o666) -> None:
 def append_durably(path: Path, line: str, mode: int = 0o600) -> None:
     """Append one line and wait until the disk has it; by default only its owner may read the file.
 
-    A line that a crash tore stays alone: the next one begins on a line of its own.
+    A line that a crash cut short stays alone: the next one begins on a line of its own.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, mode)
     try:
         size = os.fstat(descriptor).st_size
         torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
         left = b"\n" * torn + line.encode() + b"\n"
-        while left:  # a disk that is nearly full takes a part, and only then says so
+        while left:  # a disk that is nearly full writes a part, and reports the error at the next call
             left = left[os.write(descriptor, left) :]
         os.fsync(descriptor)
     finally:
@@ -49,7 +49,7 @@ def append_durably(path: Path, line: str, mode: int = 0o600) -> None:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Errors name the file; those of a write do not, and a temporary's name says nothing."""
+    """Put the file's name into an error: that of a write has none, and a temporary file's name says nothing."""
     try:
         yield
     except OSError as error:

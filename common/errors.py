@@ -1,4 +1,4 @@
-"""The errors a user can meet. Each message names the thing, the value, the rule and the remedy.
+"""The errors that a user can meet. Each message names the thing, the value, the rule and the remedy.
 
 ConfideError             exit 1   a check failed, a run stopped
 ├── LedgerError          exit 1   a ledger is not whole

@@ -1,6 +1,6 @@
-"""Named places at which a test can end the process: every arrow of the release protocol and of a checkpoint.
+"""Named places at which a test can end the process: every step of the release protocol and of a checkpoint.
 
-Nothing in an installed product sets `action`; a crash test's own process does, in Python.
+Nothing in an installed product sets `action`. A crash test sets it, in Python, in its own process.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ OF_A_SERVER = (  # in the order in which a checkpoint passes them
 
 
 def _nothing(name: str) -> None:
-    """What happens at a failpoint unless a test says otherwise."""
+    """Do nothing: the action at a failpoint unless a test sets another."""
 
 
 action: Callable[[str], None] = _nothing

@@ -1,4 +1,4 @@
-"""Flower's environment and version. Call `prepare` before the first import of flwr: it reads these at import."""
+"""Flower's environment and version. Call `prepare` before the first import of flwr, which reads the environment."""
 
 import atexit
 import importlib.metadata
@@ -20,10 +20,10 @@ _ENVIRONMENT = {
 
 
 def prepare() -> None:
-    """Close Flower's outgoing calls, give it a home of its own, and check its version.
+    """Turn off Flower's outgoing calls, give it a home folder of its own, and check its version.
 
     Raises:
-        ConfideError: another minor version of flwr, whose protocol and private names differ.
+        ConfideError: another minor version of flwr is installed; its protocol and private names differ.
     """
     os.environ.update(_ENVIRONMENT)
     if "FLWR_HOME" not in os.environ:
@@ -35,6 +35,6 @@ def prepare() -> None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what decides a result or its accounting."""
+    """Return the versions of all packages that decide a result or its accounting."""
     names = ("confide", "flwr", "torch", "transformers", "opacus", "peft", "dp-accounting", "numpy")
     return {name: importlib.metadata.version(name) for name in names}

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Section(BaseModel):
-    """A section of a settings file, or all of it: unknown keys are errors, values never change."""
+    """A section of a settings file, or the whole file: unknown keys are errors, and values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
     remedy: ClassVar[str] = "`confide init` prints a run.toml with every key"

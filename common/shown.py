@@ -1,12 +1,12 @@
-"""Words that somebody else chose, as a log, a terminal or a file of ours may show them."""
+"""Text that others chose, made safe to show in a log, a terminal or a file of ours."""
 
 _MOST = 500  # characters: enough for any message of ours
 
 
 def shown(text: object, most: int = _MOST) -> str:
-    r"""One line of at most so many characters, in which everything can be seen; what is left out is the middle.
+    r"""Return the text as one line of at most ``most`` characters, all of them visible; the middle is left out.
 
-    A server that may write newlines and escapes into a log forges its lines, and rules the terminal that shows it.
+    A server that can write newlines and escapes into a log can forge its lines, and control the terminal that shows it.
 
     >>> shown("round 1\x1b[2J\nround 2: \u202eall is well")
     'round 1\\x1b[2J\\nround 2: \\u202eall is well'
@@ -22,5 +22,5 @@ def shown(text: object, most: int = _MOST) -> str:
 
 
 def _visible(text: str) -> str:
-    """Every character that would not print, as Python writes it."""
+    """Return the text with every character that would not print as Python's escape of it."""
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)

@@ -13,16 +13,16 @@ Schema = dict[str, tuple[int, ...]]
 
 
 def dump_state(state: State) -> bytes:
-    """A state as safetensors bytes; equal states give equal bytes."""
+    """Return a state as safetensors bytes; equal states give equal bytes."""
     return save({name: np.ascontiguousarray(value, dtype=np.float32) for name, value in sorted(state.items())})
 
 
 def schema_of(state: State) -> Schema:
-    """Name and shape of every tensor."""
+    """Return name and shape of every tensor."""
     return {name: value.shape for name, value in state.items()}
 
 
 def norm_of(state: State) -> float:
-    """L2 norm over all tensors; NaN or infinite where an entry is."""
-    with np.errstate(invalid="ignore"):  # a signalling NaN would be a warning before it is an answer
+    """Return the L2 norm over all tensors; it is NaN or infinite if an entry is."""
+    with np.errstate(invalid="ignore"):  # a signalling NaN would raise a warning first
         return math.sqrt(sum(float(np.square(value, dtype=np.float64).sum()) for value in state.values()))

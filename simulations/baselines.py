@@ -1,4 +1,4 @@
-"""The comparisons of a report: no privacy, central, each institution alone; all on the same number of steps."""
+"""The comparisons of a report: no privacy, central, each institution alone; all with the same number of steps."""
 
 import functools
 from collections.abc import Callable
@@ -19,9 +19,9 @@ def run_baselines(federation: Federation, local: Path, tell: Callable[[str], Non
     """Run the three baselines on the in-process engine, one after the other, with the same settings.
 
     Args:
-        federation: the one they are compared with; its events and rounds are not touched.
-        local: where their sites keep tracebacks.
-        tell: is told which baseline starts.
+        federation: the one to compare them with; its events and rounds are not touched.
+        local: folder in which their sites keep tracebacks.
+        tell: gets the name of each baseline as it starts.
 
     Returns:
         ``no_privacy``: the same federation without clip and noise. ``central``: all records as one institution,
@@ -41,22 +41,22 @@ def run_baselines(federation: Federation, local: Path, tell: Callable[[str], Non
 
 
 def without_privacy(run: RunConfig) -> RunConfig:
-    """The same run, of the type without privacy."""
+    """Return the same run without privacy."""
     return run.model_copy(update={"privacy": run.privacy.model_copy(update={"unit": "none"})})
 
 
 def together(federation: Federation, run: RunConfig, local: Path) -> Accuracy:
-    """A federation of its institutions under another run."""
+    """Return the accuracy of a federation's institutions under another run."""
     return _run(federation, run, load_private, local)
 
 
 def pooled(federation: Federation, run: RunConfig, local: Path) -> Accuracy:
-    """All records as one institution."""
+    """Return the accuracy of one institution that holds all records."""
     return _run(federation, _without_quorum(run), load_pooled, local)
 
 
 def alone(name: str, federation: Federation, run: RunConfig, local: Path) -> Accuracy:
-    """One institution by itself, on its own test share, or the common one."""
+    """Return the accuracy of one institution by itself, on its own test share or the common one."""
     share = {name: federation.public.get(name, next(iter(federation.public.values())))}
     return _run(replace(federation, public=share), _without_quorum(run), functools.partial(load_alone, name), local)
 

@@ -1,4 +1,4 @@
-"""A simulation as it begins or goes on: everything is checked, the cheap things first, before there is a folder."""
+"""The start or resumption of a simulation: everything is checked, cheap things first, before its folder is made."""
 
 import shlex
 import time
@@ -16,13 +16,13 @@ from confide.simulations.unfinished import Unfinished
 
 @dataclass(frozen=True)
 class Begun:
-    """A run on this machine that can be carried out.
+    """A run on this machine that is ready to be carried out.
 
     Attributes:
         run: locked.
-        directory: where it leaves everything.
-        sites: real ones, in a rehearsal.
-        kept: to go on from after an interruption; None on Ray, whose workers keep ledgers of their own.
+        directory: holds all files of the run.
+        sites: the real sites of a rehearsal, else None.
+        kept: state from which to go on after an interruption; None on Ray, whose workers keep ledgers of their own.
     """
 
     run: RunConfig
@@ -31,7 +31,7 @@ class Begun:
     kept: Unfinished | None
 
     def how_to_go_on(self, site: list[Path], *, baselines: bool) -> str:
-        """What a person is told who interrupted it."""
+        """Return the advice for a user who interrupted the run."""
         if self.kept is None:
             return f"{self.directory.path}/events.jsonl says after which round"
         words = ["confide", "simulate", "--resume", str(self.directory.path)]
@@ -40,7 +40,7 @@ class Begun:
 
 
 def begin(run: RunConfig, out: Path | None, engine: str, sites: RehearsedSites | None) -> Begun:
-    """A locked run whose data and sites were looked at; whatever is wrong with its model shows before its folder."""
+    """Begin a locked run whose data and sites were checked; a fault of its model shows before the folder is made."""
     warm_model(run, run.speed.device, run.speed.precision)
     directory = RunDirectory(out or _free_folder(f"{time.strftime('%Y%m%d-%H%M%S')}-{run.study.name}"), run)
     kept = Unfinished.begin(directory.path, run.places, rehearsal=sites is not None) if engine == "in-process" else None
@@ -48,7 +48,7 @@ def begin(run: RunConfig, out: Path | None, engine: str, sites: RehearsedSites |
 
 
 def require_interrupted(path: Path, engine: str, *, rehearsal: bool) -> Unfinished:
-    """What an interrupted run has left in its folder; `InputError` where it is over, or was another kind of run."""
+    """Return the state that an interrupted run left; `InputError` if it is over, or was another kind of run."""
     if RunDirectory.at(path).is_over():
         raise InputError(f"--resume {path}: the run is completed; nothing is left of it to carry out")
     if engine != "in-process":
@@ -62,7 +62,7 @@ def require_interrupted(path: Path, engine: str, *, rehearsal: bool) -> Unfinish
 
 
 def go_on(run: RunConfig, path: Path, kept: Unfinished, sites: RehearsedSites | None) -> Begun:
-    """An interrupted run; `InputError` for another base model than it began with."""
+    """Go on with an interrupted run; `InputError` for another base model than it began with."""
     require_base(run, hash_model(fetch_model(run.at(run.model.base))))
     warm_model(run, run.speed.device, run.speed.precision)
     with kept.alone():
@@ -70,7 +70,7 @@ def go_on(run: RunConfig, path: Path, kept: Unfinished, sites: RehearsedSites | 
 
 
 def _free_folder(name: str) -> Path:
-    """``runs/NAME``, or with a number behind it where runs of the same second have taken that."""
+    """Make ``runs/NAME``, with a number appended if runs of the same second have taken that name."""
     number, path = 1, Path("runs") / name
     while True:
         try:

@@ -1,4 +1,4 @@
-"""`confide simulate`: its typer declaration; torch and Flower are imported when they start to work."""
+"""`confide simulate`: its typer declaration. torch and Flower are imported only when they are needed."""
 
 import json
 from contextlib import nullcontext
@@ -53,8 +53,8 @@ def simulate(  # noqa: PLR0913 - one parameter an option
     """Run a whole federation on this machine.
 
     Every institution trains with differential privacy on its own records; the server averages. The run directory
-    holds the adapter, a report, and privacy.json with what each institution spent. Paths in RUN.toml count from its
-    folder, those of options from the folder in which the command runs.
+    holds the adapter, a report, and privacy.json with the epsilon that each institution spent. Paths in RUN.toml count
+    from its folder, those of options from the folder in which the command runs.
     """
     with interruptible(lambda: "nothing had begun"):
         if resume:
@@ -95,7 +95,7 @@ def simulate(  # noqa: PLR0913 - one parameter an option
 
 
 def _begun(run: "RunConfig", out: Path | None, engine: str, site: list[Path] | None, *, baselines: bool) -> "Begun":
-    """A new simulation. What takes seconds, its noise and its model, comes after all that can be refused at once."""
+    """Begin a new simulation. Slow parts (seconds for noise and model) come after all checks that are instant."""
     sites = _rehearsed(run, site, engine, baselines=baselines) if site else None
     if sites is None:
         _check_simulation(run)
@@ -106,7 +106,7 @@ def _begun(run: "RunConfig", out: Path | None, engine: str, site: list[Path] | N
 
 
 def _gone_on_with(path: Path, engine: str, site: list[Path] | None, *, baselines: bool) -> "Begun":
-    """A simulation that was interrupted."""
+    """Go on with an interrupted simulation."""
     from confide.simulations.begun import go_on, require_interrupted
 
     kept = require_interrupted(path, engine, rehearsal=bool(site))
@@ -118,7 +118,7 @@ def _gone_on_with(path: Path, engine: str, site: list[Path] | None, *, baselines
 
 
 def _require_alone(**given: object) -> None:
-    """An interrupted run goes on as it was locked."""
+    """Refuse other settings beside ``--resume``: an interrupted run goes on as it was locked."""
     from confide.common.errors import InputError
 
     words = [f"--{name}" if name != "run" else "a run.toml" for name, value in given.items() if value]
@@ -127,7 +127,7 @@ def _require_alone(**given: object) -> None:
 
 
 def load(run_file: Path | None, overrides: list[str], places: "Mapping[str, str] | None" = None) -> "RunConfig":
-    """A run.toml, or the default scenario; its base model is there."""
+    """Load a run.toml, or the default scenario, and fetch its base model."""
     from confide.common.config.run import load_run
     from confide.common.flower import prepare
     from confide.common.model.base_models import fetch_model
@@ -140,7 +140,7 @@ def load(run_file: Path | None, overrides: list[str], places: "Mapping[str, str]
 
 
 def locked(run: "RunConfig", accountant: "Accountant") -> "RunConfig":
-    """The same run with its noise, which takes some seconds to find, and its base model's hash."""
+    """Return the same run with its noise, which takes some seconds to find, and its base model's hash."""
     from confide.common.config.run import lock
     from confide.common.model.base_models import fetch_model, hash_model
 
@@ -148,7 +148,7 @@ def locked(run: "RunConfig", accountant: "Accountant") -> "RunConfig":
 
 
 def _check_simulation(run: "RunConfig") -> None:
-    """Read the data of `[simulation]`, tell what is odd about them, and see that they are enough."""
+    """Read the data of `[simulation]`, print warnings about them, and check that the institutions are enough."""
     from confide.server.rounds.participation import check_quorum
     from confide.simulations.institutions import load_institutions
 
@@ -159,7 +159,7 @@ def _check_simulation(run: "RunConfig") -> None:
 
 
 def _rehearsed(run: "RunConfig", paths: list[Path], engine: str, *, baselines: bool) -> "RehearsedSites":
-    """Open the sites of a rehearsal, and say whose budget it is about to spend."""
+    """Open the sites of a rehearsal, and name the budgets that it is about to spend."""
     from confide.common.errors import InputError
     from confide.server.rounds.participation import check_quorum
     from confide.simulations.real_sites import open_sites, read_public_test, require_lines, warning
@@ -178,14 +178,14 @@ def _rehearsed(run: "RunConfig", paths: list[Path], engine: str, *, baselines: b
 
 
 def _memory(engine: str) -> "Callable[[], str] | None":
-    """What the display asks for peak memory: nothing where workers train, for this process does not see theirs."""
+    """Return the display's source of peak memory; None if workers train, whose memory this process does not see."""
     from confide.common.model.devices import peak_memory
 
     return peak_memory if engine == "in-process" else None
 
 
 def _epsilon(run: "RunConfig", event: dict[str, Any]) -> dict[str, float]:
-    """Epsilon by institution after the round of an event."""
+    """Return epsilon by institution after the round of an event."""
     from confide.server.results.run_directory import spent
     from confide.server.rounds.roster import Institution
 

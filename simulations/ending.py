@@ -1,4 +1,4 @@
-"""What `confide simulate` says at its end."""
+"""The last lines of `confide simulate`."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from confide.simulations.study import explained
 
 
 def closing(run: RunConfig, summary: dict[str, Any]) -> str:
-    """What came of it, for a person."""
+    """Return the results as text for a person."""
     accuracy = summary["accuracy"] or {"per_institution": {}}
     mean = f"{accuracy['mean']:.1%}" if "mean" in accuracy else "not measured: evaluation.data names no file"
     lines = [f"accuracy on the public test shares: {mean}"]
@@ -28,7 +28,7 @@ def closing(run: RunConfig, summary: dict[str, Any]) -> str:
 
 
 def tell_refusals(run: RunConfig, sites: RehearsedSites, accepted: int) -> None:
-    """Who refused in a rehearsal that has finished; an error where the last round had too few for that."""
+    """Name the institutions that refused in a finished rehearsal; raise an error if the last round had too few."""
     if accepted < run.federation.min_clients:
         reason = ConfideError("the last rounds had too few institutions; the results are of the rounds before")
         raise explained(reason, sites.refused)

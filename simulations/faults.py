@@ -1,6 +1,6 @@
-"""What can go wrong at an institution, on purpose: for tests and for studying a federation's patience.
+"""Faults of an institution, made on purpose: for tests, and to study how a federation copes with them.
 
-A fault takes a message and a function that makes the honest reply; it gives a delay in seconds and a reply, or None.
+A fault takes a message and a function that makes the honest reply. It returns a delay in seconds, and a reply or None.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,23 +21,23 @@ Faults = Callable[[Message, Answer], tuple[float, Message | None]]
 
 
 def no_faults(message: Message, answer: Answer) -> tuple[float, Message | None]:
-    """The honest reply, at once."""
+    """Give the honest reply at once."""
     return 0.0, answer()
 
 
 def dropout(message: Message, answer: Answer) -> tuple[float, Message | None]:
-    """The institution never sees the message."""
+    """Lose the message: the institution never sees it."""
     return 0.0, None
 
 
 def crash(message: Message, answer: Answer) -> tuple[float, Message | None]:
-    """The institution does the work and dies before it answers; Flower reports an error in its place."""
+    """Do the work, but die before answering; Flower reports an error in place of the reply."""
     reply = answer()
     return 0.0, Message(Error(code=3, reason="the client died"), reply_to=message) if reply else None
 
 
 def straggler(seconds: float) -> Faults:
-    """The honest reply, late."""
+    """Give the honest reply late."""
 
     def fault(message: Message, answer: Answer) -> tuple[float, Message | None]:
         return seconds, answer()
@@ -46,7 +46,7 @@ def straggler(seconds: float) -> Faults:
 
 
 def malformed(change: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]) -> Faults:
-    """A well-signed update whose tensors went through ``change``: NaN, another shape, an extra key."""
+    """Send a correctly signed update whose tensors went through ``change``: NaN, another shape, an extra key."""
     from safetensors.numpy import load, save
 
     def fault(message: Message, answer: Answer) -> tuple[float, Message | None]:
@@ -62,12 +62,12 @@ def malformed(change: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]) 
 
 
 def garbage(message: Message, answer: Answer) -> tuple[float, Message | None]:
-    """A reply that is not of our protocol."""
+    """Send a reply that is not of our protocol."""
     return 0.0, Message(RecordDict({"update": ConfigRecord({"safetensors": b"\0" * 9})}), reply_to=message)
 
 
 def schedule(faults: Mapping[tuple[int, str], Faults]) -> Faults:
-    """Faults by (node, round); every other message gets its honest reply."""
+    """Apply faults by (node, round); every other message gets its honest reply."""
 
     def fault(message: Message, answer: Answer) -> tuple[float, Message | None]:
         key = (message.metadata.dst_node_id, message.metadata.group_id)

@@ -37,14 +37,14 @@ class Sites(Protocol):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """In the order of the nodes."""
+        """The names of the institutions, in the order of the nodes."""
 
     @property
     def refused(self) -> dict[str, ConfideError]:
         """The last refusal of each institution."""
 
     def __call__(self, context: Context) -> Site:
-        """The site of a node."""
+        """Return the site of a node."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ class Federation:
     Attributes:
         run: the locked run.
         sites: the institutions; simulated, or real ones in a rehearsal.
-        public: test share by institution, at the server; empty: nothing is evaluated.
-        emit: is told of every event.
+        public: test share by institution, at the server; if empty, nothing is evaluated.
+        emit: gets every event.
         save: keeps a round; gets its number, state, accepted updates, lineage.
         lineage: of the run.
-        resumed: what was reached before an interruption.
+        resumed: the progress before an interruption.
     """
 
     run: RunConfig
@@ -71,13 +71,13 @@ class Federation:
 
 
 def start(federation: Federation, clock: Clock) -> ConfideStrategy:
-    """The strategy of a federation, ready to run: the model is loaded and the start values are made."""
+    """Return the strategy of a federation, ready to run: the model is loaded and the start values are set."""
     run = federation.run
     model = warm_model(run, run.speed.device, run.speed.precision)
     reset(model.module, run.study.seed)
 
     def score(state: State) -> Accuracy:
-        # Asked for anew: a baseline may have loaded another model meanwhile, and two would double the memory.
+        # Fetched anew: a baseline may have loaded another model meanwhile, and two would double the memory.
         return evaluate(warm_model(run, run.speed.device, run.speed.precision), state, federation.public)
 
     def save(number: int, state: GlobalState, accepted: list[dict[str, str]]) -> None:
@@ -89,7 +89,7 @@ def start(federation: Federation, clock: Clock) -> ConfideStrategy:
 
 
 def simulate(federation: Federation, strategy: ConfideStrategy, faults: Faults = no_faults) -> None:
-    """Run a federation on the in-process engine; `strategy` keeps what was reached, also if it is interrupted."""
+    """Run a federation on the in-process engine; `strategy` keeps the progress, also after an interruption."""
     clock = strategy.job.clock
     if not isinstance(clock, SkippingClock):
         raise TypeError(f"the in-process engine needs a SkippingClock, not {type(clock).__name__}")
@@ -99,5 +99,5 @@ def simulate(federation: Federation, strategy: ConfideStrategy, faults: Faults =
 
 
 def outcome(strategy: ConfideStrategy) -> Outcome:
-    """The result of a strategy that has run; its last round evaluated what is released."""
+    """Return the result of a strategy that has run; its last round evaluated the adapter that is released."""
     return Outcome(strategy.state.average, strategy.accuracy, strategy.everybody(), strategy.bytes_per_client_round)

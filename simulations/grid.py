@@ -1,8 +1,8 @@
 """An in-process Flower Grid: one institution at a time, deterministic order, one warm model, no sockets, no waiting.
 
-Private names of flwr 1.41, used here and nowhere else in simulations: `Run.create_empty`, `TaskIdentity` (Message
-needs it, process-wide), `get_all_nested_objects` and `inflate_object_from_contents` (a message as Flower would put it
-on the wire), `Metadata._message_id` (Flower's engines set it when they take a message).
+Private names of flwr 1.41, used in no other file of simulations: `Run.create_empty`, `TaskIdentity` (Message needs it,
+process-wide), `get_all_nested_objects` and `inflate_object_from_contents` (a message as Flower would send it),
+`Metadata._message_id` (Flower's engines set it when they take a message).
 """
 
 import heapq
@@ -24,29 +24,29 @@ FIRST_NODE = 1000
 
 
 class SkippingClock:
-    """A clock that only `sleep` moves, and that at once.
+    """A clock that only `sleep` moves, and at once.
 
-    Stragglers cost nothing, and the work of one process, done one institution after the other, does not count against
-    anyone's deadline.
+    So stragglers cost no time. One process does the work of one institution after the other, and that does not count
+    against any deadline.
     """
 
     def __init__(self) -> None:
         self._start, self._skipped = time.time(), 0.0
 
     def now(self) -> float:
-        """Seconds since the epoch when the simulation began, and what was skipped since."""
+        """Return seconds since the epoch: the start of the simulation, plus the time skipped since."""
         return self._start + self._skipped
 
     def sleep(self, seconds: float) -> None:
-        """Skip."""
+        """Skip this time."""
         self._skipped += seconds
 
 
 class InProcessGrid(Grid):
-    """Runs a ClientApp for each message, when its reply is asked for.
+    """A grid that runs a ClientApp for each message when its reply is asked for.
 
-    Messages take the same way as on a network: they are taken apart to bytes and put together again at each end.
-    Memory is that of one message and one reply, whatever the number of institutions.
+    As on a network, messages are turned into bytes and put together again at each end. Memory is that of one message
+    and one reply, whatever the number of institutions.
     """
 
     def __init__(self, app: ClientApp, num_nodes: int, clock: SkippingClock, faults: Faults = no_faults) -> None:
@@ -68,11 +68,11 @@ class InProcessGrid(Grid):
     def create_message(
         self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
     ) -> Message:
-        """A message to a node."""
+        """Make a message to a node."""
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
-        """The nodes, one for each institution."""
+        """Return the nodes, one for each institution."""
         return range(FIRST_NODE, FIRST_NODE + self._num_nodes)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
@@ -86,7 +86,7 @@ class InProcessGrid(Grid):
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """At most one reply: that of the first message that still waits, or a late one that is due."""
+        """Return at most one reply: that to the first message that still waits, or a late one that is due."""
         if self._late and self._late[0][0] <= self._clock.now():
             return [heapq.heappop(self._late)[2]]
         message_id = next((message_id for message_id in message_ids if message_id in self._waiting), None)
@@ -102,7 +102,7 @@ class InProcessGrid(Grid):
         return [reply]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """All replies at once, as Flower's interface has it."""
+        """Return all replies at once, as Flower's interface requires."""
         ids = list(self.push_messages(messages))
         return [reply for _ in ids for reply in self.pull_messages(ids)]
 
@@ -115,7 +115,7 @@ class InProcessGrid(Grid):
         return _over_the_wire(reply)
 
     def _context(self, node_id: int) -> Context:
-        """A new one for each message: what an institution keeps is its site's business."""
+        """Make a new context for each message: an institution's state is kept by its site."""
         return Context(
             run_id=1,
             node_id=node_id,

@@ -1,4 +1,4 @@
-"""A table of records as simulated institutions: who has which records, and which of them are public for testing."""
+"""A table of records as simulated institutions: their private records, and the public ones for testing."""
 
 import functools
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Institutions:
     Attributes:
         private: records by institution, for training and validation.
         public: test records by institution.
-        warnings: what the user should know about the data.
+        warnings: remarks on the data for the user.
     """
 
     private: dict[str, list[Row]]
@@ -30,19 +30,19 @@ class Institutions:
 
 
 def load_institutions(run: RunConfig) -> Institutions:
-    """Read the data of a simulation and share them out; the public seed decides every choice.
+    """Read the data of a simulation and divide them among institutions; the public seed decides every choice.
 
     The last result is kept: a run and its baselines share it.
 
     Raises:
-        InputError: bad data or a partition that they do not allow.
+        InputError: the data are bad, or do not allow the partition.
     """
     neutral = run.model_copy(update={"privacy": PrivacySection(unit="none"), **_placed(run)})
     return _load(neutral.model_dump_json(include={"study", "task", "privacy", "simulation", "evaluation"}))
 
 
 def _placed(run: RunConfig) -> dict[str, Section]:
-    """The sections that name data, with the places of these."""
+    """Return the sections that name data, with the places of these data."""
     named = {"simulation": run.simulation, "evaluation": run.evaluation}
     return {
         key: section.model_copy(update={"data": run.at(section.data)})
@@ -95,22 +95,22 @@ def _columns(run: RunConfig, settings: SimulationSection) -> dict[str, str]:
 def _read_public_test(run: RunConfig, settings: SimulationSection) -> dict[str, list[Row]]:
     if run.evaluation.data is None:
         return {}
-    columns = {name: name for name in run.task.fields()}  # as a server reads it, which knows no [simulation]
+    columns = {name: name for name in run.task.fields()}  # as a server reads them, without [simulation]
     rows = select(read_rows(Path(run.evaluation.data)), columns, run.evaluation.data)
     records, _ = check_records(rows, run.task, settings.max_chars, run.evaluation.data)
     return {"public": records}
 
 
 def load_private(run: RunConfig) -> dict[str, list[Row]]:
-    """Private records by institution: what a federation loads."""
+    """Return private records by institution, as a federation loads them."""
     return load_institutions(run).private
 
 
 def load_alone(name: str, run: RunConfig) -> dict[str, list[Row]]:
-    """One institution's private records: the local-only baseline."""
+    """Return one institution's private records, for the local-only baseline."""
     return {name: load_private(run)[name]}
 
 
 def load_pooled(run: RunConfig) -> dict[str, list[Row]]:
-    """All private records as one institution: the central baseline."""
+    """Return all private records as one institution, for the central baseline."""
     return {"central": [record for records in load_institutions(run).private.values() for record in records]}

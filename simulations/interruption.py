@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a simulation ends at once, and says how to go on."""
+"""Ctrl-C and SIGTERM: a simulation ends at once, and prints how to go on."""
 
 import signal
 import sys
@@ -9,12 +9,12 @@ import typer
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, where Python has Ctrl-C only."""
+    """SIGTERM as an exception, as Python has it for Ctrl-C only."""
 
 
 @contextmanager
 def interruptible(how_to_go_on: Callable[[], str]) -> Iterator[None]:
-    """Exit code 130 after Ctrl-C and 143 after SIGTERM, with one line; for the main thread of a process."""
+    """Exit with one line and code 130 after Ctrl-C, 143 after SIGTERM; for the main thread of a process."""
 
     def stop(number: int, frame: object) -> None:
         raise Terminated

@@ -1,4 +1,4 @@
-"""How a table of records falls into institutions. Records of one group stay together, wherever the group goes."""
+"""The partition of a table of records into institutions. Records of one group always stay together."""
 
 import hashlib
 import math
@@ -17,7 +17,7 @@ _MIN_UNITS = 3  # of an institution: training and a test share
 
 
 def gather(rows: list[Row]) -> list[list[Row]]:
-    """Rows as units: those with the same "group" together, others alone, in the order of the file."""
+    """Return rows as units: rows of one "group" together, others alone, in the order of the file."""
     units: dict[Any, list[Row]] = {}
     for number, row in enumerate(rows):
         group = group_of(row) if "group" in row else None
@@ -26,16 +26,16 @@ def gather(rows: list[Row]) -> list[list[Row]]:
 
 
 def shuffled(units: list[list[Row]], seed: int, name: str) -> list[list[Row]]:
-    """Units in an order that the public seed and a name decide."""
+    """Return units in an order that the public seed and a name decide."""
     stream = Generator(PCG64([seed, *hashlib.sha256(name.encode()).digest()]))
     return [units[index] for index in stream.permutation(len(units))]
 
 
 def partition(rows: list[Row], settings: SimulationSection, seed: int) -> dict[str, list[list[Row]]]:
-    """Units by institution.
+    """Return units by institution.
 
     Raises:
-        InputError: too few records, or an institution's name that cannot be one.
+        InputError: the records are too few, or a name cannot be an institution's.
     """
     if settings.partition == "natural":
         return _natural(rows, settings)
@@ -46,14 +46,14 @@ def partition(rows: list[Row], settings: SimulationSection, seed: int) -> dict[s
         )
     import datasets
 
-    # Flower's partitioners want label names as values, and an index to find the unit again.
+    # Flower's partitioners need label names as values; the index leads back to the unit.
     labels = [next(iter(spellings(unit[0].get("label"))), "") for unit in units]
     table = datasets.Dataset.from_dict({"index": list(range(len(units))), "label": labels}).shuffle(seed=seed)
     partitioner = _partitioner(settings, num, len(units), seed)
     partitioner.dataset = table
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # each failed draw of a Dirichlet partition is one
+            warnings.simplefilter("ignore", UserWarning)  # each failed draw of a Dirichlet partition warns
             parts = [partitioner.load_partition(index)["index"] for index in range(num)]
     except ValueError:
         raise InputError(

@@ -1,4 +1,4 @@
-"""`confide plan`: what a run costs and gives, from public numbers alone."""
+"""`confide plan`: cost and privacy of a run, from public numbers alone."""
 
 import statistics
 import time
@@ -14,10 +14,10 @@ FALSE_POSITIVE_RATE = 0.01
 
 
 def plan_facts(run: RunConfig) -> dict[str, Any]:
-    """The numbers of a locked run, ready for JSON.
+    """Return the numbers of a locked run, ready for JSON.
 
     Raises:
-        ValueError: the run is one without privacy: there is nothing to plan.
+        ValueError: the run has no privacy, so there is nothing to plan.
     """
     plan = make_plan(run, run.local.nominal_units)
     if isinstance(plan, NoPrivacy):
@@ -38,7 +38,7 @@ def plan_facts(run: RunConfig) -> dict[str, Any]:
 
 
 def _row(accounts: Remembered, plan: PrivacyPlan, target: float) -> dict[str, float | None]:
-    """What another target would take; nothing where no noise reaches it, because of the validation counts."""
+    """Return the noise for another target; None if no noise reaches it, because of the validation counts."""
     try:
         calibrated = accounts.calibrate(plan, target)
     except ValueError:
@@ -52,7 +52,7 @@ def _row(accounts: Remembered, plan: PrivacyPlan, target: float) -> dict[str, fl
 
 
 def bytes_per_client_round(run: RunConfig) -> int:
-    """Size of an update as it travels, without envelope and signature; weights of the base are not read for it.
+    """Return the size of an update as it travels, without envelope and signature; no weights of the base are read.
 
     The adapter that an institution receives in each round has the same size.
     """
@@ -68,7 +68,7 @@ def bytes_per_client_round(run: RunConfig) -> int:
 
 
 def measure(run: RunConfig, num_steps: int = 20) -> dict[str, float]:
-    """Time of a round and peak memory on this machine, from local steps on synthetic texts of 4 to 48 words.
+    """Measure the time of a round and peak memory on this machine, with local steps on synthetic texts of 4-48 words.
 
     Returns:
         ``seconds_per_round`` (median step times ``local.steps``; one institution), ``peak_memory_mb`` (this process).

@@ -22,7 +22,7 @@ def plan(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """What a run costs and gives, before any data is touched."""
+    """Print the cost and the privacy of a run, before any data is touched."""
     settings = [*(overrides or []), *([f"privacy.noise_multiplier={noise_multiplier}"] if noise_multiplier else [])]
     from confide.common.errors import InputError
     from confide.simulations.plan import measure as measure_steps

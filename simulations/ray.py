@@ -11,7 +11,7 @@ from confide.simulations.federation import Federation
 
 
 def simulate_on_ray(federation: Federation, strategy: ConfideStrategy) -> None:
-    """Run a federation on Ray: one actor a CPU, each with its own warm model.
+    """Run a federation on Ray: one actor for each CPU, each with its own warm model.
 
     On a cluster every node needs the same packages and the same data files. Ray itself reads RAY_ADDRESS.
 

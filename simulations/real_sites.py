@@ -18,10 +18,10 @@ from confide.simulations.sites import note_refusal
 
 @dataclass(frozen=True)
 class RehearsedSites:
-    """Maps nodes to the sites of site.toml files, in the order in which they were named.
+    """A map from nodes to the sites of site.toml files, in the order in which they were named.
 
     Attributes:
-        sites: opened; their ledgers are the real ones and are charged.
+        sites: opened; their real ledgers are charged.
         refused: the last refusal of each institution.
     """
 
@@ -30,20 +30,20 @@ class RehearsedSites:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the institutions."""
+        """The names of the institutions."""
         return tuple(site.config.institution.name for site in self.sites)
 
     def __call__(self, context: Context) -> Site:
-        """The site of a node."""
+        """Return the site of a node."""
         return self.sites[int(context.node_config["partition-id"])]
 
 
 def open_sites(paths: list[Path]) -> RehearsedSites:
-    """The sites of a rehearsal.
+    """Open the sites of a rehearsal.
 
     Raises:
-        InputError: a file that is not there or wrong, or two of one institution.
-        LedgerError: a ledger that is not whole.
+        InputError: a file is missing or wrong, or two files are of one institution.
+        LedgerError: a ledger is not whole.
     """
     refused: dict[str, ConfideError] = {}
     sites: list[Site] = []
@@ -65,7 +65,7 @@ def _report(refused: dict[str, ConfideError], name: str, site: Site, error: Base
 
 
 def read_public_test(run: RunConfig) -> dict[str, list[Row]]:
-    """The public test share of `[evaluation] data`, which stays with the server; nothing where none is named."""
+    """Return the public test share of `[evaluation] data`, which stays with the server; empty if none is named."""
     if run.evaluation.data is None:
         return {}
     rows = select(
@@ -76,10 +76,10 @@ def read_public_test(run: RunConfig) -> dict[str, list[Row]]:
 
 
 def require_lines(sites: RehearsedSites, run: RunConfig) -> None:
-    """See that each site can use enough of its lines, as `confide client approve` does: a person asks, not a server.
+    """Check that each site can use enough of its lines, as `confide client approve` does: only a person may ask this.
 
     Raises:
-        ConfideError: one cannot; the message names its institution.
+        ConfideError: a site cannot; the message names its institution.
     """
     for site in sites.sites:
         try:
@@ -89,7 +89,7 @@ def require_lines(sites: RehearsedSites, run: RunConfig) -> None:
 
 
 def warning(sites: RehearsedSites, run: RunConfig) -> list[str]:
-    """What the user is told before a rehearsal starts: which ledgers it charges, and by how much."""
+    """Return the warning before a rehearsal starts: the ledgers that it charges, and by how much."""
     lines = ["this rehearsal trains on real records and charges these ledgers, for ever:"]
     for site in sites.sites:
         account, cap, dataset = site.ledger.account(), cap_of(site.config.policy), site.config.dataset

@@ -1,8 +1,8 @@
-"""What who designs a study has computed before: noise multipliers and epsilons, in the user's cache folder.
+"""Noise multipliers and epsilons that a study designer has computed before, in the user's cache folder.
 
-`confide plan` shows what is remembered, and trains nobody. `confide simulate` takes a noise multiplier from here only
-after it has computed that it keeps the target. Nobody else asks: an institution's policy and ledger, a server and
-`confide verify` compute everything themselves, so that a file which somebody has edited decides nothing for them.
+`confide plan` shows remembered values, and trains nothing. `confide simulate` takes a noise multiplier from here only
+after it has computed that the noise keeps the target. Nothing else reads this file: an institution's policy and ledger,
+a server and `confide verify` compute everything themselves. So an edited file decides nothing for them.
 """
 
 import contextlib
@@ -26,10 +26,10 @@ _COMPUTED_BY = ("dp-accounting", "scipy", "numpy", "confide")
 
 
 class Remembered:
-    """The functions of `common.privacy.accounting` for a whole plan, from memory where that has them."""
+    """The functions of `common.privacy.accounting` for a whole plan, with remembered values if there are any."""
 
     def calibrate(self, plan: PrivacyPlan, target_epsilon: float) -> PrivacyPlan:
-        """The least noise for a target, as accounting finds it."""
+        """Return the plan with the least noise for a target, as accounting finds it."""
         asked = replace(_neutral(plan), noise_multiplier=1.0)
 
         def compute() -> float:
@@ -38,22 +38,22 @@ class Remembered:
         return replace(plan, noise_multiplier=recall(["noise", asdict(asked), target_epsilon], compute))
 
     def epsilon(self, plan: PrivacyPlan) -> float:
-        """By PLD."""
+        """Return epsilon by PLD."""
         asked = _neutral(plan)
         return recall(["epsilon", asdict(asked)], lambda: _accounting().epsilon(asked))
 
     def epsilon_rdp(self, plan: PrivacyPlan) -> float:
-        """By Renyi accounting."""
+        """Return epsilon by Renyi accounting."""
         asked = _neutral(plan)
         return recall(["rdp", asdict(asked)], lambda: _accounting().epsilon_rdp(asked))
 
     def signal_to_noise_share(self, plan: PrivacyPlan) -> float:
-        """Of the best possible at this epsilon."""
+        """Return the signal-to-noise ratio, as a share of the best possible at this epsilon."""
         asked = _neutral(plan)
         return recall(["signal", asdict(asked)], lambda: _accounting().signal_to_noise_share(asked))
 
     def attack_true_positive_rate(self, plan: PrivacyPlan, false_positive_rate: float) -> float:
-        """Bound on a membership attack's, rounded up."""
+        """Return a bound on a membership attack's true-positive rate, rounded up."""
         asked = _neutral(plan)
 
         def compute() -> float:
@@ -64,22 +64,22 @@ class Remembered:
 
 
 def _neutral(plan: PrivacyPlan) -> PrivacyPlan:
-    """What does not enter the account is made equal, so that studies of one shape share their values."""
+    """Make fields equal that do not enter the account, so that studies of one shape share their values."""
     return replace(plan, unit="record", declared_units=1, clip_norm=1.0, clipping="automatic", head_weight=1.0)
 
 
 def _accounting() -> Any:
-    """Imported where something is to be computed: that alone takes a second."""
+    """Return the accounting module, imported only to compute something: the import alone takes a second."""
     from confide.common.privacy import accounting
 
     return accounting
 
 
 class Checked(Remembered):
-    """The same for a run that trains: what is remembered saves the search for the noise, and nothing else."""
+    """The same for a run that trains: memory saves the search for the noise, and nothing else."""
 
     def calibrate(self, plan: PrivacyPlan, target_epsilon: float) -> PrivacyPlan:
-        """The least noise for a target; computed anew where what is remembered would not keep it."""
+        """Return the plan with the least noise for a target; computed anew if the remembered noise does not keep it."""
         accounting = _accounting()
         found = super().calibrate(plan, target_epsilon)
         if accounting.epsilon(found) <= target_epsilon:
@@ -88,12 +88,12 @@ class Checked(Remembered):
         return calibrated
 
     def epsilon(self, plan: PrivacyPlan) -> float:
-        """Computed."""
+        """Compute epsilon, never from memory."""
         return float(_accounting().epsilon(plan))
 
 
 def recall(what: Any, compute: Callable[[], float]) -> float:
-    """A finite number above 0 that was computed before from exactly this by the same code, or is now."""
+    """Return a finite number above 0 that the same code computed before from exactly this, or compute it now."""
     key = hashlib.sha256(json.dumps([what, _computed_by()], sort_keys=True).encode()).hexdigest()
     known = _read().get(key)
     if isinstance(known, (int, float)) and not isinstance(known, bool) and math.isfinite(known) and known > 0:
@@ -115,7 +115,7 @@ def _path() -> Path:
 
 
 def _read() -> dict[str, Any]:
-    """Values by key; empty where there is no file, or one that is damaged."""
+    """Return values by key; empty if there is no file, or it is damaged."""
     try:
         return dict(json.loads(_path().read_bytes()))
     except (OSError, ValueError, TypeError, RuntimeError):
@@ -123,7 +123,7 @@ def _read() -> dict[str, Any]:
 
 
 def _keep(key: str, value: float) -> None:
-    """Add a value; a folder that cannot be written keeps nothing, and stops nobody."""
+    """Add a value; a folder that cannot be written keeps nothing, and is no error."""
     with contextlib.suppress(OSError, RuntimeError):
         path = _path()
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

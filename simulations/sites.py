@@ -33,7 +33,7 @@ from confide.simulations.unfinished import Unfinished
 
 
 def declared_size(num_units: int) -> int:
-    """What a simulated institution declares in public: its size to one significant figure.
+    """Return the size that a simulated institution declares in public: to one significant figure.
 
     It stands for the round number that an administrator would type by hand; a real institution's is never computed.
 
@@ -55,11 +55,11 @@ class MemoryOutbox:
         self._newest = {name: content}
 
     def get(self, name: str) -> bytes | None:
-        """An answer, or None."""
+        """Return an answer, or None."""
         return self._newest.get(name)
 
     def names(self) -> list[str]:
-        """All that is there."""
+        """Return the names of all answers."""
         return list(self._newest)
 
     def delete(self, name: str) -> None:
@@ -67,16 +67,16 @@ class MemoryOutbox:
         self._newest.pop(name, None)
 
     def busy(self) -> AbstractContextManager[None]:
-        """Nobody else is there."""
+        """Return a context that locks nothing: no other process uses this outbox."""
         return nullcontext()
 
     def idle(self) -> AbstractContextManager[None]:
-        """Nobody else is there."""
+        """Return a context that locks nothing: no other process uses this outbox."""
         return nullcontext()
 
 
 def _nobody(row: Row, row_hash: str) -> None:
-    """The witness of a ledger in memory."""
+    """Do nothing: the witness of a ledger in memory."""
 
 
 def _in_memory(terms: Terms) -> Ledger:
@@ -85,10 +85,10 @@ def _in_memory(terms: Terms) -> Ledger:
 
 @dataclass(frozen=True)
 class SimulatedSites:
-    """Maps a simulation's nodes to sites; small enough to travel to Ray's workers, which read the data themselves.
+    """A map from a simulation's nodes to sites; small enough to send to Ray's workers, which read the data themselves.
 
-    Each site has the ledger of a real one, in memory: of one process, so Ray's workers count apart. They share a
-    connection and an outbox, or thousands of institutions would need gigabytes.
+    Each site has the ledger of a real one, but in the memory of one process, so Ray's workers count apart. All sites
+    share a connection and an outbox: otherwise thousands of institutions would need gigabytes.
 
     Attributes:
         run: for the public seed and the settings of `[simulation]` and `[speed]`.
@@ -96,8 +96,8 @@ class SimulatedSites:
         load: private records by institution.
         local: folder in which sites keep their tracebacks.
         ledgers: by institution, made on first use.
-        first_ledger: makes the one that the others are beside.
-        outbox: of all, for this process asks and answers one after the other.
+        first_ledger: makes the ledger whose connection the others share.
+        outbox: of all sites, for this process asks and answers one after the other.
         refused: the last refusal of each institution, which a real server never sees.
     """
 
@@ -111,7 +111,7 @@ class SimulatedSites:
     refused: dict[str, ConfideError] = field(default_factory=dict)
 
     def __call__(self, context: Context) -> Site:
-        """The site of a node."""
+        """Return the site of a node."""
         name = self.names[int(context.node_config["partition-id"])]
         records = self.load(self.run)[name]
         config = self._config(name, records)
@@ -149,12 +149,12 @@ class SimulatedSites:
 
 
 def simulated_secret(run: RunConfig, name: str) -> bytes:
-    """The secret of a simulated institution: everybody can know it, and a simulation repeats itself."""
+    """Return the secret of a simulated institution: it is public, so that a simulation can be repeated."""
     return hashlib.sha256(f"simulated {run.study.seed} {name}".encode()).digest()
 
 
 def allowing(run: RunConfig, declared_units: int) -> PolicySection:
-    """The policy of an institution that agrees to this run and to nothing more."""
+    """Return the policy of an institution that agrees to this run and to nothing more."""
     plan = make_plan(run, declared_units)
     common = PolicySection(
         studies=(run.study.name,), base_models=(str(run.model.sha256),), require_approval=False, share_metrics="private"
@@ -176,23 +176,23 @@ def allowing(run: RunConfig, declared_units: int) -> PolicySection:
 
 
 class _OnlyDataset:
-    """The people of an institution that has one dataset: all are its own."""
+    """The people of an institution that has one dataset: all belong to it."""
 
     def claim_all(self, dataset: str, people: set[Names]) -> bool:
-        """Yes."""
+        """Return True: every claim succeeds."""
         return True
 
     def claim(self, dataset: str, people: set[Names]) -> set[Names]:
-        """All."""
+        """Return all people: every claim succeeds."""
         return people
 
     def elsewhere(self, dataset: str, people: set[Names]) -> set[Names]:
-        """Nobody."""
+        """Return the empty set: no other dataset has claimed any person."""
         return set()
 
 
 def _report(local: Path, refused: dict[str, ConfideError], name: str, error: BaseException) -> None:
-    """Keep a traceback in the run directory's ``local/``: in a simulation the user owns both ends."""
+    """Keep a traceback in the run directory's ``local/``; in a simulation the user owns both ends."""
     local.mkdir(parents=True, exist_ok=True)
     path = local / f"{re.sub(r'[^A-Za-z0-9-]', '_', name)}.log"  # a name comes from data, and may be "../x"
     with path.open("a", encoding="utf-8") as file:
@@ -201,17 +201,17 @@ def _report(local: Path, refused: dict[str, ConfideError], name: str, error: Bas
 
 
 def note_refusal(refused: dict[str, ConfideError], name: str, error: BaseException) -> None:
-    """Remember why an institution last declined, where it is a reason that a user can act on."""
+    """Remember the reason for which an institution last declined, if a user can act on it."""
     if isinstance(error, ConfideError):
-        refused[name] = type(error)(str(error))  # without its traceback, which holds the ask, adapter and all
+        refused[name] = type(error)(str(error))  # without its traceback, which holds the ask and its adapter
 
 
 def simulated_sites(
     run: RunConfig, load: Callable[[RunConfig], dict[str, list[Row]]], local: Path, kept: Unfinished | None = None
 ) -> SimulatedSites:
-    """The sites of a simulation, one for each institution that ``load`` has records of.
+    """Return the sites of a simulation, one for each institution of which ``load`` has records.
 
-    With ``kept`` a killed process forgets nothing: that knows all rows from before, and the open round's answers.
+    With ``kept`` a killed process forgets nothing: it holds all earlier ledger rows, and the open round's answers.
     """
     sites = SimulatedSites(run, tuple(load(run)), load, local)
     return replace(sites, first_ledger=kept.first_ledger, outbox=kept.outbox()) if kept else sites

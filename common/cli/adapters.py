@@ -1,4 +1,4 @@
-"""`confide init`, `evaluate` and `predict`: typer declarations over functions that live elsewhere."""
+"""`confide init`, `evaluate` and `predict`: typer declarations over functions of other files."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ BaseOption = Annotated[str | None, typer.Option(help="base model, where it is no
 
 
 def init() -> None:
-    """Print a commented run.toml: every key, its default, and what it means. Redirect it to a file and edit it."""
+    """Print a commented run.toml: every key, its default and its meaning. Redirect it to a file and edit it."""
     typer.echo(files("confide.common.config").joinpath("run.template.toml").read_text(encoding="utf-8"), nl=False)
 
 
@@ -28,7 +28,7 @@ def evaluate(
     base: BaseOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
 ) -> None:
-    """Precision, recall and F1 for each class of a finished adapter on a file of records."""
+    """Print precision, recall and F1 for each class, of a finished adapter on a file of records."""
     from confide.common.data.records import MAX_CHARS, check_records, read_rows, select
 
     names = _columns(columns)
@@ -57,12 +57,12 @@ def predict(
     file: Annotated[Path | None, typer.Option(help="one text per line, UTF-8; - is standard input")] = None,
     base: BaseOption = None,
 ) -> None:
-    """Predictions of a finished adapter, one JSON object per text on standard output."""
+    """Print the predictions of a finished adapter, one JSON object per text on standard output."""
     if not texts and file is None:
         raise InputError("predict: no texts; name them as arguments, or a file with --file (- for standard input)")
     inputs = [*(texts or []), *(_lines(file) if file else [])]
     for number, text in enumerate(inputs, start=1):
-        if any("\ud800" <= sign <= "\udfff" for sign in text):  # what Python makes of bytes that are not UTF-8
+        if any("\ud800" <= sign <= "\udfff" for sign in text):  # Python's form of bytes that are not UTF-8
             raise InputError(f"predict: text {number} is not UTF-8; convert it, for example with iconv -t UTF-8")
     _prepare()
     from confide.common.export.load import load_adapter

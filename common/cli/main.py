@@ -1,4 +1,4 @@
-"""The `confide` command: one table, imported on use, so that help is instant."""
+"""The `confide` command: a table of commands, each imported on use, so that help is instant."""
 
 import importlib
 import sys
@@ -12,7 +12,7 @@ from confide.common.errors import ConfideError
 if TYPE_CHECKING:
     from click import Command
 
-# command -> (module:function, what it does)
+# command -> (module:function, line of the help)
 COMMANDS = {
     "init": ("confide.common.cli.adapters:init", "print a commented run.toml to start from"),
     "plan": ("confide.simulations.plan_cli:plan", "what a run costs and gives, before any data is touched"),
@@ -73,7 +73,7 @@ COMMANDS = {
 
 
 def _help(prefix: str = "") -> str:
-    """The commands, or those of one group."""
+    """Return the help text of all commands, or of one group."""
     shown = {name: what for name, (_, what) in COMMANDS.items() if f"{name} ".startswith(prefix)}
     width = max(map(len, shown)) + 1
     lines = [
@@ -92,7 +92,7 @@ def _help(prefix: str = "") -> str:
 
 
 def _find(arguments: list[str]) -> tuple[str, list[str]]:
-    """The command that the arguments begin with, the longest that fits, and the rest."""
+    """Return the longest command with which the arguments begin, and the rest."""
     for length in (3, 2, 1):
         name = " ".join(arguments[:length])
         if name in COMMANDS:
@@ -101,7 +101,7 @@ def _find(arguments: list[str]) -> tuple[str, list[str]]:
 
 
 def main() -> None:
-    """Run one command; errors of ours, and of files, become one line and an exit code."""
+    """Run one command; our errors, and those of files, become one line and an exit code."""
     outlive_readers()
     name, rest = _find(sys.argv[1:])
     if not name:
@@ -112,18 +112,18 @@ def main() -> None:
         command(args=rest, prog_name=f"confide {name}")
     except ConfideError as error:
         sys.exit(_fail(str(error), error.exit_code))
-    except OSError as error:  # the last net: a disk, a right, a file that nothing above has words for
+    except OSError as error:  # last resort: a fault of a disk, a permission or a file without a message of our own
         sys.exit(_fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), ConfideError.exit_code))
 
 
 def _command(function: Callable[..., None]) -> "Command":
-    """A function as a command.
+    """Return a function as a command.
 
-    Its arguments' help is put back: typer 0.20 sets it, and click 8.5 clears it, which has its own since then.
+    This puts the help of arguments back: typer 0.20 sets it, and click 8.5, which now has its own, clears it.
     """
     import typer
 
-    typer.core.HAS_RICH = False  # or brackets would be escaped for rich, which prints nothing here
+    typer.core.HAS_RICH = False  # otherwise typer escapes brackets for rich, which prints nothing here
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command()(function)
     command = typer.main.get_command(app)
@@ -136,7 +136,7 @@ def _command(function: Callable[..., None]) -> "Command":
 
 
 def _without_command(arguments: list[str]) -> None:
-    """Help, the version, or what is wrong; ends the process."""
+    """Print the help, the version or an error, and end the process."""
     words = [word for word in arguments if not word.startswith("-")]
     group = "".join(f"{word} " for word in words)
     if arguments == ["--version"]:

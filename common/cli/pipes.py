@@ -1,4 +1,4 @@
-"""Standard output and error into a pipe whose reader may go before the end, as `head -1` does."""
+"""Standard output and error into a pipe whose reader may leave before the end, as `head -1` does."""
 
 import io
 import os
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def outlive_readers() -> None:
-    """From now on, what nobody reads any more is written to nobody: the command does its work, silently, to its end."""
+    """Discard output once its reader has left, from now on: the command then does its work to the end, silently."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is not None and stream is getattr(sys, f"__{name}__") and _is_pipe(stream.fileno()):
@@ -24,10 +24,10 @@ def _is_pipe(descriptor: int) -> bool:
 
 
 class _Pipe(io.FileIO):
-    """The lowest layer of a stream, so that what is left in a buffer when the process ends is caught too."""
+    """The lowest layer of a stream, so that it also catches output still buffered when the process ends."""
 
     def write(self, data: Any) -> int:
-        """Write, or once the reader has gone write to nobody."""
+        """Write; once the reader has left, write to the null device."""
         try:
             return super().write(data)
         except BrokenPipeError:

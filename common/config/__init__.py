@@ -1,9 +1,9 @@
-"""run.toml and what every settings file has in common.
+"""run.toml, and the common base of all settings files.
 
 run         run.toml as a whole
 sections    its sections that institutions agree to
-simulation  its sections that nobody agrees to
+simulation  its sections for simulations alone
 toml        TOML files as checked settings
 places      paths that count from the file's folder
-accountant  who computes noise and epsilon
+accountant  the source of noise and epsilon
 """

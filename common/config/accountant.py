@@ -1,4 +1,4 @@
-"""What computes noise and epsilon for a run that is locked: the audited accounting, unless a caller names another."""
+"""The source of noise and epsilon when a run is locked: the audited accounting, unless a caller names another."""
 
 from typing import Protocol
 
@@ -9,14 +9,14 @@ class Accountant(Protocol):
     """Noise and epsilon of whole plans."""
 
     def calibrate(self, plan: PrivacyPlan, target_epsilon: float) -> PrivacyPlan:
-        """A copy of a plan with the least noise that keeps a target."""
+        """Return a copy of a plan with the least noise that keeps a target."""
 
     def epsilon(self, plan: PrivacyPlan) -> float:
-        """Of a whole plan."""
+        """Return epsilon of a whole plan."""
 
 
 def computing() -> Accountant:
-    """`common.privacy.accounting`, which is imported where it is needed: that alone takes a second."""
+    """Return `common.privacy.accounting`, imported only when needed: the import alone takes a second."""
     from confide.common.privacy import accounting
 
     return accounting

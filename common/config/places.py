@@ -1,6 +1,6 @@
-"""Paths in a run.toml: they count from its own folder, as those of a site.toml do.
+"""Paths in a run.toml: they count from its own folder, like those of a site.toml.
 
-What institutions agree to holds them as they are written: a study is the same wherever its file lies.
+The run that institutions agree to holds these paths as they are written: a study is the same wherever its file lies.
 """
 
 import functools
@@ -12,7 +12,7 @@ log = logging.getLogger("confide")
 
 
 def find_places(run_file: Path, paths: Mapping[str, str | None]) -> dict[str, str]:
-    """Where the paths of a file are, of those that are beside it and would not be found as they are written.
+    """Return the full paths of those files that stand beside a run.toml and would not be found as they are written.
 
     Args:
         run_file: the run.toml.
@@ -29,12 +29,12 @@ def find_places(run_file: Path, paths: Mapping[str, str | None]) -> dict[str, st
 
 
 def _is_data(place: Path) -> bool:
-    """Not any folder: simulated data have names too."""
+    """Return whether a path is data, and not just any folder: a name of built-in data could be a folder's too."""
     return (place.suffix != "" and place.exists()) or is_saved_dataset(place)
 
 
 def place_of(text: str, places: Mapping[str, str]) -> str:
-    """Where a path of a run is; itself, from the current folder, where nothing of that name is beside its file."""
+    """Return the place of a run's path: beside the run's file if it is there, else the path itself, from here."""
     place = places.get(text, text)
     if place != text and Path(text).exists() and Path(text).absolute() != Path(place):
         _tell_both(text, str(Path(place[: -len(text)])))
@@ -55,5 +55,5 @@ SAVED_DATASET, SAVED_SPLITS = "state.json", "dataset_dict.json"
 
 
 def is_saved_dataset(path: Path) -> bool:
-    """Whether a path is a folder that ``save_to_disk`` made, of a dataset or of its splits."""
+    """Return whether a path is a folder that ``save_to_disk`` made, of a dataset or of its splits."""
     return any((path / name).is_file() for name in (SAVED_DATASET, SAVED_SPLITS))

@@ -1,4 +1,4 @@
-"""run.toml: the settings of one federated training, checked. It belongs to the study designer; all is public."""
+"""run.toml: the checked settings of one federated training. It belongs to the study designer; all of it is public."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ from confide.common.privacy.plan import NoPrivacy, Plan, PrivacyPlan
 from confide.common.settings import Section
 from confide.common.tasks import TaskSettings
 
-MAX_RUN_BYTES = 64 * 1024  # of a locked run as it is sent to every institution
+MAX_RUN_BYTES = 64 * 1024  # of a locked run as the server sends it to every institution
 
 
 class RunConfig(Section):
@@ -46,16 +46,16 @@ class RunConfig(Section):
     _places: dict[str, str] = PrivateAttr(default_factory=dict)  # of paths beside the file; no part of the run
 
     def at(self, path: str) -> str:
-        """Where a path of the run is on this machine: beside the run's file, else as it is written."""
+        """Return the place of a run's path on this machine: beside the run's file, else as it is written."""
         return place_of(path, self._places)
 
     @property
     def places(self) -> dict[str, str]:
-        """Where the paths are that stand beside the run's file."""
+        """The full paths of those files that stand beside the run's file."""
         return dict(self._places)
 
     def placed(self, places: Mapping[str, str]) -> "RunConfig":
-        """The same run, whose paths are there: a copy of its file elsewhere names them still."""
+        """Return the same run with these places of its paths: so a copy of its file in another folder finds them."""
         run = self.model_copy()
         run._places = {**self._places, **places}
         return run
@@ -81,22 +81,22 @@ class RunConfig(Section):
 
     @property
     def validation_releases(self) -> int:
-        """The most noised validation counts that any institution gives."""
+        """The most releases of noised validation counts that any institution makes."""
         every = self.evaluation.validation_every
         return self.federation.num_rounds // every if every else 0
 
     def canonical_json(self) -> str:
-        """What institutions agree to, as canonical JSON: everything but `[simulation]` and `[speed]`."""
+        """Return the settings that institutions agree to, as canonical JSON: all but `[simulation]` and `[speed]`."""
         content = self.model_dump(mode="json", exclude={"simulation", "speed"})
         return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
     def sha256(self) -> str:
-        """The `plan_sha256` of the protocol: hash of `canonical_json`."""
+        """Return the `plan_sha256` of the protocol: the hash of `canonical_json`."""
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()
 
 
 def make_plan(run: RunConfig, declared_units: int) -> Plan:
-    """The plan of one institution under a locked run.
+    """Return the plan of one institution under a locked run.
 
     Raises:
         ValueError: the run asks for privacy but its noise is not fixed yet (`lock` does that).
@@ -121,7 +121,7 @@ def make_plan(run: RunConfig, declared_units: int) -> Plan:
 
 
 def require_base(run: RunConfig, base_sha256: str) -> None:
-    """`InputError` where the run names another hash of its base model."""
+    """Raise `InputError` if the run names another hash of its base model."""
     if run.model.sha256 not in (None, base_sha256):
         raise InputError(
             f"model.sha256 = {run.model.sha256}, but the files of {run.model.base!r} hash to {base_sha256}; "
@@ -130,13 +130,13 @@ def require_base(run: RunConfig, base_sha256: str) -> None:
 
 
 def lock(run: RunConfig, base_sha256: str, accountant: Accountant | None = None) -> RunConfig:
-    """The run with everything fixed that is derived: the noise that meets the target, the base model's hash.
+    """Return the run with its derived values fixed: the noise that meets the target, and the base model's hash.
 
-    A noise multiplier that is already there stays, and the target becomes the epsilon that it gives. Both are computed
-    by `common.privacy.accounting`, unless who designs a study has them from another ``accountant``.
+    A noise multiplier that is already there stays, and the target becomes the epsilon that it gives.
+    `common.privacy.accounting` computes both, unless the study designer passes another ``accountant``.
 
     Raises:
-        InputError: no noise reaches the target, or the base model is another than the run names.
+        InputError: no noise reaches the target, or the base model is not the one that the run names.
     """
     require_base(run, base_sha256)
     privacy, by = run.privacy, accountant or computing()
@@ -162,9 +162,9 @@ def lock(run: RunConfig, base_sha256: str, accountant: Accountant | None = None)
 
 
 def load_run(path: Path, overrides: list[str] | None = None) -> RunConfig:
-    """Read and check a run.toml; each override is ``"section.key=value"``, as TOML writes it, or a bare word.
+    """Read and check a run.toml. Each override is ``"section.key=value"``, as TOML writes the value, or a bare word.
 
-    Paths in the file count from its folder, those of an override from the current one (`RunConfig.at`).
+    Paths in the file count from its folder, those of an override from the current folder (`RunConfig.at`).
 
     Raises:
         InputError: the message names the file, the key, the value and the rule.
@@ -175,7 +175,7 @@ def load_run(path: Path, overrides: list[str] | None = None) -> RunConfig:
     run = check(RunConfig, content, str(path))
     written = {"model.base": run.model.base, "evaluation.data": run.evaluation.data}
     written |= {"simulation.data": run.simulation.data if run.simulation else None}
-    for override in overrides or []:  # whoever types a path means it from where they are
+    for override in overrides or []:  # a path that a user types counts from the current folder
         written.pop(override.partition("=")[0], None)
     run._places.update(find_places(path, written))
     return run

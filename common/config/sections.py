@@ -1,4 +1,4 @@
-"""The sections of run.toml that institutions agree to, one class each; `run_config` joins and checks them."""
+"""The sections of run.toml that institutions agree to, one class each; `run.py` joins and checks them."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ Transfer = Literal["float32", "float16", "int8"]
 
 
 class StudySection(Section):
-    """`[study]`: what institutions agree to."""
+    """`[study]`: its name, its institutions and its public seed."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
     institutions: tuple[str, ...] = ()
@@ -25,11 +25,11 @@ class ModelSection(Section):
 
 
 class FederationSection(Section):
-    """`[federation]`: rounds, quorum and what the server does with the updates.
+    """`[federation]`: rounds, quorum and the server's use of the updates.
 
     Institutions answer a whole number of ``release_seconds`` after they were asked. 1 s is the least that a server may
-    ask for, and the default: a round waits half of it on average, and how long training took shows in whole seconds
-    only. Longer than the longest round at any institution, it hides that altogether.
+    ask for, and the default. A round waits half of it on average, and the server sees the time of training in whole
+    seconds only. A value above the longest round of any institution hides that time altogether.
     """
 
     num_rounds: int = Field(40, ge=1, le=100_000)
@@ -59,7 +59,7 @@ class FederationSection(Section):
 
 
 class LocalSection(Section):
-    """`[local]`: what an institution does in a round."""
+    """`[local]`: an institution's work in a round."""
 
     steps: int = Field(1, ge=1, le=10_000)
     sampling_probability: float = Field(0.1, ge=1e-4, le=1)
@@ -68,7 +68,7 @@ class LocalSection(Section):
 
 
 class PrivacySection(Section):
-    """`[privacy]`: the guarantee that is asked for. An institution's policy decides."""
+    """`[privacy]`: the guarantee that the study asks for. Each institution's policy decides."""
 
     unit: Literal["record", "group", "none"] = "record"
     target_epsilon: float = Field(3.0, ge=0.01, le=100)

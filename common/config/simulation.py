@@ -1,4 +1,4 @@
-"""`[simulation]` and `[speed]` of run.toml: no institution agrees to them, for nothing of them leaves a simulation."""
+"""`[simulation]` and `[speed]` of run.toml. No institution agrees to them, for they never leave a simulation."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from confide.common.settings import Section
 
 
 class SimulationSection(Section):
-    """`[simulation]`: the data of a simulated federation and how it falls into institutions."""
+    """`[simulation]`: the data of a simulated federation, and their partition into institutions."""
 
     data: str
     columns: dict[str, str] = Field(default_factory=dict)

@@ -14,7 +14,7 @@ Model = TypeVar("Model", bound="Section")
 
 
 def read_toml(path: Path, model: type[Section]) -> dict[str, Any]:
-    """The content of a TOML file; `InputError` names the file, the line that does not parse, and the model's remedy."""
+    """Return a TOML file's content; `InputError` names the file, the line that does not parse, and the remedy."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -23,7 +23,7 @@ def read_toml(path: Path, model: type[Section]) -> dict[str, Any]:
 
 
 def expanded(path: Path, key: str) -> Path:
-    """A path with ``~`` as a home folder; `InputError` names the key where there is no such home."""
+    """Return a path with ``~`` as a home folder; `InputError` names the key if there is no such home."""
     try:
         return path.expanduser()
     except RuntimeError:
@@ -31,7 +31,7 @@ def expanded(path: Path, key: str) -> Path:
 
 
 def apply_override(content: dict[str, Any], override: str) -> None:
-    """Change one value of a file's content: ``"section.key=value"``, the value as TOML writes it or a bare word."""
+    """Change one value of a file's content by ``"section.key=value"``, the value as TOML writes it or a bare word."""
     key, equals, text = override.partition("=")
     section, dot, name = key.partition(".")
     if not (equals and dot and name):
@@ -48,19 +48,19 @@ def apply_override(content: dict[str, Any], override: str) -> None:
 
 
 def check(model: type[Model], content: dict[str, Any], source: str) -> Model:
-    """Content as a checked model.
+    """Return the content as a checked model.
 
     Raises:
-        InputError: one line for the first thing that is wrong, with the number of further ones.
+        InputError: one line for the first fault, with the number of further ones.
     """
     try:
-        # As JSON: strict there still takes a list for a tuple and a string for a path.
+        # As JSON: there, strict mode still takes a list for a tuple and a string for a path.
         return model.model_validate_json(json.dumps(content, default=str))
     except ValidationError as error:
         problems = error.errors(include_url=False)
         first = problems[0]
         key = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "value_error":  # a rule of ours, which names what it speaks of
+        if first["type"] == "value_error":  # a rule of ours, which names its own key
             raise InputError(f"{source}: {key and key + ': '}{first['msg'].removeprefix('Value error, ')}") from None
         value = "" if first["type"] == "missing" else f" = {first['input']!r}"
         rule = {"missing": "is missing", "extra_forbidden": "is not a key that exists here"}.get(

@@ -1,4 +1,4 @@
-"""Texts: from files to tensors.
+"""Texts, from files to tensors.
 
 records  files of texts as checked records
 tables   Parquet and saved datasets

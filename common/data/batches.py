@@ -9,18 +9,18 @@ from torch import Tensor
 Example = dict[str, Any]
 Batch = dict[str, Tensor]
 
-# Rows are padded to a length that their own unit decides, a multiple of this: with one padded length a row's result
-# does not depend on the other rows at all, whatever the precision (docs/decisions.md).
+# Each row is padded to a multiple of this, and its own unit decides the length. If all rows have one padded length, a
+# row's result does not depend on the other rows at all, whatever the precision (docs/decisions.md).
 _STEP = 8
 
 
 def length(example: Example) -> int:
-    """Number of tokens."""
+    """Return the number of tokens."""
     return len(example["input_ids"])
 
 
 def padded_length(num_tokens: int) -> int:
-    """What a row of so many tokens is padded to: the next multiple of 8.
+    """Return the length to which a row of so many tokens is padded: the next multiple of 8.
 
     >>> padded_length(9), padded_length(16)
     (16, 16)
@@ -29,7 +29,7 @@ def padded_length(num_tokens: int) -> int:
 
 
 def collate(examples: list[Example], padded: int, pad_token_id: int, device: torch.device) -> Batch:
-    """Examples as tensors: ``input_ids`` and ``attention_mask`` of shape ``(B, padded)``; numbers of shape ``(B,)``."""
+    """Stack examples: ``input_ids`` and ``attention_mask`` of shape ``(B, padded)``, numbers of shape ``(B,)``."""
     ids = [example["input_ids"] + [pad_token_id] * (padded - length(example)) for example in examples]
     mask = [[1] * length(example) + [0] * (padded - length(example)) for example in examples]
     batch: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
@@ -40,7 +40,7 @@ def collate(examples: list[Example], padded: int, pad_token_id: int, device: tor
 
 
 def sorted_batches(examples: list[Example], tokens: int) -> Iterator[list[int]]:
-    """Indices of examples in batches of similar length, at most ``tokens`` each with padding (one example at least)."""
+    """Yield indices of examples in batches of similar length: at least one example, at most ``tokens`` with padding."""
     batch: list[int] = []
     for index in sorted(range(len(examples)), key=lambda index: length(examples[index])):
         if batch and (len(batch) + 1) * length(examples[index]) > tokens:

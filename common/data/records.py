@@ -162,7 +162,7 @@ def _csv_cells(line: str) -> list[str] | str:
 
 
 def _delimiter(line: str) -> str | None:
-    """What separates the cells of a header, where it is no comma."""
+    """Return the sign that separates the cells of a header, where it is no comma."""
     for delimiter in _OTHER_DELIMITERS:
         try:
             cells = next(csv.reader([line], delimiter=delimiter, strict=True))

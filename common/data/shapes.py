@@ -1,8 +1,8 @@
 """The shapes of micro-batches: few and public, so that all of them can be tried before private texts come.
 
-A kernel may add in another order for another number of rows, and a server can amplify the last bit that this changes to
-a whole clip norm (docs/guarantee.md). So a micro-batch never has just as many rows as happen to be there. It has one of
-at most 32 shapes, which follow from public settings alone; rows that are missing are filled up.
+A kernel may add in another order for another number of rows. That changes a last bit, which a server can amplify to a
+whole clip norm (docs/guarantee.md). So the number of rows of a micro-batch does not follow the number that is there.
+It has one of at most 32 shapes, which follow from public settings alone; missing rows are filled up.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ Shape = tuple[int, int]  # rows, and tokens of each row
 
 MOST_SHAPES = 32
 _SHORTEST = 16  # tokens; at 8 the kernels of some processors already differ from those of longer rows
-# What a micro-batch costs beside its tokens, in tokens that take as long (docs/decisions.md, "few public shapes").
+# The cost of a micro-batch beside its tokens, in tokens that take as long (docs/decisions.md, "few public shapes").
 _COST_OF_A_BATCH = 64
 
 
@@ -23,13 +23,13 @@ class Shapes:
     """The shapes that rows of each padded length may take.
 
     Attributes:
-        by_length: for every padded length, in increasing order, at least one shape, each at least as long.
+        by_length: at least one shape, each at least as long, for every padded length in increasing order.
     """
 
     by_length: dict[int, tuple[Shape, ...]]
 
     def padded(self, num_tokens: int) -> int:
-        """The padded length of a row of so many tokens: a function of the row alone.
+        """Return the padded length of a row of so many tokens: a function of the row alone.
 
         >>> Shapes({16: ((4, 16),), 24: ((4, 24),)}).padded(17)
         24
@@ -37,7 +37,7 @@ class Shapes:
         return next(length for length in self.by_length if length >= num_tokens)
 
     def all(self) -> list[Shape]:
-        """Every shape once."""
+        """Return every shape once."""
         return sorted({shape for shapes in self.by_length.values() for shape in shapes})
 
     def cover(self, lengths: list[int]) -> Iterator[tuple[Shape, int]]:
@@ -47,13 +47,13 @@ class Shapes:
             lengths: padded length of each row, in decreasing order.
 
         Yields:
-            A shape, and how many of the next rows it holds; the rest of its rows is to be filled up.
+            A shape, and the number of next rows that it holds; the caller fills up its other rows.
 
         >>> list(Shapes({16: ((4, 16), (2, 24)), 24: ((2, 24),)}).cover([24, 16, 16, 16]))
         [((2, 24), 2), ((2, 24), 2)]
         """
         end = len(lengths)
-        barred = dict.fromkeys(self.all(), end)  # the next row from here on that a shape may not hold
+        barred = dict.fromkeys(self.all(), end)  # the next row, from here on, that a shape may not hold
         costs, cuts = [0.0] * (end + 1), [((0, 0), end)] * (end + 1)
         for row in range(end - 1, -1, -1):
             usable = self.by_length[lengths[row]]
@@ -70,19 +70,19 @@ class Shapes:
 
 
 def one_row_each(longest: int) -> Shapes:
-    """Each row alone, in the one shape of its length: slow, and the same in any company by construction."""
+    """Return shapes of one row, one for each length: slow, and by construction independent of other rows."""
     return Shapes({length: ((1, length),) for length in _lengths(longest)})
 
 
 def public_shapes(longest: int, tokens: int, max_rows: int) -> Shapes:
-    """All shapes of a run, before they are tried.
+    """Return all shapes of a run, before they are tried.
 
     Rows of a padded length take shapes of that length or of the next one. Each length has a full shape, of as many
-    rows as ``tokens`` allow, and where 32 shapes allow it two smaller ones, of a half and a quarter of the rows.
+    rows as ``tokens`` allow. If 32 shapes allow it, it has two smaller ones, of a half and a quarter of the rows.
 
     Args:
         longest: most tokens of a row (`[task] max_length`).
-        tokens: bound on rows times tokens, but for a row that is longer.
+        tokens: bound on rows times tokens; a single row may be longer.
         max_rows: bound on rows.
 
     >>> public_shapes(24, 128, 8).by_length
@@ -97,7 +97,7 @@ def public_shapes(longest: int, tokens: int, max_rows: int) -> Shapes:
         {
             length: (
                 *((rows, length) for rows in own[length]),
-                # Not alone in a longer one: that would be longer, and no fuller.
+                # No single row of the longer length: that would be longer, and no fuller.
                 *((rows, longer) for rows in own[longer] if rows > 1 and longer > length),
             )
             for length, longer in zip(lengths, [*lengths[1:], lengths[-1]], strict=True)
@@ -106,7 +106,7 @@ def public_shapes(longest: int, tokens: int, max_rows: int) -> Shapes:
 
 
 def _lengths(longest: int) -> list[int]:
-    """Padded lengths, multiples of 8 that grow by about a third: at most 25 up to 8,192 tokens."""
+    """Return padded lengths: multiples of 8 that grow by about a third, at most 25 of them up to 8,192 tokens."""
     last = padded_length(longest)
     lengths = [min(_SHORTEST, last)]
     while lengths[-1] < last:
@@ -115,6 +115,6 @@ def _lengths(longest: int) -> list[int]:
 
 
 def _row_counts(most: int, parts: tuple[int, ...]) -> list[int]:
-    """Numbers of rows: ``most`` over each part, a multiple of 4 where that is above 4, on which most kernels agree."""
+    """Return numbers of rows: ``most`` over each part, above 4 a multiple of 4, on which most kernels agree."""
     counts = [max(1, most // part) for part in parts]
     return sorted({count - count % 4 if count > 4 else count for count in counts}, reverse=True)

@@ -14,10 +14,10 @@ Row = dict[str, Any]
 
 
 def inspect_parquet(path: Path) -> Iterator[tuple[int, Row | str]]:
-    """Every row of a Parquet file, by its number.
+    """Yield every row of a Parquet file with its number.
 
     Raises:
-        InputError: it cannot be read, or two of its columns have one name.
+        InputError: the file cannot be read, or two of its columns have one name.
     """
     import pyarrow
     import pyarrow.parquet
@@ -31,10 +31,10 @@ def inspect_parquet(path: Path) -> Iterator[tuple[int, Row | str]]:
 
 
 def inspect_saved_dataset(path: Path) -> Iterator[tuple[int, Row | str]]:
-    """Every row of a saved dataset, by its number.
+    """Yield every row of a saved dataset with its number.
 
     Raises:
-        InputError: it holds several splits, cannot be read, or two of its columns have one name.
+        InputError: the dataset holds several splits, cannot be read, or two of its columns have one name.
     """
     import pyarrow
 
@@ -70,7 +70,7 @@ def _rows(table: Any) -> Iterator[tuple[int, Row | str]]:
 
 
 def _names_of_codes(table: Any) -> dict[int, list[str]]:
-    """Column -> what its ClassLabel calls the codes 0, 1 and so on; the table's metadata say so."""
+    """Return column -> the names that its ClassLabel gives to the codes 0, 1 and so on, from the table's metadata."""
     try:
         features = json.loads((table.schema.metadata or {})[b"huggingface"])["info"]["features"]
     except (ValueError, TypeError, LookupError):
@@ -92,7 +92,7 @@ def _named(value: Any, codes: list[str]) -> Any:
 
 
 def _values(column: Any) -> list[Any]:
-    """A column's values; None for one that Python cannot hold, such as a day after the year 9999 or a broken text."""
+    """Return a column's values; None for one that Python cannot hold, as a day after the year 9999 or a broken text."""
     import pyarrow
 
     unfit, values = (ValueError, OverflowError, pyarrow.ArrowException), list[Any]()

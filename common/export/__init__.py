@@ -1,6 +1,6 @@
 """Finished adapters in PEFT's format.
 
-write  a folder that PEFT loads
-load   the way back
+write  an adapter to a folder that PEFT loads
+load   an adapter from such a folder
 card   the model card
 """

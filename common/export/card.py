@@ -10,7 +10,7 @@ from confide.common.config.run import RunConfig
 
 
 def public_base(base: str) -> str:
-    """A base model's name as others may see it: of a folder only its own name.
+    """Return a base model's name as others may see it: for a folder only its last part.
 
     >>> public_base("/home/mary/models/minilm"), public_base("organisation/name")
     ('minilm', 'organisation/name')
@@ -20,7 +20,7 @@ def public_base(base: str) -> str:
 
 
 def render_card(run: RunConfig, card: dict[str, Any]) -> str:
-    """The model card of a locked run as Markdown; ``card`` as in `export_adapter`."""
+    """Return the model card of a locked run as Markdown; ``card`` as in `export_adapter`."""
     environment = Environment(  # noqa: S701 - Markdown, not HTML; `plain` escapes what others wrote
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
@@ -33,7 +33,7 @@ def render_card(run: RunConfig, card: dict[str, Any]) -> str:
 
 
 def _plain(text: str) -> str:
-    r"""Text on one line that Markdown and HTML read as it is.
+    r"""Return text on one line, escaped so that Markdown and HTML show it as it is.
 
     >>> _plain("<b>\n|")
     '\\<b\\> \\|'
@@ -42,7 +42,7 @@ def _plain(text: str) -> str:
 
 
 def _number(value: float) -> str:
-    """A number at its shortest.
+    """Return a number in its shortest form.
 
     >>> _number(1e-05), _number(2000)
     ('1e-5', '2000')

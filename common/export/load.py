@@ -23,17 +23,17 @@ from confide.common.tensors import State, dump_state
 
 
 def load_adapter(folder: Path, base: str | None = None) -> tuple[RunConfig, WarmModel]:
-    """An exported adapter, ready to predict, on the fastest device of this machine.
+    """Load an exported adapter, ready to predict, on the fastest device of this machine.
 
     Args:
         folder: an exported adapter, or a run's folder that holds one as ``adapter/``.
-        base: where the base model is here, if not where the run says; its hash must be the run's.
+        base: the base model on this machine, if it is not the one that the run names; its hash must be the run's.
 
     Returns:
         The run (with ``base`` in it) and a model of its own: nothing else shares its weights.
 
     Raises:
-        InputError: no adapter there, a file of it that does not fit, or another base model.
+        InputError: there is no adapter, one of its files does not fit, or the base model is another.
     """
     folder, run = _read_run(folder)
     if base is not None:
@@ -50,7 +50,7 @@ def load_adapter(folder: Path, base: str | None = None) -> tuple[RunConfig, Warm
 
 
 def _find_base(run: RunConfig, places: list[Path | None], named_by: Path) -> Path:
-    """The first base model of a run's name that is also the one of its hash; the first error where there is none."""
+    """Return the first base model that has the run's name and hash; if there is none, raise the first error."""
     wrong: InputError | None = None
     for models in places:
         try:

@@ -1,7 +1,7 @@
-"""The finished adapter as a folder that PEFT loads without us, with its model card; and the way back.
+"""The finished adapter as a folder that PEFT loads without us, with its model card.
 
-adapter_config.json, adapter_model.safetensors   what PEFT's own save_pretrained writes
-head.safetensors                                 "weight" and "bias" of the head, where it is not the base model's own
+adapter_config.json, adapter_model.safetensors   the files of PEFT's own save_pretrained
+head.safetensors                                 "weight" and "bias" of the head, if it is not the base model's own
 run.json                                         the locked run as canonical JSON: its hash is the `plan_sha256`
 README.md                                        the model card; its first program predicts with public libraries alone
 """
@@ -25,11 +25,11 @@ def export_adapter(folder: Path, run: RunConfig, model: WarmModel, state: State,
     """Write an adapter and its model card; a reader sees the whole folder or none of it.
 
     Args:
-        folder: to make; one that is already there is replaced.
+        folder: to make; an existing one is replaced.
         run: locked.
         model: of that run; afterwards it holds ``state``.
         state: the adapter to release.
-        card: what comes from the results: ``status``, ``simulated``, ``num_rounds`` (done),
+        card: facts from the results: ``status``, ``simulated``, ``num_rounds`` (done),
             ``accuracy`` (`Accuracy.as_json`, or None), ``institutions`` (each ``name``, ``epsilon`` or None,
             ``num_steps``, ``declared_units``), ``plan`` (fields of the `PrivacyPlan`, or ``{"no_privacy": True}``),
             ``statement`` (`statement.statement` of that plan; None or absent without), ``versions``
@@ -57,9 +57,9 @@ def export_adapter(folder: Path, run: RunConfig, model: WarmModel, state: State,
 
 
 def portable_config(adapted: Any, run: RunConfig) -> str:
-    """What PEFT's save_pretrained writes, without this machine's folders and with sets in one order.
+    """Return the configuration of PEFT's save_pretrained, without this machine's folders and with sets in one order.
 
-    The same bytes wherever and whenever it is made, also of a model on the meta device.
+    Its bytes are the same on every machine and at every time, also for a model on the meta device.
     """
     kept, base = adapted.peft_config["default"], type(adapted.get_base_model())
     mapping = {"base_model_class": base.__name__, "parent_library": base.__module__} if kept.task_type is None else None

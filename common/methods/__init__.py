@@ -2,9 +2,9 @@
 
 lora          low-rank factors beside linear layers
 
-A method is a frozen pydantic model: its fields are the `[adapter]` section of run.toml, its methods are what building,
-training and export ask of it (`Method` lists them). PEFT and torch are imported inside methods, so that reading a
-configuration stays instant.
+A method is a frozen pydantic model. Its fields are the `[adapter]` section of run.toml; building, training and export
+call its methods (`Method` lists them). PEFT and torch are imported inside methods, so that reading a configuration
+stays instant.
 """
 
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,14 +21,14 @@ MethodSettings = Lora  # the methods, joined by |
 
 
 class Method(Protocol):
-    """Everything that a method provides; names of parameters are PEFT's or those of a state."""
+    """The methods that each provides; names of parameters are PEFT's or those of a state."""
 
     @classmethod
     def adds(cls, name: str) -> bool:
-        """Return whether a parameter is one that the method adds to the base."""
+        """Return whether the method adds this parameter to the base."""
 
     def trains(self, name: str) -> bool:
-        """Return whether a parameter that the method adds is trained, and so travels."""
+        """Return whether an added parameter is trained, and so travels."""
 
     def peft_config(self, num_layers: int, task_type: str | None) -> Any:
         """Return PEFT's configuration for a base of so many layers."""
@@ -39,5 +39,5 @@ class Method(Protocol):
 
 
 def is_added(name: str) -> bool:
-    """Return whether a parameter, by its name, is one that a method adds; others are the base's or the head's."""
+    """Return whether a method adds the parameter of this name; others are the base's or the head's."""
     return any(method.adds(name) for method in METHODS)

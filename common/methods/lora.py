@@ -47,7 +47,7 @@ class Lora(Section):
             target_modules=list(self.targets),
             lora_dropout=0.0,
             layers_to_transform=None if top is None else list(range(num_layers - top, num_layers)),
-            # Without a pattern PEFT overlooks a stack that the base itself holds, as Llama does: "layers.29.".
+            # Without a pattern PEFT overlooks a stack of layers that the base itself holds (Llama: "layers.29.").
             layers_pattern=None if top is None else "[^.]+",
             task_type=task_type,
         )

@@ -1,4 +1,4 @@
-"""The adapter: what a method adds to a frozen base, and the head; its state (what travels) and its schema.
+"""The adapter (the parameters that a method adds to a frozen base, and the head), its state that travels, its schema.
 
 Names in a state are those of the module without PEFT's wrapping: "encoder.layer.0.attention.self.query.lora_B.weight",
 "head.weight". A state is a dict from name to float32 array, in the order of the module's parameters.
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 
 
 def build_module(run: "RunConfig", folder: Path, device: torch.device, precision: str = "auto") -> nn.Module:
-    """The base model of a run with a fresh adapter and head, in train mode without dropout.
+    """Return the base model of a run with a fresh adapter and head, in train mode without dropout.
 
     The order matters (Opacus issue 820): the base moves to its device first, then PEFT wraps it; Opacus comes last
-    (`privacy.gradients.wrap`). With ``device`` "meta" no weights are read: enough for a schema.
+    (`privacy.gradients.wrap`). With ``device`` "meta" no weights are read, which is enough for a schema.
 
     Args:
         run: model, adapter and task sections, and the public seed.
-        folder: of the base model; not read on the meta device but for its configuration.
-        device: where the model lives.
+        folder: of the base model; on the meta device only its configuration is read.
+        device: of the model.
         precision: of the frozen base ("auto", "float32", "bfloat16").
 
     Raises:
@@ -60,13 +60,13 @@ def build_module(run: "RunConfig", folder: Path, device: torch.device, precision
 
 
 def _load_base(run: "RunConfig", folder: Path, device: torch.device, precision: str) -> tuple[nn.Module, Any]:
-    transformers.logging.set_verbosity_error()  # a base without its unused pooler is no news
+    transformers.logging.set_verbosity_error()  # it warns of an unused pooler that the base lacks
     transformers.logging.disable_progress_bar()
     module_class, settings = run.task.auto_class(), run.task.auto_settings()
     config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **settings)
     for name in [name for name in vars(config) if "drop" in name and isinstance(getattr(config, name), float)]:
         setattr(config, name, 0.0)
-    config.use_cache = False  # of keys and values, for a next token that nobody generates
+    config.use_cache = False  # the cache of keys and values serves to generate tokens
     if device.type == "meta":
         with torch.device("meta"):
             # "eager": a configuration may name a kernel of the hub, which is code.
@@ -74,10 +74,10 @@ def _load_base(run: "RunConfig", folder: Path, device: torch.device, precision: 
     base, facts = module_class.from_pretrained(
         folder,
         config=config,
-        # A model's own head takes what its base gives: only our head reads bfloat16 states in float32.
+        # A model's own head takes the base's states as they are. Only our head reads bfloat16 states in float32.
         dtype=base_precision(device, precision) if run.task.own_head else torch.float32,
-        # Where no row of a micro-batch is padded, transformers gives SDPA no mask and PyTorch takes another kernel: one
-        # unit's length would change the rounding of all its companions. And some bases have no SDPA.
+        # If no row of a micro-batch is padded, transformers gives SDPA no mask and PyTorch takes another kernel. So one
+        # unit's length would change the rounding of all other rows. And some bases have no SDPA.
         attn_implementation="eager",
         use_safetensors=True,
         trust_remote_code=False,
@@ -90,7 +90,7 @@ def _load_base(run: "RunConfig", folder: Path, device: torch.device, precision: 
 
 
 def _check_loaded(facts: dict[str, Any], run: "RunConfig") -> None:
-    """Whether everything frozen came from the files: transformers draws what is missing at random, anew each time."""
+    """Refuse a base whose files lack frozen weights: transformers draws missing ones at random, anew each time."""
     drawn = run.task.head_parts() | run.task.untrained_parts()
     absent = sorted(name for name in facts["missing_keys"] if not any(f"{part}." in name for part in drawn))
     if absent:
@@ -117,7 +117,7 @@ def _adapt(base: nn.Module, run: "RunConfig", num_layers: int) -> PeftModel:
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
     config = run.adapter.peft_config(num_layers, run.task.peft_type())
     check_targets(base, run, config)
-    # PEFT turns its own setting round for GPT-2's layers, and says so.
+    # PEFT corrects its own setting for GPT-2's layers, and warns of it.
     warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False but the target module is `Conv1D`")
     return get_peft_model(base, config)
 
@@ -127,10 +127,10 @@ def _is_trained(name: str, method: Method) -> bool:
 
 
 def reset(module: nn.Module, seed: int) -> None:
-    """Give start values from the public seed: what the method says, and a small head.
+    """Set start values from the public seed: those of the method, and a small head.
 
-    With LoRA's B and the head both zero, B's first gradient would be exactly zero, so the head starts at a hundredth.
-    Each tensor has a stream of its own, named by the seed and its name: the same on every machine and in any order.
+    With LoRA's B and the head both zero, B's first gradient would be exactly zero. So the head starts at a hundredth.
+    Each tensor has a random stream of its own, from the seed and its name: the same on every machine and in any order.
     """
     for name, parameter in module.named_parameters():
         if not (parameter.requires_grad or is_added(name)):
@@ -145,7 +145,7 @@ def reset(module: nn.Module, seed: int) -> None:
 
 
 def public_name(name: str) -> str:
-    """A parameter's name in a state.
+    """Return a parameter's name in a state.
 
     >>> public_name("encoder.base_model.model.encoder.layer.5.attention.self.query.lora_B.default.weight")
     'encoder.layer.5.attention.self.query.lora_B.weight'
@@ -160,17 +160,17 @@ def public_name(name: str) -> str:
 
 
 def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
-    """The trained parameters by public name, in the module's order."""
+    """Return the trained parameters by public name, in the module's order."""
     return {public_name(name): value for name, value in module.named_parameters() if value.requires_grad}
 
 
 def schema(module: nn.Module) -> Schema:
-    """Name and shape of every tensor in a state of this module."""
+    """Return name and shape of every tensor in a state of this module."""
     return {name: tuple(parameter.shape) for name, parameter in trainable(module).items()}
 
 
 def is_head(name: str) -> bool:
-    """Return whether a tensor of a state belongs to the task's head, and not to what a method adds."""
+    """Return whether a tensor of a state belongs to the task's head, and not to the method's parameters."""
     return not is_added(name)
 
 
@@ -182,7 +182,7 @@ def coordinate_weights(shapes: Schema, head_weight: float) -> Tensor:
 
 
 def get_state(module: nn.Module) -> State:
-    """A copy of the trained parameters."""
+    """Return a copy of the trained parameters."""
     return {name: value.detach().float().cpu().numpy().copy() for name, value in trainable(module).items()}
 
 
@@ -194,7 +194,7 @@ def set_state(module: nn.Module, state: State) -> None:
 
 
 def split(flat_P: NDArray[np.float32], shapes: Schema) -> State:
-    """A flat vector cut into the tensors of a state."""
+    """Cut a flat vector into the tensors of a state."""
     state, start = {}, 0
     for name, shape in shapes.items():
         size = int(np.prod(shape))

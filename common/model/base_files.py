@@ -1,4 +1,4 @@
-"""The files of a base model that decide what it computes: they are hashed, and nothing else of its folder is read."""
+"""The files that decide what a base model computes. They are hashed, and nothing else of its folder is read."""
 
 import json
 import os
@@ -19,9 +19,9 @@ _INDEX = "*.safetensors.index.json"
 
 
 def counted_files(folder: Path) -> list[Path]:
-    """The files that decide what a base model computes, sorted: those of `PATTERNS`, and shards in subfolders.
+    """Return the files that decide what a base model computes, sorted: those of `PATTERNS`, and shards in subfolders.
 
-    A file that is a link counts as what it leads to (the hub's cache consists of such links).
+    A link counts as the file to which it leads (the hub's cache consists of such links).
 
     Raises:
         InputError: an index of shards names something that is not a safetensors file of this folder.
@@ -33,7 +33,7 @@ def counted_files(folder: Path) -> list[Path]:
 
 
 def has_weights(counted: list[Path]) -> bool:
-    """Whether weights are among the counted files."""
+    """Return whether weights are among the counted files."""
     return any(path.match(WEIGHTS) for path in counted)
 
 
@@ -53,9 +53,9 @@ def _shards(index: Path) -> set[str]:
 
 @contextmanager
 def counted_alone(folder: Path) -> Iterator[Path]:
-    """A folder that holds links to the counted files and nothing else.
+    """Make a folder that holds links to the counted files and nothing else.
 
-    What transformers would read beside them (code, other formats, an adapter, chat templates) is not there for it.
+    So transformers does not see the other files that it would read: code, other formats, an adapter, chat templates.
     """
     with tempfile.TemporaryDirectory(prefix="confide-base-") as place:
         for path in counted_files(folder):
@@ -66,10 +66,10 @@ def counted_alone(folder: Path) -> Iterator[Path]:
 
 
 def check_files(folder: Path) -> None:
-    """Refuse a folder that is no base model, or one that leads a reader elsewhere than to its counted files.
+    """Refuse a folder that is no base model, or one that leads a reader to other files than its counted ones.
 
     Raises:
-        InputError: naming what is wrong.
+        InputError: names the fault.
     """
     counted = counted_files(folder)
     if not has_weights(counted):
@@ -97,12 +97,12 @@ def _check_unquantised(folder: Path, config: dict[str, Any]) -> None:
 
 
 def _check_tokenizer(folder: Path, config: dict[str, Any], counted: set[str]) -> None:
-    """Refuse vocabularies elsewhere: a path that an older library left behind and that leads nowhere does no harm."""
+    """Refuse vocabularies in other places. A path that leads nowhere, left behind by an older library, does no harm."""
     for key in (key for key in config if key.endswith(("_file", "_files"))):
         for name in config[key] if isinstance(config[key], list) else [config[key]]:
             if not isinstance(name, str) or not name or name in counted:
                 continue
-            # Path's own exists() raises where it may not look.
+            # Path's own exists() raises if it may not look there.
             if os.path.exists(folder / name) or os.path.exists(name):
                 raise InputError(
                     f"{folder / 'tokenizer_config.json'}: {key} names {name!r}, must be a hashed file of the model "

@@ -14,7 +14,7 @@ from confide.common.model.base_files import CONFIG, PATTERNS, check_files, count
 
 
 def fetch_model(base: str) -> Path:
-    """The folder of a base model, downloaded first if it is a hub id that is not here yet.
+    """Return the folder of a base model, downloaded first if it is a hub id that is not here yet.
 
     Raises:
         InputError: nothing of that name is here, or the hub does not give it.
@@ -25,11 +25,11 @@ def fetch_model(base: str) -> Path:
 
 
 def find_model(base: str, models: Path | None = None) -> Path:
-    """The folder of a base model that is on this machine. An institution uses only this: no server makes it download.
+    """Return the folder of a base model on this machine. An institution uses only this: no server makes it download.
 
     Args:
         base: an installed package that carries a model, a folder, or a hub id ("organisation/name").
-        models: an institution's folder of base models, looked through first, by the last part of the name.
+        models: an institution's folder of base models; it is searched first, by the last part of the name.
 
     Raises:
         InputError: nothing of that name is here.
@@ -41,7 +41,7 @@ def find_model(base: str, models: Path | None = None) -> Path:
         return _checked(folder)
     try:
         spec = importlib.util.find_spec(base) if base.isidentifier() else None
-    except ValueError:  # "__main__", which has none
+    except ValueError:  # "__main__" has no spec
         spec = None
     if spec and spec.submodule_search_locations:
         # The files only: importing the package would run its code.
@@ -60,7 +60,7 @@ def find_model(base: str, models: Path | None = None) -> Path:
 
 
 def models_here(folder: Path) -> Iterator[Path]:
-    """Folders of base models on this machine: in a folder, in installed packages, in the hub's cache."""
+    """Yield folders of base models on this machine: in a folder, in installed packages, in the hub's cache."""
     yield from _with_weights(folder.glob(f"*/{CONFIG}"))
     for distribution in importlib.metadata.distributions():
         files = [file for file in distribution.files or () if file.name == CONFIG]
@@ -72,7 +72,7 @@ def models_here(folder: Path) -> Iterator[Path]:
 
 def _with_weights(configs: Iterable[Path]) -> Iterator[Path]:
     for folder in (path.parent for path in configs):
-        with suppress(InputError):  # one whose files cannot be hashed is none that a run could name
+        with suppress(InputError):  # a run cannot name a base whose files cannot be hashed
             if has_weights(counted_files(folder)):
                 yield folder
 
@@ -96,7 +96,7 @@ def _checked(folder: Path) -> Path:
 
 @contextmanager
 def loading(folder: Path) -> Iterator[Path]:
-    """Where a model's files can be read from, and errors of the libraries that read them as one line for the user.
+    """Give the folder from which libraries read a model's files; turn their errors into one line for the user.
 
     Libraries see the files that `hash_model` covers and no others.
     """
@@ -113,7 +113,7 @@ def loading(folder: Path) -> Iterator[Path]:
 
 
 def load_tokenizer(visible: Path) -> Any:
-    """The tokenizer of a base model, from what `loading` gives."""
+    """Return the tokenizer of a base model; ``visible`` is the folder that `loading` gives."""
     import transformers
 
     return transformers.AutoTokenizer.from_pretrained(visible, trust_remote_code=False, local_files_only=True)
@@ -130,7 +130,7 @@ def _remedy(error: Exception, text: str) -> str:
 
 
 def hash_model(folder: Path) -> str:
-    """SHA-256 over the sorted names and hashes of a base model's `counted_files`: weights, configuration, tokenizer.
+    """Return SHA-256 over sorted names and hashes of a base model's `counted_files`: weights, configuration, tokenizer.
 
     Raises:
         InputError: an index of shards names something that is not a safetensors file of this folder.

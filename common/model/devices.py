@@ -1,4 +1,4 @@
-"""Which device and which precision of the frozen base model; and how much memory this process took."""
+"""Device and precision of the frozen base model, and the memory that this process took."""
 
 import resource
 import sys
@@ -9,7 +9,7 @@ from confide.common.errors import InputError
 
 
 def choose_device(name: str) -> torch.device:
-    """The device for a setting of "auto", "cpu", "cuda" or "cuda:N".
+    """Return the device for a setting of "auto", "cpu", "cuda" or "cuda:N".
 
     Raises:
         InputError: a device that this machine does not have.
@@ -27,10 +27,10 @@ def choose_device(name: str) -> torch.device:
 
 
 def base_precision(device: torch.device, name: str = "auto") -> torch.dtype:
-    """The precision for a setting of "float32", "bfloat16" or "auto": bfloat16 where the hardware multiplies it faster.
+    """Return the precision for "float32", "bfloat16" or "auto", which is bfloat16 if the hardware multiplies it faster.
 
     On a CPU that means AMX tiles: with AVX-512 alone, bfloat16 measured 0.6 times the speed of float32
-    (docs/decisions.md). What is trained, clipped, noised and averaged is float32 everywhere.
+    (docs/decisions.md). All that is trained, clipped, noised or averaged is float32 everywhere.
     """
     if name != "auto":
         return torch.bfloat16 if name == "bfloat16" else torch.float32
@@ -40,12 +40,12 @@ def base_precision(device: torch.device, name: str = "auto") -> torch.dtype:
 
 
 def peak_memory_mb() -> float:
-    """The most memory that this process had so far, in MB, without a GPU's."""
+    """Return the most memory that this process had so far, in MB, without a GPU's."""
     unit = 1024 if sys.platform == "linux" else 1024 * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def peak_memory() -> str:
-    """`peak_memory_mb` in words, and what a GPU had to hold for this process."""
-    own, on_gpu = peak_memory_mb(), torch.cuda.max_memory_allocated() / 2**20  # 0 where no GPU was used
+    """Return `peak_memory_mb` in words, with the memory that this process took on a GPU."""
+    own, on_gpu = peak_memory_mb(), torch.cuda.max_memory_allocated() / 2**20  # 0 if no GPU was used
     return f"{own:,.0f} MB and {on_gpu:,.0f} MB on the GPU" if on_gpu else f"{own:,.0f} MB"

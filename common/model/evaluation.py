@@ -17,10 +17,10 @@ _RECORDS_AT_A_TIME = 4096
 
 
 def predict(model: WarmModel, records: Records, tokens_per_batch: int = 2048) -> list[str]:
-    """The model's prediction for each record, in the order of the records; "" for a text without any token.
+    """Return the model's prediction for each record, in the order of the records; "" for a text without any token.
 
-    Texts of like length share a batch, so a score's last bits can depend on which other records there are. Tokens and
-    tensors of so many records at a time are all the memory that it takes.
+    Texts of like length share a batch, so a score's last bits can depend on the other records. Memory holds the tokens
+    and tensors of at most 4,096 records at a time.
     """
     model.wrapped.disable_hooks()
     predictions: list[str] = []
@@ -45,7 +45,7 @@ def _predict_some(model: WarmModel, records: Records, tokens_per_batch: int) -> 
 
 
 def evaluate(model: WarmModel, state: State, shares: Mapping[str, Records]) -> Accuracy:
-    """Score an adapter on public test shares, by institution; all in one pass, or a thousand shares would be slow."""
+    """Score an adapter on public test shares, by institution. One pass over all: a thousand passes would be slow."""
     set_state(model.module, state)
     records = [record for share in shares.values() for record in share]
     predictions = iter(predict(model, records))

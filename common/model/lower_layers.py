@@ -1,4 +1,4 @@
-"""The layers below the lowest adapted one: frozen, so what they make of a text never changes and is computed once."""
+"""The layers below the lowest adapted one: frozen, so their output for a text never changes and is computed once."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -16,10 +16,10 @@ class _Reached(Exception):
 
 
 class LowerLayers:
-    """Stands in the way of a model's lower layers: lets them compute, or gives what they computed before.
+    """A switch on a model's lower layers: they compute, or give states that were computed before.
 
-    The model does everything else as always, masks and positions included, so this holds for every architecture whose
-    layers hand one tensor of hidden states to the next.
+    The model does everything else as always, masks and positions included. So this holds for every architecture whose
+    layers pass one tensor of hidden states to the next.
 
     Attributes:
         hidden_size: of the states between two layers.
@@ -34,13 +34,13 @@ class LowerLayers:
         self.hidden_size = self.states(self._probe).shape[-1]
 
     def _probe(self) -> Tensor:
-        """What the model makes of three tokens, the last one masked."""
+        """Return the model's output for three tokens, the last one masked."""
         ids = torch.zeros(1, 3, dtype=torch.long, device=next(self._module.parameters()).device)
         output: Any = self._module(input_ids=ids, attention_mask=torch.tensor([[1, 1, 0]], device=ids.device))
         return output if isinstance(output, Tensor) else output.logits
 
     def is_exact(self) -> bool:
-        """Whether the model gives the same with lower layers that compute as with their states given."""
+        """Return whether the model gives the same output when lower layers compute and when their states are given."""
         states = self.states(self._probe)
         with torch.no_grad():
             computed = self._probe()
@@ -55,7 +55,7 @@ class LowerLayers:
         return output
 
     def states(self, forward: Callable[[], object]) -> Tensor:
-        """The input of the lowest adapted layer during a forward pass, which ends there: shape ``(B, T, hidden)``."""
+        """Return the input of the lowest adapted layer, shape ``(B, T, hidden)``; the forward pass ends there."""
         caught: list[Tensor] = []
 
         def stop(_: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
@@ -74,7 +74,7 @@ class LowerLayers:
 
     @contextmanager
     def given(self, states: Tensor) -> Iterator[None]:
-        """Within this, lower layers give ``states``, shape ``(B, T, hidden)``, whatever the tokens are."""
+        """Let lower layers give ``states``, shape ``(B, T, hidden)``, within the block, whatever the tokens are."""
         self._given = states
         try:
             yield
@@ -83,7 +83,7 @@ class LowerLayers:
 
 
 def find_lower_layers(module: nn.Module) -> LowerLayers | None:
-    """The lower layers of a module whose factors all sit in the upper part of one stack of layers, else None."""
+    """Return the lower layers of a module if all its factors sit in the upper part of one stack, else None."""
     factors = {id(value) for name, value in module.named_parameters() if value.requires_grad and is_added(name)}
     for stack in module.modules():
         if not isinstance(stack, nn.ModuleList):
@@ -95,9 +95,9 @@ def find_lower_layers(module: nn.Module) -> LowerLayers | None:
 
 
 def _if_exact(module: nn.Module, stack: nn.ModuleList, below: int) -> LowerLayers | None:
-    """None for an architecture whose layers hand on more than one tensor (DeBERTa), or are no whole layers (XLM)."""
+    """Return None for an architecture whose layers pass on several tensors (DeBERTa) or are no whole layers (XLM)."""
     try:
         lower = LowerLayers(module, stack, below)
         return lower if lower.is_exact() else None
-    except Exception:  # noqa: BLE001 - whatever such an architecture makes of it
+    except Exception:  # noqa: BLE001 - each architecture fails in its own way
         return None

@@ -12,9 +12,9 @@ class Accuracy:
 
     @property
     def mean(self) -> float:
-        """Mean over institutions, each counting the same."""
+        """Mean over institutions; each counts the same."""
         return sum(self.per_institution.values()) / len(self.per_institution)
 
     def as_json(self) -> dict[str, Any]:
-        """``{"mean": ..., "per_institution": {name: ...}}``."""
+        """Return ``{"mean": ..., "per_institution": {name: ...}}``."""
         return {"mean": self.mean, "per_institution": self.per_institution}

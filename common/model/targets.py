@@ -1,4 +1,4 @@
-"""The layers that `adapter.targets` name: each name fits one at least, and every layer that one fits can be trained."""
+"""The layers that `adapter.targets` name: each name fits at least one, and every layer that fits can be trained."""
 
 from typing import TYPE_CHECKING
 
@@ -16,9 +16,9 @@ _ADAPTABLE = (nn.Linear, Conv1D)  # Conv1D: GPT-2's linear layers, whose weights
 
 
 def check_targets(base: nn.Module, run: "RunConfig", config: LoraConfig) -> None:
-    """Refuse a name that fits no layer, and a layer whose adapter would be exported as it was drawn, without training.
+    """Refuse a name that fits no layer, and a layer whose adapter would be exported untrained, as it was drawn.
 
-    PEFT takes a name that fits nothing in silence beside one that fits, and puts other factors on an embedding.
+    PEFT silently ignores a name that fits nothing if another name fits, and it puts other factors on an embedding.
 
     Args:
         base: without any adapter.
@@ -26,7 +26,7 @@ def check_targets(base: nn.Module, run: "RunConfig", config: LoraConfig) -> None
         config: for PEFT; says which layers "top:N" means.
 
     Raises:
-        InputError: naming the target.
+        InputError: names the target.
     """
     for target in run.adapter.targets:
         named = [(name, layer) for name, layer in base.named_modules() if _fits(name, target)]

@@ -23,7 +23,7 @@ from confide.common.model.lower_layers import LowerLayers, find_lower_layers
 from confide.common.privacy.gradients import per_example_gradients, wrap
 from confide.common.tasks import Task
 
-PREFIX = "prefix"  # in a batch: what the lower layers make of it, shape (B, T, hidden)
+PREFIX = "prefix"  # in a batch: the lower layers' output for it, shape (B, T, hidden)
 
 
 @dataclass(frozen=True)
@@ -45,21 +45,21 @@ class WarmModel:
     tried: dict[tuple[int, int], Shapes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # A native head on the last token (Llama) asks the configuration which tokens are none, and refuses without.
+        # A native head on the last token (Llama) reads the padding id from the configuration, and fails without it.
         for part in self.module.modules():
             if isinstance(part, transformers.PreTrainedModel):
                 part.config.get_text_config().pad_token_id = self.pad_token_id
 
     @property
     def pad_token_id(self) -> int:
-        """The id that fills short rows: where a tokenizer has none for it, that of the end of a text, else 0."""
+        """The id that fills short rows: the tokenizer's padding id, else its id for the end of a text, else 0."""
         known = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
         return next(token for token in known if token is not None)
 
     def losses(self, batch: Any) -> torch.Tensor:
-        """One loss per example, through the wrapped module, shape ``(B,)``.
+        """Return one loss per example, through the wrapped module, shape ``(B,)``.
 
-        Lower layers give their states as a `PREFIX` holds them, also where none was kept: whether a disk had room for
+        Lower layers always give their states in the form of a `PREFIX`, even if none was kept. A disk without room for
         all prefixes must not change a gradient.
         """
         if self.lower is None:
@@ -69,12 +69,12 @@ class WarmModel:
             return self.task.losses(self.wrapped, batch)
 
     def prefix(self, batch: Any) -> torch.Tensor:
-        """`lower_states` as they are kept: bfloat16, and zero on padding."""
+        """Return `lower_states` as they are kept: bfloat16, and zero on padding."""
         states = self.lower_states(batch).to(torch.bfloat16)
         return states.masked_fill(batch["attention_mask"].unsqueeze(-1) == 0, 0.0)
 
     def lower_states(self, batch: Any) -> torch.Tensor:
-        """What the layers below the lowest adapted one make of a batch, shape ``(B, T, hidden)``.
+        """Return the output of the layers below the lowest adapted one for a batch, shape ``(B, T, hidden)``.
 
         Raises:
             ValueError: the model has no such layers.
@@ -88,7 +88,7 @@ _warm: dict[str, WarmModel] = {}
 
 
 def warm_model(run: RunConfig, device: str = "auto", precision: str = "auto", models: Path | None = None) -> WarmModel:
-    """The model of a run; the last one is kept, so that rounds and simulated institutions share it.
+    """Return the model of a run. The last one is kept, so that rounds and simulated institutions share it.
 
     Args:
         run: model, adapter and task sections, and the public seed.
@@ -97,7 +97,7 @@ def warm_model(run: RunConfig, device: str = "auto", precision: str = "auto", mo
         models: an institution's folder of base models.
 
     Raises:
-        InputError: no base model of this name and hash, or one that cannot do what the run asks.
+        InputError: no base model has this name and hash, or it cannot do what the run asks.
     """
     place = choose_device(device)
     key = run.model_dump_json(include={"study": {"seed"}, "model": True, "adapter": True, "task": True})
@@ -120,7 +120,7 @@ def warm_model(run: RunConfig, device: str = "auto", precision: str = "auto", mo
 
 
 def forget_models() -> None:
-    """Drop the warm model and free its memory. After an error in a step Opacus' hooks may hold its activations."""
+    """Drop the warm model and free its memory. After an error in a step, Opacus' hooks may hold its activations."""
     _warm.clear()
     gc.collect()  # these hooks and the module refer to each other
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
@@ -128,11 +128,11 @@ def forget_models() -> None:
 
 
 def _check_step(run: RunConfig, model: WarmModel) -> None:
-    """Whether the architecture can take a step at all, tried on made-up texts before any run is joined.
+    """Refuse an architecture that cannot take a step, tried on made-up texts before the client joins any run.
 
-    One that cannot would fail in just those rounds whose private draw is not empty, and so tell which are. One that
-    remembers what it has seen would let a unit change the gradients of all others: BigBird reads everything in another
-    way for ever, once a text was short.
+    It would fail only in rounds whose private draw is not empty, and so reveal them. An architecture that remembers
+    its inputs would let one unit change the gradients of all others. BigBird does: after one short text it reads every
+    text in another way, for ever.
     """
     examples = [run.task.encode(run.task.made_up(run.study.seed, number), model.tokenizer) for number in range(2)]
     del examples[0]["input_ids"][-1:]  # one row is padded, as in most micro-batches, so that a mask is read
@@ -151,10 +151,10 @@ def _check_step(run: RunConfig, model: WarmModel) -> None:
 
 
 def _tried(run: RunConfig, model: WarmModel, batch: Batch) -> torch.Tensor:
-    """The gradients of a batch, or why there are none."""
+    """Return the gradients of a batch; `InputError` gives the reason if there are none."""
     try:
         return per_example_gradients(model.wrapped, model.losses, batch)
-    except Exception as error:  # noqa: BLE001 - whatever such an architecture makes of it
+    except Exception as error:  # noqa: BLE001 - each architecture fails in its own way
         raise InputError(
             f"model.base = {run.model.base!r} with adapter.targets = {list(run.adapter.targets)} gives no gradient "
             f"for each example ({type(error).__name__}: {error}); use other targets or another base"
@@ -162,14 +162,14 @@ def _tried(run: RunConfig, model: WarmModel, batch: Batch) -> torch.Tensor:
 
 
 def _check_tokens(run: RunConfig, tokenizer: Any, config: Any) -> None:
-    """Whether the base has a position and an embedding for every token; a text that has not would end a round."""
+    """Refuse a base without a position and an embedding for every token: a text could then end a round."""
     limit = min(tokenizer.model_max_length, getattr(config, "max_position_embeddings", run.task.max_length))
     if padded_length(run.task.max_length) > limit:
         raise InputError(
             f"task.max_length = {run.task.max_length}, but {run.model.base!r} reads {limit} tokens, and rows are "
             f"padded to a multiple of 8; at most {padded_length(limit - 7)}"
         )
-    largest = max(tokenizer.get_vocab().values())  # not their number: ids may have gaps
+    largest = max(tokenizer.get_vocab().values())  # not the number of ids, which may have gaps
     if largest >= config.vocab_size:
         raise InputError(
             f"model.base = {run.model.base!r}: its tokenizer gives ids of up to {largest}, its weights have "
@@ -183,5 +183,5 @@ def forgetting_on_error() -> Iterator[None]:
     try:
         yield
     except BaseException:
-        forget_models()  # they may hold activations of a step that an error ended
+        forget_models()  # they may hold activations of the step that failed
         raise

@@ -4,13 +4,13 @@ Read in this order (each file stays under 150 lines):
 
     plan.py        the frozen plan that everything below reads
     coins.py       the cryptographic source of all private randomness
-    sampling.py    which units take part in a step
+    sampling.py    the draw of the units that take part in a step
     gradients.py   per-example gradients (Opacus), averaged to one gradient per unit
-    clipping.py    the bound on what one unit can contribute
+    clipping.py    the bound on the contribution of one unit
     noise.py       the Gaussian noise on the sum
     step.py        draw -> gradients -> clip -> sum -> noise -> normalise: the whole mechanism on one screen
-    accounting.py  what all steps of a plan cost
-    least.py       the least that they can cost, in milliseconds, to refuse an absurd plan by
-    filter.py      what several studies on the same people cost together
-    statement.py   what an epsilon means: the numbers of the privacy statement
+    accounting.py  the epsilon of all steps of a plan
+    least.py       a lower bound on it, in milliseconds, with which to refuse an absurd plan
+    filter.py      the epsilon of several studies on the same people together
+    statement.py   the meaning of an epsilon: the numbers of the privacy statement
 """

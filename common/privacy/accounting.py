@@ -1,4 +1,4 @@
-"""What the steps of a plan cost: PLD accounting by dp-accounting, rounded towards privacy."""
+"""The epsilon of the steps of a plan: PLD accounting by dp-accounting, rounded up."""
 
 import math
 from dataclasses import replace
@@ -14,17 +14,17 @@ from confide.common.privacy.plan import PrivacyPlan
 
 _DIGITS = 4  # printed digits of epsilon and noise multiplier; both are rounded up to them
 _MAX_NOISE_MULTIPLIER = 1e4
-# Grids of the privacy loss, both upper bounds: the coarse is up to 1e-4 higher and ten times as fast, for searching.
+# Grids of the privacy loss, both upper bounds. The coarse one is for searches: up to 1e-4 higher, ten times as fast.
 _FINE, _COARSE = 1e-4, 1e-3
 
 
 def round_up(value: float, digits: int = _DIGITS) -> float:
-    """A value as it is printed: never below what it is."""
+    """Return a value as it is printed, rounded up: never below the value itself."""
     return math.ceil(value * 10**digits) / 10**digits if math.isfinite(value) else value
 
 
 def event(plan: PrivacyPlan, num_steps: int, num_releases: int) -> dp_event.DpEvent:
-    """What so many steps and validation releases of a plan are to an accountant."""
+    """Return so many steps and validation releases of a plan as an accountant's event."""
     step = dp_event.PoissonSampledDpEvent(plan.sampling_probability, dp_event.GaussianDpEvent(plan.noise_multiplier))
     release = dp_event.GaussianDpEvent(plan.validation_noise_multiplier)
     parts = [(step, num_steps), (release, num_releases)]
@@ -44,13 +44,13 @@ def _epsilon(plan: PrivacyPlan, num_steps: int, num_releases: int, delta: float)
 
 
 def _composed(plan: PrivacyPlan, num_steps: int, num_releases: int, grid: float = _FINE) -> PLDAccountant:
-    # What does not enter the account is made equal first: institutions of all sizes share one composition.
+    # Fields that do not enter the account are made equal first: institutions of all sizes share one composition.
     neutral = replace(plan, declared_units=1, num_steps=1, target_delta=0.5, validation_releases=0)
     return _compose(neutral, num_steps, num_releases, grid)
 
 
 def epsilon(plan: PrivacyPlan, num_steps: int | None = None, num_releases: int | None = None) -> float:
-    """Epsilon at the plan's delta after so many steps and releases (all of them unless said), by PLD, rounded up.
+    """Return epsilon at the plan's delta after so many steps and releases (by default all), by PLD, rounded up.
 
     dp-accounting's PLD is a pessimistic discretisation: the value is an upper bound.
 
@@ -67,7 +67,7 @@ def epsilon(plan: PrivacyPlan, num_steps: int | None = None, num_releases: int |
 
 @lru_cache(maxsize=256)
 def epsilon_rdp(plan: PrivacyPlan) -> float:
-    """Epsilon of the whole plan by Renyi accounting (Mironov, arXiv 1702.07476): looser, an independent check."""
+    """Return epsilon of the whole plan by Renyi accounting (Mironov, arXiv 1702.07476): a looser, independent check."""
     orders = range(2, 257)  # integers only: dp-accounting's series for fractions does not converge at little noise
     accountant = RdpAccountant(orders, NeighboringRelation.ADD_OR_REMOVE_ONE)
     accountant.compose(event(plan, plan.num_steps, plan.validation_releases))
@@ -75,10 +75,10 @@ def epsilon_rdp(plan: PrivacyPlan) -> float:
 
 
 def calibrate(plan: PrivacyPlan, target_epsilon: float) -> PrivacyPlan:
-    """A copy of the plan with the least noise that keeps all of its steps within ``target_epsilon``.
+    """Return a copy of the plan with the least noise that keeps all of its steps within ``target_epsilon``.
 
-    It is rounded up to four digits, and the plan computes with the rounded value. There is no discount for rounds
-    that an institution might miss, nor for client sampling: the server knows who took part.
+    The noise is rounded up to four digits, and the plan computes with the rounded value. There is no discount for
+    rounds that an institution might miss, nor for client sampling: the server knows which institutions took part.
 
     Raises:
         ValueError: no noise multiplier up to 10,000 reaches the target.
@@ -86,7 +86,7 @@ def calibrate(plan: PrivacyPlan, target_epsilon: float) -> PrivacyPlan:
     if not (math.isfinite(target_epsilon) and target_epsilon > 0):
         raise ValueError(f"target_epsilon={target_epsilon!r} must be finite and above 0")
 
-    grid = _COARSE if target_epsilon >= 0.5 else _FINE  # what the coarse grid adds is much for a small target
+    grid = _COARSE if target_epsilon >= 0.5 else _FINE  # the coarse grid adds too much for a small target
 
     def spends(noise_multiplier: float) -> float:
         candidate = replace(plan, noise_multiplier=noise_multiplier)
@@ -110,16 +110,16 @@ def calibrate(plan: PrivacyPlan, target_epsilon: float) -> PrivacyPlan:
         lambda noise: math.log(max(spends(noise), 1e-12) / target_epsilon), low, high, xtol=0.1 * 10**-_DIGITS
     )
     calibrated = replace(plan, noise_multiplier=round_up(root))
-    while epsilon(calibrated) > target_epsilon:  # what is stated, itself rounded up, stays within the target
+    while epsilon(calibrated) > target_epsilon:  # the stated epsilon, itself rounded up, stays in the target
         calibrated = replace(plan, noise_multiplier=round_up(calibrated.noise_multiplier + 10**-_DIGITS))
     return calibrated
 
 
 def attack_true_positive_rate(plan: PrivacyPlan, false_positive_rate: float) -> float:
-    """Bound on any membership attack's true-positive rate at a false-positive rate, from the composed PLD.
+    """Return a bound on any membership attack's true-positive rate at a false-positive rate, from the composed PLD.
 
-    The trade-off function of a mechanism lies below e^epsilon * FPR + delta(epsilon) (Kairouz et al.,
-    arXiv 1311.0776, theorem 2.1) for every epsilon; the least of these bounds over a grid is taken.
+    The trade-off function of a mechanism lies below e^epsilon * FPR + delta(epsilon) for every epsilon (Kairouz et
+    al., arXiv 1311.0776, theorem 2.1). The result is the least of these bounds over a grid.
     """
     grid = [0.02 * index for index in range(1, 1001)]
     deltas = _composed(plan, plan.num_steps, plan.validation_releases).get_delta(grid)
@@ -128,9 +128,9 @@ def attack_true_positive_rate(plan: PrivacyPlan, false_positive_rate: float) -> 
 
 
 def signal_to_noise_share(plan: PrivacyPlan) -> float:
-    """Signal-to-noise ratio of the mean gradient over all steps, as a share of the best possible at this epsilon.
+    """Return the signal-to-noise ratio of the mean gradient over all steps, as a share of the best at this epsilon.
 
-    The ratio is q * sqrt(T) / noise_multiplier; the best is that of full-batch descent, 1 / noise_multiplier of a
+    The ratio is q * sqrt(T) / noise_multiplier. The best is that of full-batch descent: 1 / noise_multiplier of a
     single unsampled step with the same epsilon (docs/decisions.md, "few large steps").
     """
     least_noise = _gaussian_noise_multiplier(epsilon(plan), plan.target_delta)
@@ -138,7 +138,7 @@ def signal_to_noise_share(plan: PrivacyPlan) -> float:
 
 
 def _gaussian_noise_multiplier(target_epsilon: float, delta: float) -> float:
-    """The least noise of one unsampled Gaussian release: exact (Balle and Wang, arXiv 1805.06530, theorem 8)."""
+    """Return the exact least noise of one unsampled Gaussian release (Balle and Wang, arXiv 1805.06530, theorem 8)."""
 
     def excess(log_noise: float) -> float:
         noise = math.exp(log_noise)

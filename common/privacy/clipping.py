@@ -1,4 +1,4 @@
-"""Clipping: the bound on what one unit can contribute to a step."""
+"""Clipping: the bound on the contribution of one unit to a step."""
 
 import torch
 from torch import Tensor
@@ -8,17 +8,17 @@ from confide.common.privacy.plan import PrivacyPlan
 # Automatic clipping's stability constant (gamma of Bu et al., arXiv 2206.07136, section 4).
 STABILITY = 0.01
 _ENTRIES = 1024
-# Where one large entry swallows the squares of all that follow it in its lane, 256 additions in float32 (1,024 entries
-# in 4 lanes, the fewest of a vector unit) come out at most 256 * 2**-24 too small, and the norm by half of that. So
-# norms are rounded up by twice as much: the rest is for the sum over units (docs/guarantee.md, "Bit for bit").
+# If one large entry swallows the squares of all later ones in its lane, 256 additions in float32 (1,024 entries in 4
+# lanes, the fewest of a vector unit) come out at most 256 * 2**-24 too small, and the norm by half of that. So norms
+# are rounded up by twice as much: the rest is for the sum over units (docs/guarantee.md, "Bit for bit").
 _ROUND_UP = 1 + 2.0**-16
 
 
 def clip(gradients_UP: Tensor, plan: PrivacyPlan) -> Tensor:
     """Bound each row's L2 norm by ``plan.clip_norm``, flat over all parameters together, in float32.
 
-    Formal guarantee: every row of the result has norm at most ``clip_norm`` up to float32 rounding and depends on
-    the same row of the input only; so adding or removing one unit moves the sum of rows by at most ``clip_norm``.
+    Formal guarantee: every row of the result has norm at most ``clip_norm`` up to float32 rounding, and depends on
+    the same row of the input only. So adding or removing one unit moves the sum of rows by at most ``clip_norm``.
 
     | row of the input              | row of the result                       |
     |-------------------------------|-----------------------------------------|
@@ -45,12 +45,12 @@ def clip(gradients_UP: Tensor, plan: PrivacyPlan) -> Tensor:
 
 
 def _norms(gradients_UP: Tensor) -> Tensor:
-    """L2 norm of each row, shape ``(U,)``, float32; infinite or NaN where an entry is, or where a square overflows.
+    """Return the L2 norm of each row, shape ``(U,)``, float32; infinite or NaN if an entry is or a square overflows.
 
-    In float32 a norm over millions of entries comes out short, and the clipped row above the bound; in float64 alone
-    it takes 30 times as long. So: norms of 1,024 entries each in float32, then norms of these in float64. No norm is
-    over more than 1,024 numbers: PyTorch would share out a longer one among threads if there is one row, and not if
-    there are two, and the row's last bit would depend on that.
+    In float32 a norm over millions of entries comes out short, so that the clipped row exceeds the bound. In float64
+    alone it takes 30 times as long. So: norms of 1,024 entries each in float32, then norms of these in float64. No
+    norm is over more than 1,024 numbers: PyTorch would split a longer one among threads for one row but not for two,
+    and the row's last bit would depend on that.
     """
     norms_UN = _norms_of_parts(gradients_UP).double()
     while norms_UN.shape[1] > 1:
@@ -59,7 +59,7 @@ def _norms(gradients_UP: Tensor) -> Tensor:
 
 
 def _norms_of_parts(numbers_UP: Tensor) -> Tensor:
-    """Norms of 1,024 numbers each, and of what is left, shape ``(U, P // 1024 + 1)`` unless nothing is left."""
+    """Return norms of 1,024 numbers each, and of the rest, shape ``(U, P // 1024 + 1)`` unless no rest is left."""
     whole = numbers_UP.shape[1] // _ENTRIES * _ENTRIES
     parts_UNE = numbers_UP[:, :whole].reshape(len(numbers_UP), whole // _ENTRIES, _ENTRIES)
     parts_UN: Tensor = torch.linalg.vector_norm(parts_UNE, dim=2)

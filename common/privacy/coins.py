@@ -1,7 +1,7 @@
 """Private coins: a cryptographic source for masks, noise and augmentation.
 
-torch's CPU generator uses 32 bits of its seed and a fresh ``torch.Generator()`` has a constant one, so
-neither may hide a patient. The keystream here is AES-256 in counter mode under a key from the operating system.
+torch's CPU generator uses only 32 bits of its seed, and a fresh ``torch.Generator()`` has a constant seed: neither
+can hide a patient. The keystream here is AES-256 in counter mode under a key from the operating system.
 """
 
 import os
@@ -16,20 +16,20 @@ _STREAMS = {"mask": 1, "noise": 2, "augmentation": 3}
 
 
 class CoinSource(Protocol):
-    """What the private step asks of a source of randomness. Tests pass their own; installed clients cannot."""
+    """A source of randomness as the private step needs it. Tests pass their own; installed clients cannot."""
 
     def mask_uniforms(self, count: int) -> NDArray[np.float64]:
-        """``count`` independent uniforms in (0, 1], for sampling."""
+        """Return ``count`` independent uniforms in (0, 1], for sampling."""
 
     def noise_uniforms(self, count: int) -> NDArray[np.float64]:
-        """``count`` independent uniforms in (0, 1], for noise."""
+        """Return ``count`` independent uniforms in (0, 1], for noise."""
 
 
 class Coins:
     """All private randomness of one RESERVE, from one 256-bit key that is never stored, logged or shared.
 
     Guarantees: streams for mask, noise and augmentation are disjoint; no value is given out twice; a copy that
-    crossed a ``fork`` refuses to work, since parent and child would draw the same noise and their difference
+    crossed a ``fork`` refuses to work. Otherwise parent and child would draw the same noise, and their difference
     would be noise-free.
 
     >>> coins = Coins.fresh()
@@ -48,24 +48,24 @@ class Coins:
 
     @classmethod
     def fresh(cls) -> "Coins":
-        """New coins under a fresh key from the operating system."""
+        """Make new coins under a fresh key from the operating system."""
         return cls(os.urandom(32))
 
     def mask_uniforms(self, count: int) -> NDArray[np.float64]:
-        """``count`` uniforms in (0, 1], shape ``(count,)``, from the mask stream."""
+        """Return ``count`` uniforms in (0, 1], shape ``(count,)``, from the mask stream."""
         return self._uniforms("mask", count)
 
     def noise_uniforms(self, count: int) -> NDArray[np.float64]:
-        """``count`` uniforms in (0, 1], shape ``(count,)``, from the noise stream."""
+        """Return ``count`` uniforms in (0, 1], shape ``(count,)``, from the noise stream."""
         return self._uniforms("noise", count)
 
     def augmentation_uniforms(self, count: int) -> NDArray[np.float64]:
-        """``count`` uniforms in (0, 1], shape ``(count,)``, from the augmentation stream."""
+        """Return ``count`` uniforms in (0, 1], shape ``(count,)``, from the augmentation stream."""
         return self._uniforms("augmentation", count)
 
     def _uniforms(self, stream: str, count: int) -> NDArray[np.float64]:
         if os.getpid() != self._process:
             raise RuntimeError("these coins were made before a fork: draw Coins.fresh() in the child")
         words = np.frombuffer(self._keystreams[stream].update(bytes(8 * count)), dtype="<u8")
-        # 53 bits, the precision of a float64; + 1 keeps 0 out, whose logarithm Box-Muller would take.
+        # 53 bits, the precision of a float64. The + 1 keeps 0 out: Box-Muller takes the logarithm.
         return ((words >> np.uint64(11)) + np.uint64(1)).astype(np.float64) * 2.0**-53

@@ -1,12 +1,12 @@
-"""What several studies on the same people cost together: a filter that holds for plans chosen one after the other.
+"""The epsilon of several studies on the same people: a filter that holds for plans chosen one after the other.
 
-A server chooses the next study after it has seen the results of the last. Composed PLD does not hold for that; a Renyi
-filter does: at one order, fixed before anything is spent, the sum of Renyi divergences may never pass the budget
+A server chooses the next study after it has seen the results of the last. Composed PLD does not hold for that, but a
+Renyi filter does: at one order, fixed before anything is spent, the sum of Renyi divergences may never pass the budget
 (Feldman and Zrnic, arXiv 2008.11193, theorem 4.5).
 
-The first study is the exception that costs nothing: its plan was chosen before anything was seen, so its own PLD holds
-for it. Should its whole allotment not fit the filter, then nothing else is ever admitted beside or after it, so that
-no later choice can depend on what it showed.
+The first study is an exception that costs nothing: its plan was chosen before any result was seen, so its own PLD
+holds for it. If its whole allotment does not fit the filter, no other study is ever admitted beside or after it. So no
+later choice can depend on its results.
 """
 
 import importlib.metadata
@@ -21,12 +21,12 @@ from dp_accounting.rdp import RdpAccountant
 from confide.common.privacy.accounting import epsilon, event, round_up
 from confide.common.privacy.plan import PrivacyPlan
 
-ACCOUNTANT = f"dp-accounting {importlib.metadata.version('dp-accounting')}"  # of what a ledger admits, for its rows
+ACCOUNTANT = f"dp-accounting {importlib.metadata.version('dp-accounting')}"  # the accountant that a ledger's rows name
 
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """What an institution allows for ever: at most ``max_epsilon`` at ``max_delta``."""
+    """An institution's limit for ever: at most ``max_epsilon`` at ``max_delta``."""
 
     max_epsilon: float
     max_delta: float
@@ -34,7 +34,7 @@ class Cap:
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """So many steps and validation releases of one study's plan; each study is one charge."""
+    """The charge of one study: numbers of steps and of validation releases of its plan."""
 
     plan: PrivacyPlan
     num_steps: int
@@ -42,9 +42,9 @@ class Charge:
 
 
 def choose_order(plan: PrivacyPlan, cap: Cap) -> int:
-    """The Renyi order at which a ledger counts: where most studies like its first fit under the cap.
+    """Return the Renyi order at which a ledger counts: there, most studies like its first fit under the cap.
 
-    The first plan was chosen before anything was seen, so the order does not depend on any result.
+    The first plan was chosen before any result was seen, so the order does not depend on any result.
 
     >>> choose_order(PrivacyPlan("record", 0.1, 40, 2000, 1.0, "automatic", 1.274, 1e-5), Cap(8.0, 1e-5))
     4
@@ -65,24 +65,24 @@ def _choose_order(plan: PrivacyPlan, cap: Cap) -> int:
 
 
 def fits_filter(charges: Sequence[Charge], cap: Cap, order: int) -> bool:
-    """Whether the charges together stay within the cap, whoever chose them and when."""
+    """Return whether the charges together stay within the cap, however and whenever they were chosen."""
     return filter_epsilon(charges, cap.max_delta, order) <= cap.max_epsilon
 
 
 def admits(charges: Sequence[Charge], cap: Cap, order: int) -> bool:
-    """Whether a ledger may hold these charges under a cap."""
+    """Return whether a ledger may hold these charges under a cap."""
     return spent(charges, cap.max_delta, order) <= cap.max_epsilon
 
 
 def spent(charges: Sequence[Charge], delta: float, order: int) -> float:
-    """Epsilon of all charges at ``delta``, rounded up: within a study PLD decides, across studies the filter."""
+    """Return epsilon of all charges at ``delta``, rounded up: by PLD for one study, by the filter for several."""
     if len(_relevant(charges)) <= 1:
         return composed_epsilon(charges, delta)
     return filter_epsilon(charges, delta, order)
 
 
 def filter_epsilon(charges: Sequence[Charge], delta: float, order: int) -> float:
-    """Epsilon at ``delta`` of the summed Renyi divergences at ``order``, rounded up.
+    """Return epsilon at ``delta`` of the summed Renyi divergences at ``order``, rounded up.
 
     >>> study = Charge(PrivacyPlan("record", 0.1, 40, 2000, 1.0, "automatic", 1.274, 1e-5), 40)
     >>> filter_epsilon([study], 1e-5, 5)
@@ -95,10 +95,10 @@ def filter_epsilon(charges: Sequence[Charge], delta: float, order: int) -> float
 
 
 def composed_epsilon(charges: Sequence[Charge], delta: float) -> float:
-    """Epsilon at ``delta`` of all charges by PLD, rounded up.
+    """Return epsilon at ``delta`` of all charges by PLD, rounded up.
 
-    Of several studies it holds only if no plan was chosen after results of another were seen: there it is reported
-    and never decides.
+    For several studies it holds only if no plan was chosen after results of another were seen. There it is reported,
+    but never decides.
     """
     relevant = _relevant(charges)
     if len(relevant) == 1:

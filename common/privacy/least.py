@@ -1,4 +1,4 @@
-"""The least that a plan can cost: a lower bound on epsilon that takes milliseconds, whatever the plan."""
+"""The least cost of a plan: a lower bound on epsilon that takes milliseconds for every plan."""
 
 import math
 from collections.abc import Iterator
@@ -10,18 +10,18 @@ from scipy.stats import binom, norm
 from confide.common.privacy.plan import PrivacyPlan
 
 _THRESHOLDS = 128
-_ROUNDING = 1e-9  # what is taken off the probability of a hit, far above the error of its sum
+_ROUNDING = 1e-9  # taken off the probability of a hit; far above the error of its sum
 
 
 def least_epsilon(plan: PrivacyPlan) -> float:
-    """An epsilon at the plan's delta that no accountant can go below, rounded down.
+    """Return a lower bound on epsilon at the plan's delta, below which no accountant can go, rounded down.
 
     Any attack gives P(hit) <= e^epsilon * P(false alarm) + delta (Kairouz et al., arXiv 1311.0776, theorem 2.1), and so
-    a lower bound. Each is tried with a grid of thresholds. It looks at the steps, or at the validation counts alone, in
-    the direction of a unit whose gradient is always the clip norm.
+    a lower bound. Each attack is tried with a grid of thresholds. It looks at the steps, or at the validation counts
+    alone, in the direction of a unit whose gradient always has the clip norm.
 
-    A composed privacy-loss distribution of an absurd plan takes minutes and gigabytes (88 s and 3.8 GB were measured);
-    so an institution asks this first.
+    A composed privacy-loss distribution of an absurd plan takes minutes and gigabytes (measured: 88 s and 3.8 GB). So
+    an institution computes this bound first.
 
     >>> least_epsilon(PrivacyPlan("record", 1.0, 1, 20, 1.0, "automatic", 1.0, 1e-5))  # exactly 4.3771
     4.3754
@@ -39,9 +39,9 @@ def least_epsilon(plan: PrivacyPlan) -> float:
 
 
 def _by_sum(plan: PrivacyPlan) -> Iterator[tuple[float, float]]:
-    """Hits, and the logarithm of false alarms, of "the sum of all steps is above a threshold".
+    """Yield hits, and the logarithm of false alarms, of "the sum of all steps is above a threshold".
 
-    Present, the unit was drawn in a binomial number of steps, and each adds 1 to noise of standard deviation
+    A unit that is present is drawn in a binomial number of steps. Each adds 1 to noise of standard deviation
     ``noise_multiplier * sqrt(steps)``. At a sampling probability of 1 no attack is better.
     """
     steps, q = plan.num_steps, plan.sampling_probability
@@ -54,10 +54,10 @@ def _by_sum(plan: PrivacyPlan) -> Iterator[tuple[float, float]]:
 
 
 def _by_maximum(plan: PrivacyPlan) -> Iterator[tuple[float, float]]:
-    """Hits, and the logarithm of false alarms, of "some step is above a threshold": better for rare draws."""
+    """Yield hits, and the logarithm of false alarms, of "some step is above a threshold": better for rare draws."""
     steps, q, noise = plan.num_steps, plan.sampling_probability, plan.noise_multiplier
     for threshold in np.linspace(0, 1 + 6 * noise, _THRESHOLDS):
         absent, drawn = norm.sf(threshold / noise), norm.sf((threshold - 1) / noise)
         hit = -math.expm1(steps * math.log1p(-min((1 - q) * absent + q * drawn, 1 - 1e-15)))
-        # At most one false alarm for each step: the union bound, which is finite where 1 - (1 - x)**T rounds to 0.
+        # At most one false alarm for each step: the union bound, which is finite when 1 - (1 - x)**T rounds to 0.
         yield hit, min(0.0, math.log(steps) + float(norm.logsf(threshold / noise)))

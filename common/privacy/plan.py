@@ -19,26 +19,26 @@ class PrivacyPlan:
     """A Poisson-subsampled Gaussian mechanism, repeated ``num_steps`` times. Every field is public.
 
     Formal guarantee: the outputs of at most ``num_steps`` calls of `step.private_step` with this plan, and of at most
-    ``validation_releases`` calls of `cells.noised_cells`, are together
+    ``validation_releases`` calls of `noise.noised_cells`, are together
     (epsilon, ``target_delta``)-differentially private under adding or removing one whole unit, with epsilon
     as `accounting.epsilon` states it, for any model weights and any other units.
 
     Attributes:
-        unit: what is protected: one record, or all records of one group.
+        unit: the protected unit: one record, or all records of one group.
         sampling_probability: chance of each unit to take part in a step, drawn anew in every step.
         num_steps: the most steps that may ever be taken under this plan.
-        declared_units: number of units as the institution declares it in public; never counted from the data.
+        declared_units: number of units that the institution declares in public; never counted from the data.
         clip_norm: bound on the L2 norm of one unit's gradient.
         clipping: "automatic" (Bu et al., arXiv 2206.07136) or "abadi" (Abadi et al., arXiv 1607.00133).
         noise_multiplier: noise standard deviation over ``clip_norm`` (a ratio).
         target_delta: the delta at which epsilon is stated.
-        head_weight: public constant that multiplies the task head's gradient before the clip; the noised
-            sum is divided by it again, so that it moves the bound between head and adapter and nothing else.
-        validation_releases: the most releases of noised validation counts (`cells.noised_cells`).
+        head_weight: public constant that multiplies the task head's gradient before the clip. The noised
+            sum is divided by it again, so it only shifts the bound between head and adapter.
+        validation_releases: the most releases of noised validation counts (`noise.noised_cells`).
         validation_noise_multiplier: noise standard deviation of such a count, in units (a unit weighs 1 in it).
 
     Raises:
-        ValueError: a field outside its range; the message names field, value and rule.
+        ValueError: a field is outside its range; the message names field, value and rule.
     """
 
     unit: Unit
@@ -64,7 +64,7 @@ class PrivacyPlan:
         for name in ("noise_multiplier", "validation_noise_multiplier"):
             _require(0 < getattr(self, name) <= 1e6, name, getattr(self, name), "in (0, 1e6]")
         for name in ("clip_norm", "head_weight"):
-            # Far from the ends of float32, where a factor overflows or a square vanishes and the bound with it.
+            # Far from the ends of float32: there a factor overflows, or a square vanishes and with it the bound.
             _require(1e-6 <= getattr(self, name) <= 1e6, name, getattr(self, name), "in [1e-6, 1e6]")
 
     @property
@@ -78,7 +78,7 @@ class PrivacyPlan:
         return self.sampling_probability * self.declared_units
 
     def sha256(self) -> str:
-        """Hash of the canonical JSON of all fields."""
+        """Return the hash of the canonical JSON of all fields."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""What a plan's epsilon means, and what is left where its guarantee ends: the numbers of the privacy statement."""
+"""The numbers of the privacy statement: the meaning of a plan's epsilon, and the protection beyond its guarantee."""
 
 from functools import lru_cache
 from typing import TypedDict
@@ -14,24 +14,24 @@ _FALSE_POSITIVE_RATE = 0.01
 _INSTITUTIONS = (2, 4)
 _RECORDS = (2, 5)
 _HIGHEST = 50.0  # e^50 to one: a bound above it, or none, is shown as "no bound up to 50"
-# The grid of the privacy loss is this fine a part of what one step can lose, so that time and memory are much the same
-# for every plan. All grids give upper bounds: 0.01 % and 0.02 % above the tight value for 40 steps, 2 % for 10,000.
+# The grid divides the loss of one step into so many intervals, so that time and memory are much the same for every
+# plan. All grids give upper bounds: 0.01 % and 0.02 % above the tight value for 40 steps, 2 % for 10,000.
 # The second is for mixtures of Gaussians, which cost ten times as much for each point.
 _INTERVALS, _MIXTURE_INTERVALS = 10_000, 2000
 _FINEST_GRID = 1e-4
 
 
 class Statement(TypedDict):
-    """Numbers for one plan, all of its steps taken, at its delta; all are public, all are rounded up.
+    """Numbers for one plan at its delta, after all of its steps. All are public, and all are rounded up.
 
     Attributes:
         epsilon: for one unit, as promised.
-        false_positive_rate: share of those outside the data whom an attacker takes for members.
-        true_positive_rate: bound on the share of members whom that attacker recognises.
+        false_positive_rate: share of units outside the data that an attacker takes for members.
+        true_positive_rate: bound on the share of members that this attacker recognises.
         institutions: number of institutions that hold a unit of one person -> epsilon for that person.
-        records: number of records of one person at one institution -> epsilon for that person; empty for the
-            group unit, where up to ``max_records_per_group`` records of one group are one unit already.
-        highest: an epsilon above this, or infinite, is no protection: it is not to be shown as a number.
+        records: number of records of one person at one institution -> epsilon for that person. Empty for the
+            group unit: up to ``max_records_per_group`` records of one group are one unit already.
+        highest: an epsilon above this, or infinite, is no protection, and must not be shown as a number.
     """
 
     epsilon: float
@@ -43,7 +43,7 @@ class Statement(TypedDict):
 
 
 def statement(plan: PrivacyPlan) -> Statement:
-    """All numbers that the privacy statement of a run gives for its plan."""
+    """Return all numbers that the privacy statement of a run gives for its plan."""
     rate = attack_true_positive_rate(plan, _FALSE_POSITIVE_RATE)
     return {
         "epsilon": epsilon(plan),
@@ -57,16 +57,16 @@ def statement(plan: PrivacyPlan) -> Statement:
 
 @lru_cache(maxsize=256)
 def epsilon_of_institutions(plan: PrivacyPlan, num_institutions: int) -> float:
-    """Epsilon at the plan's delta for a person with one unit in each of so many institutions of a run.
+    """Return epsilon at the plan's delta for a person with one unit in each of so many institutions of a run.
 
-    All of them run the same plan with coins of their own, step by step in turn, each step from weights that depend on
-    all earlier ones: adaptive composition of ``num_institutions`` times the steps and releases.
+    All institutions run the same plan with coins of their own, step by step in turn. Each step starts from weights
+    that depend on all earlier ones: adaptive composition of ``num_institutions`` times the steps and releases.
 
     Formal guarantee: everything that these institutions send under the plan is together (epsilon, delta)-
     differentially private under adding or removing that person's unit in all of them at once.
 
     Returns:
-        An upper bound (PLD), rounded up to four digits; infinite where none is found.
+        An upper bound (PLD), rounded up to four digits; infinite if none is found.
     """
     accountant = _accountant(plan, 1, _INTERVALS)
     accountant.compose(event(plan, num_institutions * plan.num_steps, num_institutions * plan.validation_releases))
@@ -75,13 +75,13 @@ def epsilon_of_institutions(plan: PrivacyPlan, num_institutions: int) -> float:
 
 @lru_cache(maxsize=256)
 def epsilon_of_records(plan: PrivacyPlan, num_records: int) -> float:
-    """Epsilon at the plan's delta for a person with so many records, each a unit, at one institution.
+    """Return epsilon at the plan's delta for a person with so many records, each a unit, at one institution.
 
     Every step draws each record by itself: a Binomial(``num_records``, q) number of them takes part, and their sum
     moves by at most that many clip norms. That is a mixture of Gaussians with these sensitivities, and no other data
     or weights are worse (Ganesh, arXiv 2401.10294, theorem 3.1; Choquette-Choo et al., arXiv 2310.15526, corollary
-    4.7). In a validation release the records weigh ``num_records`` together. A record is in training or validation
-    and never in both; charging both is an upper bound.
+    4.7). In a validation release the records weigh ``num_records`` together. A record is in training or validation,
+    never in both; charging both is an upper bound.
 
     Formal guarantee: everything that one institution sends under the plan is together (epsilon, delta)-differentially
     private under adding or removing all ``num_records`` records at once.
@@ -117,6 +117,6 @@ def epsilon_of_records(plan: PrivacyPlan, num_records: int) -> float:
 
 def _accountant(plan: PrivacyPlan, num_records: int, intervals: int) -> PLDAccountant:
     largest = num_records / plan.noise_multiplier  # sensitivity over noise when all of the records are drawn
-    losses = 10 * largest + largest**2 / 2  # of one step, its noise up to 10 standard deviations out
+    losses = 10 * largest + largest**2 / 2  # of one step, with noise up to 10 standard deviations
     grid = max(_FINEST_GRID, losses / intervals)
     return PLDAccountant(NeighboringRelation.ADD_OR_REMOVE_ONE, value_discretization_interval=grid)

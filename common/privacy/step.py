@@ -16,7 +16,7 @@ from confide.common.privacy.noise import add_noise
 from confide.common.privacy.plan import PrivacyPlan
 from confide.common.privacy.sampling import draw_units
 
-# Summed at once: a float64 copy of them fits in a processor's cache; of all rows it takes four times as long.
+# Rows summed at once: a float64 copy of them fits in a processor's cache. A copy of all rows takes four times as long.
 _ROWS = 16
 
 
@@ -28,7 +28,7 @@ class Units(Protocol):
         """Number of units (private)."""
 
     def micro_batches(self, drawn: list[int]) -> Iterable[tuple[Any, list[int]]]:
-        """``(batch, unit_B)`` until all examples of the drawn units are covered, each unit's side by side.
+        """Yield ``(batch, unit_B)`` until all examples of the drawn units are covered, each unit's side by side.
 
         The first ``len(unit_B)`` rows of a batch are examples; more rows only fill it up to a public shape.
         """
@@ -42,7 +42,7 @@ def private_step(
     losses: Callable[[Any], Tensor],
     weights_P: Tensor,
 ) -> NDArray[np.float32]:
-    """The noised mean gradient of one step (Abadi et al., arXiv 1607.00133, algorithm 1, with units for examples).
+    """Return one step's noised mean gradient (Abadi et al., arXiv 1607.00133, algorithm 1, with units for examples).
 
     Formal guarantee: the result is the Poisson-subsampled Gaussian mechanism of ``plan`` applied to ``units``, under
     adding or removing one unit, for any weights of ``module``. Nothing else about ``units`` is returned, and no
@@ -62,12 +62,12 @@ def private_step(
     drawn = draw_units(plan, coins, units.num_units)
     sum_P = torch.zeros(len(weights_P), dtype=torch.float64, device=weights_P.device)
     for clipped_UP in clipped_gradients(plan, units.micro_batches(drawn), module, losses, weights_P):
-        # The order of this sum depends on the draw. In float64 that is less than 1e-6 of a clip norm for 100,000 units,
-        # and the norm that `clip` bounds is rounded up by more (docs/guarantee.md, "floating point").
+        # The order of this sum depends on the draw. In float64 that moves it by less than 1e-6 of a clip norm for
+        # 100,000 units, and the norm that `clip` bounds is rounded up by more (docs/guarantee.md, "floating point").
         for rows_UP in torch.split(clipped_UP, _ROWS):
             sum_P += rows_UP.sum(dim=0, dtype=torch.float64)
-        # Else they would be there while the next micro-batch is computed, and whether a step fits into memory would
-        # depend on which two follow each other: it must take what its one fullest micro-batch takes.
+        # Otherwise they would stay in memory while the next micro-batch is computed. A step's memory would then depend
+        # on the two micro-batches that follow each other; it must depend on the fullest one alone.
         del clipped_UP, rows_UP
     noised_P = add_noise(sum_P.cpu().numpy(), plan, coins)  # an empty draw comes here too: zero plus noise
     mean_P: NDArray[np.float32] = noised_P / weights_P.cpu().numpy() / np.float32(plan.expected_batch_size)
@@ -81,10 +81,10 @@ def clipped_gradients(
     losses: Callable[[Any], Tensor],
     weights_P: Tensor,
 ) -> Iterator[Tensor]:
-    """The clipped gradients of the units in some micro-batches, shape ``(U, P)`` at a time, float32.
+    """Yield the clipped gradients of the units in some micro-batches, shape ``(U, P)`` at a time, float32.
 
     Formal guarantee: a row depends on its own unit and the weights of ``module`` only, bit for bit, if rows of
-    ``losses`` do so in the shapes of these micro-batches. Whether they do is tried before a run (`training.trial`).
+    ``losses`` do so in the shapes of these micro-batches. The client tests this before a run (`training.trial`).
     """
     parts = (
         (per_example_gradients(module, losses, batch)[: len(unit_B)].mul_(weights_P), unit_B)

@@ -1,7 +1,7 @@
-"""Messages between server and client, and the checks of what comes.
+"""Messages between server and client, and the checks of received messages.
 
 wire        fields of a message, checked
-versions    both ends run the same
+versions    the check that both ends run the same
 asks        from server to client
 answers     from client to server
 gate        an untrusted state against its schema

@@ -1,4 +1,4 @@
-"""The answers of an institution: what it says to an offer, an update, and no."""
+"""The answers of an institution: its reply to an offer, its update, and its refusal."""
 
 import json
 import re
@@ -18,7 +18,7 @@ _SIGNATURE = re.compile("[0-9a-f]{128}")
 
 @dataclass(frozen=True)
 class Envelope:
-    """What an update says of itself; every value is public."""
+    """The facts that an update states of itself; every value is public."""
 
     study: str
     lineage: str
@@ -30,15 +30,15 @@ class Envelope:
     input_sha256: str
     update_id: str
     payload_sha256: str
-    ledger_head: str  # hash of the row that charged it
+    ledger_head: str  # hash of the ledger row that charged it
 
     def text(self) -> str:
-        """As canonical JSON: what is signed."""
+        """Return the canonical JSON that the institution signs."""
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
 
 
 def seal_envelope(ask: Ask, what: str, names: tuple[str, str], payload: bytes, ledger_head: str) -> Envelope:
-    """The envelope of an answer to an ask, with a fresh random id; ``names``: institution, hash of its base."""
+    """Return the envelope of an answer to an ask, with a fresh random id; ``names``: institution, hash of its base."""
     institution, base_sha256 = names
     asked: dict[str, Any] = {
         key: getattr(ask, key) for key in ("study", "lineage", "round", "plan_sha256", "input_sha256")
@@ -56,16 +56,16 @@ class Update:
     payload: bytes
 
     def content(self) -> RecordDict:
-        """As records of a Flower message."""
+        """Return it as records of a Flower message."""
         values: dict[str, Any] = {"envelope": self.envelope.text(), "signature": self.signature}
         return RecordDict({"update": ConfigRecord({"safetensors": self.payload, **values})})
 
     @classmethod
     def from_content(cls, content: RecordDict) -> "Update":
-        """From records of a reply that nobody has checked yet.
+        """Make it from the unchecked records of a reply.
 
         Raises:
-            MessageError: another form, or a payload that does not match its envelope.
+            MessageError: the form is wrong, or the payload does not match its envelope.
         """
         values = record(content, "update")
         payload = values.get("safetensors")
@@ -77,22 +77,22 @@ class Update:
         return cls(envelope, signature, payload)
 
     def to_bytes(self) -> bytes:
-        """As a file: the receipt's line, then the payload."""
+        """Return it as the bytes of a file: the receipt's line, then the payload."""
         return self.receipt().encode() + b"\n" + self.payload
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "Update":
-        """From `to_bytes`."""
+        """Make it from the bytes that `to_bytes` gave."""
         head, _, payload = content.partition(b"\n")
         return cls(*read_receipt(head.decode()), payload)
 
     def receipt(self) -> str:
-        """What a server sends back to show that it has the update: envelope and signature, as JSON."""
+        """Return the receipt with which a server shows that it has the update: envelope and signature, as JSON."""
         return json.dumps({"envelope": self.envelope.text(), "signature": self.signature})
 
 
 def read_receipt(text: str) -> tuple[Envelope, str]:
-    """Envelope and signature of a receipt, whose signature nobody has checked yet; `MessageError` for another form."""
+    """Return envelope and signature of a receipt, the signature unchecked; `MessageError` for another form."""
     values = json_object(text)
     return _signed(values.get("envelope"), values.get("signature"))
 
@@ -115,12 +115,12 @@ class Acceptance:
     update_key: str  # Ed25519, hex: signs its updates
 
     def content(self) -> RecordDict:
-        """As records of a Flower message."""
+        """Return it as records of a Flower message."""
         return RecordDict({"accepted": ConfigRecord(asdict(self))})
 
     @classmethod
     def from_content(cls, content: RecordDict) -> "Acceptance":
-        """From records of a reply; `MessageError` for another form."""
+        """Make it from records of a reply; `MessageError` for another form."""
         acceptance: Acceptance = typed(cls, dict(record(content, "accepted")))
         if not 1 <= acceptance.declared_units <= 10**9:
             raise MessageError("form: declared_units must be from 1 to 10^9")
@@ -132,26 +132,26 @@ class Acceptance:
 
 
 def declined() -> RecordDict:
-    """The one answer to everything that an institution does not do; the reason stays there."""
+    """Return the one answer to everything that an institution refuses; the reason stays at the institution."""
     return RecordDict({"declined": ConfigRecord()})
 
 
 def waiting() -> RecordDict:
-    """The answer to an offer that a person has to approve first, whatever the policy will say of it then."""
+    """Return the answer to an offer that a person has to approve first, whatever the policy decides then."""
     return RecordDict({"waiting": ConfigRecord()})
 
 
 def is_declined(content: RecordDict) -> bool:
-    """Whether a reply is the answer `declined`."""
+    """Return whether a reply is the answer `declined`."""
     return list(content) == ["declined"]
 
 
 def content_of(reply: Message) -> RecordDict:
-    """A reply's records.
+    """Return a reply's records.
 
     Raises:
         VersionError: the institution runs other versions.
-        MessageError: Flower reports an error, whose text may be private, whoever sent it.
+        MessageError: Flower reports an error. Its text is left out: it may be private.
     """
     if reply.has_error():
         raise MessageError(f"error {reply.error.code}")
@@ -162,20 +162,20 @@ def content_of(reply: Message) -> RecordDict:
 
 @dataclass(frozen=True)
 class Rehearsed:
-    """What an institution would say to the offer, and what it computed."""
+    """An institution's answer to a rehearsal: its acceptance of the offer, and the update that it computed."""
 
     acceptance: Acceptance
     payload: bytes
 
     def content(self) -> RecordDict:
-        """As records of a Flower message."""
+        """Return it as records of a Flower message."""
         content = self.acceptance.content()
         content["rehearsed"] = ConfigRecord({"safetensors": self.payload})
         return content
 
     @classmethod
     def from_content(cls, content: RecordDict) -> "Rehearsed":
-        """From records of a reply that nobody has checked yet; `MessageError` for another form."""
+        """Make it from the unchecked records of a reply; `MessageError` for another form."""
         payload = record(content, "rehearsed").get("safetensors")
         if not isinstance(payload, bytes):
             raise MessageError("form: not the update of a rehearsal")

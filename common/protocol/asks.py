@@ -1,7 +1,7 @@
-"""Ask and answer: what travels between server and client, and nothing else does.
+"""Ask and answer: the only messages that travel between server and client.
 
-An ask is a "train" message with ConfigRecords `ask` and `adapter`, or an "evaluate" message of the same form that asks
-for noised validation counts; its reply carries ConfigRecord `update`, or `declined` and no more. An offer is a
+An ask is a "train" message with ConfigRecords `ask` and `adapter`. An "evaluate" message of the same form asks for
+noised validation counts. The reply to either carries ConfigRecord `update`, or `declined` and no more. An offer is a
 "query.offer" message with ConfigRecord `ask`; its reply carries `accepted`.
 """
 
@@ -22,7 +22,7 @@ ADAPTER_FILES = {CONFIG_FILE, WEIGHTS_FILE, HEAD_FILE, RUN_FILE, CARD_FILE}
 
 @dataclass(frozen=True)
 class Ask:
-    """What the server asks of every institution in a round (round 0: the offer, without an adapter)."""
+    """The server's ask of every institution in a round (round 0: the offer, without an adapter)."""
 
     study: str
     lineage: str  # 16 random bytes of the run, hex; kept through every resume
@@ -35,7 +35,7 @@ class Ask:
     adapter: bytes = b""
 
     def content(self) -> RecordDict:
-        """As records of a Flower message."""
+        """Return it as records of a Flower message."""
         if len(self.run_json.encode()) > MAX_RUN_BYTES:
             raise MessageError(f"the locked run takes more than {MAX_RUN_BYTES} bytes")
         values = {key: value for key, value in asdict(self).items() if key != "adapter"}
@@ -44,11 +44,11 @@ class Ask:
 
     @classmethod
     def from_content(cls, content: RecordDict) -> "Ask":
-        """From records of a message that nobody has checked yet.
+        """Make it from the unchecked records of a message.
 
         Raises:
-            VersionError: the server runs other versions; looked at before anything else.
-            MessageError: another form, or hashes that do not match.
+            VersionError: the server runs other versions; this is checked before anything else.
+            MessageError: the form is wrong, or a hash does not match.
         """
         values: dict[str, Any] = dict(record(content, "ask"))
         require_same(values, "the server")
@@ -75,7 +75,7 @@ class Finished:
     files: dict[str, bytes]
 
     def content(self) -> RecordDict:
-        """As records of a Flower message."""
+        """Return it as records of a Flower message."""
         facts: dict[str, Any] = {
             "study": self.study,
             "lineage": self.lineage,
@@ -86,7 +86,7 @@ class Finished:
 
     @classmethod
     def from_content(cls, content: RecordDict) -> "Finished":
-        """From records of a message that nobody has checked yet; `MessageError` for another form."""
+        """Make it from the unchecked records of a message; `MessageError` for another form."""
         files = dict(record(content, "files"))
         if not (files.keys() <= ADAPTER_FILES and all(isinstance(value, bytes) for value in files.values())):
             raise MessageError("form: not the files of an adapter")

@@ -1,7 +1,7 @@
-"""How an institution and a server get to know each other: a request one way, a kit the other.
+"""The enrolment of an institution at a server: a request goes one way, a kit comes back.
 
-Two fingerprints are compared by two people, by telephone: of the institution's keys before the operator approves them,
-of the server's authority before the institution believes its kit.
+Two people compare two fingerprints by telephone: that of the institution's keys before the operator approves them, and
+that of the server's authority before the institution trusts its kit.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from confide.common.errors import InputError
 
 @dataclass(frozen=True)
 class JoinRequest:
-    """What an institution tells a server's operator; all of it is public.
+    """The request of an institution to a server's operator; all of it is public.
 
     Attributes:
         institution: its name.
@@ -36,11 +36,11 @@ class JoinRequest:
     signature: str = ""
 
     def text(self) -> str:
-        """What is signed."""
+        """Return the text that the signature covers."""
         return json.dumps({**asdict(self), "signature": ""}, sort_keys=True)
 
     def fingerprint(self) -> str:
-        """Short enough to be read aloud, over both keys.
+        """Return a fingerprint of both keys, short enough to be read aloud.
 
         >>> JoinRequest("st-mary", "a", "b").fingerprint()
         '7e18-f737-311b-2dc3-b2f2-69dd-7839-6b03'
@@ -50,12 +50,12 @@ class JoinRequest:
 
 @dataclass(frozen=True)
 class Kit:
-    """What a server's operator gives an approved institution; all of it is public.
+    """The kit that a server's operator gives an approved institution; all of it is public.
 
     Attributes:
         address: "host:port" of the server.
-        ca: PEM of the authority that its certificate comes from.
-        institution: whom the kit is for.
+        ca: PEM of the authority that issued the server's certificate.
+        institution: the name of the institution that the kit is for.
         fingerprint: of the request that was approved.
     """
 
@@ -71,7 +71,7 @@ def _fingerprint(content: bytes) -> str:
 
 
 def same_fingerprint(one: str, other: str) -> bool:
-    """Whether two fingerprints are the same, however they were typed.
+    """Return whether two fingerprints are the same, however they were typed.
 
     >>> same_fingerprint("7e18-f737", " 7E18:f7 37"), same_fingerprint("7e18-f737", "7e18-f738")
     (True, False)
@@ -80,18 +80,18 @@ def same_fingerprint(one: str, other: str) -> bool:
 
 
 def _digits(fingerprint: str) -> str:
-    return re.sub(r"[\s:\u2010-\u2015-]", "", fingerprint).lower()  # a mail programme makes other dashes of ours
+    return re.sub(r"[\s:\u2010-\u2015-]", "", fingerprint).lower()  # a mail programme may replace our dashes by others
 
 
 def authority_of(pem: str, source: str) -> tuple[str, str]:
-    """The one certificate of an authority, as PEM that holds nothing else, and its fingerprint.
+    """Return the one certificate of an authority, as PEM that holds nothing else, and its fingerprint.
 
     Args:
-        pem: as it came. A second certificate in it would be trusted too, and nobody would have compared it.
+        pem: as it came. A second certificate in it would be trusted too, though no person has compared it.
         source: named in errors.
 
     Raises:
-        InputError: it holds none, or several.
+        InputError: it holds no certificate, or several.
     """
     try:
         [certificate] = x509.load_pem_x509_certificates(pem.encode())
@@ -102,12 +102,12 @@ def authority_of(pem: str, source: str) -> tuple[str, str]:
 
 
 def write_json(value: JoinRequest | Kit) -> str:
-    """A request or kit as the text of a file."""
+    """Return a request or kit as the text of a file."""
     return json.dumps({"format": f"confide-{type(value).__name__.lower()}-1", **asdict(value)}, indent=1) + "\n"
 
 
 def read_request(path: Path) -> JoinRequest:
-    """A request file, whose signature is right; `InputError` for anything else."""
+    """Read a request file and check its signature; `InputError` for anything else."""
     request: JoinRequest = _read(path, JoinRequest)
     if not signed_by(request.update_key, request.text(), request.signature):
         raise InputError(f"{path}: the signature is not that of its own update key; ask for a new request")
@@ -115,7 +115,7 @@ def read_request(path: Path) -> JoinRequest:
 
 
 def signed_by(public_hex: str, text: str, signature: str) -> bool:
-    """Whether an Ed25519 key made a signature; False also for what is no key or no signature."""
+    """Return whether an Ed25519 key made a signature; False also for text that is no key or no signature."""
     try:
         Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_hex)).verify(bytes.fromhex(signature), text.encode())
     except (InvalidSignature, ValueError):
@@ -124,7 +124,7 @@ def signed_by(public_hex: str, text: str, signature: str) -> bool:
 
 
 def read_kit(path: Path) -> Kit:
-    """A kit file; `InputError` for anything else."""
+    """Read a kit file; `InputError` for anything else."""
     kit: Kit = _read(path, Kit)
     return kit
 

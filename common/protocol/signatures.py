@@ -1,4 +1,4 @@
-"""An institution's own key: it signs what leaves, so that the institution knows it again when a server shows it."""
+"""An institution's own key: it signs all that leaves, so that the institution recognises it when a server shows it."""
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -16,15 +16,15 @@ class Identity:
         self._key = Ed25519PrivateKey.from_private_bytes(seed)
 
     def public_hex(self) -> str:
-        """The public key, hex."""
+        """Return the public key in hex."""
         return self._key.public_key().public_bytes_raw().hex()
 
     def sign(self, text: str) -> str:
-        """Signature in hex."""
+        """Return the signature of a text in hex."""
         return self._key.sign(text.encode()).hex()
 
     def signed_by_me(self, text: str, signature: str) -> bool:
-        """Whether this key made the signature."""
+        """Return whether this key made the signature."""
         try:
             self._key.public_key().verify(bytes.fromhex(signature), text.encode())
         except (InvalidSignature, ValueError):

@@ -1,13 +1,13 @@
-"""How a state travels, in both directions: as it is, or with fewer bits for each number.
+"""The form in which a state travels, in both directions: as it is, or with fewer bits for each number.
 
-"float32" is safetensors by name. "float16" and "int8" are two tensors, for each more would cost 100 bytes of header:
-``scales``, the largest absolute value of each tensor, float32; and ``values``, the numbers as shares of it (in int8:
-127ths), one behind the other. Both go by the tensors' names in alphabetical order.
+"float32" is safetensors by name. "float16" and "int8" are two tensors, for each further one would cost 100 bytes of
+header. ``scales`` holds the largest absolute value of each tensor, float32. ``values`` holds the numbers as shares of
+it (in int8: 127ths), one after the other. Both go by the tensors' names in alphabetical order.
 
-At an institution this is post-processing, and free. What comes in is the noised change of the adapter and nothing
-else: scales and rounding are functions of it, no coin is drawn and no datum is read. Stochastic rounding needs numbers
-that do not follow what they round: they come from a generator whose seed is a hash of the whole state. So a state has
-one encoding, and a server that comes back asks with the same bytes, which an institution knows as the same question.
+At an institution this is post-processing, and free. The input is the noised change of the adapter and nothing else:
+scales and rounding are functions of it, no coin is drawn and no datum is read. Stochastic rounding needs numbers that
+are independent of the numbers to be rounded: they come from a generator whose seed is a hash of the whole state. So a
+state has one encoding. A server that returns asks with the same bytes, and an institution recognises the same question.
 """
 
 import hashlib
@@ -25,14 +25,14 @@ from confide.common.tensors import Schema, State, dump_state
 if TYPE_CHECKING:
     from confide.common.config.sections import Transfer
 
-_LIMITS = {"float16": 1.0, "int8": 127.0}  # what a tensor's largest number becomes
+_LIMITS = {"float16": 1.0, "int8": 127.0}  # the value that a tensor's largest number becomes
 
 
 def encode(state: State, transfer: "Transfer") -> bytes:
-    """A state as bytes whose number follows from its shapes alone; equal states give equal bytes.
+    """Return a state as bytes, whose number follows from the shapes alone; equal states give equal bytes.
 
-    A number's error is at most 2^-11 of itself or 2^-25 of its tensor's largest in "float16"; in "int8" it is below
-    1/127 of that largest, and 0 on average over states. A state that is not finite gives bytes that no gate takes.
+    In "float16" a number's error is at most 2^-11 of itself or 2^-25 of its tensor's largest. In "int8" it is below
+    1/127 of that largest, and 0 on average over states. A state that is not finite gives bytes that no gate accepts.
     """
     if transfer == "float32":
         return dump_state(state)
@@ -48,9 +48,9 @@ def encode(state: State, transfer: "Transfer") -> bytes:
 
 
 def _round(values_P: NDArray[np.float64], seed: bytes) -> NDArray[np.float64]:
-    """To one of the two next integers, to the upper one with a probability that is the distance from the lower."""
+    """Round to one of the two nearest integers, to the upper with a probability that is the distance from the lower."""
     generator = PCG64(int.from_bytes(hashlib.sha256(seed).digest(), "big"))
-    # Its raw numbers: numpy promises that they stay the same in all versions, and of a `Generator` it does not.
+    # Raw numbers: numpy promises that they stay the same in all versions, which it does not promise of a `Generator`.
     uniforms_P = (generator.random_raw(values_P.size) >> np.uint64(11)) * 2.0**-53  # in [0, 1)
     below_P = np.floor(values_P)
     rounded: NDArray[np.float64] = below_P + (uniforms_P < values_P - below_P)
@@ -58,11 +58,11 @@ def _round(values_P: NDArray[np.float64], seed: bytes) -> NDArray[np.float64]:
 
 
 def decode(payload: bytes, shapes: Schema, transfer: "Transfer", norm_bound: float) -> State:
-    """Untrusted bytes as a state, through the gate: `load_state` for every form.
+    """Return untrusted bytes as a state, through the gate: `load_state` for every form.
 
     Raises:
-        GateError: other tensors than this form has, scales or values beyond what `encode` gives, or a norm above the
-            bound.
+        GateError: the tensors are not those of this form, scales or values are beyond the range of `encode`, or the
+            norm is above the bound.
     """
     if transfer == "float32":
         return load_state(payload, shapes, norm_bound)

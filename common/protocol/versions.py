@@ -1,4 +1,4 @@
-"""Both ends run the same versions of Confide and Flower; where not, each end says so and nothing else happens."""
+"""The check that both ends run the same versions of Confide and Flower; if not, each end says so and stops there."""
 
 import functools
 import importlib.metadata
@@ -11,15 +11,15 @@ from confide.common.errors import ConfideError
 from confide.common.protocol.wire import MessageError
 
 PROTOCOL = 1
-_LONGEST = 40  # characters of what the other end claims that are shown
+_LONGEST = 40  # characters that are shown of a version that the other end claims
 
 
 class VersionError(MessageError, ConfideError):
-    """The other end runs other versions. They are public, and named: on the wire, and to whoever runs this end."""
+    """The other end runs other versions. They are public, and named on the wire and to the user of this end."""
 
 
 def own_versions() -> dict[str, Any]:
-    """What both ends must share."""
+    """Return the versions that both ends must share."""
     return {"protocol": PROTOCOL, **{name: _installed(name) for name in ("confide", "flwr")}}
 
 
@@ -29,7 +29,7 @@ def _installed(name: str) -> str:
 
 
 def require_same(theirs: Mapping[str, Any], who: str) -> None:
-    """`VersionError` where the other end, called ``who``, names other versions than ours, or none."""
+    """Raise `VersionError` if the other end, called ``who``, names other versions than ours, or none."""
     own = own_versions()
     if {name: theirs.get(name) for name in own} != own:
         raise VersionError(
@@ -38,7 +38,7 @@ def require_same(theirs: Mapping[str, Any], who: str) -> None:
 
 
 def other_versions() -> RecordDict:
-    """The answer to an ask of other versions; its form stays, so that any version can read it."""
+    """Return the answer to an ask of other versions. Its form never changes, so that any version can read it."""
     return RecordDict({"version": ConfigRecord(own_versions())})
 
 

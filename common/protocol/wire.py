@@ -1,4 +1,4 @@
-"""The form of what travels: records and fields that nobody has checked yet, checked."""
+"""The checks of the form of a message: its records and their fields."""
 
 import hashlib
 import json
@@ -17,12 +17,12 @@ class MessageError(Exception):
 
 
 def sha256(payload: bytes) -> str:
-    """Hex SHA-256."""
+    """Return SHA-256 in hex."""
     return hashlib.sha256(payload).hexdigest()
 
 
 def json_object(text: str) -> dict[str, Any]:
-    """A JSON object."""
+    """Return a text as a JSON object; `MessageError` for any other text."""
     try:
         parsed = json.loads(text)
     except (ValueError, RecursionError):
@@ -33,7 +33,7 @@ def json_object(text: str) -> dict[str, Any]:
 
 
 def record(content: RecordDict, name: str) -> ConfigRecord:
-    """One record of a message."""
+    """Return one record of a message; `MessageError` if there is none."""
     found = content.get(name)
     if not isinstance(found, ConfigRecord):
         raise MessageError(f"form: no record {name!r}")
@@ -41,14 +41,14 @@ def record(content: RecordDict, name: str) -> ConfigRecord:
 
 
 def answer_to(ask: Message, content: RecordDict) -> Message:
-    """A reply under the times of its ask: Flower writes into both fields when it was made, to the microsecond."""
+    """Return a reply with the times of its ask: Flower would write the reply's own time there, to the microsecond."""
     reply = Message(content, reply_to=ask)
     reply.metadata.created_at, reply.metadata.ttl = ask.metadata.created_at, ask.metadata.ttl
     return reply
 
 
 def typed(cls: type[Any], values: dict[str, Any]) -> Any:
-    """A dataclass from exactly its fields, each of exactly its type."""
+    """Make a dataclass from exactly its fields, each of exactly its type; `MessageError` for any others."""
     kinds = {field.name: field.type for field in fields(cls)}
     if values.keys() != kinds.keys():
         raise MessageError(f"form: not the fields of {cls.__name__}")

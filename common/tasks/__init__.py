@@ -4,9 +4,8 @@ text_classification  one label for one text
 heads                heads on the states of a base
 labels               labels as files write them
 
-A kind is a frozen pydantic model: its fields are the `[task]` section of run.toml, its methods are what training,
-evaluation and export ask of a task (`Task` lists them). torch is imported inside methods, so that reading a
-configuration stays instant.
+A kind is a frozen pydantic model. Its fields are the `[task]` section of run.toml; training, evaluation and export call
+its methods (`Task` lists them). torch is imported inside methods, so that reading a configuration stays instant.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ TaskSettings = TextClassification  # the kinds, joined by |
 
 
 class Task(Protocol):
-    """What a kind of task provides."""
+    """The methods that a kind of task provides."""
 
     @property
     def max_length(self) -> int:
@@ -29,11 +28,11 @@ class Task(Protocol):
 
     @property
     def own_head(self) -> bool:
-        """The head is ours, on the states of a base; otherwise it is the base model's own."""
+        """True: the head is ours, on the states of a base. False: it is the base model's own."""
 
     @property
     def num_outputs(self) -> int:
-        """Numbers that the head gives."""
+        """The number of values that the head gives."""
 
     def head_setting(self) -> str:
         """Return the setting that puts our head on any base, for messages."""
@@ -48,34 +47,34 @@ class Task(Protocol):
         """Return parts of a base's names, between dots, that are its own head."""
 
     def fields(self) -> tuple[str, ...]:
-        """Names of the columns that a record of this task has."""
+        """Return the names of the columns that a record of this task has."""
 
     def check(self, record: Mapping[str, Any]) -> str | None:
-        """What is wrong with a record, in words that name value, rule and remedy; None when nothing is."""
+        """Return the fault of a record, in words that name value, rule and remedy; None for a good record."""
 
     def encode(self, record: Mapping[str, Any], tokenizer: Any) -> dict[str, Any]:
-        """A checked record as an example: ``input_ids`` (list of int) and what `losses` needs."""
+        """Return a checked record as an example: ``input_ids`` (list of int) and the values that `losses` needs."""
 
     def made_up(self, seed: int, number: int) -> dict[str, Any]:
-        """A record that nobody wrote, the same for the same public numbers, and as long as the task allows."""
+        """Return a made-up record: the same for the same public numbers, and as long as the task allows."""
 
     def truth(self, record: Mapping[str, Any]) -> str:
-        """The right answer of a record."""
+        """Return the right answer of a record."""
 
     def auto_class(self) -> Any:
-        """The transformers class of the base model."""
+        """Return the transformers class of the base model."""
 
     def auto_settings(self) -> dict[str, Any]:
-        """Settings of the base model's configuration."""
+        """Return settings of the base model's configuration."""
 
     def build(self, adapted: "nn.Module", hidden_size: int) -> "nn.Module":
-        """The module that is trained: the adapted encoder with the task's head."""
+        """Return the module to train: the adapted encoder with the task's head."""
 
     def losses(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> "Tensor":
-        """One loss per example, shape ``(B,)``; each depends on its own example only."""
+        """Return one loss per example, shape ``(B,)``; each depends on its own example only."""
 
     def predict(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> list[str]:
-        """One prediction per example."""
+        """Return one prediction per example."""
 
     def score(self, truths: Sequence[str], predictions: Sequence[str]) -> float:
-        """The task's headline number in [0, 1] (accuracy, F1)."""
+        """Return the task's headline number in [0, 1] (accuracy, F1)."""

@@ -9,9 +9,9 @@ class MeanPooledHead(nn.Module):
     On the bundled base a linear probe on the mean reaches 78.2 %, on the model's own pooler 73.3 %; under privacy
     the gap is larger (docs/decisions.md).
 
-    The layer is applied to the states, and the mean is taken of what it gives: the same but for rounding. Applied to
-    the mean it would be the one product with a row for each example, and kernels for few rows add in another order than
-    those for many; products with a row for each token agree (docs/decisions.md).
+    The layer is applied to the states first, and the mean is taken of its output: the same result but for rounding.
+    Applied to the mean, the layer would be the only product with one row per example. Kernels for few rows add in
+    another order than those for many; products with one row per token agree (docs/decisions.md).
     """
 
     def __init__(self, encoder: nn.Module, hidden_size: int, num_outputs: int) -> None:
@@ -20,7 +20,7 @@ class MeanPooledHead(nn.Module):
         self.head = nn.Linear(hidden_size, num_outputs)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Logits of shape ``(B, num_outputs)``."""
+        """Return logits of shape ``(B, num_outputs)``."""
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
         mask = attention_mask.unsqueeze(-1).float()
         logits: Tensor = (self.head(states) * mask).sum(dim=1) / mask.sum(dim=1)

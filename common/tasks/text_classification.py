@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class TextClassification(Section):
     """Settings of `[task]` for kind "text-classification", and the task itself.
 
-    The label set is public: it comes from here, never from the labels that happen to be present in private data.
+    The label set is public: it comes from here, never from the labels that occur in private data.
     """
 
     kind: Literal["text-classification"] = "text-classification"
@@ -33,7 +33,7 @@ class TextClassification(Section):
 
     @property
     def own_head(self) -> bool:
-        """The head is ours, on the states of a base; otherwise it is the base model's own."""
+        """True: the head is ours, on the states of a base. False: it is the base model's own."""
         return self.pooling == "mean"
 
     @property
@@ -58,11 +58,11 @@ class TextClassification(Section):
         return frozenset({"classifier", "score"})
 
     def fields(self) -> tuple[str, ...]:
-        """The columns of a record."""
+        """Return the columns of a record."""
         return ("text", "label")
 
     def check(self, record: Mapping[str, Any]) -> str | None:
-        """What is wrong with a record, or None."""
+        """Return the fault of a record, or None."""
         if not isinstance(record["text"], str | None):
             return f"text is {_kind(record['text'])}, must be a string; put it in quotes, or name another column"
         if record["text"] is None or not record["text"].strip():
@@ -76,34 +76,34 @@ class TextClassification(Section):
         return f"label {shown(label)}{kind} is not one of {list(self.labels)}; mend it or add it to task.labels"
 
     def made_up(self, seed: int, number: int) -> dict[str, Any]:
-        """A record that nobody wrote: ``max_length`` numbers for words, so that it fills every tokenizer's limit."""
+        """Return a made-up record: ``max_length`` numbers as words, so that it fills every tokenizer's limit."""
         drawn = hashlib.shake_128(f"{seed} {number}".encode()).digest(self.max_length)
         return {"text": " ".join(map(str, drawn)), "label": self.labels[number % len(self.labels)]}
 
     def truth(self, record: Mapping[str, Any]) -> str:
-        """The right answer of a record."""
+        """Return the right answer of a record."""
         label = find_label(record["label"], self.labels)
         return str(record["label"]) if label is None else label
 
     def encode(self, record: Mapping[str, Any], tokenizer: Any) -> dict[str, Any]:
-        """Token ids (cut to ``max_length``) and the label's index (0 where a record has no label, to predict)."""
+        """Return token ids (cut to ``max_length``) and the label's index (0 for a record without a label)."""
         ids = tokenizer(record["text"], truncation=True, max_length=self.max_length)["input_ids"]
         label = find_label(record.get("label"), self.labels)
         return {"input_ids": ids, "label": 0 if label is None else self.labels.index(label)}
 
     def auto_class(self) -> Any:
-        """The transformers class of the base model."""
+        """Return the transformers class of the base model."""
         import transformers
 
         return transformers.AutoModel if self.own_head else transformers.AutoModelForSequenceClassification
 
     def auto_settings(self) -> dict[str, Any]:
-        """Settings of the base model's configuration."""
+        """Return settings of the base model's configuration."""
         names = dict(enumerate(self.labels))
         return {"id2label": names, "label2id": {name: index for index, name in names.items()}}
 
     def build(self, adapted: "nn.Module", hidden_size: int) -> "nn.Module":
-        """The trained module: mean pooling and a linear head on the adapted encoder, or the model's own head."""
+        """Return the module to train: the adapted encoder with mean pooling and a linear head, or with its own head."""
         if not self.own_head:
             return adapted
         from confide.common.tasks.heads import MeanPooledHead
@@ -111,27 +111,27 @@ class TextClassification(Section):
         return MeanPooledHead(adapted, hidden_size, self.num_outputs)
 
     def logits(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> "Tensor":
-        """Logits of shape ``(B, labels)``, float32."""
+        """Return logits of shape ``(B, labels)``, float32."""
         output = module(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
         logits: Tensor = output if self.own_head else output.logits
         return logits.float()
 
     def losses(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> "Tensor":
-        """Cross-entropy of each example, shape ``(B,)``."""
+        """Return the cross-entropy of each example, shape ``(B,)``."""
         import torch
 
         return torch.nn.functional.cross_entropy(self.logits(module, batch), batch["label"], reduction="none")
 
     def predict(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> list[str]:
-        """The most likely label of each example."""
+        """Return the most likely label of each example."""
         return [self.labels[index] for index in self.logits(module, batch).argmax(dim=1).tolist()]
 
     def score(self, truths: Sequence[str], predictions: Sequence[str]) -> float:
-        """Accuracy."""
+        """Return the accuracy."""
         return sum(map(str.__eq__, truths, predictions)) / len(truths)
 
 
 def _kind(value: Any) -> str:
-    """What a value that should be a text is, in words."""
+    """Return in words the kind of a value that should be a text."""
     names = {bool: "a truth value", int: "a number", float: "a number", list: "a list", dict: "an object"}
     return names.get(type(value), f"a {type(value).__name__}")

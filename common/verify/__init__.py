@@ -1,4 +1,4 @@
-"""`confide verify`, which imports nothing of ours but its own files.
+"""`confide verify`, which imports none of our files but its own.
 
 command  the command, and the half that checks a run
 ledger   the half that checks a ledger's rows

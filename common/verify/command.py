@@ -1,6 +1,6 @@
-"""`confide verify`: an outsider's second computation of what a run, or a ledger, says that it spent.
+"""`confide verify`: an outsider's second computation of the epsilon that a run, or a ledger, says it spent.
 
-It and its other parts import nothing else of ours, on purpose: they must not repeat a mistake that they are to find.
+This file and its other parts import nothing else of ours, on purpose: they must not repeat a mistake that they seek.
 """
 
 import json
@@ -25,7 +25,7 @@ CANNOT_SHOW = (
     "that no rows were withheld, or all made anew, together with all anchors: compare the last hash with a signed one",
     "people in several datasets, or in one under two ids: each account stands alone",
 )
-# What a run with privacy locks of every plan; without it, a plan's own figure would be compared with nothing.
+# The fields of every plan that a run with privacy locks. Without a lock, a plan's own figure is compared with nothing.
 _LOCKED = " unit sampling_probability noise_multiplier target_delta clip_norm clipping head_weight"
 
 
@@ -33,7 +33,7 @@ def verify(
     place: Annotated[Path, typer.Argument(metavar="DIR_OR_LEDGER", help="run directory, ledger export or ledger.db")],
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,  # noqa: FBT002
 ) -> None:
-    """Compute anew what a run or a ledger says that it spent. Exit code 1: something differs; 2: it is neither."""
+    """Compute anew the epsilon that a run or a ledger claims. Exit code 1: something differs; 2: it is neither."""
     try:
         kind, items = ("run", _run(place)) if place.is_dir() else ("ledger", _ledgers(place))
     except (OSError, ValueError, TypeError, RecursionError, sqlite3.Error) as error:
@@ -71,7 +71,7 @@ def _read(path: Path) -> bytes:
 def _parse(content: bytes | str, where: str) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(found := dict(pairs)) < len(pairs):
-            raise ValueError("a key comes twice")  # so that two readers may see two things
+            raise ValueError("a key comes twice")  # two readers could then see two values
         return found
 
     try:
@@ -89,7 +89,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _recompute(charges: Sequence[Charge], delta: float, order: int | None) -> float:
-    """Epsilon by PLD, or by the Renyi filter at an order; infinite where it cannot be computed."""
+    """Return epsilon by PLD, or by the Renyi filter at an order; infinite if it cannot be computed."""
     names = ("sampling_probability", "noise_multiplier", "validation_noise_multiplier")
     charged = tuple((*(plan[name] for name in names), *counts) for plan, *counts in charges if any(counts))
     return recomputed(charged, delta, order) if charged else 0.0
@@ -118,7 +118,7 @@ def _run(folder: Path) -> list[Item]:
 
 
 def _institution(row: Any, lock: dict[str, Any]) -> Item:
-    """One row of privacy.json against its own plan and the run's lock."""
+    """Check one row of privacy.json against its own plan and the run's lock."""
     names = "institution num_steps num_releases unit epsilon delta epsilon_of_the_whole_plan"
     row = {"num_releases": 0, **row} if isinstance(row, dict) else {}
     item, plan = Item(str(row.get("institution"))), row.get("plan")
@@ -147,7 +147,7 @@ def _institution(row: Any, lock: dict[str, Any]) -> Item:
 
 
 def _locked(folder: Path) -> dict[str, Any]:
-    """What run.lock.toml repeats of a plan, by the plan's names, and the ``steps`` of a round."""
+    """Return the fields of a plan that run.lock.toml repeats, by the plan's names, and the ``steps`` of a round."""
     lock = tomllib.loads(_read(folder / "run.lock.toml").decode("utf-8"))
     flat: dict[str, Any] = {}
     for section in ("privacy", "local", "evaluation", "federation"):
@@ -161,7 +161,7 @@ def _locked(folder: Path) -> dict[str, Any]:
 
 
 def _shown(folder: Path, lock: dict[str, Any]) -> Counter[tuple[str, str]]:
-    """The steps and releases that were asked of each institution at least, by the run's own events."""
+    """Return the least steps and releases that were asked of each institution, by the run's own events."""
     shown, asks = Counter[tuple[str, str]](), Counter[tuple[str, str, str]]()
     for line in (line for path in (folder / "events.jsonl", *folder.glob("metrics.jsonl")) for line in _lines(path)):
         kind = "num_releases" if line.get("what") == "validation" else "num_steps"

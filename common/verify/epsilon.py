@@ -1,4 +1,4 @@
-"""The accountant of `confide verify`: dp-accounting alone, and nothing of ours, on purpose."""
+"""The accountant of `confide verify`: dp-accounting alone, on purpose without any code of ours."""
 
 import logging
 import math
@@ -11,14 +11,14 @@ _HOPELESS = 1000.0  # Renyi epsilon beyond which PLD would take gigabytes: as go
 
 @lru_cache(maxsize=256)
 def recomputed(charges: tuple[tuple[Any, ...], ...], delta: float, order: int | None) -> float:
-    """Epsilon of charges, each (q, noise, noise of releases, steps, releases): by PLD, or by Renyi at an order."""
+    """Return epsilon of charges (q, noise, noise of releases, steps, releases): by PLD, or by Renyi at an order."""
     from dp_accounting import NeighboringRelation, dp_event
     from dp_accounting.pld import PLDAccountant
     from dp_accounting.rdp import RdpAccountant
 
     logging.getLogger("absl").setLevel(logging.ERROR)
     relation, grid = NeighboringRelation.ADD_OR_REMOVE_ONE, 1e-4 if len(charges) == 1 else 1e-3
-    accountants = [RdpAccountant([order] if order else range(2, 257), relation)]  # first: it tells what PLD would cost
+    accountants = [RdpAccountant([order] if order else range(2, 257), relation)]  # first: it shows the cost of PLD
     accountants += [] if order else [PLDAccountant(relation, value_discretization_interval=grid)]
     try:
         with warnings.catch_warnings(action="ignore"):

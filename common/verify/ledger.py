@@ -1,7 +1,7 @@
-"""The ledger's half of `confide verify`: every row checked, and all of them added up once more.
+"""The ledger's half of `confide verify`: it checks every row, and adds all of them up once more.
 
-Imports nothing of ours on purpose: whoever does not trust Confide reads this file and `command.py`, or writes them
-anew.
+It imports nothing of ours on purpose: a reader who does not trust Confide reads this file and `command.py`, or writes
+them anew.
 """
 
 import hashlib
@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-TOLERANCE = 1 + 1e-9  # of comparing two computations of one number; what is claimed is rounded up to 4 digits anyway
+TOLERANCE = 1 + 1e-9  # between two computations of one number; claims are rounded up to 4 digits anyway
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
 Row = dict[str, Any]
 
-# What a field must be, wherever it stands: a type and its range, or a pattern that fits the whole text. The ranges are
-# those where the accountants can be trusted, and end soon. NaN is in no range.
+# The rule of a field, the same in every row: a type and its range, or a pattern that fits the whole text. In these
+# ranges the accountants can be trusted, and end soon. NaN is in no range.
 _Rule = tuple[type, Any, Any] | str
 _HASH, _COUNT, _EPSILON = "[0-9a-f]{64}", (int, 0, 10**6), (float, 0.0, 1e6)
 _RULES: dict[str, _Rule] = {
@@ -56,15 +56,15 @@ _KINDS = {
 }
 
 
-# So many steps and validation releases of a plan; and their epsilon at a delta: by PLD, or with an order by the Renyi
-# filter at that order (arXiv 2008.11193).
+# A charge is a plan with numbers of its steps and validation releases. `Recompute` gives epsilon of charges at a delta:
+# by PLD, or with an order by the Renyi filter at that order (arXiv 2008.11193).
 Charge = tuple[Row, int, int]
 Recompute = Callable[[Sequence[Charge], float, int | None], float]
 
 
 @dataclass
 class Item:
-    """What became of one institution's row, of a run as a whole, or of one ledger; ``epsilon`` is as computed here."""
+    """The findings on one institution's row, a run as a whole, or one ledger; ``epsilon`` is as computed here."""
 
     name: str
     problems: list[str] = field(default_factory=list)
@@ -76,21 +76,21 @@ class Item:
 
 @dataclass
 class Study:
-    """What a study may spend in all, and what was reserved of it."""
+    """The allotment that a study may spend in all, and the part of it that was reserved."""
 
     allotted: Charge
     reserved: Charge
-    returns: bool  # CLOSE gives back what was never reserved
+    returns: bool  # CLOSE gives back the part that was never reserved
     closed: bool = False
 
 
 def show(value: object) -> str:
-    """A value as it is printed: short, and without control characters."""
+    """Return a value as it is printed: short, and without control characters."""
     return _SHORT.repr(value)
 
 
 def faults(value: Any, names: str, *, only: bool = True) -> list[str]:
-    """What is wrong with an object that must have fields of these names (or may: "name?"), with ``only`` no others."""
+    """Return the faults of an object that must have these fields (or may: "name?"), and with ``only`` no others."""
     if not isinstance(value, dict):
         return [f"{show(value)} must be an object"]
     fields = [name.rstrip("?") for name in names.split() if name[-1] != "?" or name[:-1] in value]
@@ -101,7 +101,7 @@ def faults(value: Any, names: str, *, only: bool = True) -> list[str]:
 
 
 def _broken(value: Any, rule: _Rule) -> str:
-    """What a value must be, where it is not."""
+    """Return the rule that a value breaks, in words; "" if it keeps the rule."""
     if isinstance(rule, str):
         return "" if isinstance(value, str) and re.fullmatch(rule, value) else f"must be text like {rule}"
     kind, low, high = rule
@@ -112,8 +112,8 @@ def _broken(value: Any, rule: _Rule) -> str:
 class Ledger:
     """The rows of one dataset, taken in one after the other.
 
-    ``problems`` says all that is wrong. ``number`` and ``head`` (its hash) are those of the last row, ``first`` is the
-    dataset row, ``caps`` are all there were, in force is the last. ``studies`` holds those that had privacy.
+    ``problems`` lists all faults. ``number`` and ``head`` (its hash) are those of the last row; ``first`` is the
+    dataset row. ``caps`` holds all caps, the last is in force. ``studies`` holds the studies with privacy.
     """
 
     def __init__(self, recompute: Recompute) -> None:
@@ -136,17 +136,17 @@ class Ledger:
             getattr(self, f"_{row['kind']}", Row)(row)  # an approval costs nothing
 
     def order(self) -> int | None:
-        """What decides: PLD for one study that spent, its plan chosen before anything was seen; else the filter."""
+        """Return None if PLD decides (one study spent, its plan chosen before any result), else the filter's order."""
         spending = [study for study in self.studies.values() if any(study.reserved[1:])]
         return None if len(spending) <= 1 else self.first.get("order", 2)
 
     def spent(self, order: int | None) -> float:
-        """Epsilon of all that was reserved, at the delta in force."""
+        """Return epsilon of all that was reserved, at the delta in force."""
         reserved = [study.reserved for study in self.studies.values()]
         return float("inf") if self.infinite else self._recompute(reserved, self.caps[-1][1], order)
 
     def settle(self) -> None:
-        """Compare what is reserved with the cap that every reserve since the last time had to keep."""
+        """Compare the reserved sum with the cap that every reserve since the last comparison had to keep."""
         if self._unsettled:
             spent, cap = self.spent(self.order()), self.caps[-1]
             self._require(spent <= cap[0] * TOLERANCE, f"up to here epsilon {spent:.6g} is reserved, the cap is {cap}")
@@ -200,10 +200,10 @@ class Ledger:
             self._allot(row, (plan, row["steps"], row["releases"]))
 
     def _allot(self, row: Row, allotted: Charge) -> None:
-        """An allotment must fit beside all that others may still spend.
+        """Check that an allotment fits beside all that others may still spend.
 
-        One that the filter does not admit (PLD may, when it is the first) is never given back, whatever its row says:
-        a later study, chosen after what this one showed, would be covered by neither account.
+        An allotment that the filter does not admit (PLD may admit the first) is never given back, whatever its row
+        says. Otherwise neither account would cover a later study, chosen after the results of this one.
         """
         cap, delta = self.caps[-1]
         others = [each.reserved if each.closed and each.returns else each.allotted for each in self.studies.values()]

@@ -1,11 +1,11 @@
-"""Accuracy against epsilon, beside central training and each institution alone; and what settings of speed cost of it.
+"""Accuracy against epsilon, beside central training and each institution alone, and the accuracy that speed costs.
 
     python simulations/benchmarks/accuracy.py [--repeats 3] [--only 'epsilon 3,transfer int8'] [--out accuracy.jsonl]
 
-Each repeat draws its own samples and noise; the split of the data is that of the run's public seed. A run takes
-minutes, all of them a night: each is added to the file when it ends, and the same command goes on from there. What is
-printed, and drawn beside the file as a PNG, is over all lines of the file with the same settings and the same kind of
-machine. After a change of the code that could move accuracy begin another file.
+Each repeat draws its own samples and noise; the run's public seed decides the split of the data. A run takes minutes,
+all of them a night: each is added to the file when it ends, and the same command goes on from there. The printed
+figures, and the PNG beside the file, are over all lines of the file with the same settings and the same kind of
+machine. After a change of the code that could move accuracy, begin another file.
 """
 
 import argparse
@@ -40,7 +40,7 @@ Line = dict[str, Any]
 EPSILONS = (8, 3, 1)
 _AT_3 = "privacy.target_epsilon=3"
 
-# By name: how the institutions train, and what is changed in the scenario. The first ones make the picture.
+# Runs by name: the way in which institutions train, and the changes to the scenario. The first ones make the picture.
 CURVE: dict[str, tuple[Way, list[str]]] = {
     "central": ("pooled", ["privacy.unit=none"]),
     "no privacy": ("together", ["privacy.unit=none"]),
@@ -54,7 +54,7 @@ RUNS: dict[str, tuple[Way, list[str]]] = {
     **{f"precision {name}": ("together", [_AT_3, f"speed.precision={name}"]) for name in ("float32", "bfloat16")},
 }
 
-# Which run is compared with which, and how many points it may be below it, where there is a bar.
+# Pairs of runs to compare, and the bar, if any: the points by which the first may be below the second.
 COMPARED: list[tuple[str, str, float | None]] = [
     ("no privacy", "central", -1.5),
     ("epsilon 8", "no privacy", -3.0),
@@ -67,19 +67,19 @@ COMPARED: list[tuple[str, str, float | None]] = [
 
 @dataclass(frozen=True)
 class Setting:
-    """One of the runs that are compared: a locked run, and how its institutions train."""
+    """One of the compared runs: a locked run, and the way in which its institutions train."""
 
     way: Way
     run: RunConfig
 
     @property
     def key(self) -> str:
-        """Hash of everything that is set."""
+        """The hash of all settings."""
         return hashlib.sha256((self.way + self.run.model_dump_json()).encode()).hexdigest()[:16]
 
 
 def settings(overrides: list[str]) -> dict[str, Setting]:
-    """The runs by name, evaluated once, at their end."""
+    """Return the runs by name, each to be evaluated once, at its end."""
     path = Path(str(files("confide.simulations").joinpath("scenarios/default.toml")))
     sha256 = hash_model(fetch_model(load_run(path, overrides).model.base))
     found = {}
@@ -91,7 +91,7 @@ def settings(overrides: list[str]) -> dict[str, Setting]:
 
 
 def accuracy(setting: Setting) -> Accuracy:
-    """One run from start to end, on the public test share of each institution."""
+    """Return the accuracy of one run from start to end, on the public test share of each institution."""
     run = setting.run
     with tempfile.TemporaryDirectory(prefix="confide-accuracy-") as folder:
         local = Path(folder)
@@ -104,12 +104,12 @@ def accuracy(setting: Setting) -> Accuracy:
 
 
 def kind_of_machine() -> dict[str, Any]:
-    """What decides the arithmetic of a run; how fast a machine is does not move accuracy."""
+    """Return the facts of this machine that decide the arithmetic of a run; its speed does not move accuracy."""
     return {name: machine()[name] for name in ("processor", "bfloat16_tiles", "cuda", "torch")}
 
 
 def read(path: Path) -> list[Line]:
-    """The runs of this kind of machine that a file holds."""
+    """Return the runs of this kind of machine that a file holds."""
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
     return [line for line in lines if line["machine"] == kind_of_machine()]
 
@@ -132,7 +132,7 @@ def add(path: Path, name: str, setting: Setting) -> None:
 
 
 def summary(lines: list[Line], wanted: dict[str, Setting]) -> dict[str, Any]:
-    """Mean, extremes and number of the runs of each setting, in percent; the differences of the bars, in points."""
+    """Return mean, extremes (percent) and number of runs of each setting, and the differences of pairs, in points."""
     values = {name: [line["accuracy"] for line in lines if line["settings"] == it.key] for name, it in wanted.items()}
     runs = {
         name: {"mean": round(statistics.mean(found), 3), "min": min(found), "max": max(found), "count": len(found)}
@@ -149,14 +149,14 @@ def summary(lines: list[Line], wanted: dict[str, Setting]) -> dict[str, Any]:
 
 
 def standard_error(*samples: list[float]) -> float | None:
-    """Of a difference of means; None where one of them is a single run."""
+    """Return the standard error of a difference of means; None if one of them is a single run."""
     if min(map(len, samples)) < 2:
         return None
     return round(math.sqrt(sum(statistics.variance(values) / len(values) for values in samples)), 3)
 
 
 def table(facts: dict[str, Any]) -> str:
-    """A summary for a person."""
+    """Return the summary as text for a person."""
     lines = [f"{'accuracy, percent':18} {'mean':>6} {'min':>6} {'max':>6} runs"]
     for name, row in facts["runs"].items():
         lines.append(f"{name:18} {row['mean']:6.2f} {row['min']:6.2f} {row['max']:6.2f} {row['count']:4}")
@@ -168,7 +168,7 @@ def table(facts: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Run what is missing, then print and draw what there is."""
+    """Make the missing runs, then print and draw all."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--repeats", type=int, default=3, help="runs of each setting that the file shall hold (3)")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change the scenario")

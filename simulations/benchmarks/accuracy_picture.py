@@ -14,9 +14,9 @@ def draw(runs: Mapping[str, Row], epsilons: Sequence[int], path: Path) -> None:
     """Write a PNG: federated and alone as lines over epsilon, from the strictest to none; central as a level.
 
     Args:
-        runs: ``mean``, ``min`` and ``max`` by name, as `accuracy.py` names them; what is missing is not drawn.
+        runs: ``mean``, ``min`` and ``max`` by name, as `accuracy.py` names them; missing runs are not drawn.
         epsilons: of the runs with privacy.
-        path: where to.
+        path: of the PNG.
     """
     ordered = [str(epsilon) for epsilon in sorted(epsilons)]
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")

@@ -1,4 +1,4 @@
-"""All benchmarks but that of accuracy, which takes hours: a table on the screen, the same in benchmarks.json.
+"""All benchmarks but that of accuracy, which takes hours; the results are a table on the screen and benchmarks.json.
 
     python simulations/benchmarks/bench.py [--out benchmarks.json]
 
@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 
 
 def figures(name: str, *options: str) -> dict[str, Any]:
-    """What one benchmark prints as JSON; its progress and its warnings are passed on to the terminal."""
+    """Return the JSON that one benchmark prints; its progress and its warnings go to the terminal."""
     command = [sys.executable, str(HERE / name), *options, "--json"]
     print(f"$ python simulations/benchmarks/{' '.join([name, *options])}", file=sys.stderr, flush=True)
     done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)  # noqa: S603
@@ -31,7 +31,7 @@ def figures(name: str, *options: str) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Return the facts of the machine on which the figures were measured."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
@@ -47,12 +47,12 @@ def machine() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run them all."""
+    """Run all benchmarks."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("benchmarks.json"), help="file to write (benchmarks.json)")
     options = parser.parse_args()
     parts = {
-        "step_causal": figures("step.py", "--causal"),  # first: the one that may find its packages missing
+        "step_causal": figures("step.py", "--causal"),  # first: its packages may be missing
         "step": figures("step.py"),
         "limit": figures("limit.py"),
         "round": figures("round.py"),

@@ -2,9 +2,9 @@
 
     python simulations/benchmarks/bytes.py [--json]
 
-Ours is everything that the protocol sends: in an update its numbers, envelope and signature; in an ask the adapter, the
-locked run, hashes, and the receipt of the last update. Theirs is a safetensors file of the tensors, and nothing else.
-Rank 8 on the bundled MiniLM, two labels. Nothing is trained and no weight is read.
+Ours counts everything that the protocol sends. An update has numbers, envelope and signature; an ask has the adapter,
+the locked run, hashes, and the receipt of the last update. Theirs is a safetensors file of the tensors, and nothing
+else. Rank 8 on the bundled MiniLM, two labels. Nothing is trained and no weight is read.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from confide.common.tensors import State, dump_state  # noqa: E402
 
 
 def measure() -> dict[str, dict[str, float]]:
-    """Bytes and ratios by transfer."""
+    """Return bytes and ratios by transfer."""
     theirs = len(dump_state(_state(_run(train="AB"))))
     return {transfer: _sizes(_run(transfer), theirs) for transfer in get_args(Transfer)}
 
@@ -74,7 +74,7 @@ def _sizes(run: RunConfig, theirs: int) -> dict[str, float]:
 
 
 def _size(content: RecordDict) -> int:
-    """Of all records of a message, as Flower writes them."""
+    """Return the size of all records of a message, as Flower writes them."""
     return sum(len(record.deflate()) for record in content.values())
 
 

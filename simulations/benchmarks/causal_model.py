@@ -2,8 +2,8 @@
 
     python simulations/benchmarks/causal_model.py
 
-The package carries it in GGUF at four bits. It is converted to float32 safetensors once (about 30 s), into a folder of
-`build/`; prints that folder.
+The package carries it in GGUF at four bits. This script converts it to float32 safetensors once (about 30 s), into a
+folder of `build/`, and prints that folder.
 """
 
 import importlib.util
@@ -20,10 +20,10 @@ FOLDER = Path(__file__).parents[2] / "build" / "smollm2-135m"
 
 
 def causal_model() -> Path:
-    """The folder of the converted model, converted first if it is not there.
+    """Return the folder of the converted model, which is converted first if it is not there.
 
     Raises:
-        InputError: the packages are not installed; the message has the command.
+        InputError: the packages are not installed; the message gives the command.
     """
     if not FOLDER.is_dir():
         partial = FOLDER.with_name(f"{FOLDER.name}.partial")
@@ -49,7 +49,7 @@ def _convert(packaged: Path, folder: Path) -> None:
     transformers.logging.disable_progress_bar()
     tokenizer = transformers.AutoTokenizer.from_pretrained(packaged, gguf_file=_FILE)
     model: Any = transformers.AutoModelForCausalLM.from_pretrained(packaged, gguf_file=_FILE, dtype=torch.float32)
-    # It is in float32 now, but it still says that it is quantized, and then saves nothing that loads.
+    # The model is in float32 now, but it still claims to be quantized, and would be saved in a form that does not load.
     model.hf_quantizer, model.is_quantized = None, False
     del model.config.quantization_config
     tokenizer.save_pretrained(folder)

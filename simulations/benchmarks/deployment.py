@@ -2,13 +2,13 @@
 
     python simulations/benchmarks/deployment.py [--rounds 8] [--idle]
 
-Does what an operator and three institutions do, command by command: films, newspaper and shop of the default scenario,
-each with its own records, policy and ledger. Ends with `confide predict` at an institution, on the adapter that came
-back, and with `confide verify` of the run and of an institution's ledger. Writes deployment-demo.json into the current
-folder; with --idle it leaves the clients connected for another minute instead, and prints what that costs.
+It runs the commands of an operator and three institutions, one by one: films, newspaper and shop of the default
+scenario, each with its own records, policy and ledger. It ends with `confide predict` at an institution, on the
+finished adapter, and with `confide verify` of the run and of an institution's ledger. It writes deployment-demo.json
+into the current folder. With --idle it leaves the clients connected for another minute instead, and prints the cost.
 
-Seconds beyond training: of each round, what the server's events say that it took, minus the longest of the times that
-the clients' own logs say their answer took until it was ready to leave. No client ever sends a time.
+Seconds beyond training: for each round, its duration by the server's events, minus the longest time until an answer was
+ready to leave, by the clients' own logs. No client ever sends a time.
 """
 
 import argparse
@@ -81,7 +81,7 @@ base_models = ["any"]
 
 
 def join(processes: Processes, name: str, records: list[Row], port: int) -> None:
-    """An institution from its files to an approved run: join, compare fingerprints, take the kit, approve."""
+    """Take an institution from its files to an approved run: join, compare fingerprints, take the kit, approve."""
     home = processes.folder / name
     home.mkdir()
     (home / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in records), encoding="utf-8")
@@ -97,7 +97,7 @@ def join(processes: Processes, name: str, records: list[Row], port: int) -> None
 
 
 def speaks_tls_only(port: int, ca: Path) -> bool:
-    """Whether the public port shows a certificate of the server's own authority, and answers nobody without TLS."""
+    """Return whether the public port shows a certificate of the server's own authority, and answers only over TLS."""
     context = ssl.create_default_context(cafile=str(ca))
     with (
         socket.create_connection(("127.0.0.1", port)) as raw,
@@ -114,20 +114,20 @@ def speaks_tls_only(port: int, ca: Path) -> bool:
 
 
 def training_seconds(log: str) -> dict[int, float]:
-    """Seconds by round, from a client's log."""
+    """Return seconds of training by round, from a client's log."""
     found = re.findall(r"train, round (\d+): answer ready after ([\d.]+) s", log)
     return {int(number): float(seconds) for number, seconds in found}
 
 
 def beyond_training(processes: Processes, names: list[str], run: str) -> dict[int, float]:
-    """Seconds by round that were not training."""
+    """Return the seconds by round that were not training."""
     training = [training_seconds(processes.log(name)) for name in names]
     rounds = {event["round"]: event["seconds"] for event in processes.events(run) if event["event"] == "round"}
     return {number: seconds - max(times[number] for times in training) for number, seconds in rounds.items()}
 
 
 def idle_cost(processes: Processes) -> None:
-    """Print the share of a core that each process uses while nothing is asked."""
+    """Print the share of a core that each process uses while the server asks nothing."""
     before = {name: cpu_seconds(process.pid) for name, process in processes.started.items()}
     time.sleep(_IDLE_SECONDS)
     for name, process in processes.started.items():
@@ -136,7 +136,7 @@ def idle_cost(processes: Processes) -> None:
 
 
 def demo(processes: Processes, rounds: int) -> dict[str, object]:
-    """The whole way, from empty folders to a prediction; the figures of deployment-demo.json."""
+    """Go the whole way, from empty folders to a prediction; return the figures of deployment-demo.json."""
     shares = load_institutions(load_run(Path(str(files("confide.simulations").joinpath("scenarios/default.toml")))))
     names, folder = list(shares.private)[:_INSTITUTIONS], processes.folder
     public = "".join(json.dumps(row) + "\n" for name in names for row in shares.public[name])
@@ -145,7 +145,7 @@ def demo(processes: Processes, rounds: int) -> dict[str, object]:
     port = processes.serve()
     for name in names:
         join(processes, name, shares.private[name], port)
-    for name in names:  # all at once: a client that nobody asks for 20 s looks only every 15 s
+    for name in names:  # all at once: a client that gets no ask for 20 s looks only every 15 s
         processes.start(name, "client", "start", "--site", f"{name}/site.toml")
     print(processes.confide("server", "run", "run.toml", "--home", "srv", "--follow"), end="")
     alive = sum(process.poll() is None for process in processes.started.values())
@@ -168,7 +168,7 @@ def demo(processes: Processes, rounds: int) -> dict[str, object]:
 
 
 def main() -> None:
-    """Run it, print the figures, write them down."""
+    """Run the deployment, print the figures, and write them down."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--rounds", type=int, default=8, help="(8)")
     parser.add_argument("--idle", action="store_true", help="also what idle clients cost, in place of the file")

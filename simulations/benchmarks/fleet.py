@@ -1,10 +1,10 @@
-"""Many clients at one server: real client loops (TLS, own keys, signed updates), a trainer that answers at once.
+"""Many clients at one server: real client loops (TLS, own keys, signed updates), with a trainer that answers at once.
 
     python simulations/benchmarks/fleet.py [--clients 50] [--rounds 20] [--memory-rounds 200]
 
-First 50 loops, as threads of two processes, at one real server process for 20 rounds: prints rounds, answers, the
-median and the worst round, and errors at either end. Then 5 loops for 200 rounds: prints how the server's memory grows,
-as the slope of a straight line through its size after each round. Stops by itself.
+First, 50 loops, as threads of two processes, run for 20 rounds at one real server process. The script prints rounds,
+answers, the median and the worst round, and errors at either end. Then 5 loops run for 200 rounds. The script prints
+the growth of the server's memory: the slope of a straight line through its size after each round. It stops by itself.
 """
 
 import argparse
@@ -64,7 +64,7 @@ noise_multiplier = 4.0
 
 @dataclass(frozen=True)
 class Institution:
-    """What a load process needs to know to be an institution."""
+    """The facts that a load process needs to act as an institution."""
 
     name: str
     node_key: bytes  # PEM
@@ -72,26 +72,26 @@ class Institution:
 
     @classmethod
     def make(cls, name: str) -> "Institution":
-        """A new one with keys of its own."""
+        """Make a new institution with keys of its own."""
         key = ec.generate_private_key(ec.SECP384R1())
         encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
         return cls(name, key.private_bytes(encoding, form, serialization.NoEncryption()), os.urandom(32))
 
     def key(self) -> ec.EllipticCurvePrivateKey:
-        """The key of its node."""
+        """Return the key of its node."""
         loaded = serialization.load_pem_private_key(self.node_key, None)
         assert isinstance(loaded, ec.EllipticCurvePrivateKey)
         return loaded
 
     def request(self) -> JoinRequest:
-        """What `client join` would write."""
+        """Return the request that `client join` would write."""
         encoding, form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         pem, identity = self.key().public_key().public_bytes(encoding, form).decode(), Identity(self.seed)
         request = JoinRequest(self.name, pem, identity.public_hex())
         return replace(request, signature=identity.sign(request.text()))
 
     def answer(self, message: Message, context: Context) -> Message:
-        """The answer to whatever is asked, at once: an update of zeros, correctly signed."""
+        """Answer every ask at once: with an update of zeros, correctly signed."""
         identity, kind = Identity(self.seed), message.metadata.message_type
         if kind == "query.done":
             return Message(RecordDict(), reply_to=message)
@@ -106,7 +106,7 @@ class Institution:
 
 
 def load_process(institutions: list[Institution], server: tuple[str, bytes], log: Path, over: Any) -> None:
-    """A process full of clients, until ``over`` is set; only what is wrong reaches its log."""
+    """Run clients in this process until ``over`` is set; only warnings and errors reach its log."""
     logging.basicConfig(filename=log, level=logging.WARNING, format="%(message)s")
     stop = threading.Event()
     links = [Link(*server, each.key(), each.answer, stop) for each in institutions]
@@ -123,7 +123,7 @@ def load_process(institutions: list[Institution], server: tuple[str, bytes], log
 
 @contextmanager
 def loads(institutions: list[Institution], server: tuple[str, bytes], folder: Path) -> Iterator[list[Path]]:
-    """All institutions connected, in two processes that end with the block; yields the files of what went wrong."""
+    """Connect all institutions, in two processes that end with the block; yield the logs of their errors."""
     context = multiprocessing.get_context("spawn")
     over, logs = context.Event(), [folder / f"load-{number}.log" for number in range(_LOADS)]
     started = [
@@ -143,10 +143,10 @@ def loads(institutions: list[Institution], server: tuple[str, bytes], folder: Pa
 
 
 def federate(clients: int, rounds: int, each_round: Callable[[int], None]) -> tuple[list[dict[str, Any]], list[str]]:
-    """One run with so many clients; ``each_round`` gets the server's process id after each round.
+    """Make one run with so many clients; ``each_round`` gets the server's process id after each round.
 
     Returns:
-        The run's events, and every line about something wrong at either end.
+        The run's events, and every warning or error line of either end.
     """
     with TemporaryDirectory(prefix="confide-fleet-") as name, Processes(Path(name)) as processes:
         folder, institutions = Path(name), [Institution.make(f"site-{number:02d}") for number in range(clients)]
@@ -172,12 +172,12 @@ def follow(processes: Processes, run: str, rounds: int, each_round: Callable[[in
 
 
 def ended(processes: Processes, run: str) -> int:
-    """How many rounds have ended."""
+    """Return the number of rounds that have ended."""
     return sum(event["event"] == "round" for event in processes.events(run))
 
 
 def crowd(clients: int, rounds: int) -> bool:
-    """Print what so many clients at once do to a server; whether all of them were heard in every round."""
+    """Print the effect of so many clients at once on a server; return whether it heard all of them in every round."""
     work: list[float] = []
     events, wrong = federate(clients, rounds, lambda pid: work.append(cpu_seconds(pid)))
     seconds = [event["seconds"] for event in events if event["event"] == "round"]

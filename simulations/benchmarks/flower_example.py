@@ -1,4 +1,4 @@
-"""A federation as Flower's examples write it for transformers: FedAvg, a ClientApp that loads everything each time."""
+"""A federation like Flower's examples for transformers: FedAvg, and a ClientApp that loads everything each time."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft
 
 
 def build(folder: str) -> Any:
-    """Base model and adapter, from the disk."""
+    """Load base model and adapter from the disk."""
     transformers.logging.set_verbosity_error()
     base = transformers.AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2)
     config = LoraConfig(r=8, lora_alpha=8, target_modules=["query", "value"], task_type="SEQ_CLS")
@@ -21,7 +21,7 @@ def build(folder: str) -> Any:
 
 
 def train(model: Any, records: list[dict[str, Any]], folder: str) -> None:
-    """One epoch in batches of 8, padded to the longest."""
+    """Train one epoch in batches of 8, padded to the longest text."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
     for start in range(0, len(records), 8):
@@ -34,7 +34,7 @@ def train(model: Any, records: list[dict[str, Any]], folder: str) -> None:
 
 
 def run_example(shares: list[list[dict[str, Any]]], folder: str) -> None:
-    """One round over all institutions on Flower's Ray engine."""
+    """Run one round over all institutions on Flower's Ray engine."""
     client = ClientApp()
 
     @client.train()

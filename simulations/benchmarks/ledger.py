@@ -1,9 +1,9 @@
-"""What an institution's ledger costs: milliseconds of a round, of opening a study and of a start.
+"""The cost of an institution's ledger: milliseconds of a round, of opening a study and of a start.
 
     python simulations/benchmarks/ledger.py [--rounds 50] [--studies 100] [--bytes 150000] [--json]
 
-A round is everything of the release protocol but the training: RESERVE, the outbox file and SEAL, with anchor and audit
-log, all on a disk (a temporary folder; set TMPDIR for another). Measured with an empty ledger and with one that holds
+A round is the whole release protocol but the training: RESERVE, the outbox file and SEAL, with anchor and audit log,
+all on a disk (a temporary folder; set TMPDIR for another). It is measured with an empty ledger and with one that holds
 earlier studies of 40 rounds each. Bars: 50 ms a round, 5 s to open a study.
 """
 
@@ -29,7 +29,7 @@ from confide.common.privacy.plan import PrivacyPlan
 _CAP = Cap(8.0, 1e-5)
 _ROUNDS_OF_A_STUDY = 40
 _PLAN = PrivacyPlan("record", 0.1, _ROUNDS_OF_A_STUDY, 2000, 1.0, "automatic", 20.0, 1e-5)
-_LOWER = Cap(7.0, 1e-5)  # of a policy that was edited in mid-study: then each RESERVE is an account of its own
+_LOWER = Cap(7.0, 1e-5)  # of a policy edited during a study: each RESERVE then needs an account of its own
 
 
 class Institution:
@@ -44,17 +44,17 @@ class Institution:
         recover(self.ledger, self.outbox)
 
     def open_study(self, name: str, plan: PrivacyPlan) -> None:
-        """OPEN."""
+        """Open a study."""
         self.ledger.open_study(name, plan, _CAP)
 
     def answer(self, study: str, number: int, content: bytes, cap: Cap = _CAP) -> None:
-        """One round without its training."""
+        """Make one round without its training."""
         request = AnswerRequest(AnswerKey(study, "ab" * 16, "update", number), 1, 0, f"{number:064}", "2" * 64)
         release(request, self.ledger, self.outbox, lambda: (cap, None), lambda reservation, prepared: content)
 
 
 def fill(folder: Path, studies: int) -> None:
-    """A ledger with earlier studies, in few transactions, and the witnesses that it would have."""
+    """Write a ledger with earlier studies, in few transactions, and the witnesses that it would have."""
     told: list[tuple[Row, str]] = []
     ledger = Ledger(
         folder / "ledger.db", Terms("people", "record", 1), lambda row, row_hash: told.append((row, row_hash))
@@ -80,21 +80,21 @@ def _append_rounds(ledger: Ledger, study: str) -> None:
 
 
 def milliseconds(act: Callable[[], object]) -> float:
-    """How long something takes."""
+    """Return the time that an action takes."""
     started = time.perf_counter()
     act()
     return 1000 * (time.perf_counter() - started)
 
 
 def measure_rounds(institution: Institution, study: str, rounds: int, content: bytes, cap: Cap = _CAP) -> float:
-    """Median over rounds of one study."""
+    """Return the median over rounds of one study."""
     institution.open_study(study, replace(_PLAN, num_steps=rounds))
     numbers = range(1, rounds + 1)
     return statistics.median(milliseconds(partial(institution.answer, study, n, content, cap)) for n in numbers)
 
 
 def measure(rounds: int, studies: int, size: int) -> dict[str, float]:
-    """All figures, in milliseconds."""
+    """Return all figures, in milliseconds."""
     content, facts = os.urandom(size), dict[str, float]()
     with tempfile.TemporaryDirectory() as name:
         institution = Institution(Path(name))

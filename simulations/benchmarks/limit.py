@@ -1,4 +1,4 @@
-"""How near the encoder step is to what the processor can multiply: texts of 128 tokens, against the matrix peak.
+"""The encoder step as a share of the processor's matrix peak, with texts of 128 tokens.
 
     python simulations/benchmarks/limit.py [--steps 5] [--json]
 
@@ -25,10 +25,10 @@ _PRODUCTS, _PEAK_SECONDS = 20, 10.0
 
 
 def matrix_peak(dtype: torch.dtype) -> float:
-    """The best of 20 products of two square matrices, in FLOP/s.
+    """Return the best rate of 20 products of two square matrices, in FLOP/s.
 
-    A processor that emulates bfloat16 takes half a minute for one of full size. There fewer products, and smaller ones,
-    find the rate in some seconds: it hardly depends on the size where every element costs so much.
+    A processor that emulates bfloat16 takes half a minute for one product of full size. There, fewer and smaller
+    products find the rate in some seconds: it hardly depends on the size, for every element costs so much.
     """
     size, until = _SIZE, time.perf_counter() + _PEAK_SECONDS
     while size > 256 and 8**3 * min(_product_seconds(size // 8, dtype) for _ in range(3)) > _PEAK_SECONDS:
@@ -49,16 +49,16 @@ def _product_seconds(size: int, dtype: torch.dtype) -> float:
 
 
 def step_work(config: Any, tokens: int, length: int) -> float:
-    """FLOP of an encoder step over so many tokens: forward and input gradients, two each for a multiply and an add."""
+    """Return FLOP of an encoder step over so many tokens: forward and input gradients, two for each multiply-add."""
     hidden, inner = config.hidden_size, config.intermediate_size
     layer = 2.0 * tokens * (4 * hidden * hidden + 2 * hidden * inner) + 2.0 * 2 * tokens * length * hidden
-    # The lowest layer's three projections need no gradient of their input, which is frozen.
+    # The lowest layer's three projections need no gradient for their input, which is frozen.
     work: float = 2 * layer * config.num_hidden_layers - 2.0 * tokens * 3 * hidden * hidden
     return work
 
 
 def measure(steps: int) -> dict[str, float]:
-    """Rates of the product and of the step, and their ratio."""
+    """Return the rates of the product and of the step, and their ratio."""
     texts = [{"text": " ".join(["word"] * 126), "label": "positive"} for _ in range(10 * DRAWN)]
     with tempfile.TemporaryDirectory() as cache:
         bench = prepare(texts, "all", None, Path(cache))

@@ -1,10 +1,10 @@
-"""What a federation costs beyond training: messages, gate, aggregation, checkpoint, for each client and round.
+"""The cost of a federation beyond training, for each client and round: messages, gate, aggregation, checkpoint.
 
     python simulations/benchmarks/overhead.py [--clients 100] [--rounds 4] [--json]
 
-Training is replaced by a function that returns zeros at once; updates have the size of the default scenario's. The
-first round, in which texts are encoded, does not count. Also prints the process's peak memory: run it with 10 and
-with 100 clients to compare (all have 30 records each). `round.py` has the same beside real training.
+A function that returns zeros at once replaces training; updates have the size of the default scenario's. The first
+round, in which texts are encoded, does not count. The script also prints the process's peak memory: run it with 10 and
+with 100 clients to compare (all have 30 records each). `round.py` measures the same beside real training.
 """
 
 import argparse
@@ -36,12 +36,12 @@ from confide.simulations.sites import simulated_sites  # noqa: E402
 
 
 def no_training(work: LocalWork, *rest: Any) -> State:
-    """An update of the right form at no cost."""
+    """Return an update of the right form at no cost."""
     return {name: np.zeros_like(value) for name, value in work.received.items()}
 
 
 def measure(clients: int, rounds: int) -> dict[str, float]:
-    """Milliseconds for each client and round, and peak memory in MB, of a federation that does not train."""
+    """Return milliseconds for each client and round, and peak memory in MB, of a federation that does not train."""
     settings = {
         "study": {"name": "overhead"},
         "task": {"labels": ["negative", "positive"]},

@@ -18,9 +18,9 @@ _HANGS = 300.0  # seconds after which something hangs
 
 
 class Processes:
-    """Commands that are waited for, and processes that end with the block, whatever ends it.
+    """Commands that run to their end, and processes that end with the block, however it ends.
 
-    Everything that they write lies in ``folder``, also what they take for their home and for temporary files.
+    Everything that they write lies in ``folder``, which also holds their home and their temporary files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -49,7 +49,7 @@ class Processes:
                 process.wait()
 
     def confide(self, *arguments: object) -> str:
-        """The standard output of one command; ends the program if it fails."""
+        """Run one command and return its standard output; end the program if the command fails."""
         command = [*_COMMAND, *map(str, arguments)]
         done = subprocess.run(  # noqa: S603 - our own command
             command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
@@ -60,7 +60,7 @@ class Processes:
         return done.stdout
 
     def start(self, name: str, *arguments: object) -> None:
-        """Start a process; what it writes is its log."""
+        """Start a process; its output is its log."""
         command = [*_COMMAND, *map(str, arguments)]
         with (self.folder / f"{name}.log").open("ab") as log:
             self.started[name] = subprocess.Popen(  # noqa: S603 - our own command
@@ -68,15 +68,15 @@ class Processes:
             )
 
     def log(self, name: str) -> str:
-        """What a process has written."""
+        """Return the output of a process so far."""
         return (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
 
     def logs(self) -> str:
-        """The end of every log, for a person who wonders what went wrong."""
+        """Return the end of every log, for a person who looks for a fault."""
         return "".join(f"\n--- {name}\n" + "\n".join(self.log(name).splitlines()[-15:]) for name in self.started)
 
     def serve(self) -> int:
-        """Make a server's folder ``srv`` and start it; returns its public port."""
+        """Make a server's folder ``srv``, start the server and return its public port."""
         port, admin = free_port(), free_port()
         self.confide("server", "init", "srv", "--host", "127.0.0.1", "--port", port)
         settings = self.folder / "srv" / "server.toml"
@@ -87,13 +87,13 @@ class Processes:
         return port
 
     def events(self, run: str) -> list[dict[str, Any]]:
-        """What a run of the server has told so far; of a line that is being written, nothing."""
+        """Return the events of a server's run so far, without a line that is still being written."""
         path = self.folder / "srv" / "runs" / run / "events.jsonl"
         lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []
         return [json.loads(line) for line in lines]
 
     def wait(self, condition: Callable[[], bool], complaint: str, seconds: float = _HANGS) -> None:
-        """Until a condition holds; ends the program if that takes too long, or if a process has ended."""
+        """Wait until a condition holds; end the program if that takes too long, or if a process has ended."""
         end = time.monotonic() + seconds
         while not condition():
             ended = [name for name, process in self.started.items() if process.poll() is not None]
@@ -103,23 +103,23 @@ class Processes:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """Return a port on which no process listens now."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time of a process so far, user and system."""
+    """Return the processor time of a process so far, user and system."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident_bytes(pid: int) -> int:
-    """Memory of a process that is in RAM."""
+    """Return the memory of a process that is in RAM."""
     return int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def machine() -> str:
-    """How busy this machine is, for whoever reads figures that were taken on it."""
+    """Return cores and load of this machine, for readers of figures that were measured on it."""
     return f"{os.cpu_count()} cores, load {' '.join(f'{load:.1f}' for load in os.getloadavg())} (1, 5, 15 minutes)"

@@ -1,7 +1,7 @@
-"""The same work as users write it today: PEFT with the Hugging Face Trainer's defaults, and Opacus as it comes.
+"""The same work as users write it today: PEFT with the Hugging Face Trainer's defaults, and unmodified Opacus.
 
-Both train LoRA factors A and B of rank 8 on query and value and a classification head, in float32, on batches that are
-padded to their longest text. The Trainer's batch is 8; Opacus' is ours.
+Both train LoRA factors A and B of rank 8 on query and value, and a classification head, in float32. Batches are padded
+to their longest text. The Trainer's batch is 8; Opacus' is ours.
 """
 
 import tempfile
@@ -42,7 +42,7 @@ def _encoded(records: list[dict[str, Any]], tokenizer: Any) -> list[dict[str, An
 
 
 def trainer(records: list[dict[str, Any]], folder: Path, targets: list[str]) -> Seconds:
-    """``seconds(examples)``: how long the Trainer takes for so many examples, at its defaults."""
+    """Return ``seconds(examples)``: the Trainer's time for so many examples, at its defaults."""
     model, tokenizer = _model(folder, targets)
     data = Dataset.from_list(_encoded(records, tokenizer))
     collator = transformers.DataCollatorWithPadding(tokenizer)
@@ -62,7 +62,7 @@ def trainer(records: list[dict[str, Any]], folder: Path, targets: list[str]) -> 
 
 
 def opacus(records: list[dict[str, Any]], folder: Path, targets: list[str], batch: int) -> Seconds:
-    """``seconds(examples)``: how long Opacus' PrivacyEngine takes, in physical batches of 32."""
+    """Return ``seconds(examples)``: the time of Opacus' PrivacyEngine, in physical batches of 32."""
     warnings.simplefilter("ignore")
     model, tokenizer = _model(folder, targets)
     collator = transformers.DataCollatorWithPadding(tokenizer)

