@@ -89,7 +89,8 @@ def computed_by_vector(model: WarmModel, batch: Batch) -> set[Size]:
     if model.device.type != "cpu":
         return set()
     names = ((name.split(".")[1].rstrip("_"), sizes) for name, sizes in _operations(model, batch))
-    return {max(sizes, key=math.prod) for name, sizes in names if sizes and name in _BY_VECTOR}
+    largest = (max(sizes, key=math.prod) for name, sizes in names if sizes and name in _BY_VECTOR)
+    return {size for size in largest if math.prod(size) > 1}  # a single number is no row's
 
 
 def follow_from_shape(model: WarmModel, one: Batch, other: Batch) -> bool:

@@ -299,3 +299,16 @@ def test_an_institution_whose_memory_is_too_small_for_some_shape_declines_the_of
     small = site(512)
     assert kinds(Asking(run, lambda: small).offer()) == ["accepted"]
     forget_models()
+
+
+def test_a_single_number_fills_no_vector_and_tears_no_shape(fresh: WarmModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A learned temperature, as some models have it, is the same for every row."""
+    task, losses = type(fresh.task), type(fresh.task).losses
+
+    def scaled(own: Any, module: Any, batch: Any) -> torch.Tensor:
+        return losses(own, module, batch) * torch.sigmoid(torch.tensor(0.5))
+
+    usable = tried_shapes(fresh, 1024)
+    monkeypatch.setattr(task, "losses", scaled)
+    fresh.tried.clear()
+    assert tried_shapes(fresh, 1024) == usable
