@@ -23,7 +23,7 @@ from confide.common.errors import ConfideError, InputError
 from confide.common.flower import prepare
 from confide.common.model.base_models import find_model, hash_model, models_here
 
-_MOST_SECONDS_APART = 2.0
+_MAX_SECONDS_APART = 2.0
 _GIB = 2**30
 
 State = Literal["ok", "warning", "problem"]
@@ -106,11 +106,11 @@ def _clock(ahead: float | None) -> Verdict:
     """Judge a measure that is right to a second: 1 s apart is always ok, 3 s at least a warning, 4 s a problem."""
     if ahead is None:
         return "warning", "the server tells no time; see that this machine keeps its own by NTP"
-    if abs(ahead) < _MOST_SECONDS_APART:
-        return "ok", f"less than {_MOST_SECONDS_APART:g} s from the server's, as far as its answer tells"
+    if abs(ahead) < _MAX_SECONDS_APART:
+        return "ok", f"less than {_MAX_SECONDS_APART:g} s from the server's, as far as its answer tells"
     way = "ahead of" if ahead > 0 else "behind"
-    text = f"about {abs(ahead):.0f} s {way} the server's, must be under {_MOST_SECONDS_APART:g} s; set it by NTP"
-    return ("problem" if abs(ahead) >= _MOST_SECONDS_APART + 1 else "warning"), text
+    text = f"about {abs(ahead):.0f} s {way} the server's, must be under {_MAX_SECONDS_APART:g} s; set it by NTP"
+    return ("problem" if abs(ahead) >= _MAX_SECONDS_APART + 1 else "warning"), text
 
 
 def _ledger(path: Path) -> Verdict:

@@ -9,9 +9,9 @@ import httpx
 
 # Of one message with all its parts. The largest that a server of ours sends is a finished adapter: some 100 MB if the
 # update of a round fills the 8 MB that such a server takes.
-MOST_BYTES = 256 * 2**20
-MOST_PARTS = 16  # of one message; an ask has four: itself, its content, two records
-_MOST_ELSE = 2**20  # of every other answer; an honest one is some kilobytes
+MAX_BYTES = 256 * 2**20
+MAX_PARTS = 16  # of one message; an ask has four: itself, its content, two records
+_MAX_ELSE = 2**20  # of every other answer; an honest one is some kilobytes
 _KEEP_OPEN = 30.0  # seconds that a quiet TLS connection stays open: longer than any two polls are apart
 _PART = "/pull-object"  # the end of the path of a request for a part
 
@@ -26,7 +26,7 @@ class Intake:
     """The bytes that may still come in: for the message whose parts are being fetched, and for any other answer."""
 
     def __init__(self) -> None:
-        self._message = _Allowance(MOST_BYTES)
+        self._message = _Allowance(MAX_BYTES)
 
     def client(self, verify: ssl.SSLContext) -> httpx.Client:
         """Return an HTTP client that counts every answer and follows no redirect.
@@ -44,10 +44,10 @@ class Intake:
 
     def begin(self, parts: Iterable[Part]) -> list[Part]:
         """Return the parts of the next message, and let them come from here on; `TooMuchError` if they are too many."""
-        few = list(islice(parts, MOST_PARTS + 1))
-        if len(few) > MOST_PARTS:
-            raise TooMuchError(f"more than {MOST_PARTS} parts")
-        self._message = _Allowance(MOST_BYTES)
+        few = list(islice(parts, MAX_PARTS + 1))
+        if len(few) > MAX_PARTS:
+            raise TooMuchError(f"more than {MAX_PARTS} parts")
+        self._message = _Allowance(MAX_BYTES)
         return few
 
     def _count(self, response: httpx.Response) -> None:
@@ -55,7 +55,7 @@ class Intake:
         if response.headers.get("content-encoding", "identity") != "identity":
             raise TooMuchError("an answer that is packed, though none was asked for")
         is_part = response.request.url.path.endswith(_PART)
-        allowance = self._message if is_part else _Allowance(_MOST_ELSE)
+        allowance = self._message if is_part else _Allowance(_MAX_ELSE)
         allowance.require(response.headers.get("content-length", "0"))
         response.stream = _Counted(response.stream, allowance)
 

@@ -35,7 +35,7 @@ from confide.common.shown import shown
 
 _POLL_RUNNING, _POLL_IDLE = 0.5, 15.0  # seconds from the start of one to the next; the server holds each for up to 5 s
 _STAYS_FAST = 600.0  # seconds after an ask
-_MOST_ERRORS = 5  # HTTP errors, about 30 s, before an answer is given up: the server may not know its run any more
+_MAX_ERRORS = 5  # HTTP errors, about 15 s, before an answer is given up: the server may not know its run any more
 
 log = logging.getLogger("confide")
 Answer = Callable[[Message, Context], Message]
@@ -215,7 +215,7 @@ class Link:
                 if status == 401:
                     raise LinkLost("the server does not know this connection any more") from None
                 errors += 1
-                if errors == _MOST_ERRORS:
+                if errors == _MAX_ERRORS:
                     self._kept = None
                     raise LinkLost(f"HTTP {status}, again and again; asked anew, the answer is sent") from None
                 log.warning("HTTP %d; the answer is kept", status)

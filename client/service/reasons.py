@@ -7,7 +7,7 @@ from confide.common.protocol.answers import declined, waiting
 from confide.common.protocol.versions import VersionError, other_versions
 
 _WORDED = (PolicyError, BudgetError, LedgerError, VersionError)  # they name settings and public numbers, never records
-_MOST_CHARS = 400
+_MAX_CHARS = 400
 _REFUSALS = [list(answer()) for answer in (declined, waiting, other_versions)]
 
 
@@ -19,7 +19,7 @@ def reason_of(error: BaseException) -> str:
     if not isinstance(error, _WORDED):
         return f"{type(error).__name__}: it may quote a record, so it stands in local/errors.log beside site.toml"
     line = "".join(letter if letter.isprintable() else " " for letter in str(error))
-    return line if len(line) <= _MOST_CHARS else f"{line[:_MOST_CHARS]}…"
+    return line if len(line) <= _MAX_CHARS else f"{line[:_MAX_CHARS]}…"
 
 
 def is_refusal(reply: Message) -> bool:

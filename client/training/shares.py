@@ -19,7 +19,7 @@ from confide.common.errors import PolicyError
 from confide.common.model.warm_model import WarmModel, warm_model
 from confide.common.privacy.coins import Coins, CoinSource
 
-_MOST_SHARES = 128  # institutions of one client process; a real one has one
+_MAX_SHARES = 128  # institutions of one client process; a real one has one
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Client:
 
         Keep the first 128. Evicting the oldest would miss on every institution when a round has 129.
         """
-        if institution in self.shares or len(self.shares) < _MOST_SHARES:
+        if institution in self.shares or len(self.shares) < _MAX_SHARES:
             self.shares[institution] = prepared
 
     def finish(self, institution: str, run_sha256: str) -> None:

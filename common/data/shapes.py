@@ -12,7 +12,7 @@ from confide.common.data.batches import padded_length
 
 Shape = tuple[int, int]  # rows, and tokens of each row
 
-MOST_SHAPES = 32
+MAX_SHAPES = 32
 _SHORTEST = 16  # tokens; at 8 the kernels of some processors already differ from those of longer rows
 # The cost of a micro-batch beside its tokens, in tokens that take as long (docs/decisions.md, "few public shapes").
 _COST_OF_A_BATCH = 64
@@ -91,7 +91,7 @@ def public_shapes(longest: int, tokens: int, max_rows: int) -> Shapes:
     lengths = _lengths(longest)
     for parts in ((1, 2, 4), (1, 2), (1,)):
         own = {length: _row_counts(min(max_rows, tokens // length), parts) for length in lengths}
-        if sum(map(len, own.values())) <= MOST_SHAPES:
+        if sum(map(len, own.values())) <= MAX_SHAPES:
             break
     return Shapes(
         {

@@ -15,7 +15,7 @@ from confide.common.tensors import Schema, State, norm_of
 # AdamW moves a coordinate by at most about the learning rate: by 1.5 over 60 rounds at 5e-2, falling to 0. The 184,000
 # numbers of a rank-8 adapter on 30 layers then have a norm of 640. Measured: 17 after 5 rounds of 37,634 numbers.
 RECEIVED_NORM_BOUND = 1000.0
-_MOST_TIMES = 20  # an institution may be so many times larger or smaller than the run's public `nominal_units`
+_MAX_TIMES = 20  # an institution may be so many times larger or smaller than the run's public `nominal_units`
 _HEADER_ALLOWANCE = 256  # bytes a tensor may take in a safetensors header
 
 
@@ -84,9 +84,9 @@ def size_problem(declared_units: int, nominal_units: int) -> str | None:
     The size bounds an institution's update (`update_norm_bound`: 62 at 2,000 units, 84,500 at one, under the default
     plan) and may weigh it. An institution that could declare any size would control the mean alone.
     """
-    if nominal_units <= declared_units * _MOST_TIMES and declared_units <= nominal_units * _MOST_TIMES:
+    if nominal_units <= declared_units * _MAX_TIMES and declared_units <= nominal_units * _MAX_TIMES:
         return None
     return (
-        f"declared_units = {declared_units} must be within {_MOST_TIMES} times local.nominal_units = {nominal_units}, "
+        f"declared_units = {declared_units} must be within {_MAX_TIMES} times local.nominal_units = {nominal_units}, "
         "up or down; set that to what an institution of this study usually has"
     )

@@ -10,7 +10,7 @@ import logging
 MAX_BODY = 8 * 2**20  # bytes of one request, and of one whole reply
 QUOTA = 4 * MAX_BODY  # bytes that a client may push for one ask: its answer, and again from the start after trouble
 _HOLD_SECONDS = 5.0  # far less than a client waits for an answer (30 s), or a signature is good for (300 s)
-_MOST_HELD = 2  # requests of one key: a client's own, and one of a connection that broke unseen
+_MAX_HELD = 2  # requests of one key: a client's own, and one of a connection that broke unseen
 
 log = logging.getLogger("confide")
 
@@ -57,7 +57,7 @@ class Clients:
         memory. A client whose places they take must poll without a wait.
         """
         held = self._held.setdefault(key, []) if key in self._names else None
-        if held is None or len(held) >= _MOST_HELD or self._unpulled.get(key) or self.closed:
+        if held is None or len(held) >= _MAX_HELD or self._unpulled.get(key) or self.closed:
             return
         asked = asyncio.get_running_loop().create_future()
         held.append(asked)  # no ask came in between, because nothing was awaited since the look at `_unpulled`

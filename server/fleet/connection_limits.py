@@ -12,7 +12,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 # A client has two: while the server holds its poll on one, its heartbeat takes another. 2,000 connections of any peers
 # take 550 MB, because asyncio keeps a TLS buffer of 256 KB for each.
-MOST_CONNECTIONS = 2000
+MAX_CONNECTIONS = 2000
 _PEER_SHARE = 4  # one peer may have a quarter (250 clients), since many institutions may call through one proxy
 _REQUEST_SECONDS = 20.0  # for the head of a request, about one kilobyte
 
@@ -108,11 +108,11 @@ def most_connections() -> int:
     systemd the limit is often 1024 at first.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    enough = 4 * MOST_CONNECTIONS // 3 + 1
+    enough = 4 * MAX_CONNECTIONS // 3 + 1
     if soft != resource.RLIM_INFINITY and soft < enough:
         soft = enough if hard == resource.RLIM_INFINITY else min(enough, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return MOST_CONNECTIONS if soft == resource.RLIM_INFINITY else min(MOST_CONNECTIONS, 3 * soft // 4)
+    return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, 3 * soft // 4)
 
 
 def _peer(address: str) -> str:

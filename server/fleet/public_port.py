@@ -21,7 +21,7 @@ _PUSHES = (_PUSH_MESSAGES, _PUSH_OBJECT)
 _PULL = "/v1/fleet/pull-messages"
 _HEARTBEAT = "/v1/fleet/send-node-heartbeat"
 _KEY_HEADER = b"flwr-public-key"
-_MOST_HEAD = 2**14  # bytes; our client's head is a kilobyte
+_MAX_HEAD = 2**14  # bytes; our client's head is a kilobyte
 _KNOWN = (200, 403)  # Flower's answers after a signature check; 403 means that the run is over
 
 Send = Callable[[Any], Awaitable[None]]
@@ -76,7 +76,7 @@ class FleetGate:
             await self._app(scope, receive, send)
         elif scope["type"] != "http" or scope["path"] not in FLEET_PATHS:
             await _refuse(send, 404)
-        elif sum(len(name) + len(text) for name, text in scope["headers"]) > _MOST_HEAD:
+        elif sum(len(name) + len(text) for name, text in scope["headers"]) > _MAX_HEAD:
             await _refuse(send, 431)  # h11 bounds only heads that come in pieces
         else:
             await self._serve(scope, receive, send)

@@ -12,8 +12,8 @@ from confide.server.fleet.client_limits import MAX_BODY
 # The bound for every request without an object, and for strangers; an honest one is 1 KB. In 8 MB one `push-messages`
 # could announce a hundred thousand objects, and Flower would hold the database for all of them.
 SMALL_BODY = 8 * 2**10
-MOST_HELD = 32 * MAX_BODY  # bytes of larger bodies in memory at a time
-MOST_OF_A_KEY = 2 * MAX_BODY  # bytes of these for one key: a peer that names another's key must not take all places
+MAX_HELD = 32 * MAX_BODY  # bytes of larger bodies in memory at a time
+MAX_OF_A_KEY = 2 * MAX_BODY  # bytes of these for one key: a peer that names another's key must not take all places
 _BODY_SECONDS = 60  # until a whole request must be here
 
 Receive = Callable[[], Awaitable[Any]]
@@ -73,7 +73,7 @@ class Bodies:
         if size > most:  # a body in chunks has no length header
             raise BodyRefusedError(413)
         more = _counted(size) - _counted(body.tell())
-        if self._held[key] + more > MOST_OF_A_KEY or self._held.total() + more > MOST_HELD:
+        if self._held[key] + more > MAX_OF_A_KEY or self._held.total() + more > MAX_HELD:
             raise BodyRefusedError(503)
         self._held[key] += more
         body.write(event.get("body", b""))

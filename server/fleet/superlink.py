@@ -39,7 +39,7 @@ from confide.server.fleet.public_port import DatabaseTurn
 from confide.server.rounds.collect import SystemClock, collect
 
 log = logging.getLogger("confide")
-_MOST_OBJECTS = 8  # in a reply; an honest one has three: a message, its content, a record
+_MAX_OBJECTS = 8  # in a reply; an honest one has three: a message, its content, a record
 
 
 class Link:
@@ -215,8 +215,8 @@ class LinkGrid(Grid):
             tree = self._store.get_object_tree(reply_id)
         except NoObjectInStoreError:  # the session of its upload has expired
             return None
-        nodes, objects, size = list(islice(iterate_object_tree(tree), _MOST_OBJECTS + 1)), dict[str, bytes](), 0
-        if len(nodes) > _MOST_OBJECTS:
+        nodes, objects, size = list(islice(iterate_object_tree(tree), _MAX_OBJECTS + 1)), dict[str, bytes](), 0
+        if len(nodes) > _MAX_OBJECTS:
             return {}
         for node in nodes:  # every look holds the turn, so stop at the first missing one
             content = self._store.get(node.object_id)

@@ -20,7 +20,7 @@ CONNECT_SECONDS = 60.0  # for institutions that are still connecting
 NOT_CONNECTED, NO_ANSWER = "not connected", "no answer before the deadline"
 NOT_ASKED = "not asked, because fewer than federation.min_clients were connected"
 _POLL_SECONDS = 0.1
-_MOST_ASKS = 4  # to one institution in one round: the first, and three after it was away
+_MAX_ASKS = 4  # to one institution in one round: the first, and three after it was away
 
 
 class Clock(Protocol):
@@ -127,7 +127,7 @@ def collect(
             if ask is None or ask.message.metadata.dst_node_id != reply.metadata.src_node_id:
                 continue
             del asked[reply.metadata.reply_to_message_id]
-            if reply.has_error() and isinstance(grid, RealGrid) and ask.times < _MOST_ASKS:
+            if reply.has_error() and isinstance(grid, RealGrid) and ask.times < _MAX_ASKS:
                 asked |= _again(grid, ask, clock, again)
             else:
                 yield reply
@@ -158,7 +158,7 @@ def _again(grid: Grid, ask: _Asked, clock: Clock, again: Again) -> dict[str, _As
 def _ask_the_reconnected(grid: Grid, asked: dict[str, _Asked], clock: Clock, again: Again) -> None:
     activated = grid.activated_at() if isinstance(grid, RealGrid) else {}
     for ask_id, ask in list(asked.items()):
-        if activated.get(ask.message.metadata.dst_node_id, 0.0) > ask.at and ask.times < _MOST_ASKS:
+        if activated.get(ask.message.metadata.dst_node_id, 0.0) > ask.at and ask.times < _MAX_ASKS:
             del asked[ask_id]
             if isinstance(grid, RealGrid):
                 grid.forget([ask_id])

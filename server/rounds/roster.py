@@ -18,7 +18,7 @@ from confide.server.home.registry import Member
 Members = Mapping[int, Member]
 
 WAITING = "waiting for approval"
-_MOST_ATTEMPTS = 2  # an institution charges at most these for one answer: the first, and one retry
+_MAX_ATTEMPTS = 2  # an institution charges at most these for one answer: the first, and one retry
 
 
 @dataclass
@@ -61,7 +61,7 @@ class Institution:
         the server cannot know whether a crash took that answer. A site never charges more than its plan.
         """
         self.asks[what, number] += 1
-        if self.asks[what, number] > _MOST_ATTEMPTS:
+        if self.asks[what, number] > _MAX_ATTEMPTS:
             return
         if what == "update":
             self.num_steps = min(run.num_steps, self.num_steps + run.local.steps)

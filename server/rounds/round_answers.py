@@ -9,7 +9,7 @@ from confide.common.protocol.gate import load_state
 from confide.server.rounds.roster import Institution
 from confide.server.rounds.run_context import Event
 
-_MOST_UNITS = 1e9  # bound on a validation count
+_MAX_UNITS = 1e9  # bound on a validation count
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Answers:
 
     def take_counts(self, name: str, payload: bytes) -> None:
         """Take in an institution's noised validation counts; `GateError` for a payload that holds none."""
-        right, wrong = (float(value) for value in load_state(payload, {"cells": (2,)}, _MOST_UNITS)["cells"])
+        right, wrong = (float(value) for value in load_state(payload, {"cells": (2,)}, _MAX_UNITS)["cells"])
         self.validation[name] = {"right": right, "wrong": wrong}
 
     def event(self, number: int, run: RunConfig, institutions: list[Institution]) -> Event:

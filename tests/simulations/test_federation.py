@@ -402,7 +402,7 @@ def test_a_bounded_cache_changes_no_answer(
             prepared.append(data.dataset.id.removeprefix("simulated-")) or prepare(data, *rest, **more)
         ),
     )
-    monkeypatch.setattr(shares, "_MOST_SHARES", 1)
+    monkeypatch.setattr(shares, "_MAX_SHARES", 1)
     ran = federate(locked())
     assert ran.accepted == {"site-0": 2, "site-1": 2, "site-2": 2}
     assert sorted(prepared) == ["site-0", *["site-1"] * 3, *["site-2"] * 3]

@@ -28,7 +28,7 @@ from confide.client.site.installation import open_site
 from confide.common.errors import ConfideError
 
 KEY = ec.generate_private_key(ec.SECP384R1())
-MOST, MOST_ELSE = 40_000, 10_000  # bytes, in these tests
+MOST, MAX_ELSE = 40_000, 10_000  # bytes, in these tests
 Linked = Callable[[Callable[[str, bytes], Answer]], Link]
 
 
@@ -36,8 +36,8 @@ Linked = Callable[[Callable[[str, bytes], Answer]], Link]
 def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(intake, "MOST_BYTES", MOST)
-    monkeypatch.setattr(intake, "_MOST_ELSE", MOST_ELSE)
+    monkeypatch.setattr(intake, "MAX_BYTES", MOST)
+    monkeypatch.setattr(intake, "_MAX_ELSE", MAX_ELSE)
     return make_keys(tmp_path / "keys", "127.0.0.1")
 
 
@@ -86,7 +86,7 @@ def _endless(given: list[int]) -> Iterator[bytes]:
         yield b"x" * 1000
 
 
-@pytest.mark.parametrize(("call", "most"), [(_activate, MOST_ELSE), (_pull_part, MOST)])
+@pytest.mark.parametrize(("call", "most"), [(_activate, MAX_ELSE), (_pull_part, MOST)])
 def test_an_answer_without_an_end_is_left_where_it_passes_the_bound(
     keys: Path, call: Callable[[Link], Any], most: int
 ) -> None:
@@ -171,7 +171,7 @@ def test_an_ask_that_is_too_large_or_has_too_many_parts_is_declined(
         pulled = link._pull()
     assert pulled is not None
     assert list(pulled.content) == []
-    assert len(requested) <= 1 + intake.MOST_PARTS
+    assert len(requested) <= 1 + intake.MAX_PARTS
     [line] = [record.message for record in caplog.records]
     assert line.startswith("an ask is refused, and nothing of it kept: more than ")
     reply = _Answers(path, site, monitored)(pulled, Context(1, 7, {}, RecordDict(), {}))

@@ -100,7 +100,7 @@ def test_an_error_of_ours_says_what_it_says_and_no_more(tmp_path: Path) -> None:
 def test_a_file_that_is_full_goes_on_in_a_new_one_and_the_last_four_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(journal, "_MAX_BYTES", 1000)
     for number in range(100):
         keep_refusal(tmp_path, PolicyError(f"refusal {number}"))
         keep_error(tmp_path / "local", ValueError(f"error {number} " + "x" * 100))
@@ -117,7 +117,7 @@ def test_a_file_that_is_full_goes_on_in_a_new_one_and_the_last_four_stay(
 def test_an_entry_that_is_larger_than_a_file_may_be_is_still_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal, "_MOST_BYTES", 10)
+    monkeypatch.setattr(journal, "_MAX_BYTES", 10)
     for number in range(3):
         keep_refusal(tmp_path, PolicyError(f"refusal {number}"))
     assert "refusal 2" in _lines(tmp_path / "refusals.jsonl")[0]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from confide.common.data.shapes import MOST_SHAPES, Shapes, one_row_each, public_shapes
+from confide.common.data.shapes import MAX_SHAPES, Shapes, one_row_each, public_shapes
 
 BOUNDS = {"tokens": st.integers(1, 40_000), "max_rows": st.integers(1, 10_000)}
 
@@ -12,7 +12,7 @@ BOUNDS = {"tokens": st.integers(1, 40_000), "max_rows": st.integers(1, 10_000)}
 @given(longest=st.integers(8, 8192), **BOUNDS)
 def test_there_are_at_most_32_shapes_within_their_bounds(longest: int, tokens: int, max_rows: int) -> None:
     shapes = public_shapes(longest, tokens, max_rows).all()
-    assert 1 <= len(shapes) <= MOST_SHAPES
+    assert 1 <= len(shapes) <= MAX_SHAPES
     assert all(rows == 1 or (rows * length <= tokens and rows <= max_rows) for rows, length in shapes)
 
 

@@ -23,8 +23,8 @@ from confide.common.protocol.enrolment import JoinRequest
 from confide.server.daemon import process, worker
 from confide.server.daemon.logs import JsonLines
 from confide.server.daemon.server_state import ServerState
-from confide.server.fleet.connection_limits import MOST_CONNECTIONS, Connection
-from confide.server.fleet.request_bodies import MOST_HELD, SMALL_BODY
+from confide.server.fleet.connection_limits import MAX_CONNECTIONS, Connection
+from confide.server.fleet.request_bodies import MAX_HELD, SMALL_BODY
 from confide.server.home.certificates import make_certificates
 from confide.server.home.home import Home, init_home
 from confide.server.home.queue import Queue, QueuedRun
@@ -373,5 +373,5 @@ def test_a_certificate_of_another_key_is_told_before_anybody_hears_that_the_serv
 
 
 def test_hundreds_of_clients_may_hold_a_poll_and_send_a_heartbeat() -> None:
-    assert MOST_CONNECTIONS > 2 * 900, "900 clients"
-    assert MOST_CONNECTIONS * SMALL_BODY <= MOST_HELD, "no more than the large bodies"
+    assert MAX_CONNECTIONS > 2 * 900, "900 clients"
+    assert MAX_CONNECTIONS * SMALL_BODY <= MAX_HELD, "no more than the large bodies"

@@ -149,7 +149,7 @@ def test_a_poll_without_an_ask_ends_after_a_while(
 
 def test_a_client_that_went_away_while_it_was_held_loses_no_ask(play: Callable[[Scene], None]) -> None:
     async def scene(server: _Server) -> None:
-        for _ in range(client_limits._MOST_HELD + 1):
+        for _ in range(client_limits._MAX_HELD + 1):
             poll = await server.poll()
             assert not poll.task.done(), "who is gone does not take a place"
             await poll.leave()
@@ -218,7 +218,7 @@ def test_strangers_do_not_pile_up_and_their_victim_still_gets_its_asks(play: Cal
             assert await (await server.poll(STRANGER, b"wrong")).end() == (401, b""), "never held"
         polls = [await server.poll(MARY, b"wrong") for _ in range(20)]
         held = [poll for poll in polls if not poll.task.done()]
-        assert len(held) == client_limits._MOST_HELD
+        assert len(held) == client_limits._MAX_HELD
         assert await (await server.poll()).end() == (200, b""), "as if nothing were ever held"
         server.ask()
         assert [await poll.end() for poll in held] == [(401, b"")] * len(held)

@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 
 from confide.server.fleet import connection_limits
-from confide.server.fleet.connection_limits import MOST_CONNECTIONS, Connection, LimitedListener, most_connections
+from confide.server.fleet.connection_limits import MAX_CONNECTIONS, Connection, LimitedListener, most_connections
 from confide.server.home.home import init_home
 
 _ENOUGH = 2**25  # more than the buffers of two sockets, and far more than any head
@@ -223,11 +223,11 @@ def test_an_ipv6_network_is_one_peer(addresses: list[str], peers: int) -> None:
 @pytest.mark.parametrize(
     ("soft", "hard", "raised", "room"),
     [
-        (1024, 524288, 2667, MOST_CONNECTIONS),
-        (1024, -1, 2667, MOST_CONNECTIONS),
+        (1024, 524288, 2667, MAX_CONNECTIONS),
+        (1024, -1, 2667, MAX_CONNECTIONS),
         (1024, 1024, 1024, 768),
-        (8192, 8192, 8192, MOST_CONNECTIONS),
-        (-1, -1, -1, MOST_CONNECTIONS),
+        (8192, 8192, 8192, MAX_CONNECTIONS),
+        (-1, -1, -1, MAX_CONNECTIONS),
     ],
 )
 def test_connections_leave_a_quarter_of_the_open_files_to_checkpoints(

@@ -16,7 +16,7 @@ from confide.server.fleet import client_limits, public_port, request_bodies
 from confide.server.fleet.client_limits import MAX_BODY, QUOTA, Clients
 from confide.server.fleet.connection_limits import Connection
 from confide.server.fleet.public_port import DatabaseTurn, FleetGate
-from confide.server.fleet.request_bodies import MOST_HELD, MOST_OF_A_KEY, SMALL_BODY
+from confide.server.fleet.request_bodies import MAX_HELD, MAX_OF_A_KEY, SMALL_BODY
 
 PUSH, PULL, MESSAGES = "/v1/fleet/push-object", "/v1/fleet/pull-messages", "/v1/fleet/push-messages"
 MARY, JUDE = b"key of mary", b"key of jude"
@@ -166,15 +166,15 @@ def test_hundreds_of_half_bodies_fill_a_part_of_the_memory_and_small_requests_go
         wire.gate._turn = DatabaseTurn()
         stalled = _Stalled(wire, ending)
         others = [asyncio.create_task(stalled(key)) for key in names.values() for _ in range(2)]
-        most = MOST_HELD // (MAX_BODY - 2 * len(MEGABYTE))
+        most = MAX_HELD // (MAX_BODY - 2 * len(MEGABYTE))
         while len(stalled.statuses) < count - most and stalled.taken < count * (MAX_BODY - len(MEGABYTE)):
             await asyncio.sleep(0)
         for _ in range(100):  # whoever is in the middle goes on as far as it can
             await asyncio.sleep(0)
         assert set(stalled.statuses) == {503}
         reading = [task for task in others if not task.done()]
-        assert len(reading) >= MOST_HELD // MAX_BODY
-        assert sum(len(MEGABYTE) * 7 for _ in reading) <= MOST_HELD + count * SMALL_BODY
+        assert len(reading) >= MAX_HELD // MAX_BODY
+        assert sum(len(MEGABYTE) * 7 for _ in reading) <= MAX_HELD + count * SMALL_BODY
         assert await asyncio.to_thread(wire.call, PULL, JUDE, chunks=iter([b"x" * SMALL_BODY])) == 200
         large = iter([MEGABYTE] * 8)
         assert await asyncio.to_thread(wire.call, PUSH, JUDE, chunks=large) == 503
@@ -198,7 +198,7 @@ def test_half_bodies_in_one_client_s_name_refuse_nobody_else_s(wire: _Wire) -> N
         for _ in range(100):  # all have sent what they send
             await asyncio.sleep(0)
         assert set(stalled.statuses) == {503}
-        assert wire.gate._bodies._held.total() <= MOST_OF_A_KEY
+        assert wire.gate._bodies._held.total() <= MAX_OF_A_KEY
         wire.gate._turn = DatabaseTurn()
         assert await asyncio.to_thread(wire.call, PUSH, MARY, chunks=iter([MEGABYTE] * 8)) == 503
         assert await asyncio.to_thread(wire.call, PUSH, JUDE, chunks=iter([MEGABYTE] * 8)) == 200
@@ -354,7 +354,7 @@ def test_a_key_written_in_another_way_is_the_same_client(wire: _Wire) -> None:
 
 def test_many_at_once_get_no_more_than_one_after_the_other(wire: _Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     """All are read before the first is counted."""
-    monkeypatch.setattr(request_bodies, "MOST_OF_A_KEY", MOST_HELD)
+    monkeypatch.setattr(request_bodies, "MAX_OF_A_KEY", MAX_HELD)
 
     async def flood() -> list[int]:
         wire.gate._turn = DatabaseTurn()
