@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from confide.common.config.run import RunConfig
-from confide.common.data.records import Row
+from confide.common.data.records import Record
 from confide.common.model.scores import Accuracy
 from confide.server.rounds.resume import Resumed
 from confide.simulations.federation import Federation, outcome, simulate, start
@@ -66,7 +66,7 @@ def _without_quorum(run: RunConfig) -> RunConfig:
 
 
 def _run(
-    federation: Federation, run: RunConfig, load: Callable[[RunConfig], dict[str, list[Row]]], local: Path
+    federation: Federation, run: RunConfig, load: Callable[[RunConfig], dict[str, list[Record]]], local: Path
 ) -> Accuracy:
     this = replace(federation, run=run, sites=simulated_sites(run, load, local))
     strategy = start(this, SkippingClock())

@@ -10,7 +10,7 @@ from confide.common.errors import InputError
 from confide.common.model.base_models import fetch_model, hash_model
 from confide.common.model.warm_model import warm_model
 from confide.server.results.run_directory import RunDirectory
-from confide.simulations.real_sites import RehearsedSites
+from confide.simulations.real_sites import RealSites
 from confide.simulations.unfinished import Unfinished
 
 
@@ -27,7 +27,7 @@ class Begun:
 
     run: RunConfig
     directory: RunDirectory
-    sites: RehearsedSites | None
+    sites: RealSites | None
     kept: Unfinished | None
 
     def how_to_go_on(self, site: list[Path], *, baselines: bool) -> str:
@@ -39,7 +39,7 @@ class Begun:
         return f"`{shlex.join(words + ['--baselines'] * baselines)}` goes on after its last whole round"
 
 
-def begin(run: RunConfig, out: Path | None, engine: str, sites: RehearsedSites | None) -> Begun:
+def begin(run: RunConfig, out: Path | None, engine: str, sites: RealSites | None) -> Begun:
     """Begin a locked run whose data and sites were checked; a fault of its model shows before the folder is made."""
     warm_model(run, run.speed.device, run.speed.precision)
     directory = RunDirectory(out or _free_folder(f"{time.strftime('%Y%m%d-%H%M%S')}-{run.study.name}"), run)
@@ -61,7 +61,7 @@ def require_interrupted(path: Path, engine: str, *, rehearsal: bool) -> Unfinish
     return kept
 
 
-def go_on(run: RunConfig, path: Path, kept: Unfinished, sites: RehearsedSites | None) -> Begun:
+def go_on(run: RunConfig, path: Path, kept: Unfinished, sites: RealSites | None) -> Begun:
     """Go on with an interrupted run; `InputError` for another base model than it began with."""
     require_base(run, hash_model(fetch_model(run.at(run.model.base))))
     warm_model(run, run.speed.device, run.speed.precision)

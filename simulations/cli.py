@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from confide.common.config.accountant import Accountant
     from confide.common.config.run import RunConfig
     from confide.simulations.begun import Begun
-    from confide.simulations.real_sites import RehearsedSites
+    from confide.simulations.real_sites import RealSites
 
 RunArgument = Annotated[
     Path | None, typer.Argument(metavar="[RUN.toml]", help="the run; without it the default scenario")
@@ -158,7 +158,7 @@ def _check_simulation(run: "RunConfig") -> None:
     check_quorum(run.federation, len(institutions.private))
 
 
-def _rehearsed(run: "RunConfig", paths: list[Path], engine: str, *, baselines: bool) -> "RehearsedSites":
+def _rehearsed(run: "RunConfig", paths: list[Path], engine: str, *, baselines: bool) -> "RealSites":
     """Open the sites of a rehearsal, and name the budgets that it is about to spend."""
     from confide.common.errors import InputError
     from confide.server.rounds.participation import check_quorum

@@ -6,8 +6,8 @@ import typer
 
 from confide.common.config.run import RunConfig
 from confide.common.errors import ConfideError
-from confide.server.results.progress import up
-from confide.simulations.real_sites import RehearsedSites
+from confide.server.results.progress import round_up_to_cents
+from confide.simulations.real_sites import RealSites
 from confide.simulations.study import explained
 
 
@@ -18,7 +18,11 @@ def closing(run: RunConfig, summary: dict[str, Any]) -> str:
     lines = [f"accuracy on the public test shares: {mean}"]
     for name, epsilon in summary["epsilon"].items():
         share = f"{accuracy['per_institution'][name]:.1%}" if name in accuracy["per_institution"] else ""
-        privacy = "no privacy" if epsilon is None else f"epsilon {up(epsilon)} at delta {summary['target_delta']:g}"
+        privacy = (
+            "no privacy"
+            if epsilon is None
+            else f"epsilon {round_up_to_cents(epsilon)} at delta {summary['target_delta']:g}"
+        )
         lines.append(f"  {name}: {share:>6}  {privacy}")
     for name, baseline in summary.get("baselines", {}).items():
         lines.append(f"  baseline {name.replace('_', ' ')}: {baseline['mean']:.1%}")
@@ -27,7 +31,7 @@ def closing(run: RunConfig, summary: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def tell_refusals(run: RunConfig, sites: RehearsedSites, accepted: int) -> None:
+def tell_refusals(run: RunConfig, sites: RealSites, accepted: int) -> None:
     """Name the institutions that refused in a finished rehearsal; raise an error if the last round had too few."""
     if accepted < run.federation.min_clients:
         reason = ConfideError("the last rounds had too few institutions; the results are of the rounds before")

@@ -9,9 +9,9 @@ from flwr.app import Context, RecordDict
 
 from confide.client.answers.app import make_client_app
 from confide.client.site.installation import Site
-from confide.client.training.shares import Client
+from confide.client.training.shares import ClientProcess
 from confide.common.config.run import RunConfig
-from confide.common.data.records import Row
+from confide.common.data.records import Record
 from confide.common.errors import ConfideError
 from confide.common.model.adapter import get_state, reset
 from confide.common.model.evaluation import evaluate
@@ -63,7 +63,7 @@ class Federation:
 
     run: RunConfig
     sites: Sites
-    public: dict[str, list[Row]]
+    public: dict[str, list[Record]]
     emit: Callable[[Event], None]
     save: Save
     lineage: str = field(default_factory=lambda: secrets.token_hex(16))
@@ -94,7 +94,7 @@ def simulate(federation: Federation, strategy: ConfideStrategy, faults: Faults =
     if not isinstance(clock, SkippingClock):
         raise TypeError(f"the in-process engine needs a SkippingClock, not {type(clock).__name__}")
     sites = federation.sites
-    grid = InProcessGrid(make_client_app(sites, Client(now=clock.now)), len(sites.names), clock, faults)
+    grid = InProcessGrid(make_client_app(sites, ClientProcess(now=clock.now)), len(sites.names), clock, faults)
     make_server_app(strategy)(grid, Context(1, 0, {}, RecordDict(), {}))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from confide.common.config.run import RunConfig
 from confide.common.config.sections import PrivacySection
 from confide.common.config.simulation import SimulationSection
-from confide.common.data.records import Row, check_records, read_rows, select
+from confide.common.data.records import Record, check_records, read_rows, select
 from confide.common.errors import InputError
 from confide.common.settings import Section
 from confide.simulations.partition import partition, shuffled
@@ -24,8 +24,8 @@ class Institutions:
         warnings: remarks on the data for the user.
     """
 
-    private: dict[str, list[Row]]
-    public: dict[str, list[Row]]
+    private: dict[str, list[Record]]
+    public: dict[str, list[Record]]
     warnings: tuple[str, ...] = ()
 
 
@@ -73,7 +73,7 @@ def _load(run_json: str) -> Institutions:
     return Institutions(private, test or public, tuple(warnings))
 
 
-def _read(run: RunConfig, settings: SimulationSection) -> tuple[list[Row], list[str]]:
+def _read(run: RunConfig, settings: SimulationSection) -> tuple[list[Record], list[str]]:
     rows = SOURCES[settings.data]() if settings.data in SOURCES else read_rows(Path(settings.data))
     columns = _columns(run, settings)
     if settings.by is not None:
@@ -92,7 +92,7 @@ def _columns(run: RunConfig, settings: SimulationSection) -> dict[str, str]:
     return columns
 
 
-def _read_public_test(run: RunConfig, settings: SimulationSection) -> dict[str, list[Row]]:
+def _read_public_test(run: RunConfig, settings: SimulationSection) -> dict[str, list[Record]]:
     if run.evaluation.data is None:
         return {}
     columns = {name: name for name in run.task.fields()}  # as a server reads them, without [simulation]
@@ -101,16 +101,16 @@ def _read_public_test(run: RunConfig, settings: SimulationSection) -> dict[str, 
     return {"public": records}
 
 
-def load_private(run: RunConfig) -> dict[str, list[Row]]:
+def load_private(run: RunConfig) -> dict[str, list[Record]]:
     """Return private records by institution, as a federation loads them."""
     return load_institutions(run).private
 
 
-def load_alone(name: str, run: RunConfig) -> dict[str, list[Row]]:
+def load_alone(name: str, run: RunConfig) -> dict[str, list[Record]]:
     """Return one institution's private records, for the local-only baseline."""
     return {name: load_private(run)[name]}
 
 
-def load_pooled(run: RunConfig) -> dict[str, list[Row]]:
+def load_pooled(run: RunConfig) -> dict[str, list[Record]]:
     """Return all private records as one institution, for the central baseline."""
     return {"central": [record for records in load_institutions(run).private.values() for record in records]}

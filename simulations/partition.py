@@ -8,7 +8,7 @@ from typing import Any
 from numpy.random import PCG64, Generator
 
 from confide.common.config.simulation import SimulationSection
-from confide.common.data.records import Row, group_of
+from confide.common.data.records import Record, group_of
 from confide.common.errors import InputError
 from confide.common.tasks.labels import spellings
 
@@ -16,22 +16,22 @@ _MAX_NAME = 64  # characters of an institution's name
 _MIN_UNITS = 3  # of an institution: training and a test share
 
 
-def gather(rows: list[Row]) -> list[list[Row]]:
+def gather(rows: list[Record]) -> list[list[Record]]:
     """Return rows as units: rows of one "group" together, others alone, in the order of the file."""
-    units: dict[Any, list[Row]] = {}
+    units: dict[Any, list[Record]] = {}
     for number, row in enumerate(rows):
         group = group_of(row) if "group" in row else None
         units.setdefault(number if group is None else group, []).append(row)
     return list(units.values())
 
 
-def shuffled(units: list[list[Row]], seed: int, name: str) -> list[list[Row]]:
+def shuffled(units: list[list[Record]], seed: int, name: str) -> list[list[Record]]:
     """Return units in an order that the public seed and a name decide."""
     stream = Generator(PCG64([seed, *hashlib.sha256(name.encode()).digest()]))
     return [units[index] for index in stream.permutation(len(units))]
 
 
-def partition(rows: list[Row], settings: SimulationSection, seed: int) -> dict[str, list[list[Row]]]:
+def partition(rows: list[Record], settings: SimulationSection, seed: int) -> dict[str, list[list[Record]]]:
     """Return units by institution.
 
     Raises:
@@ -78,8 +78,8 @@ def _partitioner(settings: SimulationSection, num: int, num_units: int, seed: in
     return IidPartitioner(num)
 
 
-def _natural(rows: list[Row], settings: SimulationSection) -> dict[str, list[list[Row]]]:
-    found: dict[str, list[Row]] = {}
+def _natural(rows: list[Record], settings: SimulationSection) -> dict[str, list[list[Record]]]:
+    found: dict[str, list[Record]] = {}
     for number, row in enumerate(rows, start=1):
         record = dict(row)
         name = record.pop("institution")

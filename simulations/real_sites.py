@@ -10,14 +10,14 @@ from confide.client.data.line_check import require_usable
 from confide.client.privacy.policy import cap_of
 from confide.client.site.installation import Site, open_site
 from confide.common.config.run import RunConfig
-from confide.common.data.records import MAX_CHARS, Row, check_records, read_rows, select
+from confide.common.data.records import MAX_CHARS, Record, check_records, read_rows, select
 from confide.common.errors import ConfideError, InputError
 from confide.common.protocol.gate import size_problem
 from confide.simulations.sites import note_refusal
 
 
 @dataclass(frozen=True)
-class RehearsedSites:
+class RealSites:
     """A map from nodes to the sites of site.toml files, in the order in which they were named.
 
     Attributes:
@@ -38,7 +38,7 @@ class RehearsedSites:
         return self.sites[int(context.node_config["partition-id"])]
 
 
-def open_sites(paths: list[Path]) -> RehearsedSites:
+def open_sites(paths: list[Path]) -> RealSites:
     """Open the sites of a rehearsal.
 
     Raises:
@@ -56,7 +56,7 @@ def open_sites(paths: list[Path]) -> RehearsedSites:
         if account in [(other.config.state.dir.resolve(), other.config.dataset.id) for other in sites]:
             raise InputError(f"--site {path}: its ledger is that of another --site; one dataset takes part once")
         sites.append(site.with_report(functools.partial(_report, refused, name, site)))
-    return RehearsedSites(tuple(sites), refused)
+    return RealSites(tuple(sites), refused)
 
 
 def _report(refused: dict[str, ConfideError], name: str, site: Site, error: BaseException) -> None:
@@ -64,7 +64,7 @@ def _report(refused: dict[str, ConfideError], name: str, site: Site, error: Base
     site.report(error)
 
 
-def read_public_test(run: RunConfig) -> dict[str, list[Row]]:
+def read_public_test(run: RunConfig) -> dict[str, list[Record]]:
     """Return the public test share of `[evaluation] data`, which stays with the server; empty if none is named."""
     if run.evaluation.data is None:
         return {}
@@ -75,7 +75,7 @@ def read_public_test(run: RunConfig) -> dict[str, list[Row]]:
     return {"public": records}
 
 
-def require_lines(sites: RehearsedSites, run: RunConfig) -> None:
+def require_lines(sites: RealSites, run: RunConfig) -> None:
     """Check that each site can use enough of its lines, as `confide client approve` does: only a person may ask this.
 
     Raises:
@@ -88,7 +88,7 @@ def require_lines(sites: RehearsedSites, run: RunConfig) -> None:
             raise type(error)(f"{site.config.institution.name!r}: {error}") from None
 
 
-def warning(sites: RehearsedSites, run: RunConfig) -> list[str]:
+def warning(sites: RealSites, run: RunConfig) -> list[str]:
     """Return the warning before a rehearsal starts: the ledgers that it charges, and by how much."""
     lines = ["this rehearsal trains on real records and charges these ledgers, for ever:"]
     for site in sites.sites:

@@ -23,7 +23,7 @@ from confide.client.privacy.ledger import Ledger, Terms
 from confide.client.privacy.outbox import Outbox
 from confide.client.site.installation import Site
 from confide.common.config.run import RunConfig, make_plan
-from confide.common.data.records import Row
+from confide.common.data.records import Record
 from confide.common.errors import ConfideError
 from confide.common.privacy.accounting import epsilon
 from confide.common.privacy.plan import NoPrivacy
@@ -75,7 +75,7 @@ class MemoryOutbox:
         return nullcontext()
 
 
-def _nobody(row: Row, row_hash: str) -> None:
+def _nobody(row: Record, row_hash: str) -> None:
     """Do nothing: the witness of a ledger in memory."""
 
 
@@ -103,7 +103,7 @@ class SimulatedSites:
 
     run: RunConfig
     names: tuple[str, ...]
-    load: Callable[[RunConfig], dict[str, list[Row]]]
+    load: Callable[[RunConfig], dict[str, list[Record]]]
     local: Path
     ledgers: dict[str, Ledger] = field(default_factory=dict)
     first_ledger: Callable[[Terms], Ledger] = _in_memory
@@ -129,7 +129,7 @@ class SimulatedSites:
             data=PrivateData(config.dataset, lambda _: records, secret, _OnlyDataset(), self.local),
         )
 
-    def _config(self, name: str, records: list[Row]) -> SiteConfig:
+    def _config(self, name: str, records: list[Record]) -> SiteConfig:
         grouped, settings = "group" in records[0], self.run.simulation
         share = settings.validation_fraction if settings else 0.0
         dataset = DatasetSection(
@@ -207,7 +207,7 @@ def note_refusal(refused: dict[str, ConfideError], name: str, error: BaseExcepti
 
 
 def simulated_sites(
-    run: RunConfig, load: Callable[[RunConfig], dict[str, list[Row]]], local: Path, kept: Unfinished | None = None
+    run: RunConfig, load: Callable[[RunConfig], dict[str, list[Record]]], local: Path, kept: Unfinished | None = None
 ) -> SimulatedSites:
     """Return the sites of a simulation, one for each institution of which ``load`` has records.
 

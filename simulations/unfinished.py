@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from confide.client.privacy.account import Row
+from confide.client.privacy.account import LedgerRow
 from confide.client.privacy.ledger import Ledger, Terms
 from confide.client.privacy.row_kinds import canonical, hash_row
 from confide.common.errors import InputError
@@ -92,7 +92,7 @@ class Unfinished:
             database.executemany("INSERT INTO rows VALUES (?, ?, ?, ?)", rows)
         return ledger
 
-    def note(self, row: Row, row_hash: str) -> None:
+    def note(self, row: LedgerRow, row_hash: str) -> None:
         """Write a row down, as the witness of all ledgers: before any computation, and before its answer leaves."""
         with (self.folder / _ROWS).open("a", encoding="utf-8") as file:
             file.write(canonical(row) + "\n")

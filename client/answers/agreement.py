@@ -5,7 +5,7 @@ from confide.client.privacy.decision import Decision, decide
 from confide.client.privacy.policy import RunRequest, waits_for_approval
 from confide.client.privacy.release import acknowledge
 from confide.client.site.installation import Institution
-from confide.client.training.shares import Client
+from confide.client.training.shares import ClientProcess
 from confide.common.config.run import RunConfig, make_plan
 from confide.common.errors import PolicyError
 from confide.common.privacy.filter import Cap
@@ -25,7 +25,7 @@ def agreed_run(ask: Ask) -> RunConfig:
     return run
 
 
-def require_in_time(ask: Ask, client: Client) -> None:
+def require_in_time(ask: Ask, client: ClientProcess) -> None:
     """`PolicyError` once the deadline of a round has passed."""
     if client.now() > ask.deadline_unix:
         raise PolicyError(f"round {ask.round} is over: its deadline has passed")

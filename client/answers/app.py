@@ -10,16 +10,16 @@ from confide.client.answers.offer import accept
 from confide.client.answers.rehearsal import answer_rehearsal
 from confide.client.answers.round import answer_update, answer_validation
 from confide.client.site.installation import Site
-from confide.client.training.shares import Client
+from confide.client.training.shares import ClientProcess
 from confide.common.protocol.answers import declined
 from confide.common.protocol.versions import VersionError, other_versions
 from confide.common.protocol.wire import answer_to
 
-Answer = Callable[[RecordDict, Site, Client], RecordDict]
+Answer = Callable[[RecordDict, Site, ClientProcess], RecordDict]
 Reply = Callable[[Message, Context], Message]
 
 
-def make_client_app(site_of: Callable[[Context], Site], client: Client | None = None) -> ClientApp:
+def make_client_app(site_of: Callable[[Context], Site], client: ClientProcess | None = None) -> ClientApp:
     """The ClientApp that all three engines run.
 
     Guarantee: whatever goes wrong, the reply is the same `declined`; Flower would send an exception's text, which
@@ -30,7 +30,7 @@ def make_client_app(site_of: Callable[[Context], Site], client: Client | None = 
             Where there is none it keeps the reason itself: here is nobody to report to.
         client: coins and clock. Only a simulation passes a clock, and only tests pass coins.
     """
-    app, client = ClientApp(), client or Client()
+    app, client = ClientApp(), client or ClientProcess()
 
     def replying(answer: Answer) -> Reply:
         def reply(message: Message, context: Context) -> Message:
@@ -52,11 +52,11 @@ def make_client_app(site_of: Callable[[Context], Site], client: Client | None = 
     return app
 
 
-def _rehearse(content: RecordDict, site: Site, client: Client) -> RecordDict:
+def _rehearse(content: RecordDict, site: Site, client: ClientProcess) -> RecordDict:
     return answer_rehearsal(content, site.without_data(), client)
 
 
-def _guarded(answer: Answer, message: Message, site: Site, client: Client) -> RecordDict:
+def _guarded(answer: Answer, message: Message, site: Site, client: ClientProcess) -> RecordDict:
     try:
         return answer(message.content, site, client)
     except (KeyboardInterrupt, SystemExit):

@@ -13,7 +13,7 @@ from peft import get_peft_model_state_dict
 from confide.client.answers.agreement import acknowledge_receipt
 from confide.client.privacy.account import Account
 from confide.client.site.installation import Institution
-from confide.client.training.shares import Client
+from confide.client.training.shares import ClientProcess
 from confide.common.config.run import RunConfig
 from confide.common.durable import replace_durably
 from confide.common.errors import ConfideError, PolicyError
@@ -35,7 +35,7 @@ _CONTROL = re.compile("[\\x00-\\x09\\x0b-\\x1f\\x7f-\\x9f]")  # all but the end 
 Form = dict[str, tuple[str, tuple[int, ...]]]
 
 
-def keep_adapter(content: RecordDict, site: Institution, client: Client) -> RecordDict:
+def keep_adapter(content: RecordDict, site: Institution, client: ClientProcess) -> RecordDict:
     """Keep a finished adapter in ``models/``, for a run that this institution's ledger has reserved for."""
     finished = Finished.from_content(content)
     acknowledge_receipt(finished, site)

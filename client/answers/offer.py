@@ -5,12 +5,12 @@ from flwr.app import RecordDict
 from confide.client.answers.agreement import acknowledge_receipt, agree, agreed_run, is_waiting, plan_of
 from confide.client.answers.proposed_runs import keep_offer
 from confide.client.site.installation import Institution, Site
-from confide.client.training.shares import Client, shares_of
+from confide.client.training.shares import ClientProcess, shares_of
 from confide.common.protocol.answers import Acceptance, waiting
 from confide.common.protocol.asks import Ask
 
 
-def accept(content: RecordDict, site: Site, client: Client) -> RecordDict:
+def accept(content: RecordDict, site: Site, client: ClientProcess) -> RecordDict:
     """Agree to a run: policy, base model and data are checked, and the ledger allots the plan's steps."""
     ask = Ask.from_content(content)
     run = agreed_run(ask)

@@ -6,7 +6,7 @@ from confide.client.answers.agreement import agree, agreed_run, is_waiting, plan
 from confide.client.answers.offer import acceptance
 from confide.client.site.installation import Institution
 from confide.client.training.made_up import rehearse
-from confide.client.training.shares import Client, model_of
+from confide.client.training.shares import ClientProcess, model_of
 from confide.common.model.adapter import schema
 from confide.common.model.warm_model import forgetting_on_error
 from confide.common.protocol.answers import Rehearsed, waiting
@@ -15,7 +15,7 @@ from confide.common.protocol.gate import RECEIVED_NORM_BOUND
 from confide.common.protocol.transfer import decode, encode
 
 
-def answer_rehearsal(content: RecordDict, site: Institution, client: Client) -> RecordDict:
+def answer_rehearsal(content: RecordDict, site: Institution, client: ClientProcess) -> RecordDict:
     """Rehearse a round. The answer is that to an offer, but no record is read, and the ledger is only read."""
     ask = Ask.from_content(content)
     run = agreed_run(ask)

@@ -9,7 +9,7 @@ from confide.client.privacy.account import AnswerKey, AnswerKind, Reservation
 from confide.client.privacy.release import AnswerRequest, release
 from confide.client.site.installation import Site
 from confide.client.training.local_steps import LocalWork, train
-from confide.client.training.shares import Client, Shares, shares_of
+from confide.client.training.shares import ClientProcess, Shares, shares_of
 from confide.client.training.validation import validate
 from confide.common.config.run import RunConfig
 from confide.common.errors import PolicyError
@@ -25,7 +25,7 @@ from confide.common.protocol.transfer import decode, encode
 from confide.common.tensors import State, dump_state
 
 
-def answer_update(content: RecordDict, site: Site, client: Client) -> RecordDict:
+def answer_update(content: RecordDict, site: Site, client: ClientProcess) -> RecordDict:
     """Train one round."""
     ask = Ask.from_content(content)
     run = agreed_run(ask)
@@ -38,7 +38,7 @@ def answer_update(content: RecordDict, site: Site, client: Client) -> RecordDict
     return _answer(ask, run, site, client, ("update", run.local.steps, 0), compute)
 
 
-def answer_validation(content: RecordDict, site: Site, client: Client) -> RecordDict:
+def answer_validation(content: RecordDict, site: Site, client: ClientProcess) -> RecordDict:
     """Give noised counts on the held-out share, if the policy shares them and the round is one that has them."""
     ask = Ask.from_content(content)
     run = agreed_run(ask)
@@ -58,7 +58,7 @@ def _answer(
     ask: Ask,
     run: RunConfig,
     site: Site,
-    client: Client,
+    client: ClientProcess,
     price: tuple[AnswerKind, int, int],
     compute: Callable[[WarmModel, Shares, State], bytes],
 ) -> RecordDict:

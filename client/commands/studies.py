@@ -5,7 +5,7 @@ from typing import Any
 
 from confide.client.answers.proposed_runs import read_offers
 from confide.client.commands.approval import plan_here
-from confide.client.privacy.account import Account, Study
+from confide.client.privacy.account import Account, StudyAllotment
 from confide.client.site.installation import Site, open_site
 from confide.common.config.run import RunConfig
 from confide.common.errors import PolicyError
@@ -24,7 +24,7 @@ def list_studies(path: Path) -> list[dict[str, Any]]:
     return [_status(account, key, unapproved, same_plan=key not in runs or key in same_plan) for key in sorted(known)]
 
 
-def _pins(study: Study, run: RunConfig, site: Site) -> bool:
+def _pins(study: StudyAllotment, run: RunConfig, site: Site) -> bool:
     """Return whether a study was opened with the plan of this run."""
     try:
         plan = plan_here(run, site)

@@ -13,7 +13,7 @@ from pathlib import Path
 from confide.client.config import DatasetSection
 from confide.client.data.records import columns_of, translate
 from confide.common.config.run import RunConfig
-from confide.common.data.records import Row, cut, group_of, inspect_rows
+from confide.common.data.records import Record, cut, group_of, inspect_rows
 from confide.common.durable import replace_durably
 from confide.common.errors import ConfideError, InputError
 
@@ -117,7 +117,7 @@ def _studies(runs: list[RunConfig]) -> list[str]:
     return [run.study.name for run in runs] or [""]
 
 
-def _unused(row: Row, columns: dict[str, str], dataset: DatasetSection, runs: list[RunConfig]) -> dict[str, str]:
+def _unused(row: Record, columns: dict[str, str], dataset: DatasetSection, runs: list[RunConfig]) -> dict[str, str]:
     """Return the reasons why a row would contribute nothing, by study; the empty name stands for any study."""
     record = cut({name: row[column] for name, column in columns.items()}, dataset.max_chars)
     record["label"] = translate(record.get("label"), dataset.labels)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from confide.client.config import DatasetSection
 from confide.client.data.dataset_claims import Claims
-from confide.common.data.records import Row
+from confide.common.data.records import Record
 from confide.common.tasks import Task
 
 
@@ -30,7 +30,7 @@ class PrivateData:
     """
 
     dataset: DatasetSection
-    records: Callable[[Task], list[Row]]
+    records: Callable[[Task], list[Record]]
     secret: bytes
     claims: Claims
     cache: Path

@@ -4,12 +4,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from confide.client.config import DatasetSection
-from confide.common.data.records import Row, read_rows, read_usable_rows, select
+from confide.common.data.records import Record, read_rows, read_usable_rows, select
 from confide.common.tasks import Task
 from confide.common.tasks.labels import find_label
 
 
-def read_records(dataset: DatasetSection, task: Task) -> list[Row]:
+def read_records(dataset: DatasetSection, task: Task) -> list[Record]:
     """The records of a dataset in our columns and the study's labels, whole.
 
     A record that is broken is left out, and one that the task cannot use stays out of its unit, both in silence: an

@@ -8,7 +8,7 @@ from typing import Any
 
 from confide.client.data.dataset_claims import Names
 from confide.common.data.batches import Example
-from confide.common.data.records import Row, group_of
+from confide.common.data.records import Record, group_of
 from confide.common.tasks import Task
 
 
@@ -24,7 +24,7 @@ class UnitTable:
         return len(self.units)
 
 
-def unit_key(record: Row, secret: bytes) -> bytes:
+def unit_key(record: Record, secret: bytes) -> bytes:
     """Return the keyed name of a record's unit: HMAC-SHA256 of its group, or of its content if there is no group.
 
     The key keeps a name from telling anything outside the institution. The name follows from content, never from
@@ -49,7 +49,7 @@ def split_records(
     return shares
 
 
-def names_of(record: Row, secret: bytes) -> Names | None:
+def names_of(record: Record, secret: bytes) -> Names | None:
     """Return the keyed names that recognise the same people in another dataset.
 
     They are made from the group and from the text: the record without its label, which another study may have changed.

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from confide.common.privacy.filter import Cap, Charge, composed_epsilon, filter_epsilon, spent
 from confide.common.privacy.plan import PrivacyPlan
 
-Row = dict[str, Any]
+LedgerRow = dict[str, Any]
 AnswerKind = Literal["update", "validation"]
 
 
@@ -34,7 +34,7 @@ class Reservation:
 
 
 @dataclass
-class Study:
+class StudyAllotment:
     """One study's allotment, and the reserved part of it. ``plan`` is None for training without privacy."""
 
     plan: PrivacyPlan | None
@@ -69,10 +69,10 @@ class Account:
 
     number: int = 0
     head: str = ""
-    first: Row = field(default_factory=dict)
+    first: LedgerRow = field(default_factory=dict)
     cap: Cap | None = None
     opened_under: Cap | None = None
-    studies: dict[str, Study] = field(default_factory=dict)
+    studies: dict[str, StudyAllotment] = field(default_factory=dict)
     reservations: dict[int, Reservation] = field(default_factory=dict)
     answers: dict[AnswerKey, list[Reservation]] = field(default_factory=dict)
     approved: set[tuple[str, str]] = field(default_factory=set)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
 
-from confide.client.privacy.account import Account, Row
+from confide.client.privacy.account import Account, LedgerRow
 from confide.client.privacy.row_kinds import add_row, canonical, hash_row
 from confide.common.errors import ConfideError, LedgerError
 
@@ -17,7 +17,7 @@ _TABLE = """
 CREATE TABLE IF NOT EXISTS rows(dataset TEXT, number INTEGER, hash TEXT, body TEXT, PRIMARY KEY(dataset, number))
 """
 _FIRST = "0" * 64  # the "previous" of a chain's first row
-Witness = Callable[[Row, str], None]
+Witness = Callable[[LedgerRow, str], None]
 
 
 class Chain:
@@ -37,7 +37,7 @@ class Chain:
 
     def __init__(self, path: Path | str, dataset: str, witness: Witness) -> None:
         self.path, self.dataset, self.account = path, dataset, Account()
-        self._witness, self._new = witness, list[tuple[Row, str]]()
+        self._witness, self._new = witness, list[tuple[LedgerRow, str]]()
         with self._readable():
             keep_private(path)
             self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
@@ -75,10 +75,10 @@ class Chain:
         for row, row_hash in new:
             self._witness(row, row_hash)
 
-    def append(self, kind: str, values: Row) -> int:
+    def append(self, kind: str, values: LedgerRow) -> int:
         """Add a row inside a transaction. Return its number."""
         chain = {"number": self.account.number + 1, "previous": self.account.head or _FIRST, "kind": kind}
-        row: Row = {**values, **chain, "salt": secrets.token_hex(16), "time": int(time.time())}
+        row: LedgerRow = {**values, **chain, "salt": secrets.token_hex(16), "time": int(time.time())}
         row_hash = hash_row(row)
         add_row(self.account, row, row_hash)
         self._db.execute(
@@ -87,7 +87,7 @@ class Chain:
         self._new.append((row, row_hash))
         return int(row["number"])
 
-    def rows(self) -> list[tuple[Row, str]]:
+    def rows(self) -> list[tuple[LedgerRow, str]]:
         """Return every row with its hash, in order."""
         with self._readable():
             return self._read(0)
@@ -113,7 +113,7 @@ class Chain:
             except (KeyError, ValueError, TypeError) as error:
                 raise self._damaged(f"row {self.account.number + 1} is none of ours ({error!r})") from None
 
-    def _read(self, after: int) -> list[tuple[Row, str]]:
+    def _read(self, after: int) -> list[tuple[LedgerRow, str]]:
         query = "SELECT hash, body FROM rows WHERE dataset = ? AND number > ? ORDER BY number"
         found = self._db.execute(query, (self.dataset, after)).fetchall()
         try:

@@ -5,7 +5,7 @@ from copy import copy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from confide.client.privacy.account import Account, AnswerKey, Reservation, Row
+from confide.client.privacy.account import Account, AnswerKey, LedgerRow, Reservation
 from confide.client.privacy.chain import Chain, Witness
 from confide.client.privacy.rules import may_open, may_reserve, require_unit
 from confide.common.errors import PolicyError
@@ -60,7 +60,7 @@ class Ledger:
         others = [name for name in self._chain.datasets() if name != self.terms.dataset]
         return [self.account(), *(self.beside(replace(self.terms, dataset=name)).account() for name in others)]
 
-    def rows(self) -> list[tuple[Row, str]]:
+    def rows(self) -> list[tuple[LedgerRow, str]]:
         """Return every row with its hash."""
         return self._chain.rows()
 
@@ -140,7 +140,7 @@ class Ledger:
         require_unit(account, self.terms.unit, self.terms.max_records_per_group)
         self._note_cap(account, cap)
 
-    def _seen(self, account: Account) -> Row:
+    def _seen(self, account: Account) -> LedgerRow:
         """Return the next row's commitment to the claims."""
         return {"people": self._people(account.head)} if self._people else {}
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from confide.client.privacy.account import Row
+from confide.client.privacy.account import LedgerRow
 from confide.common.durable import append_durably, replace_durably
 from confide.common.errors import ConfideError, LedgerError
 from confide.common.failpoints import failpoint
@@ -39,12 +39,12 @@ class Witnesses:
         for folder in (anchor, audit.parent):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
-    def __call__(self, row: Row, row_hash: str) -> None:
+    def __call__(self, row: LedgerRow, row_hash: str) -> None:
         """Note a new row; `ConfideError` if the disk does not take the note. The row and its charge stay."""
         with _told():
             self._write(row, row_hash)
 
-    def _write(self, row: Row, row_hash: str) -> None:
+    def _write(self, row: LedgerRow, row_hash: str) -> None:
         seen = {"dataset": self._dataset, "number": row["number"], "hash": row_hash}
         anchored = self._anchored()
         if row["number"] > anchored.get("number", 0):
@@ -75,7 +75,7 @@ class Witnesses:
             (place, e["of"], e["secret_commitment"]) for place, e in kept if {"of", "secret_commitment"} <= e.keys()
         ]
 
-    def check(self, read_rows: Callable[[], list[tuple[Row, str]]]) -> None:
+    def check(self, read_rows: Callable[[], list[tuple[LedgerRow, str]]]) -> None:
         """Compare the witnesses with the ledger as it is now.
 
         The rows are read after the witnesses. A witness is told of a row after its COMMIT, so no row that another

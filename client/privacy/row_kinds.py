@@ -11,12 +11,12 @@ import hashlib
 import json
 from collections.abc import Callable
 
-from confide.client.privacy.account import Account, AnswerKey, Reservation, Row, Study
+from confide.client.privacy.account import Account, AnswerKey, LedgerRow, Reservation, StudyAllotment
 from confide.common.privacy.filter import Cap
 from confide.common.privacy.plan import PrivacyPlan
 
 
-def add_row(account: Account, row: Row, row_hash: str) -> None:
+def add_row(account: Account, row: LedgerRow, row_hash: str) -> None:
     """Take in the next row, whose place in the chain the caller has checked; `KeyError` for a kind that is not ours."""
     _KINDS[row["kind"]](account, row, row_hash)
     if "people" in row:
@@ -24,39 +24,41 @@ def add_row(account: Account, row: Row, row_hash: str) -> None:
     account.number, account.head = row["number"], row_hash
 
 
-def canonical(row: Row) -> str:
+def canonical(row: LedgerRow) -> str:
     """Return a row as the text that is hashed."""
     return json.dumps(row, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
-def hash_row(row: Row) -> str:
+def hash_row(row: LedgerRow) -> str:
     """Return the hex SHA-256 of a row."""
     return hashlib.sha256(canonical(row).encode()).hexdigest()
 
 
-def _dataset(account: Account, row: Row, row_hash: str) -> None:
+def _dataset(account: Account, row: LedgerRow, row_hash: str) -> None:
     account.first = row
     _policy(account, row, row_hash)
 
 
-def _policy(account: Account, row: Row, row_hash: str) -> None:
+def _policy(account: Account, row: LedgerRow, row_hash: str) -> None:
     account.cap = Cap(row["max_epsilon"], row["max_delta"])
 
 
-def _approve(account: Account, row: Row, row_hash: str) -> None:
+def _approve(account: Account, row: LedgerRow, row_hash: str) -> None:
     account.approved.add((row["study"], row["run_sha256"]))
 
 
-def _open(account: Account, row: Row, row_hash: str) -> None:
-    account.studies[row["study"]] = Study(PrivacyPlan(**row["plan"]), row["steps"], row["releases"], row["returns"])
+def _open(account: Account, row: LedgerRow, row_hash: str) -> None:
+    account.studies[row["study"]] = StudyAllotment(
+        PrivacyPlan(**row["plan"]), row["steps"], row["releases"], row["returns"]
+    )
     account.opened_under = Cap(row["max_epsilon"], row["max_delta"])
 
 
-def _infinite(account: Account, row: Row, row_hash: str) -> None:
-    account.studies[row["study"]] = Study(None)
+def _infinite(account: Account, row: LedgerRow, row_hash: str) -> None:
+    account.studies[row["study"]] = StudyAllotment(None)
 
 
-def _reserve(account: Account, row: Row, row_hash: str) -> None:
+def _reserve(account: Account, row: LedgerRow, row_hash: str) -> None:
     study = account.studies[row["study"]]
     study.reserved_steps += row["steps"]
     study.reserved_releases += row["releases"]
@@ -66,23 +68,23 @@ def _reserve(account: Account, row: Row, row_hash: str) -> None:
     account.answers.setdefault(key, []).append(reservation)
 
 
-def _seal(account: Account, row: Row, row_hash: str) -> None:
+def _seal(account: Account, row: LedgerRow, row_hash: str) -> None:
     account.reservations[row["reserve"]].sealed_sha256 = row["sha256"]
 
 
-def _ack(account: Account, row: Row, row_hash: str) -> None:
+def _ack(account: Account, row: LedgerRow, row_hash: str) -> None:
     account.reservations[row["reserve"]].acknowledged = True
 
 
-def _close(account: Account, row: Row, row_hash: str) -> None:
+def _close(account: Account, row: LedgerRow, row_hash: str) -> None:
     account.studies[row["study"]].closed = True
 
 
-def _retire(account: Account, row: Row, row_hash: str) -> None:
+def _retire(account: Account, row: LedgerRow, row_hash: str) -> None:
     account.retired = True
 
 
-_KINDS: dict[str, Callable[[Account, Row, str], None]] = {
+_KINDS: dict[str, Callable[[Account, LedgerRow, str], None]] = {
     "dataset": _dataset,
     "policy": _policy,
     "approve": _approve,

@@ -24,12 +24,12 @@ from confide.common.protocol.wire import answer_to
 from confide.common.shown import shown
 
 if TYPE_CHECKING:
-    from confide.client.training.shares import Client
+    from confide.client.training.shares import ClientProcess
 
 log = logging.getLogger("confide")
 
 
-def serve(path: Path, client: "Client | None" = None) -> None:
+def serve(path: Path, client: "ClientProcess | None" = None) -> None:
     """Take part until SIGTERM or SIGINT. torch is imported at the first ask.
 
     Args:
@@ -59,7 +59,7 @@ def serve(path: Path, client: "Client | None" = None) -> None:
 class _Answers:
     """The ClientApp, made at the first ask; a changed site.toml counts from the next ask on."""
 
-    def __init__(self, path: Path, site: Site, status: Status, client: "Client | None" = None) -> None:
+    def __init__(self, path: Path, site: Site, status: Status, client: "ClientProcess | None" = None) -> None:
         self._path, self._site, self._status, self._client = path, site, status, client
         self._app: ClientApp | None = None
         self._paused = site.config.state.dir / "paused"

@@ -20,7 +20,7 @@ from confide.client.privacy.release import recover
 from confide.client.privacy.rollback import Witnesses, anchor_of
 from confide.client.site.commitments import commit_to_people, commit_to_secret, require_people, require_secret
 from confide.client.site.journal import keep_error, keep_refusal
-from confide.common.data.records import Row
+from confide.common.data.records import Record
 from confide.common.durable import sync_folder, write_durably
 from confide.common.errors import ConfideError, InputError, LedgerError
 from confide.common.protocol.signatures import Identity
@@ -111,7 +111,7 @@ def open_site(path: Path) -> Site:
     require_people(state / "people.db", people, secret, accounts)
     recover(ledger, outbox)
 
-    def records(task: Task) -> list[Row]:
+    def records(task: Task) -> list[Record]:
         return read_records(dataset, task)
 
     def check(task: Task) -> None:

@@ -46,7 +46,7 @@ class Prepared:
 
 
 @dataclass
-class Client:
+class ClientProcess:
     """A client process: what it keeps between messages, and the sources of its randomness and its time."""
 
     coins: Callable[[], CoinSource] = Coins.fresh
@@ -132,7 +132,7 @@ def model_of(run: RunConfig, site: Institution) -> WarmModel:
     return model
 
 
-def shares_of(run: RunConfig, site: Site, client: Client, *, joining: bool) -> tuple[WarmModel, Shares]:
+def shares_of(run: RunConfig, site: Site, client: ClientProcess, *, joining: bool) -> tuple[WarmModel, Shares]:
     """The model and the site's shares, encoded for this run from the data file as it is now.
 
     Guarantee: who takes a record out of the file has it out of the next round. A file that cannot be read any more in

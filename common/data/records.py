@@ -13,13 +13,13 @@ from confide.common.data.tables import inspect_parquet, inspect_saved_dataset
 from confide.common.errors import InputError
 from confide.common.tasks import Task
 
-Row = dict[str, Any]
+Record = dict[str, Any]
 MAX_CHARS = 20_000  # of a text, unless a configuration says otherwise
 _OTHER_DELIMITERS = (";", "\t", "|")
 _NOT_UTF8 = "not UTF-8; convert the file, for example with iconv -t UTF-8"
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path) -> list[Record]:
     """All rows of a file, by its ending (.jsonl, .csv, .parquet), or of a saved dataset's folder.
 
     Raises:
@@ -35,7 +35,7 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def inspect_rows(path: Path) -> Iterator[tuple[int, Row | str]]:
+def inspect_rows(path: Path) -> Iterator[tuple[int, Record | str]]:
     """Every line of a file that is not blank, by its number (of a table: every row): a row, or what is wrong with it.
 
     Raises:
@@ -52,7 +52,7 @@ def inspect_rows(path: Path) -> Iterator[tuple[int, Row | str]]:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def read_usable_rows(path: Path) -> list[Row]:
+def read_usable_rows(path: Path) -> list[Record]:
     """Rows of a file that can be read, each for itself; what is broken is passed over in silence.
 
     For a client after it has joined a run: then no line of the file may decide whether a round is answered.
@@ -76,7 +76,7 @@ def read_usable_rows(path: Path) -> list[Row]:
     return [row for row in rows if row is not None]
 
 
-def _parse_jsonl(text: str) -> Row | None:
+def _parse_jsonl(text: str) -> Record | None:
     try:
         row = json.loads(text)
     except (ValueError, RecursionError):
@@ -84,7 +84,7 @@ def _parse_jsonl(text: str) -> Row | None:
     return row if isinstance(row, dict) else None
 
 
-def _parse_csv(header: str, text: str) -> Row | None:
+def _parse_csv(header: str, text: str) -> Record | None:
     try:
         names, cells = next(csv.reader([header], strict=True)), next(csv.reader([text], strict=True))
     except (csv.Error, StopIteration):
@@ -105,7 +105,7 @@ def _numbered_lines(path: Path) -> Iterator[tuple[int, str | None]]:
                 yield number, text
 
 
-def _inspect_jsonl(path: Path) -> Iterator[tuple[int, Row | str]]:
+def _inspect_jsonl(path: Path) -> Iterator[tuple[int, Record | str]]:
     for number, line in _numbered_lines(path):
         yield number, _NOT_UTF8 if line is None else _jsonl_row(line)
 
@@ -114,14 +114,14 @@ class _TwiceError(ValueError):
     """An object with two values of one name."""
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> Row:
+def _distinct(pairs: list[tuple[str, Any]]) -> Record:
     names = [name for name, _ in pairs]
     if len(set(names)) < len(names):
         raise _TwiceError(next(name for name in names if names.count(name) > 1))
     return dict(pairs)
 
 
-def _jsonl_row(line: str) -> Row | str:
+def _jsonl_row(line: str) -> Record | str:
     try:
         row = json.loads(line, object_pairs_hook=_distinct)
     except _TwiceError as error:
@@ -133,7 +133,7 @@ def _jsonl_row(line: str) -> Row | str:
     return row
 
 
-def _inspect_csv(path: Path) -> Iterator[tuple[int, Row | str]]:
+def _inspect_csv(path: Path) -> Iterator[tuple[int, Record | str]]:
     csv.field_size_limit(sys.maxsize)
     header: list[str] | None = None
     for number, line in _numbered_lines(path):
@@ -182,7 +182,7 @@ def _header_problem(line: str, header: list[str] | str) -> str | None:
     return f"two columns are called {twice[0]!r}; rename one" if twice else None
 
 
-def select(rows: list[Row], columns: Mapping[str, str], source: str) -> list[Row]:
+def select(rows: list[Record], columns: Mapping[str, str], source: str) -> list[Record]:
     """Rows with their columns renamed to ours: ``columns`` maps our name to the file's.
 
     Raises:
@@ -198,14 +198,14 @@ def select(rows: list[Row], columns: Mapping[str, str], source: str) -> list[Row
     return [{name: row[column] for name, column in columns.items()} for row in rows]
 
 
-def cut(row: Row, max_chars: int) -> Row:
+def cut(row: Record, max_chars: int) -> Record:
     """A row with its texts cut; its group stays whole, or two patients with long names could become one unit."""
     return {
         name: value[:max_chars] if isinstance(value, str) and name != "group" else value for name, value in row.items()
     }
 
 
-def group_of(row: Row) -> str | None:
+def group_of(row: Record) -> str | None:
     """A row's group as text; None where it has none: null, NaN, nothing but blanks, or nested too deep for JSON.
 
     17, 17.0 and "17" are one patient, and so are two objects with the same parts in another order.
@@ -232,7 +232,7 @@ def _number(text: str) -> float:
     return int(number) if number.is_integer() else number
 
 
-def check_records(rows: list[Row], task: Task, max_chars: int, source: str) -> tuple[list[Row], list[str]]:
+def check_records(rows: list[Record], task: Task, max_chars: int, source: str) -> tuple[list[Record], list[str]]:
     """Records whose texts are cut to ``max_chars``, and the warnings for the user.
 
     Raises:

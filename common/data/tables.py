@@ -10,10 +10,10 @@ from confide.common.config.places import SAVED_DATASET, SAVED_SPLITS
 from confide.common.errors import InputError
 from confide.common.tasks.labels import NamedCode
 
-Row = dict[str, Any]
+Record = dict[str, Any]
 
 
-def inspect_parquet(path: Path) -> Iterator[tuple[int, Row | str]]:
+def inspect_parquet(path: Path) -> Iterator[tuple[int, Record | str]]:
     """Yield every row of a Parquet file with its number.
 
     Raises:
@@ -30,7 +30,7 @@ def inspect_parquet(path: Path) -> Iterator[tuple[int, Row | str]]:
         raise InputError(f"{path}: not a Parquet file that can be read; write it again or use .jsonl") from None
 
 
-def inspect_saved_dataset(path: Path) -> Iterator[tuple[int, Row | str]]:
+def inspect_saved_dataset(path: Path) -> Iterator[tuple[int, Record | str]]:
     """Yield every row of a saved dataset with its number.
 
     Raises:
@@ -61,7 +61,7 @@ def _require_distinct(path: Path, names: list[str]) -> None:
         raise InputError(f"{path}: two columns are called {twice[0]!r}; rename one")
 
 
-def _rows(table: Any) -> Iterator[tuple[int, Row | str]]:
+def _rows(table: Any) -> Iterator[tuple[int, Record | str]]:
     names, columns = table.column_names, [_values(column) for column in table.columns]
     for index, codes in _names_of_codes(table).items():
         columns[index] = [_named(value, codes) for value in columns[index]]

@@ -56,7 +56,7 @@ def given_out(names: Collection[str], kept: Collection[str]) -> Event:
     return {"event": "given_out", "to": sorted(kept), "missing": sorted(set(names) - set(kept))}
 
 
-def owed(events: list[Event], names: Collection[str]) -> list[str]:
+def not_delivered_to(events: list[Event], names: Collection[str]) -> list[str]:
     """Return the participants (``names``) that the adapter has not reached, by a run's events."""
     told = [event["to"] for event in events if event["event"] == "given_out"]
     had = {name for to in told if isinstance(to, list) for name in to}  # an earlier version recorded only their number

@@ -19,7 +19,7 @@ from confide.server.fleet.client_limits import Clients
 from confide.server.fleet.connection_limits import Connection, LimitedListener, most_connections
 from confide.server.fleet.flower_app import fleet_app
 from confide.server.fleet.public_port import DatabaseTurn, FleetGate, FleetServer
-from confide.server.fleet.superlink import Link
+from confide.server.fleet.superlink import FlowerState
 from confide.server.home.home import Home
 from confide.server.home.queue import Queue
 
@@ -69,7 +69,7 @@ def serve(home: Home, announce: Callable[[int, int], None]) -> None:
         reason = error.strerror or error
         raise InputError(f"{keys}: tls.pem with tls.key cannot be used: {reason}; docs/deployment.md, Keys") from None
     admin_server = uvicorn.Server(uvicorn.Config(admin_app(shared), **common))
-    worker = threading.Thread(target=work, args=(shared, lambda: Link(app, turn, clients), fleet), daemon=True)
+    worker = threading.Thread(target=work, args=(shared, lambda: FlowerState(app, turn, clients), fleet), daemon=True)
     worker.start()
     announce(public.getsockname()[1], admin.getsockname()[1])
     try:

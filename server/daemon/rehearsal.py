@@ -18,7 +18,7 @@ from confide.common.protocol.wire import MessageError, sha256
 from confide.common.tensors import State, schema_of
 from confide.server.daemon.server_state import ServerState
 from confide.server.daemon.torch_child import Workshop
-from confide.server.fleet.superlink import Link, LinkGrid
+from confide.server.fleet.superlink import FlowerState, LinkGrid
 from confide.server.home.queue import QueuedRun
 from confide.server.results.run_directory import RunDirectory
 from confide.server.rounds.collect import (
@@ -47,7 +47,7 @@ class Rehearsal:
     is_over: Callable[[], bool] = lambda: False  # true once an operator stops it
 
 
-def rehearse(shared: ServerState, link: Link, queued: QueuedRun) -> QueuedRun:
+def rehearse(shared: ServerState, link: FlowerState, queued: QueuedRun) -> QueuedRun:
     """Carry out a rehearsal. The `events.jsonl` of its folder records what each institution did.
 
     Returns:

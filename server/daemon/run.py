@@ -8,10 +8,10 @@ from dataclasses import replace
 from flwr.app import Context, RecordDict
 
 from confide.common.config.run import RunConfig
-from confide.server.daemon.delivery import FinishedRun, give_out, given_out, owed
+from confide.server.daemon.delivery import FinishedRun, give_out, given_out, not_delivered_to
 from confide.server.daemon.server_state import ServerState
 from confide.server.daemon.torch_child import Workshop
-from confide.server.fleet.superlink import Link, LinkGrid
+from confide.server.fleet.superlink import FlowerState, LinkGrid
 from confide.server.home.queue import QueuedRun
 from confide.server.results.report_facts import Outcome, card_facts, report_facts
 from confide.server.results.run_directory import RunDirectory
@@ -26,7 +26,7 @@ from confide.server.rounds.strategy import ConfideStrategy
 log = logging.getLogger("confide")
 
 
-def carry_out(shared: ServerState, link: Link, queued: QueuedRun) -> QueuedRun:
+def carry_out(shared: ServerState, link: FlowerState, queued: QueuedRun) -> QueuedRun:
     """Carry out a run, or the rest of it, and write its results. Send the adapter of a finished run again.
 
     Returns:
@@ -112,10 +112,10 @@ def _account_for(run: RunConfig, directory: RunDirectory) -> None:
         log.error("%s: %s; its account is written when the run is resumed", directory.path, error.strerror)
 
 
-def _give_out_again(shared: ServerState, link: Link, queued: QueuedRun, run: RunConfig) -> None:
+def _give_out_again(shared: ServerState, link: FlowerState, queued: QueuedRun, run: RunConfig) -> None:
     """Send the adapter to participants that are still approved and lack it."""
     directory = RunDirectory.at(shared.home.runs / queued.name)
-    names = owed(directory.events(), directory.institutions(run))
+    names = not_delivered_to(directory.events(), directory.institutions(run))
     members = {node: one.institution for node, one in shared.members_of(run).items() if one.institution in names}
     if not members:
         return

@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError
 
 from confide.common.config.run import RunConfig
 from confide.common.errors import ConfideError, InputError
-from confide.server.fleet.superlink import Link
+from confide.server.fleet.superlink import FlowerState
 from confide.server.home.home import Home
 from confide.server.home.queue import Queue
 from confide.server.home.registry import Member
@@ -32,7 +32,7 @@ class ServerState:
 
     home: Home
     queue: Queue
-    link: Link | None = None
+    link: FlowerState | None = None
     stopping: str | None = None
     going: bool = True
     admitted: tuple[dict[str, Member], dict[int, Member]] | None = None

@@ -13,7 +13,7 @@ from confide.common.errors import ConfideError, PolicyError
 from confide.server.daemon.rehearsal import rehearse
 from confide.server.daemon.run import carry_out
 from confide.server.daemon.server_state import ServerState, disk_reason
-from confide.server.fleet.superlink import Link
+from confide.server.fleet.superlink import FlowerState
 from confide.server.home.queue import QueuedRun
 
 log = logging.getLogger("confide")
@@ -24,7 +24,7 @@ _LOOK_SECONDS = 1.0  # between looks at the registry while no run is going on
 _RETRY_SECONDS = 5.0  # after an error outside a run, such as a disk that refuses even a run's status
 
 
-def work(shared: ServerState, make_link: Callable[[], Link], fleet: uvicorn.Server) -> None:
+def work(shared: ServerState, make_link: Callable[[], FlowerState], fleet: uvicorn.Server) -> None:
     """Carry out runs until the server ends, the interrupted one first."""
     pause = threading.Event()
     while shared.going and not fleet.started:
@@ -38,7 +38,7 @@ def work(shared: ServerState, make_link: Callable[[], Link], fleet: uvicorn.Serv
             pause.wait(_RETRY_SECONDS)
 
 
-def _look(shared: ServerState, link: Link) -> None:
+def _look(shared: ServerState, link: FlowerState) -> None:
     """Carry out the next run if there is one, then wait for another."""
     shared.nodes()
     shared.queue.changed.clear()
@@ -49,7 +49,7 @@ def _look(shared: ServerState, link: Link) -> None:
         shared.nodes()
 
 
-def _carry_out(shared: ServerState, link: Link, queued: QueuedRun) -> None:
+def _carry_out(shared: ServerState, link: FlowerState, queued: QueuedRun) -> None:
     queued = shared.queue.change(replace(queued, status="running"), ["queued", "running"])
     if queued.status != "running":
         return  # an operator has stopped it first

@@ -42,7 +42,7 @@ log = logging.getLogger("confide")
 _MAX_OBJECTS = 8  # in a reply; an honest one has three: a message, its content, a record
 
 
-class Link:
+class FlowerState:
     """Flower's state of nodes, runs and messages. Every method is one short turn."""
 
     def __init__(self, app: Any, turn: DatabaseTurn, clients: Clients) -> None:
@@ -118,7 +118,7 @@ class LinkGrid(Grid):
     reply of a node that has since gone offline into an error.
     """
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: FlowerState) -> None:
         self._link, self._store = link, link.state.object_store
         self._run = Run.create_empty(0)
         self._asks, self._refused = dict[str, Message](), dict[str, Message]()

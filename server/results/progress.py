@@ -168,10 +168,10 @@ def show(
         yield tell
 
 
-def up(epsilon: float) -> str:
+def round_up_to_cents(epsilon: float) -> str:
     """Return an epsilon with two decimals, rounded up.
 
-    >>> up(2.9901)
+    >>> round_up_to_cents(2.9901)
     '3.00'
     """
     return f"{math.ceil(epsilon * 100 - 1e-9) / 100:.2f}"
@@ -183,9 +183,9 @@ def beside(epsilon: float, target: float) -> tuple[str, str]:
     >>> beside(2.9901, 3.0), beside(21.5408, 21.541)
     (('3.00', '3'), ('21.5408', '21.5410'))
     """
-    if target < float(up(epsilon)) and epsilon <= target:
+    if target < float(round_up_to_cents(epsilon)) and epsilon <= target:
         return f"{math.ceil(epsilon * 10_000 - 1e-6) / 10_000:.4f}", f"{target:.4f}"
-    return up(epsilon), f"{target:g}"
+    return round_up_to_cents(epsilon), f"{target:g}"
 
 
 def _duration(seconds: float) -> str:

@@ -165,7 +165,7 @@ def _asked(event: Event, known: dict[str, Institution], run: RunConfig) -> None:
     """Count the asks of an event. A round that begins again discards its earlier outcomes."""
     if event["event"] == "round_started" and event["what"] == "update":
         for institution in known.values():
-            institution.goes_back(event["round"])
+            institution.forget_from_round(event["round"])
     for name in event["institutions"]:
         known[name].ask(event["what"], event["round"], run)
 

@@ -74,7 +74,7 @@ def offer_run(job: Job, grid: Grid, ask: Ask) -> Offered | None:
     return Offered(len(nodes), taking_part, told, at, answers)
 
 
-def who_is_there(job: Job, grid: Grid, drawn: Mapping[int, Institution]) -> dict[int, Institution]:
+def connected_quorum(job: Job, grid: Grid, drawn: Mapping[int, Institution]) -> dict[int, Institution]:
     """Return the connected institutions of a round. Only these are asked.
 
     Wait up to a minute for institutions that were connected in the previous round. Without a quorum, wait for one until

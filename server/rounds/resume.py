@@ -41,7 +41,7 @@ class Resumed:
     def everybody(self, federation: FederationSection) -> list[Institution]:
         """Return all participants, without the outcomes of rounds that are repeated."""
         for institution in self.institutions.values():
-            institution.goes_back(self.ended(federation) + 1)
+            institution.forget_from_round(self.ended(federation) + 1)
         return list(self.institutions.values())
 
     def without_its_end(self) -> Saved | None:

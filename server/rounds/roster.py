@@ -45,7 +45,7 @@ class Institution:
         """The rounds that dropped its update, with the reasons."""
         return [f"round {number}: {reason}" for number, reason in self.outcomes.items() if reason is not None]
 
-    def goes_back(self, number: int) -> None:
+    def forget_from_round(self, number: int) -> None:
         """Forget the outcomes of a round that is repeated, and of later ones."""
         self.outcomes = {of: reason for of, reason in self.outcomes.items() if of < number}
 
@@ -69,7 +69,7 @@ class Institution:
             self.num_releases = min(run.validation_releases, self.num_releases + 1)
 
 
-def go_on(taking_part: Mapping[str, Institution], before: Mapping[str, Institution]) -> list[Institution]:
+def carry_counts_over(taking_part: Mapping[str, Institution], before: Mapping[str, Institution]) -> list[Institution]:
     """Continue the counts from before a crash. Return the institutions that took part then but not now."""
     for name in taking_part.keys() & before.keys():
         now, then = taking_part[name], before[name]
@@ -83,7 +83,7 @@ def take_in(
 ) -> tuple[dict[int, Institution], list[Institution]]:
     """Return the present and the gone institutions after others have joined. A new key continues the old counts."""
     names = {item.name: item for item in joined.values()}
-    go_on(names, {item.name: item for item in (*there.values(), *gone)})
+    carry_counts_over(names, {item.name: item for item in (*there.values(), *gone)})
     taking_part = {node: item for node, item in there.items() if item.name not in names} | dict(joined)
     return dict(sorted(taking_part.items())), [item for item in gone if item.name not in names]
 

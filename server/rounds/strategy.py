@@ -17,9 +17,9 @@ from confide.common.tensors import State, schema_of
 from confide.server.aggregation import RULES, optimizer
 from confide.server.rounds.collect import NO_ANSWER, NOT_ASKED, NOT_CONNECTED, collect, to_send
 from confide.server.rounds.newcomers import Newcomers
-from confide.server.rounds.offer import offer_run, wait_for_return, who_is_there
+from confide.server.rounds.offer import connected_quorum, offer_run, wait_for_return
 from confide.server.rounds.participation import draw
-from confide.server.rounds.roster import Institution, check_answer, go_on, take_in
+from confide.server.rounds.roster import Institution, carry_counts_over, check_answer, take_in
 from confide.server.rounds.round_answers import Answers
 from confide.server.rounds.round_asks import make_ask, messages_of
 from confide.server.rounds.run_context import Job
@@ -70,7 +70,7 @@ class ConfideStrategy(Strategy):
         arrays, config = to_arrays(self.state.adapter), train_config or ConfigRecord()
         if not self._begin(grid, num_rounds):
             return Result(arrays=arrays)
-        self._make_up(arrays, config, grid)
+        self._restore_round(arrays, config, grid)
         failed = 0
         for number in range(self.round + 1, num_rounds + 1):
             self._welcome(grid, number)
@@ -119,7 +119,9 @@ class ConfideStrategy(Strategy):
 
     def _go_on_with(self, institutions: dict[int, Institution]) -> None:
         self.institutions = institutions
-        self.gone = go_on({item.name: item for item in institutions.values()}, self.job.resumed.institutions)
+        self.gone = carry_counts_over(
+            {item.name: item for item in institutions.values()}, self.job.resumed.institutions
+        )
 
     def _end(self, num_rounds: int) -> None:
         if self.state.round == 0:
@@ -132,7 +134,7 @@ class ConfideStrategy(Strategy):
             self.accuracy = self.job.evaluate(self.state.average)
         self.finished = True
 
-    def _make_up(self, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> None:
+    def _restore_round(self, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> None:
         """Make up for what a crash took of a round after its checkpoint: its validation counts and its line."""
         saved, began = self.job.resumed.without_its_end(), time.monotonic()
         if saved is not None:
@@ -148,7 +150,7 @@ class ConfideStrategy(Strategy):
         run, names = self.job.run, [item.name for item in self.institutions.values()]
         drawn = draw(names, run.federation, run.study.seed, server_round)
         chosen = {node: item for node, item in self.institutions.items() if item.name in drawn}
-        self._asked = who_is_there(self.job, grid, chosen)
+        self._asked = connected_quorum(self.job, grid, chosen)
         self._away = {node: item for node, item in chosen.items() if node not in self._asked}
         yield from self._asks("train", server_round, {name: array.numpy() for name, array in arrays.items()})
 

@@ -25,7 +25,7 @@ from tempfile import TemporaryDirectory
 
 from confide.common import flower
 from confide.common.config.run import load_run
-from confide.common.data.records import Row
+from confide.common.data.records import Record
 
 flower.prepare()
 
@@ -80,7 +80,7 @@ base_models = ["any"]
 """
 
 
-def join(processes: Processes, name: str, records: list[Row], port: int) -> None:
+def join(processes: Processes, name: str, records: list[Record], port: int) -> None:
     """Take an institution from its files to an approved run: join, compare fingerprints, take the kit, approve."""
     home = processes.folder / name
     home.mkdir()

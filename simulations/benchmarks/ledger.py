@@ -18,7 +18,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from confide.client.privacy.account import AnswerKey, Row
+from confide.client.privacy.account import AnswerKey, LedgerRow
 from confide.client.privacy.ledger import Ledger, Terms
 from confide.client.privacy.outbox import FileOutbox
 from confide.client.privacy.release import AnswerRequest, recover, release
@@ -55,7 +55,7 @@ class Institution:
 
 def fill(folder: Path, studies: int) -> None:
     """Write a ledger with earlier studies, in few transactions, and the witnesses that it would have."""
-    told: list[tuple[Row, str]] = []
+    told: list[tuple[LedgerRow, str]] = []
     ledger = Ledger(
         folder / "ledger.db", Terms("people", "record", 1), lambda row, row_hash: told.append((row, row_hash))
     )

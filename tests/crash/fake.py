@@ -14,7 +14,7 @@ from support.ledgers import OTHER, RUN, make_ledger
 
 from confide.client.config import load_site_config
 from confide.client.privacy import rollback as witnesses_module
-from confide.client.privacy.account import AnswerKey, Reservation, Row
+from confide.client.privacy.account import AnswerKey, LedgerRow, Reservation
 from confide.client.privacy.outbox import FileOutbox
 from confide.client.privacy.policy import cap_of
 from confide.client.privacy.release import AnswerRequest, acknowledge, recover
@@ -79,7 +79,7 @@ class FakeClient:
         witnesses_module.append_durably = append_later  # type: ignore[attr-defined]
         witnesses = Witnesses(folder / "anchor", state / "audit.jsonl", "people")
 
-        def witness(row: Row, row_hash: str) -> None:
+        def witness(row: LedgerRow, row_hash: str) -> None:
             act("row-committed")
             witnesses(row, row_hash)
 

@@ -8,7 +8,7 @@ from crash.asks import Ask
 
 from confide.client.privacy import release as release_module
 from confide.client.privacy import row_kinds
-from confide.client.privacy.account import Account, Reservation, Row
+from confide.client.privacy.account import Account, LedgerRow, Reservation
 from confide.client.privacy.ledger import Ledger
 from confide.client.privacy.outbox import Outbox
 from confide.client.privacy.release import AnswerRequest
@@ -75,11 +75,11 @@ def _charge_at_the_seal() -> None:
     """A RESERVE without a SEAL costs nothing: a crash gives budget back."""
     reserve, seal = row_kinds._KINDS["reserve"], row_kinds._KINDS["seal"]
 
-    def no_charge(account: Account, row: Row, row_hash: str) -> None:
+    def no_charge(account: Account, row: LedgerRow, row_hash: str) -> None:
         reserve(account, {**row, "steps": 0, "releases": 0}, row_hash)
         account.reservations[row["number"]].price = (row["steps"], row["releases"])  # type: ignore[attr-defined]
 
-    def charge(account: Account, row: Row, row_hash: str) -> None:
+    def charge(account: Account, row: LedgerRow, row_hash: str) -> None:
         seal(account, row, row_hash)
         reservation = account.reservations[row["reserve"]]
         study = account.studies[reservation.key.study]

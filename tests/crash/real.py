@@ -26,7 +26,7 @@ from support.tiny_bert import save_tiny_bert
 from confide.client.answers import round as answering
 from confide.client.answers.app import make_client_app
 from confide.client.site.installation import open_site
-from confide.client.training.shares import Client
+from confide.client.training.shares import ClientProcess
 from confide.common import failpoints
 from confide.common.config.run import RunConfig, lock, make_plan
 from confide.common.config.sections import Transfer
@@ -138,9 +138,9 @@ class RealClient:
 
         answering.encode = encode_update  # type: ignore[attr-defined]
         answering.dump_state = dump_counts  # type: ignore[attr-defined]
-        told, client = site.with_report(report), Client()
+        told, client = site.with_report(report), ClientProcess()
         if planted.bug == "reuse-coins":
-            client = Client(coins=lambda: Coins(bytes(32)))
+            client = ClientProcess(coins=lambda: Coins(bytes(32)))
         self.grid = InProcessGrid(make_client_app(lambda context: told, client), 1, SkippingClock())
 
     def names(self) -> list[str]:

@@ -25,7 +25,7 @@ from confide.common.flower import prepare
 prepare()
 
 from confide.client.service.process import serve
-from confide.client.training.shares import Client
+from confide.client.training.shares import ClientProcess
 from confide.common.cli.main import main
 from confide.simulations import federation
 
@@ -39,8 +39,8 @@ if __name__ == "__main__":
     what, *rest = sys.argv[1:]
     if what == "client":
         logging.basicConfig(level=logging.INFO)
-        serve(Path(rest[0]), Client(coins=_coins(int(rest[1]), int(rest[2]))))
+        serve(Path(rest[0]), ClientProcess(coins=_coins(int(rest[1]), int(rest[2]))))
     else:
-        federation.Client = functools.partial(Client, coins=_coins(0, 1))  # type: ignore[assignment,misc]
+        federation.Client = functools.partial(ClientProcess, coins=_coins(0, 1))  # type: ignore[assignment,misc]
         sys.argv = ["confide", what, *rest]
         main()

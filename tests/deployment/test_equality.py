@@ -120,7 +120,7 @@ def _fields(model: type[BaseModel]) -> Iterator[str]:
 def test_no_flag_and_no_variable_of_the_installed_program_reaches_the_coins() -> None:
     """Coins enter by `Client(coins=...)` alone, and nothing that is shipped makes a Client with coins."""
     assert [ast.unparse(call) for call in _calls("serve") if "site" in ast.unparse(call)] == ["serve(site)"]
-    made = {ast.unparse(call) for call in _calls("Client") if not ast.unparse(call.func).startswith("httpx.")}
+    made = {ast.unparse(call) for call in _calls("ClientProcess") if not ast.unparse(call.func).startswith("httpx.")}
     assert made == {"Client()", "Client(now=clock.now)"}
     assert {ast.unparse(call) for call in _calls("fresh")} <= {"Coins.fresh()"}
     for path in [*(ROOT / "client").rglob("*.py"), *(ROOT / "common" / "privacy").rglob("*.py")]:

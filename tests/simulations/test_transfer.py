@@ -10,7 +10,7 @@ from flwr.app import Message
 from safetensors.numpy import load
 from support.coins import TestCoins
 
-from confide.client.training.shares import Client
+from confide.client.training.shares import ClientProcess
 from confide.common.config.run import RunConfig
 from confide.common.protocol.answers import Update
 from confide.common.protocol.asks import Ask
@@ -32,7 +32,9 @@ def same_coins(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
     def restart() -> None:
         seeds = count()
-        monkeypatch.setattr(federation, "Client", lambda now: Client(coins=lambda: TestCoins(next(seeds)), now=now))
+        monkeypatch.setattr(
+            federation, "ClientProcess", lambda now: ClientProcess(coins=lambda: TestCoins(next(seeds)), now=now)
+        )
 
     return restart
 

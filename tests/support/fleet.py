@@ -22,7 +22,7 @@ from confide.server.fleet.client_limits import Clients
 from confide.server.fleet.connection_limits import Connection
 from confide.server.fleet.flower_app import fleet_app
 from confide.server.fleet.public_port import DatabaseTurn
-from confide.server.fleet.superlink import Link, LinkGrid
+from confide.server.fleet.superlink import FlowerState, LinkGrid
 
 _PATIENCE = 60.0
 _PROJECT = """
@@ -69,7 +69,7 @@ class Fleet:
         while not self._uvicorn.started:
             assert self._thread.is_alive()
             time.sleep(0.01)
-        self._link = Link(self._app, self._turn, clients)
+        self._link = FlowerState(self._app, self._turn, clients)
         [self.node] = self._link.admit({"st-mary": public_key_to_bytes(client.public_key())})
         if bundle:
             self._name_in_runs(bundle)

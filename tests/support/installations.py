@@ -12,7 +12,7 @@ from support.sites import make_records
 
 from confide.client.answers.app import make_client_app
 from confide.client.site.installation import Site
-from confide.client.training.shares import Client
+from confide.client.training.shares import ClientProcess
 from confide.common.config.run import RunConfig
 from confide.common.model.adapter import get_state, reset
 from confide.common.model.warm_model import warm_model
@@ -73,12 +73,12 @@ def start_state(run: RunConfig) -> State:
 class Asking:
     """A server with one institution, whose client answers over the in-process grid."""
 
-    def __init__(self, run: RunConfig, site_of: Callable[[], Site], client: Client | None = None) -> None:
+    def __init__(self, run: RunConfig, site_of: Callable[[], Site], client: ClientProcess | None = None) -> None:
         self.run, self.replies, self.lineage = run, list[Message](), LINEAGE
         self.state = start_state(run)
         self.restart(site_of, client)
 
-    def restart(self, site_of: Callable[[], Site], client: Client | None = None) -> None:
+    def restart(self, site_of: Callable[[], Site], client: ClientProcess | None = None) -> None:
         """Another process of the client answers from now on."""
         app = make_client_app(lambda context: _call(site_of, context), client)
         self._grid = InProcessGrid(app, 1, SkippingClock())

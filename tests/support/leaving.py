@@ -18,7 +18,7 @@ from support.installations import Asking, start_state, update_of, write_records,
 from support.sites import make_records
 
 from confide.client.site.installation import open_site
-from confide.client.training.shares import Client
+from confide.client.training.shares import ClientProcess
 from confide.common.config.run import RunConfig
 from confide.common.config.sections import Transfer
 from confide.common.protocol.answers import Acceptance, Update
@@ -169,7 +169,7 @@ class Watched:
 
     def restart(self) -> None:
         """The client's process ends and another begins: all that it had in memory is gone."""
-        self._site, self._client = open_site(self._path), Client(coins=self._next)
+        self._site, self._client = open_site(self._path), ClientProcess(coins=self._next)
         if hasattr(self, "asking"):
             self.asking.restart(lambda: self._site, self._client)
 

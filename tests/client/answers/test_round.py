@@ -13,7 +13,7 @@ from support.coins import TestCoins
 from support.installations import LINEAGE, Asking, kinds, update_of, write_site
 
 from confide.client.site.installation import Site, open_site
-from confide.client.training.shares import Client
+from confide.client.training.shares import ClientProcess
 from confide.common.config.run import RunConfig, lock
 from confide.common.model.base_models import hash_model
 from confide.common.protocol.answers import Update
@@ -93,7 +93,7 @@ def test_an_adapter_is_taken_up_to_a_norm_of_1000(
 
 
 def test_past_the_deadline_nothing_is_reserved(run: RunConfig, site: Site) -> None:
-    asking = Asking(run, lambda: site, Client(now=lambda: 1000.0))
+    asking = Asking(run, lambda: site, ClientProcess(now=lambda: 1000.0))
     for what in (asking.update, asking.counts):
         assert kinds(what(1, deadline_unix=999.0)) == ["declined"]
     assert site.ledger.rows() == []
@@ -188,7 +188,7 @@ def test_an_ask_whose_run_is_of_another_study_is_declined(site: Site, asking: As
 
 def test_coins_that_a_test_injects_are_named_in_the_ledger(run: RunConfig, site: Site) -> None:
     Asking(run, lambda: site).update(1)
-    Asking(run, lambda: site, Client(coins=lambda: TestCoins(0))).update(2)
+    Asking(run, lambda: site, ClientProcess(coins=lambda: TestCoins(0))).update(2)
     assert [row["coins"] for row in rows(site, "reserve")] == ["os", "test"]
 
 

@@ -16,7 +16,7 @@ from confide.client.service import process as service_module
 from confide.client.service.link import Answer
 from confide.client.service.release_ticks import at_ticks, seconds_to_tick, tick_of
 from confide.client.site.installation import Site, open_site
-from confide.client.training.shares import Client
+from confide.client.training.shares import ClientProcess
 from confide.common.config.run import RunConfig, load_run, lock
 from confide.common.config.sections import FederationSection
 from confide.common.errors import InputError
@@ -50,11 +50,11 @@ class Slow(Asking):
     `least`: the institution's own least tick.
     """
 
-    def __init__(self, run: RunConfig, site_of: Callable[[], Site], client: Client | None = None) -> None:
+    def __init__(self, run: RunConfig, site_of: Callable[[], Site], client: ClientProcess | None = None) -> None:
         self.stop, self.left_after, self.least = _Stop(), list[float](), 1.0
         super().__init__(run, site_of, client)
 
-    def restart(self, site_of: Callable[[], Site], client: Client | None = None) -> None:
+    def restart(self, site_of: Callable[[], Site], client: ClientProcess | None = None) -> None:
         super().restart(site_of, client)
         app = self._grid._app
 

@@ -17,7 +17,7 @@ from confide.client.data.units import names_of
 from confide.client.privacy.ledger import Ledger
 from confide.client.site import installation as site_module
 from confide.client.site.installation import Site, open_site
-from confide.client.training.shares import Client, prepare
+from confide.client.training.shares import ClientProcess, prepare
 from confide.common.config.run import RunConfig, lock
 from confide.common.errors import ConfideError, InputError, LedgerError, PolicyError
 from confide.common.model.base_models import hash_model
@@ -366,7 +366,7 @@ def test_a_text_of_another_dataset_that_comes_into_every_group_in_mid_run_silenc
     notes = [{"text": f"intake note {number}", "label": "positive", "group": f"p{number}"} for number in range(6)]
     grouped = {"id": "b", **settings, **GROUPED}
     second = open_site(write_site(tmp_path / "b", notes, dataset=grouped, state=state))
-    local, client = {"sampling_probability": 1.0, "nominal_units": 20}, Client()
+    local, client = {"sampling_probability": 1.0, "nominal_units": 20}, ClientProcess()
     run = lock(make_run(local=local), hash_model(base_folder))
     assert kinds(Asking(run, lambda: first).offer()) == ["accepted"]
     asking = Asking(_by_group(run), lambda: second, client)
@@ -381,7 +381,7 @@ def test_a_text_of_another_dataset_that_comes_into_every_group_in_mid_run_silenc
 def test_who_came_into_a_file_in_mid_run_is_its_dataset_s_from_then_on(two: Any, run: RunConfig) -> None:
     records = make_records(40)
     first, second = (open_site(path) for path in two(records[:20], records[19:20]))
-    client = Client()
+    client = ClientProcess()
     asking = Asking(run, lambda: first, client)
     assert kinds(asking.offer()) == ["accepted"]
     write_records(first.config.dataset.path, records)

@@ -18,7 +18,7 @@ from confide.client.training import made_up as rehearsal_module
 from confide.client.training.batches import BatchedUnits
 from confide.client.training.local_steps import LocalWork
 from confide.client.training.made_up import rehearse
-from confide.client.training.shares import Client
+from confide.client.training.shares import ClientProcess
 from confide.common.config.run import RunConfig, lock, make_plan
 from confide.common.data.batches import length
 from confide.common.model import warm_model as warm_model_module
@@ -92,7 +92,7 @@ def test_no_record_and_no_secret_of_the_institution_is_in_its_update(run: RunCon
     payloads = set()
     for name, count in (("st-mary", 20), ("st-jude", 3), ("st-anne", 0)):
         site = open_site(write_site(tmp_path / name, make_records(count), name=name))
-        asking = Rehearsing(run, lambda site=site: site, Client(coins=lambda: TestCoins(3)))  # type: ignore[misc]
+        asking = Rehearsing(run, lambda site=site: site, ClientProcess(coins=lambda: TestCoins(3)))  # type: ignore[misc]
         asking.update(1)
         payloads.add(Rehearsed.from_content(asking.rehearse()).payload)
     assert len(payloads) == 1
@@ -179,7 +179,7 @@ def test_a_model_that_is_not_here_declines(run: RunConfig, tmp_path: Path) -> No
 
 def test_past_its_deadline_or_with_other_weights_it_is_declined(run: RunConfig, tmp_path: Path) -> None:
     site = _site(tmp_path)
-    asking = Rehearsing(run, lambda: site, Client(now=lambda: 1000.0))
+    asking = Rehearsing(run, lambda: site, ClientProcess(now=lambda: 1000.0))
     assert kinds(asking.rehearse(deadline_unix=999.0)) == ["declined"]
     asking.state = {name: value * np.nan for name, value in asking.state.items()}
     assert kinds(asking.rehearse()) == ["declined"]

@@ -14,7 +14,7 @@ from support.sites import make_records
 
 from confide.client.site.installation import Site, open_site
 from confide.client.training import shares
-from confide.client.training.shares import Client, file_state
+from confide.client.training.shares import ClientProcess, file_state
 from confide.common.config.run import RunConfig, lock
 from confide.common.model.base_models import hash_model
 
@@ -38,7 +38,7 @@ def test_another_run_under_the_same_lineage_finds_nothing_prepared_for_the_first
     make_run: MakeRun, base_folder: Path, three_labels: Site, offered: bool
 ) -> None:
     """Labels of the first run, used in the second, would end a round whenever a record of class c is drawn."""
-    client = Client(coins=lambda: TestCoins(0))
+    client = ClientProcess(coins=lambda: TestCoins(0))
     for name, labels in (("test", ["a", "b", "c"]), ("small", ["a", "b"])):
         run = _locked(make_run, base_folder, labels, study={"name": name})
         asking = Asking(run, lambda: three_labels, client)
@@ -50,7 +50,7 @@ def test_another_run_under_the_same_lineage_finds_nothing_prepared_for_the_first
 def test_the_same_plan_with_other_labels_in_the_same_study_is_prepared_anew(
     make_run: MakeRun, base_folder: Path, three_labels: Site
 ) -> None:
-    client = Client(coins=lambda: TestCoins(0))
+    client = ClientProcess(coins=lambda: TestCoins(0))
     for number, labels in enumerate((["a", "b", "c"], ["a", "b"]), start=1):
         asking = Asking(_locked(make_run, base_folder, labels), lambda: three_labels, client)
         assert kinds(asking.update(number)) == ["update"]
@@ -74,7 +74,7 @@ def test_a_round_under_other_settings_of_the_dataset_finds_nothing_prepared_unde
 ) -> None:
     """site.toml may name other people since, whose ledger is the one that is charged; the file is the same."""
     records = [{**record, "label": "abc"[number % 3], "x": "other"} for number, record in enumerate(make_records(6))]
-    client, run = Client(coins=lambda: TestCoins(0)), _locked(make_run, base_folder, ["a", "b", "c"])
+    client, run = ClientProcess(coins=lambda: TestCoins(0)), _locked(make_run, base_folder, ["a", "b", "c"])
     write_site(tmp_path, records, dataset={"validation_fraction": 0.0})
     before = file_state(tmp_path / "notes.jsonl")
     made = []
@@ -104,7 +104,7 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 def test_joining_reads_the_records_anew_and_a_round_only_when_their_file_has_changed(
     make_run: MakeRun, base_folder: Path, three_labels: Site, prepared: list[bool]
 ) -> None:
-    client, path = Client(coins=lambda: TestCoins(0)), three_labels.config.dataset.path
+    client, path = ClientProcess(coins=lambda: TestCoins(0)), three_labels.config.dataset.path
     asking = Asking(_locked(make_run, base_folder, ["a", "b", "c"]), lambda: three_labels, client)
     assert kinds(asking.offer()) == ["accepted"]
     assert kinds(asking.update(1)) == kinds(asking.update(2)) == ["update"]
@@ -121,7 +121,7 @@ def test_a_patient_who_is_taken_out_is_out_of_the_next_round_whatever_date_the_f
     make_run: MakeRun, base_folder: Path, three_labels: Site
 ) -> None:
     """The same size and the same date: a record that was blanked, in a file that was moved here with its old date."""
-    client, path = Client(coins=lambda: TestCoins(0)), three_labels.config.dataset.path
+    client, path = ClientProcess(coins=lambda: TestCoins(0)), three_labels.config.dataset.path
     asking = Asking(_locked(make_run, base_folder, ["a", "b", "c"]), lambda: three_labels, client)
     assert kinds(asking.offer()) == ["accepted"]
     before, text = path.stat(), path.read_text(encoding="utf-8")
@@ -161,7 +161,7 @@ def test_a_file_that_cannot_be_read_in_the_middle_of_a_run_decides_nothing(
     """What was read before counts on, the reason is kept here, and the file counts again once it can be read."""
     reasons: list[BaseException] = []
     site = three_labels.with_report(reasons.append)
-    client, path = Client(coins=lambda: TestCoins(0)), site.config.dataset.path
+    client, path = ClientProcess(coins=lambda: TestCoins(0)), site.config.dataset.path
     asking = Asking(_locked(make_run, base_folder, ["a", "b", "c"]), lambda: site, client)
     assert kinds(asking.offer()) == ["accepted"]
     text = path.read_text(encoding="utf-8")
@@ -181,7 +181,7 @@ def test_a_file_that_cannot_be_read_prepares_no_other_run(
     make_run: MakeRun, base_folder: Path, three_labels: Site
 ) -> None:
     """What was encoded for one run must not stand in for another, whose labels differ."""
-    client = Client(coins=lambda: TestCoins(0))
+    client = ClientProcess(coins=lambda: TestCoins(0))
     first = _locked(make_run, base_folder, ["a", "b", "c"])
     assert kinds(Asking(first, lambda: three_labels, client).offer()) == ["accepted"]
     three_labels.config.dataset.path.unlink()
@@ -192,7 +192,7 @@ def test_a_file_that_cannot_be_read_prepares_no_other_run(
 
 def test_two_institutions_of_one_client_share_nothing(make_run: MakeRun, base_folder: Path, tmp_path: Path) -> None:
     """In a simulation one client answers for all."""
-    client = Client(coins=lambda: TestCoins(0))
+    client = ClientProcess(coins=lambda: TestCoins(0))
     run = _locked(make_run, base_folder, ["negative", "positive"])
     for name, count in (("st-mary", 4), ("st-jude", 7)):
         settings = {"validation_fraction": 0.0}
@@ -205,7 +205,7 @@ def test_a_finished_run_is_answered_again_once_it_is_joined_again_and_no_other_w
     make_run: MakeRun, base_folder: Path, three_labels: Site
 ) -> None:
     """An offer that is refused opens nothing: the next round would tell whether the data file can be read again."""
-    client, path = Client(coins=lambda: TestCoins(0)), three_labels.config.dataset.path
+    client, path = ClientProcess(coins=lambda: TestCoins(0)), three_labels.config.dataset.path
     runs = [_locked(make_run, base_folder, ["a", "b", "c"], study={"name": name}) for name in ("test", "small")]
     first, second = (Asking(run, lambda: three_labels, client) for run in runs)
     for asking, run in ((first, runs[0]), (second, runs[1])):

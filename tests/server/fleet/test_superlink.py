@@ -38,7 +38,7 @@ from confide.server.fleet.connection_limits import Connection
 from confide.server.fleet.flower_app import fleet_app
 from confide.server.fleet.public_port import DatabaseTurn, FleetGate, FleetServer
 from confide.server.fleet.request_bodies import SMALL_BODY
-from confide.server.fleet.superlink import Link, LinkGrid
+from confide.server.fleet.superlink import FlowerState, LinkGrid
 
 _SIZE = 4 * 2**20
 MARY, JUDE, STRANGER = (ec.generate_private_key(ec.SECP384R1()) for _ in range(3))
@@ -61,7 +61,7 @@ class _Server:
         while not self._uvicorn.started:
             assert self._thread.is_alive()
             time.sleep(0.01)
-        self.link, self.clients = Link(app, turn, clients), clients
+        self.link, self.clients = FlowerState(app, turn, clients), clients
         nodes = self.link.admit({"mary": _public(MARY), "jude": _public(JUDE)})
         self.node = {name: node for node, name in nodes.items()}
         for key in (MARY, JUDE):

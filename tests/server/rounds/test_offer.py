@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from conftest import MakeRun
 
-from confide.server.rounds.offer import who_is_there
+from confide.server.rounds.offer import connected_quorum
 from confide.server.rounds.roster import Institution
 from confide.simulations.grid import SkippingClock
 
@@ -71,11 +71,11 @@ def test_a_round_waits_a_minute_for_who_was_there_and_as_long_as_it_may_for_a_qu
     run = make_run(federation={"min_clients": 2, "deadline_seconds": 300.0})
     job: Any = SimpleNamespace(run=run, clock=grid.clock, is_stopped=lambda: False)
     drawn = {node: Institution(name, 100, connected=node not in away) for node, name in NAMES.items()}
-    found = who_is_there(job, grid, drawn)  # type: ignore[arg-type]
+    found = connected_quorum(job, grid, drawn)  # type: ignore[arg-type]
     assert list(found) == there
     assert grid.passed() == pytest.approx(after, abs=0.3)
     began = grid.passed()
-    assert list(who_is_there(job, grid, drawn)) == there  # type: ignore[arg-type]
+    assert list(connected_quorum(job, grid, drawn)) == there  # type: ignore[arg-type]
     assert grid.passed() - began == pytest.approx(0 if there else 300, abs=0.3), "who is away is not waited for again"
 
 
@@ -88,12 +88,12 @@ def test_who_was_revoked_is_not_waited_for_and_without_a_quorum_nobody_is_asked(
     for node in revoked:
         del grid.known[node]
     job: Any = SimpleNamespace(run=make_run(federation={"min_clients": 2}), clock=grid.clock, is_stopped=lambda: False)
-    assert list(who_is_there(job, grid, _drawn())) == there  # type: ignore[arg-type]
+    assert list(connected_quorum(job, grid, _drawn())) == there  # type: ignore[arg-type]
     assert grid.passed() == 0
 
 
 def test_a_round_that_an_operator_stops_waits_no_longer(make_run: MakeRun) -> None:
     grid = Coming(dict.fromkeys(NAMES, NEVER))
     job: Any = SimpleNamespace(run=make_run(), clock=grid.clock, is_stopped=lambda: grid.passed() > 5)
-    assert who_is_there(job, grid, _drawn()) == {}  # type: ignore[arg-type]
+    assert connected_quorum(job, grid, _drawn()) == {}  # type: ignore[arg-type]
     assert grid.passed() == pytest.approx(5, abs=0.3)
