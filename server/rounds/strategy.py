@@ -119,9 +119,8 @@ class ConfideStrategy(Strategy):
 
     def _go_on_with(self, institutions: dict[int, Institution]) -> None:
         self.institutions = institutions
-        self.gone = carry_counts_over(
-            {item.name: item for item in institutions.values()}, self.job.resumed.institutions
-        )
+        named = {item.name: item for item in institutions.values()}
+        self.gone = carry_counts_over(named, self.job.resumed.institutions)
 
     def _end(self, num_rounds: int) -> None:
         if self.state.round == 0:

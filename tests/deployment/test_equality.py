@@ -118,10 +118,10 @@ def _fields(model: type[BaseModel]) -> Iterator[str]:
 
 
 def test_no_flag_and_no_variable_of_the_installed_program_reaches_the_coins() -> None:
-    """Coins enter by `Client(coins=...)` alone, and nothing that is shipped makes a Client with coins."""
+    """Coins enter by `ClientProcess(coins=...)` alone, and nothing that is shipped makes one with coins."""
     assert [ast.unparse(call) for call in _calls("serve") if "site" in ast.unparse(call)] == ["serve(site)"]
     made = {ast.unparse(call) for call in _calls("ClientProcess") if not ast.unparse(call.func).startswith("httpx.")}
-    assert made == {"Client()", "Client(now=clock.now)"}
+    assert made == {"ClientProcess()", "ClientProcess(now=clock.now)"}
     assert {ast.unparse(call) for call in _calls("fresh")} <= {"Coins.fresh()"}
     for path in [*(ROOT / "client").rglob("*.py"), *(ROOT / "common" / "privacy").rglob("*.py")]:
         text = path.read_text(encoding="utf-8")
