@@ -237,8 +237,7 @@ class ConfideStrategy(Strategy):
         self.job.emit({"event": "dropped", "round": number, "institution": institution.name, "reason": reason})
 
     def _end_round(self, number: int, seconds: float) -> None:
-        run = self.job.run
-        event = self._answers.event(number, run, self.everybody())
+        run, event = self.job.run, self._answers.event(number, self.job.run, self.everybody())
         if self.job.evaluate and (number % run.evaluation.every == 0 or number == run.federation.num_rounds):
             self.accuracy = self.job.evaluate(self.state.average)
             event["accuracy"] = self.accuracy.as_json()

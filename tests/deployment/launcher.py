@@ -41,6 +41,6 @@ if __name__ == "__main__":
         logging.basicConfig(level=logging.INFO)
         serve(Path(rest[0]), ClientProcess(coins=_coins(int(rest[1]), int(rest[2]))))
     else:
-        federation.Client = functools.partial(ClientProcess, coins=_coins(0, 1))  # type: ignore[assignment,misc]
+        federation.ClientProcess = functools.partial(ClientProcess, coins=_coins(0, 1))  # type: ignore[assignment,misc]
         sys.argv = ["confide", what, *rest]
         main()
