@@ -21,7 +21,7 @@ class Begun:
     Attributes:
         run: locked.
         directory: holds all files of the run.
-        sites: the real sites of a rehearsal, else None.
+        sites: the real sites, else None.
         kept: state from which to go on after an interruption; None on Ray, whose workers keep ledgers of their own.
     """
 
@@ -43,20 +43,22 @@ def begin(run: RunConfig, out: Path | None, engine: str, sites: RealSites | None
     """Begin a locked run whose data and sites were checked; a fault of its model shows before the folder is made."""
     warm_model(run, run.speed.device, run.speed.precision)
     directory = RunDirectory(out or _free_folder(f"{time.strftime('%Y%m%d-%H%M%S')}-{run.study.name}"), run)
-    kept = Unfinished.begin(directory.path, run.places, rehearsal=sites is not None) if engine == "in-process" else None
+    kept = (
+        Unfinished.begin(directory.path, run.places, real_sites=sites is not None) if engine == "in-process" else None
+    )
     return Begun(run, directory, sites, kept)
 
 
-def require_interrupted(path: Path, engine: str, *, rehearsal: bool) -> Unfinished:
+def require_interrupted(path: Path, engine: str, *, real_sites: bool) -> Unfinished:
     """Return the state that an interrupted run left; `InputError` if it is over, or was another kind of run."""
     if RunDirectory.at(path).is_over():
         raise InputError(f"--resume {path}: the run is completed; nothing is left of it to carry out")
     if engine != "in-process":
         raise InputError(f"--resume with --engine {engine} is refused: its workers keep ledgers of their own")
     kept = Unfinished.open(path)
-    if kept.rehearsal != rehearsal:
+    if kept.real_sites != real_sites:
         raise InputError(
-            f"--resume {path}: the run was begun {'with' if kept.rehearsal else 'without'} --site; name the same sites"
+            f"--resume {path}: the run was begun {'with' if kept.real_sites else 'without'} --site; name the same sites"
         )
     return kept
 

@@ -31,22 +31,27 @@ EngineOption = Annotated[
 ]
 
 
+OutOption = Annotated[Path | None, typer.Option(metavar="DIR", help="new or empty [runs/DATE-NAME]")]
+SiteOption = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="SITE.toml", help="train with a real site, and charge its ledger; may be repeated"),
+]
+ResumeOption = Annotated[
+    Path | None, typer.Option("--resume", metavar="DIR", help="go on with an interrupted simulation")
+]
+
+
 def simulate(  # noqa: PLR0913 - one parameter an option
     run_file: RunArgument = None,
     clients: Annotated[int | None, typer.Option(min=1, help="number of institutions")] = None,
     overrides: SetOption = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="new or empty [runs/DATE-NAME]")] = None,
+    out: OutOption = None,
     engine: EngineOption = "in-process",
     baselines: Annotated[
         bool, typer.Option("--baselines", help="also without privacy, central, and each institution alone")
     ] = False,
-    site: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="SITE.toml", help="rehearse with a real site, its ledger included; may be repeated"),
-    ] = None,
-    resume: Annotated[
-        Path | None, typer.Option("--resume", metavar="DIR", help="go on with an interrupted simulation")
-    ] = None,
+    site: SiteOption = None,
+    resume: ResumeOption = None,
     as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress")] = False,
 ) -> None:
@@ -96,7 +101,7 @@ def simulate(  # noqa: PLR0913 - one parameter an option
 
 def _begun(run: "RunConfig", out: Path | None, engine: str, site: list[Path] | None, *, baselines: bool) -> "Begun":
     """Begin a new simulation. Slow parts (seconds for noise and model) come after all checks that are instant."""
-    sites = _rehearsed(run, site, engine, baselines=baselines) if site else None
+    sites = _real_sites(run, site, engine, baselines=baselines) if site else None
     if sites is None:
         _check_simulation(run)
     from confide.simulations.begun import begin
@@ -109,9 +114,9 @@ def _gone_on_with(path: Path, engine: str, site: list[Path] | None, *, baselines
     """Go on with an interrupted simulation."""
     from confide.simulations.begun import go_on, require_interrupted
 
-    kept = require_interrupted(path, engine, rehearsal=bool(site))
+    kept = require_interrupted(path, engine, real_sites=bool(site))
     run = load(path / "run.lock.toml", [], kept.places)
-    sites = _rehearsed(run, site, engine, baselines=baselines) if site else None
+    sites = _real_sites(run, site, engine, baselines=baselines) if site else None
     if sites is None:
         _check_simulation(run)
     return go_on(run, path, kept, sites)
@@ -158,8 +163,8 @@ def _check_simulation(run: "RunConfig") -> None:
     check_quorum(run.federation, len(institutions.private))
 
 
-def _rehearsed(run: "RunConfig", paths: list[Path], engine: str, *, baselines: bool) -> "RealSites":
-    """Open the sites of a rehearsal, and name the budgets that it is about to spend."""
+def _real_sites(run: "RunConfig", paths: list[Path], engine: str, *, baselines: bool) -> "RealSites":
+    """Open the real sites of a run, and name the budgets that it is about to spend."""
     from confide.common.errors import InputError
     from confide.server.rounds.participation import check_quorum
     from confide.simulations.real_sites import open_sites, read_public_test, require_lines, warning

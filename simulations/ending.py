@@ -32,7 +32,7 @@ def closing(run: RunConfig, summary: dict[str, Any]) -> str:
 
 
 def tell_refusals(run: RunConfig, sites: RealSites, accepted: int) -> None:
-    """Name the institutions that refused in a finished rehearsal; raise an error if the last round had too few."""
+    """Name the real sites that refused in a finished run; raise an error if the last round had too few."""
     if accepted < run.federation.min_clients:
         reason = ConfideError("the last rounds had too few institutions; the results are of the rounds before")
         raise explained(reason, sites.refused)

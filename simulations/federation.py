@@ -53,7 +53,7 @@ class Federation:
 
     Attributes:
         run: the locked run.
-        sites: the institutions; simulated, or real ones in a rehearsal.
+        sites: the institutions; simulated, or real ones.
         public: test share by institution, at the server; if empty, nothing is evaluated.
         emit: gets every event.
         save: keeps a round; gets its number, state, accepted updates, lineage.

@@ -1,4 +1,4 @@
-"""A rehearsal: the institutions' real site files on one machine, with their data, policies and ledgers."""
+"""A run with real sites: the institutions' site files on one machine, with their data, policies and ledgers."""
 
 import functools
 from dataclasses import dataclass, field
@@ -39,7 +39,7 @@ class RealSites:
 
 
 def open_sites(paths: list[Path]) -> RealSites:
-    """Open the sites of a rehearsal.
+    """Open the sites of a run.
 
     Raises:
         InputError: a file is missing or wrong, or two files are of one institution.
@@ -89,8 +89,8 @@ def require_lines(sites: RealSites, run: RunConfig) -> None:
 
 
 def warning(sites: RealSites, run: RunConfig) -> list[str]:
-    """Return the warning before a rehearsal starts: the ledgers that it charges, and by how much."""
-    lines = ["this rehearsal trains on real records and charges these ledgers, for ever:"]
+    """Return the warning before such a run starts: the ledgers that it charges, and by how much."""
+    lines = ["this run trains on real records and charges these ledgers, for ever:"]
     for site in sites.sites:
         account, cap, dataset = site.ledger.account(), cap_of(site.config.policy), site.config.dataset
         spent = account.epsilon_spent(cap.max_delta) if account.number else 0.0

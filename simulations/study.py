@@ -37,7 +37,7 @@ class Study:
         engine: "in-process" or "ray".
         emit: gets every event, besides the directory.
         tell: gets a line about each task outside the rounds.
-        sites: the real sites of a rehearsal; None: those of `[simulation]`.
+        sites: the real sites; None: those of `[simulation]`.
         kept: state from which to go on after an interruption; None: that is not possible.
     """
 
@@ -62,8 +62,8 @@ def carry_out(study: Study, *, baselines: bool) -> dict[str, Any]:
         The object that ``--json`` prints.
 
     Raises:
-        PolicyError, BudgetError: too few institutions remain, because of policies or budgets. A rehearsal that was
-            refused before any institution was asked leaves no folder.
+        PolicyError, BudgetError: too few institutions remain, because of policies or budgets. A run with real sites
+            that was refused before any institution was asked leaves no folder.
         ConfideError: too few remain for another reason. The directory then says where the run stopped.
         KeyboardInterrupt: the user interrupted the run. The directory says where it stopped.
     """

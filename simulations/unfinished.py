@@ -31,21 +31,21 @@ class Unfinished:
     Attributes:
         folder: its path.
         lineage: of the run, kept through every resume.
-        rehearsal: True if its institutions are real ones, with ledgers and outboxes of their own.
+        real_sites: True if its institutions are real ones, with ledgers and outboxes of their own.
         places: paths of the files that its run.toml, which was in another folder, names (`RunConfig.places`).
     """
 
     folder: Path
     lineage: str
-    rehearsal: bool
+    real_sites: bool
     places: dict[str, str]
 
     @classmethod
-    def begin(cls, run_dir: Path, places: dict[str, str], *, rehearsal: bool) -> "Unfinished":
+    def begin(cls, run_dir: Path, places: dict[str, str], *, real_sites: bool) -> "Unfinished":
         """Make the folder of a simulation that begins."""
-        begun = cls(run_dir / "resume", secrets.token_hex(16), rehearsal, places)
+        begun = cls(run_dir / "resume", secrets.token_hex(16), real_sites, places)
         (begun.folder / _ANSWERS).mkdir(parents=True)
-        facts = {"lineage": begun.lineage, "rehearsal": rehearsal, "places": places}
+        facts = {"lineage": begun.lineage, "real_sites": real_sites, "places": places}
         (begun.folder / _FACTS).write_text(json.dumps(facts) + "\n", encoding="utf-8")
         return begun
 
@@ -55,7 +55,7 @@ class Unfinished:
         path = run_dir / "resume" / _FACTS
         try:
             facts = json.loads(path.read_bytes())
-            return cls(path.parent, str(facts["lineage"]), bool(facts["rehearsal"]), dict(facts["places"]))
+            return cls(path.parent, str(facts["lineage"]), bool(facts["real_sites"]), dict(facts["places"]))
         except (OSError, ValueError, KeyError, TypeError):
             raise InputError(
                 f"--resume {run_dir}: {path} cannot be read; there is one only in the folder of a simulation that was "

@@ -1,4 +1,4 @@
-"""`confide simulate --site`: a rehearsal with real sites charges their ledgers, and their policies always win."""
+"""`confide simulate --site`: a run with real sites charges their ledgers, and their policies always win."""
 
 import functools
 import json
@@ -25,7 +25,7 @@ from confide.simulations.federation import simulate
 
 Confide = Callable[..., tuple[int, str, str]]
 Settings = Callable[..., list[str]]
-Rehearse = Callable[..., tuple[int, str, str]]
+Federate = Callable[..., tuple[int, str, str]]
 NAMES = ("st-mary", "st-jude", "st-luke")
 
 
@@ -39,8 +39,8 @@ def sites(tmp_path: Path) -> dict[str, Path]:
 
 
 @pytest.fixture
-def rehearse(confide: Confide, settings: Settings, run_file: Path, sites: dict[str, Path]) -> Rehearse:
-    """``rehearse("federation.num_rounds=3", out="first")``: the command with all sites."""
+def federate(confide: Confide, settings: Settings, run_file: Path, sites: dict[str, Path]) -> Federate:
+    """``federate("federation.num_rounds=3", out="first")``: the command with all sites."""
 
     def call(*pairs: str, out: str = "out", options: tuple[str, ...] = ()) -> tuple[int, str, str]:
         named = [part for path in sites.values() for part in ("--site", str(path))]
@@ -77,8 +77,10 @@ def _policy(path: Path, **policy: Any) -> None:
 # What it costs, and what it says
 
 
-def test_a_rehearsal_charges_the_real_ledgers(rehearse: Rehearse, sites: dict[str, Path], tmp_path: Path) -> None:
-    code, output, errors = rehearse(options=("--json",))
+def test_a_run_with_real_sites_charges_the_real_ledgers(
+    federate: Federate, sites: dict[str, Path], tmp_path: Path
+) -> None:
+    code, output, errors = federate(options=("--json",))
     assert code == 0, errors
     assert list(json.loads(output)["epsilon"]) == list(NAMES), "in the order in which they are named"
     for path in sites.values():
@@ -90,13 +92,13 @@ def test_a_rehearsal_charges_the_real_ledgers(rehearse: Rehearse, sites: dict[st
 
 
 def test_it_says_what_it_charges_before_it_starts(
-    rehearse: Rehearse, sites: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    federate: Federate, sites: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*rest: object, **settings: object) -> None:
         raise InputError("and here the work would begin")
 
     monkeypatch.setattr(study, "carry_out", stop)
-    code, output, errors = rehearse("local.steps=3")
+    code, output, errors = federate("local.steps=3")
     assert code == 2
     warning, _, rest = errors.partition("confide: error: and here")
     assert "charges these ledgers, for ever" in warning
@@ -107,41 +109,41 @@ def test_it_says_what_it_charges_before_it_starts(
     assert "charges" not in output + rest
 
 
-def test_it_says_what_was_spent_before(rehearse: Rehearse, sites: dict[str, Path]) -> None:
-    rehearse()
+def test_it_says_what_was_spent_before(federate: Federate, sites: dict[str, Path]) -> None:
+    federate()
     spent = _account(sites["st-mary"]).epsilon_spent(GENEROUS["max_delta"])
     assert spent > 0
-    assert f"epsilon {spent:g} of 100 spent" in rehearse(out="second")[2]
+    assert f"epsilon {spent:g} of 100 spent" in federate(out="second")[2]
 
 
-def test_standard_output_is_json_alone(rehearse: Rehearse) -> None:
-    code, output, errors = rehearse(options=("--json",))
+def test_standard_output_is_json_alone(federate: Federate) -> None:
+    code, output, errors = federate(options=("--json",))
     assert code == 0
     assert json.loads(output)["status"] == "completed"
     assert "charges these ledgers" in errors
 
 
-def test_quiet_keeps_the_warning(rehearse: Rehearse) -> None:
-    code, output, errors = rehearse(options=("--quiet",))
+def test_quiet_keeps_the_warning(federate: Federate) -> None:
+    code, output, errors = federate(options=("--quiet",))
     assert (code, output) == (0, "")
     assert "charges these ledgers" in errors
 
 
-def test_without_public_data_there_is_no_accuracy_and_a_finished_run(rehearse: Rehearse, tmp_path: Path) -> None:
-    code, output, errors = rehearse(options=("--json",))
+def test_without_public_data_there_is_no_accuracy_and_a_finished_run(federate: Federate, tmp_path: Path) -> None:
+    code, output, errors = federate(options=("--json",))
     assert code == 0, errors
     assert json.loads(output)["accuracy"] is None
     assert _read(tmp_path / "out" / "privacy.json")["status"] == "completed"
     assert (tmp_path / "out" / "report.html").is_file()
     assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").is_file()
-    code, output, _ = rehearse("study.name=test", out="second")
+    code, output, _ = federate("study.name=test", out="second")
     assert code == 0
     assert "not measured: evaluation.data names no file" in output
 
 
-def test_public_data_give_the_accuracy(rehearse: Rehearse, tmp_path: Path) -> None:
+def test_public_data_give_the_accuracy(federate: Federate, tmp_path: Path) -> None:
     write_records(tmp_path / "public.jsonl", make_records(6))
-    summary = json.loads(rehearse("evaluation.data=public.jsonl", options=("--json",))[1])
+    summary = json.loads(federate("evaluation.data=public.jsonl", options=("--json",))[1])
     assert list(summary["accuracy"]["per_institution"]) == ["public"]
 
 
@@ -165,10 +167,10 @@ def _untouched(sites: dict[str, Path], out: Path) -> None:
         (("--engine", "ray"), "--engine ray with --site is refused"),
     ],
 )
-def test_what_a_rehearsal_cannot_be_is_refused(
-    rehearse: Rehearse, sites: dict[str, Path], tmp_path: Path, options: tuple[str, ...], words: str
+def test_what_such_a_run_cannot_be_is_refused(
+    federate: Federate, sites: dict[str, Path], tmp_path: Path, options: tuple[str, ...], words: str
 ) -> None:
-    code, output, errors = rehearse(options=options)
+    code, output, errors = federate(options=options)
     assert (code, output) == (2, "")
     assert words in errors
     _untouched(sites, tmp_path / "out")
@@ -176,20 +178,20 @@ def test_what_a_rehearsal_cannot_be_is_refused(
 
 @pytest.mark.parametrize("again", ["st-mary", "another folder"])
 def test_one_institution_takes_part_once(
-    rehearse: Rehearse, sites: dict[str, Path], tmp_path: Path, again: str
+    federate: Federate, sites: dict[str, Path], tmp_path: Path, again: str
 ) -> None:
     sites["again"] = sites.get(again) or write_site(tmp_path / again, name="st-mary")
-    code, output, errors = rehearse()
+    code, output, errors = federate()
     assert (code, output) == (2, "")
     assert "institution.name = 'st-mary' is that of another --site" in errors
     _untouched(sites, tmp_path / "out")
 
 
-def test_one_ledger_takes_part_once(rehearse: Rehearse, sites: dict[str, Path], tmp_path: Path) -> None:
+def test_one_ledger_takes_part_once(federate: Federate, sites: dict[str, Path], tmp_path: Path) -> None:
     home = sites["st-mary"].parent
     state = {"dir": str(home / "state"), "anchor": str(home / "state-anchor")}
     sites["twin"] = write_site(tmp_path / "twin", make_records(10), name="st-mary's twin", state=state)
-    assert rehearse()[0] == 2
+    assert federate()[0] == 2
 
 
 @pytest.mark.parametrize(
@@ -201,17 +203,17 @@ def test_one_ledger_takes_part_once(rehearse: Rehearse, sites: dict[str, Path], 
     ],
 )
 def test_bad_settings_charge_nothing(
-    rehearse: Rehearse, sites: dict[str, Path], tmp_path: Path, pair: str, words: str
+    federate: Federate, sites: dict[str, Path], tmp_path: Path, pair: str, words: str
 ) -> None:
-    code, output, errors = rehearse(pair)
+    code, output, errors = federate(pair)
     assert (code, output) == (2, ""), errors
     assert words in errors
     _untouched(sites, tmp_path / "out")
 
 
-def test_a_site_that_is_not_there_is_bad_input(rehearse: Rehearse, sites: dict[str, Path], tmp_path: Path) -> None:
+def test_a_site_that_is_not_there_is_bad_input(federate: Federate, sites: dict[str, Path], tmp_path: Path) -> None:
     sites["gone"] = tmp_path / "gone" / "site.toml"
-    code, output, errors = rehearse()
+    code, output, errors = federate()
     assert (code, output) == (2, "")
     assert "gone/site.toml" in errors
     assert not (tmp_path / "out").exists()
@@ -221,11 +223,11 @@ def test_a_site_that_is_not_there_is_bad_input(rehearse: Rehearse, sites: dict[s
 
 
 def test_an_unapproved_run_names_the_command_that_approves_it(
-    rehearse: Rehearse, confide: Confide, sites: dict[str, Path]
+    federate: Federate, confide: Confide, sites: dict[str, Path]
 ) -> None:
     for path in sites.values():
         _policy(path, require_approval=True)
-    code, _, errors = rehearse()
+    code, _, errors = federate()
     assert code == 3, errors
     for name in NAMES:
         assert any(name in line and "`confide client approve small`" in line for line in errors.splitlines())
@@ -233,9 +235,9 @@ def test_an_unapproved_run_names_the_command_that_approves_it(
     for path in sites.values():
         code, _, errors = confide("client", "approve", "small", "--site", path)
         assert code == 0, errors
-    code, _, errors = rehearse(out="second")
+    code, _, errors = federate(out="second")
     assert code == 0, errors
-    assert rehearse("local.steps=2", out="third")[0] == 3, "another run of the study needs another approval"
+    assert federate("local.steps=2", out="third")[0] == 3, "another run of the study needs another approval"
 
 
 @pytest.mark.parametrize(
@@ -248,11 +250,11 @@ def test_an_unapproved_run_names_the_command_that_approves_it(
     ],
 )
 def test_too_few_because_of_policies_is_exit_3_with_each_reason(
-    rehearse: Rehearse, sites: dict[str, Path], tmp_path: Path, policy: dict[str, Any], words: str
+    federate: Federate, sites: dict[str, Path], tmp_path: Path, policy: dict[str, Any], words: str
 ) -> None:
     for name in NAMES[:2]:
         _policy(sites[name], **policy)
-    code, _, errors = rehearse("federation.min_clients=2")
+    code, _, errors = federate("federation.min_clients=2")
     assert code == 3, errors
     assert errors.count(words) == 2
     assert all(_reserved(path) == 0 for path in sites.values())
@@ -262,10 +264,10 @@ def test_too_few_because_of_policies_is_exit_3_with_each_reason(
 
 
 def test_the_run_goes_on_without_an_institution_whose_policy_refuses(
-    rehearse: Rehearse, sites: dict[str, Path], tmp_path: Path
+    federate: Federate, sites: dict[str, Path], tmp_path: Path
 ) -> None:
     _policy(sites["st-jude"], max_steps=1)
-    code, output, errors = rehearse(options=("--json",))
+    code, output, errors = federate(options=("--json",))
     assert code == 0, errors
     assert list(json.loads(output)["epsilon"]) == ["st-mary", "st-luke"]
     assert [_reserved(path) for path in sites.values()] == [2, 0, 2]
@@ -274,15 +276,17 @@ def test_the_run_goes_on_without_an_institution_whose_policy_refuses(
     assert "max_steps" in (sites["st-jude"].parent / "state" / "refusals.jsonl").read_text(encoding="utf-8")
 
 
-def test_a_rehearsal_without_privacy_says_so_and_ends_the_budget(rehearse: Rehearse, sites: dict[str, Path]) -> None:
-    assert rehearse("privacy.unit=none")[0] == 3
+def test_a_run_with_real_sites_without_privacy_says_so_and_ends_the_budget(
+    federate: Federate, sites: dict[str, Path]
+) -> None:
+    assert federate("privacy.unit=none")[0] == 3
     for path in sites.values():
         _policy(path, allow_no_privacy=True)
-    code, _, errors = rehearse("privacy.unit=none", out="second")
+    code, _, errors = federate("privacy.unit=none", out="second")
     assert code == 0, errors
     assert errors.count("WITHOUT PRIVACY") == 3
     assert all(_account(path).infinite for path in sites.values())
-    code, _, errors = rehearse("study.name=test", out="third")
+    code, _, errors = federate("study.name=test", out="third")
     assert code == 4, errors
     assert "used without privacy before" in errors
 
@@ -291,12 +295,12 @@ def test_a_rehearsal_without_privacy_says_so_and_ends_the_budget(rehearse: Rehea
 
 
 def test_a_site_that_could_use_too_few_lines_is_refused_before_anything_is_charged(
-    rehearse: Rehearse, sites: dict[str, Path], tmp_path: Path
+    federate: Federate, sites: dict[str, Path], tmp_path: Path
 ) -> None:
     """A person asks here, and no server, so it may be told, approval or not."""
     path = sites["st-jude"]
     (path.parent / "notes.jsonl").write_text('{"text": "good", "label": "Positive"}\n' * 20, encoding="utf-8")
-    code, _, errors = rehearse()
+    code, _, errors = federate()
     assert code == 1
     assert "'st-jude': study small could use 0 of 20 lines (0 %)" in errors
     assert "most often (20 lines): label 'Positive' is not one of" in errors
@@ -307,22 +311,22 @@ def test_a_site_that_could_use_too_few_lines_is_refused_before_anything_is_charg
 # Budgets
 
 
-def test_a_second_rehearsal_of_a_study_that_used_its_steps_is_exit_4(
-    rehearse: Rehearse, sites: dict[str, Path], tmp_path: Path
+def test_a_second_run_of_a_study_that_used_its_steps_is_exit_4(
+    federate: Federate, sites: dict[str, Path], tmp_path: Path
 ) -> None:
-    assert rehearse()[0] == 0
-    code, _, errors = rehearse(out="second")
+    assert federate()[0] == 0
+    code, _, errors = federate(out="second")
     assert code == 4, errors
     assert "all 2 steps of study small are spent" in errors
     assert [_reserved(path) for path in sites.values()] == [2, 2, 2]
     assert not (tmp_path / "second").exists(), "who is refused leaves nothing"
 
 
-def test_a_new_study_that_does_not_fit_beside_the_old_one_is_exit_4(rehearse: Rehearse, sites: dict[str, Path]) -> None:
-    assert rehearse()[0] == 0
+def test_a_new_study_that_does_not_fit_beside_the_old_one_is_exit_4(federate: Federate, sites: dict[str, Path]) -> None:
+    assert federate()[0] == 0
     for path in sites.values():
         _policy(path, max_epsilon=_account(path).epsilon_spent(GENEROUS["max_delta"]) + 0.001)
-    code, _, errors = rehearse("study.name=test", out="second")
+    code, _, errors = federate("study.name=test", out="second")
     assert code == 4, errors
     assert "policy.max_epsilon" in errors
     assert [_reserved(path, "test") for path in sites.values()] == [0, 0, 0]
@@ -345,8 +349,8 @@ def _interrupt_in(number: int) -> Any:
         (6, 2),
     ],
 )
-def test_an_interrupted_rehearsal_leaves_fewer_rounds_and_the_next_is_exit_4(
-    rehearse: Rehearse,
+def test_an_interrupted_run_leaves_fewer_rounds_and_the_next_is_exit_4(
+    federate: Federate,
     sites: dict[str, Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -355,16 +359,21 @@ def test_an_interrupted_rehearsal_leaves_fewer_rounds_and_the_next_is_exit_4(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(study, "simulate", _interrupt_in(after + 1))
-        assert rehearse(f"federation.num_rounds={num_rounds}")[0] == 130
+        assert federate(f"federation.num_rounds={num_rounds}")[0] == 130
     assert [_reserved(path) for path in sites.values()] == [after] * 3
-    code, _, errors = rehearse(f"federation.num_rounds={num_rounds}", out="second")
+    code, _, errors = federate(f"federation.num_rounds={num_rounds}", out="second")
     assert [_reserved(path) for path in sites.values()] == [num_rounds] * 3, "the rest was used, and no more"
     assert code == 4, errors
     assert f"{num_rounds} of the {num_rounds} steps" in errors
 
 
-def test_a_killed_rehearsal_is_repeated_with_what_is_left(
-    rehearse: Rehearse, confide: Confide, settings: Settings, run_file: Path, sites: dict[str, Path], tmp_path: Path
+def test_a_killed_run_is_repeated_with_what_is_left(
+    federate: Federate,
+    confide: Confide,
+    settings: Settings,
+    run_file: Path,
+    sites: dict[str, Path],
+    tmp_path: Path,
 ) -> None:
     """SIGKILL in mid-round: every ledger opens, is whole, and gives out no step twice."""
     named = [part for path in sites.values() for part in ("--site", str(path))]
@@ -379,7 +388,7 @@ def test_a_killed_rehearsal_is_repeated_with_what_is_left(
     assert all(4 <= _reserved(path) < 12 for path in sites.values())
     for path in sites.values():
         assert confide("client", "ledger", "verify", "--site", path)[0] == 0
-    code, _, errors = rehearse("federation.num_rounds=12", out="second")
+    code, _, errors = federate("federation.num_rounds=12", out="second")
     assert code == 4, errors
     assert {_reserved(path) for path in sites.values()} == {12}
     sealed = [

@@ -240,7 +240,7 @@ def test_what_cannot_be_resumed_is_refused_and_why(
     assert "the run is completed" in refused("--resume", out)
 
 
-def test_a_rehearsal_goes_on_with_its_real_ledgers(
+def test_a_run_with_real_sites_goes_on_with_their_ledgers(
     confide: Confide, settings: Settings, run_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, options = tmp_path / "out", list[object]()
