@@ -100,4 +100,4 @@ def test_an_old_ledger_gets_witnesses_of_its_secret_and_of_its_people(path: Path
     with pytest.raises(LedgerError, match=r"people\.db"):
         open_site(path)
     people.write_bytes(claims)
-    assert open_site(path).people.elsewhere("another", {Names((b"someone",), (b"someone",))})
+    assert open_site(path).data.claims.elsewhere("another", {Names((b"someone",), (b"someone",))})

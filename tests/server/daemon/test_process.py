@@ -237,7 +237,7 @@ def test_the_thread_lives_on_when_not_even_a_status_can_be_written(
     monkeypatch.setitem(worker._CARRY_OUT, "run", carried_out)
     monkeypatch.setattr(worker, "_RETRY_SECONDS", 0.01)
     link = SimpleNamespace(admit=lambda keys: {})
-    worker._work(shared, lambda: link, SimpleNamespace(started=True))  # type: ignore[arg-type]
+    worker.work(shared, lambda: link, SimpleNamespace(started=True))  # type: ignore[arg-type]
     assert [run.status for run in shared.queue.all()] == ["running"], "it was carried out, and the server ended"
 
 
@@ -270,7 +270,7 @@ def test_the_thread_outlives_any_error_and_says_it_once(
         shared.home.registry.approved = breaks(InputError("not a registry"), dict)
     monkeypatch.setitem(worker._CARRY_OUT, "run", carried_out)
     monkeypatch.setattr(worker, "_RETRY_SECONDS", 0.01)
-    worker._work(shared, lambda: link, SimpleNamespace(started=True))  # type: ignore[arg-type]
+    worker.work(shared, lambda: link, SimpleNamespace(started=True))  # type: ignore[arg-type]
     assert [run.status for run in shared.queue.all()] == ["running"], "it was carried out, and the server ended"
     [said] = [record for record in caplog.records if record.levelname == "ERROR"]
     assert said.exc_info, "where it came from"
