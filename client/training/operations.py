@@ -25,22 +25,8 @@ _VECTOR = 64  # the most numbers that a loop takes at once: two vectors of 32 bf
 _GRAIN = 32_768  # the fewest numbers that a thread gets: at::internal::GRAIN_SIZE
 # PyTorch 2.9 gave up to one number of sixteen other last bits in sigmoid, SiLU, GELU's tanh form, softplus, mish, the
 # ELUs, sinh, exp2 and powers, with AVX-512; it computes the others through MKL, where it has MKL.
-_BY_VECTOR = {
-    "sigmoid",
-    "silu",
-    "gelu",
-    "softplus",
-    "mish",
-    "elu",
-    "celu",
-    "selu",
-    "tanh",
-    "exp",
-    "exp2",
-    "expm1",
-    "log",
-}
-_BY_VECTOR |= {"log2", "log1p", "log_sigmoid_forward", "sinh", "cosh", "atan", "asinh", "erf", "pow"}
+_ACTIVATIONS = {"sigmoid", "silu", "gelu", "softplus", "mish", "elu", "celu", "selu", "tanh", "log_sigmoid_forward"}
+_FUNCTIONS = {"exp", "exp2", "expm1", "log", "log2", "log1p", "sinh", "cosh", "atan", "asinh", "erf", "pow"}
 
 
 class _Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -89,7 +75,7 @@ def computed_by_vector(model: WarmModel, batch: Batch) -> set[Size]:
     if model.device.type != "cpu":
         return set()
     names = ((name.split(".")[1].rstrip("_"), sizes) for name, sizes in _operations(model, batch))
-    largest = (max(sizes, key=math.prod) for name, sizes in names if sizes and name in _BY_VECTOR)
+    largest = (max(sizes, key=math.prod) for name, sizes in names if sizes and name in _ACTIVATIONS | _FUNCTIONS)
     return {size for size in largest if math.prod(size) > 1}  # a single number is no row's
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
@@ -15,6 +15,7 @@ from confide.client.training.validation import Units
 from confide.common.config.run import RunConfig
 from confide.common.config.simulation import SpeedSection
 from confide.common.data.records import cut
+from confide.common.data.shapes import Shapes
 from confide.common.errors import PolicyError
 from confide.common.model.warm_model import WarmModel, warm_model
 from confide.common.privacy.coins import Coins, CoinSource
@@ -28,6 +29,10 @@ class Shares:
 
     training: BatchedUnits
     validation: Units
+
+    def in_shapes(self, shapes: Shapes) -> "Shares":
+        """Return the same shares for micro-batches of these shapes."""
+        return replace(self, training=replace(self.training, shapes=shapes))
 
 
 @dataclass(frozen=True)
@@ -142,6 +147,8 @@ def shares_of(run: RunConfig, site: Site, client: ClientProcess, *, joining: boo
     if not joining and over in client.over:
         raise PolicyError(f"the run of study {run.study.name!r} is over; its rounds are answered after another offer")
     model = model_of(run, site)
+    # Those that are tried now: another run may have lowered the number of threads since the shares were made.
+    shapes = tried_shapes(model, site.config.compute.tokens_per_micro_batch)
     # By the hash of the run: units encoded for other labels would make an answer depend on which classes are present.
     # And by the dataset: site.toml may name other people since, and their ledger is the one that is charged.
     name, made_for = site.config.institution.name, f"{run.sha256()} {site.config.dataset.model_dump_json()}"
@@ -149,7 +156,7 @@ def shares_of(run: RunConfig, site: Site, client: ClientProcess, *, joining: boo
     file, before = file_state(site.config.dataset.path), client.shares.get(name)
     goes_on = before is not None and before.made_for == made_for and not joining
     if before is not None and goes_on and before.file == file:
-        return model, before.shares
+        return model, before.shares.in_shapes(shapes)
     try:
         prepared = Prepared(made_for, file, prepare(site.data, site.config.compute, model, joining=joining))
     except (KeyboardInterrupt, SystemExit):
@@ -158,7 +165,7 @@ def shares_of(run: RunConfig, site: Site, client: ClientProcess, *, joining: boo
         if before is None or not goes_on:
             raise
         site.report(error)
-        return model, before.shares
+        return model, before.shares.in_shapes(shapes)
     client.keep(name, prepared)
     client.over.discard(over)  # not before: a refused offer would open the rounds again
     return model, prepared.shares

@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from confide.client.site.installation import Site, open_site
 from confide.client.training import shares
 from confide.client.training.shares import ClientProcess, file_state
 from confide.common.config.run import RunConfig, lock
+from confide.common.data.shapes import one_row_each
 from confide.common.model.base_models import hash_model
 
 MakeRun = Callable[..., RunConfig]
@@ -219,3 +221,21 @@ def test_a_finished_run_is_answered_again_once_it_is_joined_again_and_no_other_w
     assert kinds(first.offer()) == ["accepted"]
     assert kinds(first.update()) == ["update"]
     assert kinds(second.update()) == ["declined"]
+
+
+def test_shares_that_were_made_before_take_the_shapes_that_are_tried_now(
+    make_run: MakeRun, base_folder: Path, three_labels: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server can offer another run between two rounds, for whose base the client takes fewer threads."""
+    client, run = ClientProcess(), _locked(make_run, base_folder, ["a", "b", "c"])
+    _, joined = shares.shares_of(run, three_labels, client, joining=True)
+    alone = one_row_each(64)
+    assert joined.training.shapes != alone
+    monkeypatch.setattr(shares, "tried_shapes", lambda model, tokens: alone)
+    _, later = shares.shares_of(run, three_labels, client, joining=False)
+    assert later.training.shapes == alone
+    assert later.training.table is joined.training.table
+    monkeypatch.setattr(shares, "file_state", lambda path: "changed")
+    monkeypatch.setattr(shares, "prepare", lambda *rest, **more: 1 / 0)
+    _, kept = shares.shares_of(run, replace(three_labels, report=lambda error: None), client, joining=False)
+    assert kept.training.shapes == alone
