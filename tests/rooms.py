@@ -35,14 +35,14 @@ def reduced(pairs: set[tuple[str, str]]) -> set[tuple[str, str]]:
 
 
 def picture() -> str:
-    """Every folder but simulations, which may import everything."""
+    """Return the rooms of every folder, and which folder uses which."""
     lines = ["flowchart RL"]
-    for folder in ("common", "client", "server"):
+    for folder in ORDER:
         lines.append(f"  subgraph {folder}")
         lines += [f"    {folder}_{room}[{room}]" for room in ORDER[folder]]
         lines += [f"    {folder}_{one} --> {folder}_{other}" for one, other in sorted(reduced(arrows(folder)))]
         lines.append("  end")
-    return "\n".join([*lines, "  client --> common", "  server --> common"])
+    return "\n".join([*lines, "  client & server --> common", "  simulations --> client & server"])
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 # command -> (module:function, line of the help)
 COMMANDS = {
     "init": ("confide.common.cli.adapters:init", "print a commented run.toml to start from"),
-    "plan": ("confide.simulations.plan_cli:plan", "what a run costs and gives, before any data is touched"),
-    "simulate": ("confide.simulations.cli:simulate", "run a whole federation on this machine"),
+    "plan": ("confide.simulations.commands.plan_cli:plan", "what a run costs and gives, before any data is touched"),
+    "simulate": ("confide.simulations.commands.cli:simulate", "run a whole federation on this machine"),
     "evaluate": ("confide.common.cli.adapters:evaluate", "score a finished adapter on a file of records"),
     "predict": ("confide.common.cli.adapters:predict", "use a finished adapter on texts"),
     "verify": (

@@ -28,12 +28,12 @@ from confide.common.model.scores import Accuracy
 
 flower.prepare()
 
-from confide.simulations.baselines import alone, pooled, together  # noqa: E402 - after Flower's environment is set
 from confide.simulations.benchmarks.accuracy_picture import draw  # noqa: E402
 from confide.simulations.benchmarks.bench import machine  # noqa: E402
-from confide.simulations.federation import Federation  # noqa: E402
-from confide.simulations.institutions import load_institutions, load_private  # noqa: E402
-from confide.simulations.sites import simulated_sites  # noqa: E402
+from confide.simulations.data.institutions import load_institutions, load_private  # noqa: E402
+from confide.simulations.engines.federation import Federation  # noqa: E402
+from confide.simulations.sites.simulated_sites import simulated_sites  # noqa: E402
+from confide.simulations.studies.baselines import alone, pooled, together  # noqa: E402 - after Flower's environment is set
 
 Way = Literal["together", "pooled", "alone"]
 Line = dict[str, Any]

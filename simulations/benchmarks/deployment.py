@@ -30,7 +30,7 @@ from confide.common.data.records import Record
 flower.prepare()
 
 from confide.simulations.benchmarks.processes import Processes, cpu_seconds, machine  # noqa: E402
-from confide.simulations.institutions import load_institutions  # noqa: E402
+from confide.simulations.data.institutions import load_institutions  # noqa: E402
 
 _INSTITUTIONS = 3
 _IDLE_SECONDS = 60.0

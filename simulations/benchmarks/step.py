@@ -4,7 +4,8 @@
 
 One private step and the same step without privacy take the same units through the same warm model. A fixed draw
 replaces sampling, so that the pair differs only in per-example gradients, clip and noise. The rivals train as many
-examples of the same texts (`rivals.py`). All are measured in pairs: figures are medians over pairs and of ratios.
+examples of the same texts (`rivals/one_step.py`). All are measured in pairs: figures
+are medians over pairs, and medians of ratios.
 
 The model is MiniLM, an encoder of 22.7 M parameters, and 200 texts make a step. With ``--causal`` it is SmolLM2-135M,
 a causal model of the Llama architecture, and 80 texts make a step, which takes about the same time. Query and value are
@@ -32,7 +33,7 @@ from confide.common.privacy.coins import Coins
 from confide.common.privacy.noise import standard_normals
 from confide.common.privacy.plan import NoPrivacy, PrivacyPlan
 from confide.simulations.benchmarks.causal_model import causal_model
-from confide.simulations.benchmarks.rivals import opacus, trainer
+from confide.simulations.benchmarks.rivals.one_step import opacus, trainer
 from confide.simulations.benchmarks.texts import PLAIN, PRIVATE, PROBABILITY, Bench, FixedDraw, film_texts, prepare
 
 _CAUSAL_TEXTS = 800  # a step draws a tenth of them

@@ -43,7 +43,7 @@ from confide.common.protocol.asks import Ask
 from confide.common.protocol.transfer import encode
 from confide.common.protocol.wire import sha256
 from confide.common.tensors import State, dump_state
-from confide.simulations.grid import InProcessGrid, SkippingClock
+from confide.simulations.engines.grid import InProcessGrid, SkippingClock
 
 _ROUNDS = 4
 # Epsilon of the whole plan is 3.6.

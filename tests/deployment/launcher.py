@@ -27,7 +27,7 @@ prepare()
 from confide.client.service.process import serve
 from confide.client.training.shares import ClientProcess
 from confide.common.cli.main import main
-from confide.simulations import federation
+from confide.simulations.engines import federation
 
 
 def _coins(first: int, step: int) -> Callable[[], TestCoins]:

@@ -15,10 +15,10 @@ from confide.common.config.run import RunConfig, lock
 from confide.common.model.base_models import hash_model
 from confide.server.rounds.run_context import Event
 from confide.server.rounds.strategy import ConfideStrategy
-from confide.simulations.faults import Faults, no_faults
-from confide.simulations.federation import Federation, simulate, start
-from confide.simulations.grid import SkippingClock
-from confide.simulations.sites import SimulatedSites, simulated_sites
+from confide.simulations.engines.faults import Faults, no_faults
+from confide.simulations.engines.federation import Federation, simulate, start
+from confide.simulations.engines.grid import SkippingClock
+from confide.simulations.sites.simulated_sites import SimulatedSites, simulated_sites
 
 Confide = Callable[..., tuple[int, str, str]]
 MakeRun = Callable[..., RunConfig]

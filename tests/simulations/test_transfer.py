@@ -15,9 +15,9 @@ from confide.common.config.run import RunConfig
 from confide.common.protocol.answers import Update
 from confide.common.protocol.asks import Ask
 from confide.common.protocol.transfer import encode
-from confide.simulations import faults, federation
-from confide.simulations.faults import Answer
-from confide.simulations.plan import bytes_per_client_round
+from confide.simulations.engines import faults, federation
+from confide.simulations.engines.faults import Answer
+from confide.simulations.studies.plan import bytes_per_client_round
 
 MakeRun = Callable[..., RunConfig]
 Federate = Callable[..., Any]  # of conftest: gives a `Ran`

@@ -18,7 +18,7 @@ from flwr.proto.message_pb2 import ObjectTree, PullObjectRequest, PullObjectResp
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 from support.https import _serving
 
-from confide.simulations.grid import InProcessGrid, SkippingClock
+from confide.simulations.engines.grid import InProcessGrid, SkippingClock
 
 # Status, headers, and the pieces of a body; a length is announced only where the headers do.
 Answer = tuple[int, dict[str, str], Iterable[bytes]]

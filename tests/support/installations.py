@@ -21,7 +21,7 @@ from confide.common.protocol.asks import Ask
 from confide.common.protocol.transfer import encode
 from confide.common.protocol.wire import sha256
 from confide.common.tensors import State
-from confide.simulations.grid import InProcessGrid, SkippingClock
+from confide.simulations.engines.grid import InProcessGrid, SkippingClock
 
 GENEROUS: dict[str, Any] = {
     "max_epsilon": 100.0,

@@ -30,9 +30,9 @@ from confide.common.protocol.versions import own_versions
 from confide.common.protocol.wire import sha256
 from confide.common.tasks import Task
 from confide.common.tensors import State, dump_state
-from confide.simulations import grid as grid_module
-from confide.simulations.grid import InProcessGrid, SkippingClock
-from confide.simulations.sites import MemoryOutbox
+from confide.simulations.engines import grid as grid_module
+from confide.simulations.engines.grid import InProcessGrid, SkippingClock
+from confide.simulations.sites.simulated_sites import MemoryOutbox
 
 MakeRun = Callable[..., RunConfig]
 ALLOWS = {

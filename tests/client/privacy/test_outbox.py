@@ -13,7 +13,7 @@ from support.ledgers import Crash
 from confide.client.privacy.outbox import FileOutbox, Outbox
 from confide.common import durable, failpoints
 from confide.common.errors import ConfideError
-from confide.simulations.sites import MemoryOutbox
+from confide.simulations.sites.simulated_sites import MemoryOutbox
 
 
 @pytest.fixture(params=["file", "memory"])

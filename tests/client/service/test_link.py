@@ -11,7 +11,7 @@ from flwr.clientapp import ClientApp
 
 from confide.client.service.link import Link, LinkLost
 from confide.server.home.certificates import make_certificates
-from confide.simulations.grid import InProcessGrid, SkippingClock
+from confide.simulations.engines.grid import InProcessGrid, SkippingClock
 
 
 class Fleet:

@@ -26,7 +26,7 @@ from confide.server.commands.admin_client import _told
 from confide.server.daemon.rehearsal import Rehearsal, rehearse_round
 from confide.server.home.queue import Queue
 from confide.server.home.registry import Member
-from confide.simulations.grid import InProcessGrid, SkippingClock
+from confide.simulations.engines.grid import InProcessGrid, SkippingClock
 
 MakeRun = Callable[..., RunConfig]
 INITIAL: State = {"a.lora_B.weight": np.zeros((2, 3), np.float32), "head.bias": np.zeros(2, np.float32)}

@@ -19,7 +19,7 @@ from confide.server.daemon import delivery
 from confide.server.daemon import run as run_module
 from confide.server.home.queue import QueuedRun
 from confide.server.results.run_directory import RunDirectory
-from confide.simulations.grid import SkippingClock
+from confide.simulations.engines.grid import SkippingClock
 
 
 def _fails(error: BaseException) -> Callable[..., Any]:

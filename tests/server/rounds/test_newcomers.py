@@ -22,7 +22,7 @@ from confide.server.rounds.checkpoint import load_last, save_round
 from confide.server.rounds.resume import Resumed
 from confide.server.rounds.run_context import Event, Job
 from confide.server.rounds.strategy import ConfideStrategy, to_arrays
-from confide.simulations.grid import InProcessGrid, SkippingClock
+from confide.simulations.engines.grid import InProcessGrid, SkippingClock
 
 INITIAL: State = {"head.bias": np.zeros(2, np.float32)}
 LINEAGE = "ab" * 16

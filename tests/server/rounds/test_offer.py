@@ -9,7 +9,7 @@ from conftest import MakeRun
 
 from confide.server.rounds.offer import connected_quorum
 from confide.server.rounds.roster import Institution
-from confide.simulations.grid import SkippingClock
+from confide.simulations.engines.grid import SkippingClock
 
 NAMES = {1: "mary", 2: "jude", 3: "luke"}
 

@@ -34,7 +34,7 @@ from confide.server.rounds.resume import Resumed
 from confide.server.rounds.roster import Institution, Members
 from confide.server.rounds.run_context import Event, Job
 from confide.server.rounds.strategy import ConfideStrategy, to_arrays
-from confide.simulations.grid import InProcessGrid, SkippingClock
+from confide.simulations.engines.grid import InProcessGrid, SkippingClock
 
 MakeRun = Callable[..., RunConfig]
 INITIAL: State = {"a.lora_B.weight": np.zeros((2, 3), np.float32), "head.bias": np.zeros(2, np.float32)}

@@ -13,7 +13,7 @@ from confide.common.config.run import RunConfig
 from confide.common.data.records import MAX_CHARS, Record, check_records, read_rows, select
 from confide.common.errors import ConfideError, InputError
 from confide.common.protocol.gate import size_problem
-from confide.simulations.sites import note_refusal
+from confide.simulations.sites.simulated_sites import note_refusal
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from confide.common.config.run import RunConfig, make_plan
 from confide.common.privacy.plan import NoPrivacy, PrivacyPlan
-from confide.simulations.remembered import Remembered, recall
+from confide.simulations.studies.remembered import Remembered, recall
 
 TABLE = (1.0, 3.0, 8.0)
 FALSE_POSITIVE_RATE = 0.01

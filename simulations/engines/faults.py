@@ -14,7 +14,7 @@ from confide.common.protocol.answers import Update
 from confide.common.protocol.asks import Ask
 from confide.common.protocol.signatures import Identity
 from confide.common.protocol.wire import sha256
-from confide.simulations.sites import simulated_secret
+from confide.simulations.sites.simulated_sites import simulated_secret
 
 Answer = Callable[[], Message]
 Faults = Callable[[Message, Answer], tuple[float, Message | None]]

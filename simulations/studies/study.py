@@ -17,14 +17,14 @@ from confide.server.rounds.checkpoint import load_last, save_round
 from confide.server.rounds.resume import Resumed
 from confide.server.rounds.run_context import Event
 from confide.server.rounds.strategy import ConfideStrategy
-from confide.simulations.baselines import run_baselines
-from confide.simulations.federation import Federation, Sites, outcome, simulate, start
-from confide.simulations.grid import SkippingClock
-from confide.simulations.institutions import load_institutions, load_private
-from confide.simulations.real_sites import RealSites, read_public_test
-from confide.simulations.sites import simulated_sites
-from confide.simulations.texts import SOURCES
-from confide.simulations.unfinished import Unfinished
+from confide.simulations.data.institutions import load_institutions, load_private
+from confide.simulations.data.texts import SOURCES
+from confide.simulations.engines.federation import Federation, Sites, outcome, simulate, start
+from confide.simulations.engines.grid import SkippingClock
+from confide.simulations.sites.real_sites import RealSites, read_public_test
+from confide.simulations.sites.simulated_sites import simulated_sites
+from confide.simulations.sites.unfinished import Unfinished
+from confide.simulations.studies.baselines import run_baselines
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _simulate(engine: str, federation: Federation, strategy: ConfideStrategy) ->
     if engine == "in-process":
         simulate(federation, strategy)
         return
-    from confide.simulations.ray import simulate_on_ray
+    from confide.simulations.engines.ray import simulate_on_ray
 
     simulate_on_ray(federation, strategy)
 

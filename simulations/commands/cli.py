@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from confide.common.folders import require_new
-from confide.simulations.interruption import interruptible
+from confide.simulations.commands.interruption import interruptible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from confide.common.config.accountant import Accountant
     from confide.common.config.run import RunConfig
-    from confide.simulations.begun import Begun
-    from confide.simulations.real_sites import RealSites
+    from confide.simulations.sites.real_sites import RealSites
+    from confide.simulations.studies.begun import Begun
 
 RunArgument = Annotated[
     Path | None, typer.Argument(metavar="[RUN.toml]", help="the run; without it the default scenario")
@@ -73,8 +73,8 @@ def simulate(  # noqa: PLR0913 - one parameter an option
     from rich.console import Console
 
     from confide.server.results.progress import show
-    from confide.simulations.ending import closing, tell_refusals
-    from confide.simulations.study import Study, carry_out
+    from confide.simulations.commands.ending import closing, tell_refusals
+    from confide.simulations.studies.study import Study, carry_out
 
     console = Console(stderr=as_json, soft_wrap=True, markup=False, highlight=False)
     run = begun.run
@@ -104,15 +104,15 @@ def _begun(run: "RunConfig", out: Path | None, engine: str, site: list[Path] | N
     sites = _real_sites(run, site, engine, baselines=baselines) if site else None
     if sites is None:
         _check_simulation(run)
-    from confide.simulations.begun import begin
-    from confide.simulations.remembered import Checked
+    from confide.simulations.studies.begun import begin
+    from confide.simulations.studies.remembered import Checked
 
     return begin(locked(run, Checked()), out, engine, sites)
 
 
 def _gone_on_with(path: Path, engine: str, site: list[Path] | None, *, baselines: bool) -> "Begun":
     """Go on with an interrupted simulation."""
-    from confide.simulations.begun import go_on, require_interrupted
+    from confide.simulations.studies.begun import go_on, require_interrupted
 
     kept = require_interrupted(path, engine, real_sites=bool(site))
     run = load(path / "run.lock.toml", [], kept.places)
@@ -155,7 +155,7 @@ def locked(run: "RunConfig", accountant: "Accountant") -> "RunConfig":
 def _check_simulation(run: "RunConfig") -> None:
     """Read the data of `[simulation]`, print warnings about them, and check that the institutions are enough."""
     from confide.server.rounds.participation import check_quorum
-    from confide.simulations.institutions import load_institutions
+    from confide.simulations.data.institutions import load_institutions
 
     institutions = load_institutions(run)
     for warning in institutions.warnings:
@@ -167,7 +167,7 @@ def _real_sites(run: "RunConfig", paths: list[Path], engine: str, *, baselines: 
     """Open the real sites of a run, and name the budgets that it is about to spend."""
     from confide.common.errors import InputError
     from confide.server.rounds.participation import check_quorum
-    from confide.simulations.real_sites import open_sites, read_public_test, require_lines, warning
+    from confide.simulations.sites.real_sites import open_sites, read_public_test, require_lines, warning
 
     if baselines:
         raise InputError("--baselines with --site is refused: baselines train on private records without privacy")

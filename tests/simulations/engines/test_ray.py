@@ -42,7 +42,7 @@ def test_two_institutions_on_ray(run_file: Path, tmp_path: Path) -> None:
 
 
 def test_without_ray_the_command_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from confide.simulations.ray import simulate_on_ray
+    from confide.simulations.engines.ray import simulate_on_ray
 
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"pip install '\.\[ray\]'"):

@@ -19,9 +19,9 @@ from support.tiny_bert import tiny_tokenizer
 from confide.client.privacy.account import Account
 from confide.client.site.installation import open_site
 from confide.common.errors import InputError
-from confide.simulations import study
-from confide.simulations.faults import Answer, no_faults
-from confide.simulations.federation import simulate
+from confide.simulations.engines.faults import Answer, no_faults
+from confide.simulations.engines.federation import simulate
+from confide.simulations.studies import study
 
 Confide = Callable[..., tuple[int, str, str]]
 Settings = Callable[..., list[str]]

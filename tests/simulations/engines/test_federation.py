@@ -23,9 +23,9 @@ from confide.common.protocol.asks import Ask
 from confide.common.protocol.wire import sha256
 from confide.server.results.run_directory import spent
 from confide.server.rounds.participation import draw
-from confide.simulations import faults
-from confide.simulations.faults import Answer, Faults
-from confide.simulations.federation import outcome
+from confide.simulations.engines import faults
+from confide.simulations.engines.faults import Answer, Faults
+from confide.simulations.engines.federation import outcome
 
 MakeRun = Callable[..., RunConfig]
 Federate = Callable[..., Any]  # of conftest: gives a `Ran`

@@ -28,8 +28,8 @@ from confide.common.errors import ConfideError
 from confide.common.privacy.accounting import epsilon
 from confide.common.privacy.plan import NoPrivacy
 from confide.common.protocol.signatures import Identity
-from confide.simulations.partition import gather
-from confide.simulations.unfinished import Unfinished
+from confide.simulations.data.partition import gather
+from confide.simulations.sites.unfinished import Unfinished
 
 
 def declared_size(num_units: int) -> int:

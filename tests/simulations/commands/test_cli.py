@@ -20,9 +20,11 @@ from flwr.app import Message
 
 from confide.common.config.run import RunConfig, check, load_run, make_plan
 from confide.common.privacy.accounting import epsilon
-from confide.simulations import begun, cli, plan, study, texts
-from confide.simulations.faults import Answer, Faults, dropout, no_faults
-from confide.simulations.federation import simulate
+from confide.simulations.commands import cli
+from confide.simulations.data import texts
+from confide.simulations.engines.faults import Answer, Faults, dropout, no_faults
+from confide.simulations.engines.federation import simulate
+from confide.simulations.studies import begun, plan, study
 
 Confide = Callable[..., tuple[int, str, str]]
 Settings = Callable[..., list[str]]
@@ -571,7 +573,7 @@ def test_ctrl_c_leaves_a_directory_that_says_where_it_stopped(
     assert [path.name for path in (out / "rounds").iterdir()] == ["0001"]
 
 
-@pytest.mark.parametrize("place", ["study.start", "study.run_baselines"])
+@pytest.mark.parametrize("place", ["studies.study.start", "studies.study.run_baselines"])
 def test_ctrl_c_outside_the_rounds_is_told_too(
     place: str, confide: Confide, run_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

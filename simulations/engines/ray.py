@@ -7,7 +7,7 @@ from confide.client.answers.app import make_client_app
 from confide.common.errors import ConfideError, InputError
 from confide.server.rounds.app import make_server_app
 from confide.server.rounds.strategy import ConfideStrategy
-from confide.simulations.federation import Federation
+from confide.simulations.engines.federation import Federation
 
 
 def simulate_on_ray(federation: Federation, strategy: ConfideStrategy) -> None:

@@ -17,10 +17,11 @@ from support.sites import make_records
 
 from confide.client.site.installation import open_site
 from confide.common.verify.command import verify
-from confide.simulations import cli, study
-from confide.simulations.faults import Answer, Faults, no_faults
-from confide.simulations.federation import simulate
-from confide.simulations.unfinished import Unfinished
+from confide.simulations.commands import cli
+from confide.simulations.engines.faults import Answer, Faults, no_faults
+from confide.simulations.engines.federation import simulate
+from confide.simulations.sites.unfinished import Unfinished
+from confide.simulations.studies import study
 
 Confide = Callable[..., tuple[int, str, str]]
 Settings = Callable[..., list[str]]
@@ -144,7 +145,7 @@ def test_it_goes_on_from_anywhere(confide: Confide, interrupted: Callable[..., P
     _ends_well(out, 3)
 
 
-@pytest.mark.parametrize("place", ["study.outcome", "study.run_baselines"])
+@pytest.mark.parametrize("place", ["studies.study.outcome", "studies.study.run_baselines"])
 def test_after_the_last_round_only_the_results_are_made(
     confide: Confide, run_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:

@@ -12,11 +12,11 @@ from confide.common.config.run import lock
 from confide.common.errors import InputError
 from confide.common.privacy import accounting
 from confide.common.privacy.plan import PrivacyPlan
-from confide.simulations import remembered
-from confide.simulations.plan import plan_facts
-from confide.simulations.remembered import Checked, Remembered
+from confide.simulations.studies import remembered
+from confide.simulations.studies.plan import plan_facts
+from confide.simulations.studies.remembered import Checked, Remembered
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PLAN = PrivacyPlan("group", 0.2, 20, 2137, 0.3, "abadi", 1.6254, 1e-5, head_weight=0.7)
 
 
@@ -140,9 +140,9 @@ def test_no_institution_server_or_verifier_asks_the_memory(make_run: Any, path: 
         str(file.relative_to(ROOT))
         for file in files
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-        if isinstance(node, ast.ImportFrom) and node.module == "confide.simulations.remembered"
+        if isinstance(node, ast.ImportFrom) and node.module == "confide.simulations.studies.remembered"
     }
-    assert asking == {"simulations/cli.py", "simulations/plan.py", "simulations/plan_cli.py"}
+    assert asking == {"simulations/commands/cli.py", "simulations/studies/plan.py", "simulations/commands/plan_cli.py"}
     run = make_run(privacy={"noise_multiplier": None, "target_epsilon": 3.0})
     honest = lock(run, "a" * 64)
     lock(run, "a" * 64, Checked())

@@ -7,8 +7,8 @@ import typer
 from confide.common.config.run import RunConfig
 from confide.common.errors import ConfideError
 from confide.server.results.progress import round_up_to_cents
-from confide.simulations.real_sites import RealSites
-from confide.simulations.study import explained
+from confide.simulations.sites.real_sites import RealSites
+from confide.simulations.studies.study import explained
 
 
 def closing(run: RunConfig, summary: dict[str, Any]) -> str:

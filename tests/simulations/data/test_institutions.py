@@ -13,15 +13,15 @@ from support.sites import make_records
 from confide.client.data.units import split_records
 from confide.common.config.run import RunConfig
 from confide.common.errors import InputError
-from confide.simulations import texts
-from confide.simulations.institutions import (
+from confide.simulations.data import texts
+from confide.simulations.data.institutions import (
     Institutions,
     load_alone,
     load_institutions,
     load_pooled,
     load_private,
 )
-from confide.simulations.sites import declared_size
+from confide.simulations.sites.simulated_sites import declared_size
 
 MakeRun = Callable[..., RunConfig]
 Load = Callable[..., Institutions]

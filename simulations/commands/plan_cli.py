@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from confide.simulations.cli import JsonOption, RunArgument, SetOption, load, locked
+from confide.simulations.commands.cli import JsonOption, RunArgument, SetOption, load, locked
 
 if TYPE_CHECKING:
     from confide.common.config.run import RunConfig
@@ -25,9 +25,9 @@ def plan(
     """Print the cost and the privacy of a run, before any data is touched."""
     settings = [*(overrides or []), *([f"privacy.noise_multiplier={noise_multiplier}"] if noise_multiplier else [])]
     from confide.common.errors import InputError
-    from confide.simulations.plan import measure as measure_steps
-    from confide.simulations.plan import plan_facts
-    from confide.simulations.remembered import Remembered
+    from confide.simulations.studies.plan import measure as measure_steps
+    from confide.simulations.studies.plan import plan_facts
+    from confide.simulations.studies.remembered import Remembered
 
     run = locked(load(run_file, settings), Remembered())
     try:

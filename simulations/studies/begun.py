@@ -10,8 +10,8 @@ from confide.common.errors import InputError
 from confide.common.model.base_models import fetch_model, hash_model
 from confide.common.model.warm_model import warm_model
 from confide.server.results.run_directory import RunDirectory
-from confide.simulations.real_sites import RealSites
-from confide.simulations.unfinished import Unfinished
+from confide.simulations.sites.real_sites import RealSites
+from confide.simulations.sites.unfinished import Unfinished
 
 
 @dataclass(frozen=True)

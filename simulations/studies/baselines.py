@@ -9,10 +9,10 @@ from confide.common.config.run import RunConfig
 from confide.common.data.records import Record
 from confide.common.model.scores import Accuracy
 from confide.server.rounds.resume import Resumed
-from confide.simulations.federation import Federation, outcome, simulate, start
-from confide.simulations.grid import SkippingClock
-from confide.simulations.institutions import load_alone, load_pooled, load_private
-from confide.simulations.sites import simulated_sites
+from confide.simulations.data.institutions import load_alone, load_pooled, load_private
+from confide.simulations.engines.federation import Federation, outcome, simulate, start
+from confide.simulations.engines.grid import SkippingClock
+from confide.simulations.sites.simulated_sites import simulated_sites
 
 
 def run_baselines(federation: Federation, local: Path, tell: Callable[[str], None]) -> dict[str, Accuracy]:

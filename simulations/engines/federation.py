@@ -25,8 +25,8 @@ from confide.server.rounds.collect import Clock
 from confide.server.rounds.resume import Resumed
 from confide.server.rounds.run_context import Event, Job
 from confide.server.rounds.strategy import ConfideStrategy
-from confide.simulations.faults import Faults, no_faults
-from confide.simulations.grid import FIRST_NODE, InProcessGrid, SkippingClock
+from confide.simulations.engines.faults import Faults, no_faults
+from confide.simulations.engines.grid import FIRST_NODE, InProcessGrid, SkippingClock
 
 Engine = Literal["in-process", "ray"]
 Save = Callable[[int, GlobalState, list[dict[str, str]], str], None]

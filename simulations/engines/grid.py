@@ -18,7 +18,7 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from confide.simulations.faults import Faults, no_faults
+from confide.simulations.engines.faults import Faults, no_faults
 
 FIRST_NODE = 1000
 

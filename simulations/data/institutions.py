@@ -10,8 +10,8 @@ from confide.common.config.simulation import SimulationSection
 from confide.common.data.records import Record, check_records, read_rows, select
 from confide.common.errors import InputError
 from confide.common.settings import Section
-from confide.simulations.partition import partition, shuffled
-from confide.simulations.texts import SOURCES
+from confide.simulations.data.partition import partition, shuffled
+from confide.simulations.data.texts import SOURCES
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from confide.server.rounds.collect import collect
-from confide.simulations.faults import Faults, dropout, no_faults, schedule, straggler
-from confide.simulations.grid import InProcessGrid, SkippingClock
+from confide.simulations.engines.faults import Faults, dropout, no_faults, schedule, straggler
+from confide.simulations.engines.grid import InProcessGrid, SkippingClock
 
 
 def _app(calls: list[int]) -> ClientApp:

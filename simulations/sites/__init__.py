@@ -1,0 +1,6 @@
+"""The institutions of a simulation.
+
+simulated_sites  made-up settings, ledgers in one file
+real_sites       real site files on this machine
+unfinished       what an interrupted run keeps of them
+"""
