@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 # command -> (module:function, line of the help)
 COMMANDS = {
     "init": ("confide.common.cli.adapters:init", "print a commented run.toml to start from"),
-    "plan": ("confide.simulations.commands.plan_cli:plan", "what a run costs and gives, before any data is touched"),
+    "plan": (
+        "confide.simulations.commands.plan_cli:plan",
+        "print cost, noise and signal of a run, before any data is touched",
+    ),
     "simulate": ("confide.simulations.commands.cli:simulate", "run a whole federation on this machine"),
     "evaluate": ("confide.common.cli.adapters:evaluate", "score a finished adapter on a file of records"),
     "predict": ("confide.common.cli.adapters:predict", "use a finished adapter on texts"),
@@ -30,31 +33,34 @@ COMMANDS = {
     "client resume": ("confide.client.commands.cli:resume", "answer again"),
     "client doctor": (
         "confide.client.commands.looking_after_cli:doctor",
-        "what would keep this institution from taking part",
+        "find what keeps this institution from taking part",
     ),
     "client status": (
         "confide.client.commands.looking_after_cli:status",
-        "whether the client runs, and what it did last",
+        "show if the client runs, and its last answer",
     ),
     "client models list": (
         "confide.client.commands.looking_after_cli:models_list",
-        "finished adapters, whole or not",
+        "list finished adapters, and damage to them",
     ),
     "client check": (
         "confide.client.commands.cli:check",
-        "what this institution would answer to a run, and what it would cost",
+        "show this institution's answer to a run, and its cost",
     ),
     "client approve": ("confide.client.commands.cli:approve", "agree to a run, by its hash"),
-    "client studies": ("confide.client.commands.cli:studies", "what was offered, approved, opened and closed here"),
-    "client egress": ("confide.client.commands.cli:egress", "what left this institution, and when"),
+    "client studies": (
+        "confide.client.commands.cli:studies",
+        "list studies that were offered, approved, opened or closed here",
+    ),
+    "client egress": ("confide.client.commands.cli:egress", "list everything that left this institution, and when"),
     "client ledger show": (
         "confide.client.commands.cli:ledger_show",
-        "what was spent on these people, and what is left",
+        "show the spend on these people, and the rest",
     ),
     "client ledger export": ("confide.client.commands.cli:ledger_export", "the rows, for anyone to recompute"),
     "client ledger verify": (
         "confide.client.commands.cli:ledger_verify",
-        "whether the live ledger is whole and the newest",
+        "check that the live ledger is whole and the newest",
     ),
     "client ledger close": (
         "confide.client.commands.cli:ledger_close",
@@ -66,7 +72,7 @@ COMMANDS = {
     "server approve": ("confide.server.commands.cli:approve", "admit an institution, and write its kit"),
     "server revoke": ("confide.server.commands.cli:revoke", "shut an institution out"),
     "server run": ("confide.server.commands.cli:run", "propose a run to all institutions, or rehearse it"),
-    "server status": ("confide.server.commands.cli:status", "runs and institutions"),
+    "server status": ("confide.server.commands.cli:status", "show runs and institutions"),
     "server stop": ("confide.server.commands.cli:stop", "end a run after its open round"),
     "server resume": ("confide.server.commands.cli:resume", "go on with a run that was stopped"),
 }
