@@ -39,7 +39,7 @@ def keep_adapter(content: RecordDict, site: Institution, client: ClientProcess) 
     """Keep a finished adapter in ``models/``, for a run that this institution's ledger has reserved for."""
     finished = Finished.from_content(content)
     acknowledge_receipt(finished, site)
-    client.finish(site.config.institution.name, finished.plan_sha256)
+    client.finish(site.config.institution.name, finished.run_sha256)
     require_taken_part(finished, site.ledger.account())
     if site.models is None:
         raise PolicyError(f"a finished adapter of study {finished.study!r} came to a simulation, which keeps none")
@@ -49,7 +49,7 @@ def keep_adapter(content: RecordDict, site: Institution, client: ClientProcess) 
 
 def require_taken_part(finished: Finished, account: Account) -> None:
     """`PolicyError` where this ledger never reserved for the run, under this hash and in this lineage."""
-    named = (finished.study, finished.lineage, finished.plan_sha256)
+    named = (finished.study, finished.lineage, finished.run_sha256)
     reservations = account.reservations.values()
     if named not in {(item.key.study, item.key.lineage, item.run_sha256) for item in reservations}:
         raise PolicyError(
@@ -94,8 +94,8 @@ def check_files(finished: Finished, models: Path) -> dict[str, bytes]:
 
 def _run_of(finished: Finished, what: str) -> RunConfig:
     text = finished.files.get(RUN_FILE, b"")
-    if sha256(text) != finished.plan_sha256:
-        raise PolicyError(f"{what}: {RUN_FILE} is not the run that the ledger knows, {finished.plan_sha256[:12]}")
+    if sha256(text) != finished.run_sha256:
+        raise PolicyError(f"{what}: {RUN_FILE} is not the run that the ledger knows, {finished.run_sha256[:12]}")
     return RunConfig.model_validate_json(text)
 
 

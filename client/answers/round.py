@@ -85,5 +85,5 @@ def _answer(
 
     key = AnswerKey(ask.study, ask.lineage, what, ask.round)
     coins = "os" if client.coins == Coins.fresh else "test"
-    request = AnswerRequest(key, steps, releases, ask.input_sha256, ask.plan_sha256, coins)
+    request = AnswerRequest(key, steps, releases, ask.input_sha256, ask.run_sha256, coins)
     return Update.from_bytes(release(request, site.ledger, site.outbox, agreed, make)).content()

@@ -91,7 +91,7 @@ class RunConfig(Section):
         return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
     def sha256(self) -> str:
-        """Return the `plan_sha256` of the protocol: the hash of `canonical_json`."""
+        """Return the `run_sha256` of the protocol: the hash of `canonical_json`."""
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()
 
 

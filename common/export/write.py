@@ -2,7 +2,7 @@
 
 adapter_config.json, adapter_model.safetensors   the files of PEFT's own save_pretrained
 head.safetensors                                 "weight" and "bias" of the head, if it is not the base model's own
-run.json                                         the locked run as canonical JSON: its hash is the `plan_sha256`
+run.json                                         the locked run as canonical JSON: its hash is the `run_sha256`
 README.md                                        the model card; its first program predicts with public libraries alone
 """
 

@@ -1,8 +1,6 @@
 """The frozen plan of a run: the sampler, the clip, the noise and the accountant all read this one object."""
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 Unit = Literal["record", "group"]
@@ -76,10 +74,6 @@ class PrivacyPlan:
     def expected_batch_size(self) -> float:
         """The public constant by which the noised sum is divided."""
         return self.sampling_probability * self.declared_units
-
-    def sha256(self) -> str:
-        """Return the hash of the canonical JSON of all fields."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ class Envelope:
     what: str  # "update" or "validation"
     round: int
     institution: str
-    plan_sha256: str
+    run_sha256: str
     base_sha256: str
     input_sha256: str
     update_id: str
@@ -41,7 +41,7 @@ def seal_envelope(ask: Ask, what: str, names: tuple[str, str], payload: bytes, l
     """Return the envelope of an answer to an ask, with a fresh random id; ``names``: institution, hash of its base."""
     institution, base_sha256 = names
     asked: dict[str, Any] = {
-        key: getattr(ask, key) for key in ("study", "lineage", "round", "plan_sha256", "input_sha256")
+        key: getattr(ask, key) for key in ("study", "lineage", "round", "run_sha256", "input_sha256")
     }
     own: dict[str, Any] = {"institution": institution, "base_sha256": base_sha256, "ledger_head": ledger_head}
     return Envelope(what=what, update_id=secrets.token_hex(16), payload_sha256=sha256(payload), **asked, **own)
@@ -82,9 +82,15 @@ class Update:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "Update":
-        """Make it from the bytes that `to_bytes` gave."""
+        """Make it from the bytes that `to_bytes` gave; `MessageError` if another version of the protocol wrote them."""
         head, _, payload = content.partition(b"\n")
-        return cls(*read_receipt(head.decode()), payload)
+        try:
+            return cls(*read_receipt(head.decode()), payload)
+        except MessageError:
+            raise MessageError(
+                "this answer was sealed by another version of Confide, and the server takes no such answer; the "
+                "round goes on without it, and nothing more is charged"
+            ) from None
 
     def receipt(self) -> str:
         """Return the receipt with which a server shows that it has the update: envelope and signature, as JSON."""

@@ -28,7 +28,7 @@ class Ask:
     lineage: str  # 16 random bytes of the run, hex; kept through every resume
     round: int
     run_json: str  # the locked run, canonical JSON
-    plan_sha256: str
+    run_sha256: str
     input_sha256: str  # of the adapter's bytes
     deadline_unix: float
     receipt: str = ""  # the institution's own last envelope and signature (`Update.receipt`), once the server has it
@@ -55,8 +55,8 @@ class Ask:
         values = {key: value for key, value in values.items() if key not in own_versions()}
         values["adapter"] = record(content, "adapter").get("safetensors")
         ask: Ask = typed(cls, values)
-        if len(ask.run_json.encode()) > MAX_RUN_BYTES or sha256(ask.run_json.encode()) != ask.plan_sha256:
-            raise MessageError("plan_sha256 does not match the run")
+        if len(ask.run_json.encode()) > MAX_RUN_BYTES or sha256(ask.run_json.encode()) != ask.run_sha256:
+            raise MessageError("run_sha256 does not match the run")
         if sha256(ask.adapter) != ask.input_sha256:
             raise MessageError("input_sha256 does not match the adapter")
         if ask.round < 0:
@@ -70,7 +70,7 @@ class Finished:
 
     study: str
     lineage: str
-    plan_sha256: str
+    run_sha256: str
     receipt: str
     files: dict[str, bytes]
 
@@ -79,7 +79,7 @@ class Finished:
         facts: dict[str, Any] = {
             "study": self.study,
             "lineage": self.lineage,
-            "plan_sha256": self.plan_sha256,
+            "run_sha256": self.run_sha256,
             "receipt": self.receipt,
         }
         return RecordDict({"done": ConfigRecord(facts), "files": ConfigRecord(dict(self.files))})

@@ -97,7 +97,7 @@ def rehearse_round(rehearsal: Rehearsal, grid: Grid, clock: Clock, emit: Callabl
 def _asks(rehearsal: Rehearsal, nodes: list[int], deadline: float) -> Iterator[Message]:
     run = rehearsal.run
     run_json, payload = run.canonical_json(), encode(rehearsal.initial, run.federation.transfer)
-    hashes = {"plan_sha256": run.sha256(), "input_sha256": sha256(payload)}
+    hashes = {"run_sha256": run.sha256(), "input_sha256": sha256(payload)}
     ask = Ask(run.study.name, rehearsal.lineage, 1, run_json, **hashes, deadline_unix=deadline, adapter=payload)
     for node in nodes:
         yield Message(ask.content(), node, "query.rehearse", ttl=run.federation.deadline_seconds + 600, group_id="1")

@@ -13,15 +13,14 @@ from confide.server.daemon.server_state import ServerState
 from confide.server.daemon.torch_child import Workshop
 from confide.server.fleet.superlink import FlowerState, LinkGrid
 from confide.server.home.queue import QueuedRun
-from confide.server.results.report_facts import Outcome, card_facts, report_facts
+from confide.server.results.report_facts import card_facts, report_facts
 from confide.server.results.run_directory import RunDirectory
 from confide.server.rounds.app import make_server_app
 from confide.server.rounds.checkpoint import load_last, save_round
 from confide.server.rounds.collect import CONNECT_SECONDS, SystemClock, wait_for_nodes
 from confide.server.rounds.resume import Resumed
 from confide.server.rounds.roster import Institution
-from confide.server.rounds.run_context import Event, Job
-from confide.server.rounds.strategy import ConfideStrategy
+from confide.server.rounds.run_context import Event, Job, RunState
 
 log = logging.getLogger("confide")
 
@@ -46,15 +45,15 @@ def carry_out(shared: ServerState, link: FlowerState, queued: QueuedRun) -> Queu
     try:
         with closing(Workshop(run, shared.home.folder)) as workshop:
             workshop.read_public()
-            strategy = ConfideStrategy(_job(shared, queued, run, directory, workshop))
+            state = RunState(_job(shared, queued, run, directory, workshop))
             grid = LinkGrid(link)
             with link.run(grid):
-                make_server_app(strategy)(grid, Context(grid.run.run_id, 1, {}, RecordDict(), {}))
-                if not strategy.finished:
-                    return replace(queued, status="stopped", reason=f"after round {strategy.round}")
-                _finish(run, directory, strategy, workshop)
-                names = [institution.name for institution in strategy.everybody()]
-                _hand_over(shared, grid, directory, FinishedRun(run, queued.lineage), strategy.institutions, names)
+                make_server_app(state)(grid, Context(grid.run.run_id, 1, {}, RecordDict(), {}))
+                if not state.finished:
+                    return replace(queued, status="stopped", reason=f"after round {state.round}")
+                _finish(run, directory, state, workshop)
+                names = [institution.name for institution in state.everybody()]
+                _hand_over(shared, grid, directory, FinishedRun(run, queued.lineage), state.institutions, names)
             return replace(queued, status="completed", reason="")
     finally:
         _account_for(run, directory)
@@ -89,12 +88,11 @@ def _job(shared: ServerState, queued: QueuedRun, run: RunConfig, directory: RunD
     )
 
 
-def _finish(run: RunConfig, directory: RunDirectory, strategy: ConfideStrategy, workshop: Workshop) -> None:
+def _finish(run: RunConfig, directory: RunDirectory, state: RunState, workshop: Workshop) -> None:
     """Write the adapter, the report and the account of a run that has reached its end."""
-    institutions = strategy.everybody()
-    result = Outcome(strategy.state.average, strategy.accuracy, institutions, strategy.bytes_per_client_round)
-    facts = report_facts(run, directory, result, simulated=False)
-    workshop.export(directory.path / "adapter", result.released, card_facts(facts))
+    institutions = state.everybody()
+    facts = report_facts(directory, state, simulated=False)
+    workshop.export(directory.path / "adapter", state.trained.average, card_facts(facts))
     workshop.report(directory.path / "report.html", facts)
     directory.write_privacy("completed", run, institutions, simulated=False)
     directory.record({"event": "completed"})

@@ -1,6 +1,6 @@
 """Facts about a finished run for the report and the model card."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -9,9 +9,9 @@ from confide.common.flower import versions
 from confide.common.model.scores import Accuracy
 from confide.common.privacy.plan import PrivacyPlan
 from confide.common.privacy.statement import statement
-from confide.common.tensors import State
 from confide.server.results.run_directory import RunDirectory, spent
 from confide.server.rounds.roster import Institution
+from confide.server.rounds.run_context import RunState
 
 
 def as_json(accuracy: Accuracy | None) -> dict[str, Any] | None:
@@ -19,28 +19,12 @@ def as_json(accuracy: Accuracy | None) -> dict[str, Any] | None:
     return accuracy.as_json() if accuracy else None
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The outcome of a run.
-
-    Attributes:
-        released: the exponential average of the global adapter.
-        accuracy: accuracy of `released` on the public test shares; None if there are none.
-        institutions: the final state of each.
-        bytes_per_client_round: size of one update as sent, without envelope and signature.
-    """
-
-    released: State
-    accuracy: Accuracy | None
-    institutions: list[Institution]
-    bytes_per_client_round: int
-
-
-def report_facts(run: RunConfig, directory: RunDirectory, result: Outcome, *, simulated: bool) -> dict[str, Any]:
+def report_facts(directory: RunDirectory, state: RunState, *, simulated: bool) -> dict[str, Any]:
     """Return the facts about a finished run that `write_report` and `export_adapter` need."""
+    run, institutions = state.job.run, state.everybody()
     plan = make_plan(run, run.local.nominal_units)
     private = isinstance(plan, PrivacyPlan)
-    so_far = partial(_epsilon_after, run, result)
+    so_far = partial(_epsilon_after, run, institutions)
     rounds = directory.rounds()
     return {
         "title": run.study.name,
@@ -69,27 +53,27 @@ def report_facts(run: RunConfig, directory: RunDirectory, result: Outcome, *, si
                 "num_steps": item.num_steps,
                 "rounds": item.accepted,
                 "dropped": item.dropped,
-                "accuracy": result.accuracy.per_institution.get(item.name) if result.accuracy else None,
+                "accuracy": state.accuracy.per_institution.get(item.name) if state.accuracy else None,
             }
-            for item in result.institutions
+            for item in institutions
         ],
         "target_epsilon": run.privacy.target_epsilon,
         "target_delta": run.privacy.target_delta,
         "plan": asdict(plan) if private else {"no_privacy": True, **asdict(plan)},
-        "bytes_per_client_round": result.bytes_per_client_round,
-        "accuracy": as_json(result.accuracy),
+        "bytes_per_client_round": state.bytes_per_client_round,
+        "accuracy": as_json(state.accuracy),
         "validation": _last_validation(run, rounds),
         "versions": versions(),
         "statement": statement(plan) if isinstance(plan, PrivacyPlan) else None,
     }
 
 
-def _epsilon_after(run: RunConfig, result: Outcome, line: dict[str, Any]) -> dict[str, float | None]:
+def _epsilon_after(run: RunConfig, institutions: list[Institution], line: dict[str, Any]) -> dict[str, float | None]:
     """Return epsilon by institution after the round of a line of metrics.jsonl."""
     steps, releases = line["num_steps"], line["num_releases"]
     return {
         item.name: spent(run, replace(item, num_steps=steps[item.name], num_releases=releases[item.name]))
-        for item in result.institutions
+        for item in institutions
         if item.name in steps
     }
 

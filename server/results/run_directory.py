@@ -152,7 +152,7 @@ class RunDirectory:
             "study": run.study.name,
             "accountant": "PLD (dp-accounting), Poisson sampling",
             "adjacency": "add or remove one whole unit; changing a unit counts as two",
-            "plan_sha256": run.sha256(),
+            "run_sha256": run.sha256(),
             "institutions": rows,
             "not_in_this_account": list(BASELINES) if baselines else [],
             "versions": versions(),

@@ -1,19 +1,18 @@
-"""Flower's ServerApp, which starts the strategy of one job."""
+"""Flower's ServerApp, which carries out the rounds of one run."""
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from confide.server.rounds.strategy import ConfideStrategy, to_arrays
+from confide.server.rounds.loop import run_rounds
+from confide.server.rounds.run_context import RunState
 
 
-def make_server_app(strategy: ConfideStrategy) -> ServerApp:
-    """Return the ServerApp that all three engines run. The caller reads results from the strategy afterwards."""
+def make_server_app(state: RunState) -> ServerApp:
+    """Return the ServerApp that all three engines run. The caller reads results from the state afterwards."""
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        federation = strategy.job.run.federation
-        arrays = to_arrays(strategy.job.initial)
-        strategy.start(grid, arrays, num_rounds=federation.num_rounds, timeout=federation.deadline_seconds)
+        run_rounds(state, grid)
 
     return app

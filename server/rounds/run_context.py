@@ -1,4 +1,4 @@
-"""The arguments of a strategy: one run, and everything outside that it may touch."""
+"""One run: everything outside that it may touch, and the state that it has reached."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -6,11 +6,13 @@ from typing import Any
 
 from confide.common.config.run import RunConfig
 from confide.common.model.scores import Accuracy
+from confide.common.protocol.transfer import encode
 from confide.common.tensors import State
+from confide.server.aggregation import optimizer
 from confide.server.aggregation.optimizer import GlobalState
 from confide.server.rounds.collect import Clock
 from confide.server.rounds.resume import Resumed
-from confide.server.rounds.roster import Members
+from confide.server.rounds.roster import Institution, Members, carry_counts_over
 
 Event = dict[str, Any]
 
@@ -48,3 +50,42 @@ class Job:
     names: Mapping[int, str] = field(default_factory=dict)
     is_stopped: Callable[[], bool] = lambda: False
     resumed: Resumed = field(default_factory=Resumed)
+
+
+class RunState:
+    """The state that a run has reached; a resumed run begins where the interrupted one stood.
+
+    Attributes:
+        job: the run.
+        trained: the global adapter, its released average, and the optimizer's moments.
+        institutions: participants by node.
+        gone: participants of before a crash that do not take part now.
+        round: the last round that ended.
+        accuracy: accuracy of the released average when it was last evaluated.
+        finished: True once all rounds have ended.
+    """
+
+    def __init__(self, job: Job) -> None:
+        saved, federation = job.resumed.saved, job.run.federation
+        self.job = job
+        self.trained = saved.state if saved else optimizer.start(job.initial)
+        self.institutions: dict[int, Institution] = {}
+        self.gone = job.resumed.everybody(federation)
+        self.round = job.resumed.ended(federation)
+        self.accuracy: Accuracy | None = None
+        self.finished = False
+
+    @property
+    def bytes_per_client_round(self) -> int:
+        """The size of one adapter as it is sent."""
+        return len(encode(self.job.initial, self.job.run.federation.transfer))
+
+    def everybody(self) -> list[Institution]:
+        """Return the institutions that take part, and those that did before a crash."""
+        return [*self.institutions.values(), *self.gone]
+
+    def continue_with(self, institutions: dict[int, Institution]) -> None:
+        """Set the participants. They keep their counts from before a crash."""
+        self.institutions = institutions
+        named = {item.name: item for item in institutions.values()}
+        self.gone = carry_counts_over(named, self.job.resumed.institutions)

@@ -72,9 +72,9 @@ def measure_one(count: int) -> dict[str, float]:
 
         sites = simulated_sites(run, lambda _: private, Path(folder))
         federation = Federation(run, sites, {}, lambda event: None, save)
-        strategy = start(federation, SkippingClock())
+        state = start(federation, SkippingClock())
         began, worked = time.perf_counter(), time.process_time()
-        simulate(federation, strategy)
+        simulate(federation, state)
         seconds, cpu = time.perf_counter() - began, time.process_time() - worked
     return {
         "peak_memory_mb": round(peak_memory_mb(), 1),

@@ -19,12 +19,10 @@ from confide.common.model.scores import Accuracy
 from confide.common.model.warm_model import warm_model
 from confide.common.tensors import State
 from confide.server.aggregation.optimizer import GlobalState
-from confide.server.results.report_facts import Outcome
 from confide.server.rounds.app import make_server_app
 from confide.server.rounds.collect import Clock
 from confide.server.rounds.resume import Resumed
-from confide.server.rounds.run_context import Event, Job
-from confide.server.rounds.strategy import ConfideStrategy
+from confide.server.rounds.run_context import Event, Job, RunState
 from confide.simulations.engines.faults import Faults, no_faults
 from confide.simulations.engines.grid import FIRST_NODE, InProcessGrid, SkippingClock
 
@@ -70,8 +68,8 @@ class Federation:
     resumed: Resumed = field(default_factory=Resumed)
 
 
-def start(federation: Federation, clock: Clock) -> ConfideStrategy:
-    """Return the strategy of a federation, ready to run: the model is loaded and the start values are set."""
+def start(federation: Federation, clock: Clock) -> RunState:
+    """Return the state of a federation before its first round: the model is loaded and the start values are set."""
     run = federation.run
     model = warm_model(run, run.speed.device, run.speed.precision)
     reset(model.module, run.study.seed)
@@ -85,19 +83,14 @@ def start(federation: Federation, clock: Clock) -> ConfideStrategy:
 
     scored, names = score if federation.public else None, federation.sites.names
     job = Job(run, federation.lineage, get_state(model.module), scored, federation.emit, save, clock, len(names))
-    return ConfideStrategy(replace(job, names=dict(enumerate(names, FIRST_NODE)), resumed=federation.resumed))
+    return RunState(replace(job, names=dict(enumerate(names, FIRST_NODE)), resumed=federation.resumed))
 
 
-def simulate(federation: Federation, strategy: ConfideStrategy, faults: Faults = no_faults) -> None:
-    """Run a federation on the in-process engine; `strategy` keeps the progress, also after an interruption."""
-    clock = strategy.job.clock
+def simulate(federation: Federation, state: RunState, faults: Faults = no_faults) -> None:
+    """Run a federation on the in-process engine; `state` keeps the progress, also after an interruption."""
+    clock = state.job.clock
     if not isinstance(clock, SkippingClock):
         raise TypeError(f"the in-process engine needs a SkippingClock, not {type(clock).__name__}")
     sites = federation.sites
     grid = InProcessGrid(make_client_app(sites, ClientProcess(now=clock.now)), len(sites.names), clock, faults)
-    make_server_app(strategy)(grid, Context(1, 0, {}, RecordDict(), {}))
-
-
-def outcome(strategy: ConfideStrategy) -> Outcome:
-    """Return the result of a strategy that has run; its last round evaluated the adapter that is released."""
-    return Outcome(strategy.state.average, strategy.accuracy, strategy.everybody(), strategy.bytes_per_client_round)
+    make_server_app(state)(grid, Context(1, 0, {}, RecordDict(), {}))

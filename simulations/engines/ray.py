@@ -6,11 +6,11 @@ import warnings
 from confide.client.answers.app import make_client_app
 from confide.common.errors import ConfideError, InputError
 from confide.server.rounds.app import make_server_app
-from confide.server.rounds.strategy import ConfideStrategy
+from confide.server.rounds.run_context import RunState
 from confide.simulations.engines.federation import Federation
 
 
-def simulate_on_ray(federation: Federation, strategy: ConfideStrategy) -> None:
+def simulate_on_ray(federation: Federation, state: RunState) -> None:
     """Run a federation on Ray: one actor for each CPU, each with its own warm model.
 
     On a cluster every node needs the same packages and the same data files. Ray itself reads RAY_ADDRESS.
@@ -27,7 +27,7 @@ def simulate_on_ray(federation: Federation, strategy: ConfideStrategy) -> None:
         ) from None
     from flwr.simulation import run_simulation
 
-    server_app = make_server_app(strategy)
+    server_app = make_server_app(state)
     logging.getLogger("flwr").setLevel(logging.ERROR)  # Opacus sets it to DEBUG when it is imported
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -40,5 +40,5 @@ def simulate_on_ray(federation: Federation, strategy: ConfideStrategy) -> None:
             )
         except RuntimeError as error:
             raise ConfideError(f"Flower's Ray engine stopped: {error}") from error
-    if not strategy.finished:
-        raise ConfideError(f"the federation stopped after round {strategy.state.round}; Flower's log above says why")
+    if not state.finished:
+        raise ConfideError(f"the federation stopped after round {state.trained.round}; Flower's log above says why")

@@ -10,7 +10,7 @@ from confide.common.data.records import Record
 from confide.common.model.scores import Accuracy
 from confide.server.rounds.resume import Resumed
 from confide.simulations.data.institutions import load_alone, load_pooled, load_private
-from confide.simulations.engines.federation import Federation, outcome, simulate, start
+from confide.simulations.engines.federation import Federation, simulate, start
 from confide.simulations.engines.grid import SkippingClock
 from confide.simulations.sites.simulated_sites import simulated_sites
 
@@ -69,9 +69,9 @@ def _run(
     federation: Federation, run: RunConfig, load: Callable[[RunConfig], dict[str, list[Record]]], local: Path
 ) -> Accuracy:
     this = replace(federation, run=run, sites=simulated_sites(run, load, local))
-    strategy = start(this, SkippingClock())
-    simulate(this, strategy)
-    accuracy = outcome(strategy).accuracy
+    state = start(this, SkippingClock())
+    simulate(this, state)
+    accuracy = state.accuracy
     if accuracy is None:
         raise ValueError("a baseline needs public test shares")
     return accuracy

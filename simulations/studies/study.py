@@ -11,15 +11,14 @@ from confide.common.config.run import RunConfig, make_plan
 from confide.common.errors import BudgetError, ConfideError, LedgerError, PolicyError
 from confide.common.model.scores import Accuracy
 from confide.common.privacy.plan import PrivacyPlan
-from confide.server.results.report_facts import Outcome, as_json, card_facts, report_facts
+from confide.server.results.report_facts import as_json, card_facts, report_facts
 from confide.server.results.run_directory import RunDirectory, spent
 from confide.server.rounds.checkpoint import load_last, save_round
 from confide.server.rounds.resume import Resumed
-from confide.server.rounds.run_context import Event
-from confide.server.rounds.strategy import ConfideStrategy
+from confide.server.rounds.run_context import Event, RunState
 from confide.simulations.data.institutions import load_institutions, load_private
 from confide.simulations.data.texts import SOURCES
-from confide.simulations.engines.federation import Federation, Sites, outcome, simulate, start
+from confide.simulations.engines.federation import Federation, Sites, simulate, start
 from confide.simulations.engines.grid import SkippingClock
 from confide.simulations.sites.real_sites import RealSites, read_public_test
 from confide.simulations.sites.simulated_sites import simulated_sites
@@ -68,24 +67,23 @@ def carry_out(study: Study, *, baselines: bool) -> dict[str, Any]:
         KeyboardInterrupt: the user interrupted the run. The directory says where it stopped.
     """
     began = time.monotonic()
-    federation, strategy = _federation(study), None
+    federation, state = _federation(study), None
     try:
-        strategy = start(federation, _clock(study.engine))
-        _simulate(study.engine, federation, strategy)
-        result = outcome(strategy)
-        federation.emit({"event": "federation_finished", "accuracy": as_json(result.accuracy)})
+        state = start(federation, _clock(study.engine))
+        _simulate(study.engine, federation, state)
+        federation.emit({"event": "federation_finished", "accuracy": as_json(state.accuracy)})
         compared = run_baselines(federation, study.local, study.tell) if baselines else None
-        return _finish(study, result, compared, began)
+        return _finish(study, state, compared, began)
     except KeyboardInterrupt:
-        _stop(study, strategy, "interrupted")
+        _stop(study, state, "interrupted")
         raise
     except ConfideError as error:
-        _stop(study, strategy, "stopped")
+        _stop(study, state, "stopped")
         if study.sites and not any("what" in event for event in study.directory.events()):
             shutil.rmtree(study.directory.path)  # no site was asked or charged, and each has the reason in its log
         raise explained(error, federation.sites.refused, study.local) from None
     except BaseException:
-        _stop(study, strategy, "failed")
+        _stop(study, state, "failed")
         raise
 
 
@@ -129,35 +127,35 @@ def _clock(engine: str) -> Any:
     return SkippingClock() if engine == "in-process" else SystemClock()
 
 
-def _simulate(engine: str, federation: Federation, strategy: ConfideStrategy) -> None:
+def _simulate(engine: str, federation: Federation, state: RunState) -> None:
     if engine == "in-process":
-        simulate(federation, strategy)
+        simulate(federation, state)
         return
     from confide.simulations.engines.ray import simulate_on_ray
 
-    simulate_on_ray(federation, strategy)
+    simulate_on_ray(federation, state)
 
 
-def _stop(study: Study, strategy: ConfideStrategy | None, status: str) -> None:
+def _stop(study: Study, state: RunState | None, status: str) -> None:
     """Record where the run stopped, and the epsilon that it had spent by then."""
-    study.directory.record({"event": status, "after_round": strategy.round if strategy else 0})
-    study.directory.write_privacy(status, study.run, strategy.everybody() if strategy else [], simulated=True)
+    study.directory.record({"event": status, "after_round": state.round if state else 0})
+    study.directory.write_privacy(status, study.run, state.everybody() if state else [], simulated=True)
 
 
-def _finish(study: Study, result: Outcome, compared: dict[str, Accuracy] | None, began: float) -> dict[str, Any]:
+def _finish(study: Study, state: RunState, compared: dict[str, Accuracy] | None, began: float) -> dict[str, Any]:
     from confide.common.export.write import export_adapter
     from confide.common.model.warm_model import warm_model
     from confide.server.results.report import write_report
 
     run, directory = study.run, study.directory
-    facts = report_facts(run, directory, result, simulated=True)
+    facts = report_facts(directory, state, simulated=True)
     facts["own_data"] = bool(not study.sites and run.simulation and run.simulation.data not in SOURCES)
     facts["baselines"] = {name: accuracy.as_json() for name, accuracy in compared.items()} if compared else None
     model = warm_model(run, run.speed.device, run.speed.precision)
-    export_adapter(directory.path / "adapter", run, model, result.released, card_facts(facts))
+    export_adapter(directory.path / "adapter", run, model, state.trained.average, card_facts(facts))
     write_report(directory.path / "report.html", facts)
     # Last: it tells readers that all other files are there.
-    directory.write_privacy("completed", run, result.institutions, simulated=True, baselines=compared is not None)
+    directory.write_privacy("completed", run, state.everybody(), simulated=True, baselines=compared is not None)
     seconds = round(time.monotonic() - began, 1)
     directory.record({"event": "completed", "seconds": seconds})
     if study.kept:
@@ -168,10 +166,10 @@ def _finish(study: Study, result: Outcome, compared: dict[str, Accuracy] | None,
         "status": "completed",
         "num_rounds": run.federation.num_rounds,
         "seconds": seconds,
-        "accuracy": as_json(result.accuracy),
-        "epsilon": {item.name: spent(run, item) for item in result.institutions},
+        "accuracy": as_json(state.accuracy),
+        "epsilon": {item.name: spent(run, item) for item in state.everybody()},
         "target_delta": run.privacy.target_delta,
-        "bytes_per_client_round": result.bytes_per_client_round,
+        "bytes_per_client_round": state.bytes_per_client_round,
         "num_steps": run.num_steps,
         "noise_multiplier": plan.noise_multiplier if isinstance(plan, PrivacyPlan) else None,
     }

@@ -90,7 +90,7 @@ def _hostile_steps(run: RunConfig, state: State) -> Iterator[dict[str, Any]]:
         "a deadline that has passed": replace(good, deadline_unix=time.time() - 1),
         "another study's name": replace(good, study="others"),
         "a lineage of no form": replace(good, lineage="../.."),
-        "hashes of something else": replace(good, plan_sha256="0" * 64),
+        "hashes of something else": replace(good, run_sha256="0" * 64),
     }.items():
         yield as_step(name, "train", ask.content())
     yield as_step("counts that nobody shares", "evaluate", good.content())

@@ -13,8 +13,7 @@ from support.sites import make_records
 from confide.common.cli.main import main
 from confide.common.config.run import RunConfig, lock
 from confide.common.model.base_models import hash_model
-from confide.server.rounds.run_context import Event
-from confide.server.rounds.strategy import ConfideStrategy
+from confide.server.rounds.run_context import Event, RunState
 from confide.simulations.engines.faults import Faults, no_faults
 from confide.simulations.engines.federation import Federation, simulate, start
 from confide.simulations.engines.grid import SkippingClock
@@ -29,7 +28,7 @@ Federate = Callable[..., "Ran"]
 class Ran:
     """A federation and what it told on its way."""
 
-    strategy: ConfideStrategy
+    state: RunState
     sites: SimulatedSites
     events: list[Event] = field(default_factory=list)
     saved: list[list[dict[str, str]]] = field(default_factory=list)
@@ -39,7 +38,7 @@ class Ran:
 
     @property
     def accepted(self) -> dict[str, int]:
-        return {item.name: item.accepted for item in self.strategy.institutions.values()}
+        return {item.name: item.accepted for item in self.state.institutions.values()}
 
 
 @pytest.fixture
@@ -72,7 +71,7 @@ def federate(locked: MakeRun, tmp_path: Path) -> Federate:
             lambda number, state, accepted, lineage: saved.append(accepted),
         )
         ran = Ran(start(federation, SkippingClock()), sites, events, saved)
-        simulate(federation, ran.strategy, faults)
+        simulate(federation, ran.state, faults)
         return ran
 
     return run_it

@@ -40,7 +40,7 @@ def same_coins(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 
 def _learnt(ran: Any) -> np.ndarray:
-    initial, adapter = ran.strategy.job.initial, ran.strategy.state.adapter
+    initial, adapter = ran.state.job.initial, ran.state.trained.adapter
     return np.concatenate([(adapter[name] - initial[name]).ravel() for name in initial])
 
 
@@ -76,8 +76,8 @@ def test_both_directions_travel_in_the_form_of_the_run(
     ran = federate(run, faults=watch)
     updates = [answer.payload for answer in answered if answer.envelope.what == "update"]
     sizes = {len(payload) for payload in asked + updates}
-    assert sizes == {bytes_per_client_round(run)} == {ran.strategy.bytes_per_client_round}
-    assert asked[0] == encode(ran.strategy.job.initial, transfer)
+    assert sizes == {bytes_per_client_round(run)} == {ran.state.bytes_per_client_round}
+    assert asked[0] == encode(ran.state.job.initial, transfer)
     counts = [load(answer.payload) for answer in answered if answer.envelope.what == "validation"]
     assert len(counts) == (3 if not sections else 0)
     assert all(cells["cells"].dtype == np.float32 for cells in counts)
@@ -85,7 +85,7 @@ def test_both_directions_travel_in_the_form_of_the_run(
 
 def test_a_server_rounds_what_it_sends_and_not_what_it_has(federate: Federate, locked: MakeRun) -> None:
     ran = federate(locked(federation={**PLAIN, "transfer": "int8"}))
-    large = [value for value in ran.strategy.state.adapter.values() if value.size > 100]
+    large = [value for value in ran.state.trained.adapter.values() if value.size > 100]
     assert len(large) == 4
     assert all(len(np.unique(value)) > 0.9 * value.size for value in large), "numbers on a grid of 255"
 

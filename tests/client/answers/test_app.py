@@ -205,7 +205,7 @@ def test_a_bad_adapter_is_declined(site: Institution, run: RunConfig, change: Ca
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("plan_sha256", "0" * 64),
+        ("run_sha256", "0" * 64),
         ("input_sha256", "0" * 64),
         ("round", "1"),
         ("deadline_unix", 1),
@@ -221,7 +221,7 @@ def test_a_tampered_ask_is_declined(site: Institution, key: str, value: Any) -> 
         site.declines(content, kind)
 
 
-@pytest.mark.parametrize(("key", "value"), [("protocol", 2), ("confide", "9.9.9"), ("flwr", "1.40.0"), ("flwr", None)])
+@pytest.mark.parametrize(("key", "value"), [("protocol", 1), ("confide", "9.9.9"), ("flwr", "1.40.0"), ("flwr", None)])
 def test_an_ask_of_other_versions_is_answered_with_ours_and_nothing_else(
     site: Institution, key: str, value: Any
 ) -> None:
@@ -242,7 +242,7 @@ def test_a_changed_plan_under_its_own_hash_is_another_run(site: Institution, run
     """Valid JSON with a key that does not exist, a lower bound broken, or a text of another kind."""
     for change in ({"secret": 1}, {"local": {"steps": 0}}, {"task": {"kind": "anything"}}):
         run_json = json.dumps({**json.loads(run.canonical_json()), **change})
-        site.declines(site.ask(run_json=run_json, plan_sha256=sha256(run_json.encode())).content())
+        site.declines(site.ask(run_json=run_json, run_sha256=sha256(run_json.encode())).content())
 
 
 def test_messages_of_another_form_are_declined(site: Institution) -> None:
@@ -366,7 +366,7 @@ def test_a_round_has_one_answer_and_only_rounds_of_the_run_have_any(site: Instit
 def test_a_run_that_is_not_in_canonical_form_is_declined(site: Institution) -> None:
     """Its hash would be another for the same run, and nothing keyed by it would be found again."""
     text = site.run.canonical_json().replace(",", ", ")
-    site.declines(site.ask(run_json=text, plan_sha256=sha256(text.encode())).content())
+    site.declines(site.ask(run_json=text, run_sha256=sha256(text.encode())).content())
 
 
 def test_after_an_error_in_a_step_the_model_is_dropped(site: Institution, monkeypatch: pytest.MonkeyPatch) -> None:

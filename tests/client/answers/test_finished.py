@@ -114,7 +114,7 @@ def test_a_client_that_was_started_anew_keeps_it_too(ending: Ending) -> None:
     "change",
     [
         {"lineage": OTHER},
-        {"plan_sha256": "0" * 64},
+        {"run_sha256": "0" * 64},
         {"study": "small"},
         {"study": "../../escaped"},
         {"study": "x" * 100_000},

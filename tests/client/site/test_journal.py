@@ -49,7 +49,7 @@ def test_one_refused_ask_costs_two_short_lines(tmp_path: Path, site: Site, make_
     content = json.loads(run.canonical_json())
     content["task"]["labels"] = ["x" * 50] * 1100
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    ask = replace(asking.ask(0), run_json=text, plan_sha256=sha256(text.encode()))
+    ask = replace(asking.ask(0), run_json=text, run_sha256=sha256(text.encode()))
     assert kinds(asking.send(ask, "query.offer")) == ["declined"]
     written = sum(path.stat().st_size for path in tmp_path.glob("local/*"))
     assert 0 < written < 10_000

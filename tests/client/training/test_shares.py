@@ -46,7 +46,7 @@ def test_another_run_under_the_same_lineage_finds_nothing_prepared_for_the_first
         asking = Asking(run, lambda: three_labels, client)
         if offered:
             assert kinds(asking.offer()) == ["accepted"]
-        assert update_of(asking.update()).envelope.plan_sha256 == run.sha256()
+        assert update_of(asking.update()).envelope.run_sha256 == run.sha256()
 
 
 def test_the_same_plan_with_other_labels_in_the_same_study_is_prepared_anew(

@@ -83,7 +83,7 @@ def test_declined_carries_nothing() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"protocol": 2}, "both need the same"),
+        ({"protocol": 1}, "both need the same"),
         ({"confide": "0.0.0"}, "confide .0.0.0. with"),
         ({"flwr": None}, "flwr .None."),
         ({"study": None}, "fields of Ask"),
@@ -93,8 +93,8 @@ def test_declined_carries_nothing() -> None:
         ({"round": -1}, "round must not be negative"),
         ({"round": True}, "round must be int"),
         ({"deadline_unix": 5}, "deadline_unix must be float"),
-        ({"run_json": "{}"}, "plan_sha256"),
-        ({"plan_sha256": "0" * 64}, "plan_sha256"),
+        ({"run_json": "{}"}, "run_sha256"),
+        ({"run_sha256": "0" * 64}, "run_sha256"),
         ({"input_sha256": "0" * 64}, "input_sha256"),
     ],
 )
@@ -127,11 +127,11 @@ def test_an_ask_whose_lineage_is_not_16_bytes_in_hex_is_refused(lineage: str) ->
 
 def test_a_run_that_is_too_long_is_refused_at_both_ends() -> None:
     run = '"' + "x" * 65_536 + '"'
-    ask = replace(ASK, run_json=run, plan_sha256=sha256(run.encode()))
+    ask = replace(ASK, run_json=run, run_sha256=sha256(run.encode()))
     with pytest.raises(MessageError, match="65536"):
         ask.content()
     content = ASK.content()
-    content["ask"] = _changed(content["ask"], run_json=run, plan_sha256=ask.plan_sha256)
+    content["ask"] = _changed(content["ask"], run_json=run, run_sha256=ask.run_sha256)
     with pytest.raises(MessageError):
         Ask.from_content(content)
 
@@ -163,6 +163,15 @@ def test_an_update_of_another_form_is_refused(changes: dict[str, Any], message: 
     content["update"] = _changed(content["update"], **changes)
     with pytest.raises(MessageError, match=message):
         Update.from_content(content)
+
+
+def test_an_answer_that_protocol_1_sealed_is_refused_and_says_what_follows() -> None:
+    """There ``run_sha256`` had another name, and the institution's signature is over that text."""
+    values = asdict(UPDATE.envelope)
+    old = json.dumps({"plan_sha256": values.pop("run_sha256"), **values}, sort_keys=True, separators=(",", ":"))
+    receipt = json.dumps({"envelope": old, "signature": UPDATE.signature})
+    with pytest.raises(MessageError, match="sealed by another version of Confide"):
+        Update.from_bytes(receipt.encode() + b"\n" + UPDATE.payload)
 
 
 @pytest.mark.parametrize("record", [ArrayRecord(), MetricRecord({"x": 1.0})])
@@ -231,7 +240,7 @@ def test_no_envelope_can_do_more_than_be_refused(key: str, value: Any, cut: int)
             Update.from_content(_with_envelope(text))
 
 
-@pytest.mark.parametrize("key", ["study", "lineage", "institution", "plan_sha256", "update_id"])
+@pytest.mark.parametrize("key", ["study", "lineage", "institution", "run_sha256", "update_id"])
 def test_an_envelope_with_half_a_character_is_refused(key: str) -> None:
     """Python's JSON reads it; a server that then wrote the name to a file or a log would stop there."""
     with pytest.raises(MessageError):

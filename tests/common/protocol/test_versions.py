@@ -16,7 +16,7 @@ def test_the_same_versions_are_let_through() -> None:
     require_same({**own_versions(), "study": "any"}, "the server")
 
 
-@pytest.mark.parametrize(("name", "value"), [("confide", "9.9"), ("flwr", "1.41.9"), ("protocol", 2), ("flwr", None)])
+@pytest.mark.parametrize(("name", "value"), [("confide", "9.9"), ("flwr", "1.41.9"), ("protocol", 1), ("flwr", None)])
 def test_other_versions_are_refused_and_both_are_named(name: str, value: Any) -> None:
     with pytest.raises(VersionError) as refused:
         require_same({**own_versions(), name: value}, "the server")

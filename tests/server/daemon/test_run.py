@@ -76,7 +76,7 @@ def test_a_run_that_ends_in_an_error_has_an_account_of_all_that_was_asked(
 ) -> None:
     """What it said after round 1 to have cost must not stay."""
 
-    def serve(strategy: Any) -> Any:
+    def serve(state: Any) -> Any:
         assert not interrupted.account.exists(), "a server that is killed now leaves no false claim"
         return _fails(error)
 
@@ -100,8 +100,8 @@ _FAILS: dict[str, Callable[[Interrupted, pytest.MonkeyPatch, Exception], object]
 def test_a_run_keeps_an_account_wherever_it_fails(
     interrupted: Interrupted, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    def serve(strategy: Any) -> Any:
-        strategy.finished = True
+    def serve(state: Any) -> Any:
+        state.finished = True
         return lambda *rest: None
 
     monkeypatch.setattr(run_module, "make_server_app", serve)
@@ -115,7 +115,7 @@ def test_a_run_keeps_an_account_wherever_it_fails(
 def test_a_full_disk_hides_neither_the_account_nor_why_a_run_ended(
     interrupted: Interrupted, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: str
 ) -> None:
-    monkeypatch.setattr(run_module, "make_server_app", lambda strategy: _fails(PolicyError("too few accepted")))
+    monkeypatch.setattr(run_module, "make_server_app", lambda state: _fails(PolicyError("too few accepted")))
     monkeypatch.setattr(RunDirectory, what, _fails(OSError(28, "No space left on device")))
     with pytest.raises(PolicyError, match="too few accepted"):
         interrupted.resume()
@@ -126,9 +126,7 @@ def test_a_full_disk_hides_neither_the_account_nor_why_a_run_ended(
 @pytest.fixture
 def over(interrupted: Interrupted, monkeypatch: pytest.MonkeyPatch) -> Interrupted:
     """All that is left to do is to give the adapter out."""
-    monkeypatch.setattr(
-        run_module, "make_server_app", lambda strategy: lambda *rest: setattr(strategy, "finished", True)
-    )
+    monkeypatch.setattr(run_module, "make_server_app", lambda state: lambda *rest: setattr(state, "finished", True))
 
     def finish(run: RunConfig, directory: RunDirectory, *rest: object) -> None:
         interrupted.account.write_text("completed", encoding="utf-8")

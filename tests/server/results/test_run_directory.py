@@ -17,7 +17,7 @@ from confide.common.privacy import accounting
 from confide.common.privacy.accounting import epsilon
 from confide.common.privacy.plan import PrivacyPlan
 from confide.server.results.run_directory import RunDirectory, spent
-from confide.server.rounds.strategy import Institution
+from confide.server.rounds.roster import Institution
 
 MakeRun = Callable[..., RunConfig]
 
@@ -96,7 +96,7 @@ def test_privacy_json_says_what_was_spent_so_far(run: RunConfig, tmp_path: Path)
     ]
     directory.write_privacy("stopped", run, institutions, simulated=False)
     content = json.loads((tmp_path / "privacy.json").read_text(encoding="utf-8"))
-    assert (content["status"], content["simulated"], content["plan_sha256"]) == ("stopped", False, run.sha256())
+    assert (content["status"], content["simulated"], content["run_sha256"]) == ("stopped", False, run.sha256())
     assert "add or remove" in content["adjacency"]
     assert "two" in content["adjacency"]
     full, one, none = content["institutions"]

@@ -19,9 +19,9 @@ from confide.common.verify.command import verify
 from confide.server.home.registry import Member
 from confide.server.results.run_directory import RunDirectory
 from confide.server.rounds.checkpoint import load_last, save_round
+from confide.server.rounds.loop import run_rounds
 from confide.server.rounds.resume import Resumed
-from confide.server.rounds.run_context import Event, Job
-from confide.server.rounds.strategy import ConfideStrategy, to_arrays
+from confide.server.rounds.run_context import Event, Job, RunState
 from confide.simulations.engines.grid import InProcessGrid, SkippingClock
 
 INITIAL: State = {"head.bias": np.zeros(2, np.float32)}
@@ -107,7 +107,7 @@ def _of_rounds(run: RunConfig, num_rounds: int) -> RunConfig:
 
 def _carry_out(
     run: RunConfig, grid: World, folder: Path, members: Callable[[], Any], stop_after: int = 100
-) -> ConfideStrategy:
+) -> RunState:
     """A server's life on this grid."""
     directory = RunDirectory.open(folder, run)
 
@@ -124,10 +124,10 @@ def _carry_out(
     resumed = Resumed(saved, damaged, directory.institutions(run), directory.rounds())
     job = Job(run, LINEAGE, INITIAL, None, emit, save, grid.clock, 0, members(), members, resumed=resumed)
     job = replace(job, is_stopped=lambda: grid.round >= stop_after)
-    strategy = ConfideStrategy(job)
-    strategy.start(grid, to_arrays(INITIAL), run.federation.num_rounds, run.federation.deadline_seconds)
-    directory.write_privacy("completed", run, strategy.everybody(), simulated=False)
-    return strategy
+    state = RunState(job)
+    run_rounds(state, grid)
+    directory.write_privacy("completed", run, state.everybody(), simulated=False)
+    return state
 
 
 def _everybody() -> dict[int, Member]:
@@ -152,13 +152,13 @@ def test_who_connects_in_mid_run_is_offered_it_once_and_trains_from_the_next_rou
     run: RunConfig, tmp_path: Path
 ) -> None:
     grid = World({MARY: range(9), JUDE: range(3, 9)})
-    strategy = _carry_out(run, grid, tmp_path, _everybody)
+    state = _carry_out(run, grid, tmp_path, _everybody)
     assert grid.offered("jude") == [2]
     assert grid.asked("mary") == [1, 2, 3, 4, 5]
     assert grid.asked("jude") == [4, 5]
     assert _later(tmp_path) == [(4, {"jude": 2000}, {})]
     assert {name: row["num_steps"] for name, row in _privacy(tmp_path).items()} == {"mary": 15, "jude": 6}
-    assert {item.name: item.accepted for item in strategy.everybody()} == {"mary": 5, "jude": 2}
+    assert {item.name: item.accepted for item in state.everybody()} == {"mary": 5, "jude": 2}
     rounds = RunDirectory.at(tmp_path).rounds()
     assert [line["accepted"] for line in rounds] == [1, 1, 1, 2, 2]
     verify(tmp_path)
@@ -273,9 +273,9 @@ def test_new_keys_of_an_institution_go_on_with_its_account(run: RunConfig, tmp_p
         new = grid.round >= 2
         return {JUDE: _member(JUDE)} | ({LUKE: _member(LUKE, "mary")} if new else {MARY: _member(MARY)})
 
-    strategy = _carry_out(run, grid, tmp_path, members)
+    state = _carry_out(run, grid, tmp_path, members)
     assert (grid.asked("mary"), grid.asked("luke")) == ([1, 2], [4, 5])
-    assert {node: item.name for node, item in strategy.institutions.items()} == {JUDE: "jude", LUKE: "mary"}
+    assert {node: item.name for node, item in state.institutions.items()} == {JUDE: "jude", LUKE: "mary"}
     assert {name: row["num_steps"] for name, row in _privacy(tmp_path).items()} == {"mary": 12, "jude": 15}
     verify(tmp_path)
 
@@ -286,8 +286,8 @@ def test_a_newcomer_is_counted_and_offered_the_run_in_a_resumed_one(run: RunConf
     assert first.asked("jude") == [3]
     second = World({MARY: range(9), JUDE: [], LUKE: range(5, 9)})
     second.round = 3
-    strategy = _carry_out(run, second, tmp_path, _everybody)
+    state = _carry_out(run, second, tmp_path, _everybody)
     assert (second.asked("mary"), second.asked("jude"), second.asked("luke")) == ([4, 5, 6], [], [6])
-    assert {item.name: item.num_steps for item in strategy.everybody()} == {"mary": 18, "jude": 3, "luke": 3}
+    assert {item.name: item.num_steps for item in state.everybody()} == {"mary": 18, "jude": 3, "luke": 3}
     assert {name: row["num_steps"] for name, row in _privacy(tmp_path).items()} == {"mary": 18, "jude": 3, "luke": 3}
     verify(tmp_path)

@@ -103,7 +103,7 @@ def test_json_is_one_object_and_the_directory_is_complete(
 
     locked = check(RunConfig, tomllib.loads((out / "run.lock.toml").read_text(encoding="utf-8")), "lock")
     assert locked.model.sha256
-    assert _read(out / "privacy.json")["plan_sha256"] == locked.sha256()
+    assert _read(out / "privacy.json")["run_sha256"] == locked.sha256()
     assert _read(out / "adapter" / "run.json") == json.loads(locked.canonical_json())
 
 

@@ -25,7 +25,6 @@ from confide.server.results.run_directory import spent
 from confide.server.rounds.participation import draw
 from confide.simulations.engines import faults
 from confide.simulations.engines.faults import Answer, Faults
-from confide.simulations.engines.federation import outcome
 
 MakeRun = Callable[..., RunConfig]
 Federate = Callable[..., Any]  # of conftest: gives a `Ran`
@@ -49,24 +48,24 @@ def _flat(state: dict[str, np.ndarray]) -> np.ndarray:
 def test_a_federation_trains(federate: Federate, locked: MakeRun, sections: dict[str, Any]) -> None:
     run = locked(**{**sections, "federation": {"num_rounds": 2, **sections.get("federation", {})}})
     ran = federate(run)
-    result = outcome(ran.strategy)
+    result = ran.state
     assert ran.accepted == {"site-0": 2, "site-1": 2, "site-2": 2}
-    assert np.isfinite(_flat(result.released)).all()
-    start = _flat(ran.strategy.job.initial)
-    assert (_flat(result.released) != start).mean() > 0.9
-    assert all(np.any(value != ran.strategy.job.initial[name]) for name, value in result.released.items())
+    assert np.isfinite(_flat(result.trained.average)).all()
+    start = _flat(ran.state.job.initial)
+    assert (_flat(result.trained.average) != start).mean() > 0.9
+    assert all(np.any(value != ran.state.job.initial[name]) for name, value in result.trained.average.items())
     assert 0 <= result.accuracy.mean <= 1
-    assert ran.strategy.state.round == 2
+    assert ran.state.trained.round == 2
     assert [len(accepted) for accepted in ran.saved] == [3, 3]
-    assert {item.num_steps for item in result.institutions} == {run.num_steps}
+    assert {item.num_steps for item in result.everybody()} == {run.num_steps}
 
 
 def test_noise_differs_between_runs_and_between_institutions(federate: Federate, locked: MakeRun) -> None:
     """Same public seed, same records: the private coins are fresh all the same."""
     first, second = federate(locked()), federate(locked())
-    assert first.strategy.job.initial.keys() == second.strategy.job.initial.keys()
-    np.testing.assert_array_equal(_flat(first.strategy.job.initial), _flat(second.strategy.job.initial))
-    assert not (_flat(first.strategy.state.adapter) == _flat(second.strategy.state.adapter)).any()
+    assert first.state.job.initial.keys() == second.state.job.initial.keys()
+    np.testing.assert_array_equal(_flat(first.state.job.initial), _flat(second.state.job.initial))
+    assert not (_flat(first.state.trained.adapter) == _flat(second.state.trained.adapter)).any()
     hashes = [accepted["payload_sha256"] for ran in (first, second) for one in ran.saved for accepted in one]
     assert len(set(hashes)) == len(hashes) == 12
 
@@ -83,14 +82,14 @@ def test_it_learns_without_privacy(federate: Federate, locked: MakeRun) -> None:
     ran = federate(run)
     assert len(ran.of("round")) == 8
     assert all("accuracy" in event for event in ran.of("round"))
-    assert np.linalg.norm(_flat(ran.strategy.state.adapter) - _flat(ran.strategy.job.initial)) > 0.01
+    assert np.linalg.norm(_flat(ran.state.trained.adapter) - _flat(ran.state.job.initial)) > 0.01
 
 
 def test_without_public_data_nothing_is_evaluated(federate: Federate) -> None:
     ran = federate(public=False)
     assert not any("accuracy" in event for event in ran.of("round"))
-    assert outcome(ran.strategy).accuracy is None
-    assert ran.strategy.finished
+    assert ran.state.accuracy is None
+    assert ran.state.finished
 
 
 def test_every_institution_gives_noised_counts_in_the_rounds_of_the_plan(federate: Federate, locked: MakeRun) -> None:
@@ -104,7 +103,7 @@ def test_every_institution_gives_noised_counts_in_the_rounds_of_the_plan(federat
     assert [sorted(given) for given in counts] == [[], ["site-0", "site-1", "site-2"]] * 2 + [[]]
     numbers = [value for given in counts for cells in given.values() for value in cells.values()]
     assert len(set(numbers)) == len(numbers) == 12, "noise of its own in each"
-    assert {item.num_releases for item in outcome(ran.strategy).institutions} == {2} == {run.validation_releases}
+    assert {item.num_releases for item in ran.state.everybody()} == {2} == {run.validation_releases}
     assert ran.accepted == {"site-0": 5, "site-1": 5, "site-2": 5}
 
 
@@ -168,7 +167,7 @@ DROPPED = {
     "institution": (_forged(institution="site-2"), "envelope"),
     "lineage": (_forged(lineage="0" * 32), "envelope"),
     "study": (_forged(study="another"), "envelope"),
-    "plan": (_forged(plan_sha256="0" * 64), "envelope"),
+    "plan": (_forged(run_sha256="0" * 64), "envelope"),
     "base": (_forged(base_sha256="0" * 64), "envelope"),
     "input": (_forged(input_sha256="0" * 64), "envelope"),
     "payload": (_forged(payload_sha256="0" * 64), "payload_sha256"),
@@ -182,12 +181,12 @@ def _always(fault: Faults) -> faults.Faults:
 
 def _others_carried_on(ran: Any) -> None:
     assert ran.accepted == {"site-0": 2, "site-1": 0, "site-2": 2}
-    assert ran.strategy.state.round == 2
-    assert np.isfinite(_flat(ran.strategy.state.average)).all()
+    assert ran.state.trained.round == 2
+    assert np.isfinite(_flat(ran.state.trained.average)).all()
     assert [event["accepted"] for event in ran.of("round")] == [2, 2]
     for accepted in ran.saved:
         assert [item["institution"] for item in accepted] == ["site-0", "site-2"]
-    assert ran.strategy.institutions[1001].num_steps == 2, "what was asked is spent, whatever became of the reply"
+    assert ran.state.institutions[1001].num_steps == 2, "what was asked is spent, whatever became of the reply"
 
 
 @pytest.fixture
@@ -213,7 +212,7 @@ def test_a_bad_reply_is_dropped_alone_and_with_its_reason(federate: Federate, na
     dropped = ran.of("dropped")
     assert [(event["round"], event["institution"]) for event in dropped] == [(1, "site-1"), (2, "site-1")]
     assert all(reason in event["reason"] for event in dropped)
-    assert len(ran.strategy.institutions[1001].dropped) == 2
+    assert len(ran.state.institutions[1001].dropped) == 2
     assert all(reason in event["dropped"][0] for event in ran.of("round"))
 
 
@@ -256,7 +255,7 @@ def test_a_deadline_ends_the_round(federate: Federate, locked: MakeRun) -> None:
 def test_a_round_without_quorum_changes_nothing(federate: Federate, locked: MakeRun) -> None:
     run = locked(federation={"num_rounds": 3, "min_clients": 3})
     ran = federate(run, faults=faults.schedule({(1001, "2"): faults.dropout}))
-    assert ran.strategy.state.round == 2
+    assert ran.state.trained.round == 2
     assert [event["round"] for event in ran.of("no_quorum")] == [2]
     assert len(ran.saved) == 2
 
@@ -302,7 +301,7 @@ def test_every_institution_gets_the_same_ask_but_for_its_receipt(federate: Feder
     assert {number: len(contents) for number, contents in seen.items()} == {"0": 1, "1": 1, "2": 1}
     assert receipts[:6] == [""] * 6, "nothing was received before the second round"
     assert [read_receipt(text)[0].institution for text in receipts[6:]] == ["site-0", "site-1", "site-2"]
-    assert ran.strategy.bytes_per_client_round > 0
+    assert ran.state.bytes_per_client_round > 0
 
 
 def test_the_update_is_the_schema_of_the_adapter_and_no_more(federate: Federate) -> None:
@@ -317,10 +316,10 @@ def test_the_update_is_the_schema_of_the_adapter_and_no_more(federate: Federate)
         return 0.0, reply
 
     ran = federate(faults=fault)
-    shapes = {name: value.shape for name, value in ran.strategy.job.initial.items()}
+    shapes = {name: value.shape for name, value in ran.state.job.initial.items()}
     for payload in payloads:
         assert {name: value.shape for name, value in load(payload).items()} == shapes
-    assert {len(payload) for payload in payloads} == {ran.strategy.bytes_per_client_round}
+    assert {len(payload) for payload in payloads} == {ran.state.bytes_per_client_round}
 
 
 # Many institutions, a few of which train in a round
@@ -336,13 +335,13 @@ def test_a_ledger_is_charged_for_the_rounds_that_ask_it_and_for_no_other(federat
     names = [f"site-{number}" for number in range(5)]
     drawn = [name for number in (1, 2, 3, 4) for name in draw(names, run.federation, run.study.seed, number)]
     assert len(drawn) == 8
-    for item in ran.strategy.institutions.values():
+    for item in ran.state.institutions.values():
         account, rows = ran.sites.ledgers[item.name].account(), _rows(ran, item.name)
         study = account.studies["test"]
         assert study.steps == run.num_steps == 8, "the plan covers every round"
         assert study.reserved_steps == item.num_steps == 2 * drawn.count(item.name)
         assert (rows.count("reserve"), item.accepted) == (drawn.count(item.name),) * 2
-    spending = {item.name: spent(run, item) for item in ran.strategy.institutions.values()}
+    spending = {item.name: spent(run, item) for item in ran.state.institutions.values()}
     assert {name for name, epsilon in spending.items() if epsilon} == set(drawn)
     assert max(spending.values()) < run.privacy.target_epsilon
 
@@ -375,7 +374,7 @@ def test_what_stays_in_memory_does_not_grow_with_the_institutions(
         """A plan that is not the ledger's: the refusal is remembered."""
         if message.metadata.group_id != "0" and message.metadata.dst_node_id % 2:
             ask = Ask.from_content(message.content)
-            message.content = replace(ask, run_json=other_plan, plan_sha256=sha256(other_plan.encode())).content()
+            message.content = replace(ask, run_json=other_plan, run_sha256=sha256(other_plan.encode())).content()
         if message.metadata.group_id == "2" and not contexts:
             contexts.update(_alive(Context) - before)
         return faults.no_faults(message, answer)
@@ -383,7 +382,7 @@ def test_what_stays_in_memory_does_not_grow_with_the_institutions(
     ran = federate(run, count=30, public=False, faults=half_refuse)
     assert len(ran.sites.ledgers) == 30
     assert len(ran.sites.refused) > 5
-    assert _alive(Ask, Update, Message, Context) - before == {Ask: 1}, "the server's own last"
+    assert _alive(Ask, Update, Message, Context) - before == {}, "no message but those that are being answered"
     assert contexts == {Context: 1}, "the server's, 45 messages later"
     assert len(ran.sites.outbox.names()) == 1
     assert len(connections) == 1

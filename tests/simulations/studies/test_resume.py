@@ -145,7 +145,7 @@ def test_it_goes_on_from_anywhere(confide: Confide, interrupted: Callable[..., P
     _ends_well(out, 3)
 
 
-@pytest.mark.parametrize("place", ["studies.study.outcome", "studies.study.run_baselines"])
+@pytest.mark.parametrize("place", ["studies.study._finish", "studies.study.run_baselines"])
 def test_after_the_last_round_only_the_results_are_made(
     confide: Confide, run_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
