@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from confide.client.privacy.chain import keep_private
+from confide.client.privacy.database import keep_private
 from confide.common.errors import ConfideError, LedgerError
 
 _PEOPLE = "CREATE TABLE IF NOT EXISTS people(key BLOB PRIMARY KEY, dataset TEXT) WITHOUT ROWID"

@@ -5,7 +5,8 @@ account    the sum of a ledger's rows
 row_kinds  the effect of each kind of row
 rules      conditions for opening a study or charging a round
 decision   policy, approval and budget in one answer
-chain      rows on disk, hash-chained
+database   the file of a ledger
+chain      rows of one dataset, hash-chained
 ledger     the only way to add a row
 outbox     answers on disk
 release    RESERVE, make, SEAL, send, ACK

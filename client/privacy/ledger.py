@@ -1,12 +1,11 @@
 """The institution's durable account of the spend on the people of a dataset, over all studies, for ever."""
 
 from collections.abc import Callable
-from copy import copy
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass
 
 from confide.client.privacy.account import Account, AnswerKey, LedgerRow, Reservation
 from confide.client.privacy.chain import Chain, Witness
+from confide.client.privacy.database import Database
 from confide.client.privacy.rules import may_open, may_reserve, require_unit
 from confide.common.errors import PolicyError
 from confide.common.privacy.filter import ACCOUNTANT, Cap, Charge, choose_order, fits_filter
@@ -33,32 +32,27 @@ class Ledger:
     processes, restarts and edits of the policy cannot break this. No row changes, and no charge is refunded.
 
     Args:
-        path: of ledger.db, on a local disk; ":memory:" in a simulation.
+        database: the file; the ledgers of simulated institutions share one in memory.
         terms: of the dataset.
         witness: is given every new row and its hash after the commit; keeps the head elsewhere.
         people: commits to all claims so far, given the hash of the row before; None if no other dataset can claim.
     """
 
     def __init__(
-        self, path: Path | str, terms: Terms, witness: Witness, people: Callable[[str], str] | None = None
+        self, database: Database, terms: Terms, witness: Witness, people: Callable[[str], str] | None = None
     ) -> None:
-        self.terms, self._chain, self._people = terms, Chain(path, terms.dataset, witness), people
-
-    def beside(self, terms: Terms) -> "Ledger":
-        """The ledger of another dataset in the same database: thousands of simulated ones share a connection."""
-        other = copy(self)
-        other.terms, other._chain = terms, self._chain.beside(terms.dataset)
-        return other
+        self.terms, self._database, self._witness, self._people = terms, database, witness, people
+        self._chain = Chain(database, terms.dataset, witness)
 
     def account(self) -> Account:
         """Return the sum of all rows so far; `LedgerError` if their chain is broken."""
-        with self._chain.transaction() as account:
-            return account
+        return self._chain.read_account()
 
     def accounts(self) -> list[Account]:
         """Return this account, then those of all other datasets in the same file."""
         others = [name for name in self._chain.datasets() if name != self.terms.dataset]
-        return [self.account(), *(self.beside(replace(self.terms, dataset=name)).account() for name in others)]
+        chains = [self._chain, *(Chain(self._database, name, self._witness) for name in others)]
+        return [chain.read_account() for chain in chains]
 
     def rows(self) -> list[tuple[LedgerRow, str]]:
         """Return every row with its hash."""

@@ -14,6 +14,7 @@ from confide.client.config import SiteConfig, load_site_config
 from confide.client.data.dataset_claims import People
 from confide.client.data.private_data import PrivateData
 from confide.client.data.records import check_file, read_records
+from confide.client.privacy.database import Database
 from confide.client.privacy.ledger import Ledger, Terms
 from confide.client.privacy.outbox import FileOutbox, Outbox
 from confide.client.privacy.release import recover
@@ -102,9 +103,8 @@ def open_site(path: Path) -> Site:
         ) from None
     known = commit_to_secret(secret, dataset.id)
     terms = Terms(dataset.id, dataset.unit, dataset.most_records, secret_commitment=known)
-    ledger = Ledger(
-        state / "ledger.db", terms, witnesses, lambda previous: commit_to_people(secret, previous, people.head())
-    )
+    database = Database(state / "ledger.db")
+    ledger = Ledger(database, terms, witnesses, lambda previous: commit_to_people(secret, previous, people.head()))
     witnesses.check(ledger.rows)
     accounts = ledger.accounts()  # adds up every row: a chain that is broken shows here
     require_secret(state / "secret.key", secret, accounts, witnesses)

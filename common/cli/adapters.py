@@ -29,17 +29,15 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
 ) -> None:
     """Print precision, recall and F1 for each class, of a finished adapter on a file of records."""
-    from confide.common.data.records import MAX_CHARS, check_records, read_rows, select
+    from confide.common.data.records import read_public
 
     names = _columns(columns)
-    rows = read_rows(data)
     _prepare()
     from confide.common.export.load import load_adapter
     from confide.common.model.evaluation import predict as predict_records
 
     run, model = load_adapter(folder, base)
-    selected = select(rows, {name: names.get(name, name) for name in run.task.fields()}, str(data))
-    records, warnings = check_records(selected, run.task, MAX_CHARS, str(data))
+    records, warnings = read_public(data, run.task, names)
     for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
     from sklearn.metrics import classification_report

@@ -1,7 +1,6 @@
 """A file of texts as checked records: JSONL, CSV, Parquet or a saved dataset."""
 
 import csv
-import functools
 import json
 import sys
 from collections.abc import Iterator, Mapping
@@ -53,43 +52,14 @@ def inspect_rows(path: Path) -> Iterator[tuple[int, Record | str]]:
 
 
 def read_usable_rows(path: Path) -> list[Record]:
-    """Rows of a file that can be read, each for itself; what is broken is passed over in silence.
+    """The rows of a file that `read_rows` would take, each for itself; broken ones are passed over in silence.
 
     For a client after it has joined a run: then no line of the file may decide whether a round is answered.
 
     Raises:
         InputError: the file cannot be read at all, or is no .jsonl, .csv, .parquet or saved dataset.
     """
-    if path.suffix not in (".jsonl", ".csv"):
-        return [row for _, row in inspect_rows(path) if not isinstance(row, str)]  # without rows, nobody is in it
-    try:
-        lines = path.read_bytes().replace(b"\r", b"\n").split(b"\n")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
-    texts = [line.decode("utf-8-sig", errors="replace").rstrip("\r") for line in lines]
-    texts = [text for text in texts if text.strip()]
-    if path.suffix == ".jsonl":
-        rows = map(_parse_jsonl, texts)
-    else:
-        csv.field_size_limit(sys.maxsize)
-        rows = map(functools.partial(_parse_csv, "".join(texts[:1])), texts[1:])
-    return [row for row in rows if row is not None]
-
-
-def _parse_jsonl(text: str) -> Record | None:
-    try:
-        row = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return row if isinstance(row, dict) else None
-
-
-def _parse_csv(header: str, text: str) -> Record | None:
-    try:
-        names, cells = next(csv.reader([header], strict=True)), next(csv.reader([text], strict=True))
-    except (csv.Error, StopIteration):
-        return None
-    return dict(zip(names, cells, strict=True)) if len(names) == len(cells) else None
+    return [row for _, row in inspect_rows(path) if not isinstance(row, str)]
 
 
 def _numbered_lines(path: Path) -> Iterator[tuple[int, str | None]]:
@@ -248,3 +218,15 @@ def check_records(rows: list[Record], task: Task, max_chars: int, source: str) -
         records.append(record)
     warnings = [f"{source}: {num_cut} texts are longer than {max_chars} characters and were cut"] if num_cut else []
     return records, warnings
+
+
+def read_public(
+    path: Path, task: Task, columns: Mapping[str, str] | None = None, max_chars: int = MAX_CHARS
+) -> tuple[list[Record], list[str]]:
+    """Checked records of a public file, and the warnings for the user; ``columns`` maps our names to the file's.
+
+    Raises:
+        InputError: the file cannot be read, or has a record that the task cannot use.
+    """
+    names = {name: (columns or {}).get(name, name) for name in task.fields()}
+    return check_records(select(read_rows(path), names, str(path)), task, max_chars, str(path))

@@ -117,11 +117,9 @@ class _Bench:
         return evaluate(self._model(), state, {"public": self._records()})
 
     def _records(self) -> list[dict[str, Any]]:
-        from confide.common.data.records import MAX_CHARS, check_records, read_rows, select
+        from confide.common.data.records import read_public
 
-        columns = {name: name for name in self._run.task.fields()}
-        rows = select(read_rows(Path(str(self._public))), columns, str(self._public))
-        return check_records(rows, self._run.task, MAX_CHARS, str(self._public))[0]
+        return read_public(Path(str(self._public)), self._run.task)[0]
 
     def export(self, folder: str, state: State, card: dict[str, Any]) -> None:
         from confide.common.export.write import export_adapter

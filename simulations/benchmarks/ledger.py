@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from confide.client.privacy.account import AnswerKey, LedgerRow
+from confide.client.privacy.database import Database
 from confide.client.privacy.ledger import Ledger, Terms
 from confide.client.privacy.outbox import FileOutbox
 from confide.client.privacy.release import AnswerRequest, recover, release
@@ -37,7 +38,7 @@ class Institution:
 
     def __init__(self, folder: Path) -> None:
         self.witnesses = Witnesses(folder / "anchor", folder / "audit.jsonl", "people")
-        self.ledger = Ledger(folder / "ledger.db", Terms("people", "record", 1), self.witnesses)
+        self.ledger = Ledger(Database(folder / "ledger.db"), Terms("people", "record", 1), self.witnesses)
         self.outbox = FileOutbox(folder / "outbox")
         self.witnesses.check(self.ledger.rows)
         self.ledger.account()
@@ -57,7 +58,7 @@ def fill(folder: Path, studies: int) -> None:
     """Write a ledger with earlier studies, in few transactions, and the witnesses that it would have."""
     told: list[tuple[LedgerRow, str]] = []
     ledger = Ledger(
-        folder / "ledger.db", Terms("people", "record", 1), lambda row, row_hash: told.append((row, row_hash))
+        Database(folder / "ledger.db"), Terms("people", "record", 1), lambda row, row_hash: told.append((row, row_hash))
     )
     for number in range(studies):
         ledger.open_study(f"earlier-{number}", _PLAN, _CAP)

@@ -7,7 +7,7 @@ from pathlib import Path
 from confide.common.config.run import RunConfig
 from confide.common.config.sections import PrivacySection
 from confide.common.config.simulation import SimulationSection
-from confide.common.data.records import Record, check_records, read_rows, select
+from confide.common.data.records import Record, check_records, read_public, read_rows, select
 from confide.common.errors import InputError
 from confide.common.settings import Section
 from confide.simulations.data.partition import partition, shuffled
@@ -95,9 +95,7 @@ def _columns(run: RunConfig, settings: SimulationSection) -> dict[str, str]:
 def _read_public_test(run: RunConfig, settings: SimulationSection) -> dict[str, list[Record]]:
     if run.evaluation.data is None:
         return {}
-    columns = {name: name for name in run.task.fields()}  # as a server reads them, without [simulation]
-    rows = select(read_rows(Path(run.evaluation.data)), columns, run.evaluation.data)
-    records, _ = check_records(rows, run.task, settings.max_chars, run.evaluation.data)
+    records, _ = read_public(Path(run.evaluation.data), run.task, max_chars=settings.max_chars)
     return {"public": records}
 
 

@@ -10,7 +10,7 @@ from confide.client.data.line_check import require_usable
 from confide.client.privacy.policy import cap_of
 from confide.client.site.installation import Site, open_site
 from confide.common.config.run import RunConfig
-from confide.common.data.records import MAX_CHARS, Record, check_records, read_rows, select
+from confide.common.data.records import Record, read_public
 from confide.common.errors import ConfideError, InputError
 from confide.common.protocol.gate import size_problem
 from confide.simulations.sites.simulated_sites import note_refusal
@@ -68,11 +68,7 @@ def read_public_test(run: RunConfig) -> dict[str, list[Record]]:
     """Return the public test share of `[evaluation] data`, which stays with the server; empty if none is named."""
     if run.evaluation.data is None:
         return {}
-    rows = select(
-        read_rows(Path(run.at(run.evaluation.data))), {name: name for name in run.task.fields()}, run.evaluation.data
-    )
-    records, _ = check_records(rows, run.task, MAX_CHARS, run.evaluation.data)
-    return {"public": records}
+    return {"public": read_public(Path(run.at(run.evaluation.data)), run.task)[0]}
 
 
 def require_lines(sites: RealSites, run: RunConfig) -> None:

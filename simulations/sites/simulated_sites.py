@@ -19,6 +19,8 @@ from confide.client.config import (
 )
 from confide.client.data.dataset_claims import Names
 from confide.client.data.private_data import PrivateData
+from confide.client.privacy.chain import Witness
+from confide.client.privacy.database import Database
 from confide.client.privacy.ledger import Ledger, Terms
 from confide.client.privacy.outbox import Outbox
 from confide.client.site.installation import Site
@@ -79,8 +81,8 @@ def _nobody(row: Record, row_hash: str) -> None:
     """Do nothing: the witness of a ledger in memory."""
 
 
-def _in_memory(terms: Terms) -> Ledger:
-    return Ledger(":memory:", terms, _nobody)
+def _in_memory() -> Database:
+    return Database(":memory:")
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,8 @@ class SimulatedSites:
         load: private records by institution.
         local: folder in which sites keep their tracebacks.
         ledgers: by institution, made on first use.
-        first_ledger: makes the ledger whose connection the others share.
+        open_database: opens the database that all ledgers share.
+        witness: of all ledgers.
         outbox: of all sites, for this process asks and answers one after the other.
         refused: the last refusal of each institution, which a real server never sees.
     """
@@ -106,9 +109,14 @@ class SimulatedSites:
     load: Callable[[RunConfig], dict[str, list[Record]]]
     local: Path
     ledgers: dict[str, Ledger] = field(default_factory=dict)
-    first_ledger: Callable[[Terms], Ledger] = _in_memory
+    open_database: Callable[[], Database] = _in_memory
+    witness: Witness = _nobody
     outbox: Outbox = field(default_factory=MemoryOutbox)
     refused: dict[str, ConfideError] = field(default_factory=dict)
+
+    @functools.cached_property
+    def _database(self) -> Database:
+        return self.open_database()
 
     def __call__(self, context: Context) -> Site:
         """Return the site of a node."""
@@ -117,8 +125,7 @@ class SimulatedSites:
         config = self._config(name, records)
         if name not in self.ledgers:
             terms = Terms(config.dataset.id, config.dataset.unit, config.dataset.most_records, simulated=True)
-            first = next(iter(self.ledgers.values()), None)
-            self.ledgers[name] = first.beside(terms) if first else self.first_ledger(terms)
+            self.ledgers[name] = Ledger(self._database, terms, self.witness)
         secret = simulated_secret(self.run, name)
         return Site(
             config=config,
@@ -214,4 +221,4 @@ def simulated_sites(
     With ``kept`` a killed process forgets nothing: it holds all earlier ledger rows, and the open round's answers.
     """
     sites = SimulatedSites(run, tuple(load(run)), load, local)
-    return replace(sites, first_ledger=kept.first_ledger, outbox=kept.outbox()) if kept else sites
+    return replace(sites, open_database=kept.open_database, witness=kept.note, outbox=kept.outbox()) if kept else sites

@@ -10,14 +10,13 @@ import json
 import os
 import secrets
 import shutil
-import sqlite3
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from confide.client.privacy.account import LedgerRow
-from confide.client.privacy.ledger import Ledger, Terms
+from confide.client.privacy.database import Database
 from confide.client.privacy.row_kinds import canonical, hash_row
 from confide.common.errors import InputError
 
@@ -79,18 +78,19 @@ class Unfinished:
         """Delete the folder: the simulation is over."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def first_ledger(self, terms: Terms) -> Ledger:
-        """Return the ledger whose connection all others share: in memory, or on the disk if there were rows before."""
+    def open_database(self) -> Database:
+        """Return the database of all ledgers: in memory, or on the disk if there were rows before."""
         rows = self._rows()
         if not rows:
-            return Ledger(":memory:", terms, self.note)
+            return Database(":memory:")
         path = self.folder / _LEDGER
         for name in (path, path.with_name(f"{_LEDGER}-wal"), path.with_name(f"{_LEDGER}-shm")):
             name.unlink(missing_ok=True)  # of an earlier resume
-        ledger = Ledger(path, terms, self.note)  # makes the table
-        with sqlite3.connect(path) as database:
-            database.executemany("INSERT INTO rows VALUES (?, ?, ?, ?)", rows)
-        return ledger
+        database = Database(path)
+        with database.connection as connection:
+            connection.execute("BEGIN")
+            connection.executemany("INSERT INTO rows VALUES (?, ?, ?, ?)", rows)
+        return database
 
     def note(self, row: LedgerRow, row_hash: str) -> None:
         """Write a row down, as the witness of all ledgers: before any computation, and before its answer leaves."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from confide.client.privacy.account import AnswerKey, Reservation
+from confide.client.privacy.database import Database
 from confide.client.privacy.ledger import Ledger, Terms
 from confide.client.privacy.outbox import FileOutbox
 from confide.client.privacy.release import AnswerRequest, recover, release
@@ -35,7 +36,9 @@ def nobody(row: dict[str, Any], row_hash: str) -> None:
 
 
 def make_ledger(path: Path | str = ":memory:", witness: Any = nobody, **terms: Any) -> Ledger:
-    return Ledger(path, Terms(**{"dataset": "people", "unit": "record", "max_records_per_group": 1, **terms}), witness)
+    return Ledger(
+        Database(path), Terms(**{"dataset": "people", "unit": "record", "max_records_per_group": 1, **terms}), witness
+    )
 
 
 def key(number: int = 1, study: str = "study", what: Any = "update") -> AnswerKey:

@@ -16,6 +16,7 @@ from confide.client.answers.app import make_client_app
 from confide.client.config import SiteConfig
 from confide.client.data.dataset_claims import People
 from confide.client.data.private_data import PrivateData
+from confide.client.privacy.database import Database
 from confide.client.privacy.ledger import Ledger, Terms
 from confide.client.site.installation import Site
 from confide.common.config.run import RunConfig, check, lock
@@ -76,7 +77,7 @@ class Institution:
         config = check(SiteConfig, content, "site.toml")
         if config.dataset.unit not in self.kept:  # a ledger's unit is fixed with its first row
             terms = Terms("people", config.dataset.unit, config.dataset.most_records)
-            ledger = Ledger(":memory:", terms, lambda row, row_hash: None)
+            ledger = Ledger(Database(":memory:"), terms, lambda row, row_hash: None)
             self.kept[config.dataset.unit] = (ledger, MemoryOutbox(), People(":memory:"))
         ledger, outbox, people = self.kept[config.dataset.unit]
         data = PrivateData(config.dataset, self.records, b"s" * 32, people, Path("nowhere"))

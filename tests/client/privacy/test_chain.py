@@ -10,6 +10,7 @@ import pytest
 from support.ledgers import make_ledger, nobody, read_rows, rechain, write_rows
 
 from confide.client.privacy.chain import Chain
+from confide.client.privacy.database import Database
 from confide.common.errors import ConfideError, LedgerError
 
 CAP = {"max_epsilon": 1.0, "max_delta": 1e-5}
@@ -41,7 +42,7 @@ def epsilons(path: Path) -> list[float]:
 
 
 def test_rows_are_chained_from_the_first(path: Path) -> None:
-    grow(Chain(path, "people", nobody), 2.0, 3.0)
+    grow(Chain(Database(path), "people", nobody), 2.0, 3.0)
     rows = read_rows(path)
     assert [row["number"] for row, _ in rows] == [1, 2, 3]
     assert [row["previous"] for row, _ in rows] == ["0" * 64, rows[0][1], rows[1][1]]
@@ -51,14 +52,14 @@ def test_rows_are_chained_from_the_first(path: Path) -> None:
 def test_a_body_is_salted_so_that_its_hash_tells_nothing(tmp_path: Path) -> None:
     rows = []
     for name in ("one", "two"):
-        grow(Chain(tmp_path / name, "people", nobody), 2.0)
+        grow(Chain(Database(tmp_path / name), "people", nobody), 2.0)
         rows += read_rows(tmp_path / name)
     assert len({row["salt"] for row, _ in rows}) == len({row_hash for _, row_hash in rows}) == 4
     assert all(len(bytes.fromhex(row["salt"])) == 16 for row, _ in rows)
 
 
 def test_a_transaction_is_all_or_none(path: Path) -> None:
-    chain = Chain(path, "people", nobody)
+    chain = Chain(Database(path), "people", nobody)
     grow(chain, 2.0)
     with pytest.raises(KeyboardInterrupt):
         begin_and_stop(chain, KeyboardInterrupt())
@@ -70,7 +71,7 @@ def test_a_transaction_is_all_or_none(path: Path) -> None:
 
 
 def test_a_transaction_sees_every_row_that_any_process_committed(path: Path) -> None:
-    one, other = Chain(path, "people", nobody), Chain(path, "people", nobody)
+    one, other = Chain(Database(path), "people", nobody), Chain(Database(path), "people", nobody)
     for value in (2.0, 3.0, 4.0, 5.0):
         grow(one, value)
         grow(other, value + 0.5)
@@ -79,7 +80,7 @@ def test_a_transaction_sees_every_row_that_any_process_committed(path: Path) -> 
 
 
 def test_it_is_nobody_else_s_turn_during_a_transaction(path: Path) -> None:
-    chain = Chain(path, "people", nobody)
+    chain = Chain(Database(path), "people", nobody)
     with chain.transaction():
         other = sqlite3.connect(path, timeout=0)
         with pytest.raises(sqlite3.OperationalError, match="locked"):
@@ -88,7 +89,7 @@ def test_it_is_nobody_else_s_turn_during_a_transaction(path: Path) -> None:
 
 def test_rows_are_on_the_disk_when_a_transaction_ends(path: Path) -> None:
     """WAL with synchronous = FULL (2): each commit waits for the disk."""
-    chain = Chain(path, "people", nobody)
+    chain = Chain(Database(path), "people", nobody)
     assert chain._db.execute("PRAGMA synchronous").fetchone() == (2,)
     assert chain._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
@@ -100,13 +101,13 @@ def test_a_witness_is_told_of_each_row_after_its_commit(path: Path) -> None:
         assert (row, row_hash) in read_rows(path)
         told.append(row["number"])
 
-    grow(Chain(path, "people", witness), 2.0, 3.0)
+    grow(Chain(Database(path), "people", witness), 2.0, 3.0)
     assert told == [1, 2, 3]
 
 
 def test_a_witness_is_told_of_nothing_that_was_rolled_back(path: Path) -> None:
     told: list[Any] = []
-    chain = Chain(path, "people", lambda row, row_hash: told.append(row["number"]))
+    chain = Chain(Database(path), "people", lambda row, row_hash: told.append(row["number"]))
     with pytest.raises(KeyError):
         begin_and_stop(chain, KeyError())
     assert told == []
@@ -115,14 +116,14 @@ def test_a_witness_is_told_of_nothing_that_was_rolled_back(path: Path) -> None:
 
 
 def test_each_dataset_has_a_chain_of_its_own(path: Path) -> None:
-    grow(Chain(path, "people", nobody), 2.0)
-    grow(Chain(path, "others", nobody), 3.0)
+    grow(Chain(Database(path), "people", nobody), 2.0)
+    grow(Chain(Database(path), "others", nobody), 3.0)
     assert epsilons(path) == [1.0, 2.0]
     assert [row["number"] for row, _ in read_rows(path, "others")] == [1, 2]
 
 
 def test_only_its_owner_may_read_it(path: Path) -> None:
-    grow(Chain(path, "people", nobody))
+    grow(Chain(Database(path), "people", nobody))
     assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o600}
 
 
@@ -157,7 +158,7 @@ EDITS: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("edit", EDITS)
 def test_an_edited_row_is_detected(path: Path, edit: str) -> None:
-    grow(Chain(path, "people", nobody), 2.0, 3.0, 4.0)
+    grow(Chain(Database(path), "people", nobody), 2.0, 3.0, 4.0)
     write_rows(path, EDITS[edit](read_rows(path)))
     with pytest.raises(LedgerError, match="edited or cut"):
         make_ledger(path).account()
@@ -168,7 +169,7 @@ _NAN = '{"number": NaN}'
 
 @pytest.mark.parametrize("body", ["{", "[1]", "7", "", "{}", '{"number": "2"}', _NAN])
 def test_a_row_that_is_no_row_is_detected(path: Path, body: str) -> None:
-    grow(Chain(path, "people", nobody), 2.0)
+    grow(Chain(Database(path), "people", nobody), 2.0)
     with sqlite3.connect(path) as database:
         database.execute("UPDATE rows SET body = ? WHERE number = 2", (body,))
     with pytest.raises(LedgerError):
@@ -176,16 +177,16 @@ def test_a_row_that_is_no_row_is_detected(path: Path, body: str) -> None:
 
 
 def test_an_edited_row_is_detected_before_anything_is_added(path: Path) -> None:
-    chain = Chain(path, "people", nobody)
+    chain = Chain(Database(path), "people", nobody)
     grow(chain, 2.0)
     write_rows(path, EDITS["a value"](read_rows(path)))
     with pytest.raises(LedgerError):
-        grow(Chain(path, "people", nobody), 3.0)
+        grow(Chain(Database(path), "people", nobody), 3.0)
     assert len(read_rows(path)) == 2
 
 
 def test_a_row_taken_back_under_a_running_process_shows_in_the_next(path: Path) -> None:
-    chain = Chain(path, "people", nobody)
+    chain = Chain(Database(path), "people", nobody)
     grow(chain, 2.0, 3.0)
     write_rows(path, read_rows(path)[:-1])
     grow(chain, 4.0)
@@ -199,7 +200,7 @@ def test_a_row_taken_back_under_a_running_process_shows_in_the_next(path: Path) 
 def test_another_file_is_not_a_ledger(path: Path) -> None:
     path.write_bytes(b"these are notes, not a database" * 100)
     with pytest.raises(LedgerError, match="not a ledger"):
-        Chain(path, "people", nobody)
+        Chain(Database(path), "people", nobody)
 
 
 def test_another_table_is_not_a_ledger(path: Path) -> None:
@@ -210,7 +211,7 @@ def test_another_table_is_not_a_ledger(path: Path) -> None:
 
 
 def test_a_damaged_page_is_detected(path: Path) -> None:
-    chain = Chain(path, "people", nobody)
+    chain = Chain(Database(path), "people", nobody)
     grow(chain, *range(2, 40))
     chain._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     chain._db.close()
@@ -222,7 +223,7 @@ def test_a_damaged_page_is_detected(path: Path) -> None:
 
 
 def test_a_full_disk_charges_nothing(path: Path) -> None:
-    chain = Chain(path, "people", nobody)
+    chain = Chain(Database(path), "people", nobody)
     grow(chain, 2.0)
     pages = chain._db.execute("PRAGMA page_count").fetchone()[0]
     chain._db.execute(f"PRAGMA max_page_count={pages}")
@@ -237,11 +238,11 @@ def test_a_full_disk_charges_nothing(path: Path) -> None:
 def test_a_folder_that_is_not_there_is_an_error_of_ours(tmp_path: Path) -> None:
     """So is a ledger.db that only root may write, because root once opened it."""
     with pytest.raises(ConfideError, match="cannot be written"):
-        Chain(tmp_path / "gone" / "ledger.db", "people", nobody)
+        Chain(Database(tmp_path / "gone" / "ledger.db"), "people", nobody)
 
 
 def test_a_value_that_json_does_not_have_is_never_written(path: Path) -> None:
-    chain = Chain(path, "people", nobody)
+    chain = Chain(Database(path), "people", nobody)
     with pytest.raises(ValueError, match="JSON compliant"):
         grow(chain, float("inf"))
     assert read_rows(path) == []

@@ -48,7 +48,7 @@ def ledger(tmp_path: Path) -> Ledger:
 
 def again(ledger: Ledger) -> Ledger:
     """The same file, as another process sees it."""
-    return make_ledger(ledger._chain.path)
+    return make_ledger(ledger._database.path)
 
 
 def refuses(ledger: Ledger, error: type[Exception], number: int = 1, cap: Cap = CAP, **charge: Any) -> None:
@@ -106,7 +106,7 @@ def test_the_plan_is_pinned(ledger: Ledger) -> None:
 
 def test_the_unit_is_pinned(ledger: Ledger) -> None:
     for terms in ({"unit": "group"}, {"max_records_per_group": 8}):
-        other = make_ledger(ledger._chain.path, **terms)
+        other = make_ledger(ledger._database.path, **terms)
         with pytest.raises(PolicyError, match="since the ledger's first row"):
             other.open_study("new", OTHER, CAP)
         with pytest.raises(PolicyError, match="since the ledger's first row"):
@@ -473,7 +473,7 @@ def test_every_key_of_an_answer_is_part_of_its_key(ledger: Ledger) -> None:
 
 def test_a_locked_ledger_is_an_error_of_ours(ledger: Ledger) -> None:
     ledger._chain._db.execute("PRAGMA busy_timeout=0")
-    path = ledger._chain.path
+    path = ledger._database.path
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(ConfideError, match="locked"):

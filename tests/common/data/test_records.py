@@ -211,6 +211,8 @@ def test_no_file_can_do_more_than_lose_its_rows(tmp_path: Path, content: bytes) 
         assert isinstance(read_usable_rows(_write(tmp_path, name, content)), list)
 
 
-def test_of_two_values_with_one_name_the_last_counts_in_a_round(tmp_path: Path) -> None:
-    """As before: joining refuses the line, a round that goes on does not."""
-    assert read_usable_rows(_write(tmp_path, "x.jsonl", '{"a": 1, "a": 2}\n')) == [{"a": 2}]
+def test_a_line_that_joining_refuses_is_left_out_of_rounds(tmp_path: Path) -> None:
+    """Two readers of one format once disagreed: what was refused before a run was trained on during it."""
+    twice = _write(tmp_path, "x.jsonl", b'{"a": 1, "a": 2}\n{"a": 3}\n{"a": "\xff"}\n')
+    assert read_usable_rows(twice) == [{"a": 3}]
+    assert read_usable_rows(_write(tmp_path, "x.csv", "text,text\na,b\n")) == []

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from confide.client.privacy.account import AnswerKey
+from confide.client.privacy.database import Database
 from confide.client.privacy.ledger import Ledger, Terms
 from confide.common.config.run import RunConfig, make_plan
 from confide.common.privacy.accounting import epsilon
@@ -577,7 +578,7 @@ def test_other_databases_are_one_line(tmp_path: Path) -> None:
 
 def test_our_own_ledger_is_what_it_recomputes(tmp_path: Path) -> None:
     """The format as the client writes it, while the client is running."""
-    ledger = Ledger(tmp_path / "ledger.db", Terms("people", "record", 1), lambda row, row_hash: None)
+    ledger = Ledger(Database(tmp_path / "ledger.db"), Terms("people", "record", 1), lambda row, row_hash: None)
     cap = Cap(4.0, 1e-5)
     for name, noise_multiplier in (("one", 2.0), ("two", 3.0)):
         ledger.open_study(name, PrivacyPlan(**{**PLAN, "noise_multiplier": noise_multiplier}), cap)
