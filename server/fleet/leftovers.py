@@ -1,6 +1,6 @@
 """Removal of leftovers: objects that clients announced to Flower's object store, but no open ask needs.
 
-Private names of flwr 1.41: `RunObject` and `MessageRes` (rows), `uint64_to_int64`, `iterate_object_tree`.
+Private names of flwr 1.41 and 1.42: `RunObject` and `MessageRes` (rows), `uint64_to_int64`, `iterate_object_tree`.
 """
 
 from collections.abc import Iterable, Iterator

@@ -1,9 +1,9 @@
 """Flower's state in this process: nodes, runs and messages, and a Grid on them.
 
-Private names of flwr 1.41, used by the server only here, in flower_app.py and in leftovers.py: `linkstate_factory` and
-the LinkState's `object_store`, `session`, `create_run` and so on (runs, nodes and messages); `MessageRes` (replies,
-without claiming them); `Node` (rows of deleted ones); `Task` (the lease of a run); `TaskIdentity` (process-wide: one
-run at a time); `get_all_nested_objects` and the other functions that pack a message.
+Private names of flwr 1.41 and 1.42, used by the server here, in flower_app.py, leftovers.py and self_test.py:
+`linkstate_factory` and the LinkState's `object_store`, `session`, `create_run` and so on (runs, nodes and messages);
+`MessageRes` (replies, without claiming them); `Node` (rows of deleted ones); `Task` (the lease of a run);
+`TaskIdentity` (process-wide: one run at a time); `get_all_nested_objects` and other functions that pack a message.
 """
 
 import contextlib

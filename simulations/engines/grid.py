@@ -1,8 +1,8 @@
 """An in-process Flower Grid: one institution at a time, deterministic order, one warm model, no sockets, no waiting.
 
-Private names of flwr 1.41, used in no other file of simulations: `Run.create_empty`, `TaskIdentity` (Message needs it,
-process-wide), `get_all_nested_objects` and `inflate_object_from_contents` (a message as Flower would send it),
-`Metadata._message_id` (Flower's engines set it when they take a message).
+Private names of flwr 1.41 and 1.42, used in no other file of simulations: `Run.create_empty`, `TaskIdentity` (Message
+needs it, process-wide), `get_all_nested_objects` and `inflate_object_from_contents` (a message as Flower would send
+it), `Metadata._message_id` (Flower's engines set it when they take a message).
 """
 
 import heapq
