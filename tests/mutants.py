@@ -83,6 +83,10 @@ class _Change(ast.NodeTransformer):
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
         return node if isinstance(node.value, ast.Constant) else self._turn(node, ast.Pass)
 
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        node.body = [self.visit(part) for part in node.body]  # not its decorators: frozen is for readers
+        return node
+
     def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.AST:
         return node  # a message
 
@@ -112,7 +116,7 @@ def mutants(path: Path) -> Iterator[Mutant]:
 
 
 def tests_of(path: Path) -> list[Path]:
-    """The file's own tests, then all that import it, the quick ones first."""
+    """The file's own tests, then all that import it, then the others of its room: in each the quick ones first."""
     module = ".".join(("confide", *path.relative_to(ROOT).with_suffix("").parts))
     package, _, name = module.rpartition(".")
     folders = ("common", "client", "server", "simulations")
@@ -121,8 +125,13 @@ def tests_of(path: Path) -> list[Path]:
         *(file for part in folders for file in (ROOT / "tests" / part).rglob("test_*.py")),
     ]
     texts = {file: file.read_text(encoding="utf-8") for file in files if file.name.startswith("test_")}
-    using = [file for file, text in texts.items() if module in text or f"from {package} import {name}" in text]
-    return sorted(using, key=lambda file: (file.stem != f"test_{path.stem}", file.stat().st_size))
+    using = {file for file, text in texts.items() if module in text or f"from {package} import {name}" in text}
+    room = {file for file in texts if file.parent == ROOT / "tests" / path.parent.relative_to(ROOT)}
+
+    def order(file: Path) -> tuple[bool, bool, int]:
+        return file.stem != f"test_{path.stem}", file not in using, file.stat().st_size
+
+    return sorted(using | room, key=order)
 
 
 class _Mutated(importlib.abc.MetaPathFinder, importlib.abc.Loader):

@@ -3,6 +3,7 @@
 import sqlite3
 import stat
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,24 @@ def test_rows_are_chained_from_the_first(path: Path) -> None:
     assert [row["number"] for row, _ in rows] == [1, 2, 3]
     assert [row["previous"] for row, _ in rows] == ["0" * 64, rows[0][1], rows[1][1]]
     assert rechain(rows, lambda row: None) == rows
+
+
+def test_a_database_knows_the_rows_of_all_its_chains_and_no_other(path: Path) -> None:
+    database = Database(path)
+    for name in ("people", "others"):
+        grow(Chain(database, name, nobody), 2.0)
+    chain = Chain(database, "people", nobody)
+    assert chain.datasets() == ["others", "people"]
+    assert all(chain.knows(row_hash) for _, row_hash in Chain(database, "others", nobody).rows())
+    assert not chain.knows("1" * 64)
+
+
+def test_a_chain_serves_every_thread(path: Path) -> None:
+    """The client answers in other threads than the one that opened the ledger."""
+    chain = Chain(Database(path), "people", nobody)
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(grow, chain, 2.0).result()
+    assert epsilons(path) == [1.0, 2.0]
 
 
 def test_a_body_is_salted_so_that_its_hash_tells_nothing(tmp_path: Path) -> None:

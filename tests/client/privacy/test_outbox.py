@@ -26,6 +26,12 @@ def files(tmp_path: Path) -> FileOutbox:
     return FileOutbox(tmp_path / "outbox")
 
 
+def test_a_folder_is_made_with_the_folders_above_it(tmp_path: Path) -> None:
+    for _ in range(2):
+        FileOutbox(tmp_path / "state" / "outbox").put("a.answer", b"1")
+    assert stat.S_IMODE((tmp_path / "state" / "outbox").stat().st_mode) == 0o700
+
+
 def test_what_was_put_is_there_byte_for_byte(outbox: Outbox) -> None:
     content = os.urandom(10_000)
     outbox.put("a.answer", content)

@@ -163,6 +163,19 @@ def test_what_another_bound_refuses_is_not_accounted(bound: str) -> None:
     assert reasons(make_run(), make_policy(**{bound: TIGHTER[bound]}))
 
 
+@pytest.mark.parametrize(("factor", "counted"), [(1.0, True), (2.0, True), (2.000001, False)])
+def test_no_accountant_runs_for_a_cost_above_twice_the_bound(
+    monkeypatch: pytest.MonkeyPatch, factor: float, counted: bool
+) -> None:
+    """Twice, and no less: the cheap bound may be that far from the cost."""
+    calls = list[object]()
+    monkeypatch.setattr(policy_module, "least_epsilon", lambda plan: 3.0 * factor)
+    monkeypatch.setattr(policy_module, "epsilon", lambda plan: calls.append(plan) or 3.5)
+    policy = make_policy(**{**EXACT, "max_epsilon": 3.0, "max_epsilon_per_study": 100.0})
+    [reason] = policy_module._cost(plan_of(make_run()), policy)
+    assert (bool(calls), "at least" in reason) == (counted, not counted)
+
+
 @pytest.mark.usefixtures("_no_accounting")
 def test_an_absurd_plan_is_refused_without_accounting() -> None:
     """A million steps with noise 0.1 would take minutes and gigabytes to account."""

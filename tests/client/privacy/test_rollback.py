@@ -51,6 +51,24 @@ def test_the_anchor_holds_the_newest_row(tmp_path: Path, ledger: Ledger) -> None
         }
 
 
+def test_the_first_row_is_anchored_in_folders_that_are_made(tmp_path: Path) -> None:
+    for number in (1, 2):
+        witnesses = Witnesses(tmp_path / "state" / "anchor", tmp_path / "log" / "audit.jsonl", "people")
+        witnesses({"number": number, "kind": "policy", "time": 0}, f"{number:064}")
+        [file] = (tmp_path / "state" / "anchor").iterdir()
+        assert json.loads(file.read_text())["number"] == number
+
+
+def test_a_commitment_joins_an_anchor_that_is_there(tmp_path: Path, witnesses: Witnesses) -> None:
+    """An anchor with a commitment and no row would be a witness of nothing."""
+    witnesses.commit("c" * 64)
+    assert list((tmp_path / "anchor").iterdir()) == []
+    witnesses({"number": 1, "kind": "dataset", "time": 0}, "1" * 64)
+    witnesses.commit("c" * 64)
+    assert json.loads(anchor(tmp_path).read_text())["secret_commitment"] == "c" * 64
+    assert stat.S_IMODE(anchor(tmp_path).stat().st_mode) == 0o600
+
+
 def test_the_audit_log_has_a_line_for_every_row(tmp_path: Path, ledger: Ledger) -> None:
     reserve(ledger, 1, Cap(9.0, 1e-5))
     expected = [(row["kind"], row["number"], row_hash, row["time"]) for row, row_hash in ledger.rows()]

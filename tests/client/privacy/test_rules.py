@@ -10,9 +10,9 @@ from support.ledgers import CAP, LINEAGE, OTHER, PLAN, key
 
 from confide.client.privacy.account import Account, AnswerKey
 from confide.client.privacy.row_kinds import add_row
-from confide.client.privacy.rules import may_open, may_reserve, require_unit
+from confide.client.privacy.rules import may_open, may_reserve, require_steps_left, require_unit
 from confide.common.errors import BudgetError, PolicyError
-from confide.common.privacy.filter import Cap, Charge, fits_filter
+from confide.common.privacy.filter import Cap, Charge, filter_epsilon, fits_filter, spent
 from confide.common.privacy.plan import NoPrivacy, PrivacyPlan
 
 PLAIN = NoPrivacy(0.2, 6, 40)
@@ -54,6 +54,29 @@ def reserved(to: Account, number: int, cap: Cap = CAP, *, steps: int = 1, name: 
 
 
 # OPEN
+
+
+def test_a_spent_study_takes_no_new_run_but_lets_its_own_come_back() -> None:
+    """A sealed answer is sent again at no charge, so the run that has answers here may return."""
+    study = opened(account())
+    require_steps_left(study, "study", "f" * 32)
+    for number in range(1, PLAN.num_steps + 1):
+        reserved(study, number)
+    require_steps_left(study, "study", LINEAGE)
+    require_steps_left(study, "another")
+    for lineage in (None, "f" * 32):
+        with pytest.raises(BudgetError, match=rf"all {PLAN.num_steps} steps of study study are spent"):
+            require_steps_left(study, "study", lineage)
+
+
+def test_a_refusal_names_the_epsilon_that_was_compared() -> None:
+    """The filter's where other studies may follow; an exact account of one study alone would be lower."""
+    study, lower = opened(account(order=10)), Cap(0.01, 1e-5)
+    with pytest.raises(BudgetError) as refused:
+        may_reserve(study, key(1), (1, 0), lower)
+    filtered = filter_epsilon([Charge(PLAN, 1)], 1e-5, 10)
+    assert filtered != spent([Charge(PLAN, 1)], 1e-5, 10)
+    assert f"with it, epsilon {filtered} at delta 1e-05 would be spent" in str(refused.value)
 
 
 def test_the_unit_is_fixed_with_the_first_row() -> None:
