@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from confide.client.config import DatasetSection
-from confide.client.data.records import columns_of, translate
+from confide.client.data.records import columns_of
 from confide.common.config.run import RunConfig
 from confide.common.data.records import Record, cut, group_of, inspect_rows
 from confide.common.durable import replace_durably
@@ -120,7 +120,7 @@ def _studies(runs: list[RunConfig]) -> list[str]:
 def _unused(row: Record, columns: dict[str, str], dataset: DatasetSection, runs: list[RunConfig]) -> dict[str, str]:
     """Return the reasons why a row would contribute nothing, by study; the empty name stands for any study."""
     record = cut({name: row[column] for name, column in columns.items()}, dataset.max_chars)
-    record["label"] = translate(record.get("label"), dataset.labels)
     if "group" in record and group_of(record) is None:
         return dict.fromkeys(_studies(runs), f"no group in column {columns['group']!r}")
-    return {run.study.name: why for run in runs if (why := run.task.check(record))}
+    given = ((run, run.task.translate(record, dataset.labels)) for run in runs)
+    return {run.study.name: why for run, renamed in given if (why := run.task.check(renamed))}

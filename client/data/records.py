@@ -1,12 +1,10 @@
 """An institution's private records, in our columns and the study's labels."""
 
 from collections.abc import Iterable
-from typing import Any
 
 from confide.client.config import DatasetSection
 from confide.common.data.records import Record, read_rows, read_usable_rows, select
 from confide.common.tasks import Task
-from confide.common.tasks.labels import find_label
 
 
 def read_records(dataset: DatasetSection, task: Task) -> list[Record]:
@@ -20,10 +18,8 @@ def read_records(dataset: DatasetSection, task: Task) -> list[Record]:
     """
     names = columns_of(dataset, task.fields())
     whole = [row for row in read_usable_rows(dataset.path) if row.keys() >= set(names.values())]
-    rows = [{name: row[column] for name, column in names.items()} for row in whole]
-    for row in rows:
-        row["label"] = translate(row.get("label"), dataset.labels)
-    return rows
+    rows = ({name: row[column] for name, column in names.items()} for row in whole)
+    return [task.translate(row, dataset.labels) for row in rows]
 
 
 def check_file(dataset: DatasetSection, task: Task) -> None:
@@ -39,12 +35,3 @@ def columns_of(dataset: DatasetSection, fields: Iterable[str]) -> dict[str, str]
     """The file's column for each field of a task, and for the group where groups are what is protected."""
     names = {name: dataset.columns.get(name, name) for name in fields}
     return {**names, "group": dataset.columns["group"]} if dataset.unit == "group" else names
-
-
-def translate(label: Any, labels: dict[str, str]) -> Any:
-    """An institution's own code as the study's label, whether the file has it as text or as a number; others stay.
-
-    They stay as the file has them, for the unit's key is made of them: a record that could be used keeps its key.
-    """
-    code = find_label(label, labels)
-    return label if code is None else labels[code]

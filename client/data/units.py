@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,16 +50,17 @@ def split_records(
     return shares
 
 
-def names_of(record: Record, secret: bytes) -> Names | None:
+def names_of(record: Record, answers: Collection[str], secret: bytes) -> Names | None:
     """Return the keyed names that recognise the same people in another dataset.
 
-    They are made from the group and from the text: the record without its label, which another study may have changed.
+    They are made from the group and from the text: the record without its ``answers``, which another study may have
+    changed.
     Two datasets of groups are compared by group alone, for texts may be boilerplate. So a text inside a group is
     claimed as a mark of its own, which only a dataset of records looks for. An empty text belongs to no person.
 
     The result is None for a record that is never used: its group is unknown, it is empty, or nested too deep for JSON.
     """
-    texts = {name: value for name, value in record.items() if name not in ("label", "group")}
+    texts = {name: value for name, value in record.items() if name not in (*answers, "group")}
     empty = all(value is None or (isinstance(value, str) and not value.strip()) for value in texts.values())
     group = group_of(record) if "group" in record else None
     if group is None and (empty or "group" in record):
@@ -81,19 +83,19 @@ def make_units(
 ) -> UnitTable:
     """Encode records and gather them into units, in the order of keyed names, which tells nothing about the file."""
     gathered = gather_units(records, task, tokenizer, secret, max_records_per_group)
-    return UnitTable([[example for _, example in unit] for unit in gathered])
+    return UnitTable([[example for _, examples in unit for example in examples] for unit in gathered])
 
 
 def gather_units(
     records: list[dict[str, Any]], task: Task, tokenizer: Any, secret: bytes, max_records_per_group: int = 1
-) -> list[list[tuple[dict[str, Any], Example]]]:
+) -> list[list[tuple[dict[str, Any], list[Example]]]]:
     """Return the records that a task can use, with their examples, unit by unit.
 
     A record that cannot be encoded contributes nothing, silently: no record may stop or shape a round.
     Records with a "group" are gathered by it, at most ``max_records_per_group`` of them, chosen by keyed hash. A
     record whose group is unknown is dropped. A record without a "group" is a unit of its own.
     """
-    grouped: dict[bytes, list[tuple[bytes, dict[str, Any], Example]]] = {}
+    grouped: dict[bytes, list[tuple[bytes, dict[str, Any], list[Example]]]] = {}
     for number, record in enumerate(records):
         if "group" in record and group_of(record) is None:
             continue
@@ -101,14 +103,14 @@ def gather_units(
         try:
             if task.check(record):
                 continue
-            example = task.encode(record, tokenizer)
+            examples = task.examples(record, tokenizer)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException:  # noqa: BLE001, S112 - no error of a record may show, not even a panic of Rust
             continue
-        grouped.setdefault(unit_key(record, secret) + own, []).append((_keyed(record, secret), record, example))
+        grouped.setdefault(unit_key(record, secret) + own, []).append((_keyed(record, secret), record, examples))
     units = []
     for key in sorted(grouped):
         members = sorted(grouped[key], key=lambda member: member[0])[:max_records_per_group]
-        units.append([(record, example) for _, record, example in members])
+        units.append([(record, examples) for _, record, examples in members])
     return units

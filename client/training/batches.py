@@ -1,6 +1,6 @@
 """Units as micro-batches of public shapes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -20,14 +20,14 @@ class BatchedUnits:
 
     Attributes:
         table: the units.
-        pad_token_id: fills short rows; attention never reads it.
+        pads: the value that fills each column of a short row; attention never reads it.
         shapes: those that a micro-batch may have, as `trial.tried_shapes` found them.
         device: the device of the batches.
         prefixes: the frozen lower layers' outputs for the examples, if they are kept.
     """
 
     table: UnitTable
-    pad_token_id: int
+    pads: Mapping[str, int]
     shapes: Shapes
     device: torch.device
     prefixes: Prefixes | None = None
@@ -69,7 +69,7 @@ class BatchedUnits:
         rows, padded = shape
         places = places + places[-1:] * (rows - len(places))
         examples = self.examples(places)
-        batch = collate(examples, padded, self.pad_token_id, self.device)
+        batch = collate(examples, padded, self.pads, self.device)
         if self.prefixes is not None:
             batch[PREFIX] = self.prefixes.take(places, list(map(length, examples)), padded).to(self.device)
         return batch
@@ -84,7 +84,7 @@ class BatchedUnits:
 
 def batch_units(table: UnitTable, model: WarmModel, shapes: Shapes) -> BatchedUnits:
     """Return a unit table for a model, in shapes that were tried with it."""
-    return BatchedUnits(table, model.pad_token_id, shapes, model.device)
+    return BatchedUnits(table, model.pads, shapes, model.device)
 
 
 def with_prefixes(units: BatchedUnits, model: WarmModel, folder: Path) -> BatchedUnits:

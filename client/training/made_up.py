@@ -25,7 +25,7 @@ def rehearse(
         The change of the adapter, in its schema.
     """
     task = run.task
-    encoded = [task.encode(task.made_up(run.study.seed, number), model.tokenizer) for number in range(_DISTINCT)]
-    table = UnitTable([[encoded[unit % _DISTINCT]] for unit in range(plan.declared_units)])
+    encoded = [task.examples(task.made_up(run.study.seed, number), model.tokenizer) for number in range(_DISTINCT)]
+    table = UnitTable([encoded[unit % _DISTINCT] for unit in range(plan.declared_units)])
     units = batch_units(table, model, tried_shapes(model, tokens_per_micro_batch))
     return train(LocalWork(plan, received, run.local.steps, run.local.learning_rate), model, units, coins)

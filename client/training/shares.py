@@ -109,7 +109,7 @@ def prepare(data: PrivateData, compute: SpeedSection, model: WarmModel, *, joini
     if joining:
         data.check_file(model.task)
     records = data.records(model.task)
-    known = [names_of(record, data.secret) for record in records]
+    known = [names_of(record, model.task.answers(), data.secret) for record in records]
     people = {names for names in known if names is not None}
     if joining and not data.claims.claim_all(dataset.id, people):
         raise PolicyError(

@@ -16,7 +16,7 @@ from numpy.random import PCG64, Generator
 from torch import Tensor
 
 from confide.client.training.operations import computed_by_vector, fill_vectors, filling_threads, follow_from_shape
-from confide.common.data.batches import Batch, Example, collate, length
+from confide.common.data.batches import Batch, Example, collate, length, shortened
 from confide.common.data.shapes import Shape, Shapes, one_row_each, public_shapes
 from confide.common.errors import InputError
 from confide.common.model.adapter import coordinate_weights, get_state, schema, set_state
@@ -161,7 +161,7 @@ def _outcomes(model: WarmModel, shapes: Shapes, shape: Shape, *, alike: bool) ->
     mixed = [[turns[(first + row) % len(turns)] for row in range(rows)] for first in range(0, len(turns), rows)]
     for places in mixed + [[probe] * rows for probe in probes if alike and probe[0] == tokens]:
         examples = [_example(model, shapes, *probe) for probe in places]
-        batch = collate(examples, tokens, model.pad_token_id, model.device)
+        batch = collate(examples, tokens, model.pads, model.device)
         yield from _named("gradient", places, _clipped(model, batch))
         if model.lower is not None:
             sizes = map(length, examples)
@@ -171,18 +171,15 @@ def _outcomes(model: WarmModel, shapes: Shapes, shape: Shape, *, alike: bool) ->
 
 def _example(model: WarmModel, shapes: Shapes, padded: int, number: int) -> Example:
     """A made-up text of a padded length: the first fills it, the second is as short as it can be."""
-    example = model.task.encode(model.task.made_up(0, number), model.tokenizer)
     shorter = max((other for other in shapes.by_length if other < padded), default=0)
-    return {**example, "input_ids": example["input_ids"][: padded if number == 0 else shorter + 1]}
+    return shortened(model.made_up(0, number), padded if number == 0 else shorter + 1)
 
 
 def _texts(model: WarmModel, shape: Shape, first: int) -> Batch:
     """Return a micro-batch of made-up texts, numbered from ``first`` on; every other one is padded."""
     rows, tokens = shape
-    examples = [model.task.encode(model.task.made_up(0, first + row), model.tokenizer) for row in range(rows)]
-    for row, example in enumerate(examples):
-        del example["input_ids"][tokens - row % 2 :]
-    return collate(examples, tokens, model.pad_token_id, model.device)
+    examples = [shortened(model.made_up(0, first + row), tokens - row % 2) for row in range(rows)]
+    return collate(examples, tokens, model.pads, model.device)
 
 
 def _clipped(model: WarmModel, batch: Batch) -> list[Tensor]:

@@ -30,14 +30,20 @@ def validate(plan: PrivacyPlan, model: WarmModel, state: State, units: Units, co
 
 
 def count_cells(model: WarmModel, units: Units) -> NDArray[np.float64]:
-    """Count right and wrong, each unit with weight 1, shape ``(2,)``: private."""
+    """Add up right and wrong, each unit with weight 1, shape ``(2,)``: private."""
     cells = np.zeros(2)
     for unit in units:
         for record in unit:
-            cells[int(not _is_right(model, record))] += 1 / len(unit)
+            right = _rightness(model, record)
+            cells += np.array([right, 1 - right]) / len(unit)
     return cells
 
 
-def _is_right(model: WarmModel, record: dict[str, Any]) -> bool:
-    """Return whether a record is predicted right, alone: in a batch other rows would decide its last bits."""
-    return predict(model, [record]) == [model.task.truth(record)]
+def _rightness(model: WarmModel, record: dict[str, Any]) -> float:
+    """Return how right a record is predicted, in [0, 1]; alone, for in a batch other rows would decide its last bits.
+
+    Weights that a server chooses may give no number at all. Then it counts as wrong, and the sensitivity stays 1.
+    """
+    [prediction] = predict(model, [record])
+    right = model.task.rightness(model.task.truth(record), prediction)
+    return right if 0.0 <= right <= 1.0 else 0.0

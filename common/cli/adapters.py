@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from confide.common.errors import InputError
+from confide.common.model.scores import metrics_table
+from confide.common.tasks import Task
 
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="a run directory, or its adapter/ folder")]
 BaseOption = Annotated[str | None, typer.Option(help="base model, where it is not what the run names")]
@@ -28,7 +30,7 @@ def evaluate(
     base: BaseOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
 ) -> None:
-    """Print precision, recall and F1 for each class, of a finished adapter on a file of records."""
+    """Print all metrics of a finished adapter on a file of records."""
     from confide.common.data.records import read_public
 
     names = _columns(columns)
@@ -37,16 +39,12 @@ def evaluate(
     from confide.common.model.evaluation import predict as predict_records
 
     run, model = load_adapter(folder, base)
-    records, warnings = read_public(data, run.task, names)
+    task: Task = run.task
+    records, warnings = read_public(data, task, names)
     for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
-    from sklearn.metrics import classification_report
-
-    truths = [run.task.truth(record) for record in records]
-    predictions = predict_records(model, records)
-    labels = list(run.task.labels)
-    report = classification_report(truths, predictions, labels=labels, output_dict=as_json, digits=3, zero_division=0.0)
-    typer.echo(json.dumps(report) if as_json else report)
+    metrics = task.metrics([task.truth(record) for record in records], predict_records(model, records))
+    typer.echo(json.dumps(metrics) if as_json else metrics_table(metrics))
 
 
 def predict(
@@ -66,8 +64,9 @@ def predict(
     from confide.common.export.load import load_adapter
     from confide.common.model.evaluation import predict as predict_records
 
-    _, model = load_adapter(folder, base)
-    for text, prediction in zip(inputs, predict_records(model, [{"text": text} for text in inputs]), strict=True):
+    run, model = load_adapter(folder, base)
+    predictions = predict_records(model, [run.task.from_text(text) for text in inputs])
+    for text, prediction in zip(inputs, predictions, strict=True):
         typer.echo(json.dumps({"text": text, "prediction": prediction}, ensure_ascii=False))
 
 

@@ -1,6 +1,6 @@
 """Encoded examples as tensors."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -28,14 +28,26 @@ def padded_length(num_tokens: int) -> int:
     return -(-num_tokens // _STEP) * _STEP
 
 
-def collate(examples: list[Example], padded: int, pad_token_id: int, device: torch.device) -> Batch:
-    """Stack examples: ``input_ids`` and ``attention_mask`` of shape ``(B, padded)``, numbers of shape ``(B,)``."""
-    ids = [example["input_ids"] + [pad_token_id] * (padded - length(example)) for example in examples]
-    mask = [[1] * length(example) + [0] * (padded - length(example)) for example in examples]
-    batch: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
+def shortened(example: Example, num_tokens: int) -> Example:
+    """Return an example cut to so many tokens, with all of its columns."""
+    return {name: value[:num_tokens] if isinstance(value, list) else value for name, value in example.items()}
+
+
+def collate(examples: list[Example], padded: int, pads: Mapping[str, int], device: torch.device) -> Batch:
+    """Stack examples: columns and ``attention_mask`` of shape ``(B, padded)``, numbers of shape ``(B,)``.
+
+    Args:
+        examples: with the same names.
+        padded: tokens of each row.
+        pads: the value that fills each column, ``input_ids`` among them (`WarmModel.pads`).
+        device: of the tensors.
+    """
+    missing = [padded - length(example) for example in examples]
+    batch: dict[str, Any] = {"attention_mask": [[1] * (padded - short) + [0] * short for short in missing]}
     for name in examples[0]:
-        if name != "input_ids":
-            batch[name] = [example[name] for example in examples]
+        values = [example[name] for example in examples]
+        filled = name in pads
+        batch[name] = [v + [pads[name]] * short for v, short in zip(values, missing, strict=True)] if filled else values
     return {name: torch.tensor(values, device=device) for name, values in batch.items()}
 
 

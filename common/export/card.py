@@ -7,6 +7,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from confide.common.config.run import RunConfig
+from confide.common.model.scores import score_text
 
 
 def public_base(base: str) -> str:
@@ -24,12 +25,16 @@ def render_card(run: RunConfig, card: dict[str, Any]) -> str:
     environment = Environment(  # noqa: S701 - Markdown, not HTML; `plain` escapes what others wrote
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    environment.filters.update(plain=_plain, number=_number, python=repr)
+    environment.filters.update(plain=_plain, number=_number, python=repr, score=_score)
     template = Path(__file__).with_name("card.md.jinja").read_text(encoding="utf-8")
     private = "no_privacy" not in card["plan"]
     return environment.from_string(template).render(
         run=run, card=card, base=public_base(run.model.base), plan=card["plan"] if private else None
     )
+
+
+def _score(value: float, metric: str) -> str:
+    return score_text(metric, value).replace("%", " %")
 
 
 def _plain(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Predictions and accuracy of an adapter on public records."""
+"""Predictions and scores of an adapter on public records."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ import torch
 
 from confide.common.data.batches import collate, length, sorted_batches
 from confide.common.model.adapter import set_state
-from confide.common.model.scores import Accuracy
+from confide.common.model.scores import Scores
 from confide.common.model.warm_model import WarmModel
 from confide.common.tensors import State
 
@@ -16,35 +16,36 @@ Records = Sequence[Mapping[str, Any]]
 _RECORDS_AT_A_TIME = 4096
 
 
-def predict(model: WarmModel, records: Records, tokens_per_batch: int = 2048) -> list[str]:
-    """Return the model's prediction for each record, in the order of the records; "" for a text without any token.
+def predict(model: WarmModel, records: Records, tokens_per_batch: int = 2048) -> list[Any]:
+    """Return the model's prediction for each record, in the order of the records.
 
     Texts of like length share a batch, so a score's last bits can depend on the other records. Memory holds the tokens
     and tensors of at most 4,096 records at a time.
     """
     model.wrapped.disable_hooks()
-    predictions: list[str] = []
+    predictions: list[Any] = []
     for start in range(0, len(records), _RECORDS_AT_A_TIME):
         predictions += _predict_some(model, records[start : start + _RECORDS_AT_A_TIME], tokens_per_batch)
     return predictions
 
 
-def _predict_some(model: WarmModel, records: Records, tokens_per_batch: int) -> list[str]:
-    examples = [model.task.encode(record, model.tokenizer) for record in records]
-    predictions = [""] * len(examples)
-    readable = [index for index, example in enumerate(examples) if length(example)]
+def _predict_some(model: WarmModel, records: Records, tokens_per_batch: int) -> list[Any]:
+    windows = [model.task.examples(record, model.tokenizer) for record in records]
+    places = [(row, place) for row, own in enumerate(windows) for place, example in enumerate(own) if length(example)]
+    examples = [windows[row][place] for row, place in places]
+    outputs: list[dict[int, Any]] = [{} for _ in records]
     with torch.inference_mode():
-        for batch in sorted_batches([examples[index] for index in readable], tokens_per_batch):
-            rows = [readable[position] for position in batch]
-            tensors = collate(
-                [examples[row] for row in rows], length(examples[rows[-1]]), model.pad_token_id, model.device
-            )
-            for row, prediction in zip(rows, model.task.predict(model.module, tensors), strict=True):
-                predictions[row] = prediction
-    return predictions
+        for batch in sorted_batches(examples, tokens_per_batch):
+            chosen = [examples[position] for position in batch]
+            tensors = collate(chosen, length(chosen[-1]), model.pads, model.device)
+            for position, output in zip(batch, model.task.predict(model.module, tensors), strict=True):
+                row, place = places[position]
+                outputs[row][place] = output
+    joined = ([own[place] for place in sorted(own)] for own in outputs)
+    return [model.task.join(record, own) for record, own in zip(records, joined, strict=True)]
 
 
-def evaluate(model: WarmModel, state: State, shares: Mapping[str, Records]) -> Accuracy:
+def evaluate(model: WarmModel, state: State, shares: Mapping[str, Records]) -> Scores:
     """Score an adapter on public test shares, by institution. One pass over all: a thousand passes would be slow."""
     set_state(model.module, state)
     records = [record for share in shares.values() for record in share]
@@ -52,5 +53,6 @@ def evaluate(model: WarmModel, state: State, shares: Mapping[str, Records]) -> A
     scores = {}
     for name, share in shares.items():
         truths = [model.task.truth(record) for record in share]
-        scores[name] = model.task.score(truths, list(itertools.islice(predictions, len(share))))
-    return Accuracy(scores)
+        metrics = model.task.metrics(truths, list(itertools.islice(predictions, len(share))))
+        scores[name] = metrics[model.task.headline]
+    return Scores(model.task.headline, scores)

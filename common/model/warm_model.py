@@ -13,7 +13,7 @@ from opacus import GradSampleModule
 from torch import nn
 
 from confide.common.config.run import RunConfig
-from confide.common.data.batches import Batch, collate, length, padded_length
+from confide.common.data.batches import Batch, Example, collate, length, padded_length, shortened
 from confide.common.data.shapes import Shapes
 from confide.common.errors import InputError
 from confide.common.model.adapter import build_module
@@ -55,6 +55,15 @@ class WarmModel:
         """The id that fills short rows: the tokenizer's padding id, else its id for the end of a text, else 0."""
         known = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
         return next(token for token in known if token is not None)
+
+    def made_up(self, seed: int, number: int) -> Example:
+        """Return the first example of a made-up record, which fills the most tokens that the task allows."""
+        return self.task.examples(self.task.made_up(seed, number), self.tokenizer)[0]
+
+    @property
+    def pads(self) -> dict[str, int]:
+        """The value that fills each column of a short row."""
+        return {"input_ids": self.pad_token_id, **self.task.columns()}
 
     def losses(self, batch: Any) -> torch.Tensor:
         """Return one loss per example, through the wrapped module, shape ``(B,)``.
@@ -134,10 +143,10 @@ def _check_step(run: RunConfig, model: WarmModel) -> None:
     its inputs would let one unit change the gradients of all others. BigBird does: after one short text it reads every
     text in another way, for ever.
     """
-    examples = [run.task.encode(run.task.made_up(run.study.seed, number), model.tokenizer) for number in range(2)]
-    del examples[0]["input_ids"][-1:]  # one row is padded, as in most micro-batches, so that a mask is read
-    long = collate(examples, padded_length(max(map(length, examples))), model.pad_token_id, model.device)
-    short = {**long, **{name: long[name][:, :8] for name in ("input_ids", "attention_mask")}}
+    first, second = (model.made_up(run.study.seed, number) for number in range(2))
+    first = shortened(first, length(first) - 1)  # one row is padded, as in most micro-batches, so that a mask is read
+    long = collate([first, second], padded_length(length(second)), model.pads, model.device)
+    short = collate([shortened(example, 8) for example in (first, second)], 8, model.pads, model.device)
     model.wrapped.enable_hooks()
     before = _tried(run, model, long)
     if model.lower is not None:

@@ -25,3 +25,18 @@ class MeanPooledHead(nn.Module):
         mask = attention_mask.unsqueeze(-1).float()
         logits: Tensor = (self.head(states) * mask).sum(dim=1) / mask.sum(dim=1)
         return logits
+
+
+class TokenHead(nn.Module):
+    """One linear layer in float32 on the state of every token."""
+
+    def __init__(self, encoder: nn.Module, hidden_size: int, num_outputs: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(hidden_size, num_outputs)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return logits of shape ``(B, T, num_outputs)``."""
+        states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
+        logits: Tensor = self.head(states)
+        return logits

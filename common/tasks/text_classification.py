@@ -1,27 +1,26 @@
 """Text classification: one label for each text."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from confide.common.settings import Section
-from confide.common.tasks.labels import find_label, shown
+from confide.common.tasks.labels import find_label, shown, spellings
+from confide.common.tasks.task import POOLED, Example, Record, Task, made_up_words, text_problem
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-class TextClassification(Section):
+class TextClassification(Task):
     """Settings of `[task]` for kind "text-classification", and the task itself.
 
     The label set is public: it comes from here, never from the labels that occur in private data.
     """
 
+    headline: ClassVar[str] = "accuracy"
     kind: Literal["text-classification"] = "text-classification"
     labels: tuple[str, ...] = Field(min_length=2)
-    max_length: int = Field(128, ge=8, le=8192)
     pooling: Literal["mean", "native"] = "mean"
 
     @field_validator("labels")
@@ -57,39 +56,48 @@ class TextClassification(Section):
         """Return parts of a base's names that are its own classification head, whatever it is called."""
         return frozenset({"classifier", "score"})
 
-    def fields(self) -> tuple[str, ...]:
-        """Return the columns of a record."""
-        return ("text", "label")
+    def inputs(self) -> tuple[str, ...]:
+        """Return the text's column."""
+        return ("text",)
 
-    def check(self, record: Mapping[str, Any]) -> str | None:
+    def answers(self) -> tuple[str, ...]:
+        """Return the label's column."""
+        return ("label",)
+
+    def check(self, record: Record) -> str | None:
         """Return the fault of a record, or None."""
-        if not isinstance(record["text"], str | None):
-            return f"text is {_kind(record['text'])}, must be a string; put it in quotes, or name another column"
-        if record["text"] is None or not record["text"].strip():
-            return "text is empty; remove the record or give it a text"
-        if not record["text"].isprintable() and any("\ud800" <= sign <= "\udfff" for sign in record["text"]):
-            return "text holds half a surrogate pair, which is no character; mend the record's encoding"
+        if problem := text_problem(record["text"]):
+            return problem
         return self._wrong_label(record["label"]) if find_label(record["label"], self.labels) is None else None
 
     def _wrong_label(self, label: Any) -> str:
         kind = " (a truth value: 'true' or 'True', never 1)" if isinstance(label, bool) else ""
         return f"label {shown(label)}{kind} is not one of {list(self.labels)}; mend it or add it to task.labels"
 
-    def made_up(self, seed: int, number: int) -> dict[str, Any]:
-        """Return a made-up record: ``max_length`` numbers as words, so that it fills every tokenizer's limit."""
-        drawn = hashlib.shake_128(f"{seed} {number}".encode()).digest(self.max_length)
-        return {"text": " ".join(map(str, drawn)), "label": self.labels[number % len(self.labels)]}
+    def translate(self, record: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+        """Return a record with the study's label for its own code; a code without a name stays as the file has it."""
+        code = find_label(record.get("label"), names)
+        return record if code is None else {**record, "label": names[code]}
 
-    def truth(self, record: Mapping[str, Any]) -> str:
-        """Return the right answer of a record."""
+    def stratum(self, record: Record) -> str:
+        """Return the label."""
+        return next(iter(spellings(record.get("label"))), "")
+
+    def made_up(self, seed: int, number: int, words: int | None = None) -> dict[str, Any]:
+        """Return a made-up text and a label."""
+        text = " ".join(made_up_words(seed, number, words or self.max_length))
+        return {"text": text, "label": self.labels[number % len(self.labels)]}
+
+    def truth(self, record: Record) -> str:
+        """Return the label of a record."""
         label = find_label(record["label"], self.labels)
         return str(record["label"]) if label is None else label
 
-    def encode(self, record: Mapping[str, Any], tokenizer: Any) -> dict[str, Any]:
+    def examples(self, record: Record, tokenizer: Any) -> list[Example]:
         """Return token ids (cut to ``max_length``) and the label's index (0 for a record without a label)."""
         ids = tokenizer(record["text"], truncation=True, max_length=self.max_length)["input_ids"]
         label = find_label(record.get("label"), self.labels)
-        return {"input_ids": ids, "label": 0 if label is None else self.labels.index(label)}
+        return [{"input_ids": ids, "label": 0 if label is None else self.labels.index(label)}]
 
     def auto_class(self) -> Any:
         """Return the transformers class of the base model."""
@@ -126,12 +134,21 @@ class TextClassification(Section):
         """Return the most likely label of each example."""
         return [self.labels[index] for index in self.logits(module, batch).argmax(dim=1).tolist()]
 
-    def score(self, truths: Sequence[str], predictions: Sequence[str]) -> float:
-        """Return the accuracy."""
-        return sum(map(str.__eq__, truths, predictions)) / len(truths)
+    def program(self) -> str:
+        """Return the program's lines: they print the likeliest label."""
+        logits = (
+            POOLED + "logits = pooled @ head['weight'].T + head['bias']" if self.own_head else "logits = output.logits"
+        )
+        return f"{logits}\nprint({list(self.labels)!r}[int(logits.argmax())])"
 
+    def metrics(self, truths: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
+        """Return accuracy, and precision, recall and F1 of each label, of their mean and of their weighted mean."""
+        from sklearn.metrics import classification_report
 
-def _kind(value: Any) -> str:
-    """Return in words the kind of a value that should be a text."""
-    names = {bool: "a truth value", int: "a number", float: "a number", list: "a list", dict: "an object"}
-    return names.get(type(value), f"a {type(value).__name__}")
+        accuracy = sum(map(str.__eq__, truths, predictions)) / len(truths)
+        table = classification_report(truths, predictions, labels=list(self.labels), output_dict=True, zero_division=0)
+        rows = {**{label: label for label in self.labels}, "macro": "macro avg", "weighted": "weighted avg"}
+        parts = {"precision": "precision", "recall": "recall", "f1": "f1-score"}
+        return {"accuracy": accuracy} | {
+            f"{part}/{row}": float(table[key][column]) for row, key in rows.items() for part, column in parts.items()
+        }

@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from confide.common.errors import ConfideError, InputError
+from confide.common.model.scores import score_text
 
 _GIVEN_OUT_SECONDS = 90.0  # after a run's end, for all to fetch the adapter; longer than the server waits
 _AWAY_SECONDS = 2.0
@@ -105,8 +106,9 @@ def _offered_later(event: dict[str, Any]) -> str:
 
 
 def _round(event: dict[str, Any]) -> str:
-    accuracy = f", accuracy {event['accuracy']['mean']:.1%}" if "accuracy" in event else ""
-    return f"round {event['round']}: {event['accepted']} updates, {event['seconds']} s{accuracy}"
+    score = event.get("score")
+    reached = f", {score['metric']} {score_text(score['metric'], score['mean'])}" if score else ""
+    return f"round {event['round']}: {event['accepted']} updates, {event['seconds']} s{reached}"
 
 
 def _rehearsed(event: dict[str, Any]) -> str:

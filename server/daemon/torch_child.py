@@ -11,7 +11,7 @@ from typing import Any
 
 from confide.common.config.run import RunConfig
 from confide.common.errors import ConfideError, InputError
-from confide.common.model.scores import Accuracy
+from confide.common.model.scores import Scores
 from confide.common.tensors import State
 
 
@@ -40,10 +40,10 @@ class Workshop:
         state: State = self._ask("initial")
         return state
 
-    def evaluate(self, state: State) -> Accuracy:
-        """Return the accuracy of a state on the public records."""
-        accuracy: Accuracy = self._ask("evaluate", state)
-        return accuracy
+    def evaluate(self, state: State) -> Scores:
+        """Return the score of a state on the public records."""
+        scores: Scores = self._ask("evaluate", state)
+        return scores
 
     def export(self, folder: Path, state: State, card: dict[str, Any]) -> None:
         """Write an adapter with its model card."""
@@ -111,7 +111,7 @@ class _Bench:
                 "path is one in its folder"
             ) from None
 
-    def evaluate(self, state: State) -> Accuracy:
+    def evaluate(self, state: State) -> Scores:
         from confide.common.model.evaluation import evaluate
 
         return evaluate(self._model(), state, {"public": self._records()})

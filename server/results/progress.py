@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from confide.common.config.run import RunConfig
+from confide.common.model.scores import score_text
 from confide.server.rounds.run_context import Event
 
 Spent = Callable[[Event], dict[str, float]]
@@ -69,10 +70,15 @@ class _View:
     round: int = 0
     answered: int = 0
     asked: int = 0
-    accuracy: dict[str, float] = field(default_factory=dict)
+    scores: dict[str, float] = field(default_factory=dict)
     mean: float | None = None
     epsilon: dict[str, float] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def metric(self) -> str:
+        """The task's headline."""
+        return self.run.task.headline
 
     def update(self, event: Event) -> None:
         """Take in an event."""
@@ -89,8 +95,8 @@ class _View:
             self.pace.end(event)
             if self.is_due(event):
                 self.epsilon = self.spent(event)
-            if "accuracy" in event:
-                self.mean, self.accuracy = event["accuracy"]["mean"], event["accuracy"]["per_institution"]
+            if "score" in event:
+                self.mean, self.scores = event["score"]["mean"], event["score"]["per_institution"]
 
     def is_due(self, event: Event) -> bool:
         """Return whether to report a round's end: every `evaluation.every` rounds, even without evaluation data."""
@@ -101,7 +107,7 @@ class _View:
         """Return one plain line about the last round."""
         parts = [f"round {self.round}/{self.run.federation.num_rounds}", f"{self.answered}/{self.asked} institutions"]
         if self.mean is not None:
-            parts.append(f"accuracy {self.mean:.1%}")
+            parts.append(f"{self.metric} {score_text(self.metric, self.mean)}")
         if self.epsilon:
             spent, target = beside(max(self.epsilon.values()), self.run.privacy.target_epsilon)
             parts.append(f"epsilon {spent} of {target}")
@@ -116,12 +122,12 @@ class _View:
 
     def render(self) -> RenderableType:
         """Return the live table."""
-        names = sorted(set(self.accuracy) | set(self.epsilon))
-        table = Table("institution", "accuracy (public test)", "epsilon spent / target", "dropped", box=None)
+        names = sorted(set(self.scores) | set(self.epsilon))
+        table = Table("institution", f"{self.metric} (public test)", "epsilon spent / target", "dropped", box=None)
         for name in names[:12]:
-            accuracy = f"{self.accuracy[name]:.1%}" if name in self.accuracy else ""
+            score = score_text(self.metric, self.scores[name]) if name in self.scores else ""
             pair = beside(self.epsilon[name], self.run.privacy.target_epsilon) if name in self.epsilon else ()
-            table.add_row(Text(name), accuracy, " / ".join(pair), str(self.dropped.get(name, 0)))
+            table.add_row(Text(name), score, " / ".join(pair), str(self.dropped.get(name, 0)))
         if len(names) > 12:
             table.add_row(f"and {len(names) - 12} more", "", "", "")
         bar = ProgressBar(total=self.run.federation.num_rounds, completed=self.pace.done, width=60)

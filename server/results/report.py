@@ -13,6 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from confide.common.model.scores import is_percent, score_text
+
 _INK, _MUTED, _LINE, _ACCENT, _WARM = "#1d2730", "#5b6873", "#bcc7cd", "#0f6466", "#a8501f"
 _BASELINES = {
     "no_privacy": "the same federation without privacy",
@@ -49,15 +51,15 @@ def write_report(path: Path, facts: dict[str, Any]) -> None:
             ``run``: ``RunConfig.model_dump(mode="json")`` of the locked run. ``versions``: name to version.
             ``plan``: fields of the `PrivacyPlan`, or ``{"no_privacy": True}``.
             ``target_epsilon``, ``target_delta``: float. ``bytes_per_client_round``: int, one update as sent.
-            ``accuracy``: `Accuracy.as_json`, or None if nothing was measured.
-            ``rounds``: each ``round``, ``accuracy`` (mean, or None), ``per_institution`` (name to accuracy, or None),
+            ``metric``: name of the task's headline. ``score``: `Scores.as_json`, or None if nothing was measured.
+            ``rounds``: each ``round``, ``score`` (mean, or None), ``per_institution`` (name to score, or None),
             ``epsilon`` (name to epsilon so far, or None), ``accepted`` (number), ``dropped`` (list of str),
             ``seconds``.
             ``institutions``: each ``name``, ``declared_units``, ``epsilon`` (or None), ``num_steps``, ``rounds``
-            (accepted), ``dropped`` (list of str), ``accuracy`` (or None).
+            (accepted), ``dropped`` (list of str), ``score`` (or None).
             ``validation``: the last one of the run: ``round``, ``noise`` (standard deviation), ``counts``
             (name to ``right`` and ``wrong``, noised); may be absent or None.
-            ``baselines``: ``no_privacy``, ``central``, ``local_only``, each `Accuracy.as_json`; each may be absent.
+            ``baselines``: ``no_privacy``, ``central``, ``local_only``, each `Scores.as_json`; each may be absent.
             ``statement``: `statement.statement` of the plan; may be absent or None; then its numbers are left out.
 
     Raises:
@@ -67,7 +69,9 @@ def write_report(path: Path, facts: dict[str, Any]) -> None:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(percent=_percent, epsilon=_epsilon, number=_number, size=_size, setting=_setting)
+    environment.filters.update(
+        percent=_percent, score=_score, epsilon=_epsilon, number=_number, size=_size, setting=_setting
+    )
     template = environment.from_string(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
     spent = [row["epsilon"] for row in facts["institutions"] if row["epsilon"] is not None]
     text = template.render(
@@ -76,7 +80,7 @@ def write_report(path: Path, facts: dict[str, Any]) -> None:
         epsilon=max(spent, default=None),
         findings=findings(facts),
         baseline_names=_BASELINES,
-        accuracy_picture=_accuracy_picture(facts),
+        score_picture=_score_picture(facts),
         epsilon_picture=_epsilon_picture(facts),
         settings=_settings(facts["run"]),
     )
@@ -86,28 +90,36 @@ def write_report(path: Path, facts: dict[str, Any]) -> None:
 def findings(facts: dict[str, Any]) -> list[str]:
     """Return a sentence for each baseline comparison; none if there is nothing to compare.
 
-    >>> findings({"accuracy": {"mean": 0.781}, "baselines": {"local_only": {"mean": 0.718}}})[0]
+    >>> facts = {"metric": "accuracy", "score": {"mean": 0.781}, "baselines": {"local_only": {"mean": 0.718}}}
+    >>> findings(facts)[0]
     'Training together reached 78.1 %, an institution alone 71.8 % on average: federating gained 6.3 points.'
     """
-    if not facts["baselines"] or not facts["accuracy"]:
+    if not facts["baselines"] or not facts["score"]:
         return []
-    mean, sentences = facts["accuracy"]["mean"], []
+    metric, mean, sentences = facts["metric"], facts["score"]["mean"], list[str]()
     alone, open_run = facts["baselines"].get("local_only"), facts["baselines"].get("no_privacy")
     if alone:
-        told = _points(mean - alone["mean"], "federating gained", "federating lost", "federating gained nothing")
+        words = ("federating gained", "federating lost", "federating gained nothing")
+        told = _difference(metric, mean - alone["mean"], *words)
         reached = (
-            f"Training together reached {_percent(mean)}, an institution alone {_percent(alone['mean'])} on average"
+            f"Training together reached {_score(mean, metric)}, an institution alone {_score(alone['mean'], metric)} "
+            "on average"
         )
         sentences.append(f"{reached}: {told}.")
     if open_run:
-        told = _points(open_run["mean"] - mean, "privacy cost", "it was worse by", "privacy cost nothing that shows")
-        sentences.append(f"Without privacy the same federation reached {_percent(open_run['mean'])}: {told}.")
+        words = ("privacy cost", "it was worse by", "privacy cost nothing that shows")
+        told = _difference(metric, open_run["mean"] - mean, *words)
+        sentences.append(f"Without privacy the same federation reached {_score(open_run['mean'], metric)}: {told}.")
     return sentences
 
 
-def _points(difference: float, more: str, less: str, same: str) -> str:
-    points = round(100 * abs(difference), 1)
-    return same if points == 0 else f"{more if difference > 0 else less} {points:.1f} points"
+def _difference(metric: str, difference: float, more: str, less: str, same: str) -> str:
+    amount = f"{100 * abs(difference):.1f} points" if is_percent(metric) else f"{abs(difference):.3f}"
+    return same if float(amount.split(maxsplit=1)[0]) == 0 else f"{more if difference > 0 else less} {amount}"
+
+
+def _score(value: float | None, metric: str) -> str:
+    return "–" if value is None else score_text(metric, value).replace("%", " %")
 
 
 def _percent(share: float | None) -> str:
@@ -168,22 +180,23 @@ def _setting(value: Any) -> str:
     return f"{Decimal(f'{value:.10g}'):f}" if isinstance(value, float) else str(value)
 
 
-def _accuracy_picture(facts: dict[str, Any]) -> str | None:
-    measured = [row for row in facts["rounds"] if row["accuracy"] is not None]
+def _score_picture(facts: dict[str, Any]) -> str | None:
+    measured = [row for row in facts["rounds"] if row["score"] is not None]
     if not measured:
         return None
+    metric, scale = facts["metric"], 100 if is_percent(facts["metric"]) else 1
     with mpl.rc_context(_STYLE):
-        figure, axes = _axes("accuracy on public test data, %", facts)
+        figure, axes = _axes(f"{metric} on public test data{', %' if scale == 100 else ''}", facts)
         for name in measured[-1]["per_institution"] or {}:
             own = [
-                (row["round"], 100 * row["per_institution"][name])
+                (row["round"], scale * row["per_institution"][name])
                 for row in measured
                 if name in (row["per_institution"] or {})
             ]
             axes.plot(*zip(*own, strict=True), color=_LINE, linewidth=1)
-        rounds, means = [row["round"] for row in measured], [100 * row["accuracy"] for row in measured]
+        rounds, means = [row["round"] for row in measured], [scale * row["score"] for row in measured]
         axes.plot(rounds, means, color=_ACCENT, linewidth=2, marker="o", markersize=3.5)
-        _name_line(axes, (rounds[-1], means[-1]), f"{means[-1]:.1f}", _ACCENT)
+        _name_line(axes, (rounds[-1], means[-1]), score_text(metric, means[-1] / scale).rstrip("%"), _ACCENT)
         return _data_uri(figure)
 
 

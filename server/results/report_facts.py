@@ -6,7 +6,7 @@ from typing import Any
 
 from confide.common.config.run import RunConfig, make_plan
 from confide.common.flower import versions
-from confide.common.model.scores import Accuracy
+from confide.common.model.scores import Scores
 from confide.common.privacy.plan import PrivacyPlan
 from confide.common.privacy.statement import statement
 from confide.server.results.run_directory import RunDirectory, spent
@@ -14,9 +14,9 @@ from confide.server.rounds.roster import Institution
 from confide.server.rounds.run_context import RunState
 
 
-def as_json(accuracy: Accuracy | None) -> dict[str, Any] | None:
-    """Return an accuracy for JSON; None stays None."""
-    return accuracy.as_json() if accuracy else None
+def as_json(scores: Scores | None) -> dict[str, Any] | None:
+    """Return scores for JSON; None stays None."""
+    return scores.as_json() if scores else None
 
 
 def report_facts(directory: RunDirectory, state: RunState, *, simulated: bool) -> dict[str, Any]:
@@ -36,9 +36,9 @@ def report_facts(directory: RunDirectory, state: RunState, *, simulated: bool) -
         "rounds": [
             {
                 "round": line["round"],
-                "accuracy": line.get("accuracy", {}).get("mean"),
-                "per_institution": line.get("accuracy", {}).get("per_institution"),
-                "epsilon": so_far(line) if private and "accuracy" in line else None,
+                "score": line.get("score", {}).get("mean"),
+                "per_institution": line.get("score", {}).get("per_institution"),
+                "epsilon": so_far(line) if private and "score" in line else None,
                 "accepted": line["accepted"],
                 "dropped": line["dropped"],
                 "seconds": line["seconds"],
@@ -53,7 +53,7 @@ def report_facts(directory: RunDirectory, state: RunState, *, simulated: bool) -
                 "num_steps": item.num_steps,
                 "rounds": item.accepted,
                 "dropped": item.dropped,
-                "accuracy": state.accuracy.per_institution.get(item.name) if state.accuracy else None,
+                "score": state.scores.per_institution.get(item.name) if state.scores else None,
             }
             for item in institutions
         ],
@@ -61,7 +61,8 @@ def report_facts(directory: RunDirectory, state: RunState, *, simulated: bool) -
         "target_delta": run.privacy.target_delta,
         "plan": asdict(plan) if private else {"no_privacy": True, **asdict(plan)},
         "bytes_per_client_round": state.bytes_per_client_round,
-        "accuracy": as_json(state.accuracy),
+        "metric": run.task.headline,
+        "score": as_json(state.scores),
         "validation": _last_validation(run, rounds),
         "versions": versions(),
         "statement": statement(plan) if isinstance(plan, PrivacyPlan) else None,
@@ -86,5 +87,5 @@ def _last_validation(run: RunConfig, rounds: list[dict[str, Any]]) -> dict[str, 
 
 def card_facts(facts: dict[str, Any]) -> dict[str, Any]:
     """Return the facts that `export_adapter` asks for."""
-    names = ("status", "accuracy", "institutions", "simulated", "versions", "plan", "statement")
+    names = ("status", "metric", "score", "institutions", "simulated", "versions", "plan", "statement")
     return {"num_rounds": len(facts["rounds"]), **{name: facts[name] for name in names}}

@@ -90,8 +90,8 @@ def _complete_saved_round(state: RunState, grid: Grid) -> None:
 def _end_round(state: RunState, number: int, answers: Answers, seconds: float) -> None:
     job, run, event = state.job, state.job.run, answers.event(number, state.job.run, state.everybody())
     if job.evaluate and (number % run.evaluation.every == 0 or number == run.federation.num_rounds):
-        state.accuracy = job.evaluate(state.trained.average)
-        event["accuracy"] = state.accuracy.as_json()
+        state.scores = job.evaluate(state.trained.average)
+        event["score"] = state.scores.as_json()
     state.round = number  # before the event: whoever receives it may stop the run
     job.emit({**event, "seconds": round(seconds, 3)})
 
@@ -104,6 +104,6 @@ def _finish(state: RunState) -> None:
             "replies, so nothing was learnt; see events.jsonl for the reasons"
         )
     to_send(state.trained.average, federation)  # it is given out, and has to pass the same gate
-    if state.accuracy is None and job.evaluate:  # the last round ended before a crash
-        state.accuracy = job.evaluate(state.trained.average)
+    if state.scores is None and job.evaluate:  # the last round ended before a crash
+        state.scores = job.evaluate(state.trained.average)
     state.finished = True

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from confide.common.config.run import RunConfig
-from confide.common.model.scores import Accuracy
+from confide.common.model.scores import Scores
 from confide.common.protocol.transfer import encode
 from confide.common.tensors import State
 from confide.server.aggregation import optimizer
@@ -40,7 +40,7 @@ class Job:
     run: RunConfig
     lineage: str
     initial: State
-    evaluate: Callable[[State], Accuracy] | None
+    evaluate: Callable[[State], Scores] | None
     emit: Callable[[Event], None]
     save: Callable[[int, GlobalState, list[dict[str, str]]], None]
     clock: Clock
@@ -61,7 +61,7 @@ class RunState:
         institutions: participants by node.
         gone: participants of before a crash that do not take part now.
         round: the last round that ended.
-        accuracy: accuracy of the released average when it was last evaluated.
+        scores: of the released average when it was last evaluated.
         finished: True once all rounds have ended.
     """
 
@@ -72,7 +72,7 @@ class RunState:
         self.institutions: dict[int, Institution] = {}
         self.gone = job.resumed.everybody(federation)
         self.round = job.resumed.ended(federation)
-        self.accuracy: Accuracy | None = None
+        self.scores: Scores | None = None
         self.finished = False
 
     @property

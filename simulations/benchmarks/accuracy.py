@@ -24,7 +24,7 @@ from typing import Any, Literal
 from confide.common import flower
 from confide.common.config.run import RunConfig, load_run, lock
 from confide.common.model.base_models import fetch_model, hash_model
-from confide.common.model.scores import Accuracy
+from confide.common.model.scores import Scores
 
 flower.prepare()
 
@@ -90,7 +90,7 @@ def settings(overrides: list[str]) -> dict[str, Setting]:
     return found
 
 
-def accuracy(setting: Setting) -> Accuracy:
+def accuracy(setting: Setting) -> Scores:
     """Return the accuracy of one run from start to end, on the public test share of each institution."""
     run = setting.run
     with tempfile.TemporaryDirectory(prefix="confide-accuracy-") as folder:
@@ -99,7 +99,7 @@ def accuracy(setting: Setting) -> Accuracy:
         federation = Federation(run, sites, load_institutions(run).public, lambda event: None, lambda *_: None)
         if setting.way == "alone":
             each = [alone(name, federation, run, local).per_institution for name in sites.names]
-            return Accuracy({name: value for own in each for name, value in own.items()})
+            return Scores("accuracy", {name: value for own in each for name, value in own.items()})
         return (together if setting.way == "together" else pooled)(federation, run, local)
 
 

@@ -162,7 +162,7 @@ def demo(processes: Processes, rounds: int) -> dict[str, object]:
         "tls": speaks_tls_only(port, folder / "srv" / "keys" / "ca.pem"),
         "rounds": len(beyond),
         "seconds_beyond_training_per_round": round(statistics.median(beyond.values()), 3),
-        "accuracy": last["accuracy"]["mean"],
+        "score": last["score"]["mean"],
         "verified": all("All of it agrees." in text for text in verified),
     }
 

@@ -6,6 +6,7 @@ import typer
 
 from confide.common.config.run import RunConfig
 from confide.common.errors import ConfideError
+from confide.common.model.scores import score_text
 from confide.server.results.progress import round_up_to_cents
 from confide.simulations.sites.real_sites import RealSites
 from confide.simulations.studies.study import explained
@@ -13,11 +14,11 @@ from confide.simulations.studies.study import explained
 
 def closing(run: RunConfig, summary: dict[str, Any]) -> str:
     """Return the results as text for a person."""
-    accuracy = summary["accuracy"] or {"per_institution": {}}
-    mean = f"{accuracy['mean']:.1%}" if "mean" in accuracy else "not measured: evaluation.data names no file"
-    lines = [f"accuracy on the public test shares: {mean}"]
+    metric, scores = run.task.headline, summary["score"] or {"per_institution": {}}
+    mean = score_text(metric, scores["mean"]) if "mean" in scores else "not measured: evaluation.data names no file"
+    lines = [f"{metric} on the public test shares: {mean}"]
     for name, epsilon in summary["epsilon"].items():
-        share = f"{accuracy['per_institution'][name]:.1%}" if name in accuracy["per_institution"] else ""
+        share = score_text(metric, scores["per_institution"][name]) if name in scores["per_institution"] else ""
         privacy = (
             "no privacy"
             if epsilon is None
@@ -25,7 +26,7 @@ def closing(run: RunConfig, summary: dict[str, Any]) -> str:
         )
         lines.append(f"  {name}: {share:>6}  {privacy}")
     for name, baseline in summary.get("baselines", {}).items():
-        lines.append(f"  baseline {name.replace('_', ' ')}: {baseline['mean']:.1%}")
+        lines.append(f"  baseline {name.replace('_', ' ')}: {score_text(metric, baseline['mean'])}")
     lines.append(f"{summary['bytes_per_client_round']:,} bytes from each institution in each round")
     lines.append(f"{summary['seconds']:.0f} s; report: {summary['run_dir']}/report.html")
     return "\n".join(lines)

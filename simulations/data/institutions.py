@@ -60,7 +60,7 @@ def _load(run_json: str) -> Institutions:
     rows, warnings = _read(run, settings)
     private, public = {}, {}
     test = _read_public_test(run, settings)
-    for name, all_units in partition(rows, settings, run.study.seed).items():
+    for name, all_units in partition(rows, settings, run.task, run.study.seed).items():
         units = shuffled(all_units, run.study.seed, name)[: settings.max_records]
         size = 0 if test else max(1, round(settings.test_fraction * len(units)))
         if len(units) - size < 2:

@@ -10,7 +10,7 @@ from numpy.random import PCG64, Generator
 from confide.common.config.simulation import SimulationSection
 from confide.common.data.records import Record, group_of
 from confide.common.errors import InputError
-from confide.common.tasks.labels import spellings
+from confide.common.tasks import Task
 
 _MAX_NAME = 64  # characters of an institution's name
 _MIN_UNITS = 3  # of an institution: training and a test share
@@ -31,7 +31,7 @@ def shuffled(units: list[list[Record]], seed: int, name: str) -> list[list[Recor
     return [units[index] for index in stream.permutation(len(units))]
 
 
-def partition(rows: list[Record], settings: SimulationSection, seed: int) -> dict[str, list[list[Record]]]:
+def partition(rows: list[Record], settings: SimulationSection, task: Task, seed: int) -> dict[str, list[list[Record]]]:
     """Return units by institution.
 
     Raises:
@@ -47,7 +47,7 @@ def partition(rows: list[Record], settings: SimulationSection, seed: int) -> dic
     import datasets
 
     # Flower's partitioners need label names as values; the index leads back to the unit.
-    labels = [next(iter(spellings(unit[0].get("label"))), "") for unit in units]
+    labels = [task.stratum(unit[0]) for unit in units]
     table = datasets.Dataset.from_dict({"index": list(range(len(units))), "label": labels}).shuffle(seed=seed)
     partitioner = _partitioner(settings, num, len(units), seed)
     partitioner.dataset = table

@@ -15,7 +15,7 @@ from confide.common.data.records import Record
 from confide.common.errors import ConfideError
 from confide.common.model.adapter import get_state, reset
 from confide.common.model.evaluation import evaluate
-from confide.common.model.scores import Accuracy
+from confide.common.model.scores import Scores
 from confide.common.model.warm_model import warm_model
 from confide.common.tensors import State
 from confide.server.aggregation.optimizer import GlobalState
@@ -74,7 +74,7 @@ def start(federation: Federation, clock: Clock) -> RunState:
     model = warm_model(run, run.speed.device, run.speed.precision)
     reset(model.module, run.study.seed)
 
-    def score(state: State) -> Accuracy:
+    def score(state: State) -> Scores:
         # Fetched anew: a baseline may have loaded another model meanwhile, and two would double the memory.
         return evaluate(warm_model(run, run.speed.device, run.speed.precision), state, federation.public)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from confide.common.config.run import RunConfig
 from confide.common.data.records import Record
-from confide.common.model.scores import Accuracy
+from confide.common.model.scores import Scores
 from confide.server.rounds.resume import Resumed
 from confide.simulations.data.institutions import load_alone, load_pooled, load_private
 from confide.simulations.engines.federation import Federation, simulate, start
@@ -15,7 +15,7 @@ from confide.simulations.engines.grid import SkippingClock
 from confide.simulations.sites.simulated_sites import simulated_sites
 
 
-def run_baselines(federation: Federation, local: Path, tell: Callable[[str], None]) -> dict[str, Accuracy]:
+def run_baselines(federation: Federation, local: Path, tell: Callable[[str], None]) -> dict[str, Scores]:
     """Run the three baselines on the in-process engine, one after the other, with the same settings.
 
     Args:
@@ -37,7 +37,7 @@ def run_baselines(federation: Federation, local: Path, tell: Callable[[str], Non
     for name in federation.sites.names:
         tell(f"baseline: {name} alone, with privacy")
         own.update(alone(name, quiet, federation.run, local).per_institution)
-    return {"no_privacy": no_privacy, "central": central, "local_only": Accuracy(own)}
+    return {"no_privacy": no_privacy, "central": central, "local_only": Scores(federation.run.task.headline, own)}
 
 
 def without_privacy(run: RunConfig) -> RunConfig:
@@ -45,18 +45,18 @@ def without_privacy(run: RunConfig) -> RunConfig:
     return run.model_copy(update={"privacy": run.privacy.model_copy(update={"unit": "none"})})
 
 
-def together(federation: Federation, run: RunConfig, local: Path) -> Accuracy:
-    """Return the accuracy of a federation's institutions under another run."""
+def together(federation: Federation, run: RunConfig, local: Path) -> Scores:
+    """Return the scores of a federation's institutions under another run."""
     return _run(federation, run, load_private, local)
 
 
-def pooled(federation: Federation, run: RunConfig, local: Path) -> Accuracy:
-    """Return the accuracy of one institution that holds all records."""
+def pooled(federation: Federation, run: RunConfig, local: Path) -> Scores:
+    """Return the scores of one institution that holds all records."""
     return _run(federation, _without_quorum(run), load_pooled, local)
 
 
-def alone(name: str, federation: Federation, run: RunConfig, local: Path) -> Accuracy:
-    """Return the accuracy of one institution by itself, on its own test share or the common one."""
+def alone(name: str, federation: Federation, run: RunConfig, local: Path) -> Scores:
+    """Return the scores of one institution by itself, on its own test share or the common one."""
     share = {name: federation.public.get(name, next(iter(federation.public.values())))}
     return _run(replace(federation, public=share), _without_quorum(run), functools.partial(load_alone, name), local)
 
@@ -67,11 +67,10 @@ def _without_quorum(run: RunConfig) -> RunConfig:
 
 def _run(
     federation: Federation, run: RunConfig, load: Callable[[RunConfig], dict[str, list[Record]]], local: Path
-) -> Accuracy:
+) -> Scores:
     this = replace(federation, run=run, sites=simulated_sites(run, load, local))
     state = start(this, SkippingClock())
     simulate(this, state)
-    accuracy = state.accuracy
-    if accuracy is None:
+    if state.scores is None:
         raise ValueError("a baseline needs public test shares")
-    return accuracy
+    return state.scores

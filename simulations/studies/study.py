@@ -9,7 +9,7 @@ from typing import Any
 
 from confide.common.config.run import RunConfig, make_plan
 from confide.common.errors import BudgetError, ConfideError, LedgerError, PolicyError
-from confide.common.model.scores import Accuracy
+from confide.common.model.scores import Scores
 from confide.common.privacy.plan import PrivacyPlan
 from confide.server.results.report_facts import as_json, card_facts, report_facts
 from confide.server.results.run_directory import RunDirectory, spent
@@ -71,7 +71,7 @@ def carry_out(study: Study, *, baselines: bool) -> dict[str, Any]:
     try:
         state = start(federation, _clock(study.engine))
         _simulate(study.engine, federation, state)
-        federation.emit({"event": "federation_finished", "accuracy": as_json(state.accuracy)})
+        federation.emit({"event": "federation_finished", "score": as_json(state.scores)})
         compared = run_baselines(federation, study.local, study.tell) if baselines else None
         return _finish(study, state, compared, began)
     except KeyboardInterrupt:
@@ -142,7 +142,7 @@ def _stop(study: Study, state: RunState | None, status: str) -> None:
     study.directory.write_privacy(status, study.run, state.everybody() if state else [], simulated=True)
 
 
-def _finish(study: Study, state: RunState, compared: dict[str, Accuracy] | None, began: float) -> dict[str, Any]:
+def _finish(study: Study, state: RunState, compared: dict[str, Scores] | None, began: float) -> dict[str, Any]:
     from confide.common.export.write import export_adapter
     from confide.common.model.warm_model import warm_model
     from confide.server.results.report import write_report
@@ -150,7 +150,7 @@ def _finish(study: Study, state: RunState, compared: dict[str, Accuracy] | None,
     run, directory = study.run, study.directory
     facts = report_facts(directory, state, simulated=True)
     facts["own_data"] = bool(not study.sites and run.simulation and run.simulation.data not in SOURCES)
-    facts["baselines"] = {name: accuracy.as_json() for name, accuracy in compared.items()} if compared else None
+    facts["baselines"] = {name: scores.as_json() for name, scores in compared.items()} if compared else None
     model = warm_model(run, run.speed.device, run.speed.precision)
     export_adapter(directory.path / "adapter", run, model, state.trained.average, card_facts(facts))
     write_report(directory.path / "report.html", facts)
@@ -166,7 +166,7 @@ def _finish(study: Study, state: RunState, compared: dict[str, Accuracy] | None,
         "status": "completed",
         "num_rounds": run.federation.num_rounds,
         "seconds": seconds,
-        "accuracy": as_json(state.accuracy),
+        "score": as_json(state.scores),
         "epsilon": {item.name: spent(run, item) for item in state.everybody()},
         "target_delta": run.privacy.target_delta,
         "bytes_per_client_round": state.bytes_per_client_round,
@@ -174,5 +174,5 @@ def _finish(study: Study, state: RunState, compared: dict[str, Accuracy] | None,
         "noise_multiplier": plan.noise_multiplier if isinstance(plan, PrivacyPlan) else None,
     }
     if compared:
-        summary["baselines"] = {name: accuracy.as_json() for name, accuracy in compared.items()}
+        summary["baselines"] = {name: scores.as_json() for name, scores in compared.items()}
     return summary

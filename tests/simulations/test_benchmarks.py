@@ -12,7 +12,7 @@ import torch
 
 from confide.common.config.run import RunConfig
 from confide.common.errors import InputError
-from confide.common.model.scores import Accuracy
+from confide.common.model.scores import Scores
 from confide.simulations.benchmarks import accuracy as accuracy_benchmark
 from confide.simulations.benchmarks import causal_model, limit
 from confide.simulations.benchmarks.accuracy import RUNS, Setting
@@ -91,9 +91,9 @@ class Night:
         self.out, self.values = out, values
         self.ran: list[Setting] = []
 
-    def accuracy(self, setting: Setting) -> Accuracy:
+    def accuracy(self, setting: Setting) -> Scores:
         self.ran.append(setting)
-        return Accuracy({"films": self.values.pop(0)})
+        return Scores("accuracy", {"films": self.values.pop(0)})
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from confide.common.config.run import RunConfig
-from confide.common.model.scores import Accuracy
+from confide.common.model.scores import Scores
 from confide.common.protocol.answers import Acceptance, Update, seal_envelope
 from confide.common.protocol.asks import Ask
 from confide.common.protocol.signatures import Identity
@@ -77,9 +77,9 @@ class Server:
         self.run, self.grid, self.events, self.saved = run, grid, [], []
         self.evaluated: list[State] = []
 
-        def score(state: State) -> Accuracy:
+        def score(state: State) -> Scores:
             self.evaluated.append(state)
-            return Accuracy({"public": 0.5})
+            return Scores("accuracy", {"public": 0.5})
 
         def save(number: int, state: Any, accepted: list[dict[str, str]]) -> None:
             self.saved.append((number, accepted))

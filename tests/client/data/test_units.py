@@ -120,13 +120,13 @@ def _otherwise(value: Any) -> Any:
 def test_a_group_of_any_shape_has_one_key_and_stops_nothing(group: Any) -> None:
     assert unit_key({"group": group}, SECRET) == unit_key({"group": _otherwise(group)}, SECRET)
     nobody = group is None or (isinstance(group, str) and not group.strip())
-    assert (names_of({"text": "good", "group": group}, SECRET) is None) == nobody
+    assert (names_of({"text": "good", "group": group}, ("label",), SECRET) is None) == nobody
 
 
 @pytest.mark.parametrize("record", [{"text": DEEP}, {"text": DEEP, "group": "p"}, {"text": "good", "group": DEEP}])
 def test_a_record_that_is_nested_too_deep_is_nobody_s(record: Record) -> None:
     """The reader refuses such a line, but not by the same limit everywhere."""
-    assert names_of(record, SECRET) is None
+    assert names_of(record, ("label",), SECRET) is None
 
 
 def test_the_key_of_a_plain_group_is_the_one_that_it_always_was() -> None:

@@ -39,7 +39,7 @@ UNIT = st.lists(GUESSES, min_size=1, max_size=12)
 
 def _cells(units: list[list[dict[str, Any]]]) -> np.ndarray:
     """`count_cells` with a model that predicts what the record says."""
-    task = SimpleNamespace(truth=lambda record: record["label"], encode=lambda *rest: {"input_ids": [1]})
+    task = SimpleNamespace(truth=lambda record: record["label"], examples=lambda *rest: [{"input_ids": [1]}])
     model: Any = SimpleNamespace(task=task, tokenizer=None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(validation, "predict", lambda model, records: [record["guess"] for record in records])

@@ -103,9 +103,9 @@ def test_a_card_without_privacy_says_so_first_and_claims_nothing(make_run: MakeR
     assert "- differential-privacy\n" not in card
 
 
-def test_a_card_without_accuracy_says_so(make_run: MakeRun) -> None:
+def test_a_card_without_a_score_says_so(make_run: MakeRun) -> None:
     run = make_run()
-    card = render_card(run, make_card(run, accuracy=None))
+    card = render_card(run, make_card(run, score=None))
     assert "Not measured" in card
     assert "Simulated" not in card
 

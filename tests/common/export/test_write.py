@@ -45,10 +45,10 @@ def spread(model: WarmModel) -> State:
     set_state(model.module, state)
     model.wrapped.disable_hooks()
     with torch.inference_mode():
-        examples = [model.task.encode({"text": text}, model.tokenizer) for text in TEXTS]
+        examples = [model.task.examples({"text": text}, model.tokenizer)[0] for text in TEXTS]
         logits = model.task.logits(
             model.module,
-            collate(examples, max(len(e["input_ids"]) for e in examples), model.pad_token_id, model.device),
+            collate(examples, max(len(e["input_ids"]) for e in examples), model.pads, model.device),
         )
     state[bias] -= logits.mean(dim=0).numpy()  # else the base's mean outweighs what texts differ in
     return state

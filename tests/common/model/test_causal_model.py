@@ -45,7 +45,7 @@ def top(request: pytest.FixtureRequest, make_run: MakeRun, llama_folder: Path) -
 
 def _rows(model: WarmModel, padded: int) -> dict[str, torch.Tensor]:
     examples = [example for unit in make_table(model, make_records(5)).units for example in unit]
-    return collate(examples, padded, model.pad_token_id, model.device)
+    return collate(examples, padded, model.pads, model.device)
 
 
 def test_factors_and_head_travel_under_the_base_s_names(llama: WarmModel) -> None:
@@ -69,7 +69,7 @@ def test_padding_moves_no_prediction(llama: WarmModel) -> None:
     with torch.no_grad():
         tight, wide = (llama.task.logits(llama.module, _rows(llama, longest + more)) for more in (0, 5))
         for row, unit in enumerate(make_table(llama, make_records(5)).units):
-            alone = collate(unit, len(unit[0]["input_ids"]), llama.pad_token_id, llama.device)
+            alone = collate(unit, len(unit[0]["input_ids"]), llama.pads, llama.device)
             torch.testing.assert_close(tight[row : row + 1], llama.task.logits(llama.module, alone), atol=1e-5, rtol=0)
     torch.testing.assert_close(tight, wide, atol=1e-5, rtol=0)
 

@@ -73,14 +73,14 @@ def test_memory_is_that_of_some_records_and_of_one_batch(
 
 
 def test_a_text_without_tokens_is_predicted_as_nothing_in_its_place(model: WarmModel, state: State) -> None:
-    encode = model.task.encode
+    examples = model.task.examples
     texts = [{"text": text, "label": "positive"} for text in ("the film", "", "was good")]
 
     class Bare:
         """The task, but an empty text has no special tokens either."""
 
-        def encode(self, record: Any, tokenizer: Any) -> Any:
-            return encode(record, tokenizer) if record["text"] else {"input_ids": [], "label": 0}
+        def examples(self, record: Any, tokenizer: Any) -> Any:
+            return examples(record, tokenizer) if record["text"] else [{"input_ids": [], "label": 0}]
 
         predict = staticmethod(model.task.predict)
 

@@ -90,7 +90,7 @@ def test_layers_of_gpt2_are_adapted_as_linear_ones(make_run: MakeRun, gpt2_folde
     state = random_state(model)
     model.wrapped.enable_hooks()
     examples = [example for unit in make_table(model, make_records(5)).units for example in unit]
-    batch = collate(examples, 64, model.pad_token_id, model.device)
+    batch = collate(examples, 64, model.pads, model.device)
     together = per_example_gradients(model.wrapped, model.losses, batch)
     model.wrapped.disable_hooks()
     parameters = [parameter for parameter in model.module.parameters() if parameter.requires_grad]

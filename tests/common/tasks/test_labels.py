@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from confide.client.data.records import translate
 from confide.client.data.units import unit_key
 from confide.common.data.records import check_records, group_of, read_rows
 from confide.common.tasks import TextClassification
@@ -65,16 +64,20 @@ def test_what_is_wrong_with_a_label_names_its_kind() -> None:
     assert "label 2 ('other') is not one of" in str(task.check({"text": "x", "label": NamedCode(2, "other")}))
 
 
+def _translated(code: Any, names: dict[str, str]) -> Any:
+    return TextClassification(labels=("yes", "no")).translate({"text": "x", "label": code}, names)["label"]
+
+
 @pytest.mark.parametrize(
     ("code", "label"), [(0, "no"), (0.0, "no"), ("0", "no"), (True, "yes"), ("J18", "J18"), (7, 7)]
 )
 def test_codes_of_an_institution_are_mapped_however_they_are_written(code: Any, label: Any) -> None:
-    assert translate(code, {"0": "no", "true": "yes"}) == label
+    assert _translated(code, {"0": "no", "true": "yes"}) == label
 
 
 def test_a_name_of_a_code_is_mapped_before_the_code_itself() -> None:
-    assert translate(NamedCode(0, "neg"), {"neg": "negative", "0": "other"}) == "negative"
-    assert translate(NamedCode(0, "neg"), {"0": "negative"}) == "negative"
+    assert _translated(NamedCode(0, "neg"), {"neg": "negative", "0": "other"}) == "negative"
+    assert _translated(NamedCode(0, "neg"), {"0": "negative"}) == "negative"
 
 
 def _class_labels(path: Path) -> Path:

@@ -34,9 +34,9 @@ def _events(name: str) -> list[Event]:
             "num_steps": {name: 2, "b": 2},
             "expected_units": 300.0,
             "seconds": 2.0,
-            "accuracy": accuracy,
+            "score": accuracy,
         },
-        {"event": "federation_finished", "accuracy": accuracy},
+        {"event": "federation_finished", "score": accuracy},
     ]
 
 

@@ -48,7 +48,7 @@ def make_facts(**changes: Any) -> dict[str, Any]:
         rounds.append(
             {
                 "round": number,
-                "accuracy": grown if measured else None,
+                "score": grown if measured else None,
                 "per_institution": {name: share - 0.781 + grown for name, share in shares.items()}
                 if measured
                 else None,
@@ -66,7 +66,7 @@ def make_facts(**changes: Any) -> dict[str, Any]:
             "num_steps": 40,
             "rounds": 39 if name == "st-jude" else 40,
             "dropped": ["round 17: norm: not finite, or above the bound"] if name == "st-jude" else [],
-            "accuracy": shares[name],
+            "score": shares[name],
         }
         for name in NAMES
     ]
@@ -83,7 +83,8 @@ def make_facts(**changes: Any) -> dict[str, Any]:
         "target_delta": 1e-5,
         "plan": PLAN,
         "bytes_per_client_round": 120_400,
-        "accuracy": {"mean": 0.781, "per_institution": shares},
+        "metric": "accuracy",
+        "score": {"mean": 0.781, "per_institution": shares},
         "baselines": {name: scored(mean) for name, mean in BASELINES.items()},
         "statement": make_statement(),
         "versions": {"confide": "0.1.0", "dp-accounting": "0.6.0"},
@@ -141,7 +142,7 @@ def test_it_refers_to_nothing_outside_the_file(tmp_path: Path) -> None:
 
 
 def test_every_tag_is_closed_and_every_picture_described(tmp_path: Path) -> None:
-    for facts in (make_facts(), without_privacy(make_facts(own_data=True)), make_facts(rounds=[], accuracy=None)):
+    for facts in (make_facts(), without_privacy(make_facts(own_data=True)), make_facts(rounds=[], score=None)):
         parts = parse(rendered(tmp_path, facts))
         assert parts.open == []
         names = [name for name, _ in parts.attributes]
@@ -296,7 +297,7 @@ def test_a_simulation_says_so(tmp_path: Path) -> None:
 
 
 def test_a_run_that_stopped_early_still_has_a_report(tmp_path: Path) -> None:
-    facts = make_facts(rounds=[], accuracy=None, baselines=None, status="stopped", statement=None)
+    facts = make_facts(rounds=[], score=None, baselines=None, status="stopped", statement=None)
     facts["institutions"] = []
     page = as_read(rendered(tmp_path, facts))
     assert "0 institutions, 0 of 40 rounds: nothing spent, accuracy not measured." in page
@@ -315,11 +316,11 @@ def test_a_missing_fact_is_an_error(tmp_path: Path) -> None:
 
 def test_findings_follow_the_sign_of_the_difference() -> None:
     baselines = {"local_only": scored(0.75), "no_privacy": scored(0.7), "central": None}
-    assert findings({"accuracy": scored(0.7), "baselines": baselines}) == [
+    assert findings({"metric": "accuracy", "score": scored(0.7), "baselines": baselines}) == [
         "Training together reached 70.0 %, an institution alone 75.0 % on average: federating lost 5.0 points.",
         "Without privacy the same federation reached 70.0 %: privacy cost nothing that shows.",
     ]
-    assert findings({"accuracy": scored(0.7), "baselines": {"no_privacy": scored(0.69)}}) == [
+    assert findings({"metric": "accuracy", "score": scored(0.7), "baselines": {"no_privacy": scored(0.69)}}) == [
         "Without privacy the same federation reached 69.0 %: it was worse by 1.0 points."
     ]
-    assert findings({"accuracy": None, "baselines": baselines}) == []
+    assert findings({"metric": "accuracy", "score": None, "baselines": baselines}) == []

@@ -37,7 +37,7 @@ def test_the_released_average_is_evaluated_every_so_often_and_at_the_end(make: M
     run = run.model_copy(update={"evaluation": run.evaluation.model_copy(update={"every": 2})})
     server = Server(run, FakeGrid(2, honest()), evaluate=True)
     server.start()
-    scored = [event["round"] for event in server.events if event["event"] == "round" and "accuracy" in event]
+    scored = [event["round"] for event in server.events if event["event"] == "round" and "score" in event]
     assert scored == [2, 4, 5]
     np.testing.assert_array_equal(server.evaluated[-1]["head.bias"], server.state.trained.average["head.bias"])
 

@@ -163,7 +163,7 @@ def test_a_run_killed_after_its_last_checkpoint_ends_with_what_it_measured_and_n
     again = _live(run, tmp_path, away, None, members_of(1000, 1001))
     assert {message.metadata.message_type for message in away.sent} == ({"evaluate"} if killed else set())
     np.testing.assert_array_equal(again.evaluated[-1]["head.bias"], first.state.trained.average["head.bias"])
-    assert again.state.accuracy is not None
+    assert again.state.scores is not None
     assert again.state.bytes_per_client_round == len(dump_state(INITIAL))
     assert {node: item.accepted for node, item in again.state.institutions.items()} == {1000: 4, 1001: 4}
     assert [(item.name, item.accepted) for item in again.state.gone] == [("site-2", 4)]

@@ -1,0 +1,133 @@
+"""Scoring: one number for each text, for ratings and recommendations."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from confide.common.tasks.task import POOLED, Example, Record, Task, made_up_words, text_problem
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class Scoring(Task):
+    """Settings of `[task]` for kind "scoring", and the task itself.
+
+    The range of a score is public: it comes from here, never from the scores that occur in private data.
+    """
+
+    headline: ClassVar[str] = "pearson"
+    kind: Literal["scoring"]
+    lowest: float = Field(0.0, ge=-1e6, le=1e6)
+    highest: float = Field(1.0, ge=-1e6, le=1e6)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Scoring":
+        if not self.lowest < self.highest:
+            raise ValueError(f"task.lowest = {self.lowest:g} must be below task.highest = {self.highest:g}")
+        return self
+
+    @property
+    def num_outputs(self) -> int:
+        """One score."""
+        return 1
+
+    def inputs(self) -> tuple[str, ...]:
+        """Return the text's column."""
+        return ("text",)
+
+    def answers(self) -> tuple[str, ...]:
+        """Return the score's column."""
+        return ("score",)
+
+    def check(self, record: Record) -> str | None:
+        """Return the fault of a record, or None."""
+        if problem := text_problem(record["text"]):
+            return problem
+        score = _number(record["score"])
+        if score is None or not self.lowest <= score <= self.highest:
+            return (
+                f"score {record['score']!r} is no number from {self.lowest:g} to {self.highest:g}; mend it or change "
+                "task.lowest and task.highest"
+            )
+        return None
+
+    def made_up(self, seed: int, number: int, words: int | None = None) -> dict[str, Any]:
+        """Return a made-up text and a score within the range."""
+        share = number % 5 / 4
+        text = " ".join(made_up_words(seed, number, words or self.max_length))
+        return {"text": text, "score": self.lowest + share * (self.highest - self.lowest)}
+
+    def truth(self, record: Record) -> float:
+        """Return the score of a record."""
+        return float(_number(record["score"]) or 0.0)
+
+    def examples(self, record: Record, tokenizer: Any) -> list[Example]:
+        """Return token ids (cut to ``max_length``) and the score as a share of the range (0 without a score)."""
+        ids = tokenizer(record["text"], truncation=True, max_length=self.max_length)["input_ids"]
+        score = _number(record.get("score"))
+        return [{"input_ids": ids, "share": 0.0 if score is None else self._share(score)}]
+
+    def _share(self, score: float) -> float:
+        return (score - self.lowest) / (self.highest - self.lowest)
+
+    def build(self, adapted: "nn.Module", hidden_size: int) -> "nn.Module":
+        """Return the module to train: the adapted encoder with mean pooling and a linear head."""
+        from confide.common.tasks.heads import MeanPooledHead
+
+        return MeanPooledHead(adapted, hidden_size, self.num_outputs)
+
+    def _shares(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> "Tensor":
+        """Return each example's share of the range, shape ``(B,)``; the middle is added, for a head starts near 0."""
+        output: Tensor = module(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        return output.float().squeeze(1) + 0.5
+
+    def losses(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> "Tensor":
+        """Return the squared error of each example, in shares of the range, shape ``(B,)``."""
+        return (self._shares(module, batch) - batch["share"]).square()
+
+    def predict(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> list[float]:
+        """Return the score of each example, within the range."""
+        shares = self._shares(module, batch).clamp(0.0, 1.0).nan_to_num(0.5).tolist()
+        return [self.lowest + share * (self.highest - self.lowest) for share in shares]
+
+    def join(self, record: Record, outputs: list[float]) -> float:
+        """Return the score of a record; the middle of the range for a text without any token."""
+        return outputs[0] if outputs else (self.lowest + self.highest) / 2
+
+    def program(self) -> str:
+        """Return the program's lines: they print the score."""
+        return (
+            POOLED + "share = float((pooled @ head['weight'].T + head['bias'])[0, 0]) + 0.5\n"
+            f"print({self.lowest!r} + min(max(share, 0.0), 1.0) * {self.highest - self.lowest!r})"
+        )
+
+    def metrics(self, truths: Sequence[float], predictions: Sequence[float]) -> dict[str, float]:
+        """Return Pearson's and Spearman's correlation (0 where all scores are one) and the mean absolute error."""
+        from scipy import stats
+
+        error = sum(abs(truth - found) for truth, found in zip(truths, predictions, strict=True)) / len(truths)
+        if len(set(truths)) < 2 or len(set(predictions)) < 2:
+            return {"pearson": 0.0, "spearman": 0.0, "mean absolute error": error}
+        return {
+            "pearson": float(stats.pearsonr(truths, predictions).statistic),
+            "spearman": float(stats.spearmanr(truths, predictions).statistic),
+            "mean absolute error": error,
+        }
+
+    def rightness(self, truth: float, prediction: float) -> float:
+        """Return 1 less the error as a share of the range."""
+        return 1.0 - abs(self._share(truth) - self._share(prediction))
+
+
+def _number(value: Any) -> float | None:
+    """Return a value of a file as a finite number, or None; a truth value is none."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None

@@ -1,0 +1,178 @@
+"""The base of every kind of task: its settings, the methods that it must have, and the defaults that kinds share."""
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from confide.common.settings import Section
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Example = dict[str, Any]
+Record = Mapping[str, Any]
+# A line of a model card's program: the mean of a text's states.
+POOLED = "pooled = (output.last_hidden_state * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)\n"
+
+
+class Task(Section):
+    """A kind of task. Its fields are the `[task]` section of run.toml; all of them are public.
+
+    Attributes:
+        headline: the metric that curves show; higher is better.
+        max_length: the most tokens of an example.
+    """
+
+    headline: ClassVar[str]
+    max_length: int = Field(128, ge=8, le=8192)
+
+    # Records
+
+    @abstractmethod
+    def inputs(self) -> tuple[str, ...]:
+        """Return the columns that a prediction reads."""
+
+    @abstractmethod
+    def answers(self) -> tuple[str, ...]:
+        """Return the columns that hold the right answer. Two records that differ only in these are of one person."""
+
+    def fields(self) -> tuple[str, ...]:
+        """Return all columns of a record."""
+        return (*self.inputs(), *self.answers())
+
+    @abstractmethod
+    def check(self, record: Record) -> str | None:
+        """Return the fault of a record, in words that name value, rule and remedy; None for a good record."""
+
+    def translate(self, record: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+        """Return a record with the study's labels for an institution's own codes (``names``: code to label)."""
+        return record
+
+    def stratum(self, record: Record) -> str:
+        """Return the text by which a simulated partition is skewed; "" if the kind has none."""
+        return ""
+
+    @abstractmethod
+    def made_up(self, seed: int, number: int, words: int | None = None) -> dict[str, Any]:
+        """Return a made-up record of so many words: the same for the same public numbers.
+
+        By default it has ``max_length`` words, so that it fills every tokenizer's limit.
+        """
+
+    def from_text(self, text: str) -> dict[str, Any]:
+        """Return a plain text as a record without an answer, for predictions."""
+        return {self.inputs()[0]: text}
+
+    # Examples
+
+    @abstractmethod
+    def examples(self, record: Record, tokenizer: Any) -> list[Example]:
+        """Return a checked record as one or several examples (windows) of at most ``max_length`` tokens.
+
+        Each has ``input_ids``, a list of int, and the values that `losses` needs: a list with one value for each token,
+        or a number. All examples of a record belong to its unit. A record without its answer can be encoded too.
+        """
+
+    def columns(self) -> Mapping[str, int]:
+        """Return the columns of examples with one value for each token, besides ``input_ids``, and what pads them."""
+        return {}
+
+    # The model
+
+    @property
+    def own_head(self) -> bool:
+        """True: the head is ours, on the states of a base. False: it is the base model's own."""
+        return True
+
+    @property
+    @abstractmethod
+    def num_outputs(self) -> int:
+        """The number of values that the head gives."""
+
+    def head_setting(self) -> str:
+        """Return the setting that puts our head on any base, for messages."""
+        return "another base"
+
+    def peft_type(self) -> str | None:
+        """Return PEFT's name of the task, with which it trains and saves the base model's own head; None without."""
+        return None
+
+    def untrained_parts(self) -> frozenset[str]:
+        """Return parts of a base's names, between dots, that a loss does not pass. Our heads pass no pooler."""
+        return frozenset({"pooler"})
+
+    def head_parts(self) -> frozenset[str]:
+        """Return parts of a base's names, between dots, that are its own head."""
+        return frozenset()
+
+    def auto_class(self) -> Any:
+        """Return the transformers class of the base model."""
+        import transformers
+
+        return transformers.AutoModel
+
+    def auto_settings(self) -> dict[str, Any]:
+        """Return settings of the base model's configuration."""
+        return {}
+
+    @abstractmethod
+    def build(self, adapted: "nn.Module", hidden_size: int) -> "nn.Module":
+        """Return the module to train: the adapted base with the task's head."""
+
+    @abstractmethod
+    def losses(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> "Tensor":
+        """Return one loss per example, shape ``(B,)``; each depends on its own example only."""
+
+    @abstractmethod
+    def predict(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> list[Any]:
+        """Return one output per example."""
+
+    @abstractmethod
+    def program(self) -> str:
+        """Return the lines of a model card's program that print the answer for a ``text``.
+
+        They have ``tokens`` and ``mask`` of it, the model's ``output`` and, with our head, ``head``: weight and bias.
+        """
+
+    # Answers
+
+    def join(self, record: Record, outputs: list[Any]) -> Any:
+        """Return the prediction for a record, as JSON holds it, from the outputs of its examples; there may be none."""
+        return outputs[0] if outputs else ""
+
+    @abstractmethod
+    def truth(self, record: Record) -> Any:
+        """Return the right answer of a record, in the form of a prediction."""
+
+    @abstractmethod
+    def metrics(self, truths: Sequence[Any], predictions: Sequence[Any]) -> dict[str, float]:
+        """Return every metric by its name, ``headline`` among them. A part is named after a slash: "f1/person"."""
+
+    def rightness(self, truth: Any, prediction: Any) -> float:
+        """Return how right the prediction for one record is, in [0, 1]. Noised validation counts add this up."""
+        return float(truth == prediction)
+
+
+def text_problem(value: Any, name: str = "text") -> str | None:
+    """Return the fault of a value that should be a text, or None."""
+    if not isinstance(value, str | None):
+        return f"{name} is {_kind(value)}, must be a string; put it in quotes, or name another column"
+    if value is None or not value.strip():
+        return f"{name} is empty; remove the record or give it a text"
+    if not value.isprintable() and any("\ud800" <= sign <= "\udfff" for sign in value):
+        return f"{name} holds half a surrogate pair, which is no character; mend the record's encoding"
+    return None
+
+
+def _kind(value: Any) -> str:
+    """Return in words the kind of a value that should be a text."""
+    names = {bool: "a truth value", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    return names.get(type(value), f"a {type(value).__name__}")
+
+
+def made_up_words(seed: int, number: int, count: int) -> list[str]:
+    """Return ``count`` numbers as words, the same for the same arguments."""
+    return list(map(str, hashlib.shake_128(f"{seed} {number}".encode()).digest(count)))
