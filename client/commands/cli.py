@@ -24,7 +24,8 @@ def init() -> None:
 def check(
     run_file: RunArgument,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="what if; may be repeated")
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="try another setting; may be repeated"),
     ] = None,
     site: SiteOption = _SITE,
     as_json: JsonOption = False,
@@ -48,7 +49,8 @@ def approve(
         Path | None, typer.Option("--run", metavar="RUN.toml", help="approve this run before it is offered")
     ] = None,
     sha256: Annotated[
-        str, typer.Option(metavar="HASH", help="its first digits, as you were told; another run is refused")
+        str,
+        typer.Option(metavar="HASH", help="first digits of the run's hash, as you were told; another run is refused"),
     ] = "",
     site: SiteOption = _SITE,
 ) -> None:
@@ -84,7 +86,7 @@ def ledger_show(site: SiteOption = _SITE, as_json: JsonOption = False) -> None:
 
 def ledger_export(
     site: SiteOption = _SITE,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="where to [standard output]")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="file to write [standard output]")] = None,
 ) -> None:
     """Write the ledger's rows as JSON lines, for anyone to recompute with `confide verify FILE`."""
     from confide.client.commands.ledger_report import export_lines
@@ -121,7 +123,7 @@ def ledger_close(
 
 
 def ledger_retire(
-    site: SiteOption = _SITE, yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False
+    site: SiteOption = _SITE, yes: Annotated[bool, typer.Option("--yes", help="retire without asking")] = False
 ) -> None:
     """End this dataset's ledger: nothing is ever trained on these people again. This cannot be undone."""
     from confide.client.site.installation import open_site

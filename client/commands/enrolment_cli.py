@@ -18,19 +18,23 @@ _SITE = Path("site.toml")
 
 
 def join(
-    address: Annotated[str | None, typer.Argument(metavar="[ADDRESS]", help="the server, host:port")] = None,
-    kit: Annotated[Path | None, typer.Option(metavar="KIT.json", help="what the server's operator gave back")] = None,
+    address: Annotated[str | None, typer.Argument(metavar="[ADDRESS]", help="address of the server, host:port")] = None,
+    kit: Annotated[
+        Path | None, typer.Option(metavar="KIT.json", help="kit that the server's operator gave back")
+    ] = None,
     authority: Annotated[
         str | None,
-        typer.Option(metavar="FINGERPRINT", help="of the kit's authority, as the operator reads it out [asks for it]"),
+        typer.Option(
+            metavar="FINGERPRINT", help="fingerprint of the kit's authority, as the operator reads it out [asks for it]"
+        ),
     ] = None,
     new_keys: Annotated[bool, typer.Option("--new-keys", help="replace both keys; the ledger stays")] = False,
     site: SiteOption = _SITE,
 ) -> None:
-    """Join a server: first with its ADDRESS, which makes keys here and writes a request; then with --kit.
+    """Join a server: first with its ADDRESS, then with --kit.
 
-    Send the request to the server's operator, and compare the fingerprint by telephone. The kit's authority has a
-    fingerprint, too: the operator reads that one to you.
+    The first call makes keys here and writes a request. Send the request to the server's operator, and compare the
+    fingerprint by telephone. The kit's authority has a fingerprint, too: the operator reads that one to you.
     """
     from confide.client.config import load_site_config
     from confide.client.service.running import only_client

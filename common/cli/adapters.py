@@ -13,7 +13,7 @@ from confide.common.model.scores import metrics_table
 from confide.common.tasks import Task
 
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="a run directory, or its adapter/ folder")]
-BaseOption = Annotated[str | None, typer.Option(help="base model, where it is not what the run names")]
+BaseOption = Annotated[str | None, typer.Option(help="base model to use in place of the one that the run names")]
 
 
 def init() -> None:
@@ -26,7 +26,7 @@ def evaluate(
     data: Annotated[
         Path, typer.Option(metavar="FILE", help="texts and labels: .jsonl, .csv, .parquet or saved dataset")
     ],
-    columns: Annotated[str, typer.Option(help="our names for the file's columns: text=note,label=code")] = "",
+    columns: Annotated[str, typer.Option(help="names of the file's columns: text=note,label=code")] = "",
     base: BaseOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
 ) -> None:
@@ -49,8 +49,10 @@ def evaluate(
 
 def predict(
     folder: FolderArgument,
-    texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="texts; or use --file")] = None,
-    file: Annotated[Path | None, typer.Option(help="one text per line, UTF-8; - is standard input")] = None,
+    texts: Annotated[
+        list[str] | None, typer.Argument(metavar="[TEXT]...", help="texts to predict; or use --file")
+    ] = None,
+    file: Annotated[Path | None, typer.Option(help="file with one text per line, UTF-8; - is standard input")] = None,
     base: BaseOption = None,
 ) -> None:
     """Print the predictions of a finished adapter, one JSON object per text on standard output."""

@@ -24,20 +24,20 @@ COMMANDS = {
     "predict": ("confide.common.cli.adapters:predict", "use a finished adapter on texts"),
     "verify": (
         "confide.common.verify.command:verify",
-        "recompute what a run or a ledger claims, with public libraries alone",
+        "recompute the claims of a run or a ledger, with public libraries alone",
     ),
     "client init": ("confide.client.commands.cli:init", "print a commented site.toml to start from"),
     "client join": ("confide.client.commands.enrolment_cli:join", "make keys and a request, or take a server's kit"),
-    "client start": ("confide.client.commands.cli:start", "take part, until stopped"),
+    "client start": ("confide.client.commands.cli:start", "take part until stopped"),
     "client pause": ("confide.client.commands.cli:pause", "answer no new ask"),
-    "client resume": ("confide.client.commands.cli:resume", "answer again"),
+    "client resume": ("confide.client.commands.cli:resume", "answer new asks again"),
     "client doctor": (
         "confide.client.commands.looking_after_cli:doctor",
-        "find what keeps this institution from taking part",
+        "find obstacles to taking part",
     ),
     "client status": (
         "confide.client.commands.looking_after_cli:status",
-        "show if the client runs, and its last answer",
+        "show whether the client runs, and its last answer",
     ),
     "client models list": (
         "confide.client.commands.looking_after_cli:models_list",
@@ -55,26 +55,26 @@ COMMANDS = {
     "client egress": ("confide.client.commands.cli:egress", "list everything that left this institution, and when"),
     "client ledger show": (
         "confide.client.commands.cli:ledger_show",
-        "show the spend on these people, and the rest",
+        "show the budget spent on these people, and the rest",
     ),
-    "client ledger export": ("confide.client.commands.cli:ledger_export", "the rows, for anyone to recompute"),
+    "client ledger export": ("confide.client.commands.cli:ledger_export", "write the rows, for anyone to recompute"),
     "client ledger verify": (
         "confide.client.commands.cli:ledger_verify",
         "check that the live ledger is whole and the newest",
     ),
     "client ledger close": (
         "confide.client.commands.cli:ledger_close",
-        "end a study; what it did not use is free again",
+        "end a study; its unused steps are free again",
     ),
     "client ledger retire": ("confide.client.commands.cli:ledger_retire", "never train on these people again"),
     "server init": ("confide.server.commands.cli:init", "make a server's folder: keys, certificate, settings"),
-    "server start": ("confide.server.commands.cli:start", "serve, until stopped"),
+    "server start": ("confide.server.commands.cli:start", "serve until stopped"),
     "server approve": ("confide.server.commands.cli:approve", "admit an institution, and write its kit"),
     "server revoke": ("confide.server.commands.cli:revoke", "shut an institution out"),
     "server run": ("confide.server.commands.cli:run", "propose a run to all institutions, or rehearse it"),
     "server status": ("confide.server.commands.cli:status", "show runs and institutions"),
     "server stop": ("confide.server.commands.cli:stop", "end a run after its open round"),
-    "server resume": ("confide.server.commands.cli:resume", "go on with a run that was stopped"),
+    "server resume": ("confide.server.commands.cli:resume", "continue a run that was stopped"),
 }
 
 
@@ -91,7 +91,7 @@ def _help(prefix: str = "") -> str:
         "Commands:",
         *(f"  {name:<{width}} {what}" for name, what in shown.items()),
         "",
-        "`confide COMMAND --help` shows its options. `confide simulate` without any runs the default scenario.",
+        "`confide COMMAND --help` shows its options. `confide simulate` alone runs the default scenario.",
         "Exit codes: 0 done, 1 failed, 2 bad input, 3 refused by policy, 4 refused by budget, 130 interrupted.",
     ]
     return "\n".join(lines)

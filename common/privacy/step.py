@@ -63,7 +63,7 @@ def private_step(
     sum_P = torch.zeros(len(weights_P), dtype=torch.float64, device=weights_P.device)
     for clipped_UP in clipped_gradients(plan, units.micro_batches(drawn), module, losses, weights_P):
         # The order of this sum depends on the draw. In float64 that moves it by less than 1e-6 of a clip norm for
-        # 100,000 units, and the norm that `clip` bounds is rounded up by more (docs/guarantee.md, "floating point").
+        # 100,000 units, and the norm that `clip` bounds is rounded up by more (docs/guarantee.md, "Bit for bit").
         for rows_UP in torch.split(clipped_UP, _ROWS):
             sum_P += rows_UP.sum(dim=0, dtype=torch.float64)
         # Otherwise they would stay in memory while the next micro-batch is computed. A step's memory would then depend

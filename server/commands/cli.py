@@ -16,9 +16,9 @@ _HOME = Path("confide-server")
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="new or empty")] = _HOME,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="new or empty folder")] = _HOME,
     host: Annotated[
-        list[str] | None, typer.Option(help="name or address at which institutions reach it; may be repeated")
+        list[str] | None, typer.Option(help="name or address at which institutions reach the server; may be repeated")
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="public port")] = 8443,
 ) -> None:
@@ -52,8 +52,10 @@ def start(home: HomeOption = _HOME) -> None:
 
 
 def approve(
-    request: Annotated[Path, typer.Argument(metavar="REQUEST.json", help="what an institution's `client join` wrote")],
-    fingerprint: Annotated[str, typer.Option(help="as the institution reads it to you by telephone")],
+    request: Annotated[
+        Path, typer.Argument(metavar="REQUEST.json", help="request that an institution's `client join` wrote")
+    ],
+    fingerprint: Annotated[str, typer.Option(help="fingerprint that the institution reads to you by telephone")],
     home: HomeOption = _HOME,
 ) -> None:
     """Admit an institution whose fingerprint you compared, and write its kit. Repeat the command to rewrite the kit."""
@@ -80,7 +82,9 @@ def approve(
 
 
 def revoke(
-    institution: Annotated[str, typer.Argument(metavar="INSTITUTION", help="its name, as `server status` shows it")],
+    institution: Annotated[
+        str, typer.Argument(metavar="INSTITUTION", help="name of the institution, as `server status` shows it")
+    ],
     home: HomeOption = _HOME,
 ) -> None:
     """Shut an institution out. To come back it needs new keys and a new approval."""
@@ -93,14 +97,15 @@ def revoke(
 def run(
     run_file: Annotated[Path, typer.Argument(metavar="RUN.toml", help="the run to propose")],
     home: HomeOption = _HOME,
-    follow: Annotated[bool, typer.Option("--follow", help="wait for its end and show its rounds")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="show the rounds, and wait for the end of the run")] = False,
     rehearsal: Annotated[
-        bool, typer.Option("--rehearsal", help="one round on made-up records instead: no data, no charge")
+        bool, typer.Option("--rehearsal", help="rehearse one round on made-up records instead: no data, no charge")
     ] = False,
 ) -> None:
     """Propose a run to all approved institutions. It starts when enough of them accept.
 
-    With --follow or --rehearsal the exit code is 0 if it completed, 3 if too few took part, 1 if it stopped or failed.
+    With --follow or --rehearsal the exit code is 0 if the run completed, 3 if too few institutions took part, and 1 if
+    the run stopped or failed.
     """
     from confide.common.config.run import load_run, lock
     from confide.common.flower import prepare

@@ -19,25 +19,23 @@ if TYPE_CHECKING:
     from confide.simulations.sites.real_sites import RealSites
     from confide.simulations.studies.begun import Begun
 
-RunArgument = Annotated[
-    Path | None, typer.Argument(metavar="[RUN.toml]", help="the run; without it the default scenario")
-]
+RunArgument = Annotated[Path | None, typer.Argument(metavar="[RUN.toml]", help="the run [default scenario]")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="change one setting; may be repeated")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on standard output, nothing else there")]
+JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on standard output, and nothing else")]
 EngineOption = Annotated[
     Literal["in-process", "ray"], typer.Option(help="in-process, or Flower's Ray engine (RAY_ADDRESS)")
 ]
 
 
-OutOption = Annotated[Path | None, typer.Option(metavar="DIR", help="new or empty [runs/DATE-NAME]")]
+OutOption = Annotated[Path | None, typer.Option(metavar="DIR", help="run directory, new or empty [runs/DATE-NAME]")]
 SiteOption = Annotated[
     list[Path] | None,
     typer.Option(metavar="SITE.toml", help="train with a real site, and charge its ledger; may be repeated"),
 ]
 ResumeOption = Annotated[
-    Path | None, typer.Option("--resume", metavar="DIR", help="go on with an interrupted simulation")
+    Path | None, typer.Option("--resume", metavar="DIR", help="continue an interrupted simulation")
 ]
 
 
@@ -48,18 +46,21 @@ def simulate(  # noqa: PLR0913 - one parameter an option
     out: OutOption = None,
     engine: EngineOption = "in-process",
     baselines: Annotated[
-        bool, typer.Option("--baselines", help="also without privacy, central, and each institution alone")
+        bool,
+        typer.Option(
+            "--baselines", help="also run without privacy, with all data in one place, and each institution alone"
+        ),
     ] = False,
     site: SiteOption = None,
     resume: ResumeOption = None,
     as_json: JsonOption = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="no progress")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="show no progress")] = False,
 ) -> None:
     """Run a whole federation on this machine.
 
     Every institution trains with differential privacy on its own records; the server averages. The run directory
     holds the adapter, a report, and privacy.json with the epsilon that each institution spent. Paths in RUN.toml count
-    from its folder, those of options from the folder in which the command runs.
+    from its folder. Paths in options count from the folder in which the command runs.
     """
     with interruptible(lambda: "nothing had begun"):
         if resume:

@@ -15,10 +15,10 @@ def plan(
     run_file: RunArgument = None,
     overrides: SetOption = None,
     noise_multiplier: Annotated[
-        float | None, typer.Option(min=0.1, help="the reverse question: what this noise gives")
+        float | None, typer.Option(min=0.1, help="compute the epsilon that this noise gives")
     ] = None,
     measure: Annotated[
-        bool, typer.Option("--measure", help="also time and memory, from 20 local steps on synthetic texts")
+        bool, typer.Option("--measure", help="also measure time and memory, from 20 local steps on synthetic texts")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:

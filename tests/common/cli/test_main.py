@@ -153,6 +153,6 @@ def test_bad_options_are_bad_input(
 def test_another_flower_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from confide.common import flower
 
-    monkeypatch.setattr(flower.importlib.metadata, "version", lambda name: "1.42.0")
-    with pytest.raises(ConfideError, match=r"flwr 1\.42\.0 .*pip install"):
+    monkeypatch.setattr(flower.importlib.metadata, "version", lambda name: "1.43.0")
+    with pytest.raises(ConfideError, match=r"flwr 1\.43\.0 .*pip install"):
         flower.prepare()
