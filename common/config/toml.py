@@ -59,7 +59,10 @@ def check(model: type[Model], content: dict[str, Any], source: str) -> Model:
     except ValidationError as error:
         problems = error.errors(include_url=False)
         first = problems[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key = _key(first["loc"], content)
+        if first["type"] == "union_tag_invalid":
+            kinds, kind = first["ctx"]["expected_tags"], first["ctx"]["tag"]
+            raise InputError(f"{source}: {key}.kind = {kind!r}: must be one of {kinds}; {model.remedy}") from None
         if first["type"] == "value_error":  # a rule of ours, which names its own key
             raise InputError(f"{source}: {key and key + ': '}{first['msg'].removeprefix('Value error, ')}") from None
         value = "" if first["type"] == "missing" else f" = {first['input']!r}"
@@ -68,3 +71,14 @@ def check(model: type[Model], content: dict[str, Any], source: str) -> Model:
         )
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise InputError(f"{source}: {key}{value}: {rule}; {model.remedy}{more}") from None
+
+
+def _key(place: tuple[int | str, ...], content: Any) -> str:
+    """Return the key of a fault, without the kinds of task that pydantic names on the way to it."""
+    parts = list[str]()
+    for number, part in enumerate(place):
+        if isinstance(content, dict) and part not in content and number < len(place) - 1:
+            continue
+        parts.append(str(part))
+        content = content.get(part) if isinstance(content, dict) else None
+    return ".".join(parts)

@@ -28,7 +28,7 @@ def _units(lengths: list[list[int]]) -> UnitTable:
 
 
 def _site(lengths: list[list[int]], tokens: int, longest: int = 30) -> BatchedUnits:
-    return BatchedUnits(_units(lengths), 0, public_shapes(longest, tokens, 10_000), torch.device("cpu"))
+    return BatchedUnits(_units(lengths), {"input_ids": 0}, public_shapes(longest, tokens, 10_000), torch.device("cpu"))
 
 
 @given(lengths=LENGTHS, tokens=st.integers(1, 300))

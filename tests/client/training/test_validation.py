@@ -39,7 +39,8 @@ UNIT = st.lists(GUESSES, min_size=1, max_size=12)
 
 def _cells(units: list[list[dict[str, Any]]]) -> np.ndarray:
     """`count_cells` with a model that predicts what the record says."""
-    task = SimpleNamespace(truth=lambda record: record["label"], examples=lambda *rest: [{"input_ids": [1]}])
+    right = {"truth": lambda record: record["label"], "rightness": lambda truth, guess: float(truth == guess)}
+    task = SimpleNamespace(**right)
     model: Any = SimpleNamespace(task=task, tokenizer=None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(validation, "predict", lambda model, records: [record["guess"] for record in records])
@@ -66,6 +67,16 @@ def test_one_unit_more_moves_the_counts_by_at_most_1(
     change = _cells([*units[:place], unit, *units[place:]]) - _cells(units)
     assert np.linalg.norm(change) <= 1 + 1e-12
     assert np.abs(change).sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("right", [float("nan"), float("inf"), -1e9, 1.5])
+def test_a_record_whose_rightness_is_no_share_counts_as_wrong(right: float) -> None:
+    """Weights that a server chooses may give any number; a unit must weigh 1 all the same."""
+    task = SimpleNamespace(truth=lambda record: 0.0, rightness=lambda truth, guess: right)
+    model: Any = SimpleNamespace(task=task, tokenizer=None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(validation, "predict", lambda model, records: [0.0])
+        np.testing.assert_array_equal(count_cells(model, [[{}, {}]]), [0.0, 1.0])
 
 
 def test_a_unit_weighs_1_in_the_counts_of_a_model(model: WarmModel) -> None:

@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import datasets
 import pytest
@@ -65,7 +66,8 @@ def test_init_prints_a_run_that_is_accepted(confide: Confide, tmp_path: Path) ->
 
 
 def test_init_names_every_kind_of_task(confide: Confide) -> None:
-    kinds = [field.default for field in [TaskSettings.model_fields["kind"]]]
+    kinds = [tag.tag for kind in get_args(get_args(TaskSettings)[0]) for tag in get_args(kind)[1:]]
+    assert len(kinds) >= 3
     [line] = [line for line in confide("init")[1].splitlines() if line.startswith("kind = ")]
     assert line.partition("# the kinds: ")[2] == ", ".join(f'"{kind}"' for kind in kinds)
 
@@ -102,6 +104,9 @@ def test_init_shows_the_true_defaults_of_every_key(confide: Confide, tmp_path: P
     for section, values in quiet.model_dump().items():
         for key in values or {}:
             assert re.search(rf"(?m)^(# )?{key} = ", output), f"{section}.{key} is not shown"
+    for kind in get_args(get_args(TaskSettings)[0]):
+        for key in get_args(kind)[0].model_fields:
+            assert re.search(rf"(?m)^(#  ? ?)?{key} = ", output), f"task.{key} is not shown"
 
 
 def test_predict_gives_one_json_object_per_text(confide: Confide, adapter: Path) -> None:
@@ -136,9 +141,10 @@ def test_evaluate_gives_precision_recall_and_f1_for_each_class(
     code, output, _ = confide("evaluate", adapter, "--data", records_file, "--json")
     report = json.loads(output)
     assert code == 0
-    for label in ("negative", "positive"):
-        assert report[label].keys() == {"precision", "recall", "f1-score", "support"}
-        assert report[label]["support"] == 5
+    rows = ("negative", "positive", "macro", "weighted")
+    parts = {f"{part}/{row}" for row in rows for part in ("precision", "recall", "f1")}
+    assert report.keys() == {"accuracy", *parts}
+    assert all(0 <= value <= 1 for value in report.values())
     code, output, _ = confide("evaluate", adapter, "--data", records_file)
     assert code == 0
     assert "precision" in output
@@ -150,7 +156,7 @@ def test_evaluate_translates_columns(confide: Confide, adapter: Path, tmp_path: 
     path.write_text('note,code\n"the film, good",positive\nbad,negative\n', encoding="utf-8")
     code, output, _ = confide("evaluate", adapter, "--data", path, "--columns", "text=note,label=code", "--json")
     assert code == 0
-    assert json.loads(output)["macro avg"]["support"] == 2
+    assert json.loads(output)["accuracy"] in (0.0, 0.5, 1.0)
 
 
 def _refused(result: tuple[int, str, str], *words: str) -> None:

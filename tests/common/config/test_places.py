@@ -63,7 +63,7 @@ def test_a_run_is_simulated_from_any_folder(
     monkeypatch.chdir(elsewhere)
     assert _call(monkeypatch, "simulate", str(folder / "run.toml"), "--out", "out", "--json") == 0
     output, errors = capsys.readouterr()
-    assert json.loads(output)["accuracy"]["per_institution"].keys() == {"public"}
+    assert json.loads(output)["score"]["per_institution"].keys() == {"public"}
     assert "is used" not in errors
     again = str(elsewhere / "out" / "run.lock.toml")
     monkeypatch.chdir(folder)

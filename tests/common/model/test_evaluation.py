@@ -83,6 +83,8 @@ def test_a_text_without_tokens_is_predicted_as_nothing_in_its_place(model: WarmM
             return examples(record, tokenizer) if record["text"] else [{"input_ids": [], "label": 0}]
 
         predict = staticmethod(model.task.predict)
+        join = staticmethod(model.task.join)
+        columns = staticmethod(model.task.columns)
 
     bare = WarmModel(model.module, model.wrapped, model.tokenizer, Bare(), model.device)  # type: ignore[arg-type]
     expected = predict(model, [texts[0], texts[2]])

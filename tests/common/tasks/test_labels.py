@@ -50,7 +50,7 @@ def test_a_task_reads_numbers_and_truth_values_as_its_labels() -> None:
     records = [{"text": "x", "label": label} for label in (0, "0", 0.0, 1, "1", 1.0)]
     assert [task.check(record) for record in records] == [None] * 6
     assert [task.truth(record) for record in records] == ["0"] * 3 + ["1"] * 3
-    encoded = [task.encode(record, lambda text, **_: {"input_ids": [1]})["label"] for record in records]
+    encoded = [task.examples(record, lambda text, **_: {"input_ids": [1]})[0]["label"] for record in records]
     assert encoded == [0, 0, 0, 1, 1, 1]
     assert TextClassification(labels=("True", "False")).truth({"text": "x", "label": False}) == "False"
 
