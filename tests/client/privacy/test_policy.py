@@ -142,7 +142,7 @@ def test_delta_is_below_one_over_the_declared_units(units: int, refused: bool) -
     assert len(given_reasons) == len(named)
 
 
-def test_the_delta_at_which_the_budget_is_counted_is_below_one_over_the_declared_units() -> None:
+def test_the_delta_of_the_budget_is_below_one_over_the_declared_units() -> None:
     lax = make_policy(max_delta=1e-2, max_epsilon=EPSILON, max_epsilon_per_study=None)
     assert any("delta" in reason for reason in reasons(make_run(), lax, declared_units=UNITS))
 

@@ -79,10 +79,10 @@ def test_in_a_round_no_record_of_another_dataset_decides_which_units_count(
 
 
 @pytest.mark.parametrize("with_it", [False, True])
-def test_a_text_of_another_dataset_that_comes_into_every_group_in_mid_run_silences_no_group(
+def test_a_text_of_another_dataset_that_enters_every_group_silences_none(
     tmp_path: Path, make_run: MakeRun, base_folder: Path, with_it: bool
 ) -> None:
-    """One unit of the records would have decided about six patients of the other dataset."""
+    """It comes in mid-run: one unit of the records would have decided about six patients of the other dataset."""
     sentence = {"text": "No abnormality detected.", "label": "negative"}
     state = {"dir": str(tmp_path / "state"), "anchor": str(tmp_path / "anchor")}
     settings = {"declared_units": 20, "validation_fraction": 0.0}

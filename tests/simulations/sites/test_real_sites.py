@@ -241,7 +241,7 @@ def test_a_run_with_real_sites_without_privacy_says_so_and_ends_the_budget(
 # Lines that can be used
 
 
-def test_a_site_that_could_use_too_few_lines_is_refused_before_anything_is_charged(
+def test_a_site_that_could_use_too_few_lines_is_refused_before_any_charge(
     federate: Federate, sites: dict[str, Path], tmp_path: Path
 ) -> None:
     """A person asks here, and no server, so it may be told, approval or not."""
