@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = ("common", "client", "server", "simulations")
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 SHIPPED = [path for path in SOURCES if "benchmarks" not in path.parts]
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 # The order of rooms in each folder: a file imports from its own room and from rooms to the left of it, at the top, in
 # functions and for types alike. What stands directly in a folder is its ground, which every room may use. `verify`
@@ -24,6 +25,8 @@ ORDER = {
 }
 USES = {"common": set[str](), "client": {"common"}, "server": {"common"}, "simulations": {"common", "client", "server"}}
 MAX_FILES = 15  # of a room
+MAX_LINES = 400  # of a file of tests
+MAX_NAME = 75  # characters of a test's name
 # `confide <command>` finds its commands by name and imports them on use.
 PRIVATE_FLWR = ("flwr.supercore", "flwr.superlink", "flwr.supernode", "flwr.server", "flwr.common", "flwr.compat")
 PRIVATE_FLWR_FILES = {
@@ -171,6 +174,15 @@ def test_every_folder_with_code_is_a_package_that_is_listed() -> None:
 def test_a_file_is_short_enough_to_be_read(path: Path) -> None:
     lines = len(path.read_text(encoding="utf-8").splitlines())
     assert lines <= (150 if path in AUDITED else 250)
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_of_tests_and_its_names_are_short_enough_to_be_read(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MAX_LINES
+    functions = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    names = [node.name for node in functions if node.name.startswith("test_")]
+    assert [name for name in names if len(name) > MAX_NAME] == []
 
 
 def test_the_picture_of_the_rooms_is_that_of_the_imports() -> None:

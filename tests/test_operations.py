@@ -115,7 +115,7 @@ def test_the_image_runs_confide_as_a_user_without_rights() -> None:
     assert "RUN" not in order[order.index("USER") :], "nothing is installed where the user could change it"
 
 
-def test_the_image_installs_the_checkout_under_the_constraints_and_fetches_nothing_else() -> None:
+def test_the_image_installs_the_checkout_constrained_and_fetches_nothing_else() -> None:
     text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     assert "ADD" not in [word for word, _ in _instructions()]
     assert "://" not in text
@@ -129,7 +129,7 @@ def _sources() -> set[str]:
     return {source for words in copies if not words[0].startswith("--from") for source in words[:-1]}
 
 
-def test_everything_that_the_image_copies_is_there_and_nothing_else_reaches_the_build() -> None:
+def test_all_that_the_image_copies_exists_and_nothing_else_reaches_the_build() -> None:
     """.dockerignore lets through exactly what is copied: keys, ledgers and data of a checkout stay out."""
     assert [source for source in sorted(_sources()) if not (ROOT / source).exists()] == []
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()

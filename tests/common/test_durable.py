@@ -54,7 +54,7 @@ def test_a_file_is_on_the_disk_when_write_returns(tmp_path: Path, synced: Synced
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_a_replaced_file_has_its_content_before_its_name_and_its_name_before_replace_returns(
+def test_a_replaced_file_has_content_before_name_and_name_before_return(
     tmp_path: Path, synced: Synced, there: bool
 ) -> None:
     """Without the folder, a power cut brings back the old anchor: one that an old ledger agrees with."""

@@ -13,14 +13,14 @@ from support.zygote import Zygote
 from confide.client.commands.status import status_facts
 
 
-def test_a_run_survives_kill_9_of_server_and_client_and_nothing_is_charged_twice(
+def test_a_run_survives_kill_9_of_server_and_client_and_charges_nothing_twice(
     deployment: Deployment, base_folder: Path
 ) -> None:
     _survive(deployment, base_folder)
 
 
 @pytest.mark.waits
-def test_it_does_so_with_a_server_and_clients_that_are_started_as_a_user_would_start_them(
+def test_a_run_whose_processes_a_user_would_start_survives_kill_9_too(
     tmp_path: Path, base_folder: Path, zygote: Zygote
 ) -> None:
     """Not forked, and every wait as long as it is."""
@@ -48,7 +48,7 @@ def _survive(deployment: Deployment, base_folder: Path) -> None:
         assert json.loads(predicted)["prediction"] in ("negative", "positive")
 
 
-def test_a_rehearsal_needs_no_records_charges_nothing_and_says_who_could_take_part(
+def test_a_rehearsal_needs_no_record_charges_nothing_and_says_who_can_take_part(
     deployment: Deployment, base_folder: Path
 ) -> None:
     for name, policy in (("mary", POLICY), ("jude", POLICY.replace("max_rounds = 1000", "max_rounds = 3"))):

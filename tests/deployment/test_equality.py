@@ -77,9 +77,10 @@ def _verify(deployment: Deployment, shown: str) -> tuple[int, str]:
 
 
 @pytest.mark.waits
-def test_real_processes_and_simulate_reach_the_same_adapter_with_the_same_coins_which_verify_rejects(
+def test_real_processes_and_simulate_reach_one_adapter_with_the_same_coins(
     deployment: Deployment, base_folder: Path
 ) -> None:
+    """Such coins are a test's, and `confide verify` rejects them."""
     run_file = deployment.folder / "run.toml"
     run_file.write_text(RUN.replace("BASE", str(base_folder)), encoding="utf-8")
     deployment.start_server()

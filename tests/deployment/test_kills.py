@@ -50,7 +50,7 @@ def test_a_server_killed_anywhere_resumes_by_itself_and_nobody_pays_twice(
 
 
 @pytest.mark.waits
-def test_clients_killed_at_every_arrow_come_back_and_their_noise_is_never_drawn_twice(
+def test_clients_killed_at_every_arrow_come_back_and_draw_no_noise_twice(
     deployment: Deployment, base_folder: Path
 ) -> None:
     begin(deployment, tuple(_CLIENTS), **_CLIENTS)

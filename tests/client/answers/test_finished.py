@@ -185,7 +185,7 @@ HOSTILE: dict[str, tuple[Callable[[Files], Files], str]] = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_one_with_a_file_that_is_not_what_it_must_be_is_declined_and_none_of_it_kept(ending: Ending, name: str) -> None:
+def test_a_finished_adapter_with_a_wrong_file_is_declined_and_none_of_it_kept(ending: Ending, name: str) -> None:
     change, why = HOSTILE[name]
     assert ending.send(replace(ending.finished, files=change(ending.finished.files))) == ["declined"]
     assert why in ending.refusal()
@@ -210,9 +210,10 @@ def test_a_hostile_one_after_an_honest_one_changes_nothing(ending: Ending) -> No
     assert {file.name: file.read_bytes() for file in ending.folder.iterdir()} == before
 
 
-def test_without_the_base_model_there_is_nothing_to_compare_with_and_the_remedy_is_named(
+def test_an_adapter_without_its_base_model_is_declined_and_the_remedy_is_named(
     tmp_path: Path, make_run: MakeRun, base_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Without the base model there is nothing to compare it with."""
     ending = Ending(tmp_path, _locked(make_run, base_folder))
     hidden = base_folder.rename(base_folder.with_name("hidden"))
     try:

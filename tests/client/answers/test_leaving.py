@@ -228,9 +228,7 @@ def test_after_joining_no_line_of_the_file_changes_whether_a_round_is_answered(
     assert kinds(asking.update()) == ["update"]
 
 
-def test_after_joining_no_value_of_a_parquet_file_changes_whether_a_round_is_answered(
-    run: RunConfig, tmp_path: Path
-) -> None:
+def test_after_joining_no_parquet_value_changes_whether_a_round_is_answered(run: RunConfig, tmp_path: Path) -> None:
     """A date that Python does not know, in a column that nobody uses."""
     path, file = write_site(tmp_path, dataset={"path": "notes.parquet"}), tmp_path / "notes.parquet"
     table = pa.Table.from_pylist(make_records(1))

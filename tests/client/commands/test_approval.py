@@ -162,9 +162,7 @@ def test_approve_compares_the_hash_that_was_told_with_the_run_of_the_file(
     assert open_site(site).ledger.account().approved == {("test", run.sha256())}
 
 
-def test_the_hash_of_an_offered_run_is_compared_without_regard_to_blanks_and_capitals(
-    tmp_path: Path, make_run: MakeRun
-) -> None:
+def test_blanks_and_capitals_do_not_matter_in_the_hash_of_an_offered_run(tmp_path: Path, make_run: MakeRun) -> None:
     site, runs = write_site(tmp_path), [make_run(local={"nominal_units": size}) for size in (20, 21)]
     for run in runs:
         keep_offer(tmp_path / "state" / "offers", run)

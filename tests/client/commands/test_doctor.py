@@ -258,9 +258,7 @@ def test_a_file_that_is_not_there_is_a_problem(site: Path) -> None:
     assert (data.state, "No such file" in data.text) == ("problem", True)
 
 
-def test_a_text_that_is_not_utf_8_in_a_parquet_file_is_a_line_that_contributes_nothing(
-    tmp_path: Path, make_run: MakeRun
-) -> None:
+def test_a_parquet_text_that_is_not_utf_8_is_a_line_that_contributes_nothing(tmp_path: Path, make_run: MakeRun) -> None:
     site = write_site(tmp_path, dataset={"path": "notes.parquet"}, policy={"studies": ["test"]})
     texts = pa.array([b"good film", b"\xff"]).view(pa.string())
     pq.write_table(pa.table({"text": texts, "label": ["positive", "positive"]}), tmp_path / "notes.parquet")

@@ -59,9 +59,10 @@ def state(site: Site) -> Path:
 # The only one
 
 
-def test_a_second_client_on_one_state_folder_is_refused_by_the_process_of_the_first(
+def test_a_second_client_on_one_state_folder_is_refused(
     path: Path, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The refusal names the process of the first."""
     monkeypatch.setattr(process, "Link", None)  # nothing is called
     (state / "kit.json").write_text(write_json(make_kit(make_keys(tmp_path / "keys", "x"), 1)), encoding="utf-8")
     with only_client(state):

@@ -76,8 +76,8 @@ def test_nobody_is_ever_given_to_two_datasets(claims: list[tuple[str, set[Names]
         assert people.claim(dataset, asked) == {names for names in asked if owner[names] == dataset}
 
 
-def test_of_two_that_join_at_once_with_the_same_people_under_another_unit_one_gets_them(people: People) -> None:
-    """They claim no key in common: who looked before the transaction would find nothing of the other's."""
+def test_people_that_two_units_claim_at_once_go_to_one_of_them(people: People) -> None:
+    """The two claim no key in common: who looked before the transaction would find nothing of the other's."""
     first, waits, got = sqlite3.connect(people._path, isolation_level=None), threading.Event(), list[bool]()
     people._db.set_trace_callback(lambda statement: waits.set() if statement.startswith("BEGIN") else None)
     first.execute("BEGIN IMMEDIATE")

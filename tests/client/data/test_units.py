@@ -90,7 +90,7 @@ def test_a_group_keeps_its_key_when_a_file_writes_its_number_otherwise() -> None
     assert len(keys) == 1
 
 
-def test_a_group_that_is_an_object_keeps_its_key_when_a_file_writes_it_otherwise() -> None:
+def test_a_group_that_is_an_object_keeps_its_key_however_a_file_writes_it() -> None:
     same: list[list[object]] = [
         [{"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"d": 3, "c": 2}, "a": 1}, {"a": 1.0, "b": {"c": 2, "d": 3.0}}],
         [[17], [17.0]],

@@ -91,7 +91,7 @@ def crash_at(where: str, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(failpoints, "action", action)
 
 
-def test_a_file_is_on_the_disk_before_it_has_its_name_and_the_folder_before_put_returns(
+def test_the_disk_has_a_file_before_its_name_and_the_folder_before_put_returns(
     files: FileOutbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """fsync of the file, rename, fsync of the folder."""

@@ -1,65 +1,20 @@
-"""The release protocol: charged before computed, sealed before sent, sent again as it is; whatever crashes."""
+"""The release protocol: charged before computed, sealed before sent, sent again as it is."""
 
-import fcntl
 import hashlib
-import os
 import sqlite3
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.accounts import replay
-from support.ledgers import CAP, INPUT, PLAN, RUN, Crash, Place, key, kinds, make_ledger, open_place, read_rows
+from support.ledgers import ARROWS, CAP, INPUT, PLAN, RUN, Place, head_of, key, kinds, make_ledger, restarted, rows_of
 
 from confide.client.privacy.account import Reservation
 from confide.client.privacy.release import AnswerRequest, acknowledge, recover, release
 from confide.common import failpoints
 from confide.common.errors import BudgetError, ConfideError, LedgerError, PolicyError
 from confide.common.privacy.filter import Cap
-
-# In the order in which one answer passes them; `witness-written` once for each row.
-ARROWS = [
-    "before-reserve",
-    "after-reserve",
-    "after-train",
-    "outbox-written",
-    "outbox-renamed",
-    "before-seal",
-    "after-seal",
-]
-SENT_AGAIN = ARROWS[-1:]  # crashes after which the answer is there
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return open_place(tmp_path)
-
-
-def again(place: Place) -> Place:
-    """The next process."""
-    return open_place(place.folder)
-
-
-def crash(place: Place, where: str, patch: pytest.MonkeyPatch, number: int = 1, hit: int = 1) -> None:
-    """Ask, and end the process at the n-th time that it comes to a place."""
-    hits: list[str] = []
-
-    def action(name: str) -> None:
-        hits.append(name)
-        if hits.count(where) == hit and name == where:
-            raise Crash
-
-    with patch.context() as context:
-        context.setattr(failpoints, "action", action)
-        with pytest.raises(Crash):
-            place.ask(number)
-
-
-def rows_of(place: Place, kind: str) -> list[dict[str, Any]]:
-    return [row for row, _ in place.rows() if row["kind"] == kind]
-
 
 # Charged before it is computed
 
@@ -105,7 +60,7 @@ def test_every_failpoint_of_the_client_is_named() -> None:
 
 def test_a_resend_is_identical_and_free(place: Place) -> None:
     first, before = place.ask(), place.rows()
-    for other in (place, again(place)):
+    for other in (place, restarted(place)):
         assert other.ask() == first
     assert place.rows() == before
     assert place.made == 1
@@ -138,129 +93,11 @@ def test_a_sealed_file_that_was_changed_is_refused(place: Place, change: bytes |
         file.unlink()
     else:
         file.write_bytes(change)
-    for other in (place, again(place)):
+    for other in (place, restarted(place)):
         with pytest.raises(LedgerError, match="gone from the outbox, or was changed"):
             other.ask()
         assert other.made <= 1
     assert len(rows_of(place, "reserve")) == 1
-
-
-# Crashes
-
-
-@pytest.mark.parametrize("where", ARROWS)
-def test_after_a_crash_the_answer_is_sealed_or_was_never_sent(
-    place: Place, monkeypatch: pytest.MonkeyPatch, where: str
-) -> None:
-    crash(place, where, monkeypatch)
-    sealed = rows_of(place, "seal")
-    assert bool(sealed) == (where in SENT_AGAIN)
-    content = again(place).ask()
-    if sealed:
-        assert hashlib.sha256(content).hexdigest() == sealed[0]["sha256"]
-    assert len(rows_of(place, "reserve")) == 1 + (where not in ("before-reserve", *SENT_AGAIN))
-    assert replay(place.rows()).problems == []
-
-
-@pytest.mark.parametrize("where", ARROWS[1:-1])
-def test_a_crash_refunds_nothing_and_a_round_has_one_retry_at_most(
-    place: Place, monkeypatch: pytest.MonkeyPatch, where: str
-) -> None:
-    for _ in range(2):
-        crash(again(place), where, monkeypatch)
-    third = again(place)
-    with pytest.raises(PolicyError, match="had its retry"):
-        third.ask()
-    assert third.made == 0
-    assert third.ledger.account().reserved()["study"].num_steps == 2
-    for number in range(2, 6):
-        third.ask(number)
-    with pytest.raises(BudgetError):
-        third.ask(6)
-
-
-@pytest.mark.parametrize("where", ["outbox-written", "outbox-renamed", "before-seal"])
-def test_an_orphan_in_the_outbox_is_deleted_and_never_sent(
-    place: Place, monkeypatch: pytest.MonkeyPatch, where: str
-) -> None:
-    crash(place, where, monkeypatch)
-    folder = place.folder / "state" / "outbox"
-    orphans = {file.read_bytes() for file in folder.iterdir() if file.name != ".lock"}
-    assert len(orphans) == 1
-    second = again(place)
-    assert [file.name for file in folder.iterdir()] == [".lock"]
-    assert second.ask() not in orphans
-
-
-def test_an_orphan_is_not_sent_even_without_a_restart(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    crash(place, "before-seal", monkeypatch)
-    [orphan] = (place.folder / "state" / "outbox").glob("*.answer")
-    assert place.ask() != orphan.read_bytes()
-
-
-def test_no_other_process_recovers_while_an_answer_has_a_file_and_no_seal(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A start takes the lock alone (`FileOutbox.idle`); had it got it here, it would delete the answer."""
-    could: dict[str, bool] = {}
-
-    def try_the_lock(name: str) -> None:
-        descriptor = os.open(place.folder / "state" / "outbox" / ".lock", os.O_CREAT | os.O_RDWR, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            could[name] = True
-        except BlockingIOError:
-            could[name] = False
-        finally:
-            os.close(descriptor)
-
-    monkeypatch.setattr(failpoints, "action", try_the_lock)
-    place.ask()
-    on_their_way = {"outbox-written": False, "outbox-renamed": False, "before-seal": False}
-    assert {name: could[name] for name in on_their_way} == on_their_way
-    assert could["after-train"], "a start waits for no computation"
-    assert could["after-seal"], "and for nothing that is sealed"
-
-
-@pytest.mark.parametrize("hit", range(1, 5))
-def test_a_crash_between_a_row_and_its_witness_breaks_nothing(
-    place: Place, monkeypatch: pytest.MonkeyPatch, hit: int
-) -> None:
-    """Rows: dataset, open, reserve, seal."""
-    crash(place, "witness-written", monkeypatch, hit=hit)
-    again(place).ask()
-    assert replay(place.rows()).problems == []
-
-
-@pytest.mark.parametrize("where", ["before-acknowledge", "after-acknowledge"])
-def test_a_crash_at_an_acknowledgement_breaks_nothing(
-    place: Place, monkeypatch: pytest.MonkeyPatch, where: str
-) -> None:
-    content, head = place.ask(), head_of(place)
-    with monkeypatch.context() as context:
-        context.setattr(failpoints, "action", raise_at(where))
-        with pytest.raises(Crash):
-            acknowledge(head, place.ledger, place.outbox)
-    second = again(place)
-    acknowledge(head, second.ledger, second.outbox)
-    assert len(rows_of(place, "ack")) == 1
-    assert second.ask() == content
-
-
-def raise_at(where: str) -> Callable[[str], None]:
-    def action(name: str) -> None:
-        if name == where:
-            raise Crash
-
-    return action
-
-
-def test_two_attempts_draw_everything_anew(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    crash(place, "before-seal", monkeypatch)
-    [orphan] = (place.folder / "state" / "outbox").glob("*.answer")
-    first = orphan.read_bytes()
-    second = again(place).ask()
-    assert not {first[i : i + 8] for i in range(0, 64, 8)} & {second[i : i + 8] for i in range(0, 64, 8)}
 
 
 # Errors and refusals
@@ -336,13 +173,9 @@ def test_coins_of_a_test_are_named_in_the_ledger(place: Place) -> None:
 # Acknowledgement
 
 
-def head_of(place: Place) -> str:
-    return next(row_hash for row, row_hash in reversed(place.rows()) if row["kind"] == "reserve")
-
-
 def test_an_acknowledgement_is_a_row_once(place: Place) -> None:
     place.ask()
-    for other in (place, again(place)):
+    for other in (place, restarted(place)):
         acknowledge(head_of(place), other.ledger, other.outbox)
     assert [row["reserve"] for row in rows_of(place, "ack")] == [3]
 
@@ -387,7 +220,7 @@ def test_recovery_changes_nothing_that_is_sealed(place: Place) -> None:
 def test_an_answer_that_the_ledger_does_not_know_shows_an_old_ledger(place: Place) -> None:
     place.outbox.put("f" * 64 + ".answer", b"1")
     with pytest.raises(LedgerError, match="older than the outbox"):
-        again(place)
+        restarted(place)
 
 
 def test_an_acknowledgement_of_another_dataset_of_the_same_file_is_passed_over(place: Place) -> None:
@@ -399,56 +232,3 @@ def test_an_acknowledgement_of_another_dataset_of_the_same_file_is_passed_over(p
     assert kinds(other) == ["dataset", "open"]
     with pytest.raises(LedgerError):
         acknowledge("f" * 64, other, place.outbox)
-
-
-def test_an_acknowledgement_leaves_an_answer_that_is_on_its_way_to_its_seal(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Another process answers round 1 late, while this one acknowledges round 5."""
-    late = open_place(place.folder)
-    place.ask(5)
-    head = head_of(place)
-
-    def action(name: str) -> None:
-        if name == "before-seal":
-            acknowledge(head, place.ledger, place.outbox)
-
-    monkeypatch.setattr(failpoints, "action", action)
-    content = late.ask(1)
-    assert late.ask(1) == content
-
-
-def test_two_processes_that_answer_the_same_ask_are_charged_twice(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two answers with noise of their own leave; each has its RESERVE."""
-    other = open_place(place.folder)
-    answers: list[bytes] = []
-
-    def action(name: str) -> None:
-        if name == "after-reserve" and not answers:
-            answers.append(b"")
-            answers.append(other.ask())
-
-    monkeypatch.setattr(failpoints, "action", action)
-    content = place.ask()
-    assert content != answers[1]
-    assert [row["attempt"] for row in rows_of(place, "reserve")] == [1, 2]
-    assert replay(place.rows()).reserved == {"study": (2, 0)}
-    assert again(place).ask() in (content, answers[1])
-
-
-def test_a_forked_child_s_ledger_is_its_own(tmp_path: Path) -> None:
-    """A child opens the file after the fork: both processes' rows are one chain."""
-    ledger = make_ledger(tmp_path / "ledger.db")
-    ledger.open_study("study", PLAN, CAP)
-    child = os.fork()
-    if child == 0:
-        try:
-            make_ledger(tmp_path / "ledger.db").reserve(key(1), (1, 0), CAP, {"input_sha256": INPUT, "run_sha256": RUN})
-            os._exit(0)
-        finally:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    ledger.reserve(key(2), (1, 0), CAP, {"input_sha256": INPUT, "run_sha256": RUN})
-    assert replay(read_rows(tmp_path / "ledger.db")).problems == []

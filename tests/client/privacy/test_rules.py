@@ -259,7 +259,7 @@ def test_under_a_cap_that_was_raised_the_allotment_still_holds() -> None:
         may_reserve(ledger, key(), (7, 0), Cap(100.0, 1e-5))
 
 
-def test_under_a_lowered_cap_a_study_that_others_may_follow_leaves_the_filter_intact() -> None:
+def test_a_study_that_others_may_follow_keeps_to_the_filter_under_a_lower_cap() -> None:
     """Between its PLD and its filter the server could still choose, by what it saw, between it and another."""
     ledger = opened(account(order=10))
     with pytest.raises(BudgetError):

@@ -111,7 +111,7 @@ def test_a_poll_that_was_held_is_repeated_at_once_and_a_quick_one_is_not(
     assert [max(0.0, round(pause, 6)) for pause in polled.pauses] == [0.4, 0.0, 0.1, 0.0, 14.9, 10.0, 0.0]
 
 
-def test_an_ask_that_comes_to_a_client_that_ends_while_its_poll_is_held_goes_back(link: Link) -> None:
+def test_an_ask_that_comes_to_the_held_poll_of_an_ending_client_goes_back(link: Link) -> None:
     """To the server, which asks whoever connects anew."""
     polled = Polled([1.0], ["an ask"])
     link._http = polled  # type: ignore[assignment]
@@ -135,7 +135,7 @@ class Doors:
 
 
 @pytest.mark.parametrize("asked", [False, True])
-def test_a_client_that_is_paused_answers_what_came_meanwhile_and_is_not_connected(
+def test_a_paused_client_answers_what_came_meanwhile_and_is_not_connected(
     link: Link, monkeypatch: pytest.MonkeyPatch, *, asked: bool
 ) -> None:
     """Connected, or gone with an ask in its hands, it would hold a round until its deadline."""

@@ -40,7 +40,7 @@ def asking(make_run: MakeRun, base_folder: Path, tmp_path: Path) -> Asking:
     return Asking(run, _Answers(path, open_site(path), Status(tmp_path / "state"))._current)
 
 
-def test_a_server_of_another_version_is_a_line_in_its_log_and_among_the_refusals(
+def test_a_server_of_another_version_is_a_line_in_log_and_refusals(
     asking: Asking, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     content = asking.ask(0).content()
@@ -62,9 +62,10 @@ def _ask_of(answers: _Answers, content: RecordDict, kind: str = "query.offer") -
     return kinds(answers(_message(content, kind), Context(1, 7, {}, RecordDict(), {})).content)[0]
 
 
-def test_why_an_offer_is_declined_is_told_in_the_log_once_and_in_the_status_until_it_is_accepted(
+def test_the_reason_of_a_declined_offer_is_told_in_log_and_status(
     asking: Asking, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """The log has it once, the status until the offer is accepted."""
     path = tmp_path / "site.toml"
     answers = _Answers(path, open_site(path), Status(tmp_path / "state"))
     content, text = asking.ask(0).content(), path.read_text(encoding="utf-8")
@@ -106,9 +107,7 @@ def test_an_error_that_may_quote_a_record_is_named_only(
     assert "not done: InputError" in caplog.text
 
 
-def test_a_mistake_in_site_toml_is_told_among_the_refusals_at_every_ask_until_it_is_mended(
-    asking: Asking, tmp_path: Path
-) -> None:
+def test_a_mistake_in_site_toml_is_a_refusal_at_every_ask_until_it_is_mended(asking: Asking, tmp_path: Path) -> None:
     path, refusals = tmp_path / "site.toml", tmp_path / "state" / "refusals.jsonl"
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace("max_epsilon = 100.0", 'max_epsilon = "x"'), encoding="utf-8")
@@ -141,7 +140,7 @@ def test_a_kind_of_message_that_is_none_of_ours_is_declined_and_ends_nothing(tmp
     assert _times(reply) == _times(message), "like every other refusal"
 
 
-def test_an_ask_that_comes_to_a_paused_client_is_declined_and_nothing_is_charged(
+def test_an_ask_of_a_paused_client_is_declined_and_nothing_is_charged(
     make_run: MakeRun, base_folder: Path, tmp_path: Path
 ) -> None:
     """It came just before the client left; unanswered, it would hold its round until the deadline."""
@@ -197,7 +196,7 @@ def test_an_error_instead_of_an_ask_is_declined_and_ends_nothing(tmp_path: Path)
     assert kinds(answer(message, Context(1, 7, {}, RecordDict(), {})).content) == ["declined"]
 
 
-def test_keys_that_were_replaced_while_a_client_waited_for_its_turn_are_the_ones_it_uses(
+def test_a_client_uses_the_new_keys_that_came_while_it_waited_for_its_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would sign with the old identity otherwise, and every update would be dropped until the next start."""

@@ -52,7 +52,7 @@ def _rows(site: Site, kind: str) -> list[dict[str, Any]]:
 # secret.key
 
 
-def test_the_first_row_commits_to_the_secret_and_tells_neither_it_nor_whose_it_is(path: Path) -> None:
+def test_the_first_row_commits_to_the_secret_and_tells_neither_it_nor_its_owner(path: Path) -> None:
     site, other = open_site(path), open_site(_joined(path.parents[1], "others", 2))
     found = [_rows(each, "dataset")[0]["secret_commitment"] for each in (site, other)]
     assert found == [commit_to_secret(site.data.secret, "people"), commit_to_secret(site.data.secret, "others")]
@@ -77,7 +77,7 @@ def test_another_secret_in_the_place_of_the_first_is_refused(path: Path, opened:
 
 
 @pytest.mark.parametrize("left", ["ledger.db", "people.db", "anchor"])
-def test_a_secret_that_is_gone_is_not_drawn_anew_while_anything_shows_that_there_was_one(path: Path, left: str) -> None:
+def test_a_secret_that_is_gone_is_not_drawn_anew_if_anything_shows_it_existed(path: Path, left: str) -> None:
     """Else whoever puts back the ledger afterwards goes on with another one."""
     state = _state(path)
     for file in state.iterdir():
@@ -133,7 +133,8 @@ def _witnesses(path: Path) -> list[str]:
     return [entry["secret_commitment"] for entry in (anchor, *audit) if "secret_commitment" in entry]
 
 
-def test_the_witnesses_of_an_old_ledger_commit_to_its_secret_at_the_next_opening_and_once(old: Path) -> None:
+def test_witnesses_of_an_old_ledger_commit_to_its_secret_at_the_next_opening(old: Path) -> None:
+    """Once: later openings add nothing."""
     assert _witnesses(old) == []
     for number in (2, 3):
         site = open_site(old)
@@ -217,10 +218,10 @@ def test_people_that_a_row_has_seen_and_that_are_not_there_now_are_refused(
     open_site(path)
 
 
-def test_a_dataset_that_has_no_row_yet_does_not_begin_on_people_that_another_s_rows_know_to_be_older(
+def test_a_dataset_without_rows_does_not_begin_on_an_outdated_people_db(
     path: Path,
 ) -> None:
-    """Who deletes people.db because a joining was refused would join next."""
+    """Rows of another dataset know a newer one: who deletes people.db because a joining was refused would join next."""
     _damaged(path, _lose)
     with pytest.raises(LedgerError, match=r"people\.db: .*'people'"):
         _joined(path.parents[1], "others", 1)

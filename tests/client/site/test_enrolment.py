@@ -44,9 +44,10 @@ def _short(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [Path.stat, Path.unlink, _short])
 @pytest.mark.parametrize("name", _OURS)
-def test_both_keys_are_replaced_also_lost_and_damaged_ones_and_secret_and_ledger_stay(
+def test_both_keys_are_replaced_and_secret_and_ledger_stay(
     path: Path, name: str, damage: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Keys that are lost or damaged are replaced too."""
     state, site = path.parent / "state", open_site(path)
     before, rows = make_request(site), site.ledger.rows()
     assert rows

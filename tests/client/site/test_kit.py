@@ -162,9 +162,10 @@ def test_the_address_of_join_is_what_a_kit_is_compared_with(
     assert _call(monkeypatch, *join) == 0
 
 
-def test_the_operator_s_command_prints_the_fingerprint_and_takes_the_other_as_it_is_typed(
+def test_the_operator_s_command_prints_one_fingerprint_and_takes_the_other(
     joining: Joining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """It takes the client's as it is typed, and prints the authority's."""
     home = init_home(tmp_path / "fl", ["fl.example.org"], 8443)
     assert _call(monkeypatch, "client", "join", ADDRESS, "--site", joining.path) == 0
     [fingerprint] = re.findall(r"fingerprint: (\S+)", capsys.readouterr().out)

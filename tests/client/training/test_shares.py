@@ -36,7 +36,7 @@ def _locked(make_run: MakeRun, base: Path, labels: list[str], **sections: dict[s
 
 
 @pytest.mark.parametrize("offered", [False, True])
-def test_another_run_under_the_same_lineage_finds_nothing_prepared_for_the_first(
+def test_another_run_of_one_lineage_finds_nothing_prepared_for_the_first(
     make_run: MakeRun, base_folder: Path, three_labels: Site, offered: bool
 ) -> None:
     """Labels of the first run, used in the second, would end a round whenever a record of class c is drawn."""
@@ -71,10 +71,10 @@ def test_the_same_plan_with_other_labels_in_the_same_study_is_prepared_anew(
     ],
     ids=lambda changed: next(iter(changed)),
 )
-def test_a_round_under_other_settings_of_the_dataset_finds_nothing_prepared_under_the_old_ones(
+def test_a_round_under_new_dataset_settings_finds_nothing_of_the_old(
     make_run: MakeRun, base_folder: Path, tmp_path: Path, changed: dict[str, Any]
 ) -> None:
-    """site.toml may name other people since, whose ledger is the one that is charged; the file is the same."""
+    """Nothing prepared counts: site.toml may name other people since, whose ledger is charged; the file is the same."""
     records = [{**record, "label": "abc"[number % 3], "x": "other"} for number, record in enumerate(make_records(6))]
     client, run = ClientProcess(coins=lambda: TestCoins(0)), _locked(make_run, base_folder, ["a", "b", "c"])
     write_site(tmp_path, records, dataset={"validation_fraction": 0.0})
@@ -103,7 +103,7 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return calls
 
 
-def test_joining_reads_the_records_anew_and_a_round_only_when_their_file_has_changed(
+def test_joining_reads_the_records_anew_and_a_round_only_a_changed_file(
     make_run: MakeRun, base_folder: Path, three_labels: Site, prepared: list[bool]
 ) -> None:
     client, path = ClientProcess(coins=lambda: TestCoins(0)), three_labels.config.dataset.path
@@ -119,7 +119,7 @@ def test_joining_reads_the_records_anew_and_a_round_only_when_their_file_has_cha
     assert prepared == [True, False, True]
 
 
-def test_a_patient_who_is_taken_out_is_out_of_the_next_round_whatever_date_the_file_has(
+def test_a_patient_who_is_taken_out_is_out_of_the_next_round_at_any_file_date(
     make_run: MakeRun, base_folder: Path, three_labels: Site
 ) -> None:
     """The same size and the same date: a record that was blanked, in a file that was moved here with its old date."""
@@ -203,7 +203,7 @@ def test_two_institutions_of_one_client_share_nothing(make_run: MakeRun, base_fo
     assert [made.shares.training.num_units for made in client.shares.values()] == [4, 7]
 
 
-def test_a_finished_run_is_answered_again_once_it_is_joined_again_and_no_other_with_it(
+def test_a_finished_run_is_answered_once_it_is_joined_again_and_no_other_is(
     make_run: MakeRun, base_folder: Path, three_labels: Site
 ) -> None:
     """An offer that is refused opens nothing: the next round would tell whether the data file can be read again."""

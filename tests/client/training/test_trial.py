@@ -59,7 +59,8 @@ def test_shapes_in_which_all_rows_agree_are_used() -> None:
 
 @pytest.mark.parametrize("shape", [(4, 16), (4, 24)])
 @pytest.mark.parametrize("sight", ["usual_whole", "largest_whole", "usual_kept", "usual_prefix"])
-def test_a_shape_in_which_a_row_differs_from_the_full_one_is_not_used_for_that_length(sight: str, shape: Shape) -> None:
+def test_a_shape_in_which_a_row_differs_is_not_used_for_that_length(sight: str, shape: Shape) -> None:
+    """A row differs if it is not that of the full shape."""
     found = agreeing(ASKED, _seen(**{"usual_whole": SAME, sight: {**SAME, shape: {b"b"}}}), set(), ALONE)
     assert found.by_length[16] == tuple(kept for kept in ASKED.by_length[16] if kept != shape)
     assert found.by_length[24] == ASKED.by_length[24]
@@ -116,7 +117,7 @@ def test_rows_of_the_trial_are_as_long_and_as_short_as_a_length_allows(fresh: Wa
     assert sizes == [(16, [16, 1]), (24, [24, 17]), (32, [32, 25]), (40, [40, 33]), (48, [48, 41]), (64, [64, 49])]
 
 
-def test_it_is_tried_once_for_a_model_and_a_bound_and_leaves_the_weights_as_they_were(
+def test_shapes_are_tried_once_for_a_model_and_a_bound_and_weights_stay(
     fresh: WarmModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, tries, real = get_state(fresh.module), list[str](), trial._try
@@ -269,7 +270,7 @@ def test_the_client_tries_whatever_the_privacy_of_a_run(make_run: MakeRun, tmp_p
 
 
 @pytest.mark.parametrize("kind", [torch.OutOfMemoryError, MemoryError])
-def test_an_institution_whose_memory_is_too_small_for_some_shape_declines_the_offer(
+def test_an_institution_with_too_little_memory_for_a_shape_declines_the_offer(
     run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
 ) -> None:
     """Whatever its records are: here they would all fit."""

@@ -94,8 +94,8 @@ def _between_the_labels(model: WarmModel) -> dict[str, Any]:
     return state
 
 
-def test_one_unit_more_moves_the_counts_by_at_most_1_whatever_weights_the_server_sends(model: WarmModel) -> None:
-    """One record, alone and with one companion of another length."""
+def test_one_unit_more_moves_the_counts_by_at_most_1_under_any_weights(model: WarmModel) -> None:
+    """The server sends the weights. One record, alone and with one companion of another length."""
     set_state(model.module, _between_the_labels(model))
     random = np.random.Generator(np.random.PCG64(0))
     texts = [" ".join(random.choice(tiny_bert.WORDS, size=random.integers(1, 60))) for _ in range(50)]

@@ -179,7 +179,8 @@ def test_a_tokenizer_that_leads_elsewhere_is_refused(base: Path, key: str) -> No
             find_model(str(base))
 
 
-def test_a_path_that_an_older_library_left_in_a_tokenizer_s_configuration_does_no_harm(base: Path) -> None:
+def test_a_path_that_is_left_in_a_tokenizer_s_configuration_does_no_harm(base: Path) -> None:
+    """Older libraries left one there."""
     left = {"special_tokens_map_file": "/nowhere/special_tokens_map.json", "tokenizer_file": None}
     _add(base / "tokenizer_config.json", **left, fast_tokenizer_files=["tokenizer.json"])
     with loading(find_model(str(base))) as visible:

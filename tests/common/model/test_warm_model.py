@@ -15,7 +15,7 @@ from confide.common.errors import InputError
 from confide.common.model.warm_model import forget_models, warm_model
 
 
-def test_a_base_that_gives_no_gradient_for_each_example_is_refused_before_any_run(
+def test_a_base_without_a_gradient_for_each_example_is_refused_before_any_run(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else just those rounds would be declined whose private draw is not empty."""
@@ -32,7 +32,7 @@ def test_a_base_that_gives_no_gradient_for_each_example_is_refused_before_any_ru
 
 
 @pytest.mark.parametrize("of_masked", [False, True], ids=["all", "masked batches"])
-def test_a_base_that_reads_otherwise_once_a_text_was_short_is_refused_before_any_run(
+def test_a_base_that_a_short_text_changes_is_refused_before_any_run(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, of_masked: bool
 ) -> None:
     """Else one short record would change the gradients of all others, by more than its own clip: BigBird does so."""
@@ -54,7 +54,7 @@ def test_a_base_that_reads_otherwise_once_a_text_was_short_is_refused_before_any
 
 
 @pytest.mark.parametrize(("max_length", "limit", "most"), [(129, 129, 128), (60, 60, 56), (57, 63, 56)])
-def test_a_row_that_is_padded_beyond_the_last_position_is_refused_before_any_run(
+def test_a_row_padded_beyond_the_last_position_is_refused_before_any_run(
     make_run: MakeRun, base_folder: Path, tmp_path: Path, max_length: int, limit: int, most: int
 ) -> None:
     """Else just those rounds would be declined whose private draw holds so long a text."""
@@ -66,7 +66,7 @@ def test_a_row_that_is_padded_beyond_the_last_position_is_refused_before_any_run
 
 
 @pytest.mark.parametrize("moved_by", [0, 1])
-def test_a_tokenizer_whose_ids_have_gaps_is_refused_if_one_is_beyond_the_embeddings(
+def test_a_tokenizer_with_gaps_is_refused_if_an_id_is_beyond_the_embeddings(
     make_run: MakeRun, base_folder: Path, tmp_path: Path, moved_by: int
 ) -> None:
     """Else just those rounds would fail whose private draw holds that token; on a GPU all that follow as well."""

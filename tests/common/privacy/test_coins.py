@@ -23,7 +23,7 @@ class _Keystream:
         return bytes([self.byte]) * len(zeros)
 
 
-def test_coins_are_an_aes_256_ctr_keystream_with_a_counter_block_for_each_stream() -> None:
+def test_coins_are_aes_256_ctr_keystream_with_a_counter_block_for_each_stream() -> None:
     blocks = b"".join((2).to_bytes(8, "big") + number.to_bytes(8, "big") for number in range(4))
     keystream = Cipher(algorithms.AES(KEY), modes.ECB()).encryptor().update(blocks)  # noqa: S305 - the block cipher
     words = np.frombuffer(keystream, dtype="<u8")

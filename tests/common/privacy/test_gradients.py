@@ -62,11 +62,12 @@ def test_gradients_are_float32_whatever_the_forward_pass_used() -> None:
     assert gradients.tolist() == [[5.0] * 15] * 2
 
 
-def test_a_unit_counts_as_its_clipped_mean_gradient_wherever_its_micro_batches_fell(model: WarmModel) -> None:
+def test_a_unit_counts_as_its_clipped_mean_gradient_in_any_micro_batches(model: WarmModel) -> None:
     guarantees.check_a_unit_counts_as_its_clipped_mean_gradient(model)
 
 
-def test_a_unit_s_clipped_gradient_is_bit_for_bit_the_same_alone_and_in_any_company(model: WarmModel) -> None:
+def test_a_unit_s_clipped_gradient_is_bit_for_bit_the_same_in_any_company(model: WarmModel) -> None:
+    """In any company, and alone."""
     guarantees.check_companions_do_not_change_a_unit(model)
 
 

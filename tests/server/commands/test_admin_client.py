@@ -36,7 +36,7 @@ _ROUND = '{"event": "round", "round": 1, "accepted": 2, "seconds": 0.5}'
 _GIVEN = '{"event": "given_out", "to": ["mary"], "missing": ["jude"]}'
 
 
-def test_who_follows_a_run_sees_a_restart_of_the_server_through_and_who_has_the_adapter(
+def test_following_a_run_outlasts_a_restart_and_tells_who_has_the_adapter(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     away = admin_client.AwayError("no server answers at http://127.0.0.1:1/")

@@ -133,7 +133,7 @@ def test_a_stop_that_comes_as_its_run_begins_stops_it(
     assert (shared.stopping, shared.queue.get(name).status) == (name, "running")
 
 
-def test_a_completed_run_is_resumed_to_give_its_adapter_out_and_never_begun_anew(
+def test_a_completed_run_resumes_to_give_its_adapter_out_and_never_begins_anew(
     shared: ServerState, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = make_run()
@@ -155,7 +155,7 @@ def _get(path: str) -> httpx.Response:
         return web.get(f"http://127.0.0.1{path}")
 
 
-def test_a_server_without_its_registry_is_healthy_and_not_ready_until_it_is_back(
+def test_a_server_is_healthy_and_not_ready_while_its_registry_is_away(
     shared: ServerState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A supervisor must neither restart it for that nor believe that it carries out runs."""

@@ -46,7 +46,7 @@ def home(tmp_path: Path) -> Home:
     return init_home(tmp_path / "srv", ["localhost"], 8443)
 
 
-def test_flower_is_told_at_the_start_and_after_that_only_when_the_registry_has_changed(home: Home) -> None:
+def test_flower_is_told_at_the_start_and_then_only_of_a_changed_registry(home: Home) -> None:
     link: Any = TellsFlower()
     shared = ServerState(home, Queue(home.folder / "queue"), link)
     assert shared.nodes() == shared.nodes() == {}
@@ -354,7 +354,7 @@ def test_both_ports_bound_heads_and_the_public_one_its_connections(home: Home, m
     assert rooms == [7]
 
 
-def test_a_certificate_of_another_key_is_told_before_anybody_hears_that_the_server_listens(
+def test_a_certificate_of_another_key_is_told_before_the_server_says_it_listens(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after half of a renewal, or of a backup that was put back."""

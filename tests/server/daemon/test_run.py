@@ -183,7 +183,7 @@ def _stopped(over: Interrupted, patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("ends", [_killed, _stopped])
-def test_a_server_that_ends_before_the_adapter_is_given_out_does_that_at_its_next_start(
+def test_an_adapter_that_was_not_given_out_is_given_at_the_server_s_next_start(
     over: Interrupted, monkeypatch: pytest.MonkeyPatch, ends: Callable[[Interrupted, pytest.MonkeyPatch], None]
 ) -> None:
     """The queue still says "running"; nothing is offered or trained again."""

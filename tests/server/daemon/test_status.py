@@ -43,7 +43,7 @@ def _asked(number: int, *names: str) -> dict[str, Any]:
     return {"event": "round_started", "what": "update", "round": number, "institutions": list(names)}
 
 
-def test_the_status_tells_of_connections_versions_rounds_and_why_somebody_was_dropped(
+def test_the_status_tells_of_connections_versions_rounds_and_reasons_of_drops(
     shared: ServerState, make_run: Callable[..., RunConfig]
 ) -> None:
     versions, run = {"confide": "0.1.0", "flwr": "1.41.0"}, make_run(federation={"num_rounds": 5})
@@ -99,7 +99,7 @@ def test_who_answered_a_later_offer_is_told_beside_the_others(
     assert answers == {"mary": "accepted", "jude": "waiting for approval", "luke": "accepted"}
 
 
-def test_a_folder_of_an_earlier_version_or_a_damaged_one_is_told_and_hides_nothing_else(
+def test_an_outdated_or_damaged_folder_is_told_and_hides_nothing_else(
     shared: ServerState, make_run: Callable[..., RunConfig]
 ) -> None:
     """The first command of an upgrade is `server status`."""

@@ -174,7 +174,7 @@ def test_a_client_that_went_away_while_others_had_the_turn_loses_no_ask(play: Ca
     play(scene)
 
 
-def test_an_ask_goes_to_a_client_s_newest_poll_and_not_to_a_connection_that_broke_unseen(
+def test_an_ask_goes_to_a_client_s_newest_poll_and_not_to_one_that_broke_unseen(
     play: Callable[[Scene], None],
 ) -> None:
     async def scene(server: _Server) -> None:
@@ -261,9 +261,11 @@ def test_a_heartbeat_and_the_run_do_not_wait_behind_the_requests_of_all_others(p
     play(scene)
 
 
-def test_strangers_heartbeats_stand_in_line_and_one_at_a_time_in_a_client_s_name_does_not(
+def test_strangers_heartbeats_stand_in_line_and_one_in_a_client_s_name_does_not(
     play: Callable[[Scene], None],
 ) -> None:
+    """One at a time in a client's name; the others of its name stand in line too."""
+
     async def scene(server: _Server) -> None:
         async with server.turn.semaphore:
             pulls = [_Poll(server.gate, JUDE, b"right", "pull-object") for _ in range(3)]

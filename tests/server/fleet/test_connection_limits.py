@@ -195,7 +195,7 @@ def _is_let_in(server: _Server, source: str, stack: contextlib.ExitStack) -> boo
     return not _hung_up(peer)
 
 
-def test_one_peer_has_a_quarter_of_the_places_and_all_have_no_more_than_there_are(small: _Server) -> None:
+def test_one_peer_has_a_quarter_of_the_places_and_all_no_more_than_there_are(small: _Server) -> None:
     with contextlib.ExitStack() as silent:
         assert [_is_let_in(small, "127.0.0.1", silent) for _ in range(4)] == [True, True, False, False]
         others = [_is_let_in(small, f"127.0.0.{peer}", silent) for peer in (2, 2, 3, 3, 4, 4, 5)]

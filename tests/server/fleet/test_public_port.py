@@ -154,7 +154,7 @@ class _Stalled:
 
 
 @pytest.mark.parametrize("ending", ["http.disconnect", "http.request", "timeout"])
-def test_hundreds_of_half_bodies_fill_a_part_of_the_memory_and_small_requests_go_on(
+def test_hundreds_of_half_bodies_fill_part_of_memory_and_small_requests_go_on(
     wire: _Wire, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     count, whole = 300, iter([MEGABYTE] * 8)

@@ -213,7 +213,7 @@ def test_of_half_an_answer_no_more_is_read_than_to_the_first_gap(
         assert len(read) == 1
 
 
-def test_a_part_of_the_next_ask_that_a_client_announced_as_something_else_ends_no_run(server: _Server) -> None:
+def test_a_part_of_the_next_ask_that_a_client_announced_otherwise_ends_no_run(server: _Server) -> None:
     """The adapter of round 1 is public, and Flower takes no object that it knows with other parts."""
     grid, node, mary = LinkGrid(server.link), server.node["mary"], server.client(MARY)
     round_1 = RecordDict({"ask": ConfigRecord({"round": 1}), "adapter": ConfigRecord({"safetensors": b"public"})})
@@ -236,10 +236,10 @@ def test_a_part_of_the_next_ask_that_a_client_announced_as_something_else_ends_n
         assert not taken.has_error()
 
 
-def test_an_offer_that_is_out_for_many_rounds_keeps_no_leftovers_of_others_and_its_own_answer_comes(
+def test_an_offer_that_is_out_for_rounds_keeps_no_leftovers_and_is_answered(
     server: _Server,
 ) -> None:
-    """Jude takes his time to answer; Mary announces something beside her answer in every round."""
+    """Jude takes his time to answer; Mary announces something beside her answer in every round: nothing of it stays."""
     grid, (mary, jude) = LinkGrid(server.link), (server.client(MARY), server.client(JUDE))
     with server.link.run(grid):
         content = RecordDict({"ask": ConfigRecord({"round": 0})})

@@ -53,7 +53,7 @@ def test_of_a_round_that_was_asked_again_the_last_line_counts(run: RunConfig, tm
 
 
 @pytest.mark.parametrize("left", [{}, {"run.lock.toml": ""}, {".run.lock.toml.7.ab.tmp": "[stu"}], ids=str)
-def test_a_run_that_found_the_disk_full_at_its_start_has_its_lock_file_when_it_goes_on(
+def test_a_run_that_began_on_a_full_disk_has_its_lock_file_when_it_goes_on(
     run: RunConfig, tmp_path: Path, left: dict[str, str]
 ) -> None:
     """Without it, `confide verify` would refuse the run for ever."""
@@ -211,7 +211,7 @@ OLD = [
 
 
 @pytest.mark.parametrize("lines", [OLD, OLD[:2], OLD[2:]], ids=["old", "old, without an answer", "damaged"])
-def test_a_run_whose_events_do_not_say_what_was_asked_keeps_its_account_and_does_not_go_on(
+def test_a_run_whose_events_lack_its_asks_keeps_its_account_and_does_not_go_on(
     run: RunConfig, tmp_path: Path, lines: list[dict[str, object]]
 ) -> None:
     directory = RunDirectory(tmp_path, run)

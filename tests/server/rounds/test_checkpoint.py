@@ -108,7 +108,7 @@ class _Killed(BaseException):
 
 
 @pytest.mark.parametrize("place", [*failpoints.OF_A_SERVER, "in rmtree"])
-def test_a_damaged_round_that_is_saved_anew_is_known_wherever_that_is_interrupted(
+def test_a_damaged_round_that_is_saved_anew_is_known_at_any_interruption(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     """What was accepted in it, or the new one whole; and no folder of which a kill took a part is ever read."""

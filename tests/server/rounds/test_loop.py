@@ -42,7 +42,7 @@ def test_the_released_average_is_evaluated_every_so_often_and_at_the_end(make: M
     np.testing.assert_array_equal(server.evaluated[-1]["head.bias"], server.state.trained.average["head.bias"])
 
 
-def test_an_adapter_that_institutions_would_refuse_ends_the_run_before_it_is_sent(make: MakeRun) -> None:
+def test_an_adapter_that_institutions_would_refuse_ends_the_run_unsent(make: MakeRun) -> None:
     """Everybody would decline without a word, round after round, and be charged for the rounds until then."""
     for num_rounds in (20, 15):  # in the second it would be given out, and no client would keep it
         grid = FakeGrid(2, honest(lambda node: 25.0))

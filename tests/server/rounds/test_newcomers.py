@@ -148,9 +148,7 @@ def _later(folder: Path) -> list[tuple[int, dict[str, int], dict[str, str]]]:
     ]
 
 
-def test_who_connects_in_mid_run_is_offered_it_once_and_trains_from_the_next_round_on(
-    run: RunConfig, tmp_path: Path
-) -> None:
+def test_a_newcomer_is_offered_the_run_once_and_trains_from_the_next_round_on(run: RunConfig, tmp_path: Path) -> None:
     grid = World({MARY: range(9), JUDE: range(3, 9)})
     state = _carry_out(run, grid, tmp_path, _everybody)
     assert grid.offered("jude") == [2]
@@ -192,9 +190,9 @@ def test_an_answer_that_takes_rounds_is_taken_when_it_comes(run: RunConfig, tmp_
     assert (grid.offered("jude"), grid.asked("jude")) == ([1], [4, 5])
 
 
-def test_who_waits_for_approval_is_offered_the_run_again_after_a_minute_until_it_is_approved(
-    run: RunConfig, tmp_path: Path
-) -> None:
+def test_a_run_that_waits_for_approval_is_offered_again_after_a_minute(run: RunConfig, tmp_path: Path) -> None:
+    """Again and again, until it is approved."""
+
     def answer(message: Message, number: int) -> Message | None:
         waits = message.metadata.dst_node_id == JUDE and number < 4
         return Message(waiting(), reply_to=message) if waits else _willing(message, number)
@@ -238,9 +236,7 @@ def test_who_is_approved_at_the_server_in_mid_run_is_offered_it(run: RunConfig, 
     assert (grid.offered("luke"), grid.asked("luke")) == ([0], [1, 2, 3, 4, 5])
 
 
-def test_nobody_is_offered_a_run_that_does_not_name_it_or_whose_last_round_has_begun(
-    run: RunConfig, tmp_path: Path
-) -> None:
+def test_a_run_that_does_not_name_one_or_is_in_its_last_round_is_not_offered(run: RunConfig, tmp_path: Path) -> None:
     grid = World({MARY: range(9), JUDE: range(9), LUKE: range(5, 9)})
     _carry_out(run, grid, tmp_path, lambda: {MARY: _member(MARY), LUKE: _member(LUKE)})
     assert (grid.offered("jude"), grid.offered("luke")) == ([], [])

@@ -72,9 +72,10 @@ ALWAYS, NEVER = (0.0, 1e9), (1e9, 1e9)
         "none",
     ],
 )
-def test_a_round_waits_a_minute_for_who_was_there_and_as_long_as_it_may_for_a_quorum(
+def test_a_round_waits_a_minute_for_who_was_there_and_longer_for_a_quorum(
     make_run: MakeRun, times: dict[int, tuple[float, float]], away: Collection[int], there: list[int], after: float
 ) -> None:
+    """For a quorum it waits as long as it may."""
     grid = Coming(times)
     run = make_run(federation={"min_clients": 2, "deadline_seconds": 300.0})
     job: Any = SimpleNamespace(run=run, clock=grid.clock, is_stopped=lambda: False)
@@ -115,10 +116,8 @@ def test_an_offer_lasts_as_long_as_it_is_waited_for(make: MakeRun) -> None:
 
 
 @pytest.mark.parametrize("units", [1, 10**9])
-def test_who_declares_a_size_far_from_the_run_s_is_left_out_with_the_reason_before_anything_is_charged(
-    make: MakeRun, units: int
-) -> None:
-    """At one unit the gate would let a norm of 84,500 through, and at 10^9 the weight would be all there is."""
+def test_a_declared_size_far_from_the_run_s_is_left_out_before_any_charge(make: MakeRun, units: int) -> None:
+    """With the reason: at one unit the gate lets a norm of 84,500 through; at 10^9 the weight is all there is."""
 
     def answer(message: Message) -> Message:
         if message.metadata.group_id == "0":

@@ -121,9 +121,7 @@ def _until_it_crashes(run: RunConfig, folder: Path, away: set[int], crash: tuple
     return grid.sent
 
 
-def test_privacy_json_counts_every_ask_of_a_run_that_crashes_and_goes_on_with_others(
-    make: MakeRun, tmp_path: Path
-) -> None:
+def test_privacy_json_counts_every_ask_of_a_run_that_crashes_and_goes_on(make: MakeRun, tmp_path: Path) -> None:
     """Participation 0.5, three crashes, each time somebody else is away: nothing that was asked is forgotten."""
     run, folder = validating(make, every=2, num_rounds=12, participation=0.5), tmp_path / "run"
     lives: list[tuple[set[int], tuple[str, int] | None]] = [
@@ -153,10 +151,10 @@ def test_privacy_json_counts_every_ask_of_a_run_that_crashes_and_goes_on_with_ot
 
 
 @pytest.mark.parametrize("killed", [("validation_started", 4), ("round", 4), None])
-def test_a_run_killed_after_its_last_checkpoint_ends_with_what_it_measured_and_needs_nobody_s_consent(
+def test_a_run_killed_after_its_last_checkpoint_ends_with_what_it_measured(
     make: MakeRun, tmp_path: Path, killed: tuple[str, int] | None
 ) -> None:
-    """In the last counts, or anywhere in the export; now one institution is there, one is away, one was revoked."""
+    """In the last counts, or in the export; with nobody's consent: one institution is there, one away, one revoked."""
     run = validating(make, every=2, num_rounds=4, min_clients=3)
     first = _live(run, tmp_path, FakeGrid(3, counts()), killed)
     away = FakeGrid(3, lambda message: counts()(message) if message.metadata.dst_node_id == 1001 else None)
@@ -170,9 +168,7 @@ def test_a_run_killed_after_its_last_checkpoint_ends_with_what_it_measured_and_n
     assert [line["round"] for line in RunDirectory.open(tmp_path, run).rounds()] == [1, 2, 3, 4]
 
 
-def test_after_a_restart_those_who_took_part_are_waited_for_though_nothing_is_offered(
-    make: MakeRun, tmp_path: Path
-) -> None:
+def test_a_restarted_run_waits_for_those_who_took_part_though_it_offers_nothing(make: MakeRun, tmp_path: Path) -> None:
     """Else their adapter, and the last counts, would go to nodes that Flower does not take for online yet."""
 
     class _Returning(FakeGrid):
@@ -222,9 +218,7 @@ def test_rounds_and_answers_count_once_however_often_a_round_is_asked(make: Make
     assert known == {"site-0": (3, [f"round 2: {late}"]), "site-1": (3, [f"round 1: {late}"]), "site-2": (4, [])}
 
 
-def test_of_a_round_whose_checkpoint_is_damaged_only_what_was_accepted_is_taken_again(
-    make: MakeRun, tmp_path: Path
-) -> None:
+def test_a_round_with_a_damaged_checkpoint_takes_again_only_what_was_accepted(make: MakeRun, tmp_path: Path) -> None:
     """Site-1 has another update now; site-2's had not come in time."""
     run = make(num_rounds=4)
     _live(run, tmp_path, FakeGrid(3, silent((1002, "3"))), ("round_started", 4))

@@ -152,7 +152,7 @@ def test_a_straggler_costs_no_time(make: MakeRun, monkeypatch: pytest.MonkeyPatc
     assert [item.name for item in server.state.institutions.values()] == ["site-0"]
 
 
-def test_every_ask_carries_the_receipt_of_the_institution_s_own_last_update_and_differs_in_nothing_else(
+def test_asks_differ_in_the_receipt_of_one_s_own_last_update_and_nothing_else(
     make: MakeRun,
 ) -> None:
     def answer(message: Message) -> Message | None:
@@ -264,7 +264,7 @@ class Leaving(FakeGrid):
         return [node for node in super().get_node_ids() if node != 1001 or ended + 1 not in self.rounds]
 
 
-def test_who_is_away_is_neither_asked_nor_charged_and_is_asked_again_once_it_is_back(make: MakeRun) -> None:
+def test_an_absent_institution_is_neither_asked_nor_charged_until_it_is_back(make: MakeRun) -> None:
     grid = Leaving(2, {2, 3}, honest())
     server = Server(make(num_rounds=4), grid)
     server.start()

@@ -48,7 +48,7 @@ def test_a_run_without_privacy_asks_for_no_counts(make: MakeRun) -> None:
     assert "evaluate" not in {message.metadata.message_type for message in grid.sent}
 
 
-def test_the_counts_of_a_round_are_those_of_its_released_average_and_stand_in_its_event(make: MakeRun) -> None:
+def test_counts_of_a_round_are_of_its_released_average_and_stand_in_its_event(make: MakeRun) -> None:
     grid = FakeGrid(2, counts())
     server = Server(validating(make, num_rounds=5, average_decay=0.5), grid)
     server.start()

@@ -1,8 +1,7 @@
-"""Federations on the in-process grid: what is learnt, what goes wrong, what it costs."""
+"""Federations on the in-process grid: what is learnt, what is sent, what it costs."""
 
 import gc
 import sqlite3
-import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable
@@ -14,24 +13,20 @@ import pytest
 import torch
 from flwr.app import Context, Message
 from safetensors.numpy import load
+from support.federations import always, flat
 
 from confide.client.training import shares
 from confide.common.config.run import RunConfig
-from confide.common.errors import ConfideError
 from confide.common.protocol.answers import Update, read_receipt
 from confide.common.protocol.asks import Ask
 from confide.common.protocol.wire import sha256
 from confide.server.results.run_directory import spent
 from confide.server.rounds.participation import draw
 from confide.simulations.engines import faults
-from confide.simulations.engines.faults import Answer, Faults
+from confide.simulations.engines.faults import Answer
 
 MakeRun = Callable[..., RunConfig]
 Federate = Callable[..., Any]  # of conftest: gives a `Ran`
-
-
-def _flat(state: dict[str, np.ndarray]) -> np.ndarray:
-    return np.concatenate([value.ravel() for value in state.values()])
 
 
 @pytest.mark.parametrize(
@@ -50,9 +45,9 @@ def test_a_federation_trains(federate: Federate, locked: MakeRun, sections: dict
     ran = federate(run)
     result = ran.state
     assert ran.accepted == {"site-0": 2, "site-1": 2, "site-2": 2}
-    assert np.isfinite(_flat(result.trained.average)).all()
-    start = _flat(ran.state.job.initial)
-    assert (_flat(result.trained.average) != start).mean() > 0.9
+    assert np.isfinite(flat(result.trained.average)).all()
+    start = flat(ran.state.job.initial)
+    assert (flat(result.trained.average) != start).mean() > 0.9
     assert all(np.any(value != ran.state.job.initial[name]) for name, value in result.trained.average.items())
     assert 0 <= result.accuracy.mean <= 1
     assert ran.state.trained.round == 2
@@ -64,8 +59,8 @@ def test_noise_differs_between_runs_and_between_institutions(federate: Federate,
     """Same public seed, same records: the private coins are fresh all the same."""
     first, second = federate(locked()), federate(locked())
     assert first.state.job.initial.keys() == second.state.job.initial.keys()
-    np.testing.assert_array_equal(_flat(first.state.job.initial), _flat(second.state.job.initial))
-    assert not (_flat(first.state.trained.adapter) == _flat(second.state.trained.adapter)).any()
+    np.testing.assert_array_equal(flat(first.state.job.initial), flat(second.state.job.initial))
+    assert not (flat(first.state.trained.adapter) == flat(second.state.trained.adapter)).any()
     hashes = [accepted["payload_sha256"] for ran in (first, second) for one in ran.saved for accepted in one]
     assert len(set(hashes)) == len(hashes) == 12
 
@@ -82,7 +77,7 @@ def test_it_learns_without_privacy(federate: Federate, locked: MakeRun) -> None:
     ran = federate(run)
     assert len(ran.of("round")) == 8
     assert all("accuracy" in event for event in ran.of("round"))
-    assert np.linalg.norm(_flat(ran.state.trained.adapter) - _flat(ran.state.job.initial)) > 0.01
+    assert np.linalg.norm(flat(ran.state.trained.adapter) - flat(ran.state.job.initial)) > 0.01
 
 
 def test_without_public_data_nothing_is_evaluated(federate: Federate) -> None:
@@ -105,186 +100,6 @@ def test_every_institution_gives_noised_counts_in_the_rounds_of_the_plan(federat
     assert len(set(numbers)) == len(numbers) == 12, "noise of its own in each"
     assert {item.num_releases for item in ran.state.everybody()} == {2} == {run.validation_releases}
     assert ran.accepted == {"site-0": 5, "site-1": 5, "site-2": 5}
-
-
-# Faults: site-1 on node 1001 misbehaves in every round
-
-
-def _scale(factor: float) -> Faults:
-    return faults.malformed(lambda state: {name: value * np.float32(factor) for name, value in state.items()})
-
-
-def _first(change: Callable[[np.ndarray], np.ndarray]) -> Faults:
-    def apply(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        name = next(name for name in sorted(state) if state[name].ndim == 2)
-        return {**state, name: change(state[name])}
-
-    return faults.malformed(apply)
-
-
-def _forged(**changes: Any) -> Faults:
-    """An honest payload in an envelope that says something else."""
-
-    def fault(message: Message, answer: Answer) -> tuple[float, Message | None]:
-        honest = Update.from_content(answer().content)
-        update = Update(replace(honest.envelope, **changes), honest.signature, honest.payload)
-        return 0.0, Message(update.content(), reply_to=message)
-
-    return fault
-
-
-def _from_node(node_id: int) -> Faults:
-    def fault(message: Message, answer: Answer) -> tuple[float, Message | None]:
-        reply = answer()
-        reply.metadata.__dict__["_src_node_id"] = node_id
-        return 0.0, reply
-
-    return fault
-
-
-SILENT = {
-    "dropout": faults.dropout,
-    "straggler": faults.straggler(10_000.0),
-    "another node id": _from_node(1002),
-    "no node": _from_node(5),
-}
-DROPPED = {
-    "crash": (faults.crash, "error"),
-    "garbage": (faults.garbage, "form"),
-    "nan": (_first(lambda value: np.full_like(value, np.nan)), "norm"),
-    "inf": (_first(lambda value: np.full_like(value, np.inf)), "norm"),
-    "huge": (_scale(1e6), "norm"),
-    "overflow": (_scale(1e30), "norm"),
-    "shape": (_first(lambda value: value[:-1]), "shape"),
-    "transposed": (_first(lambda value: np.ascontiguousarray(value.T)), "shape"),
-    "float64": (_first(lambda value: value.astype(np.float64)), "float32"),
-    "float16": (faults.malformed(lambda s: {k: v.astype(np.float16) for k, v in s.items()}), "float32"),
-    "extra key": (faults.malformed(lambda state: {**state, "more": np.zeros(1, np.float32)}), "keys"),
-    "huge extra key": (faults.malformed(lambda state: {**state, "more": np.zeros(10**6, np.float32)}), "size"),
-    "missing key": (faults.malformed(lambda state: dict(list(state.items())[1:])), "keys"),
-    "empty": (faults.malformed(lambda state: {}), "keys"),
-    "round": (_forged(round=7), "envelope"),
-    "institution": (_forged(institution="site-2"), "envelope"),
-    "lineage": (_forged(lineage="0" * 32), "envelope"),
-    "study": (_forged(study="another"), "envelope"),
-    "plan": (_forged(run_sha256="0" * 64), "envelope"),
-    "base": (_forged(base_sha256="0" * 64), "envelope"),
-    "input": (_forged(input_sha256="0" * 64), "envelope"),
-    "payload": (_forged(payload_sha256="0" * 64), "payload_sha256"),
-    "kind": (_forged(what="validation"), "envelope"),
-}
-
-
-def _always(fault: Faults) -> faults.Faults:
-    return faults.schedule({(1001, str(number)): fault for number in (1, 2)})
-
-
-def _others_carried_on(ran: Any) -> None:
-    assert ran.accepted == {"site-0": 2, "site-1": 0, "site-2": 2}
-    assert ran.state.trained.round == 2
-    assert np.isfinite(_flat(ran.state.trained.average)).all()
-    assert [event["accepted"] for event in ran.of("round")] == [2, 2]
-    for accepted in ran.saved:
-        assert [item["institution"] for item in accepted] == ["site-0", "site-2"]
-    assert ran.state.institutions[1001].num_steps == 2, "what was asked is spent, whatever became of the reply"
-
-
-@pytest.fixture
-def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    def sleep(seconds: float) -> None:
-        raise AssertionError(f"slept {seconds} s")
-
-    monkeypatch.setattr(time, "sleep", sleep)
-
-
-@pytest.mark.usefixtures("_no_waiting")
-@pytest.mark.parametrize("name", SILENT)
-def test_who_does_not_answer_in_time_is_not_waited_for(federate: Federate, name: str) -> None:
-    _others_carried_on(federate(faults=_always(SILENT[name])))
-
-
-@pytest.mark.usefixtures("_no_waiting")
-@pytest.mark.parametrize("name", DROPPED)
-def test_a_bad_reply_is_dropped_alone_and_with_its_reason(federate: Federate, name: str) -> None:
-    fault, reason = DROPPED[name]
-    ran = federate(faults=_always(fault))
-    _others_carried_on(ran)
-    dropped = ran.of("dropped")
-    assert [(event["round"], event["institution"]) for event in dropped] == [(1, "site-1"), (2, "site-1")]
-    assert all(reason in event["reason"] for event in dropped)
-    assert len(ran.state.institutions[1001].dropped) == 2
-    assert all(reason in event["dropped"][0] for event in ran.of("round"))
-
-
-def test_an_old_reply_counts_in_no_later_round(federate: Federate) -> None:
-    kept: list[Message] = []
-
-    def fault(message: Message, answer: Answer) -> tuple[float, Message | None]:
-        if (message.metadata.dst_node_id, message.metadata.group_id) == (1001, "1"):
-            kept.append(answer())
-            return 0.0, kept[0]
-        if (message.metadata.dst_node_id, message.metadata.group_id) == (1001, "2"):
-            return 0.0, Message(kept[0].content, reply_to=message)
-        return faults.no_faults(message, answer)
-
-    ran = federate(faults=fault)
-    assert ran.accepted == {"site-0": 2, "site-1": 1, "site-2": 2}
-    assert "envelope" in ran.of("dropped")[0]["reason"]
-
-
-def test_a_late_reply_does_not_count_in_the_next_round(federate: Federate) -> None:
-    """100 s late with a deadline of 60 s: it comes in during the second round and is not mistaken for its answer."""
-    ran = federate(
-        None,
-        faults=faults.schedule({(1001, "1"): faults.straggler(100.0), (1002, "2"): faults.straggler(100.0)}),
-    )
-    assert ran.accepted == {"site-0": 2, "site-1": 2, "site-2": 2}, "within the default deadline of 1800 s"
-
-
-def test_a_deadline_ends_the_round(federate: Federate, locked: MakeRun) -> None:
-    run = locked(federation={"num_rounds": 2, "deadline_seconds": 60.0})
-    late = {(1001, "1"): faults.straggler(100.0), (1002, "2"): faults.straggler(100.0)}
-    ran = federate(run, faults=faults.schedule(late))
-    assert ran.accepted == {"site-0": 2, "site-1": 1, "site-2": 1}
-    assert [[item["institution"] for item in accepted] for accepted in ran.saved] == [
-        ["site-0", "site-2"],
-        ["site-0", "site-1"],
-    ]
-
-
-def test_a_round_without_quorum_changes_nothing(federate: Federate, locked: MakeRun) -> None:
-    run = locked(federation={"num_rounds": 3, "min_clients": 3})
-    ran = federate(run, faults=faults.schedule({(1001, "2"): faults.dropout}))
-    assert ran.state.trained.round == 2
-    assert [event["round"] for event in ran.of("no_quorum")] == [2]
-    assert len(ran.saved) == 2
-
-
-def test_three_rounds_in_a_row_without_quorum_stop_the_run(federate: Federate, locked: MakeRun) -> None:
-    run = locked(federation={"num_rounds": 9, "min_clients": 3})
-    missing = faults.schedule({(1001, str(number)): faults.dropout for number in (1, 2, 4, 5, 6)})
-    with pytest.raises(ConfideError, match=r"round 6: .*federation.min_clients = 3"):
-        federate(run, faults=missing)
-
-
-def test_too_few_acceptances_stop_the_run_before_round_1(federate: Federate, locked: MakeRun) -> None:
-    run = locked(federation={"num_rounds": 2, "min_clients": 3})
-    for fault in (faults.dropout, faults.garbage, faults.crash):
-        with pytest.raises(ConfideError, match="2 of 3 institutions accepted"):
-            federate(run, faults=faults.schedule({(1001, "0"): fault}))
-
-
-def test_who_did_not_accept_is_not_asked(federate: Federate) -> None:
-    asked = []
-
-    def fault(message: Message, answer: Answer) -> tuple[float, Message | None]:
-        asked.append((message.metadata.dst_node_id, message.metadata.group_id))
-        drop = asked[-1] == (1001, "0")
-        return (faults.dropout if drop else faults.no_faults)(message, answer)
-
-    ran = federate(faults=fault)
-    assert ran.accepted == {"site-0": 2, "site-2": 2}
-    assert (1001, "1") not in asked
 
 
 def test_every_institution_gets_the_same_ask_but_for_its_receipt(federate: Federate) -> None:
@@ -347,7 +162,7 @@ def test_a_ledger_is_charged_for_the_rounds_that_ask_it_and_for_no_other(federat
 
 
 def test_institutions_on_one_connection_have_accounts_of_their_own(federate: Federate, locked: MakeRun) -> None:
-    ran = federate(locked(), faults=_always(faults.dropout))
+    ran = federate(locked(), faults=always(faults.dropout))
     trained = ["dataset", "open", "reserve", "seal", "ack", "reserve", "seal"]  # two rounds
     assert _rows(ran, "site-0") == _rows(ran, "site-2") == trained
     assert _rows(ran, "site-1") == ["dataset", "open"]

@@ -150,7 +150,7 @@ def test_no_institution_server_or_verifier_asks_the_memory(make_run: Any, path: 
     assert lock(run, "a" * 64) == lock(run, "a" * 64, Checked()) == honest
 
 
-def test_a_plan_whose_validation_counts_alone_pass_a_target_of_the_table_says_so(make_run: Any, path: Path) -> None:
+def test_a_plan_whose_validation_counts_alone_pass_a_table_target_says_so(make_run: Any, path: Path) -> None:
     """It was an error, and the run could not be planned at all."""
     federation, evaluation = {"num_rounds": 100}, {"validation_every": 5}
     run = lock(make_run(federation=federation, evaluation=evaluation, privacy={"noise_multiplier": 4.0}), "a" * 64)

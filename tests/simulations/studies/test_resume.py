@@ -105,7 +105,7 @@ def test_an_interrupted_run_goes_on_and_what_was_sealed_is_sent_again_uncharged(
     assert _steps(out) == dict.fromkeys(NAMES, 4)
 
 
-def test_a_round_that_was_being_trained_is_tried_once_more_under_a_charge_of_its_own(
+def test_a_round_in_training_is_tried_once_more_under_a_charge_of_its_own(
     confide: Confide, settings: Settings, run_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in deployment: the first attempt's coins are gone, so everything is drawn anew and counts."""
