@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from confide.simulations.sites.real_sites import RealSites
     from confide.simulations.studies.begun import Begun
 
-RunArgument = Annotated[Path | None, typer.Argument(metavar="[RUN.toml]", help="the run [default scenario]")]
+RunArgument = Annotated[Path | None, typer.Argument(metavar="[RUN.toml]", help="the run, or the name of a scenario: default, scoring [default]")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="change one setting; may be repeated")
 ]
@@ -133,16 +133,21 @@ def _require_alone(**given: object) -> None:
 
 
 def load(run_file: Path | None, overrides: list[str], places: "Mapping[str, str] | None" = None) -> "RunConfig":
-    """Load a run.toml, or the default scenario, and fetch its base model."""
+    """Load a run.toml, or a scenario, and fetch its base model."""
     from confide.common.config.run import load_run
     from confide.common.flower import prepare
     from confide.common.model.base_models import fetch_model
 
-    path = run_file or Path(str(files("confide.simulations").joinpath("scenarios/default.toml")))
-    run = load_run(path, overrides).placed(places or {})
+    run = load_run(_run_file(run_file), overrides).placed(places or {})
     prepare()
     fetch_model(run.at(run.model.base))
     return run
+
+
+def _run_file(named: Path | None) -> Path:
+    """Return the file of a run, or of a scenario that carries this name; without a name of the default scenario."""
+    scenario = Path(str(files("confide.simulations").joinpath(f"scenarios/{named or 'default'}.toml")))
+    return scenario if named is None or (scenario.is_file() and not named.exists()) else named
 
 
 def locked(run: "RunConfig", accountant: "Accountant") -> "RunConfig":

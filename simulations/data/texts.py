@@ -20,10 +20,22 @@ _CLEAR = 0.5  # mean rating, from -4 to 4, that counts as positive or negative; 
 
 
 def read_vader() -> list[Record]:
-    """Read VADER's ground truth (Hutto and Gilbert, ICWSM 2014): short texts of four kinds, each rated by 20 people.
+    """Read VADER's texts with a label; those whose rating is near the middle are left out.
 
     Returns:
         Rows with "institution", "text" and "label" ("positive" or "negative").
+    """
+    rows = [row for row in read_vader_scores() if abs(row["score"]) >= _CLEAR]
+    for row in rows:
+        row["label"] = "positive" if row.pop("score") > 0 else "negative"
+    return rows
+
+
+def read_vader_scores() -> list[Record]:
+    """Read VADER's ground truth (Hutto and Gilbert, ICWSM 2014): short texts of four kinds, each rated by 20 people.
+
+    Returns:
+        Rows with "institution", "text" and "score" (mean rating, from -4 to 4).
 
     Raises:
         InputError: the package is not installed; the message gives the command.
@@ -41,10 +53,8 @@ def read_vader() -> list[Record]:
             lines = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
             next(lines)
             for _, score, text in lines:
-                if abs(float(score)) >= _CLEAR:
-                    label = "positive" if float(score) > 0 else "negative"
-                    rows.append({"institution": institution, "text": html.unescape(text), "label": label})
+                rows.append({"institution": institution, "text": html.unescape(text), "score": float(score)})
     return rows
 
 
-SOURCES = {"vader": read_vader}
+SOURCES = {"vader": read_vader, "vader-scores": read_vader_scores}

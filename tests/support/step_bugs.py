@@ -203,7 +203,7 @@ def _encoding_may_raise(patch: pytest.MonkeyPatch) -> None:
 
     def strict(records: Any, task: Any, tokenizer: Any, *rest: Any) -> Any:
         for record in records:
-            task.encode(record, tokenizer)
+            task.examples(record, tokenizer)
         return real(records, task, tokenizer, *rest)
 
     patch.setattr(units, "make_units", strict)

@@ -40,7 +40,7 @@ def _texts(site: Site, model: WarmModel, task: Task) -> set[str]:
     shares = prepare(site.data, site.config.compute, model, joining=False)
     examples = [example for unit in shares.training.table.units for example in unit]
     trained = {model.tokenizer.decode(example["input_ids"], skip_special_tokens=True) for example in examples}
-    held = [model.task.encode(record, model.tokenizer) for unit in shares.validation for record in unit]
+    held = [model.task.examples(record, model.tokenizer)[0] for unit in shares.validation for record in unit]
     return trained | {model.tokenizer.decode(example["input_ids"], skip_special_tokens=True) for example in held}
 
 
@@ -237,9 +237,9 @@ def test_a_person_is_known_by_a_keyed_name(tmp_path: Path) -> None:
     """Whoever reads people.db cannot look anybody up."""
     site = open_site(write_site(tmp_path))
     [record] = make_records(1)
-    names = names_of(record, site.data.secret)
+    names = names_of(record, ("label",), site.data.secret)
     assert names is not None
-    assert names != names_of(record, bytes(32))
+    assert names != names_of(record, ("label",), bytes(32))
     assert site.data.claims.claim("people", {names}) == {names}
     assert People(tmp_path / "state" / "people.db").claim("other", {names}) == set()
     assert record["text"].encode() not in (tmp_path / "state" / "people.db").read_bytes()

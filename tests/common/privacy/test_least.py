@@ -42,6 +42,26 @@ def test_an_absurd_plan_costs_more_than_any_institution_would_allow(noise: float
     assert least_epsilon(plan) > 10
 
 
+@pytest.mark.parametrize(
+    ("q", "steps", "noise", "expected"),
+    [
+        (0.1, 40, 1.274, 2.5033),
+        (0.01, 1000, 0.5, 6.3928),
+        (1e-4, 1000, 0.1, 77.0871),
+        (0.5, 10, 1.0, 10.2241),
+    ],
+)
+def test_the_bound_of_some_plans_to_its_last_digit(q: float, steps: int, noise: float, expected: float) -> None:
+    """As first computed. A looser bound lets plans through to a slow accountant; a higher one may refuse too much."""
+    plan = make_plan(sampling_probability=q, num_steps=steps, noise_multiplier=noise, target_delta=1e-5)
+    assert least_epsilon(plan) == expected
+
+
+def test_validation_counts_are_an_attack_of_their_own() -> None:
+    plan = make_plan(num_steps=1, noise_multiplier=100.0, validation_releases=7, validation_noise_multiplier=2.0)
+    assert least_epsilon(plan) == 6.0721
+
+
 def test_validation_counts_with_hardly_any_noise_are_seen_too() -> None:
     plan = make_plan(num_steps=1, noise_multiplier=100.0, validation_releases=50, validation_noise_multiplier=0.1)
     assert least_epsilon(plan) > 1000

@@ -27,7 +27,7 @@ SUMMARY = {
     "status",
     "num_rounds",
     "seconds",
-    "accuracy",
+    "score",
     "epsilon",
     "target_delta",
     "bytes_per_client_round",
@@ -52,9 +52,9 @@ def test_json_is_one_object_and_the_directory_is_complete(
     assert (summary["run_dir"], summary["status"], summary["num_rounds"]) == (str(out), "completed", 4)
     assert summary["num_steps"] == 8
     assert summary["noise_multiplier"] == 4.0
-    assert summary["accuracy"].keys() == {"mean", "per_institution"}
-    assert list(summary["accuracy"]["per_institution"]) == list(summary["epsilon"]) == NAMES
-    assert summary["accuracy"]["mean"] == pytest.approx(sum(summary["accuracy"]["per_institution"].values()) / 3)
+    assert summary["score"].keys() == {"metric", "mean", "per_institution"}
+    assert list(summary["score"]["per_institution"]) == list(summary["epsilon"]) == NAMES
+    assert summary["score"]["mean"] == pytest.approx(sum(summary["score"]["per_institution"].values()) / 3)
 
     assert {path.name for path in out.iterdir()} == {
         *("run.lock.toml", "events.jsonl", "metrics.jsonl", "privacy.json", "report.html", "rounds", "adapter")
@@ -66,7 +66,7 @@ def test_json_is_one_object_and_the_directory_is_complete(
     assert [event["round"] for event in events if event["event"] == "round_started"] == [1, 2, 3, 4]
     assert events[-1]["event"] == "completed"
     metrics = read_lines(out / "metrics.jsonl")
-    assert ["accuracy" in line for line in metrics] == [False, True, False, True]
+    assert ["score" in line for line in metrics] == [False, True, False, True]
     assert all(line["accepted"] == 3 and not line["dropped"] for line in metrics)
     assert all(set(line["num_steps"].values()) == {2 * line["round"]} for line in metrics)
 

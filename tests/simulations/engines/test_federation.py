@@ -49,7 +49,7 @@ def test_a_federation_trains(federate: Federate, locked: MakeRun, sections: dict
     start = flat(ran.state.job.initial)
     assert (flat(result.trained.average) != start).mean() > 0.9
     assert all(np.any(value != ran.state.job.initial[name]) for name, value in result.trained.average.items())
-    assert 0 <= result.accuracy.mean <= 1
+    assert 0 <= result.scores.mean <= 1
     assert ran.state.trained.round == 2
     assert [len(accepted) for accepted in ran.saved] == [3, 3]
     assert {item.num_steps for item in result.everybody()} == {run.num_steps}
@@ -76,14 +76,14 @@ def test_it_learns_without_privacy(federate: Federate, locked: MakeRun) -> None:
     )
     ran = federate(run)
     assert len(ran.of("round")) == 8
-    assert all("accuracy" in event for event in ran.of("round"))
+    assert all("score" in event for event in ran.of("round"))
     assert np.linalg.norm(flat(ran.state.trained.adapter) - flat(ran.state.job.initial)) > 0.01
 
 
 def test_without_public_data_nothing_is_evaluated(federate: Federate) -> None:
     ran = federate(public=False)
-    assert not any("accuracy" in event for event in ran.of("round"))
-    assert ran.state.accuracy is None
+    assert not any("score" in event for event in ran.of("round"))
+    assert ran.state.scores is None
     assert ran.state.finished
 
 

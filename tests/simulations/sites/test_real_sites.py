@@ -79,7 +79,7 @@ def test_quiet_keeps_the_warning(federate: Federate) -> None:
 def test_without_public_data_there_is_no_accuracy_and_a_finished_run(federate: Federate, tmp_path: Path) -> None:
     code, output, errors = federate(options=("--json",))
     assert code == 0, errors
-    assert json.loads(output)["accuracy"] is None
+    assert json.loads(output)["score"] is None
     assert read_json(tmp_path / "out" / "privacy.json")["status"] == "completed"
     assert (tmp_path / "out" / "report.html").is_file()
     assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").is_file()
@@ -88,10 +88,10 @@ def test_without_public_data_there_is_no_accuracy_and_a_finished_run(federate: F
     assert "not measured: evaluation.data names no file" in output
 
 
-def test_public_data_give_the_accuracy(federate: Federate, tmp_path: Path) -> None:
+def test_public_data_give_the_score(federate: Federate, tmp_path: Path) -> None:
     write_records(tmp_path / "public.jsonl", make_records(6))
     summary = json.loads(federate("evaluation.data=public.jsonl", options=("--json",))[1])
-    assert list(summary["accuracy"]["per_institution"]) == ["public"]
+    assert list(summary["score"]["per_institution"]) == ["public"]
 
 
 def test_a_simulation_is_not_charged_by_its_side(confide: Confide, run_file: Path, sites: dict[str, Path]) -> None:

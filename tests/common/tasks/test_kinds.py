@@ -1,0 +1,150 @@
+"""The promises that every kind of task keeps: columns, losses of their own rows only, metrics, rightness."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support.kinds import RECORDS, SETTINGS, of_kind, task_of
+
+from confide.client.data.units import gather_units, names_of
+from confide.client.training import validation
+from confide.common.config.run import RunConfig
+from confide.common.data.batches import collate, length, padded_length
+from confide.common.model.adapter import get_state, set_state
+from confide.common.model.evaluation import evaluate, predict
+from confide.common.model.warm_model import WarmModel, warm_model
+from confide.common.privacy.gradients import per_example_gradients
+from confide.common.tasks import Task
+
+KINDS = list(SETTINGS)
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def task(kind: str) -> Task:
+    return task_of(kind)
+
+
+@pytest.fixture
+def model(kind: str, make_run: Callable[..., RunConfig]) -> WarmModel:
+    return warm_model(of_kind(make_run(), kind))
+
+
+def _hostile(model: WarmModel) -> None:
+    """Write weights of a norm that a server may send."""
+    state = get_state(model.module)
+    stream = np.random.default_rng(7)
+    set_state(model.module, {name: stream.normal(0, 3, v.shape).astype(np.float32) for name, v in state.items()})
+
+
+def test_a_made_up_record_is_good_and_fills_the_longest_example(task: Task, model: WarmModel) -> None:
+    for number in range(6):
+        record = task.made_up(3, number)
+        assert task.check(record) is None
+        assert task.made_up(3, number) == record != task.made_up(4, number)
+        assert record.keys() == set(task.fields())
+        assert length(task.examples(record, model.tokenizer)[0]) == task.max_length
+    assert length(task.examples(task.made_up(3, 0, 5), model.tokenizer)[0]) < task.max_length
+
+
+def test_each_column_has_one_value_for_each_token(task: Task, kind: str, model: WarmModel) -> None:
+    for record in [*RECORDS[kind], task.made_up(0, 1)]:
+        for example in task.examples(record, model.tokenizer):
+            lists = {name: value for name, value in example.items() if isinstance(value, list)}
+            assert lists.keys() == {"input_ids", *task.columns()}
+            assert {len(value) for value in lists.values()} == {length(example)}
+            assert length(example) <= task.max_length
+
+
+def test_a_record_without_its_answer_can_be_predicted(task: Task, kind: str, model: WarmModel) -> None:
+    bare = [{name: record[name] for name in task.inputs()} for record in RECORDS[kind]]
+    expected = predict(model, RECORDS[kind])
+    assert predict(model, bare) == expected == json.loads(json.dumps(expected))
+    assert len(predict(model, [task.from_text("the film was good"), task.from_text("")])) == 2
+
+
+def test_gradients_are_those_of_one_example_at_a_time(task: Task, kind: str, model: WarmModel) -> None:
+    """Under large weights as well, and with rows of other lengths beside an example."""
+    examples = [*task.examples(RECORDS[kind][0], model.tokenizer), *task.examples(RECORDS[kind][1], model.tokenizer)]
+    padded = padded_length(max(map(length, examples)))
+    model.wrapped.enable_hooks()
+    for _ in range(2):
+        together = per_example_gradients(
+            model.wrapped, model.losses, collate(examples, padded, model.pads, model.device)
+        )
+        for row, example in enumerate(examples):
+            model.module.zero_grad()
+            model.wrapped.disable_hooks()
+            task.losses(model.module, collate([example], padded, model.pads, model.device)).sum().backward()
+            alone = torch.cat([p.grad.flatten() for p in model.module.parameters() if p.requires_grad])
+            model.wrapped.enable_hooks()
+            torch.testing.assert_close(together[row], alone, rtol=1e-4, atol=1e-5 * float(alone.abs().max()))
+        _hostile(model)
+
+
+def test_padding_changes_no_loss(task: Task, kind: str, model: WarmModel) -> None:
+    examples = task.examples(RECORDS[kind][0], model.tokenizer)
+    with torch.no_grad():
+        losses = [task.losses(model.module, collate(examples, n, model.pads, model.device)) for n in (16, 32)]
+    torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-6)
+
+
+def test_metrics_hold_the_headline_and_are_best_for_the_truth(task: Task, kind: str) -> None:
+    truths = [task.truth(record) for record in RECORDS[kind]]
+    metrics = task.metrics(truths, truths)
+    assert metrics[task.headline] == pytest.approx(1.0)
+    assert all(isinstance(value, float) for value in metrics.values())
+    assert [task.rightness(truth, truth) for truth in truths] == [1.0, 1.0]
+    assert all(0 <= task.rightness(truth, other) <= 1 for truth in truths for other in truths)
+
+
+def test_scores_are_of_the_headline(task: Task, kind: str, model: WarmModel) -> None:
+    scores = evaluate(model, get_state(model.module), {"public": RECORDS[kind]})
+    assert scores.metric == task.headline
+    assert np.isfinite(scores.mean)
+
+
+@pytest.mark.parametrize("weights", [np.nan, np.inf, 1e30])
+def test_a_unit_weighs_1_in_the_counts_under_any_weights(kind: str, model: WarmModel, weights: float) -> None:
+    """The gate stops such weights; the count does not rely on it."""
+    state = {name: np.full_like(value, weights) for name, value in get_state(model.module).items()}
+    before = get_state(model.module)
+    set_state(model.module, state)
+    cells = validation.count_cells(model, [RECORDS[kind], RECORDS[kind][:1]])
+    set_state(model.module, before)
+    assert cells.sum() == pytest.approx(2)
+    assert cells.min() >= 0
+
+
+def test_a_record_that_the_task_cannot_use_contributes_nothing(task: Task, kind: str, model: WarmModel) -> None:
+    good = RECORDS[kind][0]
+    broken = [{**good, name: value} for name in task.fields() for value in (None, [], {}, object(), [None], 1j)]
+    unusable = [record for record in broken if task.check(record)]
+    assert len(unusable) > len(task.fields())
+    [unit] = gather_units([*unusable, good], task, model.tokenizer, bytes(32))
+    assert [record for record, _ in unit] == [good]
+
+
+def test_a_record_with_another_answer_is_the_same_person(task: Task, kind: str) -> None:
+    """Another study may have changed the answer; the person must not get a second budget."""
+    good = RECORDS[kind][0]
+    other = {**good, **dict.fromkeys(task.answers(), "another")}
+    assert names_of(good, task.answers(), bytes(32)) == names_of(other, task.answers(), bytes(32))
+    changed = {**good, task.inputs()[0]: "another"}
+    assert names_of(good, task.answers(), bytes(32)) != names_of(changed, task.answers(), bytes(32))
+
+
+@pytest.mark.parametrize("answer", [None, 3, "x", [None], [{}], [{"label": 3}], ["B-"], {"a": []}, object()])
+def test_translating_codes_never_fails(task: Task, kind: str, answer: Any) -> None:
+    """It runs in every round: an error there would be an answer about one record."""
+    record = {**RECORDS[kind][0], task.answers()[0]: answer}
+    translated = task.translate(record, {"x": "y", "": "z"})
+    assert translated.keys() == record.keys()

@@ -1,0 +1,77 @@
+"""Every kind of task from end to end: plan, simulate, validate, evaluate, predict, report, and the card's program."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.kinds import RECORDS, SETTINGS, task_of
+
+Confide = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(params=[kind for kind in SETTINGS if kind != "text-classification"])
+def kind(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def kind_file(kind: str, run_file: Path, tmp_path: Path) -> Path:
+    """The run of `run_file` with another kind of task, sixty records of it, and one round of validation."""
+    records = [RECORDS[kind][number % 2] for number in range(58)] + [task_of(kind).made_up(0, n, 9) for n in (0, 1)]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    lines = [f"{name} = {json.dumps(value)}" for name, value in SETTINGS[kind].items()]
+    text = re.sub(
+        r"(?s)\[task\]\n.*?\[federation\]", "\n".join(["[task]", *lines, "[federation]"]), run_file.read_text()
+    )
+    run_file.write_text(text + "\n[evaluation]\nvalidation_every = 2\n", encoding="utf-8")
+    return run_file
+
+
+def test_a_kind_runs_from_plan_to_prediction(confide: Confide, kind: str, kind_file: Path, tmp_path: Path) -> None:
+    task, out = task_of(kind), tmp_path / "out"
+    assert confide("plan", kind_file)[0] == 0
+    code, output, errors = confide("simulate", kind_file, "--out", out, "--json")
+    assert code == 0, errors
+    summary = json.loads(output)
+    assert summary["status"] == "completed"
+    assert summary["score"]["metric"] == task.headline
+    assert f"{task.headline} " in errors
+    last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["validation"].keys() == summary["epsilon"].keys()
+    report = (out / "report.html").read_text(encoding="utf-8")
+    assert task.headline in report
+    assert "accuracy" not in report
+    code, output, _ = confide("evaluate", out, "--data", tmp_path / "data.jsonl", "--json")
+    assert code == 0
+    assert task.headline in json.loads(output)
+    assert confide("evaluate", out, "--data", tmp_path / "data.jsonl")[0] == 0
+    assert confide("verify", out)[0] == 0
+
+
+def test_the_cards_program_prints_what_we_predict(
+    confide: Confide, kind: str, kind_file: Path, base_folder: Path, tmp_path: Path
+) -> None:
+    out, texts = tmp_path / "out", ["the film was good", "very long and bad film", "hated"]
+    assert confide("simulate", kind_file, "--out", out, "--quiet")[0] == 0
+    ours = [json.loads(line)["prediction"] for line in confide("predict", out, *texts)[1].splitlines()]
+    program = re.findall(r"(?s)```python\n(.*?)```", (out / "adapter" / "README.md").read_text(encoding="utf-8"))[0]
+    (tmp_path / "predict.py").write_text(program, encoding="utf-8")
+    assert "confide" not in program
+    done = subprocess.run(
+        [sys.executable, tmp_path / "predict.py", out / "adapter", base_folder],
+        input="\n".join(texts) + "\n",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = done.stdout.splitlines()
+    if kind == "scoring":
+        assert [float(line) for line in lines] == pytest.approx(ours, abs=1e-4)
+    else:
+        words = [[pair.rpartition("/")[2] for pair in line.split()] for line in lines]
+        assert words == ours
