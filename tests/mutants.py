@@ -42,6 +42,8 @@ EQUIVALENT: dict[tuple[str, str], str] = {
     ("common/privacy/least.py", "_THRESHOLDS = 128"): "one threshold more: the bound is as good",
     ("common/privacy/statement.py", "_INTERVALS, _MIXTURE_INTERVALS ="): "a grid; every grid gives an upper bound",
     ("common/privacy/statement.py", "losses = 10 * largest"): "the same grid",
+    ("common/privacy/statement.py", "_accountant(plan, 1, _INTERVALS)"): "the same grid",
+    ("common/privacy/statement.py", "range(num_records + 1)"): "one more record than there is has the probability 0",
     ("common/privacy/step.py", "_ROWS = 16"): "rows that are summed at once: a matter of speed",
 }
 

@@ -82,11 +82,12 @@ class Scoring(Task):
     def _shares(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> "Tensor":
         """Return each example's share of the range, shape ``(B,)``; the middle is added, for a head starts near 0."""
         output: Tensor = module(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
-        return output.float().squeeze(1) + 0.5
+        return output.squeeze(1) + 0.5
 
     def losses(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> "Tensor":
         """Return the squared error of each example, in shares of the range, shape ``(B,)``."""
-        return (self._shares(module, batch) - batch["share"]).square()
+        error = self._shares(module, batch) - batch["share"]
+        return error * error  # `square` is a power: a CPU computes it in vectors, and a number beside them otherwise
 
     def predict(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> list[float]:
         """Return the score of each example, within the range."""
