@@ -73,7 +73,7 @@ flower: setup
 	PYTHONPATH=$(CURDIR)/build/flower/allowed $(BIN)/python -m pytest -n 2 --dist loadfile tests/deployment -m "not waits"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --pre --target build/flower/next flwr-nightly
 	PYTHONPATH=$(CURDIR)/build/flower/next $(BIN)/python -c 'from confide.server.fleet.self_test import require_flower; \
-	    require_flower()' 2>&1 | grep 'does not work as this server needs it'
+	    from pathlib import Path; require_flower(Path())' 2>&1 | grep 'does not work as this server needs it'
 
 # Each figure against its rival in the same run; writes benchmarks.json. Accuracy takes hours: simulations/benchmarks/accuracy.py.
 bench: setup

@@ -13,7 +13,7 @@ from pathlib import Path
 from confide.client.config import DatasetSection
 from confide.client.data.records import columns_of
 from confide.common.config.run import RunConfig
-from confide.common.data.records import Record, cut, group_of, inspect_rows
+from confide.common.data.records import Record, group_of, inspect_rows
 from confide.common.durable import replace_durably
 from confide.common.errors import ConfideError, InputError
 
@@ -72,15 +72,15 @@ def check_lines(dataset: DatasetSection, runs: list[RunConfig]) -> Lines:
     Raises:
         InputError: the file cannot be read at all, or is empty.
     """
-    names = {name for run in runs for name in run.task.fields()} or dataset.columns.keys() or {"text"}
-    columns = columns_of(dataset, sorted(names))
+    columns = {run.study.name: columns_of(dataset, run.task.fields()) for run in runs}
+    columns = columns or {"": columns_of(dataset, sorted(dataset.columns.keys() or {"text"}))}
     num_lines, broken, unused = 0, dict[int, str](), dict[int, str]()
     wasted = {study: Counter[str]() for study in _studies(runs)}
     for number, row in inspect_rows(dataset.path):
         num_lines += 1
         if isinstance(row, str):
             broken[number] = row
-        elif lacking := [column for column in columns.values() if column not in row]:
+        elif lacking := [column for own in columns.values() for column in own.values() if column not in row]:
             broken[number] = f"no column {lacking[0]!r}; it has: {', '.join(map(repr, row))}"
         elif reasons := _unused(row, columns, dataset, runs):
             unused[number] = next(f"study {study}: {why}" if study else why for study, why in reasons.items())
@@ -117,10 +117,17 @@ def _studies(runs: list[RunConfig]) -> list[str]:
     return [run.study.name for run in runs] or [""]
 
 
-def _unused(row: Record, columns: dict[str, str], dataset: DatasetSection, runs: list[RunConfig]) -> dict[str, str]:
+def _unused(
+    row: Record, columns: dict[str, dict[str, str]], dataset: DatasetSection, runs: list[RunConfig]
+) -> dict[str, str]:
     """Return the reasons why a row would contribute nothing, by study; the empty name stands for any study."""
-    record = cut({name: row[column] for name, column in columns.items()}, dataset.max_chars)
-    if "group" in record and group_of(record) is None:
-        return dict.fromkeys(_studies(runs), f"no group in column {columns['group']!r}")
-    given = ((run, run.task.translate(record, dataset.labels)) for run in runs)
-    return {run.study.name: why for run, renamed in given if (why := run.task.check(renamed))}
+    group = next(iter(columns.values())).get("group")
+    if group is not None and group_of({"group": row[group]}) is None:
+        return dict.fromkeys(_studies(runs), f"no group in column {group!r}")
+    reasons = {}
+    for run in runs:
+        own = {name: row[column] for name, column in columns[run.study.name].items()}
+        record = run.task.cut(run.task.translate(own, dataset.labels), dataset.max_chars)
+        if why := run.task.check(record):
+            reasons[run.study.name] = why
+    return reasons

@@ -61,7 +61,7 @@ def names_of(record: Record, answers: Collection[str], secret: bytes) -> Names |
     The result is None for a record that is never used: its group is unknown, it is empty, or nested too deep for JSON.
     """
     texts = {name: value for name, value in record.items() if name not in (*answers, "group")}
-    empty = all(value is None or (isinstance(value, str) and not value.strip()) for value in texts.values())
+    empty = all(map(_is_empty, texts.values()))
     group = group_of(record) if "group" in record else None
     if group is None and (empty or "group" in record):
         return None
@@ -76,6 +76,13 @@ def names_of(record: Record, answers: Collection[str], secret: bytes) -> Names |
     if empty:
         return Names(claimed=(person,), barred=(person,))
     return Names(claimed=(person, inside), barred=(person, text))
+
+
+def _is_empty(value: Any) -> bool:
+    """Return whether a value says nothing: no value, blanks, or a list of such."""
+    if isinstance(value, list):
+        return all(item is None or (isinstance(item, str) and not item.strip()) for item in value)
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def make_units(

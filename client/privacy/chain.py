@@ -65,11 +65,11 @@ class Chain:
         chain = {"number": self.account.number + 1, "previous": self.account.head or _FIRST, "kind": kind}
         row: LedgerRow = {**values, **chain, "salt": secrets.token_hex(16), "time": int(time.time())}
         row_hash = hash_row(row)
+        self._new.append((row, row_hash))  # first: whatever fails from here on, the account is read anew
         add_row(self.account, row, row_hash)
         self._db.execute(
             "INSERT INTO rows VALUES (?, ?, ?, ?)", (self.dataset, row["number"], row_hash, canonical(row))
         )
-        self._new.append((row, row_hash))
         return int(row["number"])
 
     def rows(self) -> list[tuple[LedgerRow, str]]:

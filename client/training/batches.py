@@ -37,6 +37,10 @@ class BatchedUnits:
         """Number of units (private)."""
         return self.table.num_units
 
+    def num_examples(self, unit: int) -> int:
+        """Return how many examples of a unit hold a token; only these are trained on."""
+        return sum(length(example) > 0 for example in self.table.units[unit])
+
     def micro_batches(self, drawn: list[int]) -> Iterator[tuple[Batch, list[int]]]:
         """Yield micro-batches over all examples of the drawn units, long units first.
 

@@ -77,7 +77,7 @@ def plain_step(plan: NoPrivacy, coins: CoinSource, units: BatchedUnits, model: W
     for parameter in parameters:
         parameter.grad = None  # left by a step that an error ended
     for batch, unit_B in units.micro_batches(draw_units(plan, coins, units.num_units)):
-        shares = torch.tensor([1 / len(units.table.units[unit]) for unit in unit_B], device=model.device)
+        shares = torch.tensor([1 / units.num_examples(unit) for unit in unit_B], device=model.device)
         (model.losses(batch)[: len(unit_B)] * shares).sum().backward()  # type: ignore[no-untyped-call]
     flat = [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters]
     for parameter in parameters:

@@ -14,7 +14,6 @@ from confide.client.training.trial import tried_shapes
 from confide.client.training.validation import Units
 from confide.common.config.run import RunConfig
 from confide.common.config.simulation import SpeedSection
-from confide.common.data.records import cut
 from confide.common.data.shapes import Shapes
 from confide.common.errors import PolicyError
 from confide.common.model.warm_model import WarmModel, warm_model
@@ -118,7 +117,11 @@ def prepare(data: PrivateData, compute: SpeedSection, model: WarmModel, *, joini
         )
     if not joining:
         data.claims.claim(dataset.id, people)  # for other datasets' joining: who it leaves to another counts here, too
-    mine = [cut(record, dataset.max_chars) for record, names in zip(records, known, strict=True) if names is not None]
+    mine = [
+        model.task.cut(record, dataset.max_chars)
+        for record, names in zip(records, known, strict=True)
+        if names is not None
+    ]
     training, validation = split_records(mine, data.secret, dataset.validation_fraction)
     most = dataset.most_records
     table = make_units(training, model.task, model.tokenizer, data.secret, most)

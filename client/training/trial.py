@@ -172,7 +172,8 @@ def _outcomes(model: WarmModel, shapes: Shapes, shape: Shape, *, alike: bool) ->
 def _example(model: WarmModel, shapes: Shapes, padded: int, number: int) -> Example:
     """A made-up text of a padded length: the first fills it, the second is as short as it can be."""
     shorter = max((other for other in shapes.by_length if other < padded), default=0)
-    return shortened(model.made_up(0, number), padded if number == 0 else shorter + 1)
+    # Two tokens at least: a loss may read no state of the first, and then there would be no gradient to compare.
+    return shortened(model.made_up(0, number), padded if number == 0 else max(2, shorter + 1))
 
 
 def _texts(model: WarmModel, shape: Shape, first: int) -> Batch:

@@ -85,10 +85,12 @@ class _TwiceError(ValueError):
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> Record:
-    names = [name for name, _ in pairs]
-    if len(set(names)) < len(names):
-        raise _TwiceError(next(name for name in names if names.count(name) > 1))
-    return dict(pairs)
+    row = dict[str, Any]()
+    for name, value in pairs:
+        if name in row:
+            raise _TwiceError(name)
+        row[name] = value
+    return row
 
 
 def _jsonl_row(line: str) -> Record | str:
@@ -168,13 +170,6 @@ def select(rows: list[Record], columns: Mapping[str, str], source: str) -> list[
     return [{name: row[column] for name, column in columns.items()} for row in rows]
 
 
-def cut(row: Record, max_chars: int) -> Record:
-    """A row with its texts cut; its group stays whole, or two patients with long names could become one unit."""
-    return {
-        name: value[:max_chars] if isinstance(value, str) and name != "group" else value for name, value in row.items()
-    }
-
-
 def group_of(row: Record) -> str | None:
     """A row's group as text; None where it has none: null, NaN, nothing but blanks, or nested too deep for JSON.
 
@@ -210,7 +205,7 @@ def check_records(rows: list[Record], task: Task, max_chars: int, source: str) -
     """
     records, num_cut = [], 0
     for number, row in enumerate(rows, start=1):
-        record = cut(row, max_chars)
+        record = task.cut(row, max_chars)
         num_cut += record != row
         problem = task.check(record)
         if problem:

@@ -64,7 +64,7 @@ def _require_distinct(path: Path, names: list[str]) -> None:
 def _rows(table: Any) -> Iterator[tuple[int, Record | str]]:
     names, columns = table.column_names, [_values(column) for column in table.columns]
     for index, codes in _names_of_codes(table).items():
-        columns[index] = [_named(value, codes) for value in columns[index]]
+        columns[index] = [_all_named(value, codes) for value in columns[index]]
     for number, cells in enumerate(zip(*columns, strict=True), start=1):
         yield number, dict(zip(names, cells, strict=True))
 
@@ -79,11 +79,23 @@ def _names_of_codes(table: Any) -> dict[int, list[str]]:
         return {}
     named = {}
     for index, name in enumerate(table.column_names):
-        feature = features.get(name)
+        feature = _of_one(features.get(name))
         codes = feature.get("names") if isinstance(feature, dict) else None
         if isinstance(codes, list) and all(isinstance(code, str) for code in codes):
             named[index] = codes
     return named
+
+
+def _of_one(feature: Any) -> Any:
+    """Return the feature of one value of a column of lists; another feature stays."""
+    if isinstance(feature, list) and len(feature) == 1:
+        return feature[0]
+    inner = feature.get("feature") if isinstance(feature, dict) else None
+    return inner if isinstance(inner, dict) else feature
+
+
+def _all_named(value: Any, codes: list[str]) -> Any:
+    return [_named(item, codes) for item in value] if isinstance(value, list) else _named(value, codes)
 
 
 def _named(value: Any, codes: list[str]) -> Any:

@@ -116,7 +116,9 @@ def load_tokenizer(visible: Path) -> Any:
     """Return the tokenizer of a base model; ``visible`` is the folder that `loading` gives."""
     import transformers
 
-    return transformers.AutoTokenizer.from_pretrained(visible, trust_remote_code=False, local_files_only=True)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(visible, trust_remote_code=False, local_files_only=True)
+    tokenizer.truncation_side = "right"  # some cut the beginning; windows and max_length count from it
+    return tokenizer
 
 
 def _remedy(error: Exception, text: str) -> str:

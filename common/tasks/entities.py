@@ -1,7 +1,11 @@
 """Entities: names in a text with a type, as BIO tags of its words, and the rates by which they are counted."""
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+from confide.common.tasks.labels import NamedCode, find_label, shown
+from confide.common.tasks.task import text_problem
 
 OUTSIDE = "O"
 
@@ -32,6 +36,65 @@ def rates(suffix: str, records: list[tuple[set[Any], set[Any], set[Any]]]) -> di
     }
 
 
+def words_problem(tokens: Any, tags: Any, known: Sequence[str]) -> str | None:
+    """Return the fault of words and their tags, or None."""
+    tokens, tags = plain(tokens), plain(tags)
+    if not isinstance(tokens, list) or not tokens:
+        return f"tokens is {tokens!r}, must be a list of words, at least one"
+    if problem := next((found for token in tokens if (found := text_problem(token, "a token"))), None):
+        return problem
+    if not isinstance(tags, list) or len(tags) != len(tokens):
+        size = f"of {len(tags)}" if isinstance(tags, list) else "no list"
+        return f"tags ({size}) must be a list with one tag for each of the {len(tokens)} tokens"
+    wrong = [tag for tag in tags if find_label(tag, known) is None][:1]
+    return f"tag {shown(wrong[0])} is not one of {list(known)}; mend it or add to task.labels" if wrong else None
+
+
+def span_problem(entity: Any, labels: Sequence[str], size: int) -> str | None:
+    """Return the fault of an entity in a text of so many characters, or None."""
+    if not isinstance(entity, dict) or not {"start", "end", "label"} <= entity.keys():
+        return f"an entity is {entity!r}, must be an object with start, end and label"
+    if entity["label"] not in labels:
+        return f"entity label {entity['label']!r} is not one of {list(labels)}; mend it or add to task.labels"
+    start, end = entity["start"], entity["end"]
+    if isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= size:
+        return None
+    return f"an entity stands at {start!r} to {end!r}, must be whole numbers within the {size} characters of its text"
+
+
+def ends_within(entity: Any, size: int) -> bool:
+    """Return whether an entity ends within so many characters; one of another form stays, for its fault to be named."""
+    end = entity.get("end") if isinstance(entity, dict) else None
+    return not isinstance(end, int) or end <= size
+
+
+def tags_of(spans: list[dict[str, Any]], starts: list[int], ends: list[int]) -> list[str]:
+    """Return the tag of each word by spans of characters. A word belongs to the span that begins first and meets it.
+
+    >>> tags_of([{"start": 4, "end": 9, "label": "a"}], [0, 4, 7], [3, 6, 9])
+    ['O', 'B-a', 'I-a']
+    """
+    tags, free = [OUTSIDE] * len(starts), 0
+    for span in sorted(spans, key=lambda span: span["start"]):
+        begun = False
+        word = max(free, bisect_right(ends, span["start"]))
+        while word < len(starts) and starts[word] < span["end"]:
+            tags[word] = f"{'I' if begun else 'B'}-{span['label']}"
+            begun, word = True, word + 1
+        free = max(free, word if begun else 0)
+    return tags
+
+
+def fitting(tokens: list[Any], max_chars: int, max_tokens: int) -> int:
+    """Return how many words, from the first on, fit into so many characters with a blank after each; at least one."""
+    left = max_chars
+    for number, token in enumerate(tokens[:max_tokens]):
+        left -= len(token) + 1 if isinstance(token, str) else 1
+        if left < 0:
+            return max(1, number)
+    return min(len(tokens), max_tokens)
+
+
 def starts_of(tokens: list[str]) -> list[int]:
     """Return the place of each token in the tokens joined by blanks."""
     starts, place = [], 0
@@ -53,6 +116,8 @@ def renamed(answer: Any, names: Mapping[str, str]) -> Any:
         return answer
     result: list[Any] = []
     for item in given:
+        if isinstance(item, NamedCode):
+            item = item.name  # noqa: PLW2901 - a ClassLabel's
         if isinstance(item, str) and item[:2] in ("B-", "I-"):
             result.append(item[:2] + names.get(item[2:], item[2:]))
         elif isinstance(item, dict) and isinstance(item.get("label"), str):

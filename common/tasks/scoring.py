@@ -1,7 +1,9 @@
 """Scoring: one number for each text, for ratings and recommendations."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -112,9 +114,12 @@ class Scoring(Task):
         error = sum(abs(truth - found) for truth, found in zip(truths, predictions, strict=True)) / len(truths)
         if len(set(truths)) < 2 or len(set(predictions)) < 2:
             return {"pearson": 0.0, "spearman": 0.0, "mean absolute error": error}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # scores that are nearly one
+            pearson, spearman = stats.pearsonr(truths, predictions), stats.spearmanr(truths, predictions)
         return {
-            "pearson": float(stats.pearsonr(truths, predictions).statistic),
-            "spearman": float(stats.spearmanr(truths, predictions).statistic),
+            "pearson": float(pearson.statistic),
+            "spearman": float(spearman.statistic),
             "mean absolute error": error,
         }
 
@@ -125,7 +130,7 @@ class Scoring(Task):
 
 def _number(value: Any) -> float | None:
     """Return a value of a file as a finite number, or None; a truth value is none."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
         return None
     try:
         number = float(value)

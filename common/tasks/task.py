@@ -55,6 +55,13 @@ class Task(Section):
         """Return the text by which a simulated partition is skewed; "" if the kind has none."""
         return ""
 
+    def cut(self, record: dict[str, Any], max_chars: int) -> dict[str, Any]:
+        """Return a record with its texts cut. Its group stays, or two patients with long names could be one unit."""
+        return {
+            name: value[:max_chars] if isinstance(value, str) and name != "group" else value
+            for name, value in record.items()
+        }
+
     @abstractmethod
     def made_up(self, seed: int, number: int, words: int | None = None) -> dict[str, Any]:
         """Return a made-up record of so many words: the same for the same public numbers.

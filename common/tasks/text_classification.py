@@ -143,12 +143,16 @@ class TextClassification(Task):
 
     def metrics(self, truths: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
         """Return accuracy, and precision, recall and F1 of each label, of their mean and of their weighted mean."""
-        from sklearn.metrics import classification_report
+        from sklearn.metrics import precision_recall_fscore_support
 
         accuracy = sum(map(str.__eq__, truths, predictions)) / len(truths)
-        table = classification_report(truths, predictions, labels=list(self.labels), output_dict=True, zero_division=0)
-        rows = {**{label: label for label in self.labels}, "macro": "macro avg", "weighted": "weighted avg"}
-        parts = {"precision": "precision", "recall": "recall", "f1": "f1-score"}
+        labels = list(self.labels)
+        each = precision_recall_fscore_support(truths, predictions, labels=labels, average=None, zero_division=0)[:3]
+        rows = {label: [rates[index] for rates in each] for index, label in enumerate(labels)}
+        for mean in ("macro", "weighted"):
+            rates = precision_recall_fscore_support(truths, predictions, labels=labels, average=mean, zero_division=0)
+            rows[f"{mean} mean"] = list(rates[:3])
+        parts = ("precision", "recall", "f1")
         return {"accuracy": accuracy} | {
-            f"{part}/{row}": float(table[key][column]) for row, key in rows.items() for part, column in parts.items()
+            f"{part}/{row}": float(rate) for row, rates in rows.items() for part, rate in zip(parts, rates, strict=True)
         }

@@ -7,13 +7,28 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from confide.common.tasks.entities import OUTSIDE, entities, plain, rates, renamed, starts_of
+from confide.common.errors import InputError
+from confide.common.tasks.entities import (
+    OUTSIDE,
+    ends_within,
+    entities,
+    fitting,
+    plain,
+    rates,
+    renamed,
+    span_problem,
+    starts_of,
+    tags_of,
+    words_problem,
+)
+from confide.common.tasks.labels import find_label
 from confide.common.tasks.task import Example, Record, Task, made_up_words, text_problem
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _WORD = re.compile(r"\w+|[^\w\s]")
+_CHARS_A_TOKEN = 64  # more than a token has; so much of a list of words is read, whatever it holds
 
 
 class TokenClassification(Task):
@@ -34,8 +49,9 @@ class TokenClassification(Task):
     @field_validator("labels")
     @classmethod
     def _usable(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(labels)) < len(labels) or any(not label.strip() for label in labels):
-            raise ValueError(f"labels={list(labels)} must be distinct names of types, without B- and I-")
+        wrong = [label for label in labels if not label.strip() or label == OUTSIDE or label[:2] in ("B-", "I-")]
+        if wrong or len(set(labels)) < len(labels):
+            raise ValueError(f'labels={list(labels)} must be distinct types, as "person": without B-, I- and O')
         return labels
 
     @property
@@ -58,22 +74,9 @@ class TokenClassification(Task):
 
     def check(self, record: Record) -> str | None:
         """Return the fault of a record, or None."""
-        return self._tokens_problem(record) if self.form == "tokens" else self._spans_problem(record)
-
-    def _tokens_problem(self, record: Record) -> str | None:
-        tokens, tags = plain(record["tokens"]), plain(record["tags"])
-        if not isinstance(tokens, list) or not tokens:
-            return f"tokens is {tokens!r}, must be a list of words, at least one"
-        for token in tokens:
-            if problem := text_problem(token, "a token"):
-                return problem
-        if not isinstance(tags, list) or len(tags) != len(tokens):
-            size = f"of {len(tags)}" if isinstance(tags, list) else "no list"
-            return f"tags ({size}) must be a list with one tag for each of the {len(tokens)} tokens"
-        wrong = next((tag for tag in tags if tag not in self.tags), None)
-        return (
-            None if wrong is None else f"tag {wrong!r} is not one of {list(self.tags)}; mend it or add to task.labels"
-        )
+        if self.form == "tokens":
+            return words_problem(record["tokens"], record["tags"], self.tags)
+        return self._spans_problem(record)
 
     def _spans_problem(self, record: Record) -> str | None:
         text, given = record["text"], plain(record["entities"])
@@ -81,20 +84,8 @@ class TokenClassification(Task):
             return problem
         if not isinstance(given, list):
             return f"entities is {given!r}, must be a list, [] where the text has none"
-        problems = (self._span_problem(entity, len(text)) for entity in given)
+        problems = (span_problem(entity, self.labels, len(text)) for entity in given)
         return next((problem for problem in problems if problem), None)
-
-    def _span_problem(self, entity: Any, size: int) -> str | None:
-        if not isinstance(entity, dict) or not {"start", "end", "label"} <= entity.keys():
-            return f"an entity is {entity!r}, must be an object with start, end and label"
-        if entity["label"] not in self.labels:
-            return f"entity label {entity['label']!r} is not one of {list(self.labels)}; mend it or add to task.labels"
-        start, end = entity["start"], entity["end"]
-        if isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= size:
-            return None
-        return (
-            f"an entity stands at {start!r} to {end!r}, must be whole numbers within the {size} characters of its text"
-        )
 
     def translate(self, record: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
         """Return a record with the study's types for an institution's own."""
@@ -102,8 +93,8 @@ class TokenClassification(Task):
         return {**record, name: renamed(record[name], names)} if names and name in record else record
 
     def made_up(self, seed: int, number: int, words: int | None = None) -> dict[str, Any]:
-        """Return made-up words, every third of them a name."""
-        tokens = made_up_words(seed, number, words or self.max_length)
+        """Return made-up words, every third of them a name; by default they fill all windows."""
+        tokens = made_up_words(seed, number, words or self._longest)
         names = [f"B-{self.labels[place % len(self.labels)]}" for place in range(len(tokens))]
         tags = [name if place % 3 == 0 else OUTSIDE for place, name in enumerate(names)]
         if self.form == "tokens":
@@ -126,24 +117,50 @@ class TokenClassification(Task):
         """Return a record without an answer; its words are what stands between blanks and signs."""
         return {"text": text} if self.form == "spans" else {"tokens": _WORD.findall(text)}
 
+    def cut(self, record: dict[str, Any], max_chars: int) -> dict[str, Any]:
+        """Return a record with its text or its words cut, and with it the tags or entities beyond."""
+        answer = plain(record.get(self.answers()[0]))
+        if self.form == "spans":
+            short = super().cut(record, max_chars)
+            inside = isinstance(answer, list) and isinstance(record["text"], str) and len(record["text"]) > max_chars
+            return (
+                {**short, "entities": [entity for entity in answer if ends_within(entity, max_chars)]}
+                if inside
+                else short
+            )
+        tokens = plain(record["tokens"])
+        if not isinstance(tokens, list):
+            return record
+        kept = fitting(tokens, min(max_chars, self._longest * _CHARS_A_TOKEN), self._longest)
+        tags = answer[:kept] if isinstance(answer, list) and len(answer) == len(tokens) else answer
+        return {**record, "tokens": tokens[:kept], "tags": tags} if kept < len(tokens) else record
+
+    @property
+    def _longest(self) -> int:
+        """The most tokens of a record that are read."""
+        return self.max_length * self.max_windows
+
     def truth(self, record: Record) -> list[str]:
-        """Return the tag of each word; "O" for all in a record without an answer."""
+        """Return the tag of each word; "O" for all in a record without an answer. Of spans that overlap one counts."""
         _, starts, ends = self._words(record)
         given = plain(record.get(self.answers()[0]))
         if not isinstance(given, list):
             return [OUTSIDE] * len(starts)
         if self.form == "tokens":
-            return list(map(str, given))
-        tags = [OUTSIDE] * len(starts)
-        for entity in given:
-            inside = [i for i in range(len(starts)) if starts[i] < entity["end"] and ends[i] > entity["start"]]
-            for place, index in enumerate(inside):
-                tags[index] = f"{'I' if place else 'B'}-{entity['label']}"
-        return tags
+            tags = self.tags
+            return [find_label(tag, tags) or str(tag) for tag in given]
+        return tags_of(given, starts, ends)
 
     def examples(self, record: Record, tokenizer: Any) -> list[Example]:
-        """Return windows of a text: token ids, the tag of each token, and 1 where a token is the first of its word."""
-        text, starts, _ = self._words(record)
+        """Return windows of a text: token ids, and of the first token of each word its number (from 1) and its tag.
+
+        Raises:
+            InputError: the tokenizer cannot tell at which characters a token stands.
+        """
+        if not tokenizer.is_fast:
+            name = type(tokenizer).__name__
+            raise InputError(f"task.kind = {self.kind!r} needs a fast tokenizer, {name} is none; use another base")
+        text, starts, ends = self._words(record)
         tags = [self.tags.index(tag) for tag in self.truth(record)]
         encoded = tokenizer(
             text,
@@ -152,25 +169,21 @@ class TokenClassification(Task):
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
         )
-        windows, last = [], -1
+        windows, done = [], 0
         for window in range(min(len(encoded["input_ids"]), self.max_windows)):
-            firsts = []
+            words = []
             for start, end in encoded["offset_mapping"][window]:
-                word = bisect_right(starts, end - 1) - 1 if end > start else -1
-                firsts.append(word if word > last else -1)
-                last = max(last, word)
-            windows.append(
-                {
-                    "input_ids": list(encoded["input_ids"][window]),
-                    "tag": [tags[word] if word >= 0 else 0 for word in firsts],
-                    "first": [int(word >= 0) for word in firsts],
-                }
-            )
+                word = max(done, bisect_right(ends, start))  # the first that is left and ends after the token begins
+                begins = start < end and word < len(starts) and starts[word] < end
+                words.append(word + 1 if begins else 0)
+                done = word + 1 if begins else done
+            tag = [tags[word - 1] if word else 0 for word in words]
+            windows.append({"input_ids": list(encoded["input_ids"][window]), "word": words, "tag": tag})
         return windows
 
     def columns(self) -> Mapping[str, int]:
-        """Return the two columns beside the token ids; padding is the first token of no word."""
-        return {"tag": 0, "first": 0}
+        """Return the two columns beside the token ids; a token that begins no word, as padding does, has word 0."""
+        return {"word": 0, "tag": 0}
 
     def build(self, adapted: "nn.Module", hidden_size: int) -> "nn.Module":
         """Return the module to train: the adapted encoder with a linear head on each token's state."""
@@ -184,32 +197,36 @@ class TokenClassification(Task):
 
         logits = module(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).float()
         each = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch["tag"].flatten(), reduction="none")
-        weight = torch.where(batch["tag"] == 0, self.outside_weight, 1.0) * batch["first"]
+        weight = torch.where(batch["tag"] == 0, self.outside_weight, 1.0) * (batch["word"] > 0)
         total = weight.sum(dim=1).clamp(min=self.outside_weight)  # a window may hold no first token of a word
         return (each.view_as(weight) * weight).sum(dim=1) / total
 
-    def predict(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> list[list[str]]:
-        """Return the likeliest tag of each word of each example."""
+    def predict(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> list[dict[int, str]]:
+        """Return the likeliest tag of each word that begins in an example, by its number."""
         found = module(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).argmax(dim=2)
-        rows = zip(found.tolist(), batch["first"].tolist(), strict=True)
-        return [[self.tags[tag] for tag, first in zip(tags, firsts, strict=True) if first] for tags, firsts in rows]
+        rows = zip(found.tolist(), batch["word"].tolist(), strict=True)
+        return [{word: self.tags[tag] for tag, word in zip(tags, words, strict=True) if word} for tags, words in rows]
 
-    def join(self, record: Record, outputs: list[list[str]]) -> list[str]:
-        """Return the tag of each word of a record; "O" for words beyond the last window."""
-        tags = [tag for window in outputs for tag in window]
-        return tags + [OUTSIDE] * (len(self._words(record)[1]) - len(tags))
+    def join(self, record: Record, outputs: list[dict[int, str]]) -> list[str]:
+        """Return the tag of each word of a record; "O" for words of which no window has a token."""
+        found = {word: tag for window in outputs for word, tag in window.items()}
+        return [found.get(number, OUTSIDE) for number in range(1, len(self._words(record)[1]) + 1)]
 
     def program(self) -> str:
         """Return the program's lines: they print each word with its tag, the first window of a long text only."""
         return (
             "import re\n\n"
             "tags = (output.last_hidden_state @ head['weight'].T + head['bias'])[0].argmax(1).tolist()\n"
-            f"found = dict.fromkeys((word.span() for word in re.finditer({_WORD.pattern!r}, text)), {OUTSIDE!r})\n"
+            f"found = dict.fromkeys((match.span() for match in re.finditer({_WORD.pattern!r}, text)), {OUTSIDE!r})\n"
             f"spans = tokenizer(text, truncation=True, max_length={self.max_length}, return_offsets_mapping=True)\n"
-            "for (start, end), tag in reversed(list(zip(spans['offset_mapping'], tags))):\n"
-            "    for first, last in found:\n"
-            "        if start < end and first < end <= last:\n"
-            f"            found[first, last] = {list(self.tags)!r}[tag]\n"
+            "left = iter(found)\n"
+            "word = next(left, None)\n"
+            "for (start, end), tag in zip(spans['offset_mapping'], tags):\n"
+            "    while word and word[1] <= start < end:\n"
+            "        word = next(left, None)\n"
+            "    if word and start < end and word[0] < end:\n"
+            f"        found[word] = {list(self.tags)!r}[tag]\n"
+            "        word = next(left, None)\n"
             "print(*(f'{text[first:last]}/{tag}' for (first, last), tag in found.items()))"
         )
 

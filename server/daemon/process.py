@@ -79,12 +79,12 @@ def _fresh_fleet_app(home: Home) -> Any:
     A new file cannot be damaged, and holds no lease of a client whose connection ended with the last process.
     """
     os.environ["FLWR_HOME"] = str(home.folder / "flwr")
-    require_flower()
     for name in ("link.db", "link.db-wal", "link.db-shm"):
         (home.folder / name).unlink(missing_ok=True)
     try:
+        require_flower(home.folder)
         return fleet_app(home.folder / "link.db", home.config.server.port)
-    except DBAPIError as error:
+    except (DBAPIError, OSError) as error:
         raise ConfideError(f"{home.folder}: {disk_reason(error)}; mend it and start again") from None
 
 

@@ -30,6 +30,7 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+from sqlalchemy.exc import DBAPIError
 
 from confide.common.errors import ConfideError
 from confide.server.fleet.client_limits import Clients
@@ -37,18 +38,25 @@ from confide.server.fleet.flower_app import fleet_app
 from confide.server.fleet.public_port import DatabaseTurn, FleetGate, FleetServer
 from confide.server.fleet.superlink import FlowerState, LinkGrid
 
+_START_SECONDS = 60.0
 _ASKED, _ANSWERED = {"text": "an ask"}, {"text": "an answer"}
 
 
-def require_flower() -> None:
+def require_flower(home: Path) -> None:
     """Check that the installed Flower does for one message what this server needs.
 
+    Args:
+        home: a folder that can be written; nothing stays in it.
+
     Raises:
+        OSError: the folder cannot be written.
         ConfideError: it does not; no institution was asked anything.
     """
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(dir=home, prefix="self-test-") as folder:
             answers = _exchange(Path(folder))
+    except (OSError, DBAPIError):
+        raise
     except Exception as error:
         raise _unfit(f"{type(error).__name__}: {error}") from error
     if answers != [_ANSWERED]:
@@ -96,8 +104,9 @@ def _serving(gate: FleetGate, clients: Clients) -> Iterator[str]:
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
     thread.start()
     try:
+        end = time.monotonic() + _START_SECONDS
         while not server.started:
-            if not thread.is_alive():
+            if not thread.is_alive() or time.monotonic() > end:
                 raise RuntimeError("its application does not start")
             time.sleep(0.01)
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"

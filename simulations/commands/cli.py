@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from confide.simulations.sites.real_sites import RealSites
     from confide.simulations.studies.begun import Begun
 
-RunArgument = Annotated[Path | None, typer.Argument(metavar="[RUN.toml]", help="the run, or the name of a scenario: default, scoring [default]")]
+RunArgument = Annotated[
+    Path | None, typer.Argument(metavar="[RUN.toml]", help="the run, or a scenario's name: default, scoring [default]")
+]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="change one setting; may be repeated")
 ]

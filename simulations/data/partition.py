@@ -48,6 +48,8 @@ def partition(rows: list[Record], settings: SimulationSection, task: Task, seed:
 
     # Flower's partitioners need label names as values; the index leads back to the unit.
     labels = [task.stratum(unit[0]) for unit in units]
+    if settings.partition == "dirichlet" and not any(labels):
+        raise InputError("simulation.partition = 'dirichlet' skews labels, which this kind of task lacks; use another")
     table = datasets.Dataset.from_dict({"index": list(range(len(units))), "label": labels}).shuffle(seed=seed)
     partitioner = _partitioner(settings, num, len(units), seed)
     partitioner.dataset = table

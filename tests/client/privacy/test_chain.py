@@ -265,3 +265,16 @@ def test_a_value_that_json_does_not_have_is_never_written(path: Path) -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         grow(chain, float("inf"))
     assert read_rows(path) == []
+
+
+def test_one_row_that_the_disk_does_not_take_leaves_the_chain_whole(path: Path) -> None:
+    """The account held the row that was never written: the next one followed from it, and the chain was broken."""
+    chain = Chain(Database(path), "people", nobody)
+    grow(chain)
+    chain._db.execute("CREATE TRIGGER full BEFORE INSERT ON rows BEGIN SELECT RAISE(ABORT, 'disk full'); END")
+    with pytest.raises(ConfideError, match="cannot be written"):
+        grow(chain, 2.0)
+    chain._db.execute("DROP TRIGGER full")
+    grow(chain, 3.0)
+    assert epsilons(path) == [1.0, 3.0]
+    assert Chain(Database(path), "people", nobody).read_account().number == 2

@@ -141,7 +141,7 @@ def test_evaluate_gives_precision_recall_and_f1_for_each_class(
     code, output, _ = confide("evaluate", adapter, "--data", records_file, "--json")
     report = json.loads(output)
     assert code == 0
-    rows = ("negative", "positive", "macro", "weighted")
+    rows = ("negative", "positive", "macro mean", "weighted mean")
     parts = {f"{part}/{row}" for row in rows for part in ("precision", "recall", "f1")}
     assert report.keys() == {"accuracy", *parts}
     assert all(0 <= value <= 1 for value in report.values())

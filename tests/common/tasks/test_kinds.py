@@ -11,6 +11,7 @@ from support.kinds import RECORDS, SETTINGS, of_kind, task_of
 
 from confide.client.data.units import gather_units, names_of
 from confide.client.training import validation
+from confide.client.training.trial import tried_shapes
 from confide.common.config.run import RunConfig
 from confide.common.data.batches import collate, length, padded_length
 from confide.common.model.adapter import get_state, set_state
@@ -51,7 +52,10 @@ def test_a_made_up_record_is_good_and_fills_the_longest_example(task: Task, mode
         assert task.check(record) is None
         assert task.made_up(3, number) == record != task.made_up(4, number)
         assert record.keys() == set(task.fields())
-        assert length(task.examples(record, model.tokenizer)[0]) == task.max_length
+        lengths = [length(example) for example in task.examples(record, model.tokenizer)]
+        assert lengths[:-1] == [task.max_length] * (len(lengths) - 1)
+        assert lengths[0] == task.max_length
+        assert len(lengths) == getattr(task, "max_windows", 1), "a rehearsal takes as long as the longest record"
     assert length(task.examples(task.made_up(3, 0, 5), model.tokenizer)[0]) < task.max_length
 
 
@@ -90,6 +94,14 @@ def test_gradients_are_those_of_one_example_at_a_time(task: Task, kind: str, mod
         _hostile(model)
 
 
+def test_rows_of_every_length_may_share_a_micro_batch(kind: str, model: WarmModel) -> None:
+    """A probe without a gradient would make the trial compute all rows of its length alone."""
+    shapes = tried_shapes(model, 512)
+    assert {length: max(rows for rows, _ in of) > 1 for length, of in shapes.by_length.items()} == dict.fromkeys(
+        shapes.by_length, True
+    )
+
+
 def test_padding_changes_no_loss(task: Task, kind: str, model: WarmModel) -> None:
     examples = task.examples(RECORDS[kind][0], model.tokenizer)
     with torch.no_grad():
@@ -126,10 +138,10 @@ def test_a_unit_weighs_1_in_the_counts_under_any_weights(kind: str, model: WarmM
 
 def test_a_record_that_the_task_cannot_use_contributes_nothing(task: Task, kind: str, model: WarmModel) -> None:
     good = RECORDS[kind][0]
-    broken = [{**good, name: value} for name in task.fields() for value in (None, [], {}, object(), [None], 1j)]
-    unusable = [record for record in broken if task.check(record)]
-    assert len(unusable) > len(task.fields())
-    [unit] = gather_units([*unusable, good], task, model.tokenizer, bytes(32))
+    odd = (None, {}, object(), [None], 1j)
+    broken = [{**good, name: value} for name in task.fields() for value in odd]
+    assert [record for record in broken if not task.check(record)] == []
+    [unit] = gather_units([*broken, good], task, model.tokenizer, bytes(32))
     assert [record for record, _ in unit] == [good]
 
 

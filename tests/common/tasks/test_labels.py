@@ -113,3 +113,12 @@ def test_metadata_that_nobody_can_read_name_nothing(tmp_path: Path, metadata: by
     table = pa.table({"text": ["a"], "label": [1]}).replace_schema_metadata({b"huggingface": metadata})
     pq.write_table(table, tmp_path / "x.parquet")
     assert read_rows(tmp_path / "x.parquet") == [{"text": "a", "label": 1}]
+
+
+def test_a_label_may_have_the_name_of_a_metric() -> None:
+    """scikit-learn's table has one number under "accuracy", and rows called "macro avg"."""
+    task = TextClassification(labels=("accuracy", "macro avg", "price"))
+    metrics = task.metrics(["accuracy", "price", "price"], ["accuracy", "price", "macro avg"])
+    assert metrics["accuracy"] == pytest.approx(2 / 3)
+    assert (metrics["precision/price"], metrics["recall/price"], metrics["f1/accuracy"]) == (1.0, 0.5, 1.0)
+    assert metrics["recall/macro mean"] == pytest.approx(0.5)

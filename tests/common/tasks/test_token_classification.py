@@ -1,12 +1,18 @@
 """Token classification: words and tokens, windows, spans, bad records, entities as conlleval counts them."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from support.kinds import RECORDS, task_of
 from support.tiny_bert import tiny_tokenizer
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers.models import BPE
+from transformers import PreTrainedTokenizerFast
 
+from confide.common.errors import InputError
 from confide.common.tasks.entities import entities
+from confide.common.tasks.labels import NamedCode
 
 TASK, SPANS = task_of("token-classification"), task_of("token-classification, spans")
 WORDS = ["the", "film", "was", "xyz", "good"]
@@ -17,8 +23,8 @@ def test_the_first_token_of_each_word_carries_its_tag() -> None:
     [example] = TASK.examples({"tokens": WORDS, "tags": TAGS}, tiny_tokenizer())
     tokens = tiny_tokenizer().convert_ids_to_tokens(example["input_ids"])
     assert tokens == ["[CLS]", "the", "film", "was", "x", "##y", "##z", "good", "[SEP]"]
-    assert example["first"] == [0, 1, 1, 1, 1, 0, 0, 1, 0]
-    assert [tag for tag, first in zip(example["tag"], example["first"], strict=True) if first] == [0, 3, 0, 1, 2]
+    assert example["word"] == [0, 1, 2, 3, 4, 0, 0, 5, 0]
+    assert example["tag"] == [0, 0, 3, 0, 1, 0, 0, 2, 0]
 
 
 def test_a_long_text_is_cut_into_windows_and_no_word_is_lost_or_counted_twice() -> None:
@@ -27,8 +33,8 @@ def test_a_long_text_is_cut_into_windows_and_no_word_is_lost_or_counted_twice() 
     windows = TASK.examples(record, tiny_tokenizer())
     assert len(windows) > 1
     assert all(len(window["input_ids"]) <= 64 for window in windows)
-    assert sum(sum(window["first"]) for window in windows) == len(words)
-    tags = [tag for window in windows for tag, first in zip(window["tag"], window["first"], strict=True) if first]
+    assert [word for window in windows for word in window["word"] if word] == list(range(1, len(words) + 1))
+    tags = [tag for window in windows for tag, word in zip(window["tag"], window["word"], strict=True) if word]
     assert tags == [["O", "B-quality", "I-quality", "B-thing", "I-thing"].index(tag) for tag in record["tags"]]
     [first] = task_of("token-classification", max_windows=1).examples(record, tiny_tokenizer())
     assert first == windows[0]
@@ -36,7 +42,7 @@ def test_a_long_text_is_cut_into_windows_and_no_word_is_lost_or_counted_twice() 
 
 def test_words_beyond_the_last_window_are_outside() -> None:
     record = {"tokens": WORDS, "tags": TAGS}
-    assert TASK.join(record, [["B-thing"], ["O"]]) == ["B-thing", "O", "O", "O", "O"]
+    assert TASK.join(record, [{1: "B-thing"}, {3: "O"}]) == ["B-thing", "O", "O", "O", "O"]
     assert TASK.join(record, []) == ["O"] * 5
 
 
@@ -58,6 +64,7 @@ def test_spans_are_the_tags_of_the_words_that_they_touch() -> None:
         ({"tags": None}, "tags (no list)"),
         ({"tags": ["O", "O", "O", "O", "B-place"]}, "tag 'B-place' is not one of"),
         ({"tags": ["O", "O", "O", "O", ["B"]]}, "tag ['B'] is not one of"),
+        ({"tags": ["O", "O", "O", "O", None]}, "tag None is not one of"),
     ],
 )
 def test_a_record_of_another_shape_is_named(change: dict[str, Any], words: str) -> None:
@@ -112,3 +119,78 @@ def test_f1_counts_whole_entities() -> None:
     assert (metrics["f1/quality"], metrics["f1/thing"]) == (1.0, 0.0)
     assert TASK.metrics([["O"]], [["O"]])["f1"] == 0.0
     assert TASK.rightness(truth[0], found[0]) == 0.5
+
+
+def _byte_level() -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer as Llama has one: a token begins with its blank, and may hold several words."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {letter: number for number, letter in enumerate(letters)}
+    merges = [("Ġ", "A"), ("ĠA", "n"), (".", '"'), ("Ġ", "R")]
+    for left, right in merges:
+        vocabulary[left + right] = len(vocabulary)
+    tokenizer = Tokenizer(BPE(vocabulary, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+ODD = ['He said "no." Ann (from Rome)', "don't ask Ann", "Rene\u0301 saw \u2600\ufe0f Rome", "a\u200bb \u200b Ann"]
+
+
+@pytest.mark.parametrize("make", [tiny_tokenizer, _byte_level], ids=["WordPiece", "byte-level BPE"])
+@pytest.mark.parametrize("text", ODD)
+@pytest.mark.parametrize("form", ["tokens", "spans"])
+def test_an_oracle_on_the_tokens_is_right_about_the_words(make: Any, text: str, form: str) -> None:
+    """One token may hold several words, and a word may have no token: neither may shift the tags of the others."""
+    task = task_of("token-classification" if form == "tokens" else "token-classification, spans")
+    words = task.from_text(text).get("tokens", text.split())
+    if form == "tokens":
+        record = {"tokens": words, "tags": ["B-thing" if word in ("Ann", "Rome") else "O" for word in words]}
+    else:
+        spans = [(text.find(name), name) for name in ("Ann", "Rome") if name in text]
+        record = {"text": text, "entities": [{"start": s, "end": s + len(n), "label": "thing"} for s, n in spans]}
+    outputs = [
+        {word: task.tags[tag] for word, tag in zip(window["word"], window["tag"], strict=True) if word}
+        for window in task.examples(record, make())
+    ]
+    assert task.join(record, outputs) == task.truth(record)
+    assert task.rightness(task.truth(record), task.join(record, outputs)) == 1.0
+
+
+def test_a_tokenizer_without_offsets_is_refused() -> None:
+    with pytest.raises(InputError, match="needs a fast tokenizer"):
+        TASK.examples({"tokens": ["a"], "tags": ["O"]}, SimpleNamespace(is_fast=False))
+
+
+def test_a_cut_takes_tags_and_entities_with_it() -> None:
+    assert TASK.cut({"tokens": WORDS, "tags": TAGS, "group": "x" * 99}, 10) == {
+        "tokens": WORDS[:2],
+        "tags": TAGS[:2],
+        "group": "x" * 99,
+    }
+    record = {"text": "the film was good", "entities": [{"start": 4, "end": 8, "label": "thing"}] * 2}
+    assert SPANS.cut(record, 8)["entities"] == record["entities"]
+    short = SPANS.cut(record, 7)
+    assert (short["text"], short["entities"]) == ("the fil", [])
+    assert SPANS.check(short) is None
+    most = 64 * 4
+    long = TASK.cut({"tokens": ["a"] * 10**6, "tags": ["O"] * 10**6}, 10**9)
+    assert len(long["tokens"]) == len(long["tags"]) == most
+
+
+def test_of_spans_that_overlap_one_counts() -> None:
+    """Work for a record grows with its text and not with the product of spans and words."""
+    spans = [{"start": 0, "end": 17, "label": "thing"}] * 3
+    assert SPANS.truth({"text": "the film was good", "entities": spans}) == ["B-thing", *["I-thing"] * 3]
+
+
+@pytest.mark.parametrize("labels", [["B-person"], ["O"], ["a", "a"], [" "]])
+def test_labels_are_types_and_no_tags(labels: list[str]) -> None:
+    with pytest.raises(ValueError, match="must be distinct types"):
+        task_of("token-classification", labels=labels)
+
+
+def test_codes_of_a_class_label_are_their_names() -> None:
+    tags = [NamedCode(0, "O"), NamedCode(1, "B-thing")]
+    record = TASK.translate({"tokens": ["a", "b"], "tags": tags}, {})
+    assert TASK.check(record) is None
+    assert TASK.truth(record) == ["O", "B-thing"]

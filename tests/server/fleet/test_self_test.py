@@ -15,10 +15,10 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flwr"))
 
 
-def test_the_installed_flower_carries_an_ask_and_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_installed_flower_carries_an_ask_and_its_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the environment names a proxy, which cannot reach this machine's own port."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    self_test.require_flower()
+    self_test.require_flower(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -31,8 +31,8 @@ def test_the_installed_flower_carries_an_ask_and_its_answer(monkeypatch: pytest.
     ids=["answers in another table", "asks in another table", "another application"],
 )
 def test_a_flower_that_works_otherwise_is_refused_loudly(
-    monkeypatch: pytest.MonkeyPatch, where: Any, name: str, value: Any, reason: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: Any, name: str, value: Any, reason: str
 ) -> None:
     monkeypatch.setattr(where, name, value)
     with pytest.raises(ConfideError, match=rf"Flower 1\..* does not work as this server needs it: .*{reason}"):
-        self_test.require_flower()
+        self_test.require_flower(tmp_path)
