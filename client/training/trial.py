@@ -105,7 +105,9 @@ def agreeing(asked: Shapes, seen: Seen, uneven: set[Shape], alone: Shapes) -> Sh
     def usable(padded: int) -> tuple[Shape, ...]:
         full, *others = asked.by_length[padded]
         own = {sight: by_shape for sight, by_shape in seen.items() if sight.padded == padded}
-        shows = all(by_shape[full] != {_NOTHING} for sight, by_shape in own.items() if sight.weights == "usual")
+        # A row of one token may have no loss, and so no gradient; the row that fills its length must have one.
+        usual = (of for sight, of in own.items() if (sight.weights, sight.number) == ("usual", 0))
+        shows = all(by_shape[full] != {_NOTHING} for by_shape in usual)
         if full in torn or not shows:
             return alone.by_length[padded]
         same = (shape for shape in others if all(by_shape[shape] == by_shape[full] for by_shape in own.values()))
@@ -172,8 +174,7 @@ def _outcomes(model: WarmModel, shapes: Shapes, shape: Shape, *, alike: bool) ->
 def _example(model: WarmModel, shapes: Shapes, padded: int, number: int) -> Example:
     """A made-up text of a padded length: the first fills it, the second is as short as it can be."""
     shorter = max((other for other in shapes.by_length if other < padded), default=0)
-    # Two tokens at least: a loss may read no state of the first, and then there would be no gradient to compare.
-    return shortened(model.made_up(0, number), padded if number == 0 else max(2, shorter + 1))
+    return shortened(model.made_up(0, number), padded if number == 0 else shorter + 1)
 
 
 def _texts(model: WarmModel, shape: Shape, first: int) -> Batch:

@@ -247,14 +247,14 @@ class Panic(BaseException):
 def test_a_record_on_which_the_tokenizer_panics_counts_as_absent(
     run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = TextClassification.encode
+    real = TextClassification.examples
 
-    def encode(self: Any, record: Any, tokenizer: Any) -> Any:
+    def examples(self: Any, record: Any, tokenizer: Any) -> Any:
         if record["text"] == "poison":
             raise Panic("called `Option::unwrap()` on a `None` value")
         return real(self, record, tokenizer)
 
-    monkeypatch.setattr(TextClassification, "encode", encode)
+    monkeypatch.setattr(TextClassification, "examples", examples)
     records = make_records(6)
     assert study(run, tmp_path / "with", [*records, {**records[0], "text": "poison"}]) == study(run, tmp_path, records)
 
