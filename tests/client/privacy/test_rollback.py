@@ -66,6 +66,10 @@ def test_a_commitment_joins_an_anchor_that_is_there(tmp_path: Path, witnesses: W
     witnesses({"number": 1, "kind": "dataset", "time": 0}, "1" * 64)
     witnesses.commit("c" * 64)
     assert json.loads(anchor(tmp_path).read_text())["secret_commitment"] == "c" * 64
+    told = [line for line in lines(tmp_path) if line["event"] == "commitment"]
+    assert [(line["of"], line["secret_commitment"]) for line in told] == [("people", "c" * 64)], "once"
+    places = [str(anchor(tmp_path)), str(tmp_path / "audit.jsonl")]
+    assert witnesses.commitments() == [(place, "people", "c" * 64) for place in places]
     assert stat.S_IMODE(anchor(tmp_path).stat().st_mode) == 0o600
 
 

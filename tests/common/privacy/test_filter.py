@@ -191,3 +191,10 @@ def test_a_higher_cap_admits_whatever_a_lower_one_does(items: list[Charge], one:
     low, high = sorted((one, other), key=lambda cap: cap.max_epsilon)
     high = replace(high, max_delta=max(low.max_delta, high.max_delta))
     assert admits(items, high, 6) or not admits(items, low, 6)
+
+
+def test_the_orders_of_some_plans_are_those_that_ledgers_were_begun_with() -> None:
+    """A first row keeps its order for ever; another choice would only count a new ledger worse."""
+    bounds = (0.0, 0.01, 0.5, 1.5, 4.0, 8.0, 30.0)
+    assert [choose_order(SMALL, Cap(bound, 1e-5)) for bound in bounds] == [10, 10, 10, 10, 6, 4, 2]
+    assert [choose_order(PLANS[0], Cap(bound, 1e-5)) for bound in bounds] == [5, 5, 5, 5, 5, 4, 2]
