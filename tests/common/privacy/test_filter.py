@@ -12,6 +12,7 @@ from support.toy import make_plan
 from confide.common.privacy.filter import (
     Cap,
     Charge,
+    admits,
     choose_order,
     composed_epsilon,
     filter_epsilon,
@@ -44,11 +45,6 @@ small_charges = st.builds(Charge, st.sampled_from([SMALL, PLANS[2]]), st.integer
 
 def whole(plan: PrivacyPlan) -> Charge:
     return Charge(plan, plan.num_steps, plan.validation_releases)
-
-
-def admits(items: list[Charge], cap: Cap, order: int) -> bool:
-    """What the ledger asks before it opens a study."""
-    return spent(items, cap.max_delta, order) <= cap.max_epsilon
 
 
 def as_spending(charge: Charge) -> Spending:
@@ -198,3 +194,13 @@ def test_the_orders_of_some_plans_are_those_that_ledgers_were_begun_with() -> No
     bounds = (0.0, 0.01, 0.5, 1.5, 4.0, 8.0, 30.0)
     assert [choose_order(SMALL, Cap(bound, 1e-5)) for bound in bounds] == [10, 10, 10, 10, 6, 4, 2]
     assert [choose_order(PLANS[0], Cap(bound, 1e-5)) for bound in bounds] == [5, 5, 5, 5, 5, 4, 2]
+
+
+def test_a_spend_that_equals_the_cap_is_within_it() -> None:
+    charges = [Charge(SMALL, 6), Charge(PLANS[0], 3)]
+    cost = filter_epsilon(charges, 1e-5, 4)
+    assert fits_filter(charges, Cap(cost, 1e-5), 4)
+    assert not fits_filter(charges, Cap(cost - 1e-4, 1e-5), 4)
+    alone = spent(charges[:1], 1e-5, 4)
+    assert admits(charges[:1], Cap(alone, 1e-5), 4)
+    assert not admits(charges[:1], Cap(alone - 1e-4, 1e-5), 4)
