@@ -80,8 +80,8 @@ def check_lines(dataset: DatasetSection, runs: list[RunConfig]) -> Lines:
         num_lines += 1
         if isinstance(row, str):
             broken[number] = row
-        elif lacking := [column for own in columns.values() for column in own.values() if column not in row]:
-            broken[number] = f"no column {lacking[0]!r}; it has: {', '.join(map(repr, row))}"
+        elif all(lacking := [_lacking(row, own) for own in columns.values()]):
+            broken[number] = str(lacking[0])
         elif reasons := _unused(row, columns, dataset, runs):
             unused[number] = next(f"study {study}: {why}" if study else why for study, why in reasons.items())
             for study, why in reasons.items():
@@ -117,17 +117,26 @@ def _studies(runs: list[RunConfig]) -> list[str]:
     return [run.study.name for run in runs] or [""]
 
 
+def _lacking(row: Record, columns: dict[str, str]) -> str | None:
+    """Return the first of a run's columns that a row lacks, in words, or None."""
+    column = next((column for column in columns.values() if column not in row), None)
+    return f"no column {column!r}; it has: {', '.join(map(repr, row))}" if column is not None else None
+
+
 def _unused(
     row: Record, columns: dict[str, dict[str, str]], dataset: DatasetSection, runs: list[RunConfig]
 ) -> dict[str, str]:
     """Return the reasons why a row would contribute nothing, by study; the empty name stands for any study."""
     group = next(iter(columns.values())).get("group")
-    if group is not None and group_of({"group": row[group]}) is None:
+    if group is not None and group in row and group_of({"group": row[group]}) is None:
         return dict.fromkeys(_studies(runs), f"no group in column {group!r}")
-    reasons = {}
-    for run in runs:
-        own = {name: row[column] for name, column in columns[run.study.name].items()}
-        record = run.task.cut(run.task.translate(own, dataset.labels), dataset.max_chars)
-        if why := run.task.check(record):
-            reasons[run.study.name] = why
-    return reasons
+    found = {run.study.name: _why_unused(row, columns[run.study.name], dataset, run) for run in runs}
+    return {study: why for study, why in found.items() if why}
+
+
+def _why_unused(row: Record, columns: dict[str, str], dataset: DatasetSection, run: RunConfig) -> str | None:
+    """Return the reason why a row would contribute nothing to a run, or None."""
+    if lacking := _lacking(row, columns):
+        return lacking
+    own = {name: row[column] for name, column in columns.items()}
+    return run.task.check(run.task.cut(run.task.translate(own, dataset.labels), dataset.max_chars))

@@ -53,6 +53,5 @@ def evaluate(model: WarmModel, state: State, shares: Mapping[str, Records]) -> S
     scores = {}
     for name, share in shares.items():
         truths = [model.task.truth(record) for record in share]
-        metrics = model.task.metrics(truths, list(itertools.islice(predictions, len(share))))
-        scores[name] = metrics[model.task.headline]
+        scores[name] = model.task.score(truths, list(itertools.islice(predictions, len(share))))
     return Scores(model.task.headline, scores)

@@ -66,7 +66,7 @@ class Task(Section):
     def made_up(self, seed: int, number: int, words: int | None = None) -> dict[str, Any]:
         """Return a made-up record of so many words: the same for the same public numbers.
 
-        By default it has ``max_length`` words, so that it fills every tokenizer's limit.
+        By default it has so many that it fills all examples that the task allows, whatever the tokenizer.
         """
 
     def from_text(self, text: str) -> dict[str, Any]:
@@ -157,6 +157,10 @@ class Task(Section):
     @abstractmethod
     def metrics(self, truths: Sequence[Any], predictions: Sequence[Any]) -> dict[str, float]:
         """Return every metric by its name, ``headline`` among them. A part is named after a slash: "f1/person"."""
+
+    def score(self, truths: Sequence[Any], predictions: Sequence[Any]) -> float:
+        """Return the headline alone."""
+        return self.metrics(truths, predictions)[self.headline]
 
     def rightness(self, truth: Any, prediction: Any) -> float:
         """Return how right the prediction for one record is, in [0, 1]. Noised validation counts add this up."""

@@ -123,11 +123,8 @@ class TokenClassification(Task):
         if self.form == "spans":
             short = super().cut(record, max_chars)
             inside = isinstance(answer, list) and isinstance(record["text"], str) and len(record["text"]) > max_chars
-            return (
-                {**short, "entities": [entity for entity in answer if ends_within(entity, max_chars)]}
-                if inside
-                else short
-            )
+            kept = [entity for entity in answer if ends_within(entity, max_chars)] if inside else answer
+            return {**short, "entities": kept} if inside else short
         tokens = plain(record["tokens"])
         if not isinstance(tokens, list):
             return record
@@ -161,7 +158,8 @@ class TokenClassification(Task):
             name = type(tokenizer).__name__
             raise InputError(f"task.kind = {self.kind!r} needs a fast tokenizer, {name} is none; use another base")
         text, starts, ends = self._words(record)
-        tags = [self.tags.index(tag) for tag in self.truth(record)]
+        numbers = {tag: number for number, tag in enumerate(self.tags)}
+        tags = [numbers[tag] for tag in self.truth(record)]
         encoded = tokenizer(
             text,
             truncation=True,
@@ -204,8 +202,8 @@ class TokenClassification(Task):
     def predict(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> list[dict[int, str]]:
         """Return the likeliest tag of each word that begins in an example, by its number."""
         found = module(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).argmax(dim=2)
-        rows = zip(found.tolist(), batch["word"].tolist(), strict=True)
-        return [{word: self.tags[tag] for tag, word in zip(tags, words, strict=True) if word} for tags, words in rows]
+        names, rows = self.tags, zip(found.tolist(), batch["word"].tolist(), strict=True)
+        return [{word: names[tag] for tag, word in zip(tags, words, strict=True) if word} for tags, words in rows]
 
     def join(self, record: Record, outputs: list[dict[int, str]]) -> list[str]:
         """Return the tag of each word of a record; "O" for words of which no window has a token."""

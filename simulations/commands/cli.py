@@ -36,6 +36,10 @@ SiteOption = Annotated[
     list[Path] | None,
     typer.Option(metavar="SITE.toml", help="train with a real site, and charge its ledger; may be repeated"),
 ]
+BaselinesOption = Annotated[
+    bool,
+    typer.Option("--baselines", help="also run without privacy, with all data together, and each institution alone"),
+]
 ResumeOption = Annotated[
     Path | None, typer.Option("--resume", metavar="DIR", help="continue an interrupted simulation")
 ]
@@ -47,12 +51,7 @@ def simulate(  # noqa: PLR0913 - one parameter an option
     overrides: SetOption = None,
     out: OutOption = None,
     engine: EngineOption = "in-process",
-    baselines: Annotated[
-        bool,
-        typer.Option(
-            "--baselines", help="also run without privacy, with all data in one place, and each institution alone"
-        ),
-    ] = False,
+    baselines: BaselinesOption = False,
     site: SiteOption = None,
     resume: ResumeOption = None,
     as_json: JsonOption = False,

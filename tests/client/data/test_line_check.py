@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.installations import write_site
+from support.kinds import task_of
 
 from confide.client.config import DatasetSection, load_site_config
 from confide.client.data.line_check import Lines, check_lines
@@ -62,6 +63,20 @@ def test_a_run_on_offer_says_what_its_labels_leave_out(tmp_path: Path, make_run:
     assert found.broken == {}
     assert sorted(found.unused) == [3, 4]
     assert found.unused[3].startswith("study test: label 'J19' is not one of")
+
+
+def test_a_run_of_another_kind_breaks_no_line_of_this_one(tmp_path: Path, make_run: MakeRun) -> None:
+    """An offer whose columns the file lacks can use no line; another offer is judged by its own columns."""
+    labels = make_run(study={"name": "labels"})
+    scores = make_run(study={"name": "scores"}).model_copy(update={"task": task_of("scoring")})
+    dataset = _dataset(tmp_path, _lines(GOOD, GOOD))
+    found = check_lines(dataset, [labels, scores])
+    assert found.broken == {}
+    assert found.wasted["labels"].total() == 0
+    assert found.wasted["scores"] == {"no column 'score'; it has: 'text', 'label'": 2}
+    [few] = found.too_few(0.5)
+    assert few.startswith("study scores could use 0 of 2 lines")
+    assert check_lines(dataset, [scores]).broken.keys() == {1, 2}
 
 
 def test_a_record_without_a_group_contributes_nothing(tmp_path: Path, make_run: MakeRun) -> None:

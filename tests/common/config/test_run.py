@@ -51,6 +51,7 @@ def test_an_override_of_a_section_that_is_not_one_is_refused(tmp_path: Path) -> 
         ("study.name='No Name'", "study.name = 'No Name'"),
         ("task.labels=['a']", "task.labels"),
         ("task.labels=['a', 'a']", "must be distinct"),
+        ("task.kind='poetry'", "task.kind = 'poetry': must be one of 'text-classification', "),
         ("adapter.layers='top:0'", "adapter.layers"),
         ("model.sha256='x'", "model.sha256"),
         ("simulation.partition='natural'", "simulation.data: is missing"),

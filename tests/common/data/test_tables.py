@@ -11,7 +11,7 @@ import pytest
 from confide.client.training.shares import file_state
 from confide.common.data.records import check_records, read_rows, read_usable_rows
 from confide.common.errors import InputError
-from confide.common.tasks import TextClassification
+from confide.common.tasks import TextClassification, TokenClassification
 
 TASK = TextClassification(labels=("negative", "positive"))
 
@@ -40,6 +40,19 @@ def test_a_saved_dataset_is_read_with_the_names_of_its_labels(tmp_path: Path) ->
 def test_parquet_that_datasets_wrote_is_read_with_the_names_of_its_labels(tmp_path: Path) -> None:
     _saved(text=["a", "b"], label=[1, 0]).to_parquet(tmp_path / "x.parquet")
     assert [TASK.truth(record) for record in read_rows(tmp_path / "x.parquet")] == ["positive", "negative"]
+
+
+@pytest.mark.parametrize("saved", [True, False], ids=["saved dataset", "Parquet"])
+def test_lists_of_class_labels_are_read_with_their_names(tmp_path: Path, saved: bool) -> None:
+    """As the hub keeps tags of words."""
+    tag = datasets.ClassLabel(names=["O", "B-person"])
+    features = datasets.Features({"tokens": [datasets.Value("string")], "tags": [tag]})
+    table = datasets.Dataset.from_dict({"tokens": [["Ann", "sat"]], "tags": [[1, 0]]}, features)
+    table.save_to_disk(tmp_path / "x") if saved else table.to_parquet(tmp_path / "x.parquet")
+    task = TokenClassification(kind="token-classification", labels=("person",))
+    [row] = read_rows(tmp_path / ("x" if saved else "x.parquet"))
+    assert task.check(row) is None
+    assert task.truth(row) == ["B-person", "O"]
 
 
 def test_splits_are_named(tmp_path: Path) -> None:

@@ -1,17 +1,19 @@
-"""Predictions and accuracy: many small shares are scored as each alone would be."""
+"""Predictions and scores: many small shares are scored as each alone would be."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from support.kinds import of_kind
 from support.tiny_bert import WORDS
 
+from confide.common.config.run import RunConfig
 from confide.common.model import evaluation
 from confide.common.model.adapter import get_state, reset, set_state
 from confide.common.model.evaluation import evaluate, predict
-from confide.common.model.warm_model import WarmModel
+from confide.common.model.warm_model import WarmModel, warm_model
 from confide.common.tensors import State
 
 # Shares of 1, 2, 3, ... records, of 1 to 40 words each.
@@ -89,3 +91,15 @@ def test_a_text_without_tokens_is_predicted_as_nothing_in_its_place(model: WarmM
     bare = WarmModel(model.module, model.wrapped, model.tokenizer, Bare(), model.device)  # type: ignore[arg-type]
     expected = predict(model, [texts[0], texts[2]])
     assert predict(bare, texts) == [expected[0], "", expected[1]]
+
+
+def test_the_windows_of_a_record_are_joined_in_their_order(
+    make_run: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches are by length, so the last and shortest window is predicted first."""
+    model = warm_model(of_kind(make_run(), "token-classification"))
+    record = model.task.made_up(0, 1, 80)
+    monkeypatch.setattr(type(model.task), "join", lambda self, record, outputs: [min(words) for words in outputs])
+    [firsts] = predict(model, [record])
+    assert firsts == sorted(firsts)
+    assert len(firsts) == len(model.task.examples(record, model.tokenizer)) > 1

@@ -9,7 +9,7 @@ import pytest
 import torch
 from support.kinds import RECORDS, SETTINGS, of_kind, task_of
 
-from confide.client.data.units import gather_units, names_of
+from confide.client.data.units import gather_units, make_units, names_of
 from confide.client.training import validation
 from confide.client.training.trial import tried_shapes
 from confide.common.config.run import RunConfig
@@ -155,8 +155,21 @@ def test_a_record_with_another_answer_is_the_same_person(task: Task, kind: str) 
 
 
 @pytest.mark.parametrize("answer", [None, 3, "x", [None], [{}], [{"label": 3}], ["B-"], {"a": []}, object()])
-def test_translating_codes_never_fails(task: Task, kind: str, answer: Any) -> None:
-    """It runs in every round: an error there would be an answer about one record."""
+def test_translating_and_cutting_never_fail(task: Task, kind: str, answer: Any) -> None:
+    """Both run in every round: an error there would be an answer about one record."""
+    for name in task.fields():
+        assert task.cut({**RECORDS[kind][0], name: answer}, 3).keys() == RECORDS[kind][0].keys()
     record = {**RECORDS[kind][0], task.answers()[0]: answer}
     translated = task.translate(record, {"x": "y", "": "z"})
     assert translated.keys() == record.keys()
+
+
+def test_all_windows_of_a_record_are_one_unit(kind: str, model: WarmModel) -> None:
+    """A long text must weigh no more than a short one, alone or in a group with another."""
+    task = model.task
+    long, short = task.made_up(0, 1), task.made_up(0, 2, 5)
+    windows = len(task.examples(long, model.tokenizer))
+    alone = make_units([long, short], task, model.tokenizer, bytes(32))
+    assert sorted(map(len, alone.units)) == sorted([windows, 1])
+    together = make_units([{**r, "group": "p"} for r in (long, short)], task, model.tokenizer, bytes(32), 2)
+    assert [len(unit) for unit in together.units] == [windows + 1]

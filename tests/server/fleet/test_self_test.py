@@ -21,6 +21,11 @@ def test_the_installed_flower_carries_an_ask_and_its_answer(tmp_path: Path, monk
     self_test.require_flower(tmp_path)
 
 
+def test_a_folder_that_cannot_be_written_is_no_fault_of_flower(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No such file"):
+        self_test.require_flower(tmp_path / "gone")
+
+
 @pytest.mark.parametrize(
     ("where", "name", "value", "reason"),
     [

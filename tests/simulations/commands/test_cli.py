@@ -235,6 +235,19 @@ def test_the_default_scenario_is_accepted() -> None:
     assert (run.privacy.target_epsilon, run.privacy.target_delta) == (3.0, 1e-5)
 
 
+@pytest.mark.parametrize("name", ["default", "scoring"])
+def test_a_scenario_is_found_by_its_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of that name in the current folder comes first; what is no scenario stays a path."""
+    monkeypatch.chdir(tmp_path)
+    found = cli._run_file(Path(name))
+    assert (found.parent.name, found.stem) == ("scenarios", name)
+    assert load_run(found).privacy.target_epsilon is not None
+    Path(name).write_text("", encoding="utf-8")
+    assert cli._run_file(Path(name)) == Path(name)
+    assert cli._run_file(Path("poetry")) == Path("poetry")
+    assert cli._run_file(None).stem == "default"
+
+
 def test_the_epsilon_that_progress_shows_is_that_of_the_steps_so_far(make_run: Any) -> None:
     run = make_run()
     counts = {"num_steps": {"mary": 10, "jude": 1}, "num_releases": {"mary": 0, "jude": 0}}
