@@ -5,7 +5,8 @@ Read in this order (each file stays under 150 lines):
     plan.py        the frozen plan that everything below reads
     coins.py       the cryptographic source of all private randomness
     sampling.py    the draw of the units that take part in a step
-    gradients.py   per-example gradients (Opacus), averaged to one gradient per unit
+    gradients.py   per-example gradients (Opacus)
+    unit_means.py  the examples of a unit, averaged to one gradient
     clipping.py    the bound on the contribution of one unit
     noise.py       the Gaussian noise on the sum
     step.py        draw -> gradients -> clip -> sum -> noise -> normalise: the whole mechanism on one screen

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from confide.common.privacy.clipping import clip
 from confide.common.privacy.coins import CoinSource
-from confide.common.privacy.gradients import per_example_gradients, unit_means
+from confide.common.privacy.gradients import per_example_gradients
 from confide.common.privacy.noise import add_noise
 from confide.common.privacy.plan import PrivacyPlan
 from confide.common.privacy.sampling import draw_units
+from confide.common.privacy.unit_means import unit_means
 
 # Rows summed at once: a float64 copy of them fits in a processor's cache. A copy of all rows takes four times as long.
 _ROWS = 16

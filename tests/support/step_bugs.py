@@ -12,7 +12,7 @@ from support import guarantees, sites
 from confide.client.data import units
 from confide.client.training import batches, validation
 from confide.common.data.shapes import public_shapes
-from confide.common.privacy import gradients, noise, plan, step
+from confide.common.privacy import noise, plan, step, unit_means
 from confide.common.privacy.clipping import clip
 from confide.common.tasks import TextClassification
 
@@ -127,7 +127,7 @@ def _loss_divided_by(divisor: Callable[[Any], Any]) -> Plant:
 
 
 def _clipped_in_each_micro_batch(patch: pytest.MonkeyPatch) -> None:
-    real = gradients.unit_means
+    real = unit_means.unit_means
     patch.setattr(step, "unit_means", lambda parts: (mean for part in parts for mean in real([part])))
 
 
@@ -143,7 +143,7 @@ def _added_in_float32(patch: pytest.MonkeyPatch) -> None:
         gradients_BP[: len(counts) - 1] = sums[:-1] / numbers[:-1].unsqueeze(1)
         return sums[-1].clone(), int(numbers[-1])
 
-    patch.setattr(gradients, "_average", average)
+    patch.setattr(unit_means, "_average", average)
 
 
 def _rows_left_out(patch: pytest.MonkeyPatch) -> None:
@@ -170,7 +170,7 @@ def _clipped_by_example(patch: pytest.MonkeyPatch) -> None:
 
 
 def _mean_of_clipped_examples(patch: pytest.MonkeyPatch) -> None:
-    real = gradients.unit_means
+    real = unit_means.unit_means
 
     def means(parts: Any) -> Any:
         bounded = guarantees.make_plan(clip_norm=0.5)

@@ -1,0 +1,79 @@
+"""A base that writes, as the module to train: states of tokens, and the frozen head that turns them into logits."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from confide.common.generation.answer_loss import IGNORED, answer_losses
+
+
+class LanguageModel(nn.Module):
+    """A decoder (GPT-2, Llama) with an adapter. Its states are kept apart from its head, which only answers need."""
+
+    def __init__(self, adapted: nn.Module) -> None:
+        super().__init__()
+        self.encoder = adapted
+
+    @property
+    def base(self) -> Any:
+        """The base model with the adapter in its layers."""
+        encoder: Any = self.encoder
+        return encoder.get_base_model()
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return the last hidden states, shape ``(B, T, hidden)``."""
+        states: Tensor = self.base.base_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return states
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Return the logits of states, as the base's own forward pass computes them from there on."""
+        config = self.base.config.get_text_config()
+        if getattr(config, "scale_decoder_outputs", False):  # T5 with one table for words in and out
+            states = states * config.d_model**-0.5
+        logits: Tensor = self.base.get_output_embeddings()(states)
+        if (bias := getattr(self.base, "final_logits_bias", None)) is not None:  # BART, Marian
+            logits = logits + bias
+        if cap := getattr(config, "final_logit_softcapping", None):  # Gemma 2
+            logits = torch.tanh(logits / cap) * cap
+        return logits
+
+    def answer_losses(self, input_ids: Tensor, attention_mask: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sum of losses over each row's answer tokens, and their number; ``target`` stands beside them."""
+        states = self(input_ids, attention_mask)
+        return answer_losses(states[:, :-1], target[:, 1:], self.logits)
+
+    def own_logits(self, input_ids: Tensor, attention_mask: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits that our head gives for every token, and those of the base's own forward pass."""
+        whole = self.base(input_ids=input_ids, attention_mask=attention_mask)
+        return self.logits(self(input_ids, attention_mask)), whole.logits
+
+
+class EncoderDecoder(LanguageModel):
+    """An encoder and a decoder (T5, BART, Marian) with an adapter."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, written: Tensor) -> Tensor:  # type: ignore[override]
+        """Return the decoder's last hidden states after the tokens that are written already, ``(B, T, hidden)``."""
+        source = self.base.get_encoder()(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        decoded = self.base.get_decoder()(
+            input_ids=written, encoder_hidden_states=source, encoder_attention_mask=attention_mask
+        )
+        states: Tensor = decoded.last_hidden_state
+        return states
+
+    def answer_losses(self, input_ids: Tensor, attention_mask: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sum of losses over each row's target, and its number of tokens."""
+        return answer_losses(self(input_ids, attention_mask, self._written(target)), target, self.logits)
+
+    def own_logits(self, input_ids: Tensor, attention_mask: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits that our head gives for every token, and those of the base's own forward pass."""
+        written = self._written(target)
+        whole = self.base(input_ids=input_ids, attention_mask=attention_mask, decoder_input_ids=written)
+        return self.logits(self(input_ids, attention_mask, written)), whole.logits
+
+    def _written(self, target: Tensor) -> Tensor:
+        """Return a target as the decoder reads it: after the start token, each token one place later."""
+        start = torch.full_like(target[:, :1], self.base.config.decoder_start_token_id)
+        return torch.cat([start, target[:, :-1]], dim=1).masked_fill(
+            torch.cat([torch.zeros_like(start), target[:, :-1]], dim=1) == IGNORED, self.base.config.pad_token_id
+        )
