@@ -18,7 +18,19 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 # functions and for types alike. What stands directly in a folder is its ground, which every room may use. `verify`
 # imports nothing of ours.
 ORDER = {
-    "common": ("privacy", "tasks", "methods", "config", "data", "protocol", "model", "export", "cli", "verify"),
+    "common": (
+        "privacy",
+        "generation",
+        "tasks",
+        "methods",
+        "config",
+        "data",
+        "protocol",
+        "model",
+        "export",
+        "cli",
+        "verify",
+    ),
     "client": ("privacy", "data", "site", "training", "answers", "service", "commands"),
     "server": ("home", "aggregation", "rounds", "results", "fleet", "daemon", "commands"),
     "simulations": ("data", "sites", "engines", "studies", "commands", "benchmarks"),

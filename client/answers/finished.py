@@ -83,7 +83,7 @@ def check_files(finished: Finished, models: Path) -> dict[str, bytes]:
         raise PolicyError(
             f"{what}: {error}; once the base model is here, `server resume RUN` at the server gives it out again"
         ) from None
-    adapted: Any = module.encoder if run.task.own_head else module
+    adapted: Any = module.encoder
     try:
         _check_tensors(finished.files, module, adapted)
         _check_card(finished.files[CARD_FILE])

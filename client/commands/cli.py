@@ -191,9 +191,11 @@ def _locked(run_file: Path, site: Path, overrides: list[str] | None = None) -> "
     from confide.common.config.run import load_run, lock
     from confide.common.flower import prepare
     from confide.common.model.base_models import find_model, hash_model
+    from confide.common.model.families import with_targets
 
     run = load_run(run_file, overrides)
     prepare()
-    if run.model.sha256:
+    if run.model.sha256 and run.adapter.targets != "auto":
         return lock(run, run.model.sha256)
-    return lock(run, hash_model(find_model(run.at(run.model.base), load_site_config(site).models.dir)))
+    base = find_model(run.at(run.model.base), load_site_config(site).models.dir)
+    return lock(with_targets(run, base), hash_model(base))

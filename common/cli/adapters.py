@@ -36,14 +36,14 @@ def evaluate(
     names = _columns(columns)
     _prepare()
     from confide.common.export.load import load_adapter
-    from confide.common.model.evaluation import predict as predict_records
+    from confide.common.model.evaluation import all_metrics
 
     run, model = load_adapter(folder, base)
     task: Task = run.task
     records, warnings = read_public(data, task, names)
     for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
-    metrics = task.metrics([task.truth(record) for record in records], predict_records(model, records))
+    metrics = all_metrics(model, records)
     typer.echo(json.dumps(metrics) if as_json else metrics_table(metrics))
 
 
@@ -64,10 +64,10 @@ def predict(
             raise InputError(f"predict: text {number} is not UTF-8; convert it, for example with iconv -t UTF-8")
     _prepare()
     from confide.common.export.load import load_adapter
-    from confide.common.model.evaluation import predict as predict_records
+    from confide.common.model.evaluation import answer
 
     run, model = load_adapter(folder, base)
-    predictions = predict_records(model, [run.task.from_text(text) for text in inputs])
+    predictions = answer(model, [run.task.from_text(text) for text in inputs])
     for text, prediction in zip(inputs, predictions, strict=True):
         typer.echo(json.dumps({"text": text, "prediction": prediction}, ensure_ascii=False))
 

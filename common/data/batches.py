@@ -15,8 +15,8 @@ _STEP = 8
 
 
 def length(example: Example) -> int:
-    """Return the number of tokens."""
-    return len(example["input_ids"])
+    """Return the number of tokens: of a source and a target the larger one."""
+    return max(len(value) for value in example.values() if isinstance(value, list))
 
 
 def padded_length(num_tokens: int) -> int:
@@ -42,12 +42,11 @@ def collate(examples: list[Example], padded: int, pads: Mapping[str, int], devic
         pads: the value that fills each column, ``input_ids`` among them (`WarmModel.pads`).
         device: of the tensors.
     """
-    missing = [padded - length(example) for example in examples]
-    batch: dict[str, Any] = {"attention_mask": [[1] * (padded - short) + [0] * short for short in missing]}
+    sizes = [len(example["input_ids"]) for example in examples]
+    batch: dict[str, Any] = {"attention_mask": [[1] * size + [0] * (padded - size) for size in sizes]}
     for name in examples[0]:
         values = [example[name] for example in examples]
-        filled = name in pads
-        batch[name] = [v + [pads[name]] * short for v, short in zip(values, missing, strict=True)] if filled else values
+        batch[name] = [own + [pads[name]] * (padded - len(own)) for own in values] if name in pads else values
     return {name: torch.tensor(values, device=device) for name, values in batch.items()}
 
 

@@ -41,7 +41,7 @@ def export_adapter(folder: Path, run: RunConfig, model: WarmModel, state: State,
     for leftover in (temporary, replaced):
         shutil.rmtree(leftover, ignore_errors=True)
     set_state(model.module, state)
-    adapted: Any = model.module.encoder if run.task.own_head else model.module
+    adapted: Any = model.module.encoder
     # "auto" would ask the hub for the base model's vocabulary.
     adapted.save_pretrained(str(temporary), save_embedding_layers=False)
     (temporary / CONFIG_FILE).write_text(portable_config(adapted, run), encoding="utf-8")

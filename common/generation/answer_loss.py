@@ -37,8 +37,9 @@ def answer_losses(states_BTH: Tensor, targets_BT: Tensor, logits: Logits) -> tup
         states = torch.nn.functional.pad(states_TH[places], (0, 0, 0, missing))
         targets = torch.nn.functional.pad(targets_T[places], (0, missing), value=IGNORED)
         total = (states_TH[:1] * 0).float().sum()  # so that an example without targets has a gradient, zero
-        for some, own in zip(states.split(_CHUNK), targets.split(_CHUNK), strict=True):
-            total = total + _chunk_loss(some, own, logits)
+        for start in range(0, len(states), _CHUNK):
+            chunk = slice(start, start + _CHUNK)
+            total = total + _chunk_loss(states[chunk], targets[chunk], logits)
         sums.append(total)
     return torch.stack(sums), (targets_BT != IGNORED).sum(dim=1)
 
@@ -51,9 +52,7 @@ def _chunk_loss(states: Tensor, targets: Tensor, logits: Logits) -> Tensor:
 
 
 def _cross_entropy(states: Tensor, targets: Tensor, logits: Logits) -> Tensor:
-    return torch.nn.functional.cross_entropy(
-        logits(states).float(), targets, ignore_index=IGNORED, reduction="sum"
-    )
+    return torch.nn.functional.cross_entropy(logits(states).float(), targets, ignore_index=IGNORED, reduction="sum")
 
 
 class _ChunkLoss(torch.autograd.Function):
@@ -68,5 +67,5 @@ class _ChunkLoss(torch.autograd.Function):
         return loss.detach()
 
     @staticmethod
-    def backward(context: Any, backprop: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(context: Any, backprop: Tensor) -> tuple[Tensor, None, None]:
         return backprop.to(context.gradient.dtype) * context.gradient, None, None

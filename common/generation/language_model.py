@@ -1,5 +1,6 @@
 """A base that writes, as the module to train: states of tokens, and the frozen head that turns them into logits."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -38,10 +39,26 @@ class LanguageModel(nn.Module):
             logits = torch.tanh(logits / cap) * cap
         return logits
 
+    def looks_ahead(self, input_ids: Tensor, attention_mask: Tensor) -> bool:
+        """Return whether a text's last token changes the states of those before it."""
+        other = torch.cat([input_ids[:, :-1], input_ids[:, :1]], dim=1)
+        with torch.no_grad():
+            states, changed = (self(ids, attention_mask)[:, :-1] for ids in (input_ids, other))
+        rounding = 16 * torch.finfo(states.dtype).eps * float(states.abs().max())  # experts may round in another way
+        return not torch.allclose(states, changed, rtol=0, atol=rounding)
+
     def answer_losses(self, input_ids: Tensor, attention_mask: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return the sum of losses over each row's answer tokens, and their number; ``target`` stands beside them."""
         states = self(input_ids, attention_mask)
         return answer_losses(states[:, :-1], target[:, 1:], self.logits)
+
+    def filled(self, prompt: list[int], value: int, length: int) -> list[int]:
+        """Return a prompt filled up to a length: on the left, for the model goes on from the last token."""
+        return [value] * (length - len(prompt)) + prompt
+
+    def new_tokens(self, written: Tensor, length: int) -> Tensor:
+        """Return the tokens that the model added to prompts of this length."""
+        return written[:, length:]
 
     def own_logits(self, input_ids: Tensor, attention_mask: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits that our head gives for every token, and those of the base's own forward pass."""
@@ -61,9 +78,21 @@ class EncoderDecoder(LanguageModel):
         states: Tensor = decoded.last_hidden_state
         return states
 
+    def looks_ahead(self, input_ids: Tensor, attention_mask: Tensor) -> bool:
+        """Return False: a source is read as a whole, and transformers loads no other decoders beside it."""
+        return False
+
     def answer_losses(self, input_ids: Tensor, attention_mask: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return the sum of losses over each row's target, and its number of tokens."""
         return answer_losses(self(input_ids, attention_mask, self._written(target)), target, self.logits)
+
+    def filled(self, prompt: list[int], value: int, length: int) -> list[int]:
+        """Return a source filled up to a length: on the right, as in training."""
+        return prompt + [value] * (length - len(prompt))
+
+    def new_tokens(self, written: Tensor, length: int) -> Tensor:
+        """Return what the decoder wrote."""
+        return written
 
     def own_logits(self, input_ids: Tensor, attention_mask: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits that our head gives for every token, and those of the base's own forward pass."""
@@ -77,3 +106,18 @@ class EncoderDecoder(LanguageModel):
         return torch.cat([start, target[:, :-1]], dim=1).masked_fill(
             torch.cat([torch.zeros_like(start), target[:, :-1]], dim=1) == IGNORED, self.base.config.pad_token_id
         )
+
+
+def head_problem(module: LanguageModel, batch: Mapping[str, Tensor]) -> str | None:
+    """Return why a base cannot learn to write; None if it can.
+
+    A family may do more with its logits than `LanguageModel.logits` knows. Then the loss would be another one. And
+    transformers loads BERT as a language model, too.
+    """
+    with torch.no_grad():
+        ours, whole = module.own_logits(batch["input_ids"], batch["attention_mask"], batch["target"])
+    if module.looks_ahead(batch["input_ids"], batch["attention_mask"]):
+        return "its tokens see those that come after them, so that it cannot learn to write; use a base that writes"
+    if torch.allclose(ours.float(), whole.float(), rtol=1e-2, atol=1e-2 * float(whole.abs().max())):
+        return None
+    return "it does something to its logits that Confide does not know; use a base of another family (docs/tasks.md)"

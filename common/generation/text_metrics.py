@@ -4,8 +4,10 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
 
-_LARGEST = 700.0  # mean loss of a token, above which its exponential is no float
+WORST_LOSS = 700.0  # of a token; above it the exponential is no float
 
 
 def perplexity(losses: Sequence[tuple[float, int]]) -> float:
@@ -16,7 +18,7 @@ def perplexity(losses: Sequence[tuple[float, int]]) -> float:
     """
     tokens = sum(number for _, number in losses)
     mean = sum(loss for loss, _ in losses) / tokens if tokens else 0.0
-    return round(math.exp(min(mean, _LARGEST)), 9)
+    return round(math.exp(min(mean, WORST_LOSS)), 9)
 
 
 def written_metrics(references: Sequence[str], texts: Sequence[str]) -> dict[str, float]:
@@ -43,15 +45,14 @@ def _words(text: str) -> list[str]:
 
 
 def _pairs(text: str) -> list[tuple[str, str]]:
-    words = _words(text)
-    return list(zip(words, words[1:], strict=False))
+    return list(pairwise(_words(text)))
 
 
 def _f1(common: int, one: int, other: int) -> float:
     return 2 * common / (one + other) if one + other else 1.0
 
 
-def _overlap[Part](one: list[Part], other: list[Part]) -> float:
+def _overlap(one: list[Any], other: list[Any]) -> float:
     """Return F1 of the parts that two texts share: ROUGE-N (Lin, 2004)."""
     return _f1((Counter(one) & Counter(other)).total(), len(one), len(other))
 

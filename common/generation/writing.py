@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from confide.common.generation.language_model import EncoderDecoder, LanguageModel
+from confide.common.generation.language_model import LanguageModel
 
 _AT_A_TIME = 16
 
@@ -17,7 +17,7 @@ def write(module: LanguageModel, tokenizer: Any, prompts: list[list[int]], pad: 
         module: its hooks off.
         tokenizer: of the base.
         prompts: token ids.
-        pad: the id that fills short prompts: on the left, for a decoder goes on from the last token.
+        pad: the id that fills short prompts.
         max_new_tokens: the most tokens of a text.
     """
     base = module.base
@@ -35,10 +35,9 @@ def write(module: LanguageModel, tokenizer: Any, prompts: list[list[int]], pad: 
     for start in range(0, len(prompts), _AT_A_TIME):
         some = prompts[start : start + _AT_A_TIME]
         longest = max(map(len, some))
-        ids = torch.tensor([[pad] * (longest - len(prompt)) + prompt for prompt in some], device=base.device)
-        mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in some], device=base.device)
+        ids = torch.tensor([module.filled(prompt, pad, longest) for prompt in some], device=base.device)
+        mask = torch.tensor([module.filled([1] * len(prompt), 0, longest) for prompt in some], device=base.device)
         with torch.inference_mode():
             written = base.generate(input_ids=ids, attention_mask=mask, generation_config=config, use_cache=True)
-        own = written if isinstance(module, EncoderDecoder) else written[:, longest:]
-        texts += tokenizer.batch_decode(own, skip_special_tokens=True)
+        texts += tokenizer.batch_decode(module.new_tokens(written, longest), skip_special_tokens=True)
     return [text.strip() for text in texts]

@@ -1,6 +1,6 @@
 """LoRA: factors of low rank beside frozen linear layers (Hu and others, arXiv 2106.09685)."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 class Lora(Section):
     """`[adapter]` with method "lora": a layer W becomes W + B A, where A has ``rank`` rows and B as many columns.
 
+    Targets "auto" are the query and value projections of the base's family (`model.families`). A locked run names them.
+
     With ``train = "B"`` A stays as it was drawn: its rows are orthonormal, and B alone is trained and travels.
     """
 
     method: Literal["lora"] = "lora"
     rank: int = Field(8, ge=1, le=256)
-    targets: tuple[str, ...] = Field(("query", "value"), min_length=1)
+    targets: Literal["auto"] | Annotated[tuple[str, ...], Field(min_length=1)] = "auto"
     train: Literal["B", "AB"] = "B"
     layers: str = Field("all", pattern=r"^(all|top:[1-9][0-9]?)$")
 

@@ -4,6 +4,7 @@ base_models   find, load and hash a base
 base_files    the files that its hash covers
 devices       device and precision
 targets       the layers that are adapted
+families      the layers that are adapted where a run names none
 adapter       base, method and head as one module
 lower_layers  frozen layers below the adapter
 warm_model    one loaded model for all rounds

@@ -21,6 +21,7 @@ from confide.common.errors import InputError
 from confide.common.methods import METHODS, Method, is_added
 from confide.common.model.base_models import loading
 from confide.common.model.devices import base_precision
+from confide.common.model.families import with_targets
 from confide.common.model.targets import check_targets
 from confide.common.tensors import Schema, State
 
@@ -43,10 +44,12 @@ def build_module(run: "RunConfig", folder: Path, device: torch.device, precision
     Raises:
         InputError: the base has no modules of the names in ``adapter.targets``, or fewer layers than asked.
     """
+    run = with_targets(run, folder)
     with loading(folder) as visible:
         base, config = _load_base(run, visible, device, precision)
-    adapted = _adapt(base, run, config.num_hidden_layers)
-    module = run.task.build(adapted, config.hidden_size).to(device).train()
+    text = config.get_text_config()
+    adapted = _adapt(base, run, text.num_hidden_layers)
+    module = run.task.build(adapted, text.hidden_size).to(device).train()
     for layer in module.modules():
         if isinstance(layer, nn.modules.dropout._DropoutNd):
             layer.p = 0.0
@@ -74,8 +77,8 @@ def _load_base(run: "RunConfig", folder: Path, device: torch.device, precision: 
     base, facts = module_class.from_pretrained(
         folder,
         config=config,
-        # A model's own head takes the base's states as they are. Only our head reads bfloat16 states in float32.
-        dtype=base_precision(device, precision) if run.task.own_head else torch.float32,
+        # A trained head of the base takes its states as they are. Our head reads bfloat16 states in float32.
+        dtype=base_precision(device, precision) if not run.task.native_head else torch.float32,
         # If no row of a micro-batch is padded, transformers gives SDPA no mask and PyTorch takes another kernel. So one
         # unit's length would change the rounding of all other rows. And some bases have no SDPA.
         attn_implementation="eager",
@@ -101,7 +104,7 @@ def _check_loaded(facts: dict[str, Any], run: "RunConfig") -> None:
     for name, *shapes in sorted(facts["mismatched_keys"]):
         found, built = map(tuple, shapes)
         outputs = run.task.num_outputs
-        if not run.task.own_head and built == (outputs, *found[1:]):
+        if run.task.native_head and built == (outputs, *found[1:]):
             raise InputError(
                 f"model.base = {run.model.base!r}: its head has {found[0]} label{'s'[: found[0] != 1]}, task.labels "
                 f"{outputs}; use {run.task.head_setting()}, which has a head of its own"

@@ -12,8 +12,9 @@ from confide.common.errors import InputError
 
 CONFIG, WEIGHTS = "config.json", "*.safetensors"
 # Weights, configuration, and the vocabularies of all tokenizers that transformers knows ("*.codes": PhoBERT, "*.spm":
-# Marian, "*.tokenizer": ProphetNet). A folder without the last three kinds hashes as it did before they were added.
-PATTERNS = ("*.json", WEIGHTS, "*.txt", "*.model", "*.codes", "*.spm", "*.tokenizer")
+# Marian, "*.tokenizer": ProphetNet), and the chat template. A folder without the last four kinds hashes as it did
+# before they were added.
+PATTERNS = ("*.json", WEIGHTS, "*.txt", "*.model", "*.codes", "*.spm", "*.tokenizer", "chat_template.jinja")
 _TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
 _INDEX = "*.safetensors.index.json"
 
@@ -55,7 +56,7 @@ def _shards(index: Path) -> set[str]:
 def counted_alone(folder: Path) -> Iterator[Path]:
     """Make a folder that holds links to the counted files and nothing else.
 
-    So transformers does not see the other files that it would read: code, other formats, an adapter, chat templates.
+    So transformers does not see the other files that it would read: code, other formats, an adapter, more templates.
     """
     with tempfile.TemporaryDirectory(prefix="confide-base-") as place:
         for path in counted_files(folder):

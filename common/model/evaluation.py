@@ -2,11 +2,14 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from confide.common.data.batches import collate, length, sorted_batches
+from confide.common.generation.language_model import LanguageModel
+from confide.common.generation.text_metrics import written_metrics
+from confide.common.generation.writing import write as write_texts
 from confide.common.model.adapter import set_state
 from confide.common.model.scores import Scores
 from confide.common.model.warm_model import WarmModel
@@ -14,6 +17,7 @@ from confide.common.tensors import State
 
 Records = Sequence[Mapping[str, Any]]
 _RECORDS_AT_A_TIME = 4096
+_WRITTEN = 200  # records of which a metric of written texts is taken
 
 
 def predict(model: WarmModel, records: Records, tokens_per_batch: int = 2048) -> list[Any]:
@@ -43,6 +47,33 @@ def _predict_some(model: WarmModel, records: Records, tokens_per_batch: int) -> 
                 outputs[row][place] = output
     joined = ([own[place] for place in sorted(own)] for own in outputs)
     return [model.task.join(record, own) for record, own in zip(records, joined, strict=True)]
+
+
+def write(model: WarmModel, records: Records) -> list[str]:
+    """Return the text that the model writes for each record, greedily; for kinds that write."""
+    model.wrapped.disable_hooks()
+    task, module = model.task, cast("LanguageModel", model.module)
+    prompts = [task.prompt(record, model.tokenizer) for record in records]
+    return write_texts(module, model.tokenizer, prompts, model.pad_token_id, task.longest_answer())
+
+
+def answer(model: WarmModel, records: Records) -> list[Any]:
+    """Return for each record what a user wants of it: a label, a score, tags, or a text that the model writes."""
+    return write(model, records) if model.task.longest_answer() else predict(model, records)
+
+
+def all_metrics(model: WarmModel, records: Records) -> dict[str, float]:
+    """Return every metric of the task on public records.
+
+    Of a kind that writes, the first 200 records that have a reference are written too, which takes a second or more for
+    each.
+    """
+    task = model.task
+    metrics = task.metrics([task.truth(record) for record in records], predict(model, records))
+    referred = [record for record in records if task.reference(record)][:_WRITTEN] if task.longest_answer() else []
+    if not referred:
+        return metrics
+    return metrics | written_metrics([task.reference(record) for record in referred], write(model, referred))
 
 
 def evaluate(model: WarmModel, state: State, shares: Mapping[str, Records]) -> Scores:

@@ -36,8 +36,8 @@ class LowerLayers:
     def _probe(self) -> Tensor:
         """Return the model's output for three tokens, the last one masked."""
         ids = torch.zeros(1, 3, dtype=torch.long, device=next(self._module.parameters()).device)
-        output: Any = self._module(input_ids=ids, attention_mask=torch.tensor([[1, 1, 0]], device=ids.device))
-        return output if isinstance(output, Tensor) else output.logits
+        output: Tensor = self._module(input_ids=ids, attention_mask=torch.tensor([[1, 1, 0]], device=ids.device))
+        return output
 
     def is_exact(self) -> bool:
         """Return whether the model gives the same output when lower layers compute and when their states are given."""

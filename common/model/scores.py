@@ -9,7 +9,7 @@ _PERCENT = {"accuracy", "f1", "exact match"}  # metrics that people read in perc
 
 @dataclass(frozen=True)
 class Scores:
-    """The task's headline metric on each institution's public test share; higher is better."""
+    """The task's headline metric on each institution's public test share."""
 
     metric: str
     per_institution: dict[str, float]

@@ -56,7 +56,7 @@ def _fits(name: str, target: str) -> bool:
 
 
 def _is_in_head(name: str, run: "RunConfig") -> bool:
-    return not run.task.own_head and not run.task.head_parts().isdisjoint(name.split("."))
+    return run.task.native_head and not run.task.head_parts().isdisjoint(name.split("."))
 
 
 def _linear_names(base: nn.Module) -> list[str]:
@@ -72,6 +72,6 @@ def _check_layer(target: str, name: str, layer: nn.Module, run: "RunConfig") -> 
         )
     if not run.task.untrained_parts().isdisjoint(name.split(".")):
         raise InputError(
-            f"adapter.targets names {target!r}, which is {name} too, and task.pooling = 'mean' passes no pooler, so "
-            "that would not be trained; name the others by more of their names, as in 'output.dense'"
+            f"adapter.targets names {target!r}, which is {name} too, and no gradient of task.kind = "
+            f"{run.task.kind!r} passes that; name the others by more of their names, as in 'output.dense'"
         )

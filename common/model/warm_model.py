@@ -147,6 +147,8 @@ def _check_step(run: RunConfig, model: WarmModel) -> None:
     first = shortened(first, length(first) - 1)  # one row is padded, as in most micro-batches, so that a mask is read
     long = collate([first, second], padded_length(length(second)), model.pads, model.device)
     short = collate([shortened(example, 8) for example in (first, second)], 8, model.pads, model.device)
+    if reason := model.task.require(model.module, long):
+        raise InputError(f"model.base = {run.model.base!r}: {reason}")
     model.wrapped.enable_hooks()
     before = _tried(run, model, long)
     if model.lower is not None:
@@ -165,24 +167,25 @@ def _tried(run: RunConfig, model: WarmModel, batch: Batch) -> torch.Tensor:
         return per_example_gradients(model.wrapped, model.losses, batch)
     except Exception as error:  # noqa: BLE001 - each architecture fails in its own way
         raise InputError(
-            f"model.base = {run.model.base!r} with adapter.targets = {list(run.adapter.targets)} gives no gradient "
+            f"model.base = {run.model.base!r} with adapter.targets = {run.adapter.targets!r} gives no gradient "
             f"for each example ({type(error).__name__}: {error}); use other targets or another base"
         ) from None
 
 
 def _check_tokens(run: RunConfig, tokenizer: Any, config: Any) -> None:
     """Refuse a base without a position and an embedding for every token: a text could then end a round."""
-    limit = min(tokenizer.model_max_length, getattr(config, "max_position_embeddings", run.task.max_length))
+    text = config.get_text_config()
+    limit = min(tokenizer.model_max_length, getattr(text, "max_position_embeddings", run.task.max_length))
     if padded_length(run.task.max_length) > limit:
         raise InputError(
             f"task.max_length = {run.task.max_length}, but {run.model.base!r} reads {limit} tokens, and rows are "
             f"padded to a multiple of 8; at most {padded_length(limit - 7)}"
         )
     largest = max(tokenizer.get_vocab().values())  # not the number of ids, which may have gaps
-    if largest >= config.vocab_size:
+    if largest >= text.vocab_size:
         raise InputError(
             f"model.base = {run.model.base!r}: its tokenizer gives ids of up to {largest}, its weights have "
-            f"{config.vocab_size} embeddings; use a tokenizer and weights that belong together"
+            f"{text.vocab_size} embeddings; use a tokenizer and weights that belong together"
         )
 
 

@@ -22,9 +22,7 @@ class _Wrapped(GradSampleModule):  # type: ignore[misc]
         super().__init__(module, batch_first=True, loss_reduction="sum", strict=False)
         self.GRAD_SAMPLERS = {**GradSampleModule.GRAD_SAMPLERS, nn.Linear: self._linear_gradients}
 
-    def _linear_gradients(
-        self, layer: nn.Linear, activations: list[Tensor], backprops: Tensor
-    ) -> dict[nn.Parameter, Tensor]:
+    def _linear_gradients(self, layer: nn.Linear, activations: list[Tensor], backprops: Tensor) -> dict[Tensor, Tensor]:
         """Per-example gradients of a linear layer in float32, whatever precision the forward pass used.
 
         Opacus' own rule multiplies in the precision of ``backprops``. One batched product costs as much as without
@@ -34,7 +32,7 @@ class _Wrapped(GradSampleModule):  # type: ignore[misc]
             raise RuntimeError("a trained layer is used on something else than one row for each example")
         inputs = activations[0].float().reshape(self.rows, -1, layer.in_features)
         outputs = backprops.float().reshape(self.rows, -1, layer.out_features)
-        gradients: dict[nn.Parameter, Tensor] = {}
+        gradients: dict[Tensor, Tensor] = {}
         if layer.weight.requires_grad:
             gradients[layer.weight] = torch.bmm(outputs.transpose(1, 2), inputs)
         if layer.bias is not None and layer.bias.requires_grad:

@@ -4,9 +4,13 @@ task                  the base of every kind
 text_classification   one label for one text
 token_classification  a type for each name in a text
 scoring               one number for one text
+causal_lm             what follows in a text, an instruction's answer, an assistant's turns
+seq2seq               one text from another
 heads                 heads on the states of a base
 labels                labels as files write them
 entities              names in a text as tags, and how they are counted
+conversations         prompts and messages, and the parts of them that a model learns to write
+written               what the kinds share that learn to write
 
 A kind is a frozen pydantic model. Its fields are the `[task]` section of run.toml; training, evaluation and export call
 its methods (`Task` lists them). torch is imported inside methods, so that reading a configuration stays instant.
@@ -16,7 +20,9 @@ from typing import Annotated, Any
 
 from pydantic import Discriminator, Tag
 
+from confide.common.tasks.causal_lm import CausalLM
 from confide.common.tasks.scoring import Scoring
+from confide.common.tasks.seq2seq import Seq2Seq
 from confide.common.tasks.task import Task
 from confide.common.tasks.text_classification import TextClassification
 from confide.common.tasks.token_classification import TokenClassification
@@ -32,6 +38,8 @@ def _kind(task: Any) -> Any:
 TaskSettings = Annotated[
     Annotated[TextClassification, Tag("text-classification")]
     | Annotated[TokenClassification, Tag("token-classification")]
-    | Annotated[Scoring, Tag("scoring")],
+    | Annotated[Scoring, Tag("scoring")]
+    | Annotated[CausalLM, Tag("causal-lm")]
+    | Annotated[Seq2Seq, Tag("seq2seq")],
     Discriminator(_kind),
 ]

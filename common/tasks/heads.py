@@ -1,4 +1,4 @@
-"""Heads on the states of a base: one linear layer for each token, and its mean over a text."""
+"""Heads on the states of a base: one linear layer for each token, its mean over a text, and the base's own head."""
 
 from torch import Tensor, nn
 
@@ -33,3 +33,16 @@ class MeanPooledHead(TokenHead):
         """Return logits of shape ``(B, num_outputs)``."""
         mask = attention_mask.unsqueeze(-1).float()
         return (super().forward(input_ids, attention_mask) * mask).sum(dim=1) / mask.sum(dim=1)
+
+
+class NativeHead(nn.Module):
+    """The classification head of the base itself, which is trained as a whole."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return logits of shape ``(B, num_outputs)``."""
+        logits: Tensor = self.encoder(input_ids=input_ids, attention_mask=attention_mask).logits
+        return logits

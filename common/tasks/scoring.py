@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from confide.common.tasks.task import POOLED, Example, Record, Task, made_up_words, text_problem
+from confide.common.tasks.task import OUTPUT, POOLED, Example, Record, Task, made_up_words, text_problem
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -103,7 +103,9 @@ class Scoring(Task):
     def program(self) -> str:
         """Return the program's lines: they print the score."""
         return (
-            POOLED + "share = float((pooled @ head['weight'].T + head['bias'])[0, 0]) + 0.5\n"
+            OUTPUT.format(max_length=self.max_length)
+            + POOLED
+            + "share = float((pooled @ head['weight'].T + head['bias'])[0, 0]) + 0.5\n"
             f"print({self.lowest!r} + min(max(share, 0.0), 1.0) * {self.highest - self.lowest!r})"
         )
 

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 Example = dict[str, Any]
 Record = Mapping[str, Any]
-# A line of a model card's program: the mean of a text's states.
+# Lines of a model card's program: the model's output for a text, and the mean of its states.
+OUTPUT = """tokens = tokenizer(text, truncation=True, max_length={max_length}, return_tensors="pt")
+ids, mask = tokens["input_ids"], tokens["attention_mask"]
+with torch.inference_mode():
+    output = model(input_ids=ids, attention_mask=mask)
+"""
 POOLED = "pooled = (output.last_hidden_state * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)\n"
 
 
@@ -22,7 +27,7 @@ class Task(Section):
     """A kind of task. Its fields are the `[task]` section of run.toml; all of them are public.
 
     Attributes:
-        headline: the metric that curves show; higher is better.
+        headline: the metric that curves show; a higher one is better, but for "perplexity".
         max_length: the most tokens of an example.
     """
 
@@ -91,8 +96,13 @@ class Task(Section):
 
     @property
     def own_head(self) -> bool:
-        """True: the head is ours, on the states of a base. False: it is the base model's own."""
+        """True: a head of ours, on the states of a base, is trained. It travels as "head.weight" and "head.bias"."""
         return True
+
+    @property
+    def native_head(self) -> bool:
+        """True: the base model's own head is trained, as a whole."""
+        return False
 
     @property
     @abstractmethod
@@ -104,7 +114,7 @@ class Task(Section):
         return "another base"
 
     def peft_type(self) -> str | None:
-        """Return PEFT's name of the task, with which it trains and saves the base model's own head; None without."""
+        """Return PEFT's name of the task, by which its loaders know the base's class; None with a head of ours."""
         return None
 
     def untrained_parts(self) -> frozenset[str]:
@@ -127,7 +137,7 @@ class Task(Section):
 
     @abstractmethod
     def build(self, adapted: "nn.Module", hidden_size: int) -> "nn.Module":
-        """Return the module to train: the adapted base with the task's head."""
+        """Return the module to train: the adapted base, as ``encoder``, with the task's head."""
 
     @abstractmethod
     def losses(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> "Tensor":
@@ -139,10 +149,29 @@ class Task(Section):
 
     @abstractmethod
     def program(self) -> str:
-        """Return the lines of a model card's program that print the answer for a ``text``.
+        """Return the lines of a model card's program that print the answer for a ``text`` on one line.
 
-        They have ``tokens`` and ``mask`` of it, the model's ``output`` and, with our head, ``head``: weight and bias.
+        They have ``tokenizer``, ``model`` and, with our head, ``head``: its weight and bias. `OUTPUT` begins them for
+        kinds that read the model's states.
         """
+
+    def require(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> str | None:
+        """Return why a base cannot serve the task, as two made-up examples show it; None if it can."""
+        return None
+
+    # Writing
+
+    def longest_answer(self) -> int:
+        """Return the most tokens that the model writes for a record; 0 for a kind that writes no texts."""
+        return 0
+
+    def prompt(self, record: Record, tokenizer: Any) -> list[int]:
+        """Return the tokens from which the model writes."""
+        return []
+
+    def reference(self, record: Record) -> str:
+        """Return the text that a good model would write; "" if the record has none."""
+        return ""
 
     # Answers
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from confide.common.tasks.labels import find_label, shown, spellings
-from confide.common.tasks.task import POOLED, Example, Record, Task, made_up_words, text_problem
+from confide.common.tasks.task import OUTPUT, POOLED, Example, Record, Task, made_up_words, text_problem
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -32,8 +32,13 @@ class TextClassification(Task):
 
     @property
     def own_head(self) -> bool:
-        """True: the head is ours, on the states of a base. False: it is the base model's own."""
+        """True: the head is ours, on the states of a base."""
         return self.pooling == "mean"
+
+    @property
+    def native_head(self) -> bool:
+        """True: the base model's own head is trained."""
+        return self.pooling == "native"
 
     @property
     def num_outputs(self) -> int:
@@ -45,7 +50,7 @@ class TextClassification(Task):
         return "task.pooling = 'mean'"
 
     def peft_type(self) -> str | None:
-        """Return PEFT's name of the task, with which it trains and saves the base model's own head."""
+        """Return PEFT's name of the task, with which it saves the base model's own head."""
         return None if self.own_head else "SEQ_CLS"
 
     def untrained_parts(self) -> frozenset[str]:
@@ -112,16 +117,13 @@ class TextClassification(Task):
 
     def build(self, adapted: "nn.Module", hidden_size: int) -> "nn.Module":
         """Return the module to train: the adapted encoder with mean pooling and a linear head, or with its own head."""
-        if not self.own_head:
-            return adapted
-        from confide.common.tasks.heads import MeanPooledHead
+        from confide.common.tasks.heads import MeanPooledHead, NativeHead
 
-        return MeanPooledHead(adapted, hidden_size, self.num_outputs)
+        return NativeHead(adapted) if self.native_head else MeanPooledHead(adapted, hidden_size, self.num_outputs)
 
     def logits(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> "Tensor":
         """Return logits of shape ``(B, labels)``, float32."""
-        output = module(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
-        logits: Tensor = output if self.own_head else output.logits
+        logits: Tensor = module(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
         return logits.float()
 
     def losses(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> "Tensor":
@@ -139,7 +141,9 @@ class TextClassification(Task):
         logits = (
             POOLED + "logits = pooled @ head['weight'].T + head['bias']" if self.own_head else "logits = output.logits"
         )
-        return f"{logits}\nprint({list(self.labels)!r}[int(logits.argmax())])"
+        return (
+            f"{OUTPUT.format(max_length=self.max_length)}{logits}\nprint({list(self.labels)!r}[int(logits.argmax())])"
+        )
 
     def score(self, truths: Sequence[str], predictions: Sequence[str]) -> float:
         """Return the accuracy; a table for each of a thousand institutions would take seconds."""

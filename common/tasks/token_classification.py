@@ -22,7 +22,7 @@ from confide.common.tasks.entities import (
     words_problem,
 )
 from confide.common.tasks.labels import find_label
-from confide.common.tasks.task import Example, Record, Task, made_up_words, text_problem
+from confide.common.tasks.task import OUTPUT, Example, Record, Task, made_up_words, text_problem
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -213,7 +213,7 @@ class TokenClassification(Task):
     def program(self) -> str:
         """Return the program's lines: they print each word with its tag, the first window of a long text only."""
         return (
-            "import re\n\n"
+            f"import re\n\n{OUTPUT.format(max_length=self.max_length)}"
             "tags = (output.last_hidden_state @ head['weight'].T + head['bias'])[0].argmax(1).tolist()\n"
             f"found = dict.fromkeys((match.span() for match in re.finditer({_WORD.pattern!r}, text)), {OUTSIDE!r})\n"
             f"spans = tokenizer(text, truncation=True, max_length={self.max_length}, return_offsets_mapping=True)\n"

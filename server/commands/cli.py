@@ -110,11 +110,13 @@ def run(
     from confide.common.config.run import load_run, lock
     from confide.common.flower import prepare
     from confide.common.model.base_models import fetch_model, hash_model
+    from confide.common.model.families import with_targets
     from confide.server.home.home import open_home
 
     opened, loaded = open_home(home), load_run(run_file)
     prepare()
-    locked = lock(loaded, hash_model(fetch_model(loaded.at(loaded.model.base))))
+    base = fetch_model(loaded.at(loaded.model.base))
+    locked = lock(with_targets(loaded, base), hash_model(base))
     kind = "rehearsal" if rehearsal else "run"
     name = admin_client.ask(opened, "POST", "/runs", {"run": locked.canonical_json(), "kind": kind})["name"]
     typer.echo(f"{name}: queued, run {locked.sha256()[:12]}")

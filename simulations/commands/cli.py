@@ -155,8 +155,10 @@ def locked(run: "RunConfig", accountant: "Accountant") -> "RunConfig":
     """Return the same run with its noise, which takes some seconds to find, and its base model's hash."""
     from confide.common.config.run import lock
     from confide.common.model.base_models import fetch_model, hash_model
+    from confide.common.model.families import with_targets
 
-    return lock(run, hash_model(fetch_model(run.at(run.model.base))), accountant)
+    base = fetch_model(run.at(run.model.base))
+    return lock(with_targets(run, base), hash_model(base), accountant)
 
 
 def _check_simulation(run: "RunConfig") -> None:

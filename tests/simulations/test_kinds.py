@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.kinds import RECORDS, SETTINGS, task_of
+from support.kinds import RECORDS, SETTINGS, base_of, task_of, writes
 
 Confide = Callable[..., tuple[int, str, str]]
 
@@ -28,6 +28,8 @@ def kind_file(kind: str, run_file: Path, tmp_path: Path) -> Path:
     text = re.sub(
         r"(?s)\[task\]\n.*?\[federation\]", "\n".join(["[task]", *lines, "[federation]"]), run_file.read_text()
     )
+    if base := base_of(kind):
+        text = re.sub(r"(?m)^base = .*$", f'base = "{base}"', text)
     run_file.write_text(text + "\n[evaluation]\nvalidation_every = 2\n", encoding="utf-8")
     return run_file
 
@@ -63,7 +65,7 @@ def test_the_cards_program_prints_what_we_predict(
     (tmp_path / "predict.py").write_text(program, encoding="utf-8")
     assert "confide" not in program
     done = subprocess.run(
-        [sys.executable, tmp_path / "predict.py", out / "adapter", base_folder],
+        [sys.executable, tmp_path / "predict.py", out / "adapter", base_of(kind) or base_folder],
         input="\n".join(texts) + "\n",
         capture_output=True,
         text=True,
@@ -72,6 +74,8 @@ def test_the_cards_program_prints_what_we_predict(
     lines = done.stdout.splitlines()
     if kind == "scoring":
         assert [float(line) for line in lines] == pytest.approx(ours, abs=1e-4)
+    elif writes(kind):
+        assert [json.loads(line) for line in lines] == ours
     else:
         words = [[pair.rpartition("/")[2] for pair in line.split()] for line in lines]
         assert words == ours

@@ -17,7 +17,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from confide.common.errors import InputError
 from confide.common.model.adapter import build_module
-from confide.common.model.base_models import find_model, hash_model, loading, models_here
+from confide.common.model.base_models import find_model, hash_model, load_tokenizer, loading, models_here
 from confide.common.model.warm_model import warm_model
 
 
@@ -149,13 +149,22 @@ def test_an_adapter_in_the_base_s_folder_is_refused(base: Path, tmp_path: Path, 
 
 
 def test_what_is_not_hashed_is_not_there_for_a_library(base: Path) -> None:
-    extra = ("modeling.py", "pytorch_model.bin", "model.gguf", "chat_template.jinja", "sub/model.safetensors")
+    extra = (
+        "modeling.py",
+        "pytorch_model.bin",
+        "model.gguf",
+        "additional_chat_templates/tool.jinja",
+        "sub/model.safetensors",
+    )
     for name in extra:
         (base / name).parent.mkdir(exist_ok=True)
         (base / name).write_text("", encoding="utf-8")
+    (base / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
     with loading(base) as visible:
+        assert load_tokenizer(visible).chat_template == "{{ messages }}"
         assert {path.name for path in visible.rglob("*")} == {path.name for path in base.iterdir()} - {
             *extra,
+            "additional_chat_templates",
             "sub",
         }
 

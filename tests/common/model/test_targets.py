@@ -46,7 +46,12 @@ def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         (["query", "LayerNorm"], "all", "mean", "of type LayerNorm, must be a linear layer"),
         (["attention"], "all", "mean", "of type BertAttention, must be a linear layer"),
-        (["dense"], "all", "mean", "pooler.dense too, and task.pooling = 'mean' passes no pooler"),
+        (
+            ["dense"],
+            "all",
+            "mean",
+            "pooler.dense too, and no gradient of task.kind = 'text-classification' passes that",
+        ),
         (["query", "pooler.dense"], "top:1", "native", "no layer in adapter.layers = 'top:1', only bert.pooler.dense"),
         (["word_embeddings"], "top:1", "mean", "only embeddings.word_embeddings; leave it out"),
         (["query", "classifier"], "all", "native", "'classifier', .* part of the head, which is trained as a whole"),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.kinds import RECORDS, SETTINGS, of_kind, task_of
+from support.kinds import RECORDS, SETTINGS, of_kind, task_of, writes
 
 from confide.client.data.units import gather_units, make_units, names_of
 from confide.client.training import validation
@@ -15,7 +15,7 @@ from confide.client.training.trial import tried_shapes
 from confide.common.config.run import RunConfig
 from confide.common.data.batches import collate, length, padded_length
 from confide.common.model.adapter import get_state, set_state
-from confide.common.model.evaluation import evaluate, predict
+from confide.common.model.evaluation import answer, evaluate, predict
 from confide.common.model.warm_model import WarmModel, warm_model
 from confide.common.privacy.gradients import per_example_gradients
 from confide.common.tasks import Task
@@ -52,7 +52,7 @@ def test_a_made_up_record_is_good_and_fills_the_longest_example(task: Task, mode
         assert task.check(record) is None
         assert task.made_up(3, number) == record != task.made_up(4, number)
         assert record.keys() == set(task.fields())
-        lengths = [length(example) for example in task.examples(record, model.tokenizer)]
+        lengths = [length(example) for example in task.examples(record, model.tokenizer)]  # of a source or a target
         assert lengths[:-1] == [task.max_length] * (len(lengths) - 1)
         assert lengths[0] == task.max_length
         assert len(lengths) == getattr(task, "max_windows", 1), "a rehearsal takes as long as the longest record"
@@ -64,14 +64,14 @@ def test_each_column_has_one_value_for_each_token(task: Task, kind: str, model: 
         for example in task.examples(record, model.tokenizer):
             lists = {name: value for name, value in example.items() if isinstance(value, list)}
             assert lists.keys() == {"input_ids", *task.columns()}
-            assert {len(value) for value in lists.values()} == {length(example)}
+            assert kind == "seq2seq" or {len(value) for value in lists.values()} == {length(example)}
             assert length(example) <= task.max_length
 
 
 def test_a_record_without_its_answer_can_be_predicted(task: Task, kind: str, model: WarmModel) -> None:
     bare = [{name: record[name] for name in task.inputs()} for record in RECORDS[kind]]
-    expected = predict(model, RECORDS[kind])
-    assert predict(model, bare) == expected == json.loads(json.dumps(expected))
+    expected = answer(model, RECORDS[kind])
+    assert answer(model, bare) == expected == json.loads(json.dumps(expected))
     assert len(predict(model, [task.from_text("the film was good"), task.from_text("")])) == 2
 
 
@@ -97,9 +97,9 @@ def test_gradients_are_those_of_one_example_at_a_time(task: Task, kind: str, mod
 def test_rows_of_every_length_may_share_a_micro_batch(kind: str, model: WarmModel) -> None:
     """A probe without a gradient would make the trial compute all rows of its length alone."""
     shapes = tried_shapes(model, 512)
-    assert {length: max(rows for rows, _ in of) > 1 for length, of in shapes.by_length.items()} == dict.fromkeys(
-        shapes.by_length, True
-    )
+    alone = [padded for padded, of in shapes.by_length.items() if max(rows for rows, _ in of) == 1]
+    # The tiny tokenizer spells the names of roles, so that sixteen tokens of a conversation hold no answer.
+    assert alone == ([16] if kind == "causal-lm" else [])
 
 
 def test_padding_changes_no_loss(task: Task, kind: str, model: WarmModel) -> None:
@@ -110,6 +110,8 @@ def test_padding_changes_no_loss(task: Task, kind: str, model: WarmModel) -> Non
 
 
 def test_metrics_hold_the_headline_and_are_best_for_the_truth(task: Task, kind: str) -> None:
+    if writes(kind):
+        pytest.skip("its metrics are of losses: test_written.py")
     truths = [task.truth(record) for record in RECORDS[kind]]
     metrics = task.metrics(truths, truths)
     assert metrics[task.headline] == pytest.approx(1.0)
@@ -159,7 +161,7 @@ def test_translating_and_cutting_never_fail(task: Task, kind: str, answer: Any) 
     """Both run in every round: an error there would be an answer about one record."""
     for name in task.fields():
         assert task.cut({**RECORDS[kind][0], name: answer}, 3).keys() == RECORDS[kind][0].keys()
-    record = {**RECORDS[kind][0], task.answers()[0]: answer}
+    record = {**RECORDS[kind][0], task.fields()[-1]: answer}
     translated = task.translate(record, {"x": "y", "": "z"})
     assert translated.keys() == record.keys()
 

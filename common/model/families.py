@@ -1,0 +1,53 @@
+"""Families of base models: the layers that get an adapter where a run names none."""
+
+import json
+from pathlib import Path
+
+from confide.common.config.run import RunConfig
+from confide.common.errors import InputError
+from confide.common.model.base_files import CONFIG
+
+_QUERY_VALUE = {
+    ("query", "value"): ("bert", "roberta", "xlm-roberta", "camembert", "electra", "albert", "deberta"),
+    ("q_lin", "v_lin"): ("distilbert",),
+    # DeBERTa's query and key projections are also applied to positions, which belong to no example.
+    ("value_proj",): ("deberta-v2",),
+    ("Wqkv",): ("modernbert",),
+    ("q", "v"): ("mpnet", "t5", "mt5", "longt5", "umt5"),
+    ("c_attn",): ("gpt2",),
+    ("query_key_value",): ("gpt_neox", "bloom", "falcon"),
+    ("qkv_proj",): ("phi3",),
+    ("q_proj", "v_proj"): (
+        *("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "gemma", "gemma2", "gemma3_text"),
+        *("phi", "smollm3", "granite", "olmo", "olmo2", "cohere", "cohere2", "opt", "gptj", "stablelm", "starcoder2"),
+        *("bart", "mbart", "marian", "pegasus", "m2m_100", "blenderbot"),
+    ),
+}
+TARGETS = {family: targets for targets, families in _QUERY_VALUE.items() for family in families}
+
+
+def with_targets(run: RunConfig, folder: Path) -> RunConfig:
+    """Return a run whose ``adapter.targets`` are names: where it says "auto", those of the base's family.
+
+    A run is locked with them. So institutions with other versions of Confide train the same layers.
+
+    Args:
+        run: any.
+        folder: of its base model.
+
+    Raises:
+        InputError: the family is not known.
+    """
+    if run.adapter.targets != "auto":
+        return run
+    try:
+        family = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError):
+        raise InputError(f"{folder / CONFIG}: not JSON; copy the model again") from None
+    if family not in TARGETS:
+        raise InputError(
+            f"adapter.targets = 'auto' does not know models of type {family!r}; name the linear layers to adapt, as in "
+            "targets = ['q_proj', 'v_proj']"
+        )
+    adapter = run.adapter.model_copy(update={"targets": TARGETS[family]})
+    return run.model_copy(update={"adapter": adapter})

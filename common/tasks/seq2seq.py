@@ -1,0 +1,147 @@
+"""Sequence to sequence: translations, summaries, whatever an encoder and a decoder turn one text into."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from confide.common.tasks.task import Example, Record, Task, made_up_words, text_problem
+from confide.common.tasks.written import (
+    Loss,
+    added,
+    base_problem,
+    likelihood,
+    mean_losses,
+    perplexity_of,
+    summed_losses,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class Seq2Seq(Task):
+    """Settings of `[task]` for kind "seq2seq", and the task itself.
+
+    Source and target are cut to ``max_length`` tokens each, and padded to one length. ``instruction`` stands before
+    each source: T5 was trained with "translate English to German: ".
+    """
+
+    headline: ClassVar[str] = "perplexity"
+    kind: Literal["seq2seq"]
+    instruction: str = Field("", max_length=1000)
+    max_new_tokens: int = Field(128, ge=1, le=4096)
+
+    @property
+    def own_head(self) -> bool:
+        """False: the base's own head turns states into words, and stays as it is."""
+        return False
+
+    @property
+    def num_outputs(self) -> int:
+        """None of ours: the base's head gives one for each word of its vocabulary."""
+        return 0
+
+    def peft_type(self) -> str | None:
+        """Return PEFT's name of the task."""
+        return "SEQ_2_SEQ_LM"
+
+    def untrained_parts(self) -> frozenset[str]:
+        """Return the head's name: its logits are computed apart."""
+        return frozenset({"lm_head"})
+
+    def auto_class(self) -> Any:
+        """Return the transformers class of the base model."""
+        import transformers
+
+        return transformers.AutoModelForSeq2SeqLM
+
+    def inputs(self) -> tuple[str, ...]:
+        """Return the source's column."""
+        return ("source",)
+
+    def answers(self) -> tuple[str, ...]:
+        """Return the target's column."""
+        return ("target",)
+
+    def check(self, record: Record) -> str | None:
+        """Return the fault of a record, or None."""
+        return text_problem(record["source"], "source") or text_problem(record["target"], "target")
+
+    def made_up(self, seed: int, number: int, words: int | None = None) -> dict[str, Any]:
+        """Return a made-up source and target of so many words each."""
+        text = " ".join(made_up_words(seed, number, words or self.max_length))
+        return {"source": text, "target": " ".join(reversed(text.split()))}
+
+    def examples(self, record: Record, tokenizer: Any) -> list[Example]:
+        """Return token ids of source and target; a record without a target has one that is ignored."""
+        target = record.get("target")
+        wanted = self._ids(tokenizer, text_target=target) if isinstance(target, str) else [-100]
+        return [{"input_ids": self.prompt(record, tokenizer), "target": wanted}]
+
+    def prompt(self, record: Record, tokenizer: Any) -> list[int]:
+        """Return the token ids of the source."""
+        return self._ids(tokenizer, text=self.instruction + record["source"])
+
+    def _ids(self, tokenizer: Any, text: str | None = None, text_target: str | None = None) -> list[int]:
+        # A target has a vocabulary of its own in some families (Marian).
+        encoded = tokenizer(text=text, text_target=text_target, truncation=True, max_length=self.max_length)
+        return list(encoded["input_ids"])
+
+    def columns(self) -> Mapping[str, int]:
+        """Return the column beside the token ids; padding is no target."""
+        return {"target": -100}
+
+    def build(self, adapted: "nn.Module", hidden_size: int) -> "nn.Module":
+        """Return the module to train."""
+        from confide.common.generation.language_model import EncoderDecoder
+
+        return EncoderDecoder(adapted)
+
+    def require(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> str | None:
+        """Return why the base's logits cannot be computed apart; None if they can."""
+        return base_problem(module, batch)
+
+    def losses(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> "Tensor":
+        """Return the mean cross-entropy over each example's own answer tokens, shape ``(B,)``."""
+        return mean_losses(module, batch)
+
+    def predict(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> list[Loss]:
+        """Return the sum of losses over each example's answer tokens, and their number."""
+        return summed_losses(module, batch)
+
+    def join(self, record: Record, outputs: list[Loss]) -> Loss:
+        """Return the sum of losses over a record's answer tokens, and their number."""
+        return added(outputs)
+
+    def reference(self, record: Record) -> str:
+        """Return the target."""
+        return str(record.get("target") or "").strip()
+
+    def longest_answer(self) -> int:
+        """Return the most tokens that the model writes."""
+        return self.max_new_tokens
+
+    def program(self) -> str:
+        """Return the program's lines: they print what the model writes, as JSON so that it stays on one line."""
+        return (
+            f"import json\n\ntokens = tokenizer({self.instruction!r} + text, truncation=True, "
+            f"max_length={self.max_length}, return_tensors='pt')\n"
+            "ids, mask = tokens['input_ids'], tokens['attention_mask']\n"
+            "with torch.inference_mode():\n"
+            "    written = model.generate(input_ids=ids, attention_mask=mask, do_sample=False, num_beams=1, "
+            f"max_new_tokens={self.max_new_tokens})\n"
+            "print(json.dumps(tokenizer.decode(written[0], skip_special_tokens=True).strip()))"
+        )
+
+    def truth(self, record: Record) -> str:
+        """Return the target."""
+        return self.reference(record)
+
+    def metrics(self, truths: Sequence[str], predictions: Sequence[Loss]) -> dict[str, float]:
+        """Return the perplexity: lower is better."""
+        return perplexity_of(predictions)
+
+    def rightness(self, truth: str, prediction: Loss) -> float:
+        """Return the geometric mean of the probabilities that the model gives to the record's answer tokens."""
+        return likelihood(prediction)

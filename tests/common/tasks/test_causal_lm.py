@@ -1,0 +1,145 @@
+"""Texts, completions and conversations: what a model learns to write, and which records are refused."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.families import SETTINGS
+from support.kinds import of_kind, task_of
+from support.tiny_bert import tiny_tokenizer
+from transformers import BertConfig, BertLMHeadModel, GraniteConfig, GraniteForCausalLM
+
+from confide.common.config.run import RunConfig
+from confide.common.config.sections import ModelSection
+from confide.common.errors import InputError
+from confide.common.model.evaluation import all_metrics, write
+from confide.common.model.warm_model import WarmModel, warm_model
+
+
+@pytest.fixture
+def model(make_run: Callable[..., RunConfig]) -> WarmModel:
+    return warm_model(of_kind(make_run(), "causal-lm"))
+
+
+def turns(*contents: str, system: str | None = None) -> list[dict[str, str]]:
+    """A conversation, the user first."""
+    begin = [{"role": "system", "content": system}] if system else []
+    return begin + [
+        {"role": ("user", "assistant")[number % 2], "content": text} for number, text in enumerate(contents)
+    ]
+
+
+def learned(model: WarmModel, kind: str, record: dict[str, Any]) -> list[str]:
+    """The texts of the runs of tokens that have a loss."""
+    runs: list[list[int]] = [[]]
+    for example in task_of(kind, max_length=128).examples(record, model.tokenizer):
+        for token in example["target"]:
+            if token != -100:
+                runs[-1].append(token)
+            elif runs[-1]:
+                runs.append([])
+    return [model.tokenizer.decode(run) for run in runs if run]
+
+
+def test_the_assistant_s_turns_are_learned_with_the_token_that_ends_them(model: WarmModel) -> None:
+    record = {"messages": turns("the film", "was good", "very good", "not bad", system="short")}
+    assert learned(model, "causal-lm", record) == ["was good [SEP]", "not bad [SEP]"]
+
+
+def test_a_completion_is_learned_and_its_prompt_is_read(model: WarmModel) -> None:
+    kind = "causal-lm, completion"
+    assert learned(model, kind, {"prompt": "the film was", "completion": " very good"}) == ["very good [SEP]"]
+    messages = {"prompt": turns("the film", "was good", "long"), "completion": turns("", "not short")[1:]}
+    assert learned(model, kind, messages) == ["not short [SEP]"], "of the prompt's turns none"
+
+
+def test_a_text_is_learned_whole(model: WarmModel) -> None:
+    assert learned(model, "causal-lm, text", {"text": "the film was good"}) == ["the film was good [SEP]"]
+
+
+def test_a_turn_that_the_template_changes_later_is_not_learned(
+    model: WarmModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Qwen 3 drops the thoughts of every turn but the last."""
+    template = (
+        "{% for m in messages %}[{{ m.role }}] {{ 'not' if loop.last and m.role == 'assistant' }} {{ m.content }} [SEP]"
+        "{% endfor %}{% if add_generation_prompt %}[assistant] {% endif %}"
+    )
+    monkeypatch.setattr(model.tokenizer, "chat_template", template)
+    record = {"messages": turns("the film", "was good", "very good", "bad")}
+    assert learned(model, "causal-lm", record) == ["not bad [SEP]"]
+
+
+def test_a_window_without_a_token_to_write_is_left_out(model: WarmModel) -> None:
+    record = {"prompt": "the " * 100, "completion": "film"}
+    task = task_of("causal-lm, completion", max_length=16)
+    [window] = task.examples(record, model.tokenizer)
+    assert model.tokenizer.decode([token for token in window["target"] if token != -100]) == "film [SEP]"
+    assert task.examples({"prompt": "the"}, model.tokenizer) == []
+    assert len(task_of("causal-lm, text", max_length=16).examples({"text": "the " * 100}, model.tokenizer)) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "record", "problem"),
+    [
+        ("causal-lm", {"messages": "the film"}, "messages is 'the film', must be a list of messages"),
+        ("causal-lm", {"messages": []}, "must be a list of messages"),
+        ("causal-lm", {"messages": [{"role": "user"}]}, "message 1 of messages is {'role': 'user'}, must be an object"),
+        ("causal-lm", {"messages": turns("a")}, "messages has no message of the assistant; add one"),
+        ("causal-lm", {"messages": turns("a", "b", " ")}, "content of message 3 is empty"),
+        (
+            "causal-lm",
+            {"messages": turns("a", "b")[::-1]},
+            "message 1 of messages has role 'assistant', must be 'user'",
+        ),
+        ("causal-lm", {"messages": turns("a", "b") * 2 + turns("c")[:1] * 2}, "message 6 .* must be 'assistant'"),
+        ("causal-lm", {"messages": [{"role": "tool", "content": "x"}]}, "has role 'tool', must be 'user'"),
+        ("causal-lm, completion", {"prompt": "a", "completion": turns("b", "c")}, "must both be texts, or both lists"),
+        ("causal-lm, completion", {"prompt": turns("a"), "completion": []}, "no message of the assistant"),
+        ("causal-lm, completion", {"prompt": turns("a", "b"), "completion": turns("c")}, "completion has no message"),
+        ("causal-lm, completion", {"prompt": "a", "completion": ""}, "completion is empty"),
+        ("causal-lm, text", {"text": 3}, "text is a number, must be a string"),
+        ("seq2seq", {"source": "a", "target": None}, "target is empty"),
+    ],
+)
+def test_a_record_of_another_shape_is_named(kind: str, record: dict[str, Any], problem: str) -> None:
+    found = task_of(kind).check(record)
+    assert found is not None
+    assert re.search(problem, found), found
+
+
+def test_a_base_that_cannot_write_is_refused_before_anything_is_charged(
+    make_run: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    """BERT reads what comes after a word; another family may do more with its logits; and dialogue needs a template."""
+    BertLMHeadModel(BertConfig(vocab_size=200, **SETTINGS["bert"])).save_pretrained(tmp_path / "bert")
+    tiny_tokenizer().save_pretrained(tmp_path / "bert")
+    run = of_kind(make_run(), "causal-lm, text")
+    with pytest.raises(InputError, match="its tokens see those that come after them"):
+        warm_model(run.model_copy(update={"model": ModelSection(base=str(tmp_path / "bert"))}))
+    scaled = {**SETTINGS["llama"], "logits_scaling": 3.0, "vocab_size": 200}
+    GraniteForCausalLM(GraniteConfig(**scaled)).save_pretrained(tmp_path / "granite")
+    tiny_tokenizer().save_pretrained(tmp_path / "granite")
+    run = run.model_copy(update={"model": ModelSection(base=str(tmp_path / "granite"))})
+    with pytest.raises(InputError, match="does something to its logits that Confide does not know"):
+        warm_model(run)
+    with pytest.raises(InputError, match="no chat template, which messages need; use a model for dialogue"):
+        warm_model(run.model_copy(update={"task": task_of("causal-lm")}))
+
+
+def test_what_is_written_has_metrics_beside_the_perplexity(model: WarmModel) -> None:
+    records = [{"messages": turns("the film", "was good")}, {"messages": turns("bad", "very bad")}]
+    metrics = all_metrics(model, records)
+    assert metrics.keys() >= {"perplexity", "bleu", "chrf", "rouge-l", "exact match"}
+    assert metrics["perplexity"] > 1
+    assert all(isinstance(text, str) for text in write(model, records))
+    task = task_of("causal-lm, text")
+    assert task.reference({"text": "the film"}) == "", "a text has no reference"
+
+
+def test_prompts_of_other_lengths_change_no_text(model: WarmModel) -> None:
+    """Short prompts are filled up on the left, where attention does not look."""
+    records = [model.task.from_text(text) for text in ("film", "the film was very very long and not good", "bad")]
+    assert write(model, records) == [write(model, [record])[0] for record in records]
