@@ -1,6 +1,8 @@
 """The `confide` command. `main` names the commands of all folders as text, and imports a command when it is used.
 
-main      the table of commands
-adapters  `init`, `evaluate`, `predict`
-pipes     output to readers that leave early
+main         the table of commands
+adapters     `init`, `evaluate`, `predict`
+streams      lines as they arrive, and the records in them
+predictions  predictions for such lines
+pipes        output to readers that leave early
 """

@@ -2,12 +2,15 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from confide.common.cli.streams import arriving
 from confide.common.errors import InputError
 from confide.common.model.scores import metrics_table
 from confide.common.tasks import Task
@@ -52,40 +55,45 @@ def predict(
     texts: Annotated[
         list[str] | None, typer.Argument(metavar="[TEXT]...", help="texts to predict; or use --file")
     ] = None,
-    file: Annotated[Path | None, typer.Option(help="file with one text per line, UTF-8; - is standard input")] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="file with one text per line, UTF-8, or .jsonl; - is standard input")
+    ] = None,
+    jsonl: Annotated[bool, typer.Option(help="each line is a record as a JSON object, as in a .jsonl file")] = False,
     base: BaseOption = None,
 ) -> None:
-    """Print the predictions of a finished adapter, one JSON object per text on standard output."""
+    """Print what a finished adapter says of texts, one JSON object per text on standard output, as they arrive.
+
+    A record of a .jsonl file comes back with its prediction, and a line that cannot be predicted as its error. Then the
+    exit code is 2.
+    """
     if not texts and file is None:
         raise InputError("predict: no texts; name them as arguments, or a file with --file (- for standard input)")
-    inputs = [*(texts or []), *(_lines(file) if file else [])]
-    for number, text in enumerate(inputs, start=1):
-        if any("\ud800" <= sign <= "\udfff" for sign in text):  # Python's form of bytes that are not UTF-8
-            raise InputError(f"predict: text {number} is not UTF-8; convert it, for example with iconv -t UTF-8")
     _prepare()
+    from confide.common.cli.predictions import predicted
     from confide.common.export.load import load_adapter
-    from confide.common.model.evaluation import answer
 
-    run, model = load_adapter(folder, base)
-    predictions = answer(model, [run.task.from_text(text) for text in inputs])
-    for text, prediction in zip(inputs, predictions, strict=True):
-        typer.echo(json.dumps({"text": text, "prediction": prediction}, ensure_ascii=False))
+    _, model = load_adapter(folder, base)
+    parts = chain([[text.encode(errors="surrogateescape") for text in texts or []]], _arriving(file))
+    number, failed = 0, 0
+    records = jsonl or str(file).endswith(".jsonl")
+    for lines in parts:
+        places = range(number + 1, number + 1 + len(lines))
+        for answer in predicted(model, list(zip(places, lines, strict=True)), records=records):
+            typer.echo(json.dumps(answer, ensure_ascii=False, default=str))
+            failed += "error" in answer
+        number += len(lines)
+    if failed:
+        raise InputError(f"predict: {failed} of {number} lines could not be predicted; each says why")
+
+
+def _arriving(file: Path | None) -> Iterator[list[bytes]]:
+    return arriving(file, sys.stdin.buffer) if file else iter([])
 
 
 def _prepare() -> None:
     from confide.common.flower import prepare
 
     prepare()
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-        return content.decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n").split("\n")
-    except OSError as error:
-        raise InputError(f"--file {file}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"--file {file}: not UTF-8; convert it, for example with iconv -t UTF-8") from None
 
 
 def _columns(text: str) -> dict[str, str]:

@@ -2,7 +2,9 @@
 
 import io
 import json
+import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -68,8 +70,8 @@ def test_init_prints_a_run_that_is_accepted(confide: Confide, tmp_path: Path) ->
 def test_init_names_every_kind_of_task(confide: Confide) -> None:
     kinds = [tag.tag for kind in get_args(get_args(TaskSettings)[0]) for tag in get_args(kind)[1:]]
     assert len(kinds) >= 3
-    [line] = [line for line in confide("init")[1].splitlines() if line.startswith("kind = ")]
-    assert line.partition("# the kinds: ")[2] == ", ".join(f'"{kind}"' for kind in kinds)
+    listed = confide("init")[1].partition("# The kinds: ")[2].partition(".")[0]
+    assert re.findall(r'"([a-z0-9-]+)"', listed) == kinds
 
 
 def test_codes_with_names_are_evaluated(confide: Confide, adapter: Path, tmp_path: Path) -> None:
@@ -84,8 +86,6 @@ def test_codes_with_names_are_evaluated(confide: Confide, adapter: Path, tmp_pat
 
 
 def test_init_shows_the_true_defaults_of_every_key(confide: Confide, tmp_path: Path) -> None:
-    import re
-
     _, output, _ = confide("init")
     path = tmp_path / "run.toml"
     path.write_text(output, encoding="utf-8")
@@ -181,13 +181,57 @@ def test_predict_refuses_bad_input(confide: Confide, adapter: Path, tmp_path: Pa
     _refused(confide("predict", adapter), "no texts", "--file")
     _refused(confide("predict", adapter, "--file", tmp_path / "none.txt"), "none.txt", "No such file")
     path = tmp_path / "latin.txt"
-    path.write_bytes("schön".encode("latin-1"))
-    _refused(confide("predict", adapter, "--file", path), "latin.txt", "UTF-8", "iconv")
+    path.write_bytes("good\nschön\nbad".encode("latin-1"))
+    code, output, errors = confide("predict", adapter, "--file", path)
+    good, wrong, bad = (json.loads(line) for line in output.splitlines())
+    assert (good["text"], bad["text"], code) == ("good", "bad", 2)
+    assert wrong == {"error": "text 2 is not UTF-8; convert it, for example with iconv -t UTF-8"}
+    assert "1 of 3 lines could not be predicted" in errors
 
 
 def test_predict_refuses_text_that_is_not_unicode(confide: Confide, adapter: Path) -> None:
     """A terminal in another encoding gives lone surrogates."""
-    _refused(confide("predict", adapter, "sch\udcf6n"), "UTF-8")
+    code, output, _ = confide("predict", adapter, "sch\udcf6n")
+    assert (code, "is not UTF-8" in output) == (2, True)
+
+
+def test_predict_gives_records_back_with_a_prediction_or_an_error(
+    confide: Confide, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "records.jsonl"
+    lines = ['{"id": 7, "text": "the film was good"}', "[1]", '{"id": 8}', '{"id": 9, "text": 3}', '{"text": "bad"}']
+    path.write_text("\n".join(lines), encoding="utf-8")
+    code, output, errors = confide("predict", adapter, "--file", path)
+    first, *wrong, last = (json.loads(line) for line in output.splitlines())
+    assert code == 2
+    assert "3 of 5 lines" in errors
+    assert first.keys() == {"id", "text", "prediction"}
+    assert first["id"] == 7
+    assert last.keys() == {"text", "prediction"}
+    assert [row["error"] for row in wrong] == [
+        "record 2 is no JSON object; write one on each line, with text",
+        "record 3 has no 'text'; it needs text",
+        "record 4 is not of the form that the task reads",
+    ]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(path.read_bytes())))
+    assert confide("predict", adapter, "--file", "-", "--jsonl")[1] == output
+
+
+def test_predict_answers_before_its_input_ends(adapter: Path) -> None:
+    """A service writes a line, and waits for the answer."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "confide.common.cli.main", "predict", adapter, "--file", "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for text in ("good", "very bad"):
+            process.stdin.write(f"{text}\n".encode())
+            process.stdin.flush()
+            assert json.loads(process.stdout.readline())["text"] == text
+        process.stdin.close()
+        assert process.wait(60) == 0
 
 
 def test_bad_folders_are_one_line(confide: Confide, adapter: Path, tmp_path: Path, base_folder: Path) -> None:

@@ -1,0 +1,58 @@
+"""Lines as they arrive, and the records that they hold: for predictions that begin before the input ends."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from confide.common.errors import InputError
+
+_BYTES = 1 << 16  # at most so many are waited for at once
+
+
+def arriving(file: Path, standard_input: BinaryIO) -> Iterator[list[bytes]]:
+    """Yield the lines of a file (``-``: of standard input) without their ends, as many at a time as have arrived.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        with standard_input if str(file) == "-" else file.open("rb") as stream:
+            yield from _lines(stream)
+    except OSError as error:
+        raise InputError(f"--file {file}: cannot be read: {error.strerror}") from None
+
+
+def _lines(stream: BinaryIO) -> Iterator[list[bytes]]:
+    rest, first = b"", True
+    read = getattr(stream, "read1", None) or (lambda size: os.read(stream.fileno(), size))
+    while part := read(_BYTES):
+        if first:
+            part, first = part.removeprefix(b"\xef\xbb\xbf"), False
+        *whole, rest = (rest + part).split(b"\n")
+        if whole:
+            yield [line.removesuffix(b"\r") for line in whole]
+    if rest:
+        yield [rest]
+
+
+def text_of(line: bytes, number: int) -> str:
+    """Return a line as text; `InputError` names its number if it is not UTF-8."""
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"text {number} is not UTF-8; convert it, for example with iconv -t UTF-8") from None
+
+
+def record_of(line: bytes, number: int, columns: tuple[str, ...]) -> dict[str, Any]:
+    """Return the record of a line of JSON; `InputError` names the number and the fault of a line that holds none."""
+    try:
+        record = json.loads(text_of(line, number))
+    except (ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict):
+        raise InputError(f"record {number} is no JSON object; write one on each line, with {', '.join(columns)}")
+    if missing := [name for name in columns if name not in record]:
+        raise InputError(f"record {number} has no {missing[0]!r}; it needs {', '.join(columns)}")
+    return record
