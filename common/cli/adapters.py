@@ -1,4 +1,4 @@
-"""`confide init`, `evaluate` and `predict`: typer declarations over functions of other files."""
+"""`confide init`, `evaluate`, `predict` and `export`: typer declarations over functions of other files."""
 
 import json
 import sys
@@ -84,6 +84,21 @@ def predict(
         number += len(lines)
     if failed:
         raise InputError(f"predict: {failed} of {number} lines could not be predicted; each says why")
+
+
+def export(
+    folder: FolderArgument,
+    merge: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="new folder for the base with the adapter in its weights")
+    ],
+    base: BaseOption = None,
+) -> None:
+    """Merge a finished adapter into its base: a plain transformers folder, for programs that know no adapters."""
+    _prepare()
+    from confide.common.export.merge import merge_adapter
+
+    merge_adapter(folder, merge, base)
+    typer.echo(f"{merge}: written; its README.md begins with a program that uses it")
 
 
 def _arriving(file: Path | None) -> Iterator[list[bytes]]:

@@ -22,6 +22,7 @@ COMMANDS = {
     "simulate": ("confide.simulations.commands.cli:simulate", "run a whole federation on this machine"),
     "evaluate": ("confide.common.cli.adapters:evaluate", "score a finished adapter on a file of records"),
     "predict": ("confide.common.cli.adapters:predict", "use a finished adapter on texts"),
+    "export": ("confide.common.cli.adapters:export", "merge a finished adapter into its base model"),
     "verify": (
         "confide.common.verify.command:verify",
         "recompute the claims of a run or a ledger, with public libraries alone",

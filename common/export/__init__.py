@@ -2,5 +2,6 @@
 
 write  an adapter to a folder that PEFT loads
 load   an adapter from such a folder
+merge  a base with the adapter in its weights
 card   the model card
 """

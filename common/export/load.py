@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -35,14 +36,41 @@ def load_adapter(folder: Path, base: str | None = None) -> tuple[RunConfig, Warm
     Raises:
         InputError: there is no adapter, one of its files does not fit, or the base model is another.
     """
+    return _load(find_adapter(folder, base), choose_device("auto"), "auto")
+
+
+def load_for_merging(found: "Found") -> tuple[RunConfig, WarmModel]:
+    """Load an exported adapter on the CPU, in float32."""
+    return _load(found, torch.device("cpu"), "float32")
+
+
+class Found(NamedTuple):
+    """An exported adapter and the base model that it fits.
+
+    Attributes:
+        run: its locked run, with the base that was asked for.
+        folder: of the adapter.
+        base: folder of the base model.
+    """
+
+    run: RunConfig
+    folder: Path
+    base: Path
+
+
+def find_adapter(folder: Path, base: str | None) -> Found:
+    """Find an adapter and its base; arguments and errors as of `load_adapter`."""
     folder, run = _read_run(folder)
     if base is not None:
         run = run.model_copy(update={"model": run.model.model_copy(update={"base": base})})
     # Institutions keep base models beside models/STUDY/RUN.
     places: list[Path | None] = [None] if base else [None, folder.resolve().parent.parent]
-    base_folder = _find_base(run, places, folder / RUN_FILE)
-    device = choose_device("auto")
-    module = build_module(run, base_folder, device)
+    return Found(run, folder, _find_base(run, places, folder / RUN_FILE))
+
+
+def _load(found: Found, device: torch.device, precision: str) -> tuple[RunConfig, WarmModel]:
+    run, folder, base_folder = found
+    module = build_module(run, base_folder, device, precision)
     _write_all(module, folder, run)
     with loading(base_folder) as visible:
         tokenizer = load_tokenizer(visible)

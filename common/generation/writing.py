@@ -22,8 +22,11 @@ def write(module: LanguageModel, tokenizer: Any, prompts: list[list[int]], pad: 
     """
     base = module.base
     ends = getattr(base.generation_config, "eos_token_id", None)
+    places = getattr(base.config.get_text_config(), "max_position_embeddings", None) or 2**30
+    room = max(1, min(max_new_tokens, places // 2))  # the rest is the prompt's
+    prompts = [prompt[-(places - room) :] for prompt in prompts]
     config = GenerationConfig(
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=room,
         do_sample=False,
         num_beams=1,
         pad_token_id=pad,

@@ -67,10 +67,15 @@ _FOLDERS = tempfile.TemporaryDirectory(prefix="confide-tests-")  # removed when 
 
 
 @cache
+def tiny(family: str) -> Path:
+    """The folder of a tiny base of a family."""
+    return save_tiny(family, Path(_FOLDERS.name) / family)
+
+
 def base_of(kind: str) -> Path | None:
     """The folder of a tiny base that can do a kind; None where the tiny BERT can."""
     family = _FAMILIES.get(SETTINGS[kind]["kind"])
-    return save_tiny(family, Path(_FOLDERS.name) / family) if family else None
+    return tiny(family) if family else None
 
 
 def writes(kind: str) -> bool:

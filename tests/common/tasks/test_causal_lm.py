@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from support.families import SETTINGS
-from support.kinds import of_kind, task_of
+from support.kinds import of_kind, task_of, tiny
 from support.tiny_bert import tiny_tokenizer
 from transformers import BertConfig, BertLMHeadModel, GraniteConfig, GraniteForCausalLM
 
@@ -137,6 +137,13 @@ def test_what_is_written_has_metrics_beside_the_perplexity(model: WarmModel) -> 
     assert all(isinstance(text, str) for text in write(model, records))
     task = task_of("causal-lm, text")
     assert task.reference({"text": "the film"}) == "", "a text has no reference"
+
+
+def test_a_prompt_and_its_answer_fit_into_the_positions_of_the_base(make_run: Callable[..., RunConfig]) -> None:
+    """GPT-2 has 128 here, and an index beyond them is an error of PyTorch."""
+    run = of_kind(make_run(), "causal-lm, text").model_copy(update={"model": ModelSection(base=str(tiny("gpt2")))})
+    model = warm_model(run.model_copy(update={"task": task_of("causal-lm, text", max_length=128, max_new_tokens=100)}))
+    assert len(write(model, [{"text": "film " * 200}])) == 1
 
 
 def test_prompts_of_other_lengths_change_no_text(model: WarmModel) -> None:

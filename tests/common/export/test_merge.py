@@ -1,0 +1,83 @@
+"""Merged models: plain transformers folders that compute what the adapter computes."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from support.cards import make_card
+from support.families import BOTH, DECODERS, SETTINGS, save_tiny
+from support.sites import random_state
+
+from confide.common.config.run import RunConfig, lock
+from confide.common.data.batches import collate
+from confide.common.errors import InputError
+from confide.common.export.merge import merge_adapter
+from confide.common.export.write import export_adapter
+from confide.common.model.base_models import hash_model
+from confide.common.model.evaluation import write
+from confide.common.model.families import with_targets
+from confide.common.model.warm_model import warm_model
+from confide.common.tasks.causal_lm import CausalLM
+from confide.common.tasks.seq2seq import Seq2Seq
+
+MakeRun = Callable[..., RunConfig]
+
+
+@pytest.mark.parametrize("family", SETTINGS)
+def test_a_merged_model_computes_what_the_adapter_does(make_run: MakeRun, family: str, tmp_path: Path) -> None:
+    base = save_tiny(family, tmp_path / "base")
+    run = with_targets(make_run(model={"base": str(base)}), base)
+    if family in DECODERS:
+        run = run.model_copy(update={"task": CausalLM(kind="causal-lm", form="text", max_length=32, max_new_tokens=8)})
+    if family in BOTH:
+        run = run.model_copy(update={"task": Seq2Seq(kind="seq2seq", max_length=32, max_new_tokens=8)})
+    run = lock(run, hash_model(base))
+    model = warm_model(run, "cpu")
+    state = random_state(model)
+    export_adapter(tmp_path / "adapter", run, model, state, make_card(run))
+    merge_adapter(tmp_path / "adapter", tmp_path / "merged")
+    merged = run.task.auto_class().from_pretrained(tmp_path / "merged").eval()
+    assert not [name for name, _ in merged.named_parameters() if "lora" in name]
+    record = run.task.made_up(0, 1, 9)
+    if run.task.longest_answer():
+        tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "merged")
+        ids = torch.tensor([run.task.prompt(record, tokenizer)])
+        written = merged.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=8)
+        own = written[0] if family in BOTH else written[0, ids.shape[1] :]
+        assert [tokenizer.decode(own, skip_special_tokens=True).strip()] == write(model, [record])
+        return
+    batch = collate(run.task.examples(record, model.tokenizer), 32, model.pads, model.device)
+    names = ("input_ids", "attention_mask")
+    model.wrapped.disable_hooks()
+    with torch.inference_mode():
+        ours = model.module.encoder(**{name: batch[name] for name in names}).last_hidden_state
+        theirs = merged(**{name: batch[name] for name in names}).last_hidden_state
+    real = batch["attention_mask"].bool()
+    np.testing.assert_allclose(ours[real], theirs[real], rtol=1e-3, atol=1e-4)
+
+
+def test_a_folder_that_exists_is_not_written_over(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="exists already, must be a new folder"):
+        merge_adapter(tmp_path / "adapter", tmp_path)
+
+
+def test_the_base_s_own_settings_are_kept(make_run: MakeRun, tmp_path: Path) -> None:
+    """Training has neither dropout nor a cache; a merged model has what its base has."""
+    base = save_tiny("llama", tmp_path / "base")
+    config = json.loads((base / "config.json").read_text(encoding="utf-8")) | {"attention_dropout": 0.125}
+    (base / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    run = with_targets(make_run(model={"base": str(base)}), base)
+    run = lock(run.model_copy(update={"task": CausalLM(kind="causal-lm", form="text")}), hash_model(base))
+    run = run.model_copy(update={"task": run.task.model_copy(update={"max_length": 32})})
+    model = warm_model(run, "cpu")
+    export_adapter(tmp_path / "adapter", run, model, random_state(model), make_card(run))
+    merge_adapter(tmp_path / "adapter", tmp_path / "merged")
+    merged = json.loads((tmp_path / "merged" / "config.json").read_text(encoding="utf-8"))
+    assert {name: merged[name] for name in ("attention_dropout", "use_cache")} == {
+        "attention_dropout": 0.125,
+        "use_cache": True,
+    }
