@@ -18,6 +18,7 @@ prepare()  # before the first import of flwr, in whatever test file that is
 import pytest
 import torch
 from support.coins import TestCoins
+from support.speed import CPU
 from support.tiny_bert import save_tiny_bert
 
 from confide.common.config.run import RunConfig, check
@@ -66,7 +67,7 @@ def make_run(base_folder: Path) -> MakeRun:
 @pytest.fixture(scope="session")
 def model(make_run: MakeRun) -> WarmModel:
     """The tiny BERT with a rank-4 adapter and a mean-pooled head; `set_state` it before you read its weights."""
-    return warm_model(make_run(), "cpu")
+    return warm_model(make_run(), CPU)
 
 
 @pytest.fixture

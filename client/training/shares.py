@@ -135,7 +135,7 @@ def prepare(data: PrivateData, compute: SpeedSection, model: WarmModel, *, joini
 def model_of(run: RunConfig, site: Institution) -> WarmModel:
     """The warm model of a run, on this institution's machine, with every shape of a micro-batch tried."""
     compute = site.config.compute
-    model = warm_model(run, compute.device, compute.precision, site.models)
+    model = warm_model(run, compute, site.models)
     tried_shapes(model, compute.tokens_per_micro_batch)
     return model
 

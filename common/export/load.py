@@ -10,6 +10,7 @@ from safetensors.numpy import load
 from torch import nn
 
 from confide.common.config.run import RunConfig
+from confide.common.config.simulation import AUTO, SpeedSection
 from confide.common.config.toml import check
 from confide.common.errors import InputError
 from confide.common.methods import is_added
@@ -36,12 +37,12 @@ def load_adapter(folder: Path, base: str | None = None) -> tuple[RunConfig, Warm
     Raises:
         InputError: there is no adapter, one of its files does not fit, or the base model is another.
     """
-    return _load(find_adapter(folder, base), choose_device("auto"), "auto")
+    return _load(find_adapter(folder, base), choose_device("auto"), AUTO)
 
 
 def load_for_merging(found: "Found") -> tuple[RunConfig, WarmModel]:
     """Load an exported adapter on the CPU, in float32."""
-    return _load(found, torch.device("cpu"), "float32")
+    return _load(found, torch.device("cpu"), SpeedSection(precision="float32"))
 
 
 class Found(NamedTuple):
@@ -68,9 +69,9 @@ def find_adapter(folder: Path, base: str | None) -> Found:
     return Found(run, folder, _find_base(run, places, folder / RUN_FILE))
 
 
-def _load(found: Found, device: torch.device, precision: str) -> tuple[RunConfig, WarmModel]:
+def _load(found: Found, device: torch.device, speed: SpeedSection) -> tuple[RunConfig, WarmModel]:
     run, folder, base_folder = found
-    module = build_module(run, base_folder, device, precision)
+    module = build_module(run, base_folder, device, speed)
     _write_all(module, folder, run)
     with loading(base_folder) as visible:
         tokenizer = load_tokenizer(visible)

@@ -6,6 +6,8 @@ devices       device and precision
 targets       the layers that are adapted
 families      the layers that are adapted where a run names none
 adapter       base, method and head as one module
+attention     one fixed kernel of attention
+checkpointing layers that compute again in the backward pass
 lower_layers  frozen layers below the adapter
 warm_model    one loaded model for all rounds
 evaluation    predictions and accuracy

@@ -17,9 +17,12 @@ from numpy.typing import NDArray
 from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 
+from confide.common.config.simulation import AUTO, SpeedSection
 from confide.common.errors import InputError
 from confide.common.methods import METHODS, Method, is_added
+from confide.common.model.attention import attention_of
 from confide.common.model.base_models import loading
+from confide.common.model.checkpointing import checkpoint_layers
 from confide.common.model.devices import base_precision
 from confide.common.model.families import with_targets
 from confide.common.model.targets import check_targets
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
     from confide.common.config.run import RunConfig
 
 
-def build_module(run: "RunConfig", folder: Path, device: torch.device, precision: str = "auto") -> nn.Module:
+def build_module(run: "RunConfig", folder: Path, device: torch.device, speed: SpeedSection = AUTO) -> nn.Module:
     """Return the base model of a run with a fresh adapter and head, in train mode without dropout.
 
     The order matters (Opacus issue 820): the base moves to its device first, then PEFT wraps it; Opacus comes last
@@ -39,14 +42,14 @@ def build_module(run: "RunConfig", folder: Path, device: torch.device, precision
         run: model, adapter and task sections, and the public seed.
         folder: of the base model; on the meta device only its configuration is read.
         device: of the model.
-        precision: of the frozen base ("auto", "float32", "bfloat16").
+        speed: precision of the frozen base, attention and checkpointing.
 
     Raises:
         InputError: the base has no modules of the names in ``adapter.targets``, or fewer layers than asked.
     """
     run = with_targets(run, folder)
     with loading(folder) as visible:
-        base, config = _load_base(run, visible, device, precision)
+        base, config = _load_base(run, visible, device, speed)
     text = config.get_text_config()
     adapted = _adapt(base, run, text.num_hidden_layers)
     module = run.task.build(adapted, text.hidden_size).to(device).train()
@@ -57,12 +60,14 @@ def build_module(run: "RunConfig", folder: Path, device: torch.device, precision
         parameter.requires_grad = _is_trained(name, run.adapter)
         if parameter.requires_grad or is_added(name):
             parameter.data = parameter.data.float()
+    if speed.checkpointing:
+        checkpoint_layers(adapted.get_base_model())
     if device.type != "meta":
         reset(module, run.study.seed)
     return module
 
 
-def _load_base(run: "RunConfig", folder: Path, device: torch.device, precision: str) -> tuple[nn.Module, Any]:
+def _load_base(run: "RunConfig", folder: Path, device: torch.device, speed: SpeedSection) -> tuple[nn.Module, Any]:
     transformers.logging.set_verbosity_error()  # it warns of an unused pooler that the base lacks
     transformers.logging.disable_progress_bar()
     module_class, settings = run.task.auto_class(), run.task.auto_settings()
@@ -78,10 +83,8 @@ def _load_base(run: "RunConfig", folder: Path, device: torch.device, precision: 
         folder,
         config=config,
         # A trained head of the base takes its states as they are. Our head reads bfloat16 states in float32.
-        dtype=base_precision(device, precision) if not run.task.native_head else torch.float32,
-        # If no row of a micro-batch is padded, transformers gives SDPA no mask and PyTorch takes another kernel. So one
-        # unit's length would change the rounding of all other rows. And some bases have no SDPA.
-        attn_implementation="eager",
+        dtype=base_precision(device, speed.precision) if not run.task.native_head else torch.float32,
+        attn_implementation=attention_of(module_class, config, device, speed.attention),
         use_safetensors=True,
         trust_remote_code=False,
         local_files_only=True,

@@ -13,6 +13,7 @@ from opacus import GradSampleModule
 from torch import nn
 
 from confide.common.config.run import RunConfig
+from confide.common.config.simulation import AUTO, SpeedSection
 from confide.common.data.batches import Batch, Example, collate, length, padded_length, shortened
 from confide.common.data.shapes import Shapes
 from confide.common.errors import InputError
@@ -96,21 +97,20 @@ class WarmModel:
 _warm: dict[str, WarmModel] = {}
 
 
-def warm_model(run: RunConfig, device: str = "auto", precision: str = "auto", models: Path | None = None) -> WarmModel:
+def warm_model(run: RunConfig, speed: SpeedSection = AUTO, models: Path | None = None) -> WarmModel:
     """Return the model of a run. The last one is kept, so that rounds and simulated institutions share it.
 
     Args:
         run: model, adapter and task sections, and the public seed.
-        device: as in `[compute]`.
-        precision: of the frozen base, as there.
+        speed: device, precision, attention and checkpointing, as in `[compute]`.
         models: an institution's folder of base models.
 
     Raises:
         InputError: no base model has this name and hash, or it cannot do what the run asks.
     """
-    place = choose_device(device)
+    place = choose_device(speed.device)
     key = run.model_dump_json(include={"study": {"seed"}, "model": True, "adapter": True, "task": True})
-    key += f"{place} {precision}"
+    key += f"{place} {speed.precision} {speed.attention} {speed.checkpointing}"
     if key not in _warm:
         forget_models()
         folder = find_model(run.at(run.model.base), models)
@@ -121,7 +121,7 @@ def warm_model(run: RunConfig, device: str = "auto", precision: str = "auto", mo
             tokenizer = load_tokenizer(visible)
             config = transformers.AutoConfig.from_pretrained(visible, trust_remote_code=False, local_files_only=True)
         _check_tokens(run, tokenizer, config)
-        module = build_module(run, folder, place, precision)
+        module = build_module(run, folder, place, speed)
         model = WarmModel(module, wrap(module), tokenizer, run.task, place, find_lower_layers(module))
         _check_step(run, model)
         _warm[key] = model

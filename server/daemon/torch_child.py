@@ -134,4 +134,4 @@ class _Bench:
     def _model(self) -> Any:
         from confide.common.model.warm_model import warm_model
 
-        return warm_model(self._run, "auto")
+        return warm_model(self._run)

@@ -71,12 +71,12 @@ class Federation:
 def start(federation: Federation, clock: Clock) -> RunState:
     """Return the state of a federation before its first round: the model is loaded and the start values are set."""
     run = federation.run
-    model = warm_model(run, run.speed.device, run.speed.precision)
+    model = warm_model(run, run.speed)
     reset(model.module, run.study.seed)
 
     def score(state: State) -> Scores:
         # Fetched anew: a baseline may have loaded another model meanwhile, and two would double the memory.
-        return evaluate(warm_model(run, run.speed.device, run.speed.precision), state, federation.public)
+        return evaluate(warm_model(run, run.speed), state, federation.public)
 
     def save(number: int, state: GlobalState, accepted: list[dict[str, str]]) -> None:
         federation.save(number, state, accepted, federation.lineage)

@@ -41,7 +41,7 @@ class Begun:
 
 def begin(run: RunConfig, out: Path | None, engine: str, sites: RealSites | None) -> Begun:
     """Begin a locked run whose data and sites were checked; a fault of its model shows before the folder is made."""
-    warm_model(run, run.speed.device, run.speed.precision)
+    warm_model(run, run.speed)
     directory = RunDirectory(out or _free_folder(f"{time.strftime('%Y%m%d-%H%M%S')}-{run.study.name}"), run)
     kept = (
         Unfinished.begin(directory.path, run.places, real_sites=sites is not None) if engine == "in-process" else None
@@ -66,7 +66,7 @@ def require_interrupted(path: Path, engine: str, *, real_sites: bool) -> Unfinis
 def go_on(run: RunConfig, path: Path, kept: Unfinished, sites: RealSites | None) -> Begun:
     """Go on with an interrupted run; `InputError` for another base model than it began with."""
     require_base(run, hash_model(fetch_model(run.at(run.model.base))))
-    warm_model(run, run.speed.device, run.speed.precision)
+    warm_model(run, run.speed)
     with kept.alone():
         return Begun(run, RunDirectory.open(path, run), sites, kept)
 

@@ -82,7 +82,7 @@ def measure(run: RunConfig, num_steps: int = 20) -> dict[str, float]:
     from confide.common.model.warm_model import warm_model
     from confide.common.privacy.coins import Coins
 
-    model = warm_model(run, run.speed.device, run.speed.precision)
+    model = warm_model(run, run.speed)
     records = [run.task.made_up(0, number, 4 + number % 45) for number in range(run.local.nominal_units)]
     units = make_units(records, run.task, model.tokenizer, bytes(32))
     batched = batch_units(units, model, tried_shapes(model, run.speed.tokens_per_micro_batch))

@@ -151,7 +151,7 @@ def _finish(study: Study, state: RunState, compared: dict[str, Scores] | None, b
     facts = report_facts(directory, state, simulated=True)
     facts["own_data"] = bool(not study.sites and run.simulation and run.simulation.data not in SOURCES)
     facts["baselines"] = {name: scores.as_json() for name, scores in compared.items()} if compared else None
-    model = warm_model(run, run.speed.device, run.speed.precision)
+    model = warm_model(run, run.speed)
     export_adapter(directory.path / "adapter", run, model, state.trained.average, card_facts(facts))
     write_report(directory.path / "report.html", facts)
     # Last: it tells readers that all other files are there.

@@ -21,6 +21,7 @@ from crash.asks import Kind
 from crash.planted import Planted
 from support.ledgers import LINEAGE
 from support.sites import make_records
+from support.speed import CPU
 from support.tiny_bert import save_tiny_bert
 
 from confide.client.answers import round as answering
@@ -83,7 +84,7 @@ def warm() -> None:
     }
     run = _made["run"] = lock(check(RunConfig, content, "crash test"), hash_model(base))
     assert make_plan(run, 20) == _PLAN
-    model = warm_model(run, "cpu")
+    model = warm_model(run, CPU)
     reset(model.module, run.study.seed)
     for scale in (1.0, 0.5):
         payload = dump_state({name: scale * value for name, value in get_state(model.module).items()})

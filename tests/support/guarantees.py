@@ -21,6 +21,7 @@ from support.coins import TestCoins
 from support.installations import Asking, update_of, write_site
 from support.leaving import CANARY, canary_site, disguises, grouped, search, sent, study, transferred
 from support.sites import SECRET, DrawsOnly, batched, flatten, make_records, make_table, random_state, train_sum
+from support.speed import CPU
 from support.toy import ToyUnits, make_plan, toy_step
 
 from confide.client.answers import round as round_module
@@ -344,7 +345,7 @@ def check_no_private_text_leaves(run: RunConfig) -> None:
         path = canary_site(Path(folder))
         site = open_site(path)
         asking = Asking(grouped(run), lambda: site)
-        needles = disguises(CANARY, warm_model(run, "cpu").tokenizer)
+        needles = disguises(CANARY, warm_model(run, CPU).tokenizer)
         asking.offer(), asking.update(), asking.counts(), asking.update(3, study="another")
         (path.parent / f"{CANARY}.jsonl").write_text(f"{CANARY}\n", encoding="utf-8")
         asking.restart(lambda: open_site(path))

@@ -9,6 +9,7 @@ from typing import Any
 import tomli_w
 from flwr.app import Context, Message, RecordDict
 from support.sites import make_records
+from support.speed import CPU
 
 from confide.client.answers.app import make_client_app
 from confide.client.site.installation import Site
@@ -65,7 +66,7 @@ def write_site(
 
 def start_state(run: RunConfig) -> State:
     """The adapter of round 0, as a server starts with it."""
-    model = warm_model(run, "cpu")
+    model = warm_model(run, CPU)
     reset(model.module, run.study.seed)
     return get_state(model.module)
 

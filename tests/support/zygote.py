@@ -124,6 +124,7 @@ def _warm_up() -> None:
     """Load a model and price a plan once: libraries import half of themselves on their first use."""
     import transformers
     from support.faults import run_file
+    from support.speed import CPU
     from support.tiny_bert import save_tiny_bert
 
     from confide.client.config import PolicySection
@@ -140,7 +141,7 @@ def _warm_up() -> None:
     with tempfile.TemporaryDirectory() as folder:
         base = save_tiny_bert(Path(folder))
         run = lock(load_run(run_file(Path(folder), base)), hash_model(base))
-        reset(warm_model(run, "cpu").module, run.study.seed)
+        reset(warm_model(run, CPU).module, run.study.seed)
         forget_models()
         plan = make_plan(run, 20)
         assert isinstance(plan, PrivacyPlan)

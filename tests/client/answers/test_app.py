@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from support.sites import make_records
+from support.speed import CPU
 
 from confide.client.answers import round as round_module
 from confide.client.answers.app import make_client_app
@@ -116,7 +117,7 @@ class Institution:
 
 
 def start_state(run: RunConfig) -> State:
-    model = warm_model(run, "cpu")
+    model = warm_model(run, CPU)
     reset(model.module, run.study.seed)
     return get_state(model.module)
 

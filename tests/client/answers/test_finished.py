@@ -12,6 +12,7 @@ from safetensors.numpy import load, save
 from support.cards import make_card
 from support.installations import LINEAGE, Asking, kinds, write_site
 from support.sites import random_state
+from support.speed import CPU
 
 from confide.client.answers import finished as finished_module
 from confide.client.commands.models import list_adapters
@@ -32,7 +33,7 @@ OTHER = "cd" * 16
 
 def _exported(folder: Path, run: RunConfig) -> Files:
     """What an honest server sends."""
-    model = warm_model(run, "cpu")
+    model = warm_model(run, CPU)
     export_adapter(folder, run, model, random_state(model), make_card(run))
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 

@@ -11,6 +11,7 @@ import pytest
 from support.cards import make_card
 from support.installations import LINEAGE, Asking, kinds, write_site
 from support.sites import random_state
+from support.speed import CPU
 
 from confide.client.commands.models import list_adapters
 from confide.client.site.installation import open_site
@@ -46,7 +47,7 @@ def site(tmp_path: Path, make_run: MakeRun, base_folder: Path) -> Path:
     opened = open_site(path)
     asking = Asking(run, lambda: opened)
     assert [kinds(asking.offer()), kinds(asking.update())] == [["accepted"], ["update"]]
-    model = warm_model(run, "cpu")
+    model = warm_model(run, CPU)
     export_adapter(tmp_path / "finished", run, model, random_state(model), make_card(run))
     files = {file.name: file.read_bytes() for file in (tmp_path / "finished").iterdir()}
     assert kinds(asking.send(Finished("test", LINEAGE, run.sha256(), "", files).content(), "query.done")) == []

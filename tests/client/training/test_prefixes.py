@@ -13,6 +13,7 @@ from conftest import MakeRun
 from numpy.typing import NDArray
 from support.coins import TestCoins
 from support.sites import batched, flatten, make_records, make_table, random_state, train_sum
+from support.speed import CPU
 from support.toy import make_plan
 
 from confide.client.training.batches import BatchedUnits, with_prefixes
@@ -29,7 +30,7 @@ PLAN = make_plan(sampling_probability=0.5)
 @pytest.fixture
 def top(make_run: MakeRun) -> WarmModel:
     """The tiny BERT with adapters in its upper layer only."""
-    return warm_model(make_run(adapter={"rank": 4, "layers": "top:1"}), "cpu")
+    return warm_model(make_run(adapter={"rank": 4, "layers": "top:1"}), CPU)
 
 
 def _kept(model: WarmModel, folder: Path, **settings: Any) -> BatchedUnits:

@@ -10,6 +10,7 @@ import torch
 from conftest import MakeRun
 from support.installations import Asking, kinds, write_site
 from support.sites import flatten, make_records
+from support.speed import CPU
 from support.tiny_bert import tiny_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, OlmoeConfig, OlmoeForCausalLM
 
@@ -35,7 +36,7 @@ ALONE = Shapes({16: ((1, 16),), 24: ((1, 24),)})
 def fresh(make_run: MakeRun) -> Iterator[WarmModel]:
     """A model with which nothing was tried."""
     forget_models()
-    yield warm_model(make_run(), "cpu")
+    yield warm_model(make_run(), CPU)
     forget_models()
 
 
@@ -162,7 +163,7 @@ def test_a_model_that_shows_no_gradient_computes_every_row_alone(
 
 def test_a_kept_prefix_is_tried_too(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     forget_models()
-    model, real = warm_model(make_run(adapter={"layers": "top:1"}), "cpu"), WarmModel.lower_states
+    model, real = warm_model(make_run(adapter={"layers": "top:1"}), CPU), WarmModel.lower_states
     assert {sight.way for sight in trial._try(model, public_shapes(16, 64, 9), "")} == {"gradient", "prefix"}
     states: Losses = lambda model, batch: real(model, batch) * (1 + 0.02 * (len(batch["input_ids"]) < 4))  # noqa: E731
     monkeypatch.setattr(WarmModel, "lower_states", states)
@@ -181,7 +182,7 @@ def test_a_mixture_of_experts_computes_every_row_alone(tmp_path: Path, make_run:
     tokenizer.save_pretrained(tmp_path)
     forget_models()
     run = make_run(model={"base": str(tmp_path)}, adapter={"targets": ["q_proj", "v_proj"]})
-    assert tried_shapes(warm_model(run, "cpu"), 1024) == one_row_each(64)
+    assert tried_shapes(warm_model(run, CPU), 1024) == one_row_each(64)
     forget_models()
 
 
@@ -199,7 +200,7 @@ def _llama(folder: Path, make_run: MakeRun, intermediate_size: int) -> WarmModel
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     forget_models()
-    return warm_model(make_run(model={"base": str(folder)}, adapter={"targets": ["q_proj", "v_proj"]}), "cpu")
+    return warm_model(make_run(model={"base": str(folder)}, adapter={"targets": ["q_proj", "v_proj"]}), CPU)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import transformers
 from support.cards import make_card
 from support.families import BOTH, DECODERS, SETTINGS, save_tiny
 from support.sites import random_state
+from support.speed import CPU
 
 from confide.common.config.run import RunConfig, lock
 from confide.common.data.batches import collate
@@ -36,7 +37,7 @@ def test_a_merged_model_computes_what_the_adapter_does(make_run: MakeRun, family
     if family in BOTH:
         run = run.model_copy(update={"task": Seq2Seq(kind="seq2seq", max_length=32, max_new_tokens=8)})
     run = lock(run, hash_model(base))
-    model = warm_model(run, "cpu")
+    model = warm_model(run, CPU)
     state = random_state(model)
     export_adapter(tmp_path / "adapter", run, model, state, make_card(run))
     merge_adapter(tmp_path / "adapter", tmp_path / "merged")
@@ -73,7 +74,7 @@ def test_the_base_s_own_settings_are_kept(make_run: MakeRun, tmp_path: Path) -> 
     run = with_targets(make_run(model={"base": str(base)}), base)
     run = lock(run.model_copy(update={"task": CausalLM(kind="causal-lm", form="text")}), hash_model(base))
     run = run.model_copy(update={"task": run.task.model_copy(update={"max_length": 32})})
-    model = warm_model(run, "cpu")
+    model = warm_model(run, CPU)
     export_adapter(tmp_path / "adapter", run, model, random_state(model), make_card(run))
     merge_adapter(tmp_path / "adapter", tmp_path / "merged")
     merged = json.loads((tmp_path / "merged" / "config.json").read_text(encoding="utf-8"))

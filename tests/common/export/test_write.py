@@ -15,6 +15,7 @@ import torch
 from peft import PeftModel
 from safetensors.numpy import load_file, save_file
 from support.cards import make_card
+from support.speed import CPU
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 from confide.common.config.run import RunConfig
@@ -59,7 +60,7 @@ class Exported:
 
     def __init__(self, folder: Path, run: RunConfig, base: Path) -> None:
         self.folder, self.run, self.base = folder, run, base
-        self.model = warm_model(run, "cpu")
+        self.model = warm_model(run, CPU)
         self.state = spread(self.model)
         export_adapter(folder, run, self.model, self.state, make_card(run))
         self.predictions = predict(self.model, [{"text": text} for text in TEXTS])
@@ -143,7 +144,7 @@ def test_it_names_no_folder_of_this_machine(
     model = exported.run.model.model_copy(update={"base": exported.base.name})
     run = exported.run.model_copy(update={"model": model})
     folder = tmp_path / "adapter"
-    export_adapter(folder, run, warm_model(run, "cpu"), exported.state, make_card(run))
+    export_adapter(folder, run, warm_model(run, CPU), exported.state, make_card(run))
     texts = {path.name: path.read_text("utf-8") for path in folder.iterdir() if path.suffix != ".safetensors"}
     assert texts.keys() == {"README.md", "adapter_config.json", "run.json"}
     for text in texts.values():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from support.sites import flatten, random_state
+from support.speed import CPU
 from support.tiny_bert import save_tiny_bert
 from transformers import (
     BertForSequenceClassification,
@@ -115,23 +116,23 @@ def test_what_the_base_does_not_have_is_an_error(
 
 
 def test_the_warm_model_is_loaded_once(make_run: object) -> None:
-    first = warm_model(make_run(), "cpu")  # type: ignore[operator]
-    assert warm_model(make_run(local={"steps": 3}), "cpu") is first  # type: ignore[operator]
-    assert warm_model(make_run(study={"seed": 8}), "cpu") is not first  # type: ignore[operator]
+    first = warm_model(make_run(), CPU)  # type: ignore[operator]
+    assert warm_model(make_run(local={"steps": 3}), CPU) is first  # type: ignore[operator]
+    assert warm_model(make_run(study={"seed": 8}), CPU) is not first  # type: ignore[operator]
 
 
 def test_a_task_with_more_tokens_than_the_base_has_positions_is_refused(make_run: object) -> None:
     """Else the first text that is long enough would end a round."""
-    assert warm_model(make_run(task={"max_length": 128}), "cpu")  # type: ignore[operator]
+    assert warm_model(make_run(task={"max_length": 128}), CPU)  # type: ignore[operator]
     with pytest.raises(InputError, match=r"task\.max_length = 129"):
-        warm_model(make_run(task={"max_length": 129}), "cpu")  # type: ignore[operator]
+        warm_model(make_run(task={"max_length": 129}), CPU)  # type: ignore[operator]
 
 
 def test_a_tokenizer_with_more_tokens_than_the_base_has_embeddings_is_refused(make_run: object, tmp_path: Path) -> None:
     """Else the first text with such a token would end a round."""
     folder = save_tiny_bert(tmp_path, num_embeddings=100)
     with pytest.raises(InputError, match="100"):
-        warm_model(make_run(model={"base": str(folder)}), "cpu")  # type: ignore[operator]
+        warm_model(make_run(model={"base": str(folder)}), CPU)  # type: ignore[operator]
 
 
 def test_names_of_a_state_carry_nothing_of_peft(model: WarmModel) -> None:

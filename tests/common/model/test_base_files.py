@@ -13,6 +13,7 @@ import torch
 from conftest import MakeRun
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from support.speed import CPU
 from transformers import AutoModel, AutoTokenizer
 
 from confide.common.errors import InputError
@@ -80,7 +81,7 @@ def test_shards_in_a_subfolder_are_hashed_and_read(
     shard = place(base)
     before = hash_model(find_model(str(base)))
     run = make_run(model={"base": str(base), "sha256": before})
-    assert warm_model(run, "cpu")
+    assert warm_model(run, CPU)
     tensors = load_file(shard)
     save_file({name: value + 1 for name, value in tensors.items()}, shard, metadata={"format": "pt"})
     assert hash_model(base) != before
@@ -133,7 +134,7 @@ def test_a_folder_of_links_as_in_the_hub_s_cache_is_hashed_by_content(make_run: 
         blob = shutil.copy(path, blobs / hashlib.sha256(path.name.encode()).hexdigest())
         (snapshot / path.name).symlink_to(os.path.relpath(blob, snapshot))
     assert hash_model(snapshot) == hash_model(base)
-    assert warm_model(make_run(model={"base": str(snapshot), "sha256": hash_model(base)}), "cpu")
+    assert warm_model(make_run(model={"base": str(snapshot), "sha256": hash_model(base)}), CPU)
 
 
 @pytest.mark.parametrize("complete", [False, True])

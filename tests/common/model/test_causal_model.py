@@ -8,6 +8,7 @@ import torch
 from conftest import MakeRun
 from support.coins import TestCoins
 from support.sites import batched, make_records, make_table, random_state, train_sum
+from support.speed import CPU
 from support.tiny_llama import save_tiny_llama
 from support.toy import make_plan
 from transformers import LlamaModel
@@ -35,12 +36,12 @@ def _run(make_run: MakeRun, folder: Path, pooling: str, layers: str = "all") -> 
 
 @pytest.fixture(params=["mean", "native"])
 def llama(request: pytest.FixtureRequest, make_run: MakeRun, llama_folder: Path) -> WarmModel:
-    return warm_model(_run(make_run, llama_folder, request.param), "cpu")
+    return warm_model(_run(make_run, llama_folder, request.param), CPU)
 
 
 @pytest.fixture(params=["mean", "native"])
 def top(request: pytest.FixtureRequest, make_run: MakeRun, llama_folder: Path) -> WarmModel:
-    return warm_model(_run(make_run, llama_folder, request.param, "top:1"), "cpu")
+    return warm_model(_run(make_run, llama_folder, request.param, "top:1"), CPU)
 
 
 def _rows(model: WarmModel, padded: int) -> dict[str, torch.Tensor]:

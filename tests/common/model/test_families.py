@@ -8,6 +8,7 @@ import torch
 from conftest import MakeRun
 from support.families import BOTH, DECODERS, ENCODERS, SETTINGS, save_tiny
 from support.sites import random_state
+from support.speed import CPU
 
 from confide.client.training.trial import tried_shapes
 from confide.common.config.run import RunConfig
@@ -55,7 +56,7 @@ def _run(make_run: MakeRun, folder: Path, task: dict[str, object]) -> RunConfig:
 
 def test_gradients_are_those_of_one_row_at_a_time(make_run: MakeRun, family: str, folder: Path) -> None:
     for task in _tasks(family):
-        model = warm_model(_run(make_run, folder, task), "cpu")
+        model = warm_model(_run(make_run, folder, task), CPU)
         set_state(model.module, random_state(model))
         examples = [model.task.examples(model.task.made_up(0, n, 5 + 3 * n), model.tokenizer)[0] for n in range(3)]
         padded = padded_length(max(map(length, examples)))
@@ -82,7 +83,7 @@ def test_auto_adapts_query_and_value_of_every_layer(make_run: MakeRun, family: s
 
 def test_a_family_runs_in_shapes_that_give_every_unit_the_same(make_run: MakeRun, family: str, folder: Path) -> None:
     """A mixture of experts computes every row alone: which expert reads a token follows from the numbers."""
-    model = warm_model(_run(make_run, folder, _tasks(family)[-1]), "cpu")
+    model = warm_model(_run(make_run, folder, _tasks(family)[-1]), CPU)
     shapes = tried_shapes(model, 128)
     most = max(rows for shape in shapes.by_length.values() for rows, _ in shape)
     assert (most == 1) == (family == "mixtral")

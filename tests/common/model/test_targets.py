@@ -9,6 +9,7 @@ from conftest import MakeRun
 from safetensors.numpy import load_file
 from support.cards import make_card
 from support.sites import make_records, make_table, random_state
+from support.speed import CPU
 from support.tiny_gpt2 import save_tiny_gpt2
 
 from confide.common.data.batches import collate
@@ -79,13 +80,13 @@ def test_a_name_that_fits_nothing_that_is_trained_is_refused(
 def test_a_name_may_fit_several_layers_and_all_of_them_are_trained(
     make_run: MakeRun, targets: list[str], layers: str, pooling: str, count: int
 ) -> None:
-    model = warm_model(make_run(adapter={"targets": targets, "layers": layers}, task={"pooling": pooling}), "cpu")
+    model = warm_model(make_run(adapter={"targets": targets, "layers": layers}, task={"pooling": pooling}), CPU)
     assert len([name for name in schema(model.module) if "lora_B" in name]) == count
 
 
 def _gpt2(make_run: MakeRun, folder: Path, **adapter: object) -> WarmModel:
     sections = {"targets": ["c_attn", "c_fc"], "rank": 4, **adapter}
-    return warm_model(make_run(model={"base": str(folder)}, adapter=sections), "cpu")
+    return warm_model(make_run(model={"base": str(folder)}, adapter=sections), CPU)
 
 
 @pytest.mark.parametrize("train", ["B", "AB"])
@@ -133,7 +134,7 @@ def test_every_exported_tensor_was_trained_or_is_a_frozen_a(
         adapter={"targets": targets, "rank": 4, "train": train, "layers": layers},
         task={"pooling": pooling},
     )
-    model = warm_model(run, "cpu")
+    model = warm_model(run, CPU)
     state, tensors = _exported(model, run, tmp_path / "adapter")
     named = {public_name(name): value for name, value in tensors.items()}
     drawn = {name for name in named if name not in state}

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import MakeRun
+from support.speed import CPU
 from transformers import BertModel
 
 from confide.common.errors import InputError
@@ -26,9 +27,9 @@ def test_a_base_without_a_gradient_for_each_example_is_refused_before_any_run(
     forget_models()
     monkeypatch.setattr("confide.common.model.warm_model.per_example_gradients", fails)
     with pytest.raises(InputError, match="gives no gradient for each example"):
-        warm_model(make_run(), "cpu")
+        warm_model(make_run(), CPU)
     monkeypatch.undo()
-    assert warm_model(make_run(), "cpu")
+    assert warm_model(make_run(), CPU)
 
 
 @pytest.mark.parametrize("of_masked", [False, True], ids=["all", "masked batches"])
@@ -48,9 +49,9 @@ def test_a_base_that_a_short_text_changes_is_refused_before_any_run(
     forget_models()
     monkeypatch.setattr(BertModel, "forward", forward_of_a_bird)
     with pytest.raises(InputError, match="after it has read a shorter one"):
-        warm_model(make_run(), "cpu")
+        warm_model(make_run(), CPU)
     monkeypatch.undo()
-    assert warm_model(make_run(), "cpu")
+    assert warm_model(make_run(), CPU)
 
 
 @pytest.mark.parametrize(("max_length", "limit", "most"), [(129, 129, 128), (60, 60, 56), (57, 63, 56)])
@@ -62,7 +63,7 @@ def test_a_row_padded_beyond_the_last_position_is_refused_before_any_run(
     settings = json.loads((base / "config.json").read_text(encoding="utf-8"))
     (base / "config.json").write_text(json.dumps(settings | {"max_position_embeddings": limit}), encoding="utf-8")
     with pytest.raises(InputError, match=f"reads {limit} tokens, .* at most {most}"):
-        warm_model(make_run(model={"base": str(base)}, task={"max_length": max_length}), "cpu")
+        warm_model(make_run(model={"base": str(base)}, task={"max_length": max_length}), CPU)
 
 
 @pytest.mark.parametrize("moved_by", [0, 1])
@@ -80,14 +81,14 @@ def test_a_tokenizer_with_gaps_is_refused_if_an_id_is_beyond_the_embeddings(
     run = make_run(model={"base": str(base)})
     if moved_by:
         with pytest.raises(InputError, match=f"ids of up to {count}, its weights have {count} embeddings"):
-            warm_model(run, "cpu")
+            warm_model(run, CPU)
     else:
-        assert warm_model(run, "cpu")
+        assert warm_model(run, CPU)
 
 
 def test_a_forgotten_model_takes_no_memory(make_run: MakeRun) -> None:
     """Its modules and their hooks refer to each other; Python looks for such things when it likes."""
-    held = weakref.ref(warm_model(make_run(study={"seed": 9}), "cpu").module)
+    held = weakref.ref(warm_model(make_run(study={"seed": 9}), CPU).module)
     gc.disable()
     try:
         forget_models()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 from support.installations import write_site
+from support.speed import CPU
 
 from confide.client.answers.app import make_client_app
 from confide.client.site.installation import open_site
@@ -167,7 +168,7 @@ def test_real_clients_rehearse_without_their_records(tmp_path: Path, make_run: M
         path = write_site(tmp_path / name, name=name, policy=policy)
         (tmp_path / name / "notes.jsonl").unlink()
         sites.append(open_site(path))
-    model, clock, events = warm_model(run, "cpu"), SkippingClock(), list[dict[str, Any]]()
+    model, clock, events = warm_model(run, CPU), SkippingClock(), list[dict[str, Any]]()
     reset(model.module, run.study.seed)
     members = {
         1000 + index: Member(site.config.institution.name, "pem", site.identity.public_hex(), "today")
