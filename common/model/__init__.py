@@ -8,6 +8,7 @@ families      the layers that are adapted where a run names none
 adapter       base, method and head as one module
 attention     one fixed kernel of attention
 checkpointing layers that compute again in the backward pass
+quantization  a base in four or eight bits
 lower_layers  frozen layers below the adapter
 warm_model    one loaded model for all rounds
 evaluation    predictions and accuracy

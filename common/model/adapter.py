@@ -25,6 +25,7 @@ from confide.common.model.base_models import loading
 from confide.common.model.checkpointing import checkpoint_layers
 from confide.common.model.devices import base_precision
 from confide.common.model.families import with_targets
+from confide.common.model.quantization import quantization_of
 from confide.common.model.targets import check_targets
 from confide.common.tensors import Schema, State
 
@@ -79,11 +80,15 @@ def _load_base(run: "RunConfig", folder: Path, device: torch.device, speed: Spee
         with torch.device("meta"):
             # "eager": a configuration may name a kernel of the hub, which is code.
             return module_class.from_config(config, trust_remote_code=False, attn_implementation="eager"), config
+    # A trained head of the base takes its states as they are. Our head reads bfloat16 states in float32.
+    precision = torch.float32 if run.task.native_head else base_precision(device, speed.precision)
+    quantization = quantization_of(run, precision)
     base, facts = module_class.from_pretrained(
         folder,
         config=config,
-        # A trained head of the base takes its states as they are. Our head reads bfloat16 states in float32.
-        dtype=base_precision(device, speed.precision) if not run.task.native_head else torch.float32,
+        dtype=precision,
+        quantization_config=quantization,
+        device_map={"": str(device)} if quantization else None,
         attn_implementation=attention_of(module_class, config, device, speed.attention),
         use_safetensors=True,
         trust_remote_code=False,
@@ -92,7 +97,7 @@ def _load_base(run: "RunConfig", folder: Path, device: torch.device, speed: Spee
         ignore_mismatched_sizes=True,  # `_check_loaded` says which they are
     )
     _check_loaded(facts, run)
-    return base.to(device), config
+    return base if quantization else base.to(device), config
 
 
 def _check_loaded(facts: dict[str, Any], run: "RunConfig") -> None:
