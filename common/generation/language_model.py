@@ -37,7 +37,8 @@ class LanguageModel(nn.Module):
             logits = logits + bias
         if cap := getattr(config, "final_logit_softcapping", None):  # Gemma 2
             logits = torch.tanh(logits / cap) * cap
-        return logits
+        # Cohere multiplies, Granite divides.
+        return logits * getattr(config, "logit_scale", 1.0) / getattr(config, "logits_scaling", 1.0)
 
     def looks_ahead(self, input_ids: Tensor, attention_mask: Tensor) -> bool:
         """Return whether a text's last token changes the states of those before it."""

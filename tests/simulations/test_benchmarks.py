@@ -14,7 +14,7 @@ from confide.common.config.run import RunConfig
 from confide.common.errors import InputError
 from confide.common.model.scores import Scores
 from confide.simulations.benchmarks import accuracy as accuracy_benchmark
-from confide.simulations.benchmarks import causal_model, limit
+from confide.simulations.benchmarks import causal_model, gpu, limit
 from confide.simulations.benchmarks.accuracy import RUNS, Setting
 from confide.simulations.benchmarks.deployment import training_seconds
 
@@ -170,3 +170,26 @@ def test_settings_that_differ_in_speed_alone_or_in_who_trains_are_told_apart(
         Setting("together", make_run(federation={"transfer": "int8"})),
     ]
     assert len({setting.key for setting in [Setting("together", run), *others]}) == 4
+
+
+def test_the_gpu_script_takes_every_way_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has a GPU in CI: the same cases run there on tiny shapes."""
+    ways = [case for case in gpu.CASES if case.shape == "Llama-1B" and case.tokens in (512, 2048)]
+    monkeypatch.setattr(gpu, "CASES", (gpu.CASES[0], *ways))
+    facts = gpu.run_cases(300)
+    assert facts["card"].startswith("no GPU")
+    assert facts["left_out"] == []
+    assert [row.get("failed") for row in facts["cases"]] == [None] * 5
+    assert all(row["same_bits"] and row["shared"] == 1.0 and row["tokens_per_second"] > 0 for row in facts["cases"])
+    assert set(facts["errors"]) == {"MiniLM", "Llama-1B"}
+    assert max(facts["errors"].values()) < 1e-5
+    assert "same_bits" in gpu.table(facts)
+
+
+def test_a_case_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A card without room for one model still measures the rest."""
+    monkeypatch.setattr(gpu, "CASES", gpu.CASES[:1])
+    monkeypatch.setattr(gpu, "load", lambda *given: (_ for _ in ()).throw(RuntimeError("out of memory\nat ...")))
+    facts = gpu.run_cases(300)
+    assert [row["failed"] for row in facts["cases"]] == ["out of memory"]
+    assert gpu.run_cases(-1)["left_out"] == [str(gpu.CASES[0]._replace(tokens=32))]

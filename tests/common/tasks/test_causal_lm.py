@@ -14,6 +14,7 @@ from transformers import BertConfig, BertLMHeadModel, GraniteConfig, GraniteForC
 from confide.common.config.run import RunConfig
 from confide.common.config.sections import ModelSection
 from confide.common.errors import InputError
+from confide.common.generation.language_model import LanguageModel
 from confide.common.model.evaluation import all_metrics, write
 from confide.common.model.warm_model import WarmModel, warm_model
 
@@ -111,7 +112,7 @@ def test_a_record_of_another_shape_is_named(kind: str, record: dict[str, Any], p
 
 
 def test_a_base_that_cannot_write_is_refused_before_anything_is_charged(
-    make_run: Callable[..., RunConfig], tmp_path: Path
+    make_run: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """BERT reads what comes after a word; another family may do more with its logits; and dialogue needs a template."""
     BertLMHeadModel(BertConfig(vocab_size=200, **SETTINGS["bert"])).save_pretrained(tmp_path / "bert")
@@ -123,8 +124,12 @@ def test_a_base_that_cannot_write_is_refused_before_anything_is_charged(
     GraniteForCausalLM(GraniteConfig(**scaled)).save_pretrained(tmp_path / "granite")
     tiny_tokenizer().save_pretrained(tmp_path / "granite")
     run = run.model_copy(update={"model": ModelSection(base=str(tmp_path / "granite"))})
-    with pytest.raises(InputError, match="does something to its logits that Confide does not know"):
-        warm_model(run)
+    assert warm_model(run)
+    shorter = run.model_copy(update={"task": task_of("causal-lm, text", max_length=32)})
+    with monkeypatch.context() as patch:
+        patch.setattr(LanguageModel, "logits", lambda self, states: self.base.get_output_embeddings()(states))
+        with pytest.raises(InputError, match="does something to its logits that Confide does not know"):
+            warm_model(shorter)
     with pytest.raises(InputError, match="no chat template, which messages need; use a model for dialogue"):
         warm_model(run.model_copy(update={"task": task_of("causal-lm")}))
 
