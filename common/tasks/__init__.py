@@ -1,16 +1,21 @@
 """The kinds of task. A new kind: one file with a class like `TextClassification`, a line in `TaskSettings`, its test.
 
-task                  the base of every kind
-text_classification   one label for one text
-token_classification  a type for each name in a text
-scoring               one number for one text
-causal_lm             what follows in a text, an instruction's answer, an assistant's turns
-seq2seq               one text from another
-heads                 heads on the states of a base
-labels                labels as files write them
-entities              names in a text as tags, and how they are counted
-conversations         prompts and messages, and the parts of them that a model learns to write
-written               what the kinds share that learn to write
+task                     the base of every kind
+text_classification      one label for one text
+token_classification     a type for each name in a text
+scoring                  one number for one text
+relation_classification  the relation between two names of a text
+question_answering       the passage of a context that answers a question
+causal_lm                what follows in a text, an instruction's answer, an assistant's turns
+seq2seq                  one text from another
+heads                    heads on the states of a base
+labels                   labels as files write them, and how they are counted
+answers                  passages of a context, and how they are compared
+marks                    two marked names in a text
+windows                  the part of a long text that is read
+entities                 names in a text as tags, and how they are counted
+conversations            prompts and messages, and the parts of them that a model learns to write
+written                  what the kinds share that learn to write
 
 A kind is a frozen pydantic model. Its fields are the `[task]` section of run.toml; training, evaluation and export call
 its methods (`Task` lists them). torch is imported inside methods, so that reading a configuration stays instant.
@@ -21,6 +26,8 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Tag
 
 from confide.common.tasks.causal_lm import CausalLM
+from confide.common.tasks.question_answering import QuestionAnswering
+from confide.common.tasks.relation_classification import RelationClassification
 from confide.common.tasks.scoring import Scoring
 from confide.common.tasks.seq2seq import Seq2Seq
 from confide.common.tasks.task import Task
@@ -40,6 +47,8 @@ TaskSettings = Annotated[
     | Annotated[TokenClassification, Tag("token-classification")]
     | Annotated[Scoring, Tag("scoring")]
     | Annotated[CausalLM, Tag("causal-lm")]
-    | Annotated[Seq2Seq, Tag("seq2seq")],
+    | Annotated[Seq2Seq, Tag("seq2seq")]
+    | Annotated[RelationClassification, Tag("relation-classification")]
+    | Annotated[QuestionAnswering, Tag("question-answering")],
     Discriminator(_kind),
 ]

@@ -1,5 +1,6 @@
 """Heads on the states of a base: one linear layer for each token, its mean over a text, and the base's own head."""
 
+import torch
 from torch import Tensor, nn
 
 
@@ -11,10 +12,16 @@ class TokenHead(nn.Module):
         self.encoder = encoder
         self.head = nn.Linear(hidden_size, num_outputs)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def states(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
+        """Return the last hidden states, shape ``(B, T, hidden)``, float32."""
+        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        output = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **types)
+        states: Tensor = output.last_hidden_state.float()
+        return states
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Return logits of shape ``(B, T, num_outputs)``."""
-        states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
-        logits: Tensor = self.head(states)
+        logits: Tensor = self.head(self.states(input_ids, attention_mask, token_type_ids))
         return logits
 
 
@@ -29,10 +36,35 @@ class MeanPooledHead(TokenHead):
     another order than those for many; products with one row per token agree (docs/decisions.md).
     """
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Return logits of shape ``(B, num_outputs)``."""
         mask = attention_mask.unsqueeze(-1).float()
-        return (super().forward(input_ids, attention_mask) * mask).sum(dim=1) / mask.sum(dim=1)
+        logits = super().forward(input_ids, attention_mask, token_type_ids)
+        return (logits * mask).sum(dim=1) / mask.sum(dim=1)
+
+
+class QuestionHead(TokenHead):
+    """One linear layer on each token's state and on its product with the mean of the question's states.
+
+    A layer on the states alone cannot see the question where the layers below are frozen.
+    """
+
+    def __init__(self, encoder: nn.Module, hidden_size: int, num_outputs: int) -> None:
+        super().__init__(encoder, 2 * hidden_size, num_outputs)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor | None = None,
+        question: Tensor | None = None,
+    ) -> Tensor:
+        """Return logits of shape ``(B, T, num_outputs)``; ``question`` marks its tokens, ``(B, T)``, by default all."""
+        states = self.states(input_ids, attention_mask, token_type_ids)
+        mask = (attention_mask if question is None else question).unsqueeze(-1).float()
+        mean = (states * mask).sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True).clamp(min=1.0)
+        logits: Tensor = self.head(torch.cat([states, states * mean], dim=2))
+        return logits
 
 
 class NativeHead(nn.Module):

@@ -1,4 +1,4 @@
-"""Labels as files write them, and the names that they stand for.
+"""Labels as files write them, the names that they stand for, and the rates by which they are counted.
 
 A text stands for itself, to the letter. A number stands for the text that writes it: 1, 1.0 and "1" are one label, as
 they are one group. True stands for "true", "True" or "TRUE", false likewise, and neither is 1 or 0. A code to which its
@@ -6,7 +6,7 @@ file gives a name stands for that name, else for its number.
 """
 
 import math
-from collections.abc import Container
+from collections.abc import Container, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -60,3 +60,45 @@ def shown(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f"{int(value)} ({value.name!r})" if isinstance(value, NamedCode) else repr(value)
+
+
+def label_problem(value: Any, labels: Sequence[str]) -> str | None:
+    """Return the fault of a value that should be one of ``labels``, or None."""
+    if find_label(value, labels) is not None:
+        return None
+    kind = " (a truth value: 'true' or 'True', never 1)" if isinstance(value, bool) else ""
+    return f"label {shown(value)}{kind} is not one of {list(labels)}; mend it or add it to task.labels"
+
+
+def label_of(value: Any, labels: Sequence[str]) -> str:
+    """Return the label that a value stands for; a value that is none of them stays as it is written."""
+    label = find_label(value, labels)
+    return str(value) if label is None else label
+
+
+def index_of(value: Any, labels: Sequence[str]) -> int:
+    """Return the place of a value among the labels; 0 for a value that is none of them."""
+    label = find_label(value, labels)
+    return 0 if label is None else labels.index(label)
+
+
+def translated(record: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Return a record with the study's label for its own code; a code without a name stays as the file has it."""
+    code = find_label(record.get("label"), names)
+    return record if code is None else {**record, "label": names[code]}
+
+
+def distinct(labels: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the labels; a label that is there twice is an error."""
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"labels={list(labels)} must be distinct")
+    return labels
+
+
+def rates_of_labels(truths: Sequence[str], predictions: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
+    """Return precision, recall and F1 of each label ("f1/person"); 0 where nothing is counted."""
+    from sklearn.metrics import precision_recall_fscore_support
+
+    found = precision_recall_fscore_support(truths, predictions, labels=list(labels), average=None, zero_division=0)
+    parts = zip(("precision", "recall", "f1"), found[:3], strict=True)
+    return {f"{part}/{label}": float(rate) for part, rates in parts for label, rate in zip(labels, rates, strict=True)}

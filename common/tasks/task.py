@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
+from confide.common.errors import InputError
 from confide.common.settings import Section
 
 if TYPE_CHECKING:
@@ -75,8 +76,15 @@ class Task(Section):
         """
 
     def from_text(self, text: str) -> dict[str, Any]:
-        """Return a plain text as a record without an answer, for predictions."""
-        return {self.inputs()[0]: text}
+        """Return a plain text as a record without an answer, for predictions.
+
+        Raises:
+            InputError: the text is no input of this kind.
+        """
+        names = self.inputs()
+        if len(names) > 1:
+            raise InputError(f"a text alone is no input: give JSON objects with {', '.join(names)}, and --jsonl")
+        return {names[0]: text}
 
     # Examples
 
@@ -149,7 +157,7 @@ class Task(Section):
 
     @abstractmethod
     def program(self) -> str:
-        """Return the lines of a model card's program that print the answer for a ``text`` on one line.
+        """Return the lines of a model card's program that print the answer for a ``text``, a line, on one line.
 
         They have ``tokenizer``, ``model`` and, with our head, ``head``: its weight and bias. `OUTPUT` begins them for
         kinds that read the model's states.
@@ -194,6 +202,11 @@ class Task(Section):
     def rightness(self, truth: Any, prediction: Any) -> float:
         """Return how right the prediction for one record is, in [0, 1]. Noised validation counts add this up."""
         return float(truth == prediction)
+
+
+def model_inputs(batch: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
+    """Return the columns of a batch that a base model reads."""
+    return {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in batch}
 
 
 def text_problem(value: Any, name: str = "text") -> str | None:

@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from confide.common.tasks.labels import find_label, shown, spellings
+from confide.common.tasks.labels import (
+    distinct,
+    index_of,
+    label_of,
+    label_problem,
+    rates_of_labels,
+    spellings,
+    translated,
+)
 from confide.common.tasks.task import OUTPUT, POOLED, Example, Record, Task, made_up_words, text_problem
 
 if TYPE_CHECKING:
@@ -23,12 +31,7 @@ class TextClassification(Task):
     labels: tuple[str, ...] = Field(min_length=2)
     pooling: Literal["mean", "native"] = "mean"
 
-    @field_validator("labels")
-    @classmethod
-    def _distinct(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(labels)) < len(labels):
-            raise ValueError(f"labels={list(labels)} must be distinct")
-        return labels
+    _distinct = field_validator("labels")(distinct)
 
     @property
     def own_head(self) -> bool:
@@ -71,18 +74,11 @@ class TextClassification(Task):
 
     def check(self, record: Record) -> str | None:
         """Return the fault of a record, or None."""
-        if problem := text_problem(record["text"]):
-            return problem
-        return self._wrong_label(record["label"]) if find_label(record["label"], self.labels) is None else None
-
-    def _wrong_label(self, label: Any) -> str:
-        kind = " (a truth value: 'true' or 'True', never 1)" if isinstance(label, bool) else ""
-        return f"label {shown(label)}{kind} is not one of {list(self.labels)}; mend it or add it to task.labels"
+        return text_problem(record["text"]) or label_problem(record["label"], self.labels)
 
     def translate(self, record: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
         """Return a record with the study's label for its own code; a code without a name stays as the file has it."""
-        code = find_label(record.get("label"), names)
-        return record if code is None else {**record, "label": names[code]}
+        return translated(record, names)
 
     def stratum(self, record: Record) -> str:
         """Return the label."""
@@ -95,14 +91,12 @@ class TextClassification(Task):
 
     def truth(self, record: Record) -> str:
         """Return the label of a record."""
-        label = find_label(record["label"], self.labels)
-        return str(record["label"]) if label is None else label
+        return label_of(record["label"], self.labels)
 
     def examples(self, record: Record, tokenizer: Any) -> list[Example]:
         """Return token ids (cut to ``max_length``) and the label's index (0 for a record without a label)."""
         ids = tokenizer(record["text"], truncation=True, max_length=self.max_length)["input_ids"]
-        label = find_label(record.get("label"), self.labels)
-        return [{"input_ids": ids, "label": 0 if label is None else self.labels.index(label)}]
+        return [{"input_ids": ids, "label": index_of(record.get("label"), self.labels)}]
 
     def auto_class(self) -> Any:
         """Return the transformers class of the base model."""
@@ -153,13 +147,11 @@ class TextClassification(Task):
         """Return accuracy, and precision, recall and F1 of each label, of their mean and of their weighted mean."""
         from sklearn.metrics import precision_recall_fscore_support
 
-        labels = list(self.labels)
-        each = precision_recall_fscore_support(truths, predictions, labels=labels, average=None, zero_division=0)[:3]
-        rows = {label: [rates[index] for rates in each] for index, label in enumerate(labels)}
+        metrics = {"accuracy": self.score(truths, predictions)} | rates_of_labels(truths, predictions, self.labels)
         for mean in ("macro", "weighted"):
-            rates = precision_recall_fscore_support(truths, predictions, labels=labels, average=mean, zero_division=0)
-            rows[f"{mean} mean"] = list(rates[:3])
-        parts = ("precision", "recall", "f1")
-        return {"accuracy": self.score(truths, predictions)} | {
-            f"{part}/{row}": float(rate) for row, rates in rows.items() for part, rate in zip(parts, rates, strict=True)
-        }
+            rates = precision_recall_fscore_support(
+                truths, predictions, labels=list(self.labels), average=mean, zero_division=0
+            )
+            parts = zip(("precision", "recall", "f1"), rates[:3], strict=True)
+            metrics |= {f"{part}/{mean} mean": float(rate) for part, rate in parts}
+        return metrics

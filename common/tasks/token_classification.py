@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from confide.common.errors import InputError
 from confide.common.tasks.entities import (
     OUTSIDE,
     ends_within,
@@ -23,6 +22,7 @@ from confide.common.tasks.entities import (
 )
 from confide.common.tasks.labels import find_label
 from confide.common.tasks.task import OUTPUT, Example, Record, Task, made_up_words, text_problem
+from confide.common.tasks.windows import require_fast
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -154,9 +154,7 @@ class TokenClassification(Task):
         Raises:
             InputError: the tokenizer cannot tell at which characters a token stands.
         """
-        if not tokenizer.is_fast:
-            name = type(tokenizer).__name__
-            raise InputError(f"task.kind = {self.kind!r} needs a fast tokenizer, {name} is none; use another base")
+        require_fast(tokenizer, self.kind)
         text, starts, ends = self._words(record)
         numbers = {tag: number for number, tag in enumerate(self.tags)}
         tags = [numbers[tag] for tag in self.truth(record)]

@@ -1,14 +1,12 @@
-"""Every kind of task from end to end: plan, simulate, validate, evaluate, predict, report, and the card's program."""
+"""Every kind of task from end to end: plan, simulate, validate, evaluate, predict and report."""
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.kinds import RECORDS, SETTINGS, base_of, task_of, writes
+from support.kinds import FAULTY_LINES, LINES, RECORDS, SETTINGS, base_of, task_of
 
 Confide = Callable[..., tuple[int, str, str]]
 
@@ -53,29 +51,10 @@ def test_a_kind_runs_from_plan_to_prediction(confide: Confide, kind: str, kind_f
     assert task.headline in json.loads(output)
     assert confide("evaluate", out, "--data", tmp_path / "data.jsonl")[0] == 0
     assert confide("verify", out)[0] == 0
-
-
-def test_the_cards_program_prints_what_we_predict(
-    confide: Confide, kind: str, kind_file: Path, base_folder: Path, tmp_path: Path
-) -> None:
-    out, texts = tmp_path / "out", ["the film was good", "very long and bad film", "hated"]
-    assert confide("simulate", kind_file, "--out", out, "--quiet")[0] == 0
-    ours = [json.loads(line)["prediction"] for line in confide("predict", out, *texts)[1].splitlines()]
-    program = re.findall(r"(?s)```python\n(.*?)```", (out / "adapter" / "README.md").read_text(encoding="utf-8"))[0]
-    (tmp_path / "predict.py").write_text(program, encoding="utf-8")
-    assert "confide" not in program
-    done = subprocess.run(
-        [sys.executable, tmp_path / "predict.py", out / "adapter", base_of(kind) or base_folder],
-        input="\n".join(texts) + "\n",
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    lines = done.stdout.splitlines()
-    if kind == "scoring":
-        assert [float(line) for line in lines] == pytest.approx(ours, abs=1e-4)
-    elif writes(kind):
-        assert [json.loads(line) for line in lines] == ours
-    else:
-        words = [[pair.rpartition("/")[2] for pair in line.split()] for line in lines]
-        assert words == ours
+    (tmp_path / "lines").write_text("\n".join(LINES[kind]) + "\n", encoding="utf-8")
+    records = ["--jsonl"] if len(task.inputs()) > 1 else []
+    code, output, _ = confide("predict", out, "--file", tmp_path / "lines", *records)
+    assert (code, len(output.splitlines())) == (0, len(LINES[kind]))
+    for line, fault in (FAULTY_LINES[kind],) if kind in FAULTY_LINES else ():
+        code, output, _ = confide("predict", out, line)
+        assert (code, fault in json.loads(output)["error"]) == (2, True)

@@ -1,5 +1,6 @@
 """Every kind of task with settings and records for tests, and a tiny base of a family that can do it."""
 
+import json
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "causal-lm, completion": {"kind": "causal-lm", "form": "completion", "max_length": 64, "max_new_tokens": 8},
     "causal-lm, text": {"kind": "causal-lm", "form": "text", "max_length": 64, "max_windows": 2, "max_new_tokens": 8},
     "seq2seq": {"kind": "seq2seq", "max_length": 64, "max_new_tokens": 8},
+    "relation-classification": {
+        "kind": "relation-classification",
+        "labels": ["quality(e1,e2)", "quality(e2,e1)", "none"],
+        "other": "none",
+        "max_length": 64,
+    },
+    "question-answering": {"kind": "question-answering", "max_length": 64},
 }
 RECORDS: dict[str, list[dict[str, Any]]] = {
     "text-classification": [
@@ -61,7 +69,54 @@ RECORDS: dict[str, list[dict[str, Any]]] = {
         {"source": "the film was good", "target": "good film"},
         {"source": "bad", "target": "the long film was very bad"},
     ],
+    "relation-classification": [
+        {"text": "the <e1>film</e1> was <e2>very good</e2>", "label": "quality(e1,e2)"},
+        {"text": "a <e2>long</e2> <e1>film</e1>, not bad", "label": "quality(e2,e1)"},
+    ],
+    "question-answering": [
+        {
+            "context": "the film was good, not short",
+            "question": "was it long?",
+            "answers": {"text": ["not short", "good, not short"], "answer_start": [19, 13]},
+        },
+        {"context": "a very bad film", "question": "was it short?", "answers": {"text": [], "answer_start": []}},
+    ],
 }
+# Lines from which each kind predicts.
+_LINES = ["the film was good", "very long and bad film", "hated", "not 1 good film, loved", "bad bad bad"]
+LINES: dict[str, list[str]] = dict.fromkeys(SETTINGS, _LINES) | {
+    "relation-classification": [
+        "the <e1>film</e1> was <e2>good</e2>",
+        "<e2>long</e2><e1>film</e1>",
+        *("hated good " * n + "<e1>film</e1> and <e2>the short</e2>" + " not bad" * (n - 16) for n in range(20, 60, 5)),
+        "very <e1>bad</e1> " + "film " * 80 + "<e2>good</e2>",
+        "a <e1> film </e1> and <e2>x</e2>.",
+    ],
+    "question-answering": [
+        json.dumps({"context": context, "question": question})
+        for context in ("the film was good, not short", "a very bad film, hated it", "loved " * 20 + "the long film")
+        for question in ("was it long?", "loved?", "", "very very good? " * 30)
+    ],
+}
+# Lines that a kind refuses, with words of the error.
+FAULTY_LINES = {
+    "relation-classification": ("the <e1>film</e1>", "text has <e2> 0 times"),
+    "question-answering": ("the film", "give JSON objects with context, question"),
+}
+
+
+def line_record(kind: str, line: str) -> dict[str, Any]:
+    """The record of a line: a text, or of a kind with several inputs a JSON object."""
+    task = task_of(kind)
+    record: dict[str, Any] = json.loads(line) if len(task.inputs()) > 1 else task.from_text(line)
+    return record
+
+
+def right_answer(truth: Any, kind: str) -> Any:
+    """A prediction that is right, by the truth of a kind's record."""
+    return next(iter(truth), "") if kind == "question-answering" else truth
+
+
 _FAMILIES = {"causal-lm": "llama", "seq2seq": "t5"}
 _FOLDERS = tempfile.TemporaryDirectory(prefix="confide-tests-")  # removed when the tests end
 

@@ -28,9 +28,12 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.normalizer = BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = BertPreTokenizer()
     tokenizer.post_processor = TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")],
     )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **_SPECIAL)
+    names = ["input_ids", "token_type_ids", "attention_mask"]  # as BERT's own tokenizer gives them
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_input_names=names, **_SPECIAL)
 
 
 def save_tiny_bert(folder: Path, num_embeddings: int | None = None) -> Path:

@@ -4,11 +4,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.byte_level import byte_level
 from support.kinds import RECORDS, task_of
 from support.tiny_bert import tiny_tokenizer
-from tokenizers import Tokenizer, pre_tokenizers
-from tokenizers.models import BPE
-from transformers import PreTrainedTokenizerFast
 
 from confide.common.errors import InputError
 from confide.common.tasks.entities import entities
@@ -121,22 +119,10 @@ def test_f1_counts_whole_entities() -> None:
     assert TASK.rightness(truth[0], found[0]) == 0.5
 
 
-def _byte_level() -> PreTrainedTokenizerFast:
-    """A byte-level tokenizer as Llama has one: a token begins with its blank, and may hold several words."""
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {letter: number for number, letter in enumerate(letters)}
-    merges = [("Ġ", "A"), ("ĠA", "n"), (".", '"'), ("Ġ", "R")]
-    for left, right in merges:
-        vocabulary[left + right] = len(vocabulary)
-    tokenizer = Tokenizer(BPE(vocabulary, merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
-
-
 ODD = ['He said "no." Ann (from Rome)', "don't ask Ann", "Rene\u0301 saw \u2600\ufe0f Rome", "a\u200bb \u200b Ann"]
 
 
-@pytest.mark.parametrize("make", [tiny_tokenizer, _byte_level], ids=["WordPiece", "byte-level BPE"])
+@pytest.mark.parametrize("make", [tiny_tokenizer, byte_level], ids=["WordPiece", "byte-level BPE"])
 @pytest.mark.parametrize("text", ODD)
 @pytest.mark.parametrize("form", ["tokens", "spans"])
 def test_an_oracle_on_the_tokens_is_right_about_the_words(make: Any, text: str, form: str) -> None:

@@ -1,0 +1,23 @@
+"""The part of a long text that is read."""
+
+from typing import Any
+
+from confide.common.errors import InputError
+
+
+def require_fast(tokenizer: Any, kind: str) -> None:
+    """Require a tokenizer that tells at which characters a token stands; a slow one is an `InputError`."""
+    if not tokenizer.is_fast:
+        name = type(tokenizer).__name__
+        raise InputError(f"task.kind = {kind!r} needs a fast tokenizer, {name} is none; use another base")
+
+
+def window_start(first: int, last: int, size: int, room: int) -> int:
+    """Return the place at which to begin to read ``room`` of ``size`` places, with those from first to last amid them.
+
+    Where these take more room, reading begins with the first of them.
+
+    >>> window_start(6, 8, 20, 10), window_start(1, 3, 20, 10), window_start(3, 19, 20, 10), window_start(1, 3, 9, 10)
+    (2, 0, 3, 0)
+    """
+    return max(0, min(first, (first + last - room) // 2, size - room))

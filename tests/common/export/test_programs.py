@@ -1,0 +1,75 @@
+"""The program of each kind's model card, on public libraries alone, prints what we predict."""
+
+import io
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.cards import make_card
+from support.kinds import LINES, SETTINGS, base_of, line_record, of_kind, writes
+
+from confide.common.config.run import RunConfig
+from confide.common.export.write import export_adapter
+from confide.common.model.adapter import get_state, set_state
+from confide.common.model.evaluation import answer
+from confide.common.model.warm_model import WarmModel, warm_model
+from confide.common.tensors import State
+
+
+def _read(kind: str, line: str) -> Any:
+    """The prediction in a line of a program, which shows words beside their tags."""
+    if kind == "scoring":
+        return pytest.approx(float(line), abs=1e-4)
+    if writes(kind):
+        return json.loads(line)
+    return [pair.rpartition("/")[2] for pair in line.split()] if kind.startswith("token") else line
+
+
+def _variety(found: list[Any]) -> tuple[int, bool]:
+    """The number of different predictions, and whether an empty one is among them."""
+    return min(3, len({str(answer) for answer in found})), "" in found
+
+
+def _spread(model: WarmModel, kind: str) -> tuple[State, list[Any]]:
+    """Of thirty states that under which lines get the most predictions, and these: else no program could be wrong."""
+    records = [line_record(kind, line) for line in LINES[kind]]
+    shapes = {name: value.shape for name, value in get_state(model.module).items()}
+
+    def tried(seed: int) -> tuple[State, list[Any]]:
+        stream = np.random.default_rng(seed)
+        state = {name: stream.normal(0, 0.5, shape).astype(np.float32) for name, shape in shapes.items()}
+        set_state(model.module, state)
+        return state, answer(model, records)
+
+    state, found = max(map(tried, range(30)), key=lambda pair: _variety(pair[1]))
+    assert _variety(found)[0] > 1
+    return state, found
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_the_cards_program_prints_what_we_predict(
+    kind: str,
+    make_run: Callable[..., RunConfig],
+    base_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = of_kind(make_run(), kind)
+    model = warm_model(run, run.speed)
+    state, expected = _spread(model, kind)
+    export_adapter(tmp_path / "adapter", run, model, state, make_card(run))
+    card = (tmp_path / "adapter" / "README.md").read_text(encoding="utf-8")
+    program = re.findall(r"(?s)```python\n(.*?)```", card)[0]
+    assert "confide" not in program
+    monkeypatch.setattr(sys, "argv", ["predict.py", str(tmp_path / "adapter"), str(base_of(kind) or base_folder)])
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(LINES[kind]) + "\n"))
+    capsys.readouterr()
+    exec(compile(program, "predict.py", "exec"), {"__name__": "__main__"})  # noqa: S102 - our own card
+    lines = capsys.readouterr().out.splitlines()
+    assert expected == [_read(kind, line) for line in lines]
