@@ -1,6 +1,7 @@
 """Both ends share this.
 
 privacy/    the audited core: one private step and its accounting
+forms/      the forms in which files hold texts and answers
 tasks/      the kinds of task
 methods/    the parameter-efficient methods
 config/     run.toml and what every settings file has in common

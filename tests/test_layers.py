@@ -21,6 +21,7 @@ ORDER = {
     "common": (
         "privacy",
         "generation",
+        "forms",
         "tasks",
         "methods",
         "config",

@@ -8,7 +8,7 @@ from typing import Any
 
 from confide.common.config.places import SAVED_DATASET, SAVED_SPLITS
 from confide.common.errors import InputError
-from confide.common.tasks.labels import NamedCode
+from confide.common.forms.labels import NamedCode
 
 Record = dict[str, Any]
 

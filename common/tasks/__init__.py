@@ -9,11 +9,6 @@ question_answering       the passage of a context that answers a question
 causal_lm                what follows in a text, an instruction's answer, an assistant's turns
 seq2seq                  one text from another
 heads                    heads on the states of a base
-labels                   labels as files write them, and how they are counted
-answers                  passages of a context, and how they are compared
-marks                    two marked names in a text
-windows                  the part of a long text that is read
-entities                 names in a text as tags, and how they are counted
 conversations            prompts and messages, and the parts of them that a model learns to write
 written                  what the kinds share that learn to write
 

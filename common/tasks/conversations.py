@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from confide.common.errors import InputError
-from confide.common.tasks.entities import plain
-from confide.common.tasks.task import text_problem
+from confide.common.forms.entities import plain
+from confide.common.forms.texts import text_problem
 
 Form = Literal["text", "completion", "messages"]
 COLUMNS: dict[Form, tuple[str, ...]] = {

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from confide.common.tasks.answers import answers_problem, ending_within, is_exact, overlap, pairs_of
-from confide.common.tasks.task import Example, Record, Task, made_up_words, model_inputs, text_problem
-from confide.common.tasks.windows import require_fast
+from confide.common.forms.answers import answers_problem, ending_within, is_exact, overlap, pairs_of
+from confide.common.forms.texts import made_up_words, text_problem
+from confide.common.forms.windows import require_fast
+from confide.common.tasks.task import Example, Record, Task, model_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from confide.common.errors import InputError
-from confide.common.tasks.labels import (
+from confide.common.forms.labels import (
     distinct,
     index_of,
     label_of,
@@ -15,9 +15,10 @@ from confide.common.tasks.labels import (
     spellings,
     translated,
 )
-from confide.common.tasks.marks import MARK, MARKS, marks_problem, part_of, signed
-from confide.common.tasks.task import Example, Record, Task, made_up_words
-from confide.common.tasks.windows import require_fast, window_start
+from confide.common.forms.marks import MARK, MARKS, marks_problem, part_of, signed
+from confide.common.forms.texts import made_up_words
+from confide.common.forms.windows import require_fast, window_start
+from confide.common.tasks.task import Example, Record, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

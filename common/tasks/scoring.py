@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from confide.common.tasks.task import OUTPUT, POOLED, Example, Record, Task, made_up_words, text_problem
+from confide.common.forms.texts import made_up_words, text_problem
+from confide.common.tasks.task import OUTPUT, POOLED, Example, Record, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from confide.common.tasks.task import Example, Record, Task, made_up_words, text_problem
+from confide.common.forms.texts import made_up_words, text_problem
+from confide.common.tasks.task import Example, Record, Task
 from confide.common.tasks.written import (
     Loss,
     added,

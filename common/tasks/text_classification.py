@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from confide.common.tasks.labels import (
+from confide.common.forms.labels import (
     distinct,
     index_of,
     label_of,
@@ -14,7 +14,8 @@ from confide.common.tasks.labels import (
     spellings,
     translated,
 )
-from confide.common.tasks.task import OUTPUT, POOLED, Example, Record, Task, made_up_words, text_problem
+from confide.common.forms.texts import made_up_words, text_problem
+from confide.common.tasks.task import OUTPUT, POOLED, Example, Record, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from confide.common.tasks.entities import (
+from confide.common.forms.entities import (
     OUTSIDE,
     ends_within,
     entities,
@@ -20,9 +20,10 @@ from confide.common.tasks.entities import (
     tags_of,
     words_problem,
 )
-from confide.common.tasks.labels import find_label
-from confide.common.tasks.task import OUTPUT, Example, Record, Task, made_up_words, text_problem
-from confide.common.tasks.windows import require_fast
+from confide.common.forms.labels import find_label
+from confide.common.forms.texts import made_up_words, text_problem
+from confide.common.forms.windows import require_fast
+from confide.common.tasks.task import OUTPUT, Example, Record, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

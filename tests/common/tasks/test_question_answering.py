@@ -14,9 +14,9 @@ from torch.nn.functional import cross_entropy
 
 from confide.common.config.run import RunConfig
 from confide.common.data.batches import Batch, collate
+from confide.common.forms.answers import is_exact, overlap
 from confide.common.model.adapter import get_state, set_state
 from confide.common.model.warm_model import WarmModel, warm_model
-from confide.common.tasks.answers import is_exact, overlap
 from confide.common.tasks.question_answering import QuestionAnswering
 
 KIND = "question-answering"

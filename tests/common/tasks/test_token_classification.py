@@ -9,8 +9,8 @@ from support.kinds import RECORDS, task_of
 from support.tiny_bert import tiny_tokenizer
 
 from confide.common.errors import InputError
-from confide.common.tasks.entities import entities
-from confide.common.tasks.labels import NamedCode
+from confide.common.forms.entities import entities
+from confide.common.forms.labels import NamedCode
 
 TASK, SPANS = task_of("token-classification"), task_of("token-classification, spans")
 WORDS = ["the", "film", "was", "xyz", "good"]

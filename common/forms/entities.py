@@ -4,8 +4,8 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from confide.common.tasks.labels import NamedCode, find_label, shown
-from confide.common.tasks.task import text_problem
+from confide.common.forms.labels import NamedCode, find_label, shown
+from confide.common.forms.texts import text_problem
 
 OUTSIDE = "O"
 

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from confide.common.tasks.entities import plain
-from confide.common.tasks.task import text_problem
+from confide.common.forms.entities import plain
+from confide.common.forms.texts import text_problem
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 

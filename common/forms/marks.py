@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from confide.common.tasks.task import text_problem
+from confide.common.forms.texts import text_problem
 
 MARKS = ("<e1>", "</e1>", "<e2>", "</e2>")
 MARK = re.compile("</?e[12]>")

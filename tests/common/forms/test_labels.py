@@ -12,8 +12,8 @@ import pytest
 
 from confide.client.data.units import unit_key
 from confide.common.data.records import check_records, group_of, read_rows
+from confide.common.forms.labels import NamedCode, find_label
 from confide.common.tasks import TextClassification
-from confide.common.tasks.labels import NamedCode, find_label
 
 SAME: list[tuple[Any, tuple[str, ...], str | None]] = [
     ("1", ("0", "1"), "1"),
