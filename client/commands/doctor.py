@@ -149,15 +149,15 @@ def _data(config: SiteConfig, local: Path) -> Verdict:
     counts = (
         f"{len(found.broken)} of {found.num_lines} lines cannot be read, {len(found.unused)} would contribute nothing"
     )
+    counts += found.several()
     if found.broken:
         return "problem", f"{counts}; no run is joined while a line is broken: mend those that {report} names"
     if few := found.too_few(config.dataset.min_usable_fraction):
         return "problem", f"{counts}: {report} says why; {'; '.join(few)}"
     if found.unused:
         return "warning", f"{counts}: {report} says why"
-    return "ok", f"{found.num_lines} lines can be used" + (
-        "" if runs else "; labels are looked at once a run is offered"
-    )
+    later = "" if runs else "; labels are looked at once a run is offered"
+    return "ok", f"{found.num_lines} lines can be used{found.several()}{later}"
 
 
 def _people(path: Path) -> Verdict:

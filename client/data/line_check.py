@@ -26,10 +26,11 @@ class Lines:
 
     Attributes:
         path: of the data.
-        num_lines: number of lines that are not blank.
+        num_lines: number of records, or of lines that cannot be read; blank lines do not count.
         broken: number of a line -> reason why it cannot be read. No run is joined while a line is broken.
         unused: number of a line -> reason why it would contribute nothing, though it can be read.
         wasted: study -> number of readable lines that would contribute nothing to it, by reason.
+        spread: number of a record's first line -> its number of lines, of records that have several (in CSV).
     """
 
     path: Path
@@ -37,6 +38,7 @@ class Lines:
     broken: dict[int, str]
     unused: dict[int, str]
     wasted: dict[str, Counter[str]] = field(default_factory=dict)
+    spread: dict[int, int] = field(default_factory=dict)
 
     def too_few(self, least: float) -> list[str]:
         """List each study that could use less than the share ``least`` of the lines, with the commonest reason."""
@@ -51,6 +53,16 @@ class Lines:
                 )
         return found
 
+    def several(self) -> str:
+        """Return how many records go over several lines, as the end of a sentence; an open quote may make one of many.
+
+        >>> Lines(Path("x.csv"), 9, {}, {}, spread={2: 3, 7: 40}).several()
+        '; 2 records go over several lines, the longest over 40'
+        """
+        if not self.spread:
+            return ""
+        return f"; {len(self.spread)} records go over several lines, the longest over {max(self.spread.values())}"
+
     def _commonest(self, reasons: Counter[str]) -> str:
         why, count = max((("cannot be read", len(self.broken)), *reasons.items()), key=lambda reason: reason[1])
         return f"; most often ({count} lines): {why}" if count >= _ALIKE else ""
@@ -62,6 +74,9 @@ class Lines:
         lines = [f"{self.path}, {time.strftime('%Y-%m-%d %H:%M')}"]
         lines += [f"line {number} is broken: {why}" for number, why in self.broken.items()]
         lines += [f"line {number} would contribute nothing: {why}" for number, why in self.unused.items()]
+        if self.spread:
+            number = max(self.spread, key=lambda first: self.spread[first])
+            lines.append(f"line {number} begins the longest record, of {self.spread[number]} lines")
         replace_durably(report, "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace"), 0o600)
         return report
 
@@ -74,10 +89,10 @@ def check_lines(dataset: DatasetSection, runs: list[RunConfig]) -> Lines:
     """
     columns = {run.study.name: columns_of(dataset, run.task.fields()) for run in runs}
     columns = columns or {"": columns_of(dataset, sorted(dataset.columns.keys() or {"text"}))}
-    num_lines, broken, unused = 0, dict[int, str](), dict[int, str]()
+    broken, unused, spread, numbers = dict[int, str](), dict[int, str](), dict[int, int](), set[int]()
     wasted = {study: Counter[str]() for study in _studies(runs)}
     for number, row in inspect_rows(dataset.path):
-        num_lines += 1
+        numbers.add(number)
         if isinstance(row, str):
             broken[number] = row
         elif all(lacking := [_lacking(row, own) for own in columns.values()]):
@@ -86,9 +101,16 @@ def check_lines(dataset: DatasetSection, runs: list[RunConfig]) -> Lines:
             unused[number] = next(f"study {study}: {why}" if study else why for study, why in reasons.items())
             for study, why in reasons.items():
                 wasted[study][why] += 1
-    if num_lines == 0:
+        if not isinstance(row, str) and (size := _num_lines(row, dataset.path)) > 1:
+            spread[number] = size
+    if not numbers:
         raise InputError(f"{dataset.path}: holds no records")
-    return Lines(dataset.path, num_lines, broken, unused, wasted)
+    return Lines(dataset.path, len(numbers), broken, unused, wasted, spread)
+
+
+def _num_lines(row: Record, path: Path) -> int:
+    """Return how many lines of a file a record has. Only a field of a CSV file holds line breaks as they are."""
+    return 1 + sum(str(cell).count("\n") for cell in row.values()) if ".csv" in path.suffixes else 1
 
 
 def too_few_lines(dataset: DatasetSection, runs: list[RunConfig]) -> str | None:

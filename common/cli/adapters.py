@@ -27,7 +27,7 @@ def init() -> None:
 def evaluate(
     folder: FolderArgument,
     data: Annotated[
-        Path, typer.Option(metavar="FILE", help="texts and labels: .jsonl, .csv, .parquet or saved dataset")
+        Path, typer.Option(metavar="FILE", help="texts and labels: .jsonl, .csv, .tsv, .parquet or a folder")
     ],
     columns: Annotated[str, typer.Option(help="names of the file's columns: text=note,label=code")] = "",
     base: BaseOption = None,

@@ -30,7 +30,7 @@ def find_places(run_file: Path, paths: Mapping[str, str | None]) -> dict[str, st
 
 def _is_data(place: Path) -> bool:
     """Return whether a path is data, and not just any folder: a name of built-in data could be a folder's too."""
-    return (place.suffix != "" and place.exists()) or is_saved_dataset(place)
+    return (place.suffix != "" and place.exists()) or is_saved_dataset(place) or any(place.glob("*.parquet"))
 
 
 def place_of(text: str, places: Mapping[str, str]) -> str:

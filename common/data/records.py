@@ -1,25 +1,22 @@
-"""A file of texts as checked records: JSONL, CSV, Parquet or a saved dataset."""
+"""A file or a folder of texts as checked records."""
 
-import csv
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from confide.common.config.places import is_saved_dataset
-from confide.common.data.tables import inspect_parquet, inspect_saved_dataset
+from confide.common.data.lines import inspect_csv, inspect_jsonl, inspect_tsv
+from confide.common.data.tables import inspect_folder, inspect_parquet
 from confide.common.errors import InputError
 from confide.common.tasks import Task
 
 Record = dict[str, Any]
 MAX_CHARS = 20_000  # of a text, unless a configuration says otherwise
-_OTHER_DELIMITERS = (";", "\t", "|")
-_NOT_UTF8 = "not UTF-8; convert the file, for example with iconv -t UTF-8"
+_LINES = {".jsonl": inspect_jsonl, ".csv": inspect_csv, ".tsv": inspect_tsv}  # each of them may be packed: .csv.gz
 
 
 def read_rows(path: Path) -> list[Record]:
-    """All rows of a file, by its ending (.jsonl, .csv, .parquet), or of a saved dataset's folder.
+    """All rows of a file or folder, as `inspect_rows` finds them.
 
     Raises:
         InputError: absent, unreadable, not UTF-8, malformed (with the line's number) or empty.
@@ -35,20 +32,32 @@ def read_rows(path: Path) -> list[Record]:
 
 
 def inspect_rows(path: Path) -> Iterator[tuple[int, Record | str]]:
-    """Every line of a file that is not blank, by its number (of a table: every row): a row, or what is wrong with it.
+    """Every record by the number of its first line (of a table: of its row): a row, or what is wrong with the line.
+
+    A file ends with .jsonl, .csv or .tsv, each also packed (.csv.gz), or with .parquet. A folder holds a saved dataset
+    (``Dataset.save_to_disk``), alone or as the only split, or parts of Parquet, read in the order of their names.
 
     Raises:
-        InputError: absent, unreadable, or no .jsonl, .csv, .parquet or saved dataset.
+        InputError: absent, unreadable, or of no such form.
     """
-    readers = {".jsonl": _inspect_jsonl, ".csv": _inspect_csv, ".parquet": inspect_parquet}
-    reader = inspect_saved_dataset if is_saved_dataset(path) else readers.get(path.suffix)
-    if reader is None:
-        kind = "no folder that Dataset.save_to_disk made; its" if path.is_dir() else "its"
-        raise InputError(f"{path}: {kind} ending {path.suffix!r} must be one of {', '.join(readers)}")
     try:
-        yield from reader(path)
+        yield from _inspect(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _inspect(path: Path) -> Iterator[tuple[int, Record | str]]:
+    reader = _LINES.get(Path(path.name.removesuffix(".gz")).suffix)
+    if path.is_dir():
+        return inspect_folder(path)
+    if reader is not None:
+        return reader(path)
+    if path.suffix == ".parquet":
+        return inspect_parquet(path)
+    raise InputError(
+        f"{path}: its ending {path.suffix!r} must be one of {', '.join(_LINES)} (each also with .gz) and .parquet, or "
+        "it must be a folder"
+    )
 
 
 def read_usable_rows(path: Path) -> list[Record]:
@@ -57,101 +66,9 @@ def read_usable_rows(path: Path) -> list[Record]:
     For a client after it has joined a run: then no line of the file may decide whether a round is answered.
 
     Raises:
-        InputError: the file cannot be read at all, or is no .jsonl, .csv, .parquet or saved dataset.
+        InputError: the file cannot be read at all, or is of no form that we know.
     """
     return [row for _, row in inspect_rows(path) if not isinstance(row, str)]
-
-
-def _numbered_lines(path: Path) -> Iterator[tuple[int, str | None]]:
-    """Lines that are not blank, by their number; None for one that is not UTF-8."""
-    content = path.read_bytes().removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        try:
-            text = line.decode()
-        except UnicodeDecodeError:
-            yield number, None
-        else:
-            if text.strip():
-                yield number, text
-
-
-def _inspect_jsonl(path: Path) -> Iterator[tuple[int, Record | str]]:
-    for number, line in _numbered_lines(path):
-        yield number, _NOT_UTF8 if line is None else _jsonl_row(line)
-
-
-class _TwiceError(ValueError):
-    """An object with two values of one name."""
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> Record:
-    row = dict[str, Any]()
-    for name, value in pairs:
-        if name in row:
-            raise _TwiceError(name)
-        row[name] = value
-    return row
-
-
-def _jsonl_row(line: str) -> Record | str:
-    try:
-        row = json.loads(line, object_pairs_hook=_distinct)
-    except _TwiceError as error:
-        return f"two values are called {str(error)!r}; remove one"
-    except (ValueError, RecursionError):
-        return "not a line of JSON; each line must be one JSON object"
-    if not isinstance(row, dict):
-        return f"a JSON {type(row).__name__}, must be an object with named columns"
-    return row
-
-
-def _inspect_csv(path: Path) -> Iterator[tuple[int, Record | str]]:
-    csv.field_size_limit(sys.maxsize)
-    header: list[str] | None = None
-    for number, line in _numbered_lines(path):
-        cells = _NOT_UTF8 if line is None else _csv_cells(line)
-        if header is None:
-            problem = _header_problem(line or "", cells)
-            if isinstance(cells, str) or problem:
-                yield number, f"{problem}; without its header no line can be read"
-                return
-            header = cells
-        elif isinstance(cells, str):
-            yield number, cells
-        elif len(cells) != len(header):
-            yield number, f"{len(cells)} cells, but the header has {len(header)}; quote commas in texts"
-        else:
-            yield number, dict(zip(header, cells, strict=True))
-
-
-def _csv_cells(line: str) -> list[str] | str:
-    try:
-        return next(csv.reader([line], strict=True))
-    except csv.Error as error:
-        if "expected after" in str(error):
-            return "text after a closing quote; write a quote inside of a field twice"
-        return "a quote that is never closed on its line; fields must not hold line breaks"
-
-
-def _delimiter(line: str) -> str | None:
-    """Return the sign that separates the cells of a header, where it is no comma."""
-    for delimiter in _OTHER_DELIMITERS:
-        try:
-            cells = next(csv.reader([line], delimiter=delimiter, strict=True))
-        except csv.Error:
-            continue
-        if len(cells) > 1:
-            return delimiter
-    return None
-
-
-def _header_problem(line: str, header: list[str] | str) -> str | None:
-    if (isinstance(header, str) or len(header) == 1) and (found := _delimiter(line)):
-        return f"its columns are separated by {found!r}, must be by ','; save it again with commas, or as .jsonl"
-    if isinstance(header, str):
-        return header
-    twice = [column for column in header if header.count(column) > 1]
-    return f"two columns are called {twice[0]!r}; rename one" if twice else None
 
 
 def select(rows: list[Record], columns: Mapping[str, str], source: str) -> list[Record]:

@@ -55,6 +55,25 @@ def test_a_table_is_looked_at_line_by_line(tmp_path: Path) -> None:
     assert found.broken == {1: "two columns are called 'text'; rename one; without its header no line can be read"}
 
 
+def test_records_of_several_lines_are_counted_and_the_longest_is_named(tmp_path: Path) -> None:
+    """A quote that is open by mistake shows as a record that is longer than any note."""
+    dataset = _dataset(tmp_path, 'text,label\n"a\nb",c\nd,e\n"f\n\n\ng, h",c\n', "notes.csv")
+    found = check_lines(dataset, [])
+    assert (found.num_lines, found.broken, found.spread) == (3, {}, {2: 2, 5: 4})
+    assert found.several() == "; 2 records go over several lines, the longest over 4"
+    report = found.write(tmp_path / "local").read_text(encoding="utf-8")
+    assert report.splitlines()[1:] == ["line 5 begins the longest record, of 4 lines"]
+    jsonl = _dataset(tmp_path, _lines({"text": "a\nb"}))
+    assert check_lines(jsonl, []).spread == {}
+
+
+def test_a_doubtful_record_is_broken_and_counts_once(tmp_path: Path) -> None:
+    dataset = _dataset(tmp_path, 'text,label\n"a,b\nc,d\ne",f\ng,h\n', "notes.csv")
+    found = check_lines(dataset, [])
+    assert (found.num_lines, list(found.broken)) == (2, [2])
+    assert "may be a record of its own" in found.broken[2]
+
+
 def test_a_run_on_offer_says_what_its_labels_leave_out(tmp_path: Path, make_run: MakeRun) -> None:
     rows = [GOOD, {**GOOD, "label": "J18"}, {**GOOD, "label": "J19"}, {**GOOD, "text": " "}]
     dataset = _dataset(tmp_path, _lines(*rows), labels={"J18": "positive"})
@@ -86,11 +105,12 @@ def test_a_record_without_a_group_contributes_nothing(tmp_path: Path, make_run: 
     assert sorted(check_lines(dataset, [make_run()]).unused) == [2, 3, 4, 6]
 
 
-@pytest.mark.parametrize("ending", [".jsonl", ".csv"])
+@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".tsv"])
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
-@given(content=st.binary(max_size=60) | st.text('{}"textlab:,\n 1é', max_size=60).map(str.encode))
+@given(content=st.binary(max_size=60) | st.text('{}"textlab:,\n\t 1é', max_size=60).map(str.encode))
 def test_a_line_is_broken_exactly_where_joining_would_refuse(tmp_path: Path, ending: str, content: bytes) -> None:
-    dataset = _dataset(tmp_path, b"text,label\n" * (ending == ".csv") + content, f"notes{ending}")
+    header = {".jsonl": b"", ".csv": b"text,label\n", ".tsv": b"text\tlabel\n"}[ending]
+    dataset = _dataset(tmp_path, header + content, f"notes{ending}")
     try:
         check_file(dataset, TextClassification(labels=("negative", "positive")))
     except InputError:

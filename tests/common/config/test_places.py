@@ -109,6 +109,23 @@ def test_what_lies_in_the_current_folder_alone_is_found_there(
     assert run.at("organisation/name") == "organisation/name"
 
 
+def test_folders_of_data_are_found_beside_a_run_and_other_folders_are_not(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name of built-in data may be any folder's too."""
+    monkeypatch.chdir("/")
+    files = {"parts": "part-0.parquet", "saved": "state.json", "splits": "dataset_dict.json", "default": "notes.txt"}
+    for name, file in files.items():
+        (folder / name).mkdir()
+        (folder / name / file).touch()
+    written = (folder / "run.toml").read_text(encoding="utf-8")
+    found = {}
+    for name in files:
+        (folder / "run.toml").write_text(written.replace("data.jsonl", name), encoding="utf-8")
+        found[name] = load_run(folder / "run.toml").at(name)
+    assert found == {**{name: str(folder / name) for name in files}, "default": "default"}
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_a_path_of_the_command_line_counts_from_the_current_folder(
     folder: Path, tmp_path: Path, there: bool, monkeypatch: pytest.MonkeyPatch

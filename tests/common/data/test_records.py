@@ -1,6 +1,7 @@
 import contextlib
 import csv
 import datetime
+import gzip
 import json
 from pathlib import Path
 
@@ -28,23 +29,28 @@ def test_the_same_rows_come_from_every_kind_of_file(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "x.parquet")
     jsonl = "\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS) + "\n\n"
     csv = 'text,label\r\n"good, really\u2028good",positive\r\n"not ""bad""",negative\r\n'
+    tsv = 'text\tlabel\r\ngood, really\u2028good\tpositive\r\n"not ""bad"""\tnegative\r\n'
     assert read_rows(tmp_path / "x.parquet") == ROWS
     assert read_rows(_write(tmp_path, "x.jsonl", jsonl)) == ROWS
     assert read_rows(_write(tmp_path, "x.csv", csv)) == ROWS
+    assert read_rows(_write(tmp_path, "x.tsv", tsv)) == ROWS
+    assert read_rows(_write(tmp_path, "x.csv.gz", gzip.compress(csv.encode()))) == ROWS
     assert read_rows(_write(tmp_path, "bom.csv", b"\xef\xbb\xbf" + csv.encode())) == ROWS
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("x.txt", "a", r"its ending '.txt' must be one of .jsonl, .csv, .parquet"),
+        ("x.txt", "a", r"its ending '.txt' must be one of .jsonl, .csv, .tsv \(each also with .gz\) and .parquet"),
+        ("x.parquet.gz", "a", r"its ending '.gz' must be one of"),
+        ("x.gz", "a", r"its ending '.gz' must be one of"),
         ("x.jsonl", "", "holds no records"),
         ("x.csv", "text,label\n", "holds no records"),
         ("x.jsonl", '{"a": 1}\n{"a": \n', "x.jsonl:2: not a line of JSON"),
         ("x.jsonl", "[" * 100_000, "x.jsonl:1: not a line of JSON"),
         ("x.jsonl", '{"a": 1}\n[1]\n', "x.jsonl:2: a JSON list, must be an object"),
         ("x.jsonl", b'{"a": 1}\n{"a": "\xff"}\n', "x.jsonl:2: not UTF-8"),
-        ("x.csv", 'a,b\n1,"2\n3"\n', "x.csv:2: a quote that is never closed"),
+        ("x.csv", 'a,b\n1,"2\n3\n', "x.csv:2: a quote that is never closed"),
         ("x.csv", "a,b\n1,2\n1,2,3\n", "x.csv:3: 3 cells, but the header has 2"),
         ("x.csv", 'a,b\n"1" 2,3\n', "x.csv:2: text after a closing quote; write a quote inside of a field twice"),
         ("x.csv", 'text;label\n"a, b";c\n', "x.csv:1: its columns are separated by ';', must be by ','"),
@@ -67,11 +73,11 @@ def test_an_absent_file_is_named(tmp_path: Path) -> None:
         read_rows(tmp_path / "none.jsonl")
 
 
-@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".parquet"])
+@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".tsv", ".csv.gz", ".parquet"])
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
 @given(
     content=st.binary(max_size=60) | st.text(max_size=60).map(str.encode),
-    prefix=st.sampled_from([b"", b"a,b\n", b"PAR1"]),
+    prefix=st.sampled_from([b"", b"a,b\n", b"a\tb\n", b"\x1f\x8b\x08\0\0\0\0\0\0\3", b"PAR1"]),
 )
 def test_no_bytes_of_a_file_can_do_more_than_be_refused(
     tmp_path: Path, ending: str, content: bytes, prefix: bytes
@@ -207,7 +213,7 @@ def test_a_parquet_file_whose_columns_have_no_readable_name_is_named(tmp_path: P
 @given(content=st.binary(max_size=80))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_file_can_do_more_than_lose_its_rows(tmp_path: Path, content: bytes) -> None:
-    for name in ("x.jsonl", "x.csv"):
+    for name in ("x.jsonl", "x.csv", "x.tsv"):
         assert isinstance(read_usable_rows(_write(tmp_path, name, content)), list)
 
 
