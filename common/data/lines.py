@@ -21,10 +21,8 @@ from confide.common.errors import InputError
 Record = dict[str, Any]
 _NOT_UTF8 = "not UTF-8; convert the file, for example with iconv -t UTF-8"
 _AFTER_QUOTE = "text after a closing quote; write a quote inside of a field twice"
-_OPEN = {
-    ",": "a quote that is never closed; write a quote inside of a field twice, and the field in quotes",
-    "\t": "a quote that is never closed on its line; a .tsv has one line for each record: use .csv or .jsonl",
-}
+_OPEN = "a quote that is never closed; write a quote inside of a field twice, and the field in quotes"
+_OPEN_ON_ITS_LINE = "a quote that is never closed on its line; a .tsv has one line for each record: use .csv or .jsonl"
 _DOUBTFUL = (
     "a quote opens a field of several lines here, but each of them may be a record of its own, for all lines of the "
     "file have equally many commas; save it again as .jsonl"
@@ -158,7 +156,7 @@ def _record(
     """
     end = last.get(begin, begin)
     if end is None:
-        return 1, _OPEN[delimiter]
+        return 1, _OPEN
     raw, size = b"\n".join(lines[begin : end + 1]), end + 1 - begin
     text = raw.decode(errors="surrogateescape")  # quotes and delimiters are found in a line of any encoding
     cells = _cells(text, delimiter) if text.strip() else []
@@ -176,8 +174,10 @@ def _cells(text: str, delimiter: str) -> list[str] | str:
     try:
         cells = next(reader)
     except csv.Error as error:
-        return _AFTER_QUOTE if "expected after" in str(error) and len(lines) == 1 else _OPEN[delimiter]
-    return cells if reader.line_num == len(lines) else _OPEN[delimiter]
+        if "expected after" in str(error) and len(lines) == 1:
+            return _AFTER_QUOTE
+        return _OPEN_ON_ITS_LINE if delimiter == "\t" else _OPEN
+    return cells if reader.line_num == len(lines) else _OPEN
 
 
 def _header_problem(line: bytes, header: list[str] | str, delimiter: str) -> str | None:

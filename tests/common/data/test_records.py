@@ -51,6 +51,8 @@ def test_the_same_rows_come_from_every_kind_of_file(tmp_path: Path) -> None:
         ("x.jsonl", '{"a": 1}\n[1]\n', "x.jsonl:2: a JSON list, must be an object"),
         ("x.jsonl", b'{"a": 1}\n{"a": "\xff"}\n', "x.jsonl:2: not UTF-8"),
         ("x.csv", 'a,b\n1,"2\n3\n', "x.csv:2: a quote that is never closed"),
+        ("x.csv", '"', "x.csv:1: a quote that is never closed; .*; without its header no line can be read"),
+        ("x.csv", '"a,b\n1,2\n', "x.csv:1: a quote that is never closed; .*; without its header no line can be read"),
         ("x.csv", "a,b\n1,2\n1,2,3\n", "x.csv:3: 3 cells, but the header has 2"),
         ("x.csv", 'a,b\n"1" 2,3\n', "x.csv:2: text after a closing quote; write a quote inside of a field twice"),
         ("x.csv", 'text;label\n"a, b";c\n', "x.csv:1: its columns are separated by ';', must be by ','"),
