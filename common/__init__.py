@@ -1,16 +1,17 @@
 """Both ends share this.
 
-privacy/    the audited core: one private step and its accounting
-forms/      the forms in which files hold texts and answers
-tasks/      the kinds of task
-methods/    the parameter-efficient methods
-config/     run.toml and what every settings file has in common
-data/       texts: from files to tensors
-protocol/   messages between server and client
-model/      base models with an adapter
-export/     finished adapters in PEFT's format
-verify/     `confide verify`
-cli/        the `confide` command
+privacy/     the audited core: one private step and its accounting
+generation/  texts that a model writes
+forms/       the forms in which files hold texts and answers
+tasks/       the kinds of task
+methods/     the parameter-efficient methods
+config/      run.toml and what every settings file has in common
+data/        texts: from files to tensors
+protocol/    messages between server and client
+model/       base models with an adapter
+export/      finished adapters in PEFT's format
+verify/      `confide verify`
+cli/         the `confide` command
 
 errors      our errors and their exit codes
 failpoints  places where a crash test may kill

@@ -132,7 +132,7 @@ def test_no_imports_go_in_a_circle() -> None:
 def test_the_map_of_a_room_names_exactly_its_files(room: Path) -> None:
     tree = ast.parse((room / "__init__.py").read_text(encoding="utf-8"))
     lines = (ast.get_docstring(tree) or "").splitlines()
-    named = {found[1] for line in lines if (found := re.match(r" *([a-z_]+/?(?:\.py)?)  +\S", line))}
+    named = {found[1] for line in lines if (found := re.match(r" *([a-z0-9_]+/?(?:\.py)?)  +\S", line))}
     files = {path.stem for path in room.glob("*.py")} - {"__init__"}
     rooms = {f"{path.parent.name}/" for path in room.glob("*/__init__.py")}
     assert {name.removesuffix(".py") for name in named} == files | rooms

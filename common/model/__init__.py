@@ -1,16 +1,16 @@
 """Base models with an adapter.
 
-base_models   find, load and hash a base
-base_files    the files that its hash covers
-devices       device and precision
-targets       the layers that are adapted
-families      the layers that are adapted where a run names none
-adapter       base, method and head as one module
-attention     one fixed kernel of attention
-checkpointing layers that compute again in the backward pass
-quantization  a base in four or eight bits
-lower_layers  frozen layers below the adapter
-warm_model    one loaded model for all rounds
-evaluation    predictions and accuracy
-scores        accuracy by institution, without torch
+base_models    find, load and hash a base
+base_files     the files that its hash covers
+devices        device and precision
+targets        the layers that are adapted
+families       the layers that are adapted where a run names none
+adapter        base, method and head as one module
+attention      one fixed kernel of attention
+checkpointing  layers that compute again in the backward pass
+quantization   a base in four or eight bits
+lower_layers   frozen layers below the adapter
+warm_model     one loaded model for all rounds
+evaluation     predictions and accuracy
+scores         accuracy by institution, without torch
 """

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from confide.common.errors import InputError
-from confide.common.forms.texts import made_up_words
-from confide.common.tasks.conversations import (
+from confide.common.forms.conversations import (
     COLUMNS,
     Form,
     Rendered,
@@ -17,6 +16,7 @@ from confide.common.tasks.conversations import (
     rendered,
     shortened_messages,
 )
+from confide.common.forms.texts import made_up_words
 from confide.common.tasks.task import Example, Record, Task
 from confide.common.tasks.written import (
     Loss,

@@ -1,4 +1,4 @@
-"""What the kinds share that learn to write: the loss on an answer's tokens, its perplexity, its likelihood."""
+"""The parts of kinds that learn to write: the loss on an answer's tokens, its perplexity, its likelihood."""
 
 import math
 from collections.abc import Mapping, Sequence

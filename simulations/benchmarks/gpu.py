@@ -37,7 +37,7 @@ from confide.common.model.warm_model import WarmModel, forget_models, warm_model
 from confide.common.privacy.gradients import per_example_gradients
 from confide.common.privacy.plan import PrivacyPlan
 from confide.common.privacy.step import clipped_gradients
-from confide.simulations.benchmarks.random_models import SHAPES, save_random
+from confide.simulations.benchmarks.inputs.random_models import SHAPES, save_random
 
 _PLAN = PrivacyPlan(
     unit="record",

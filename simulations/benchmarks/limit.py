@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
+from confide.simulations.benchmarks.inputs.texts import DRAWN, PRIVATE, prepare
 from confide.simulations.benchmarks.step import step_seconds
-from confide.simulations.benchmarks.texts import DRAWN, PRIVATE, prepare
 
 _SIZE, _LENGTH = 2048, 128
 _PRODUCTS, _PEAK_SECONDS = 20, 10.0

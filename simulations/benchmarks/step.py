@@ -10,7 +10,7 @@ are medians over pairs, and medians of ratios.
 The model is MiniLM, an encoder of 22.7 M parameters, and 200 texts make a step. With ``--causal`` it is SmolLM2-135M,
 a causal model of the Llama architecture, and 80 texts make a step, which takes about the same time. Query and value are
 then ``q_proj`` and ``v_proj``, the head works on the mean of the last states, and all else is the same code. Its rivals
-use transformers' head for such models, on the last token. `causal_model.py` gets it from packages.
+use transformers' head for such models, on the last token. `inputs/causal_model.py` gets it from packages.
 """
 
 import argparse
@@ -32,9 +32,17 @@ from confide.common.model.base_models import find_model
 from confide.common.privacy.coins import Coins
 from confide.common.privacy.noise import standard_normals
 from confide.common.privacy.plan import NoPrivacy, PrivacyPlan
-from confide.simulations.benchmarks.causal_model import causal_model
+from confide.simulations.benchmarks.inputs.causal_model import causal_model
+from confide.simulations.benchmarks.inputs.texts import (
+    PLAIN,
+    PRIVATE,
+    PROBABILITY,
+    Bench,
+    FixedDraw,
+    film_texts,
+    prepare,
+)
 from confide.simulations.benchmarks.rivals.one_step import opacus, trainer
-from confide.simulations.benchmarks.texts import PLAIN, PRIVATE, PROBABILITY, Bench, FixedDraw, film_texts, prepare
 
 _CAUSAL_TEXTS = 800  # a step draws a tenth of them
 

