@@ -56,7 +56,7 @@ def _inspect(path: Path) -> Iterator[tuple[int, Record | str]]:
         return inspect_parquet(path)
     raise InputError(
         f"{path}: its ending {path.suffix!r} must be one of {', '.join(_LINES)} (each also with .gz) and .parquet, or "
-        "it must be a folder"
+        "it must be a folder that is there"
     )
 
 

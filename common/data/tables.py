@@ -79,7 +79,7 @@ def _inspect_saved(path: Path) -> Iterator[tuple[int, Record | str]]:
 def _inspect_parts(path: Path) -> Iterator[tuple[int, Record | str]]:
     # Names that begin with "." or "_" are marks of the programs that write parts, as _SUCCESS.
     there = sorted(entry for entry in path.iterdir() if not entry.name.startswith((".", "_")))
-    parts = [entry for entry in there if entry.suffix == ".parquet" and entry.is_file()]
+    parts = [entry for entry in there if entry.suffix == ".parquet"]
     if not parts:
         raise InputError(
             f"{path}: holds neither a dataset that Dataset.save_to_disk made nor files that end with .parquet"
@@ -119,7 +119,7 @@ def _opened(path: Path) -> Iterator[Any]:
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with path.open("rb") as content, pyarrow.parquet.ParquetFile(content) as file:
             _require_distinct(path, file.schema_arrow.names)
             yield file
     except OSError as error:

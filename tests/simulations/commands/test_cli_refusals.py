@@ -71,7 +71,7 @@ def refuse(confide: Confide, run_file: Path) -> Refuse:
         ("federation.min_clients=4", ["federation.min_clients", "4", "3"]),
         ("simulation.clients=21", ["60 records", "21 institutions", "--clients"]),
         ("simulation.data=none.jsonl", ["none.jsonl", "No such file"]),
-        ("simulation.data=data.txt", ["data.txt", ".jsonl, .csv, .parquet"]),
+        ("simulation.data=data.txt", ["data.txt", ".jsonl, .csv, .tsv"]),
     ],
 )
 def test_bad_settings(refuse: Refuse, settings: Settings, pair: str, words: list[str]) -> None:
@@ -146,7 +146,7 @@ def test_bad_data(refuse: Refuse, name: str, content: bytes, words: list[str]) -
 
 def test_an_unreadable_file(refuse: Refuse, tmp_path: Path) -> None:
     (tmp_path / "folder.jsonl").mkdir()
-    refuse(["--set", "simulation.data=folder.jsonl"], "folder.jsonl", "cannot be read")
+    refuse(["--set", "simulation.data=folder.jsonl"], "folder.jsonl", "holds neither", ".parquet")
 
 
 def test_bad_public_test_data(refuse: Refuse, settings: Settings, tmp_path: Path) -> None:
