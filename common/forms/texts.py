@@ -1,6 +1,7 @@
 """Texts: what is none, and made-up ones."""
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -15,6 +16,11 @@ def text_problem(value: Any, name: str = "text") -> str | None:
     return None
 
 
+def texts_problem(record: Mapping[str, Any], names: Sequence[str]) -> str | None:
+    """Return the fault of the first of several columns that should hold texts, or None."""
+    return next((problem for name in names if (problem := text_problem(record[name], name))), None)
+
+
 def _kind(value: Any) -> str:
     """Return in words the kind of a value that should be a text."""
     names = {bool: "a truth value", int: "a number", float: "a number", list: "a list", dict: "an object"}
@@ -24,3 +30,9 @@ def _kind(value: Any) -> str:
 def made_up_words(seed: int, number: int, count: int) -> list[str]:
     """Return ``count`` numbers as words, the same for the same arguments."""
     return list(map(str, hashlib.shake_128(f"{seed} {number}".encode()).digest(count)))
+
+
+def made_up_texts(names: Sequence[str], seed: int, number: int, count: int) -> dict[str, str]:
+    """Return texts of ``count`` made-up words by column; the words of a second text stand the other way round."""
+    words = made_up_words(seed, number, count)
+    return {name: " ".join(words[:: -1 if place else 1]) for place, name in enumerate(names)}

@@ -1,5 +1,6 @@
 """The part of a long text that is read."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from confide.common.errors import InputError
@@ -21,3 +22,13 @@ def window_start(first: int, last: int, size: int, room: int) -> int:
     (2, 0, 3, 0)
     """
     return max(0, min(first, (first + last - room) // 2, size - room))
+
+
+def first_tokens(texts: Sequence[str], tokenizer: Any, max_length: int) -> dict[str, list[int]]:
+    """Return the first tokens of one text or of two; of two the longer one is cut.
+
+    With two texts ``token_type_ids`` say to which of them each token of ``input_ids`` belongs, if a tokenizer does.
+    """
+    encoded = tokenizer(*texts, truncation=True, max_length=max_length)
+    names = ("input_ids", "token_type_ids") if len(texts) > 1 else ("input_ids",)
+    return {name: list(encoded[name]) for name in names if name in encoded}

@@ -74,7 +74,8 @@ class NativeHead(nn.Module):
         super().__init__()
         self.encoder = encoder
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Return logits of shape ``(B, num_outputs)``."""
-        logits: Tensor = self.encoder(input_ids=input_ids, attention_mask=attention_mask).logits
+        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        logits: Tensor = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **types).logits
         return logits

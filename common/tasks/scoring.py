@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from confide.common.forms.texts import made_up_words, text_problem
-from confide.common.tasks.task import OUTPUT, POOLED, Example, Record, Task
+from confide.common.forms.texts import made_up_texts, texts_problem
+from confide.common.forms.windows import first_tokens
+from confide.common.tasks.task import OUTPUT, PAIR_OUTPUT, POOLED, Example, Record, Task, model_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -25,6 +26,7 @@ class Scoring(Task):
     kind: Literal["scoring"]
     lowest: float = Field(0.0, ge=-1e6, le=1e6)
     highest: float = Field(1.0, ge=-1e6, le=1e6)
+    pair: bool = False
 
     @model_validator(mode="after")
     def _ordered(self) -> "Scoring":
@@ -38,8 +40,8 @@ class Scoring(Task):
         return 1
 
     def inputs(self) -> tuple[str, ...]:
-        """Return the text's column."""
-        return ("text",)
+        """Return the text's column, or those of two texts."""
+        return ("text", "text_pair") if self.pair else ("text",)
 
     def answers(self) -> tuple[str, ...]:
         """Return the score's column."""
@@ -47,7 +49,7 @@ class Scoring(Task):
 
     def check(self, record: Record) -> str | None:
         """Return the fault of a record, or None."""
-        if problem := text_problem(record["text"]):
+        if problem := texts_problem(record, self.inputs()):
             return problem
         score = _number(record["score"])
         if score is None or not self.lowest <= score <= self.highest:
@@ -60,8 +62,8 @@ class Scoring(Task):
     def made_up(self, seed: int, number: int, words: int | None = None) -> dict[str, Any]:
         """Return a made-up text and a score within the range."""
         share = number % 5 / 4
-        text = " ".join(made_up_words(seed, number, words or self.max_length))
-        return {"text": text, "score": self.lowest + share * (self.highest - self.lowest)}
+        texts = made_up_texts(self.inputs(), seed, number, words or self.max_length)
+        return {**texts, "score": self.lowest + share * (self.highest - self.lowest)}
 
     def truth(self, record: Record) -> float:
         """Return the score of a record."""
@@ -69,12 +71,16 @@ class Scoring(Task):
 
     def examples(self, record: Record, tokenizer: Any) -> list[Example]:
         """Return token ids (cut to ``max_length``) and the score as a share of the range (0 without a score)."""
-        ids = tokenizer(record["text"], truncation=True, max_length=self.max_length)["input_ids"]
+        tokens = first_tokens([record[name] for name in self.inputs()], tokenizer, self.max_length)
         score = _number(record.get("score"))
-        return [{"input_ids": ids, "share": 0.0 if score is None else self._share(score)}]
+        return [{**tokens, "share": 0.0 if score is None else self._share(score)}]
 
     def _share(self, score: float) -> float:
         return (score - self.lowest) / (self.highest - self.lowest)
+
+    def columns(self) -> Mapping[str, int]:
+        """Return the column of two texts that says to which of them each token belongs."""
+        return {"token_type_ids": 0} if self.pair else {}
 
     def build(self, adapted: "nn.Module", hidden_size: int) -> "nn.Module":
         """Return the module to train: the adapted encoder with mean pooling and a linear head."""
@@ -84,7 +90,7 @@ class Scoring(Task):
 
     def _shares(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> "Tensor":
         """Return each example's share of the range, shape ``(B,)``; the middle is added, for a head starts near 0."""
-        output: Tensor = module(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        output: Tensor = module(**model_inputs(batch))
         return output.squeeze(1) + 0.5
 
     def losses(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> "Tensor":
@@ -104,7 +110,7 @@ class Scoring(Task):
     def program(self) -> str:
         """Return the program's lines: they print the score."""
         return (
-            OUTPUT.format(max_length=self.max_length)
+            (PAIR_OUTPUT if self.pair else OUTPUT).format(max_length=self.max_length)
             + POOLED
             + "share = float((pooled @ head['weight'].T + head['bias'])[0, 0]) + 0.5\n"
             f"print({self.lowest!r} + min(max(share, 0.0), 1.0) * {self.highest - self.lowest!r})"

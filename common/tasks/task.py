@@ -14,11 +14,19 @@ if TYPE_CHECKING:
 
 Example = dict[str, Any]
 Record = Mapping[str, Any]
-# Lines of a model card's program: the model's output for a text, and the mean of its states.
+# Lines of a model card's program: the model's output for a text or for two, and the mean of its states.
 OUTPUT = """tokens = tokenizer(text, truncation=True, max_length={max_length}, return_tensors="pt")
 ids, mask = tokens["input_ids"], tokens["attention_mask"]
 with torch.inference_mode():
     output = model(input_ids=ids, attention_mask=mask)
+"""
+PAIR_OUTPUT = """import json
+
+record = json.loads(text)
+tokens = tokenizer(record["text"], record["text_pair"], truncation=True, max_length={max_length}, return_tensors="pt")
+mask = tokens["attention_mask"]
+with torch.inference_mode():
+    output = model(**tokens)
 """
 POOLED = "pooled = (output.last_hidden_state * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)\n"
 

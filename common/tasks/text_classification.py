@@ -14,8 +14,9 @@ from confide.common.forms.labels import (
     spellings,
     translated,
 )
-from confide.common.forms.texts import made_up_words, text_problem
-from confide.common.tasks.task import OUTPUT, POOLED, Example, Record, Task
+from confide.common.forms.texts import made_up_texts, texts_problem
+from confide.common.forms.windows import first_tokens
+from confide.common.tasks.task import OUTPUT, PAIR_OUTPUT, POOLED, Example, Record, Task, model_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -31,6 +32,7 @@ class TextClassification(Task):
     kind: Literal["text-classification"] = "text-classification"
     labels: tuple[str, ...] = Field(min_length=2)
     pooling: Literal["mean", "native"] = "mean"
+    pair: bool = False
 
     _distinct = field_validator("labels")(distinct)
 
@@ -66,8 +68,8 @@ class TextClassification(Task):
         return frozenset({"classifier", "score"})
 
     def inputs(self) -> tuple[str, ...]:
-        """Return the text's column."""
-        return ("text",)
+        """Return the text's column, or those of two texts."""
+        return ("text", "text_pair") if self.pair else ("text",)
 
     def answers(self) -> tuple[str, ...]:
         """Return the label's column."""
@@ -75,7 +77,7 @@ class TextClassification(Task):
 
     def check(self, record: Record) -> str | None:
         """Return the fault of a record, or None."""
-        return text_problem(record["text"]) or label_problem(record["label"], self.labels)
+        return texts_problem(record, self.inputs()) or label_problem(record["label"], self.labels)
 
     def translate(self, record: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
         """Return a record with the study's label for its own code; a code without a name stays as the file has it."""
@@ -87,8 +89,8 @@ class TextClassification(Task):
 
     def made_up(self, seed: int, number: int, words: int | None = None) -> dict[str, Any]:
         """Return a made-up text and a label."""
-        text = " ".join(made_up_words(seed, number, words or self.max_length))
-        return {"text": text, "label": self.labels[number % len(self.labels)]}
+        texts = made_up_texts(self.inputs(), seed, number, words or self.max_length)
+        return {**texts, "label": self.labels[number % len(self.labels)]}
 
     def truth(self, record: Record) -> str:
         """Return the label of a record."""
@@ -96,8 +98,8 @@ class TextClassification(Task):
 
     def examples(self, record: Record, tokenizer: Any) -> list[Example]:
         """Return token ids (cut to ``max_length``) and the label's index (0 for a record without a label)."""
-        ids = tokenizer(record["text"], truncation=True, max_length=self.max_length)["input_ids"]
-        return [{"input_ids": ids, "label": index_of(record.get("label"), self.labels)}]
+        tokens = first_tokens([record[name] for name in self.inputs()], tokenizer, self.max_length)
+        return [{**tokens, "label": index_of(record.get("label"), self.labels)}]
 
     def auto_class(self) -> Any:
         """Return the transformers class of the base model."""
@@ -110,6 +112,10 @@ class TextClassification(Task):
         names = dict(enumerate(self.labels))
         return {"id2label": names, "label2id": {name: index for index, name in names.items()}}
 
+    def columns(self) -> Mapping[str, int]:
+        """Return the column of two texts that says to which of them each token belongs."""
+        return {"token_type_ids": 0} if self.pair else {}
+
     def build(self, adapted: "nn.Module", hidden_size: int) -> "nn.Module":
         """Return the module to train: the adapted encoder with mean pooling and a linear head, or with its own head."""
         from confide.common.tasks.heads import MeanPooledHead, NativeHead
@@ -118,7 +124,7 @@ class TextClassification(Task):
 
     def logits(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> "Tensor":
         """Return logits of shape ``(B, labels)``, float32."""
-        logits: Tensor = module(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        logits: Tensor = module(**model_inputs(batch))
         return logits.float()
 
     def losses(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> "Tensor":
@@ -133,12 +139,10 @@ class TextClassification(Task):
 
     def program(self) -> str:
         """Return the program's lines: they print the likeliest label."""
-        logits = (
-            POOLED + "logits = pooled @ head['weight'].T + head['bias']" if self.own_head else "logits = output.logits"
-        )
-        return (
-            f"{OUTPUT.format(max_length=self.max_length)}{logits}\nprint({list(self.labels)!r}[int(logits.argmax())])"
-        )
+        output = (PAIR_OUTPUT if self.pair else OUTPUT).format(max_length=self.max_length)
+        pooled = POOLED + "logits = pooled @ head['weight'].T + head['bias']"
+        logits = pooled if self.own_head else "logits = output.logits"
+        return f"{output}{logits}\nprint({list(self.labels)!r}[int(logits.argmax())])"
 
     def score(self, truths: Sequence[str], predictions: Sequence[str]) -> float:
         """Return the accuracy; a table for each of a thousand institutions would take seconds."""

@@ -22,6 +22,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "form": "spans",
         "max_length": 64,
     },
+    "text-classification, pair": {
+        "kind": "text-classification",
+        "labels": ["no", "yes"],
+        "pair": True,
+        "pooling": "native",
+        "max_length": 64,
+    },
+    "scoring, pair": {"kind": "scoring", "highest": 5.0, "pair": True, "max_length": 64},
     "causal-lm": {"kind": "causal-lm", "max_length": 64, "max_new_tokens": 8},
     "causal-lm, completion": {"kind": "causal-lm", "form": "completion", "max_length": 64, "max_new_tokens": 8},
     "causal-lm, text": {"kind": "causal-lm", "form": "text", "max_length": 64, "max_windows": 2, "max_new_tokens": 8},
@@ -47,6 +55,14 @@ RECORDS: dict[str, list[dict[str, Any]]] = {
     "token-classification, spans": [
         {"text": "the film was good", "entities": [{"start": 4, "end": 8, "label": "thing"}]},
         {"text": "very long, film!", "entities": [{"start": 0, "end": 9, "label": "quality"}]},
+    ],
+    "text-classification, pair": [
+        {"text": "the film was good", "text_pair": "a good film", "label": "yes"},
+        {"text": "the long film", "text_pair": "was not short, not bad", "label": "no"},
+    ],
+    "scoring, pair": [
+        {"text": "the film was good", "text_pair": "a good film", "score": 4.5},
+        {"text": "the long film", "text_pair": "was hated", "score": 0},
     ],
     "causal-lm": [
         {"messages": [{"role": "user", "content": "the film"}, {"role": "assistant", "content": "was good"}]},
@@ -84,7 +100,10 @@ RECORDS: dict[str, list[dict[str, Any]]] = {
 }
 # Lines from which each kind predicts.
 _LINES = ["the film was good", "very long and bad film", "hated", "not 1 good film, loved", "bad bad bad"]
+_PAIRS = [json.dumps({"text": one, "text_pair": other}) for one in _LINES for other in ("loved " * 50, "", "hated it")]
 LINES: dict[str, list[str]] = dict.fromkeys(SETTINGS, _LINES) | {
+    "text-classification, pair": _PAIRS,
+    "scoring, pair": _PAIRS,
     "relation-classification": [
         "the <e1>film</e1> was <e2>good</e2>",
         "<e2>long</e2><e1>film</e1>",

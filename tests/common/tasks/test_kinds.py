@@ -18,7 +18,7 @@ from confide.common.data.batches import collate, length, padded_length
 from confide.common.errors import InputError
 from confide.common.model.adapter import get_state, set_state
 from confide.common.model.evaluation import answer, evaluate, predict
-from confide.common.model.warm_model import WarmModel, warm_model
+from confide.common.model.warm_model import PREFIX, WarmModel, warm_model
 from confide.common.privacy.gradients import per_example_gradients
 from confide.common.tasks import Task
 
@@ -191,3 +191,29 @@ def test_all_windows_of_a_record_are_one_unit(kind: str, model: WarmModel) -> No
     assert sorted(map(len, alone.units)) == sorted([windows, 1])
     together = make_units([{**r, "group": "p"} for r in (long, short)], task, model.tokenizer, bytes(32), 2)
     assert [len(unit) for unit in together.units] == [windows + 1]
+
+
+def test_a_base_reads_to_which_of_two_texts_a_token_belongs(task: Task, kind: str, model: WarmModel) -> None:
+    if "token_type_ids" not in task.columns():
+        pytest.skip("one text")
+    batch = collate(task.examples(RECORDS[kind][0], model.tokenizer), 64, model.pads, model.device)
+    assert set(batch["token_type_ids"].flatten().tolist()) == {0, 1}
+    with torch.no_grad():
+        losses = [
+            task.losses(model.module, {**batch, "token_type_ids": types})
+            for types in (batch["token_type_ids"], batch["token_type_ids"] * 0)
+        ]
+    assert not torch.equal(*losses)
+
+
+def test_states_of_lower_layers_that_are_kept_give_the_same_losses(
+    task: Task, kind: str, make_run: Callable[..., RunConfig]
+) -> None:
+    model = warm_model(of_kind(make_run(adapter={"layers": "top:1"}), kind))
+    if model.lower is None:
+        pytest.skip("this family has no such layers")
+    examples = [example for record in RECORDS[kind] for example in task.examples(record, model.tokenizer)]
+    batch = collate(examples, padded_length(max(map(length, examples))), model.pads, model.device)
+    with torch.no_grad():
+        kept = model.losses({**batch, PREFIX: model.prefix(batch)})
+        torch.testing.assert_close(kept, task.losses(model.module, batch), rtol=0.02, atol=0.02)  # kept in bfloat16

@@ -3,7 +3,9 @@
 from typing import Any
 
 import pytest
-from support.kinds import task_of
+from support.byte_level import byte_level
+from support.kinds import RECORDS, task_of
+from support.tiny_bert import tiny_tokenizer
 
 from confide.common.config.run import RunConfig
 from confide.common.config.toml import check
@@ -40,3 +42,24 @@ def test_correlations_of_scores_that_are_all_one_are_zero() -> None:
 def test_rightness_is_one_less_the_share_of_the_range() -> None:
     assert TASK.rightness(-4.0, 4.0) == 0.0
     assert TASK.rightness(0.0, 2.0) == 0.75
+
+
+def test_of_two_texts_the_longer_one_is_cut() -> None:
+    pairs = task_of("scoring, pair", max_length=16)
+    [example] = pairs.examples({"text": "film " * 30, "text_pair": "the good film", "score": 1}, tiny_tokenizer())
+    tokens = tiny_tokenizer().convert_ids_to_tokens(example["input_ids"])
+    assert tokens == ["[CLS]", *["film"] * 10, "[SEP]", "the", "good", "film", "[SEP]"]
+    assert example["token_type_ids"] == [0] * 12 + [1] * 4
+
+
+@pytest.mark.parametrize("name", ["text", "text_pair"])
+@pytest.mark.parametrize("kind", ["scoring, pair", "text-classification, pair"])
+def test_an_empty_text_of_two_is_named(kind: str, name: str) -> None:
+    assert (
+        task_of(kind).check({**RECORDS[kind][0], name: " "}) == f"{name} is empty; remove the record or give it a text"
+    )
+
+
+def test_a_tokenizer_that_tells_no_texts_apart_gives_no_column() -> None:
+    [example] = task_of("scoring, pair").examples({"text": "a", "text_pair": "b", "score": 1}, byte_level())
+    assert example.keys() == {"input_ids", "share"}
