@@ -31,8 +31,11 @@ _SWAPPED: dict[type[ast.AST], type[ast.AST]] = {
 # Changes that no test can tell from the line before: a file, a part of the line, and why.
 EQUIVALENT: dict[tuple[str, str], str] = {
     ("client/privacy/account.py", "releases: int = 0"): "of a study without privacy, whose releases nothing compares",
+    ("client/privacy/account.py", " steps: int = 0"): "of a study without privacy, whose steps nothing compares",
+    ("client/privacy/account.py", "returns: bool = True"): "of a study without privacy, which gives nothing back",
     ("client/privacy/database.py", "timeout=30"): "seconds until a locked database is an error; any long time will do",
     ("client/privacy/database.py", "synchronous=FULL"): "SQLite's default here; named because other builds have others",
+    ("client/privacy/ledger.py", "_ORDER_WITHOUT_PLAN = 6"): "nothing private is promised after such a row: any order",
     ("client/privacy/outbox.py", "os.O_CREAT | os.O_RDWR"): "two bits that do not overlap: their sum is the same",
     ("client/privacy/rollback.py", 'row["number"] > anchored'): "the same number is the same row, written once more",
     ("client/privacy/rollback.py", 'failpoint("witness-written")'): "only `make crash-test` stops there",
@@ -46,6 +49,8 @@ EQUIVALENT: dict[tuple[str, str], str] = {
     ("common/privacy/filter.py", "best = int(order) if total"): "a cost that equals the cap to the last digit",
     ("common/privacy/filter.py", "copies <= 1024"): "where the search ends for a plan that costs next to nothing",
     ("common/privacy/least.py", "_THRESHOLDS = 128"): "one threshold more: the bound is as good",
+    ("common/privacy/least.py", "excess > 0"): "an excess of exactly 0",
+    ("common/privacy/least.py", "draws = np.arange("): "draws beyond twelve standard deviations have no chance",
     ("common/privacy/statement.py", "_INTERVALS, _MIXTURE_INTERVALS ="): "a grid; every grid gives an upper bound",
     ("common/privacy/statement.py", "losses = 10 * largest"): "the same grid",
     ("common/privacy/statement.py", "_accountant(plan, 1, _INTERVALS)"): "the same grid",

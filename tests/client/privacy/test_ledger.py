@@ -71,6 +71,15 @@ def test_the_first_row_fixes_dataset_unit_and_order(ledger: Ledger) -> None:
     assert (opened["kind"], opened["steps"], opened["releases"], opened["plan"]) == ("open", 6, 2, dict_of(PLAN))
 
 
+def test_the_accounts_of_a_file_are_this_one_and_then_every_other(tmp_path: Path) -> None:
+    """A client asks all of them whether its secret was known before."""
+    first, second = (make_ledger(tmp_path / "ledger.db", dataset=name) for name in ("first", "second"))
+    first.open_study("of first", PLAN, CAP)
+    second.open_study("of second", PLAN, CAP)
+    assert [list(account.studies) for account in first.accounts()] == [["of first"], ["of second"]]
+    assert [list(account.studies) for account in second.accounts()] == [["of second"], ["of first"]]
+
+
 def dict_of(plan: Any) -> dict[str, Any]:
     return {name: getattr(plan, name) for name in plan.__slots__}
 
