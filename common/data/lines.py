@@ -29,7 +29,8 @@ _DOUBTFUL = (
 )
 _SIGNS = {",": "commas", "\t": "tabs"}
 _RENAME = {(",", "\t"): "let its name end with .tsv", ("\t", ","): "let its name end with .csv"}
-# A gzip file may unpack to so many times its size, and in any case to so many bytes. Real texts stay below 30 times.
+# A gzip file may unpack to so many times its size, and in any case to so many bytes. Texts that were tried unpack to
+# 4 to 10 times theirs.
 _MAX_TIMES, _SMALL = 100, 2**26
 
 
