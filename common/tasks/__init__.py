@@ -1,15 +1,16 @@
 """The kinds of task. A new kind: one file with a class like `TextClassification`, a line in `TaskSettings`, its test.
 
-task                     the base of every kind
-text_classification      one label for one text
-token_classification     a type for each name in a text
-scoring                  one number for one text
-relation_classification  the relation between two names of a text
-question_answering       the passage of a context that answers a question
-causal_lm                what follows in a text, an instruction's answer, an assistant's turns
-seq2seq                  one text from another
-heads                    heads on the states of a base
-written                  the loss and the metrics of kinds that learn to write
+task                        the base of every kind
+text_classification         one label for one text
+multi_label_classification  any number of labels for one text
+token_classification        a type for each name in a text
+scoring                     one number for one text
+relation_classification     the relation between two names of a text
+question_answering          the passage of a context that answers a question
+causal_lm                   what follows in a text, an instruction's answer, an assistant's turns
+seq2seq                     one text from another
+heads                       heads on the states of a base
+written                     the loss and the metrics of kinds that learn to write
 
 A kind is a frozen pydantic model. Its fields are the `[task]` section of run.toml; training, evaluation and export call
 its methods (`Task` lists them). torch is imported inside methods, so that reading a configuration stays instant.
@@ -20,6 +21,7 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Tag
 
 from confide.common.tasks.causal_lm import CausalLM
+from confide.common.tasks.multi_label_classification import MultiLabelClassification
 from confide.common.tasks.question_answering import QuestionAnswering
 from confide.common.tasks.relation_classification import RelationClassification
 from confide.common.tasks.scoring import Scoring
@@ -43,6 +45,7 @@ TaskSettings = Annotated[
     | Annotated[CausalLM, Tag("causal-lm")]
     | Annotated[Seq2Seq, Tag("seq2seq")]
     | Annotated[RelationClassification, Tag("relation-classification")]
-    | Annotated[QuestionAnswering, Tag("question-answering")],
+    | Annotated[QuestionAnswering, Tag("question-answering")]
+    | Annotated[MultiLabelClassification, Tag("multi-label-classification")],
     Discriminator(_kind),
 ]

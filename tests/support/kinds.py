@@ -41,6 +41,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "max_length": 64,
     },
     "question-answering": {"kind": "question-answering", "max_length": 64},
+    "multi-label-classification": {
+        "kind": "multi-label-classification",
+        "labels": ["good", "bad", "long"],
+        "max_length": 64,
+    },
 }
 RECORDS: dict[str, list[dict[str, Any]]] = {
     "text-classification": [
@@ -88,6 +93,10 @@ RECORDS: dict[str, list[dict[str, Any]]] = {
     "relation-classification": [
         {"text": "the <e1>film</e1> was <e2>very good</e2>", "label": "quality(e1,e2)"},
         {"text": "a <e2>long</e2> <e1>film</e1>, not bad", "label": "quality(e2,e1)"},
+    ],
+    "multi-label-classification": [
+        {"text": "the long film was good", "labels": ["long", "good"]},
+        {"text": "the film", "labels": []},
     ],
     "question-answering": [
         {
