@@ -52,7 +52,7 @@ def make_run(base_folder: Path) -> MakeRun:
         content: dict[str, dict[str, Any]] = {
             "study": {"name": "test"},
             "model": {"base": str(base_folder)},
-            "adapter": {"rank": 4},
+            "adapter": {"rank": 4, "targets": ["query", "value"]},
             "task": {"kind": "text-classification", "labels": ["negative", "positive"], "max_length": 64},
             "privacy": {"noise_multiplier": 1.0},
             "speed": {"device": "cpu"},

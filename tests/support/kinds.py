@@ -174,6 +174,9 @@ def task_of(kind: str, **changes: Any) -> Task:
 
 def of_kind(run: RunConfig, kind: str) -> RunConfig:
     """The same run with the task of a kind, on a base that can do it."""
-    base = base_of(kind)
-    model = run.model.model_copy(update={"base": str(base)}) if base else run.model
-    return run.model_copy(update={"task": task_of(kind), "model": model})
+    run = run.model_copy(update={"task": task_of(kind)})
+    if base := base_of(kind):
+        adapter = run.adapter.model_copy(update={"targets": "auto"})
+        model = run.model.model_copy(update={"base": str(base)})
+        run = run.model_copy(update={"adapter": adapter, "model": model})
+    return run

@@ -31,7 +31,7 @@ MakeRun = Callable[..., RunConfig]
 @pytest.mark.parametrize("family", SETTINGS)
 def test_a_merged_model_computes_what_the_adapter_does(make_run: MakeRun, family: str, tmp_path: Path) -> None:
     base = save_tiny(family, tmp_path / "base")
-    run = with_targets(make_run(model={"base": str(base)}), base)
+    run = with_targets(make_run(model={"base": str(base)}, adapter={"targets": "auto"}), base)
     if family in DECODERS:
         run = run.model_copy(update={"task": CausalLM(kind="causal-lm", form="text", max_length=32, max_new_tokens=8)})
     if family in BOTH:
@@ -71,7 +71,7 @@ def test_the_base_s_own_settings_are_kept(make_run: MakeRun, tmp_path: Path) -> 
     base = save_tiny("llama", tmp_path / "base")
     config = json.loads((base / "config.json").read_text(encoding="utf-8")) | {"attention_dropout": 0.125}
     (base / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    run = with_targets(make_run(model={"base": str(base)}), base)
+    run = with_targets(make_run(model={"base": str(base)}, adapter={"targets": "auto"}), base)
     run = lock(run.model_copy(update={"task": CausalLM(kind="causal-lm", form="text")}), hash_model(base))
     run = run.model_copy(update={"task": run.task.model_copy(update={"max_length": 32})})
     model = warm_model(run, CPU)

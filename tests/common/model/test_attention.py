@@ -36,7 +36,7 @@ def family(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def run(make_run: MakeRun, family: str, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     folder = save_tiny(family, tmp_path_factory.mktemp("family") / family)
-    run = make_run(model={"base": str(folder)}, task={"max_length": 32})
+    run = make_run(model={"base": str(folder)}, adapter={"targets": "auto"}, task={"max_length": 32})
     if family in DECODERS:
         return run.model_copy(update={"task": CausalLM(kind="causal-lm", form="text", max_length=32)})
     return run.model_copy(update={"task": Seq2Seq(kind="seq2seq", max_length=32)}) if family in BOTH else run
@@ -86,7 +86,7 @@ def test_a_shared_projection_is_refused_under_checkpointing_too(make_run: MakeRu
 def test_a_row_without_padding_takes_the_same_kernel(make_run: MakeRun, tmp_path: Path) -> None:
     """transformers' own way gives no mask then: bits of other rows would show whether one row is padded."""
     folder = save_tiny("llama", tmp_path / "base")
-    run = make_run(model={"base": str(folder)}).model_copy(
+    run = make_run(model={"base": str(folder)}, adapter={"targets": "auto"}).model_copy(
         update={"task": CausalLM(kind="causal-lm", form="text", max_length=32)}
     )
     masks: list[bool] = []

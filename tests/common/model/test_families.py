@@ -47,7 +47,7 @@ def _tasks(family: str) -> list[dict[str, object]]:
 
 
 def _run(make_run: MakeRun, folder: Path, task: dict[str, object]) -> RunConfig:
-    run = make_run(model={"base": str(folder)})
+    run = make_run(model={"base": str(folder)}, adapter={"targets": "auto"})
     content = {**run.model_dump(), "task": {name: value for name, value in task.items() if value is not None}}
     return RunConfig.model_validate(
         {**content, "task": {"kind": "text-classification", **content["task"]}}, strict=False
@@ -92,7 +92,7 @@ def test_a_family_runs_in_shapes_that_give_every_unit_the_same(make_run: MakeRun
 def test_a_family_of_another_name_needs_targets(make_run: MakeRun, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "mamba"}), encoding="utf-8")
     with pytest.raises(InputError, match="does not know models of type 'mamba'; name the linear layers"):
-        with_targets(make_run(), tmp_path)
+        with_targets(make_run(adapter={"targets": "auto"}), tmp_path)
     named = make_run(adapter={"targets": ["x_proj"]})
     assert with_targets(named, tmp_path) is named
 
