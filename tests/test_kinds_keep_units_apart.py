@@ -1,0 +1,57 @@
+"""No kind of task lets one unit change another's gradient; and for every kind a loss that does so is caught."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support.guarantees import same_bits_in_any_company, sums_add_up
+from support.kinds import SETTINGS, of_kind, task_of
+from support.sites import make_table
+from support.speed import CPU
+
+from confide.client.data.units import UnitTable
+from confide.common.config.run import RunConfig
+from confide.common.model.warm_model import WarmModel, warm_model
+
+UNITS = 7
+BUGS: dict[str, Callable[[Any], float]] = {
+    "divided by the batch's tokens": lambda batch: float(batch["attention_mask"].sum()),
+    "divided by the batch's size": lambda batch: float(len(batch["input_ids"])),
+}
+
+
+@pytest.fixture(params=SETTINGS)
+def model(request: pytest.FixtureRequest, make_run: Callable[..., RunConfig]) -> WarmModel:
+    kind: str = request.param
+    return warm_model(of_kind(make_run(), kind), CPU)
+
+
+@pytest.fixture
+def table(model: WarmModel) -> UnitTable:
+    """Units of one record or two, of several lengths and windows."""
+    records = [
+        {**model.task.made_up(5, number, 3 + 9 * number), "group": str(number % UNITS)} for number in range(UNITS + 3)
+    ]
+    return make_table(model, records)
+
+
+def test_a_unit_of_any_kind_is_the_same_in_any_company(model: WarmModel, table: UnitTable) -> None:
+    assert table.num_units == UNITS
+    same_bits_in_any_company(model, table)
+    sums_add_up(model, table)
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_loss_of_any_kind_that_reads_companions_is_caught(
+    bug: str, model: WarmModel, table: UnitTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, divisor = type(model.task).losses, BUGS[bug]
+    monkeypatch.setattr(
+        type(model.task), "losses", lambda task, module, batch: real(task, module, batch) / divisor(batch)
+    )
+    with pytest.raises(AssertionError):
+        sums_add_up(model, table)
+
+
+def test_every_kind_is_here() -> None:
+    assert {task_of(kind).kind for kind in SETTINGS} == {settings["kind"] for settings in SETTINGS.values()}
