@@ -59,7 +59,13 @@ class WarmModel:
 
     def made_up(self, seed: int, number: int) -> Example:
         """Return the first example of a made-up record, which fills the most tokens that the task allows."""
-        return self.task.examples(self.task.made_up(seed, number), self.tokenizer)[0]
+        examples = self.task.examples(self.task.made_up(seed, number), self.tokenizer)
+        if not examples:
+            raise InputError(
+                "nothing can be learned of a made-up record: the tokenizer or chat template of this base leaves nothing "
+                "of its answer; use another base"
+            )
+        return examples[0]
 
     @property
     def pads(self) -> dict[str, int]:
@@ -147,7 +153,11 @@ def _check_step(run: RunConfig, model: WarmModel) -> None:
     first = shortened(first, length(first) - 1)  # one row is padded, as in most micro-batches, so that a mask is read
     long = collate([first, second], padded_length(length(second)), model.pads, model.device)
     short = collate([shortened(example, 8) for example in (first, second)], 8, model.pads, model.device)
-    if reason := model.task.require(model.module, long):
+    try:
+        reason = model.task.require(model.module, long)
+    except Exception as error:  # noqa: BLE001 - each architecture fails in its own way
+        reason = f"it cannot do task.kind = {run.task.kind!r} ({type(error).__name__}: {error}); use another base"
+    if reason:
         raise InputError(f"model.base = {run.model.base!r}: {reason}")
     model.wrapped.enable_hooks()
     before = _tried(run, model, long)

@@ -1,12 +1,13 @@
 """Texts, completions and conversations: what a model learns to write, and which records are refused."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.families import SETTINGS
+from support.families import SETTINGS, save_tiny
 from support.kinds import of_kind, task_of, tiny
 from support.tiny_bert import tiny_tokenizer
 from transformers import BertConfig, BertLMHeadModel, GraniteConfig, GraniteForCausalLM
@@ -132,6 +133,23 @@ def test_a_base_that_cannot_write_is_refused_before_anything_is_charged(
             warm_model(shorter)
     with pytest.raises(InputError, match="no chat template, which messages need; use a model for dialogue"):
         warm_model(run.model_copy(update={"task": task_of("causal-lm")}))
+
+
+def test_a_template_that_drops_the_assistant_and_a_decoder_without_a_start_are_named(
+    make_run: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    for family, kind, problem in (
+        ("llama", "causal-lm", "nothing can be learned of a made-up record"),
+        ("t5", "seq2seq", "cannot do task.kind = 'seq2seq'"),
+    ):
+        base = save_tiny(family, tmp_path / family)
+        template = "{% for m in messages if m.role == 'user' %}{{ m.content }} {% endfor %}"
+        (base / "chat_template.jinja").write_text(template, encoding="utf-8")
+        config = json.loads((base / "config.json").read_text(encoding="utf-8")) | {"decoder_start_token_id": None}
+        (base / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        run = of_kind(make_run(), kind)
+        with pytest.raises(InputError, match=problem):
+            warm_model(run.model_copy(update={"model": ModelSection(base=str(base))}))
 
 
 def test_what_is_written_has_metrics_beside_the_perplexity(model: WarmModel) -> None:
