@@ -62,7 +62,7 @@ class WarmModel:
         examples = self.task.examples(self.task.made_up(seed, number), self.tokenizer)
         if not examples:
             raise InputError(
-                "nothing can be learned of a made-up record: the tokenizer or chat template of this base leaves nothing "
+                "nothing can be learned of a made-up record: the base's tokenizer or chat template leaves nothing "
                 "of its answer; use another base"
             )
         return examples[0]
