@@ -102,3 +102,14 @@ def rates_of_labels(truths: Sequence[str], predictions: Sequence[str], labels: S
     found = precision_recall_fscore_support(truths, predictions, labels=list(labels), average=None, zero_division=0)
     parts = zip(("precision", "recall", "f1"), found[:3], strict=True)
     return {f"{part}/{label}": float(rate) for part, rates in parts for label, rate in zip(labels, rates, strict=True)}
+
+
+def number_of(value: Any) -> float | None:
+    """Return a value of a file as a finite number, or None; a truth value is none."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None

@@ -32,3 +32,11 @@ def first_tokens(texts: Sequence[str], tokenizer: Any, max_length: int) -> dict[
     encoded = tokenizer(*texts, truncation=True, max_length=max_length)
     names = ("input_ids", "token_type_ids") if len(texts) > 1 else ("input_ids",)
     return {name: list(encoded[name]) for name in names if name in encoded}
+
+
+def fitting_text(text: str, tokenizer: Any, max_tokens: int) -> str:
+    """Return the beginning of a text, at most so many tokens: of a question, so that what follows has room."""
+    encoded = tokenizer(
+        text, add_special_tokens=False, truncation=True, max_length=max_tokens, return_offsets_mapping=True
+    )
+    return text[: max((end for _, end in encoded["offset_mapping"]), default=0)]

@@ -7,6 +7,7 @@ token_classification        a type for each name in a text
 scoring                     one number for one text
 relation_classification     the relation between two names of a text
 question_answering          the passage of a context that answers a question
+ranking                     the order of candidates for a query
 causal_lm                   what follows in a text, an instruction's answer, an assistant's turns
 seq2seq                     one text from another
 heads                       heads on the states of a base
@@ -23,6 +24,7 @@ from pydantic import Discriminator, Tag
 from confide.common.tasks.causal_lm import CausalLM
 from confide.common.tasks.multi_label_classification import MultiLabelClassification
 from confide.common.tasks.question_answering import QuestionAnswering
+from confide.common.tasks.ranking import Ranking
 from confide.common.tasks.relation_classification import RelationClassification
 from confide.common.tasks.scoring import Scoring
 from confide.common.tasks.seq2seq import Seq2Seq
@@ -46,6 +48,7 @@ TaskSettings = Annotated[
     | Annotated[Seq2Seq, Tag("seq2seq")]
     | Annotated[RelationClassification, Tag("relation-classification")]
     | Annotated[QuestionAnswering, Tag("question-answering")]
-    | Annotated[MultiLabelClassification, Tag("multi-label-classification")],
+    | Annotated[MultiLabelClassification, Tag("multi-label-classification")]
+    | Annotated[Ranking, Tag("ranking")],
     Discriminator(_kind),
 ]

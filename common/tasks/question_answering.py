@@ -7,7 +7,7 @@ from pydantic import Field
 
 from confide.common.forms.answers import answers_problem, ending_within, is_exact, overlap, pairs_of
 from confide.common.forms.texts import made_up_words, text_problem
-from confide.common.forms.windows import require_fast
+from confide.common.forms.windows import fitting_text, require_fast
 from confide.common.tasks.task import Example, Record, Task, model_inputs
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class QuestionAnswering(Task):
         """
         require_fast(tokenizer, self.kind)
         encoded = tokenizer(
-            self._short(record["question"], tokenizer),
+            fitting_text(record["question"], tokenizer, self.max_length // 3),
             record["context"],
             truncation="only_second",
             max_length=self.max_length,
@@ -90,17 +90,6 @@ class QuestionAnswering(Task):
         empty = [number for number, window in enumerate(windows) if window["starts"][0]]
         weight = len(windows) / (len(windows) - len(empty[1:]))
         return [{**window, "weight": 0.0 if number in empty[1:] else weight} for number, window in enumerate(windows)]
-
-    def _short(self, question: str, tokenizer: Any) -> str:
-        """Return a question cut to a third of an example's tokens, so that a context has room."""
-        encoded = tokenizer(
-            question,
-            add_special_tokens=False,
-            truncation=True,
-            max_length=self.max_length // 3,
-            return_offsets_mapping=True,
-        )
-        return question[: max((end for _, end in encoded["offset_mapping"]), default=0)]
 
     def columns(self) -> Mapping[str, int]:
         """Return the columns beside the token ids; padding is of no part, and so no answer starts or ends in it."""

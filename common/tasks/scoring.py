@@ -1,13 +1,12 @@
 """Scoring: one number for each text, for ratings and recommendations."""
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from confide.common.forms.labels import number_of
 from confide.common.forms.texts import made_up_texts, texts_problem
 from confide.common.forms.windows import first_tokens
 from confide.common.tasks.task import OUTPUT, PAIR_OUTPUT, POOLED, Example, Record, Task, model_inputs
@@ -51,7 +50,7 @@ class Scoring(Task):
         """Return the fault of a record, or None."""
         if problem := texts_problem(record, self.inputs()):
             return problem
-        score = _number(record["score"])
+        score = number_of(record["score"])
         if score is None or not self.lowest <= score <= self.highest:
             return (
                 f"score {record['score']!r} is no number from {self.lowest:g} to {self.highest:g}; mend it or change "
@@ -67,12 +66,12 @@ class Scoring(Task):
 
     def truth(self, record: Record) -> float:
         """Return the score of a record."""
-        return float(_number(record["score"]) or 0.0)
+        return float(number_of(record["score"]) or 0.0)
 
     def examples(self, record: Record, tokenizer: Any) -> list[Example]:
         """Return token ids (cut to ``max_length``) and the score as a share of the range (0 without a score)."""
         tokens = first_tokens([record[name] for name in self.inputs()], tokenizer, self.max_length)
-        score = _number(record.get("score"))
+        score = number_of(record.get("score"))
         return [{**tokens, "share": 0.0 if score is None else self._share(score)}]
 
     def _share(self, score: float) -> float:
@@ -135,14 +134,3 @@ class Scoring(Task):
     def rightness(self, truth: float, prediction: float) -> float:
         """Return 1 less the error as a share of the range."""
         return 1.0 - abs(self._share(truth) - self._share(prediction))
-
-
-def _number(value: Any) -> float | None:
-    """Return a value of a file as a finite number, or None; a truth value is none."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None

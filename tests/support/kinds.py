@@ -41,6 +41,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "max_length": 64,
     },
     "question-answering": {"kind": "question-answering", "max_length": 64},
+    "ranking": {"kind": "ranking", "highest": 2.0, "max_candidates": 3, "max_length": 64},
     "multi-label-classification": {
         "kind": "multi-label-classification",
         "labels": ["good", "bad", "long"],
@@ -94,6 +95,14 @@ RECORDS: dict[str, list[dict[str, Any]]] = {
         {"text": "the <e1>film</e1> was <e2>very good</e2>", "label": "quality(e1,e2)"},
         {"text": "a <e2>long</e2> <e1>film</e1>, not bad", "label": "quality(e2,e1)"},
     ],
+    "ranking": [
+        {"query": "a good film", "candidates": ["it was loved", "bad", "short", "hated"], "relevance": [2, 0, 1, 0]},
+        {
+            "query": "long?",
+            "candidates": ["very long", "the film", "not short", "bad"],
+            "relevance": ["1.5", 0.0, 2, 0],
+        },
+    ],
     "multi-label-classification": [
         {"text": "the long film was good", "labels": ["long", "good"]},
         {"text": "the film", "labels": []},
@@ -120,6 +129,11 @@ LINES: dict[str, list[str]] = dict.fromkeys(SETTINGS, _LINES) | {
         "very <e1>bad</e1> " + "film " * 80 + "<e2>good</e2>",
         "a <e1> film </e1> and <e2>x</e2>.",
     ],
+    "ranking": [
+        json.dumps({"query": query, "candidates": ["loved", "was it bad and long?", "good " * 80, "not bad"][:count]})
+        for query in ("a good film", "very bad? " * 30)
+        for count in (2, 3, 4)
+    ],
     "question-answering": [
         json.dumps({"context": context, "question": question})
         for context in ("the film was good, not short", "a very bad film, hated it", "loved " * 20 + "the long film")
@@ -130,6 +144,7 @@ LINES: dict[str, list[str]] = dict.fromkeys(SETTINGS, _LINES) | {
 FAULTY_LINES = {
     "relation-classification": ("the <e1>film</e1>", "text has <e2> 0 times"),
     "question-answering": ("the film", "give JSON objects with context, question"),
+    "ranking": ("the film", "give JSON objects with query, candidates"),
 }
 
 

@@ -25,6 +25,8 @@ def _read(kind: str, line: str) -> Any:
     """The prediction in a line of a program, which shows words beside their tags."""
     if kind.startswith("scoring"):
         return pytest.approx(float(line), abs=1e-4)
+    if kind == "ranking":
+        return pytest.approx(json.loads(line), abs=1e-4)
     if writes(kind) or kind.startswith("multi"):
         return json.loads(line)
     return [pair.rpartition("/")[2] for pair in line.split()] if kind.startswith("token") else line
