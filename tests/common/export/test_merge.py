@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 from support.cards import make_card
-from support.families import BOTH, DECODERS, SETTINGS, save_tiny
+from support.families import BOTH, DECODERS, EACH, save_tiny
 from support.sites import random_state
 from support.speed import CPU
 
@@ -28,7 +28,7 @@ from confide.common.tasks.seq2seq import Seq2Seq
 MakeRun = Callable[..., RunConfig]
 
 
-@pytest.mark.parametrize("family", SETTINGS)
+@pytest.mark.parametrize("family", EACH)
 def test_a_merged_model_computes_what_the_adapter_does(make_run: MakeRun, family: str, tmp_path: Path) -> None:
     base = save_tiny(family, tmp_path / "base")
     run = with_targets(make_run(model={"base": str(base)}, adapter={"targets": "auto"}), base)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import MakeRun
-from support.families import BOTH, DECODERS, SETTINGS, save_tiny
+from support.families import BOTH, DECODERS, EACH, save_tiny
 from support.sites import random_state
 
 from confide.client.training.trial import tried_shapes
@@ -27,7 +27,7 @@ WAYS = {
 EAGER_ALONE = {"deberta-v2", "gemma2"}
 
 
-@pytest.fixture(scope="module", params=SETTINGS)
+@pytest.fixture(scope="module", params=EACH)
 def family(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
