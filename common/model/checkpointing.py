@@ -3,6 +3,7 @@
 import warnings
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from confide.common.errors import InputError
@@ -45,6 +46,6 @@ def _lowest_adapted(base: nn.Module) -> list[nn.Module]:
 def _begin_gradients(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, Any]:
     """Make a layer's states require a gradient: a reentrant checkpoint without such an input has none to give."""
     states: Tensor = given[0] if given else named.pop("hidden_states")
-    if not states.requires_grad and not states.is_inference():
+    if torch.is_grad_enabled() and not states.requires_grad:
         states = states.detach().requires_grad_()
     return (states, *given[1:]), named

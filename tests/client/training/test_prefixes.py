@@ -112,6 +112,8 @@ SETTINGS = {
     "tokens_per_micro_batch": (32, 1e-5),
     "prefix_cache": (False, 0.0),
     "precision": ("bfloat16", 0.05),
+    "attention": ("fixed", 1e-5),
+    "checkpointing": (True, 0.0),
     "device": ("cpu", 0.0),
 }
 
@@ -121,7 +123,7 @@ def test_no_speed_setting_changes_an_update(make_run: MakeRun, tmp_path: Path) -
     assert SETTINGS.keys() == SpeedSection.model_fields.keys()
 
     def update(speed: SpeedSection) -> NDArray[np.float64]:
-        model = warm_model(make_run(adapter={"rank": 4, "layers": "top:1"}), speed.device, speed.precision)
+        model = warm_model(make_run(adapter={"rank": 4, "layers": "top:1"}), speed)
         units = batched(model, make_table(model, make_records(12)), speed.tokens_per_micro_batch)
         if speed.prefix_cache:
             units = with_prefixes(units, model, tmp_path)
