@@ -2,6 +2,7 @@
 
 import atexit
 import importlib.metadata
+import logging
 import os
 import shutil
 import tempfile
@@ -26,6 +27,8 @@ def prepare() -> None:
         ConfideError: another minor version of flwr is installed, whose protocol and private names may differ.
     """
     os.environ.update(_ENVIRONMENT)
+    # Where it is installed, PEFT imports it, and it warns of a kernel of the hub that it did not download.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     if "FLWR_HOME" not in os.environ:
         os.environ["FLWR_HOME"] = tempfile.mkdtemp(prefix="confide-flwr-")
         atexit.register(shutil.rmtree, os.environ["FLWR_HOME"], ignore_errors=True)

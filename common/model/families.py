@@ -46,8 +46,8 @@ def with_targets(run: RunConfig, folder: Path) -> RunConfig:
         raise InputError(f"{folder / CONFIG}: not JSON; copy the model again") from None
     if family not in TARGETS:
         raise InputError(
-            f"adapter.targets = 'auto' does not know models of type {family!r}; name the linear layers to adapt, as in "
-            "targets = ['q_proj', 'v_proj']"
+            f"model.base = {run.model.base!r}: adapter.targets = 'auto' does not know models of type {family!r}; name "
+            "the linear layers to adapt, as in targets = ['q_proj', 'v_proj']"
         )
     adapter = run.adapter.model_copy(update={"targets": TARGETS[family]})
     return run.model_copy(update={"adapter": adapter})

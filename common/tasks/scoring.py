@@ -25,7 +25,8 @@ class Scoring(Task):
     kind: Literal["scoring"]
     lowest: float = Field(0.0, ge=-1e6, le=1e6)
     highest: float = Field(1.0, ge=-1e6, le=1e6)
-    pair: bool = False
+    # Left out of a locked run where it is false: older runs, which do not name it, keep their hash.
+    pair: bool = Field(default=False, exclude_if=lambda value: not value)
 
     @model_validator(mode="after")
     def _ordered(self) -> "Scoring":

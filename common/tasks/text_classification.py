@@ -32,7 +32,8 @@ class TextClassification(Task):
     kind: Literal["text-classification"] = "text-classification"
     labels: tuple[str, ...] = Field(min_length=2)
     pooling: Literal["mean", "native"] = "mean"
-    pair: bool = False
+    # Left out of a locked run where it is false: older runs, which do not name it, keep their hash.
+    pair: bool = Field(default=False, exclude_if=lambda value: not value)
 
     _distinct = field_validator("labels")(distinct)
 

@@ -60,9 +60,11 @@ def test_no_row_decides_whether_others_are_taken_in_sixteen_bits(make_run: MakeR
     assert thresholds == {0.0}
 
 
-def test_a_run_without_quantization_keeps_its_hash(make_run: MakeRun) -> None:
+def test_a_run_without_new_settings_keeps_its_hash(make_run: MakeRun) -> None:
     run = make_run()
     assert "quantization" not in run.canonical_json()
+    assert "pair" not in run.canonical_json()
+    assert '"pair":true' in make_run(task={"pair": True}).canonical_json()
     assert '"quantization":"nf4"' in _quantised(run, "nf4").canonical_json()
     assert lock(_quantised(run, "int8"), "0" * 64).model.quantization == "int8"
 

@@ -135,7 +135,7 @@ def test_a_base_that_cannot_write_is_refused_before_anything_is_charged(
         warm_model(run.model_copy(update={"task": task_of("causal-lm")}))
 
 
-def test_a_template_that_drops_the_assistant_and_a_decoder_without_a_start_are_named(
+def test_a_template_without_the_assistant_and_a_decoder_without_start_are_named(
     make_run: Callable[..., RunConfig], tmp_path: Path
 ) -> None:
     for family, kind, problem in (
