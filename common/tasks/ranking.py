@@ -77,7 +77,7 @@ class Ranking(Task):
         query = fitting_text(record["query"], tokenizer, self.max_length // 3)
         candidates = plain(record["candidates"])[: self.max_candidates]
         shares = (self.truth(record) + [0.0] * len(candidates))[: len(candidates)]
-        relevant, other = sum(shares), len(shares) - sum(shares)
+        relevant, other = sum(shares), sum(1 - share for share in shares)
         half = len(shares) / 2 if relevant and other else len(shares)
         return [
             {

@@ -47,6 +47,7 @@ def test_a_long_query_leaves_room_for_the_candidate() -> None:
         ([0, 1, 0], [0, 1.5, 0], [0.6, 0.3, 0.6]),
         ([2, 2, 2], [1, 1, 1], [0, 0, 0]),
         ([0, 0, 0], [0, 0, 0], [1, 1, 1]),
+        ([2, 2 - 2**-52, 2], [0.5, 0.5, 0.5], [0, 1.5, 0]),
     ],
 )
 def test_both_sides_of_a_list_weigh_the_same(relevance: list[int], relevant: list[float], other: list[float]) -> None:
