@@ -18,6 +18,7 @@ from support.zygote import Zygote
 
 from confide.common.config.run import RunConfig, load_run, lock
 from confide.common.model.base_models import hash_model
+from confide.common.model.families import with_targets
 from confide.common.protocol.asks import Ask, Finished
 from confide.common.protocol.versions import own_versions
 from confide.common.protocol.wire import sha256
@@ -123,7 +124,7 @@ def seen(
     with deployed(tmp_path_factory.mktemp("hostile"), zygote) as deployment:
         path = run_file(deployment.folder, base_folder, rounds=4)
         base = hash_model(base_folder)
-        run = lock(load_run(path), base)
+        run = lock(with_targets(load_run(path), base_folder), base)
         policy = _BOUNDS.replace('["any"]', json.dumps([base]))
         deployment.add("jude", private_records(), policy)
         site = deployment.add("mary", private_records(), policy.replace("approval = false", "approval = true"))
