@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from importlib.resources import files
 from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -14,6 +14,9 @@ from confide.common.cli.streams import arriving
 from confide.common.errors import InputError
 from confide.common.model.scores import metrics_table
 from confide.common.tasks import Task
+
+if TYPE_CHECKING:
+    from io import BufferedReader
 
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="a run directory, or its adapter/ folder")]
 BaseOption = Annotated[str | None, typer.Option(help="base model to use in place of the one that the run names")]
@@ -102,7 +105,7 @@ def export(
 
 
 def _arriving(file: Path | None) -> Iterator[list[bytes]]:
-    return arriving(file, sys.stdin.buffer) if file else iter([])
+    return arriving(file, cast("BufferedReader", sys.stdin.buffer)) if file else iter([])
 
 
 def _prepare() -> None:

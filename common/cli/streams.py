@@ -1,17 +1,17 @@
 """Lines as they arrive, and the records that they hold: for predictions that begin before the input ends."""
 
 import json
-import os
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from confide.common.errors import InputError
 
 _BYTES = 1 << 16  # at most so many are waited for at once
 
 
-def arriving(file: Path, standard_input: BinaryIO) -> Iterator[list[bytes]]:
+def arriving(file: Path, standard_input: BufferedReader) -> Iterator[list[bytes]]:
     """Yield the lines of a file (``-``: of standard input) without their ends, as many at a time as have arrived.
 
     Raises:
@@ -24,10 +24,9 @@ def arriving(file: Path, standard_input: BinaryIO) -> Iterator[list[bytes]]:
         raise InputError(f"--file {file}: cannot be read: {error.strerror}") from None
 
 
-def _lines(stream: BinaryIO) -> Iterator[list[bytes]]:
+def _lines(stream: BufferedReader) -> Iterator[list[bytes]]:
     rest, first = b"", True
-    read = getattr(stream, "read1", None) or (lambda size: os.read(stream.fileno(), size))
-    while part := read(_BYTES):
+    while part := stream.read1(_BYTES):
         if first:
             part, first = part.removeprefix(b"\xef\xbb\xbf"), False
         *whole, rest = (rest + part).split(b"\n")

@@ -24,6 +24,20 @@ from confide.common.protocol.gate import RECEIVED_NORM_BOUND, GateError, load_st
 from confide.common.tensors import State, dump_state
 
 
+class Found(NamedTuple):
+    """An exported adapter and the base model that it fits.
+
+    Attributes:
+        run: its locked run, with the base that was asked for.
+        folder: of the adapter.
+        base: folder of the base model.
+    """
+
+    run: RunConfig
+    folder: Path
+    base: Path
+
+
 def load_adapter(folder: Path, base: str | None = None) -> tuple[RunConfig, WarmModel]:
     """Load an exported adapter, ready to predict, on the fastest device of this machine.
 
@@ -40,25 +54,11 @@ def load_adapter(folder: Path, base: str | None = None) -> tuple[RunConfig, Warm
     return _load(find_adapter(folder, base), choose_device("auto"), AUTO)
 
 
-def load_for_merging(found: "Found") -> tuple[RunConfig, WarmModel]:
+def load_for_merging(found: Found) -> tuple[RunConfig, WarmModel]:
     """Load an exported adapter on the CPU, on its base in float32, for a quantised weight takes up no factor."""
     model = found.run.model.model_copy(update={"quantization": "none"})
     found = found._replace(run=found.run.model_copy(update={"model": model}))
     return _load(found, torch.device("cpu"), SpeedSection(precision="float32"))
-
-
-class Found(NamedTuple):
-    """An exported adapter and the base model that it fits.
-
-    Attributes:
-        run: its locked run, with the base that was asked for.
-        folder: of the adapter.
-        base: folder of the base model.
-    """
-
-    run: RunConfig
-    folder: Path
-    base: Path
 
 
 def find_adapter(folder: Path, base: str | None) -> Found:

@@ -10,6 +10,8 @@ from confide.common.errors import InputError
 from confide.common.forms.entities import plain
 from confide.common.forms.texts import text_problem
 
+_MAX_MESSAGES = 256
+
 Form = Literal["text", "completion", "messages"]
 COLUMNS: dict[Form, tuple[str, ...]] = {
     "text": ("text",),
@@ -59,10 +61,10 @@ def messages_problem(messages: Any, name: str) -> str | None:
         if problem := text_problem(message["content"], f"content of message {number}"):
             return problem
     roles = [message["role"] for message in messages]
-    turns = roles[1:] if roles[0] == "system" else roles
-    for number, role in enumerate(turns, start=1 + len(roles) - len(turns)):
-        expected = "user" if (number - len(roles) + len(turns)) % 2 else "assistant"
-        if role != expected:
+    begin = int(roles[0] == "system")
+    for place, role in enumerate(roles[begin:]):
+        if role != (expected := ("user", "assistant")[place % 2]):
+            number = place + begin + 1
             return f"message {number} of {name} has role {role!r}, must be {expected!r}: user and assistant alternate"
     return None if "assistant" in roles else f"{name} has no message of the assistant; add one, or remove the record"
 
@@ -136,14 +138,21 @@ def reference_of(record: Mapping[str, Any], form: Form) -> str:
     return str(answer[turns[-1]]["content"]).strip() if turns else ""
 
 
-def shortened_messages(value: Any, max_chars: int) -> Any:
-    """Return messages with each content cut; whatever has another form stays, for its fault to be named."""
+def shortened(value: Any, max_chars: int) -> Any:
+    """Return a text cut, or messages until their texts have so many characters together, at most 256 messages.
+
+    A template renders a conversation once for each turn, so a long one would take time for each pair of turns. A value
+    of another form stays, for its fault to be named.
+    """
     messages = plain(value)
     if not isinstance(messages, list):
         return value[:max_chars] if isinstance(value, str) else value
-    return [
-        {**message, "content": message["content"][:max_chars]}
-        if isinstance(message, dict) and isinstance(message.get("content"), str)
-        else message
-        for message in messages
-    ]
+    kept, left = list[Any](), max_chars
+    for message in messages[:_MAX_MESSAGES]:
+        if left <= 0:
+            break
+        if isinstance(message, dict) and isinstance(content := message.get("content"), str):
+            message = {**message, "content": content[:left]}  # noqa: PLW2901 - the message, cut
+            left -= len(content)
+        kept.append(message)
+    return kept

@@ -5,3 +5,5 @@ answer_loss     the loss on an answer's tokens, whose logits are never held toge
 writing         greedy writing
 text_metrics    perplexity, BLEU, chrF, ROUGE, exact match
 """
+
+IGNORED = -100  # the target of a token without a loss; PyTorch's own choice

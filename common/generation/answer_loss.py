@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-IGNORED = -100  # the target of a token without a loss
+from confide.common.generation import IGNORED
+
 _CHUNK = 32  # tokens whose logits are held at once
 
 Logits = Callable[[Tensor], Tensor]

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from confide.common.generation.answer_loss import IGNORED, answer_losses
+from confide.common.generation import IGNORED
+from confide.common.generation.answer_loss import answer_losses
 
 
 class LanguageModel(nn.Module):

@@ -8,7 +8,7 @@ from confide.common.errors import InputError
 from confide.common.model.base_files import CONFIG
 
 _QUERY_VALUE = {
-    ("query", "value"): ("bert", "roberta", "xlm-roberta", "camembert", "electra", "albert", "deberta"),
+    ("query", "value"): ("bert", "roberta", "xlm-roberta", "camembert", "electra", "albert"),
     ("q_lin", "v_lin"): ("distilbert",),
     # DeBERTa's query and key projections are also applied to positions, which belong to no example.
     ("value_proj",): ("deberta-v2",),

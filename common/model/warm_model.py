@@ -154,7 +154,7 @@ def _check_step(run: RunConfig, model: WarmModel) -> None:
     long = collate([first, second], padded_length(length(second)), model.pads, model.device)
     short = collate([shortened(example, 8) for example in (first, second)], 8, model.pads, model.device)
     try:
-        reason = model.task.require(model.module, long)
+        reason = model.task.base_problem(model.module, long)
     except Exception as error:  # noqa: BLE001 - each architecture fails in its own way
         reason = f"it cannot do task.kind = {run.task.kind!r} ({type(error).__name__}: {error}); use another base"
     if reason:

@@ -11,7 +11,7 @@ ranking                     the order of candidates for a query
 causal_lm                   what follows in a text, an instruction's answer, an assistant's turns
 seq2seq                     one text from another
 heads                       heads on the states of a base
-written                     the loss and the metrics of kinds that learn to write
+written                     the methods of kinds that learn to write
 
 A kind is a frozen pydantic model. Its fields are the `[task]` section of run.toml; training, evaluation and export call
 its methods (`Task` lists them). torch is imported inside methods, so that reading a configuration stays instant.

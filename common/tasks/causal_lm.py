@@ -1,11 +1,9 @@
 """Causal language modelling: texts, instructions with their answers, conversations."""
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from confide.common.errors import InputError
 from confide.common.forms.conversations import (
     COLUMNS,
     Form,
@@ -14,25 +12,19 @@ from confide.common.forms.conversations import (
     problem_of,
     reference_of,
     rendered,
-    shortened_messages,
+    shortened,
 )
 from confide.common.forms.texts import made_up_words
+from confide.common.forms.windows import require_fast
+from confide.common.generation import IGNORED
 from confide.common.tasks.task import Example, Record, Task
-from confide.common.tasks.written import (
-    Loss,
-    added,
-    base_problem,
-    likelihood,
-    mean_losses,
-    perplexity_of,
-    summed_losses,
-)
+from confide.common.tasks.written import Written
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 
-class CausalLM(Task):
+class CausalLM(Written, Task):
     """Settings of `[task]` for kind "causal-lm", and the task itself.
 
     With ``form = "messages"`` the model learns the assistant's turns, with "completion" what follows a prompt, with
@@ -45,16 +37,6 @@ class CausalLM(Task):
     max_length: int = Field(512, ge=8, le=32768)
     max_windows: int = Field(1, ge=1, le=64)
     max_new_tokens: int = Field(128, ge=1, le=4096)
-
-    @property
-    def own_head(self) -> bool:
-        """False: the base's own head turns states into words, and stays as it is."""
-        return False
-
-    @property
-    def num_outputs(self) -> int:
-        """None of ours: the base's head gives one for each word of its vocabulary."""
-        return 0
 
     def peft_type(self) -> str | None:
         """Return PEFT's name of the task."""
@@ -86,16 +68,17 @@ class CausalLM(Task):
         """Return a record with its texts cut, those of messages too."""
         return {
             **record,
-            **{name: shortened_messages(record[name], max_chars) for name in self.fields() if name in record},
+            **{name: shortened(record[name], max_chars) for name in self.fields() if name in record},
         }
 
     def made_up(self, seed: int, number: int, words: int | None = None) -> dict[str, Any]:
         """Return a made-up record whose answer has so many words, after a question of one word."""
         text = " ".join(made_up_words(seed, number, words or self.max_length * self.max_windows))
-        turns = [{"role": "user", "content": "0"}, {"role": "assistant", "content": text}]
-        return {"text": {"text": text}, "completion": {"prompt": "0 ", "completion": text}}.get(
-            self.form, {"messages": turns}
-        )
+        if self.form == "text":
+            return {"text": text}
+        if self.form == "completion":
+            return {"prompt": "0 ", "completion": text}
+        return {"messages": [{"role": "user", "content": "0"}, {"role": "assistant", "content": text}]}
 
     def from_text(self, text: str) -> dict[str, Any]:
         """Return a text as what the model answers or goes on from."""
@@ -103,48 +86,28 @@ class CausalLM(Task):
         return {name: [{"role": "user", "content": text}] if self.form == "messages" else text}
 
     def examples(self, record: Record, tokenizer: Any) -> list[Example]:
-        """Return windows with a token to write: token ids, and beside each its target (-100: none)."""
+        """Return windows with a token to write: token ids, and beside each its target (`IGNORED`: none)."""
         whole = rendered(record, self.form, tokenizer)
         ids, offsets = _encoded(whole, tokenizer)
         last = whole.answers[-1][1] if whole.answers else -1
         target = [
-            token if any(end > first and start < until for first, until in whole.answers) else -100
+            token if any(end > first and start < until for first, until in whole.answers) else IGNORED
             for token, (start, end) in zip(ids, offsets, strict=True)
         ]
         if not whole.by_template:
             begin, stop = _begin(tokenizer), [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
             ids = [*begin, *ids, *stop]
-            target = [-100] * len(begin) + target + (stop if last == len(whole.text) else [-100] * len(stop))
+            target = [IGNORED] * len(begin) + target + (stop if last == len(whole.text) else [IGNORED] * len(stop))
         starts = range(0, len(ids), self.max_length)
         windows = [(ids[start : start + self.max_length], target[start : start + self.max_length]) for start in starts]
-        kept = [(own, wanted) for own, wanted in windows if any(token != -100 for token in wanted[1:])]
+        kept = [(own, wanted) for own, wanted in windows if any(token != IGNORED for token in wanted[1:])]
         return [{"input_ids": own, "target": wanted} for own, wanted in kept[: self.max_windows]]
-
-    def columns(self) -> Mapping[str, int]:
-        """Return the column beside the token ids; padding has no target."""
-        return {"target": -100}
 
     def build(self, adapted: "nn.Module", hidden_size: int) -> "nn.Module":
         """Return the module to train."""
         from confide.common.generation.language_model import LanguageModel
 
         return LanguageModel(adapted)
-
-    def require(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> str | None:
-        """Return why the base's logits cannot be computed apart; None if they can."""
-        return base_problem(module, batch)
-
-    def losses(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> "Tensor":
-        """Return the mean cross-entropy over each example's own answer tokens, shape ``(B,)``."""
-        return mean_losses(module, batch)
-
-    def predict(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> list[Loss]:
-        """Return the sum of losses over each example's answer tokens, and their number."""
-        return summed_losses(module, batch)
-
-    def join(self, record: Record, outputs: list[Loss]) -> Loss:
-        """Return the sum of losses over a record's answer tokens, and their number."""
-        return added(outputs)
 
     def prompt(self, record: Record, tokenizer: Any) -> list[int]:
         """Return the last tokens before the text to write, at most ``max_length``."""
@@ -155,10 +118,6 @@ class CausalLM(Task):
     def reference(self, record: Record) -> str:
         """Return the record's own text where the model writes; "" without."""
         return reference_of(record, self.form)
-
-    def longest_answer(self) -> int:
-        """Return the most tokens that the model writes."""
-        return self.max_new_tokens
 
     def program(self) -> str:
         """Return the program's lines: they print what the model writes, as JSON so that it stays on one line."""
@@ -184,20 +143,10 @@ class CausalLM(Task):
         """Return the record's own text where the model writes."""
         return self.reference(record)
 
-    def metrics(self, truths: Sequence[str], predictions: Sequence[Loss]) -> dict[str, float]:
-        """Return the perplexity: lower is better."""
-        return perplexity_of(predictions)
-
-    def rightness(self, truth: str, prediction: Loss) -> float:
-        """Return the geometric mean of the probabilities that the model gives to the record's answer tokens."""
-        return likelihood(prediction)
-
 
 def _encoded(whole: Rendered, tokenizer: Any) -> tuple[list[int], list[tuple[int, int]]]:
     """Return token ids without special ones, and start and end of each token in the text."""
-    if not tokenizer.is_fast:
-        name = type(tokenizer).__name__
-        raise InputError(f"task.kind = 'causal-lm' needs a fast tokenizer, {name} is none; use another base")
+    require_fast(tokenizer, "causal-lm")
     encoded = tokenizer(whole.text, add_special_tokens=False, return_offsets_mapping=True)
     return list(encoded["input_ids"]), list(encoded["offset_mapping"])
 

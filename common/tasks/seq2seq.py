@@ -1,27 +1,19 @@
 """Sequence to sequence: translations, summaries, whatever an encoder and a decoder turn one text into."""
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from confide.common.forms.texts import made_up_words, text_problem
+from confide.common.forms.texts import made_up_texts, texts_problem
+from confide.common.generation import IGNORED
 from confide.common.tasks.task import Example, Record, Task
-from confide.common.tasks.written import (
-    Loss,
-    added,
-    base_problem,
-    likelihood,
-    mean_losses,
-    perplexity_of,
-    summed_losses,
-)
+from confide.common.tasks.written import Written
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 
-class Seq2Seq(Task):
+class Seq2Seq(Written, Task):
     """Settings of `[task]` for kind "seq2seq", and the task itself.
 
     Source and target are cut to ``max_length`` tokens each, and padded to one length. ``instruction`` stands before
@@ -32,16 +24,6 @@ class Seq2Seq(Task):
     kind: Literal["seq2seq"]
     instruction: str = Field("", max_length=1000)
     max_new_tokens: int = Field(128, ge=1, le=4096)
-
-    @property
-    def own_head(self) -> bool:
-        """False: the base's own head turns states into words, and stays as it is."""
-        return False
-
-    @property
-    def num_outputs(self) -> int:
-        """None of ours: the base's head gives one for each word of its vocabulary."""
-        return 0
 
     def peft_type(self) -> str | None:
         """Return PEFT's name of the task."""
@@ -67,17 +49,16 @@ class Seq2Seq(Task):
 
     def check(self, record: Record) -> str | None:
         """Return the fault of a record, or None."""
-        return text_problem(record["source"], "source") or text_problem(record["target"], "target")
+        return texts_problem(record, ("source", "target"))
 
     def made_up(self, seed: int, number: int, words: int | None = None) -> dict[str, Any]:
         """Return a made-up source and target of so many words each."""
-        text = " ".join(made_up_words(seed, number, words or self.max_length))
-        return {"source": text, "target": " ".join(reversed(text.split()))}
+        return dict(made_up_texts(("source", "target"), seed, number, words or self.max_length))
 
     def examples(self, record: Record, tokenizer: Any) -> list[Example]:
         """Return token ids of source and target; a record without a target has one that is ignored."""
         target = record.get("target")
-        wanted = self._ids(tokenizer, text_target=target) if isinstance(target, str) else [-100]
+        wanted = self._ids(tokenizer, text_target=target) if isinstance(target, str) else [IGNORED]
         return [{"input_ids": self.prompt(record, tokenizer), "target": wanted}]
 
     def prompt(self, record: Record, tokenizer: Any) -> list[int]:
@@ -89,39 +70,15 @@ class Seq2Seq(Task):
         encoded = tokenizer(text=text, text_target=text_target, truncation=True, max_length=self.max_length)
         return list(encoded["input_ids"])
 
-    def columns(self) -> Mapping[str, int]:
-        """Return the column beside the token ids; padding is no target."""
-        return {"target": -100}
-
     def build(self, adapted: "nn.Module", hidden_size: int) -> "nn.Module":
         """Return the module to train."""
         from confide.common.generation.language_model import EncoderDecoder
 
         return EncoderDecoder(adapted)
 
-    def require(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> str | None:
-        """Return why the base's logits cannot be computed apart; None if they can."""
-        return base_problem(module, batch)
-
-    def losses(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> "Tensor":
-        """Return the mean cross-entropy over each example's own answer tokens, shape ``(B,)``."""
-        return mean_losses(module, batch)
-
-    def predict(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> list[Loss]:
-        """Return the sum of losses over each example's answer tokens, and their number."""
-        return summed_losses(module, batch)
-
-    def join(self, record: Record, outputs: list[Loss]) -> Loss:
-        """Return the sum of losses over a record's answer tokens, and their number."""
-        return added(outputs)
-
     def reference(self, record: Record) -> str:
         """Return the target."""
         return str(record.get("target") or "").strip()
-
-    def longest_answer(self) -> int:
-        """Return the most tokens that the model writes."""
-        return self.max_new_tokens
 
     def program(self) -> str:
         """Return the program's lines: they print what the model writes, as JSON so that it stays on one line."""
@@ -138,11 +95,3 @@ class Seq2Seq(Task):
     def truth(self, record: Record) -> str:
         """Return the target."""
         return self.reference(record)
-
-    def metrics(self, truths: Sequence[str], predictions: Sequence[Loss]) -> dict[str, float]:
-        """Return the perplexity: lower is better."""
-        return perplexity_of(predictions)
-
-    def rightness(self, truth: str, prediction: Loss) -> float:
-        """Return the geometric mean of the probabilities that the model gives to the record's answer tokens."""
-        return likelihood(prediction)

@@ -170,7 +170,7 @@ class Task(Section):
         kinds that read the model's states.
         """
 
-    def require(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> str | None:
+    def base_problem(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> str | None:
         """Return why a base cannot serve the task, as two made-up examples show it; None if it can."""
         return None
 

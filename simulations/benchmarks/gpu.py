@@ -35,20 +35,9 @@ from confide.common.model.adapter import coordinate_weights, schema
 from confide.common.model.devices import choose_device
 from confide.common.model.warm_model import WarmModel, forget_models, warm_model
 from confide.common.privacy.gradients import per_example_gradients
-from confide.common.privacy.plan import PrivacyPlan
 from confide.common.privacy.step import clipped_gradients
 from confide.simulations.benchmarks.inputs.random_models import SHAPES, save_random
-
-_PLAN = PrivacyPlan(
-    unit="record",
-    sampling_probability=0.1,
-    num_steps=1,
-    declared_units=1000,
-    clip_norm=1.0,
-    clipping="automatic",
-    noise_multiplier=1.0,
-    target_delta=1e-5,
-)
+from confide.simulations.benchmarks.inputs.texts import PRIVATE
 
 
 class Case(NamedTuple):
@@ -132,7 +121,7 @@ def measure(case: Case, model: WarmModel, budget: int) -> dict[str, Any]:
 
     def private() -> None:
         model.wrapped.enable_hooks()
-        parts = clipped_gradients(_PLAN, [(batch, list(range(rows)))], model.wrapped, model.losses, weights_P)
+        parts = clipped_gradients(PRIVATE, [(batch, list(range(rows)))], model.wrapped, model.losses, weights_P)
         sum(part.sum(dim=0) for part in parts)
 
     def plain() -> None:

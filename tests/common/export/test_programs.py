@@ -14,6 +14,7 @@ from support.cards import make_card
 from support.kinds import LINES, SETTINGS, base_of, line_record, of_kind, writes
 
 from confide.common.config.run import RunConfig
+from confide.common.export.merge import merge_adapter
 from confide.common.export.write import export_adapter
 from confide.common.model.adapter import get_state, set_state
 from confide.common.model.evaluation import answer
@@ -54,7 +55,7 @@ def _spread(model: WarmModel, kind: str) -> tuple[State, list[Any]]:
 
 
 @pytest.mark.parametrize("kind", SETTINGS)
-def test_the_cards_program_prints_what_we_predict(
+def test_the_cards_program_prints_what_we_predict_with_an_adapter_and_merged(
     kind: str,
     make_run: Callable[..., RunConfig],
     base_folder: Path,
@@ -66,12 +67,15 @@ def test_the_cards_program_prints_what_we_predict(
     model = warm_model(run, run.speed)
     state, expected = _spread(model, kind)
     export_adapter(tmp_path / "adapter", run, model, state, make_card(run))
-    card = (tmp_path / "adapter" / "README.md").read_text(encoding="utf-8")
-    program = re.findall(r"(?s)```python\n(.*?)```", card)[0]
-    assert "confide" not in program
-    monkeypatch.setattr(sys, "argv", ["predict.py", str(tmp_path / "adapter"), str(base_of(kind) or base_folder)])
-    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(LINES[kind]) + "\n"))
-    capsys.readouterr()
-    exec(compile(program, "predict.py", "exec"), {"__name__": "__main__"})  # noqa: S102 - our own card
-    lines = capsys.readouterr().out.splitlines()
-    assert expected == [_read(kind, line) for line in lines]
+    merge_adapter(tmp_path / "adapter", tmp_path / "merged")
+    base = base_of(kind) or base_folder
+    for folders in ((tmp_path / "adapter", base), (tmp_path / "merged",)):
+        program = re.findall(r"(?s)```python\n(.*?)```", (folders[0] / "README.md").read_text(encoding="utf-8"))[0]
+        assert "confide" not in program
+        assert ("peft" in program) == (len(folders) == 2)
+        monkeypatch.setattr(sys, "argv", ["predict.py", *map(str, folders)])
+        monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(LINES[kind]) + "\n"))
+        capsys.readouterr()
+        exec(compile(program, "predict.py", "exec"), {"__name__": "__main__"})  # noqa: S102 - our own card
+        lines = capsys.readouterr().out.splitlines()
+        assert expected == [_read(kind, line) for line in lines]

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from confide.common.generation.answer_loss import IGNORED, answer_losses
+from confide.common.generation import IGNORED
+from confide.common.generation.answer_loss import answer_losses
 
 WORDS, HIDDEN = 101, 16
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from conftest import MakeRun
 from support.families import BOTH, DECODERS, ENCODERS, SETTINGS, save_tiny
 from support.sites import random_state
@@ -95,6 +96,17 @@ def test_a_family_of_another_name_needs_targets(make_run: MakeRun, tmp_path: Pat
         with_targets(make_run(adapter={"targets": "auto"}), tmp_path)
     named = make_run(adapter={"targets": ["x_proj"]})
     assert with_targets(named, tmp_path) is named
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_table_names_layers_of_each_family(name: str) -> None:
+    config = transformers.AutoConfig.for_model(name)
+    for layers in ("num_hidden_layers", "encoder_layers", "decoder_layers"):
+        if hasattr(config, layers):
+            setattr(config, layers, 1)
+    with torch.device("meta"):
+        layers = [f".{layer}" for layer, _ in transformers.AutoModel.from_config(config).named_modules()]
+    assert [target for target in TARGETS[name] if not any(layer.endswith(f".{target}") for layer in layers)] == []
 
 
 def test_every_family_of_the_table_has_a_tiny_model() -> None:

@@ -83,6 +83,16 @@ def test_a_window_without_a_token_to_write_is_left_out(model: WarmModel) -> None
     assert len(task_of("causal-lm, text", max_length=16).examples({"text": "the " * 100}, model.tokenizer)) == 2
 
 
+def test_a_long_conversation_is_cut_by_its_characters_and_its_messages() -> None:
+    """A template renders a conversation once for each turn."""
+    task, record = task_of("causal-lm"), {"messages": turns("the film", "was good", "very", "bad")}
+    assert task.cut(record, 11) == {"messages": turns("the film", "was")}
+    assert task.cut(record, 10_000) == record
+    assert len(task.cut({"messages": turns(*"a" * 1000)}, 10_000)["messages"]) == 256
+    odd = {"messages": [None, {"role": "user"}, {"content": 3}]}
+    assert task.cut(odd, 5) == odd
+
+
 @pytest.mark.parametrize(
     ("kind", "record", "problem"),
     [
