@@ -14,4 +14,5 @@ Read in this order (each file stays under 150 lines):
     least.py       a lower bound on it, in milliseconds, with which to refuse an absurd plan
     filter.py      the epsilon of several studies on the same people together
     statement.py   the meaning of an epsilon: the numbers of the privacy statement
+    secure/        noise that several institutions share, as integers
 """

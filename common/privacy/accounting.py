@@ -45,7 +45,7 @@ def _epsilon(plan: PrivacyPlan, num_steps: int, num_releases: int, delta: float)
 
 def _composed(plan: PrivacyPlan, num_steps: int, num_releases: int, grid: float = _FINE) -> PLDAccountant:
     # Fields that do not enter the account are made equal first: institutions of all sizes share one composition.
-    neutral = replace(plan, declared_units=1, num_steps=1, target_delta=0.5, validation_releases=0)
+    neutral = replace(plan, declared_units=1, num_steps=1, target_delta=0.5, validation_releases=0, sharing=None)
     return _compose(neutral, num_steps, num_releases, grid)
 
 
@@ -62,7 +62,7 @@ def epsilon(plan: PrivacyPlan, num_steps: int | None = None, num_releases: int |
     num_releases = plan.validation_releases if num_releases is None else num_releases
     if not num_steps + num_releases:
         return 0.0
-    return _epsilon(replace(plan, declared_units=1), num_steps, num_releases, plan.target_delta)
+    return _epsilon(replace(plan, declared_units=1, sharing=None), num_steps, num_releases, plan.target_delta)
 
 
 @lru_cache(maxsize=256)
@@ -75,7 +75,7 @@ def epsilon_rdp(plan: PrivacyPlan) -> float:
 
 
 def calibrate(plan: PrivacyPlan, target_epsilon: float) -> PrivacyPlan:
-    """Return a copy of the plan with the least noise that keeps all of its steps within ``target_epsilon``.
+    """Return a copy, without sharing, with the least noise that keeps all of its steps within ``target_epsilon``.
 
     The noise is rounded up to four digits, and the plan computes with the rounded value. There is no discount for
     rounds that an institution might miss, nor for client sampling: the server knows which institutions took part.
@@ -89,7 +89,7 @@ def calibrate(plan: PrivacyPlan, target_epsilon: float) -> PrivacyPlan:
     grid = _COARSE if target_epsilon >= 0.5 else _FINE  # the coarse grid adds too much for a small target
 
     def spends(noise_multiplier: float) -> float:
-        candidate = replace(plan, noise_multiplier=noise_multiplier)
+        candidate = replace(plan, noise_multiplier=noise_multiplier, sharing=None)
         return float(
             _composed(candidate, plan.num_steps, plan.validation_releases, grid).get_epsilon(plan.target_delta)
         )
@@ -109,9 +109,9 @@ def calibrate(plan: PrivacyPlan, target_epsilon: float) -> PrivacyPlan:
     root = brentq(
         lambda noise: math.log(max(spends(noise), 1e-12) / target_epsilon), low, high, xtol=0.1 * 10**-_DIGITS
     )
-    calibrated = replace(plan, noise_multiplier=round_up(root))
+    calibrated = replace(plan, noise_multiplier=round_up(root), sharing=None)
     while epsilon(calibrated) > target_epsilon:  # the stated epsilon, itself rounded up, stays in the target
-        calibrated = replace(plan, noise_multiplier=round_up(calibrated.noise_multiplier + 10**-_DIGITS))
+        calibrated = replace(calibrated, noise_multiplier=round_up(calibrated.noise_multiplier + 10**-_DIGITS))
     return calibrated
 
 

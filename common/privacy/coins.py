@@ -24,6 +24,9 @@ class CoinSource(Protocol):
     def noise_uniforms(self, count: int) -> NDArray[np.float64]:
         """Return ``count`` independent uniforms in (0, 1], for noise."""
 
+    def noise_words(self, count: int) -> NDArray[np.uint64]:
+        """Return ``count`` independent uniform 64-bit words, for noise."""
+
 
 class Coins:
     """All private randomness of one RESERVE, from one 256-bit key that is never stored, logged or shared.
@@ -59,13 +62,19 @@ class Coins:
         """Return ``count`` uniforms in (0, 1], shape ``(count,)``, from the noise stream."""
         return self._uniforms("noise", count)
 
+    def noise_words(self, count: int) -> NDArray[np.uint64]:
+        """Return ``count`` uniform 64-bit words, shape ``(count,)``, from the noise stream."""
+        return self._words("noise", count)
+
     def augmentation_uniforms(self, count: int) -> NDArray[np.float64]:
         """Return ``count`` uniforms in (0, 1], shape ``(count,)``, from the augmentation stream."""
         return self._uniforms("augmentation", count)
 
     def _uniforms(self, stream: str, count: int) -> NDArray[np.float64]:
+        # 53 bits, the precision of a float64. The + 1 keeps 0 out: Box-Muller takes the logarithm.
+        return ((self._words(stream, count) >> np.uint64(11)) + np.uint64(1)).astype(np.float64) * 2.0**-53
+
+    def _words(self, stream: str, count: int) -> NDArray[np.uint64]:
         if os.getpid() != self._process:
             raise RuntimeError("these coins were made before a fork: draw Coins.fresh() in the child")
-        words = np.frombuffer(self._keystreams[stream].update(bytes(8 * count)), dtype="<u8")
-        # 53 bits, the precision of a float64. The + 1 keeps 0 out: Box-Muller takes the logarithm.
-        return ((words >> np.uint64(11)) + np.uint64(1)).astype(np.float64) * 2.0**-53
+        return np.frombuffer(self._keystreams[stream].update(bytes(8 * count)), dtype="<u8")

@@ -29,7 +29,8 @@ def least_epsilon(plan: PrivacyPlan) -> float:
     attacks = [*_by_sum(plan), *_by_maximum(plan)]
     if plan.validation_releases:
         noise, releases = plan.validation_noise_multiplier, plan.validation_releases
-        attacks += _by_sum(replace(plan, sampling_probability=1.0, num_steps=releases, noise_multiplier=noise))
+        counts = replace(plan, sampling_probability=1.0, num_steps=releases, noise_multiplier=noise, sharing=None)
+        attacks += _by_sum(counts)
     found = 0.0
     for hit, log_false_alarm in attacks:
         excess = hit - _ROUNDING - plan.target_delta

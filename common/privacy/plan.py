@@ -1,7 +1,9 @@
 """The frozen plan of a run: the sampler, the clip, the noise and the accountant all read this one object."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+from confide.common.privacy.secure.sharing import Sharing, grid_bits, least_variance
 
 Unit = Literal["record", "group"]
 Clipping = Literal["automatic", "abadi"]
@@ -34,6 +36,8 @@ class PrivacyPlan:
             sum is divided by it again, so it only shifts the bound between head and adapter.
         validation_releases: the most releases of noised validation counts (`noise.noised_cells`).
         validation_noise_multiplier: noise standard deviation of such a count, in units (a unit weighs 1 in it).
+        sharing: None where each institution adds all of the noise. Else ``noise_multiplier`` is that of a sum over
+            institutions, if at most ``sharing.max_colluding`` of its members collude; `if_broken` tells of one share.
 
     Raises:
         ValueError: a field is outside its range; the message names field, value and rule.
@@ -50,6 +54,7 @@ class PrivacyPlan:
     head_weight: float = 1.0
     validation_releases: int = 0
     validation_noise_multiplier: float = 10.0
+    sharing: Sharing | None = None
 
     def __post_init__(self) -> None:
         _require(self.unit in ("record", "group"), "unit", self.unit, "'record' or 'group'")
@@ -64,6 +69,9 @@ class PrivacyPlan:
         for name in ("clip_norm", "head_weight"):
             # Far from the ends of float32: there a factor overflows, or a square vanishes and with it the bound.
             _require(1e-6 <= getattr(self, name) <= 1e6, name, getattr(self, name), "in [1e-6, 1e6]")
+        if self.sharing is not None:
+            rule = f"at most what {self.sharing.num_honest} shares add"
+            _require(self.sharing.holds(self.noise_multiplier), "noise_multiplier", self.noise_multiplier, rule)
 
     @property
     def noise_stddev(self) -> float:
@@ -74,6 +82,39 @@ class PrivacyPlan:
     def expected_batch_size(self) -> float:
         """The public constant by which the noised sum is divided."""
         return self.sampling_probability * self.declared_units
+
+    def if_colluding(self, num_colluding: int) -> "PrivacyPlan":
+        """Return the plan whose account holds if so many members of every sum collude; itself where nothing is shared.
+
+        Those who collude take their own share away, and with it their noise.
+        """
+        if self.sharing is None:
+            return self
+        left = self.sharing.multiplier_of(self.sharing.min_members - num_colluding)
+        return replace(self, noise_multiplier=left, sharing=None)
+
+    @property
+    def if_broken(self) -> "PrivacyPlan":
+        """The plan whose account holds if all other members collude, or the masks are broken: of one share alone."""
+        return self if self.sharing is None else self.if_colluding(self.sharing.min_members - 1)
+
+    def shared(self, min_members: int, max_colluding: int, expected_units: float, floor: float = 0.0) -> "PrivacyPlan":
+        """Return the plan whose noise the members of a sum share; its own noise may rise to that of the floor.
+
+        Args:
+            min_members: the fewest institutions in a sum.
+            max_colluding: the most of them that may collude.
+            expected_units: units that all institutions together are expected to draw in a step.
+            floor: least noise multiplier of one share alone; 0 for none.
+
+        Raises:
+            ValueError: as `Sharing` and `grid_bits` say.
+        """
+        bits, num_honest = grid_bits(expected_units), max(1, min_members - max_colluding)
+        variance = least_variance(self.noise_multiplier, floor, num_honest, bits)
+        sharing = Sharing(min_members, max_colluding, bits, variance)
+        risen = int(sharing.multiplier_of(num_honest) * 10**4) / 10**4
+        return replace(self, noise_multiplier=max(self.noise_multiplier, risen), sharing=sharing)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """The numbers of the privacy statement: the meaning of a plan's epsilon, and the protection beyond its guarantee."""
 
+import math
 from functools import lru_cache
 from typing import TypedDict
 
@@ -8,6 +9,7 @@ from dp_accounting.pld import PLDAccountant
 from scipy.stats import binom
 
 from confide.common.privacy.accounting import attack_true_positive_rate, epsilon, event, round_up
+from confide.common.privacy.least import least_epsilon
 from confide.common.privacy.plan import PrivacyPlan
 
 _FALSE_POSITIVE_RATE = 0.01
@@ -25,7 +27,10 @@ class Statement(TypedDict):
     """Numbers for one plan at its delta, after all of its steps. All are public, and all are rounded up.
 
     Attributes:
-        epsilon: for one unit, as promised.
+        epsilon: for one unit, as promised; of a sum, if at most ``max_colluding`` of its members collude.
+        epsilon_if_broken: for one unit, if all other members of every sum collude. Equal to ``epsilon`` where each
+            institution adds all of the noise.
+        colluding: number of members that collude -> epsilon. Empty where nothing is shared.
         false_positive_rate: share of units outside the data that an attacker takes for members.
         true_positive_rate: bound on the share of members that this attacker recognises.
         institutions: number of institutions that hold a unit of one person -> epsilon for that person.
@@ -35,6 +40,8 @@ class Statement(TypedDict):
     """
 
     epsilon: float
+    epsilon_if_broken: float
+    colluding: dict[int, float]
     false_positive_rate: float
     true_positive_rate: float
     institutions: dict[int, float]
@@ -47,6 +54,8 @@ def statement(plan: PrivacyPlan) -> Statement:
     rate = attack_true_positive_rate(plan, _FALSE_POSITIVE_RATE)
     return {
         "epsilon": epsilon(plan),
+        "epsilon_if_broken": _or_infinite(plan.if_broken),
+        "colluding": epsilon_if_colluding(plan),
         "false_positive_rate": _FALSE_POSITIVE_RATE,
         "true_positive_rate": round_up(rate, 3),  # printed as 4.5 %
         "institutions": {count: epsilon_of_institutions(plan, count) for count in _INSTITUTIONS},
@@ -55,12 +64,28 @@ def statement(plan: PrivacyPlan) -> Statement:
     }
 
 
+def epsilon_if_colluding(plan: PrivacyPlan) -> dict[int, float]:
+    """Return epsilon for numbers of members that collude: as many as the plan allows, one and two more, all others."""
+    if plan.sharing is None:
+        return {}
+    allowed, all_others = plan.sharing.max_colluding, plan.sharing.min_members - 1
+    numbers = sorted({allowed, min(allowed + 1, all_others), min(allowed + 2, all_others), all_others})
+    return {number: _or_infinite(plan.if_colluding(number)) for number in numbers}
+
+
+def _or_infinite(plan: PrivacyPlan) -> float:
+    """Return epsilon; infinite if a lower bound shows that it is no protection, for PLD would take minutes there."""
+    return epsilon(plan) if least_epsilon(plan) <= _HIGHEST else math.inf
+
+
 @lru_cache(maxsize=256)
 def epsilon_of_institutions(plan: PrivacyPlan, num_institutions: int) -> float:
     """Return epsilon at the plan's delta for a person with one unit in each of so many institutions of a run.
 
     All institutions run the same plan with coins of their own, step by step in turn. Each step starts from weights
-    that depend on all earlier ones: adaptive composition of ``num_institutions`` times the steps and releases.
+    that depend on all earlier ones: adaptive composition of ``num_institutions`` times the steps and releases. If the
+    institutions share noise, their units meet in one sum as records of one institution do (`epsilon_of_records`), or
+    a server keeps them apart in sums of other members: the larger of both.
 
     Formal guarantee: everything that these institutions send under the plan is together (epsilon, delta)-
     differentially private under adding or removing that person's unit in all of them at once.
@@ -70,7 +95,8 @@ def epsilon_of_institutions(plan: PrivacyPlan, num_institutions: int) -> float:
     """
     accountant = _accountant(plan, 1, _INTERVALS)
     accountant.compose(event(plan, num_institutions * plan.num_steps, num_institutions * plan.validation_releases))
-    return round_up(accountant.get_epsilon(plan.target_delta))
+    apart = round_up(accountant.get_epsilon(plan.target_delta))
+    return apart if plan.sharing is None else max(apart, epsilon_of_records(plan, num_institutions))
 
 
 @lru_cache(maxsize=256)

@@ -18,7 +18,7 @@ from confide.common.privacy.sampling import draw_units
 from confide.common.privacy.unit_means import unit_means
 
 # Rows summed at once: a float64 copy of them fits in a processor's cache. A copy of all rows takes four times as long.
-_ROWS = 16
+ROWS = 16
 
 
 class Units(Protocol):
@@ -59,13 +59,18 @@ def private_step(
 
     Returns:
         Array of shape ``(P,)``, float32: (sum of clipped unit gradients + noise) / weights / expected batch size.
+
+    Raises:
+        ValueError: the plan shares its noise with other institutions: one alone has too little.
     """
+    if plan.sharing is not None:
+        raise ValueError("a plan with sharing has a share of the noise only: use private_share")
     drawn = draw_units(plan, coins, units.num_units)
     sum_P = torch.zeros(len(weights_P), dtype=torch.float64, device=weights_P.device)
     for clipped_UP in clipped_gradients(plan, units.micro_batches(drawn), module, losses, weights_P):
         # The order of this sum depends on the draw. In float64 that moves it by less than 1e-6 of a clip norm for
         # 100,000 units, and the norm that `clip` bounds is rounded up by more (docs/guarantee.md, "Bit for bit").
-        for rows_UP in torch.split(clipped_UP, _ROWS):
+        for rows_UP in torch.split(clipped_UP, ROWS):
             sum_P += rows_UP.sum(dim=0, dtype=torch.float64)
         # Otherwise they would stay in memory while the next micro-batch is computed. A step's memory would then depend
         # on the two micro-batches that follow each other; it must depend on the fullest one alone.

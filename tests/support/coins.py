@@ -29,3 +29,6 @@ class TestCoins:
 
     def augmentation_uniforms(self, count: int) -> NDArray[np.float64]:
         return 1.0 - self._augmentation.random(count)
+
+    def noise_words(self, count: int) -> NDArray[np.uint64]:
+        return self._noise.integers(0, 2**64, count, dtype=np.uint64)

@@ -38,6 +38,10 @@ class FixedDraw:
         """Return uniforms of real coins."""
         return self._coins.noise_uniforms(count)
 
+    def noise_words(self, count: int) -> NDArray[np.uint64]:
+        """Return words of real coins."""
+        return self._coins.noise_words(count)
+
 
 @dataclass(frozen=True)
 class Bench:

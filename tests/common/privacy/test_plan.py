@@ -11,6 +11,7 @@ from confide.common import privacy
 from confide.common.privacy.accounting import epsilon
 from confide.common.privacy.noise import add_noise
 from confide.common.privacy.plan import NoPrivacy, PrivacyPlan
+from confide.common.privacy.secure.sharing import Sharing
 
 
 def test_the_plan_is_frozen() -> None:
@@ -19,8 +20,8 @@ def test_the_plan_is_frozen() -> None:
 
 
 def test_no_function_takes_a_bare_noise_multiplier() -> None:
-    for info in pkgutil.iter_modules(privacy.__path__):
-        module = importlib.import_module(f"confide.common.privacy.{info.name}")
+    for info in pkgutil.walk_packages(privacy.__path__, "confide.common.privacy."):
+        module = importlib.import_module(info.name)
         for name, function in inspect.getmembers(module, inspect.isfunction):
             assert not {"noise_multiplier", "noise_stddev", "clip_norm"} & set(
                 inspect.signature(function).parameters
@@ -98,8 +99,36 @@ def test_a_changed_plan_is_another_plan() -> None:
         "head_weight": 0.5,
         "validation_releases": 1,
         "validation_noise_multiplier": 9.0,
+        "sharing": Sharing(3, 1, 19, 2**41),
     }
     assert set(changed) == {field.name for field in fields(PrivacyPlan)}
     plans = {make_plan(**{name: value}) for name, value in changed.items()}
     assert len(plans | {make_plan()}) == len(changed) + 1
     assert make_plan() == make_plan()
+
+
+def test_a_plan_whose_noise_is_shared_takes_no_less_than_it_states() -> None:
+    plan = make_plan(noise_multiplier=1.6254)
+    shared = plan.shared(18, 3, 800)
+    assert shared.noise_multiplier >= 1.6254
+    assert shared.sharing is not None
+    assert shared.sharing.grid_bits == 19
+    sharing = shared.sharing
+    for less in (replace(sharing, share_variance=sharing.share_variance - 2**20), replace(sharing, max_colluding=4)):
+        with pytest.raises(ValueError, match=r"noise_multiplier=1\.6\d* must be at most what 1\d shares add"):
+            replace(shared, sharing=less)
+
+
+def test_a_floor_under_each_share_raises_the_noise_of_the_sum() -> None:
+    plan = make_plan(noise_multiplier=1.6254).shared(18, 3, 800, floor=0.5545)
+    assert plan.if_broken.noise_multiplier == pytest.approx(0.5545, abs=1e-5)
+    assert plan.noise_multiplier == pytest.approx(0.5545 * 15**0.5, abs=1e-4)
+
+
+def test_those_who_collude_take_their_noise_away() -> None:
+    plan = make_plan(noise_multiplier=1.6254).shared(18, 3, 800)
+    assert plan.if_colluding(3).noise_multiplier == pytest.approx(1.6254, abs=1e-4)
+    assert plan.if_colluding(4).noise_multiplier == pytest.approx(1.6254 * (14 / 15) ** 0.5, abs=1e-4)
+    assert plan.if_broken.noise_multiplier == pytest.approx(1.6254 / 15**0.5, abs=1e-4)
+    assert plan.if_broken.sharing is None
+    assert make_plan().if_broken == make_plan() == make_plan().if_colluding(2)

@@ -5,12 +5,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from dp_accounting import NeighboringRelation, dp_event
+from dp_accounting.pld import PLDAccountant
 from scipy.stats import binom, norm
 from support.toy import make_plan
 
 from confide.common.privacy.accounting import attack_true_positive_rate, epsilon
 from confide.common.privacy.plan import PrivacyPlan
-from confide.common.privacy.statement import epsilon_of_institutions, epsilon_of_records, statement
+from confide.common.privacy.statement import (
+    epsilon_if_colluding,
+    epsilon_of_institutions,
+    epsilon_of_records,
+    statement,
+)
 
 # The plan of docs/guarantee.md, and that of run.toml's defaults: epsilon 3.00 both.
 REFERENCE = make_plan(sampling_probability=0.1, noise_multiplier=2.178, num_steps=200)
@@ -137,3 +144,32 @@ def test_what_cannot_be_bounded_is_infinite_or_beyond_what_is_shown() -> None:
     assert {*unresolved["institutions"].values(), *unresolved["records"].values()} == {math.inf}
     weak = replace(DEFAULT, noise_multiplier=0.1)
     assert epsilon_of_records(weak, 5) > statement(DEFAULT)["highest"]
+
+
+SHARED = replace(REFERENCE, sampling_probability=0.2, num_steps=20, noise_multiplier=1.6254).shared(18, 3, 800)
+
+
+def test_shared_noise_is_stated_for_those_who_collude_and_if_it_is_broken() -> None:
+    """N = 20, m = 18, c = 3 at epsilon 3, by dp-accounting called by hand (docs/decisions.md, "shared noise")."""
+    found = epsilon_if_colluding(SHARED)
+    assert found == pytest.approx({3: 3.0, 4: 3.16, 5: 3.34, 17: 34.9}, abs=0.05)
+    assert found[3] == pytest.approx(_by_hand(SHARED.noise_multiplier), abs=1e-3)
+    assert found[17] == pytest.approx(_by_hand(SHARED.if_broken.noise_multiplier), rel=1e-3)
+    assert epsilon_if_colluding(REFERENCE) == {}
+
+
+def _by_hand(noise_multiplier: float) -> float:
+    accountant = PLDAccountant(NeighboringRelation.ADD_OR_REMOVE_ONE, value_discretization_interval=1e-4)
+    step = dp_event.PoissonSampledDpEvent(0.2, dp_event.GaussianDpEvent(noise_multiplier))
+    accountant.compose(dp_event.SelfComposedDpEvent(step, 20))
+    return float(accountant.get_epsilon(1e-5))
+
+
+def test_a_person_in_several_institutions_of_a_sum_is_stated_with_the_joint_epsilon() -> None:
+    assert epsilon_of_institutions(SHARED, 2) == pytest.approx(6.71, abs=0.02)
+    assert epsilon_of_institutions(SHARED, 2) > epsilon_of_institutions(replace(SHARED, sharing=None), 2)
+
+
+def test_an_epsilon_that_protects_nobody_is_infinite_and_costs_nothing() -> None:
+    plan = replace(SHARED, num_steps=2000)
+    assert epsilon_if_colluding(plan)[17] == math.inf
