@@ -3,14 +3,15 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 from pydantic import PrivateAttr, model_validator
 
 from confide.common.config.accountant import Accountant, computing
 from confide.common.config.places import find_places, place_of
 from confide.common.config.sections import (
+    SECURE_SUM,
     EvaluationSection,
     FederationSection,
     LocalSection,
@@ -18,6 +19,7 @@ from confide.common.config.sections import (
     PrivacySection,
     StudySection,
 )
+from confide.common.config.shared_noise import require_sum_fits, share_noise, sharing_of
 from confide.common.config.simulation import SimulationSection, SpeedSection
 from confide.common.config.toml import apply_override, check, read_toml
 from confide.common.errors import InputError
@@ -67,6 +69,11 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _sum_fits(self) -> "RunConfig":
+        require_sum_fits(self)
+        return self
+
+    @model_validator(mode="after")
     def _group_needs_a_column(self) -> "RunConfig":
         if self.simulation and self.privacy.unit == "group" and "group" not in self.simulation.columns:
             raise ValueError('privacy.unit = "group" needs simulation.columns.group, the column that names the group')
@@ -103,7 +110,12 @@ def make_plan(run: RunConfig, declared_units: int) -> Plan:
     """
     if run.privacy.unit == "none":
         return NoPrivacy(run.local.sampling_probability, run.num_steps, declared_units)
-    if run.privacy.noise_multiplier is None:
+    return replace(_own_plan(run, declared_units), sharing=sharing_of(run))
+
+
+def _own_plan(run: RunConfig, declared_units: int) -> PrivacyPlan:
+    """Return the plan of an institution that adds all of the noise."""
+    if run.privacy.noise_multiplier is None or run.privacy.unit == "none":
         raise ValueError("privacy.noise_multiplier is not fixed: the run is not locked")
     return PrivacyPlan(
         unit=run.privacy.unit,
@@ -139,18 +151,10 @@ def lock(run: RunConfig, base_sha256: str, accountant: Accountant | None = None)
         InputError: no noise reaches the target, or the base model is not the one that the run names.
     """
     require_base(run, base_sha256)
-    privacy, by = run.privacy, accountant or computing()
+    privacy = run.privacy
     if privacy.unit != "none":
-        given = privacy.model_copy(update={"noise_multiplier": privacy.noise_multiplier or 1.0})
-        plan = cast("PrivacyPlan", make_plan(run.model_copy(update={"privacy": given}), run.local.nominal_units))
         try:
-            noise_multiplier = by.calibrate(plan, privacy.target_epsilon).noise_multiplier
-            if privacy.noise_multiplier is None:
-                privacy = privacy.model_copy(update={"noise_multiplier": noise_multiplier})
-            elif privacy.noise_multiplier != noise_multiplier:  # else the run was locked before
-                privacy = privacy.model_copy(update={"target_epsilon": by.epsilon(plan)})
-            if privacy.target_epsilon > 100:
-                raise ValueError(f"noise_multiplier gives epsilon {privacy.target_epsilon:g}, must be at most 100")
+            privacy = _with_noise(run, accountant or computing())
         except ValueError as error:
             raise InputError(f"privacy: {error}; allow more epsilon, more noise or fewer steps") from None
     model = run.model.model_copy(update={"sha256": base_sha256})
@@ -159,6 +163,23 @@ def lock(run: RunConfig, base_sha256: str, accountant: Accountant | None = None)
     if size > MAX_RUN_BYTES:
         raise InputError(f"the run takes {size} bytes as JSON, at most {MAX_RUN_BYTES} can be sent; shorten its labels")
     return locked
+
+
+def _with_noise(run: RunConfig, by: Accountant) -> PrivacySection:
+    """Return `[privacy]` with its noise fixed; `ValueError` if that is not possible."""
+    privacy = run.privacy
+    given = privacy.model_copy(update={"noise_multiplier": privacy.noise_multiplier or 1.0})
+    plan = _own_plan(run.model_copy(update={"privacy": given}), run.local.nominal_units)
+    noise_multiplier = by.calibrate(plan, privacy.target_epsilon).noise_multiplier
+    if privacy.noise_multiplier is None:
+        privacy = privacy.model_copy(update={"noise_multiplier": noise_multiplier})
+    elif privacy.noise_multiplier != noise_multiplier:  # else the run was locked before
+        privacy = privacy.model_copy(update={"target_epsilon": by.epsilon(plan)})
+    if run.federation.aggregation == SECURE_SUM:
+        privacy = share_noise(run, replace(plan, noise_multiplier=privacy.noise_multiplier or 0.0), privacy, by)
+    if privacy.target_epsilon > 100:
+        raise ValueError(f"noise_multiplier gives epsilon {privacy.target_epsilon:g}, must be at most 100")
+    return privacy
 
 
 def load_run(path: Path, overrides: list[str] | None = None) -> RunConfig:

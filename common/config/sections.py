@@ -7,13 +7,16 @@ from pydantic import Field, model_validator
 from confide.common.settings import Section
 
 Transfer = Literal["float32", "float16", "int8"]
+SECURE_SUM = "secure-sum"
 
 
 class StudySection(Section):
-    """`[study]`: its name, its institutions and its public seed."""
+    """`[study]`: its name, its institutions, their keys in a secure sum, and its public seed."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
     institutions: tuple[str, ...] = ()
+    # Left out of a locked run where it is empty, as other settings of a secure sum: older runs keep their hash.
+    keys: dict[str, str] = Field(default_factory=dict, exclude_if=lambda value: not value)
     seed: int = Field(7, ge=0, lt=2**32)
 
 
@@ -39,7 +42,8 @@ class FederationSection(Section):
     participation: float = Field(1.0, gt=0, le=1)
     deadline_seconds: float = Field(1800.0, gt=0)
     release_seconds: float = Field(1.0, ge=1, le=86_400)
-    aggregation: Literal["fedavg", "median", "trimmed-mean"] = "fedavg"
+    aggregation: Literal["fedavg", "median", "trimmed-mean", "secure-sum"] = "fedavg"
+    sum_seconds: float = Field(300.0, gt=0, exclude_if=lambda value: value == 300.0)
     weights: Literal["equal", "declared"] = "equal"
     transfer: Transfer = "float32"
     server_optimizer: Literal["adamw", "none"] = "adamw"
@@ -53,10 +57,30 @@ class FederationSection(Section):
                 f"release_seconds = {self.release_seconds:g} must be below deadline_seconds = "
                 f"{self.deadline_seconds:g}: every answer would come too late"
             )
+        if self.aggregation == SECURE_SUM:
+            return self._sum_fits()
         if self.aggregation != "fedavg" and self.weights == "declared":
             raise ValueError(f"aggregation = {self.aggregation!r} counts all the same: use weights = 'equal'")
         if self.aggregation == "trimmed-mean" and self.min_clients < 5:
             raise ValueError(f"aggregation = 'trimmed-mean', min_clients = {self.min_clients}: trims nothing below 5")
+        return self
+
+    def _sum_fits(self) -> "FederationSection":
+        if self.weights != "declared":
+            raise ValueError(
+                f"aggregation = {SECURE_SUM!r}, weights = {self.weights!r}: a sum counts units, so use weights = "
+                "'declared'"
+            )
+        if self.participation != 1:
+            raise ValueError(
+                f"aggregation = {SECURE_SUM!r}, participation = {self.participation:g}: every institution is asked, so "
+                "use participation = 1.0"
+            )
+        if self.release_seconds >= self.sum_seconds:
+            raise ValueError(
+                f"release_seconds = {self.release_seconds:g} must be below sum_seconds = {self.sum_seconds:g}: every "
+                "masked share would come too late"
+            )
         return self
 
 
@@ -79,6 +103,11 @@ class PrivacySection(Section):
     clipping: Literal["automatic", "abadi"] = "automatic"
     head_weight: float = Field(0.5, ge=1e-6, le=1e6)
     noise_multiplier: float | None = Field(None, ge=0.1, le=1e4)
+    # Of a secure sum only. The last two are derived when the run is locked.
+    max_colluding: int | None = Field(None, ge=0, exclude_if=lambda value: value is None)
+    target_epsilon_if_broken: float | None = Field(None, ge=0.01, le=100, exclude_if=lambda value: value is None)
+    grid_bits: int | None = Field(None, exclude_if=lambda value: value is None)
+    share_variance: int | None = Field(None, exclude_if=lambda value: value is None)
 
 
 class EvaluationSection(Section):

@@ -35,7 +35,7 @@ class Remembered:
         def compute() -> float:
             return float(_accounting().calibrate(asked, target_epsilon).noise_multiplier)
 
-        return replace(plan, noise_multiplier=recall(["noise", asdict(asked), target_epsilon], compute))
+        return replace(plan, noise_multiplier=recall(["noise", asdict(asked), target_epsilon], compute), sharing=None)
 
     def epsilon(self, plan: PrivacyPlan) -> float:
         """Return epsilon by PLD."""
@@ -65,7 +65,9 @@ class Remembered:
 
 def _neutral(plan: PrivacyPlan) -> PrivacyPlan:
     """Make fields equal that do not enter the account, so that studies of one shape share their values."""
-    return replace(plan, unit="record", declared_units=1, clip_norm=1.0, clipping="automatic", head_weight=1.0)
+    return replace(
+        plan, unit="record", declared_units=1, clip_norm=1.0, clipping="automatic", head_weight=1.0, sharing=None
+    )
 
 
 def _accounting() -> Any:
