@@ -12,10 +12,11 @@ from confide.common.privacy.filter import Cap
 from confide.common.privacy.plan import Plan
 from confide.common.protocol.answers import read_receipt
 from confide.common.protocol.asks import Ask, Finished
+from confide.common.protocol.sum_messages import SumAsk, read_sum_receipt
 from confide.common.protocol.wire import MessageError
 
 
-def agreed_run(ask: Ask) -> RunConfig:
+def agreed_run(ask: Ask | SumAsk) -> RunConfig:
     """The run of an ask; `PolicyError` where its hash would not be the one that people agreed to."""
     run = RunConfig.model_validate_json(ask.run_json)
     if run.canonical_json() != ask.run_json:
@@ -25,7 +26,7 @@ def agreed_run(ask: Ask) -> RunConfig:
     return run
 
 
-def require_in_time(ask: Ask, client: ClientProcess) -> None:
+def require_in_time(ask: Ask | SumAsk, client: ClientProcess) -> None:
     """`PolicyError` once the deadline of a round has passed."""
     if client.now() > ask.deadline_unix:
         raise PolicyError(f"round {ask.round} is over: its deadline has passed")
@@ -69,13 +70,12 @@ def _keep(run: RunConfig, site: Institution) -> None:
         keep_offer(site.offers, run)
 
 
-def acknowledge_receipt(shown: Ask | Finished, site: Institution) -> None:
+def acknowledge_receipt(shown: Ask | SumAsk | Finished, site: Institution) -> None:
     """ACK what the server shows to have: an envelope with our own signature. Anything else it may show is ignored."""
-    if not shown.receipt:
-        return
-    try:
-        envelope, signature = read_receipt(shown.receipt)
-    except MessageError:
-        return
-    if site.identity.signed_by_me(envelope.text(), signature):
-        acknowledge(envelope.ledger_head, site.ledger, site.outbox)
+    for read in (read_receipt, read_sum_receipt):
+        try:
+            envelope, signature = read(shown.receipt)
+        except MessageError:
+            continue
+        if site.identity.signed_by_me(envelope.text(), signature):
+            acknowledge(envelope.ledger_head, site.ledger, site.outbox, is_sum=read is read_sum_receipt)

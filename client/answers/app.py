@@ -9,6 +9,7 @@ from confide.client.answers.finished import keep_adapter
 from confide.client.answers.offer import accept
 from confide.client.answers.rehearsal import answer_rehearsal
 from confide.client.answers.round import answer_update, answer_validation
+from confide.client.answers.secure_round import answer_sum
 from confide.client.site.installation import Site
 from confide.client.training.shares import ClientProcess
 from confide.common.protocol.answers import declined
@@ -46,6 +47,7 @@ def make_client_app(site_of: Callable[[Context], Site], client: ClientProcess | 
 
     app.query("offer")(replying(accept))
     app.query("rehearse")(replying(_rehearse))
+    app.query("sum")(replying(answer_sum))
     app.query("done")(replying(keep_adapter))
     app.train()(replying(answer_update))
     app.evaluate()(replying(answer_validation))

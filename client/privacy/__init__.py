@@ -10,5 +10,7 @@ chain      rows of one dataset, hash-chained
 ledger     the only way to add a row
 outbox     answers on disk
 release    RESERVE, make, SEAL, send, ACK
+sum_checks   the statement of a secure sum, before a share leaves under it
+sum_release  checks, RELEASE, send, forget the share
 rollback   witnesses that notice an old copy
 """

@@ -31,6 +31,23 @@ class Reservation:
     run_sha256: str
     sealed_sha256: str | None = None
     acknowledged: bool = False
+    released: str | None = None  # hash of the statement under which its share left
+    released_sha256: str | None = None  # of the masked share
+
+    @property
+    def answer_file(self) -> str:
+        """The name of its sealed answer in the outbox."""
+        return f"{self.hash}.answer"
+
+    @property
+    def sum_file(self) -> str:
+        """The name of its masked share in the outbox."""
+        return f"{self.hash}.sum"
+
+    @property
+    def share_file(self) -> str:
+        """The name of its share among those that are held."""
+        return f"{self.hash}.share"
 
 
 @dataclass

@@ -74,15 +74,17 @@ def release(
     content = make(reservation, prepared)
     failpoint("after-train")
     with outbox.busy():
-        outbox.put(_name(reservation), content)
+        outbox.put(reservation.answer_file, content)
         failpoint("before-seal")
         ledger.seal(reservation, hashlib.sha256(content).hexdigest(), len(content))
     failpoint("after-seal")
     return content
 
 
-def acknowledge(head: str, ledger: Ledger, outbox: Outbox) -> None:
+def acknowledge(head: str, ledger: Ledger, outbox: Outbox, *, is_sum: bool = False) -> None:
     """ACK: the server has shown that it holds the answer which names ``head`` (the hash of its RESERVE row).
+
+    With ``is_sum`` that answer is a masked share, which leaves after its RELEASE row only.
 
     Raises:
         LedgerError: the ledger has no such row, though this institution's own key signed it: an old copy was put back.
@@ -96,9 +98,10 @@ def acknowledge(head: str, ledger: Ledger, outbox: Outbox) -> None:
             "the server holds an update that this ledger does not know: ledger.db is older than what was sent; put "
             "back the newest one"
         )
-    if reservation.sealed_sha256 is None:
+    if reservation.sealed_sha256 is None or (is_sum and reservation.released is None):
+        row = "RELEASE" if is_sum else "SEAL"
         raise LedgerError(
-            "the server holds an update that has no SEAL in this ledger, and without one nothing is ever sent: "
+            f"the server holds an update that has no {row} in this ledger, and without one nothing is ever sent: "
             "ledger.db is older than what was sent; put back the newest one"
         )
     if not reservation.acknowledged:
@@ -107,7 +110,8 @@ def acknowledge(head: str, ledger: Ledger, outbox: Outbox) -> None:
         failpoint("after-acknowledge")
     last = reservation.key.round - _KEPT_ROUNDS
     sealed = [item for item in account.reservations.values() if item.sealed_sha256]  # others may be on their way
-    old = {_name(item) for item in sealed if item.key.lineage == reservation.key.lineage and item.key.round <= last}
+    of_run = [item for item in sealed if item.key.lineage == reservation.key.lineage and item.key.round <= last]
+    old = {name for item in of_run for name in (item.answer_file, item.sum_file)}
     for name in old & set(outbox.names()):
         outbox.delete(name)
 
@@ -119,7 +123,9 @@ def recover(ledger: Ledger, outbox: Outbox) -> None:
         LedgerError: the outbox holds an answer that the ledger does not know: an old ledger was put back.
     """
     with outbox.idle():
-        known = {_name(item): item for item in ledger.account().reservations.values()}
+        account = ledger.account()
+        known = {item.answer_file: item for item in account.reservations.values()}
+        known |= {item.sum_file: item for item in account.reservations.values() if item.released}
         for name in outbox.names():
             if name not in known:
                 raise LedgerError(
@@ -130,12 +136,8 @@ def recover(ledger: Ledger, outbox: Outbox) -> None:
                 outbox.delete(name)
 
 
-def _name(reservation: Reservation) -> str:
-    return f"{reservation.hash}.answer"
-
-
 def _sealed(reservation: Reservation, outbox: Outbox) -> bytes:
-    content = outbox.get(_name(reservation))
+    content = outbox.get(reservation.answer_file)
     if content is None or hashlib.sha256(content).hexdigest() != reservation.sealed_sha256:
         raise LedgerError(f"round {reservation.key.round}: its sealed answer is gone from the outbox, or was changed")
     return content

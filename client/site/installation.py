@@ -19,6 +19,7 @@ from confide.client.privacy.ledger import Ledger, Terms
 from confide.client.privacy.outbox import FileOutbox, Outbox
 from confide.client.privacy.release import recover
 from confide.client.privacy.rollback import Witnesses, anchor_of
+from confide.client.privacy.sum_release import recover_shares
 from confide.client.site.commitments import commit_to_people, commit_to_secret, require_people, require_secret
 from confide.client.site.journal import keep_error, keep_refusal
 from confide.common.data.records import Record
@@ -40,6 +41,7 @@ class Institution:
         config: site.toml.
         identity: signs what leaves.
         ledger, outbox: of this dataset.
+        shares: holds the shares of secure sums, which never leave as they are.
         report: is told of every error, and keeps it here.
         offers: folder for runs that wait for a person's approval; None in a simulation, where nobody is asked.
         models: folder for finished adapters; None in a simulation.
@@ -49,6 +51,7 @@ class Institution:
     identity: Identity
     ledger: Ledger
     outbox: Outbox
+    shares: Outbox
     report: Callable[[BaseException], None]
     offers: Path | None = None
     models: Path | None = None
@@ -89,8 +92,8 @@ def open_site(path: Path) -> Site:
         begun = [state / "ledger.db", state / "people.db", anchor_of(config.state.anchor, dataset.id)]
         secret, seed = (_secret(state / name, begun) for name in ("secret.key", "identity.key"))
         own = hashlib.sha256(dataset.id.encode()).hexdigest()[:16]  # of several datasets in one state folder
-        (state / "outbox").mkdir(exist_ok=True, mode=0o700)
-        outbox, people = FileOutbox(state / "outbox" / own), People(state / "people.db")
+        outbox, shares = (FileOutbox(_folder(state, name) / own) for name in ("outbox", "shares"))
+        people = People(state / "people.db")
     except OSError as error:
         raise InputError(
             f"{path}: state.dir = {state}: {error.strerror}; choose a folder that can be written"
@@ -110,6 +113,7 @@ def open_site(path: Path) -> Site:
     require_secret(state / "secret.key", secret, accounts, witnesses)
     require_people(state / "people.db", people, secret, accounts)
     recover(ledger, outbox)
+    recover_shares(ledger, outbox, shares)
 
     def records(task: Task) -> list[Record]:
         return read_records(dataset, task)
@@ -117,17 +121,22 @@ def open_site(path: Path) -> Site:
     def check(task: Task) -> None:
         check_file(dataset, task)
 
-    report = functools.partial(_report, state, path.absolute().parent / "local")
     return Site(
         config=config,
         identity=Identity(seed),
         ledger=ledger,
         outbox=outbox,
-        report=report,
+        shares=shares,
+        report=functools.partial(_report, state, path.absolute().parent / "local"),
         offers=state / "offers",
         models=config.models.dir,
         data=PrivateData(dataset, records, secret, people, state / "cache", check),
     )
+
+
+def _folder(state: Path, name: str) -> Path:
+    (state / name).mkdir(exist_ok=True, mode=0o700)
+    return state / name
 
 
 def _secret(path: Path, begun: list[Path]) -> bytes:

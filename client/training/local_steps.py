@@ -7,14 +7,16 @@ import torch
 from numpy.typing import NDArray
 
 from confide.client.training.batches import BatchedUnits
-from confide.common.model.adapter import coordinate_weights, schema, set_state, split
+from confide.common.model.adapter import coordinate_weights, schema, set_state
 from confide.common.model.warm_model import WarmModel
 from confide.common.privacy.coins import CoinSource
-from confide.common.privacy.plan import NoPrivacy, Plan
+from confide.common.privacy.plan import NoPrivacy, Plan, PrivacyPlan
 from confide.common.privacy.sampling import draw_units
+from confide.common.privacy.secure.share import private_share
 from confide.common.privacy.step import private_step
 from confide.common.protocol.gate import RECEIVED_NORM_BOUND
-from confide.common.tensors import State, norm_of
+from confide.common.protocol.secure_sum import Shared
+from confide.common.tensors import State, alphabetical, norm_of, split
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,20 @@ def train(work: LocalWork, model: WarmModel, units: BatchedUnits, coins: CoinSou
         change = split((-work.learning_rate * gradient_P).astype(np.float32), shapes)
         current = {name: current[name] + change[name] for name in shapes}
     return {name: current[name] - work.received[name] for name in shapes}
+
+
+def share(plan: PrivacyPlan, received: State, model: WarmModel, units: BatchedUnits, coins: CoinSource) -> Shared:
+    """Take the one step of a round whose noise is shared.
+
+    Returns:
+        Array of shape ``(P,)``, uint32: `private_share`, tensors in alphabetical order.
+    """
+    shapes = schema(model.module)
+    weights_P = coordinate_weights(shapes, plan.head_weight).to(model.device)
+    set_state(model.module, received)
+    model.wrapped.enable_hooks()
+    parts = split(private_share(plan, coins, units, model.wrapped, model.losses, weights_P), shapes)
+    return np.concatenate([parts[name].ravel() for name in alphabetical(shapes)])
 
 
 def _within_the_gate(state: State) -> State:

@@ -182,6 +182,15 @@ def _with_noise(run: RunConfig, by: Accountant) -> PrivacySection:
     return privacy
 
 
+def checked(run: RunConfig) -> RunConfig:
+    """Return a run whose sections were changed, after all rules were checked once more; `InputError` if one fails."""
+    try:
+        require_sum_fits(run)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    return run
+
+
 def load_run(path: Path, overrides: list[str] | None = None) -> RunConfig:
     """Read and check a run.toml. Each override is ``"section.key=value"``, as TOML writes the value, or a bare word.
 

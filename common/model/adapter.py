@@ -13,7 +13,6 @@ import numpy as np
 import torch
 import transformers
 from numpy.random import PCG64, Generator
-from numpy.typing import NDArray
 from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 
@@ -180,15 +179,10 @@ def schema(module: nn.Module) -> Schema:
     return {name: tuple(parameter.shape) for name, parameter in trainable(module).items()}
 
 
-def is_head(name: str) -> bool:
-    """Return whether a tensor of a state belongs to the task's head, and not to the method's parameters."""
-    return not is_added(name)
-
-
 def coordinate_weights(shapes: Schema, head_weight: float) -> Tensor:
     """Public weight of each coordinate before the clip, shape ``(P,)``: ``head_weight`` on the head, else 1."""
     sizes = [int(np.prod(shape)) for shape in shapes.values()]
-    weights = [head_weight if is_head(name) else 1.0 for name in shapes]
+    weights = [1.0 if is_added(name) else head_weight for name in shapes]
     return torch.repeat_interleave(torch.tensor(weights), torch.tensor(sizes))
 
 
@@ -202,13 +196,3 @@ def set_state(module: nn.Module, state: State) -> None:
     with torch.no_grad():
         for name, parameter in trainable(module).items():
             parameter.copy_(torch.from_numpy(state[name]))
-
-
-def split(flat_P: NDArray[np.float32], shapes: Schema) -> State:
-    """Cut a flat vector into the tensors of a state."""
-    state, start = {}, 0
-    for name, shape in shapes.items():
-        size = int(np.prod(shape))
-        state[name] = flat_P[start : start + size].reshape(shape)
-        start += size
-    return state

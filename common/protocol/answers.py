@@ -10,10 +10,9 @@ from flwr.app import ConfigRecord, Message, RecordDict
 
 from confide.common.protocol.asks import Ask
 from confide.common.protocol.versions import other_versions, require_same
-from confide.common.protocol.wire import MessageError, json_object, record, sha256, typed
+from confide.common.protocol.wire import SIGNATURE, MessageError, json_object, record, sha256, typed
 
 _KEY = re.compile("[0-9a-f]{64}")
-_SIGNATURE = re.compile("[0-9a-f]{128}")
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def read_receipt(text: str) -> tuple[Envelope, str]:
 def _signed(envelope: Any, signature: Any) -> tuple[Envelope, str]:
     if not (isinstance(envelope, str) and isinstance(signature, str) and len(envelope) < 4096):
         raise MessageError("form: not an envelope")
-    if not _SIGNATURE.fullmatch(signature):
+    if not SIGNATURE.fullmatch(signature):
         raise MessageError("form: a signature is 64 bytes in hex")
     parsed: Envelope = typed(Envelope, json_object(envelope))
     return parsed, signature

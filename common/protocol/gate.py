@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from confide.common.privacy.plan import NoPrivacy, Plan
+from confide.common.privacy.plan import NoPrivacy, Plan, PrivacyPlan
 from confide.common.tensors import Schema, State, norm_of
 
 # Of a state from the server. The guarantee holds for any weights, but larger weights let a rounding error grow further.
@@ -76,6 +76,25 @@ def update_norm_bound(plan: Plan, shapes: Schema, local_steps: int, learning_rat
     size = sum(math.prod(shape) for shape in shapes.values())
     noise = plan.noise_stddev * math.sqrt(size) / plan.expected_batch_size
     return 10 * local_steps * learning_rate * (plan.clip_norm + noise) / min(1.0, plan.head_weight)
+
+
+def sum_norm_bound(plan: PrivacyPlan, num_members: int, size: int, learning_rate: float) -> float:
+    """Return a bound that no honest sum passes: ten times the norm that clip and shared noise allow.
+
+    Args:
+        plan: of all members together: its ``declared_units`` are the sum of theirs.
+        num_members: of the sum; each adds a share of the noise.
+        size: numbers of the adapter.
+        learning_rate: of the local step.
+
+    Raises:
+        ValueError: the plan shares no noise.
+    """
+    if plan.sharing is None:
+        raise ValueError("the plan shares no noise")
+    deviation = math.sqrt(num_members * plan.sharing.share_variance * size) / 2.0**plan.sharing.grid_bits
+    noise = plan.clip_norm * deviation / plan.expected_batch_size
+    return 10 * learning_rate * (plan.clip_norm + noise) / min(1.0, plan.head_weight)
 
 
 def size_problem(declared_units: int, nominal_units: int) -> str | None:

@@ -10,7 +10,7 @@ from flwr.app import ConfigRecord, RecordDict
 from confide.common.errors import ConfideError
 from confide.common.protocol.wire import MessageError
 
-PROTOCOL = 2
+PROTOCOL = 3
 _LONGEST = 40  # characters that are shown of a version that the other end claims
 
 

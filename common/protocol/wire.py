@@ -9,6 +9,7 @@ from typing import Any
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
+SIGNATURE = re.compile("[0-9a-f]{128}")
 _LINEAGE = re.compile("[0-9a-f]{32}")
 
 

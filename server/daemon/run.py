@@ -15,12 +15,13 @@ from confide.server.fleet.superlink import FlowerState, LinkGrid
 from confide.server.home.queue import QueuedRun
 from confide.server.results.report_facts import card_facts, report_facts
 from confide.server.results.run_directory import RunDirectory
-from confide.server.rounds.app import make_server_app
 from confide.server.rounds.checkpoint import load_last, save_round
 from confide.server.rounds.collect import CONNECT_SECONDS, SystemClock, wait_for_nodes
+from confide.server.rounds.loop import make_server_app
 from confide.server.rounds.resume import Resumed
 from confide.server.rounds.roster import Institution
 from confide.server.rounds.run_context import Event, Job, RunState
+from confide.server.rounds.statements import FileStatements
 
 log = logging.getLogger("confide")
 
@@ -85,6 +86,7 @@ def _job(shared: ServerState, queued: QueuedRun, run: RunConfig, directory: RunD
         members_now=lambda: shared.members_of(run),
         is_stopped=lambda: shared.is_over(queued.name),
         resumed=Resumed(saved, damaged, directory.institutions(run), directory.rounds()),
+        statements=FileStatements(rounds / "statements"),
     )
 
 

@@ -1,8 +1,9 @@
 """Rounds: asks go out, answers come in, each round ends with an adapter.
 
-app               Flower's ServerApp
-loop              the offer, one round after the other, the end
+loop              Flower's ServerApp: the offer, one round after the other, the end
 training_round    one training round
+secure_round      one training round as a secure sum
+statements        the members of each secure sum, kept
 validation_round  one exchange of validation counts
 run_context       the run, everything outside that it may touch, and its state
 roster            institutions that accepted the offer

@@ -6,8 +6,10 @@ functions instead: it continues at any round, writes a checkpoint in each, and a
 
 import time
 
-from flwr.serverapp import Grid
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
 
+from confide.common.config.sections import SECURE_SUM
 from confide.common.errors import ConfideError
 from confide.server.rounds.collect import to_send
 from confide.server.rounds.newcomers import Newcomers
@@ -16,10 +18,22 @@ from confide.server.rounds.roster import take_in
 from confide.server.rounds.round_answers import Answers
 from confide.server.rounds.round_asks import make_ask
 from confide.server.rounds.run_context import RunState
+from confide.server.rounds.secure_round import train_shares
 from confide.server.rounds.training_round import choose, train
 from confide.server.rounds.validation_round import validate
 
 _ROUNDS_WITHOUT_QUORUM = 3  # in a row; then the run stops instead of spending on nothing
+
+
+def make_server_app(state: RunState) -> ServerApp:
+    """Return Flower's ServerApp that all three engines run. The caller reads results from the state afterwards."""
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        run_rounds(state, grid)
+
+    return app
 
 
 def run_rounds(state: RunState, grid: Grid) -> None:
@@ -55,7 +69,7 @@ def _run_remaining(state: RunState, grid: Grid, newcomers: Newcomers) -> None:
         began, chosen = time.monotonic(), choose(state, grid, number)
         if job.is_stopped():
             return
-        answers = train(state, grid, number, chosen)
+        answers = (train_shares if federation.aggregation == SECURE_SUM else train)(state, grid, number, chosen)
         failed += 1
         if len(answers.accepted) >= federation.min_clients:
             failed = 0

@@ -127,6 +127,7 @@ def enrol(
             others[node] = str(error)
             continue
         problem = _problem(acceptance, members.get(node), run) if members is not None else None
+        problem = problem or _other_key(acceptance, run)
         if problem:
             others[node] = problem
         else:
@@ -146,6 +147,13 @@ def _problem(acceptance: Acceptance, member: Member | None, run: RunConfig) -> s
     if member is None or (member.institution, member.update_key) != names:
         return "another name or key than it was approved under"
     return size_problem(acceptance.declared_units, run.local.nominal_units)
+
+
+def _other_key(acceptance: Acceptance, run: RunConfig) -> str | None:
+    """Return the reason for leaving out an institution that is not among those of a secure sum, under its key."""
+    if run.study.keys and run.study.keys.get(acceptance.institution) != acceptance.update_key:
+        return "its name and key are not those in study.keys of the run"
+    return None
 
 
 def check_answer(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from confide.common.config.run import RunConfig
 from confide.common.protocol.answers import Update
 from confide.common.protocol.gate import load_state
+from confide.common.protocol.sum_messages import Masked
 from confide.server.rounds.roster import Institution
 from confide.server.rounds.run_context import Event
 
@@ -32,7 +33,7 @@ class Answers:
         reasons = [(item.name, item.outcomes.get(number)) for item in institutions]
         return cls(accepted, [f"{name}: {reason}" for name, reason in reasons if reason is not None])
 
-    def accept(self, number: int, institution: Institution, update: Update) -> None:
+    def accept(self, number: int, institution: Institution, update: Update | Masked) -> None:
         """Accept an update."""
         institution.outcomes[number], institution.receipt = None, update.receipt()
         self.accepted.append({"institution": institution.name, "payload_sha256": update.envelope.payload_sha256})

@@ -6,6 +6,7 @@ from dataclasses import replace
 from flwr.app import Message
 
 from confide.common.protocol.asks import Ask
+from confide.common.protocol.sum_messages import SumAsk
 from confide.common.protocol.wire import sha256
 from confide.server.rounds.roster import Institution
 from confide.server.rounds.run_context import Job
@@ -19,7 +20,9 @@ def make_ask(job: Job, number: int, payload: bytes = b"") -> Ask:
     return Ask(study, job.lineage, number, run_json, **hashes, deadline_unix=deadline, adapter=payload)
 
 
-def messages_of(ask: Ask, kind: str, institutions: Mapping[int, Institution], seconds: float) -> Iterator[Message]:
+def messages_of(
+    ask: Ask | SumAsk, kind: str, institutions: Mapping[int, Institution], seconds: float
+) -> Iterator[Message]:
     """Yield one message for each institution. They differ only in the receipt of its own last update."""
     for node, institution in institutions.items():
         content = replace(ask, receipt=institution.receipt).content()

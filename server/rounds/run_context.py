@@ -13,6 +13,7 @@ from confide.server.aggregation.optimizer import GlobalState
 from confide.server.rounds.collect import Clock
 from confide.server.rounds.resume import Resumed
 from confide.server.rounds.roster import Institution, Members, carry_counts_over
+from confide.server.rounds.statements import MemoryStatements, Statements
 
 Event = dict[str, Any]
 
@@ -35,6 +36,7 @@ class Job:
         names: names of the nodes of a simulation.
         is_stopped: asked between rounds, and while the run is offered.
         resumed: the state that was reached before a crash.
+        statements: keeps the members of each secure sum.
     """
 
     run: RunConfig
@@ -50,6 +52,7 @@ class Job:
     names: Mapping[int, str] = field(default_factory=dict)
     is_stopped: Callable[[], bool] = lambda: False
     resumed: Resumed = field(default_factory=Resumed)
+    statements: Statements = field(default_factory=MemoryStatements)
 
 
 class RunState:
@@ -63,6 +66,7 @@ class RunState:
         round: the last round that ended.
         scores: of the released average when it was last evaluated.
         finished: True once all rounds have ended.
+        benched: names of institutions that left a secure sum void: no later one asks them, until the run is resumed.
     """
 
     def __init__(self, job: Job) -> None:
@@ -74,6 +78,7 @@ class RunState:
         self.round = job.resumed.ended(federation)
         self.scores: Scores | None = None
         self.finished = False
+        self.benched = set[str]()
 
     @property
     def bytes_per_client_round(self) -> int:

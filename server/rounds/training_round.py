@@ -37,7 +37,7 @@ def choose(state: RunState, grid: Grid, number: int) -> Chosen:
     """Draw the institutions of a round, and wait for those that are connected."""
     run, names = state.job.run, [item.name for item in state.institutions.values()]
     drawn = draw(names, run.federation, run.study.seed, number)
-    chosen = {node: item for node, item in state.institutions.items() if item.name in drawn}
+    chosen = {node: item for node, item in state.institutions.items() if item.name in drawn - state.benched}
     asked = connected_quorum(state.job, grid, chosen)
     return Chosen(asked, {node: item for node, item in chosen.items() if node not in asked})
 

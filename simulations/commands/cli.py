@@ -106,10 +106,23 @@ def _begun(run: "RunConfig", out: Path | None, engine: str, site: list[Path] | N
     sites = _real_sites(run, site, engine, baselines=baselines) if site else None
     if sites is None:
         _check_simulation(run)
+        run = simulated(run)
     from confide.simulations.studies.begun import begin
     from confide.simulations.studies.remembered import Checked
 
     return begin(locked(run, Checked()), out, engine, sites)
+
+
+def simulated(run: "RunConfig") -> "RunConfig":
+    """Return a run with the institutions that its simulation has, if they sign the members of a secure sum."""
+    from confide.common.config.sections import SECURE_SUM
+
+    if run.federation.aggregation != SECURE_SUM or run.simulation is None:
+        return run
+    from confide.simulations.data.institutions import load_institutions
+    from confide.simulations.sites.simulated_sites import with_members
+
+    return with_members(run, load_institutions(run).private)
 
 
 def _gone_on_with(path: Path, engine: str, site: list[Path] | None, *, baselines: bool) -> "Begun":

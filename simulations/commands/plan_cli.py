@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from confide.simulations.commands.cli import JsonOption, RunArgument, SetOption, load, locked
+from confide.simulations.commands.cli import JsonOption, RunArgument, SetOption, load, locked, simulated
 
 if TYPE_CHECKING:
     from confide.common.config.run import RunConfig
@@ -29,7 +29,7 @@ def plan(
     from confide.simulations.studies.plan import plan_facts
     from confide.simulations.studies.remembered import Remembered
 
-    run = locked(load(run_file, settings), Remembered())
+    run = locked(simulated(load(run_file, settings)), Remembered())
     try:
         facts = plan_facts(run)
     except ValueError as error:

@@ -19,10 +19,11 @@ from confide.common.model.scores import Scores
 from confide.common.model.warm_model import warm_model
 from confide.common.tensors import State
 from confide.server.aggregation.optimizer import GlobalState
-from confide.server.rounds.app import make_server_app
 from confide.server.rounds.collect import Clock
+from confide.server.rounds.loop import make_server_app
 from confide.server.rounds.resume import Resumed
 from confide.server.rounds.run_context import Event, Job, RunState
+from confide.server.rounds.statements import MemoryStatements, Statements
 from confide.simulations.engines.faults import Faults, no_faults
 from confide.simulations.engines.grid import FIRST_NODE, InProcessGrid, SkippingClock
 
@@ -57,6 +58,7 @@ class Federation:
         save: keeps a round; gets its number, state, accepted updates, lineage.
         lineage: of the run.
         resumed: the progress before an interruption.
+        statements: keeps the members of each secure sum.
     """
 
     run: RunConfig
@@ -66,6 +68,7 @@ class Federation:
     save: Save
     lineage: str = field(default_factory=lambda: secrets.token_hex(16))
     resumed: Resumed = field(default_factory=Resumed)
+    statements: Statements = field(default_factory=MemoryStatements)
 
 
 def start(federation: Federation, clock: Clock) -> RunState:
@@ -83,7 +86,11 @@ def start(federation: Federation, clock: Clock) -> RunState:
 
     scored, names = score if federation.public else None, federation.sites.names
     job = Job(run, federation.lineage, get_state(model.module), scored, federation.emit, save, clock, len(names))
-    return RunState(replace(job, names=dict(enumerate(names, FIRST_NODE)), resumed=federation.resumed))
+    return RunState(
+        replace(
+            job, names=dict(enumerate(names, FIRST_NODE)), resumed=federation.resumed, statements=federation.statements
+        )
+    )
 
 
 def simulate(federation: Federation, state: RunState, faults: Faults = no_faults) -> None:

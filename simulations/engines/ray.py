@@ -5,7 +5,7 @@ import warnings
 
 from confide.client.answers.app import make_client_app
 from confide.common.errors import ConfideError, InputError
-from confide.server.rounds.app import make_server_app
+from confide.server.rounds.loop import make_server_app
 from confide.server.rounds.run_context import RunState
 from confide.simulations.engines.federation import Federation
 

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import re
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,14 +24,17 @@ from confide.client.privacy.database import Database
 from confide.client.privacy.ledger import Ledger, Terms
 from confide.client.privacy.outbox import Outbox
 from confide.client.site.installation import Site
-from confide.common.config.run import RunConfig, make_plan
+from confide.common.config.run import RunConfig, checked, make_plan
+from confide.common.config.sections import SECURE_SUM
 from confide.common.data.records import Record
-from confide.common.errors import ConfideError
+from confide.common.errors import ConfideError, InputError
 from confide.common.privacy.accounting import epsilon
 from confide.common.privacy.plan import NoPrivacy
 from confide.common.protocol.signatures import Identity
 from confide.simulations.data.partition import gather
 from confide.simulations.sites.unfinished import Unfinished
+
+_ANSWERS = 3  # of an institution in a round of a secure sum: envelope, masked share, validation counts
 
 
 def declared_size(num_units: int) -> int:
@@ -47,14 +50,20 @@ def declared_size(num_units: int) -> int:
 
 
 class MemoryOutbox:
-    """An outbox in memory: the newest answer only, since one process asks and answers."""
+    """An outbox in memory: the newest answers only, since one process asks and answers.
 
-    def __init__(self) -> None:
-        self._newest: dict[str, bytes] = {}
+    Args:
+        kept: how many; between the two exchanges of a secure sum each institution has one or two.
+    """
+
+    def __init__(self, kept: int = 1) -> None:
+        self._kept, self._newest = kept, dict[str, bytes]()
 
     def put(self, name: str, content: bytes) -> None:
         """Keep an answer."""
-        self._newest = {name: content}
+        self._newest[name] = content
+        for old in list(self._newest)[: -self._kept]:
+            del self._newest[old]
 
     def get(self, name: str) -> bytes | None:
         """Return an answer, or None."""
@@ -101,6 +110,7 @@ class SimulatedSites:
         open_database: opens the database that all ledgers share.
         witness: of all ledgers.
         outbox: of all sites, for this process asks and answers one after the other.
+        shares: held shares of a secure sum, by institution; made on first use.
         refused: the last refusal of each institution, which a real server never sees.
     """
 
@@ -112,6 +122,7 @@ class SimulatedSites:
     open_database: Callable[[], Database] = _in_memory
     witness: Witness = _nobody
     outbox: Outbox = field(default_factory=MemoryOutbox)
+    shares: dict[str, Outbox] = field(default_factory=dict)
     refused: dict[str, ConfideError] = field(default_factory=dict)
 
     @functools.cached_property
@@ -132,6 +143,7 @@ class SimulatedSites:
             identity=Identity(secret),
             ledger=self.ledgers[name],
             outbox=self.outbox,
+            shares=self.shares.setdefault(name, MemoryOutbox()),
             report=functools.partial(_report, self.local, self.refused, name),
             data=PrivateData(config.dataset, lambda _: records, secret, _OnlyDataset(), self.local),
         )
@@ -220,5 +232,29 @@ def simulated_sites(
 
     With ``kept`` a killed process forgets nothing: it holds all earlier ledger rows, and the open round's answers.
     """
-    sites = SimulatedSites(run, tuple(load(run)), load, local)
-    return replace(sites, open_database=kept.open_database, witness=kept.note, outbox=kept.outbox()) if kept else sites
+    names = tuple(load(run))
+    outbox = MemoryOutbox(_ANSWERS * len(names) if run.federation.aggregation == SECURE_SUM else 1)
+    sites = SimulatedSites(run, names, load, local, outbox=outbox)
+    if kept is None:
+        return sites
+    shares: dict[str, Outbox] = dict.fromkeys(names, kept.shares())
+    return replace(sites, open_database=kept.open_database, witness=kept.note, outbox=kept.outbox(), shares=shares)
+
+
+def with_members(run: RunConfig, names: Iterable[str]) -> RunConfig:
+    """Return a run of a secure sum with its simulated institutions and their keys; another run as it is.
+
+    Raises:
+        InputError: the run names other institutions than its data have, or they do not fit a secure sum.
+    """
+    there = tuple(names)
+    if run.federation.aggregation != SECURE_SUM:
+        return run
+    if run.study.institutions and set(run.study.institutions) != set(there):
+        raise InputError(
+            f"study.institutions = {list(run.study.institutions)}, but the data of [simulation] have {list(there)}; "
+            "leave study.institutions out of a simulation"
+        )
+    keys = {name: Identity(simulated_secret(run, name)).public_hex() for name in there}
+    study = run.study.model_copy(update={"institutions": there, "keys": keys})
+    return checked(run.model_copy(update={"study": study}))

@@ -20,7 +20,7 @@ from confide.client.privacy.database import Database
 from confide.client.privacy.row_kinds import canonical, hash_row
 from confide.common.errors import InputError
 
-_FACTS, _ROWS, _ANSWERS, _LEDGER = "simulation.json", "ledger.jsonl", "answers", "ledger.db"
+_FACTS, _ROWS, _ANSWERS, _SHARES, _LEDGER = "simulation.json", "ledger.jsonl", "answers", "shares", "ledger.db"
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,11 @@ class Unfinished:
     def outbox(self) -> "OpenRound":
         """Return the outbox of the open round's answers."""
         return OpenRound(self.folder / _ANSWERS)
+
+    def shares(self) -> "OpenRound":
+        """Return the held shares of the open round's secure sum."""
+        (self.folder / _SHARES).mkdir(exist_ok=True)
+        return OpenRound(self.folder / _SHARES)
 
 
 @dataclass(frozen=True)

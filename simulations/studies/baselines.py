@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from confide.common.config.run import RunConfig
+from confide.common.config.sections import SECURE_SUM
 from confide.common.data.records import Record
 from confide.common.model.scores import Scores
 from confide.server.rounds.resume import Resumed
@@ -16,7 +17,7 @@ from confide.simulations.sites.simulated_sites import simulated_sites
 
 
 def run_baselines(federation: Federation, local: Path, tell: Callable[[str], None]) -> dict[str, Scores]:
-    """Run the three baselines on the in-process engine, one after the other, with the same settings.
+    """Run the baselines on the in-process engine, one after the other, with the same settings.
 
     Args:
         federation: the one to compare them with; its events and rounds are not touched.
@@ -25,10 +26,11 @@ def run_baselines(federation: Federation, local: Path, tell: Callable[[str], Non
 
     Returns:
         ``no_privacy``: the same federation without clip and noise. ``central``: all records as one institution,
-        without privacy. ``local_only``: each institution alone with its privacy, on its own test share.
+        without privacy. ``local_only``: each institution alone with its privacy, on its own test share. Of a secure
+        sum also ``local_noise``: the same federation in which every institution adds all of the noise.
     """
     quiet = replace(federation, emit=lambda event: None, save=lambda *_: None, resumed=Resumed())
-    open_run = without_privacy(federation.run)
+    open_run, local_run = without_privacy(federation.run), with_local_noise(federation.run)
     tell("baseline: the same federation without privacy")
     no_privacy = together(quiet, open_run, local)
     tell("baseline: central, all records pooled, without privacy")
@@ -36,13 +38,31 @@ def run_baselines(federation: Federation, local: Path, tell: Callable[[str], Non
     own = {}
     for name in federation.sites.names:
         tell(f"baseline: {name} alone, with privacy")
-        own.update(alone(name, quiet, federation.run, local).per_institution)
-    return {"no_privacy": no_privacy, "central": central, "local_only": Scores(federation.run.task.headline, own)}
+        own.update(alone(name, quiet, local_run, local).per_institution)
+    found = {"no_privacy": no_privacy, "central": central, "local_only": Scores(federation.run.task.headline, own)}
+    if local_run is not federation.run:
+        tell("baseline: the same federation, in which every institution adds all of the noise")
+        found["local_noise"] = together(quiet, local_run, local)
+    return found
 
 
 def without_privacy(run: RunConfig) -> RunConfig:
     """Return the same run without privacy."""
+    run = with_local_noise(run)
     return run.model_copy(update={"privacy": run.privacy.model_copy(update={"unit": "none"})})
+
+
+def with_local_noise(run: RunConfig) -> RunConfig:
+    """Return the same run in which every institution adds all of the noise of its epsilon; itself if it does already."""
+    if run.federation.aggregation != SECURE_SUM:
+        return run
+    none = dict.fromkeys(("max_colluding", "target_epsilon_if_broken", "grid_bits", "share_variance"))
+    sections = {
+        "study": run.study.model_copy(update={"keys": {}}),
+        "federation": run.federation.model_copy(update={"aggregation": "fedavg"}),
+        "privacy": run.privacy.model_copy(update=none),
+    }
+    return run.model_copy(update=sections)
 
 
 def together(federation: Federation, run: RunConfig, local: Path) -> Scores:

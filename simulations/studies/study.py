@@ -16,6 +16,7 @@ from confide.server.results.run_directory import RunDirectory, spent
 from confide.server.rounds.checkpoint import load_last, save_round
 from confide.server.rounds.resume import Resumed
 from confide.server.rounds.run_context import Event, RunState
+from confide.server.rounds.statements import FileStatements
 from confide.simulations.data.institutions import load_institutions, load_private
 from confide.simulations.data.texts import SOURCES
 from confide.simulations.engines.federation import Federation, Sites, simulate, start
@@ -90,12 +91,12 @@ def carry_out(study: Study, *, baselines: bool) -> dict[str, Any]:
 def _federation(study: Study) -> Federation:
     """Return the federation of a study, resumed where an interruption stopped it."""
     run, directory, kept = study.run, study.directory, study.kept
-    outbox = kept.outbox() if kept else None
+    open_round = [kept.outbox(), kept.shares()] if kept else []
 
     def emit(event: Event) -> None:
         directory.record(event)
-        if outbox and event["event"] == "round":
-            outbox.clear()
+        for box in open_round if event["event"] == "round" else []:
+            box.clear()
         study.emit(event)
 
     def save(number: int, state: Any, accepted: list[dict[str, str]], lineage: str) -> None:
@@ -103,7 +104,9 @@ def _federation(study: Study) -> Federation:
 
     sites: Sites = study.sites or simulated_sites(run, load_private, study.local, kept)
     public = read_public_test(run) if study.sites else load_institutions(run).public
-    federation = Federation(run, sites, public, emit, save)
+    federation = Federation(
+        run, sites, public, emit, save, statements=FileStatements(directory.path / "rounds/statements")
+    )
     if kept is None:
         return federation
     saved, damaged = load_last(directory.path / "rounds", kept.lineage)

@@ -17,7 +17,7 @@ from confide.common.privacy.secure.lattice import to_grid
 from confide.common.privacy.secure.sharing import Sharing
 from confide.common.privacy.step import ROWS, Units, clipped_gradients
 
-MODULUS = 2**32
+_MODULUS = 2**32
 
 
 def private_share(
@@ -64,9 +64,4 @@ def private_share(
 def noised_share(sum_P: NDArray[np.int64], sharing: Sharing, coins: CoinSource) -> NDArray[np.uint32]:
     """Add the share's noise to a sum in grid steps, modulo 2**32."""
     noised_P = sum_P + discrete_gaussian(sharing.share_variance, sum_P.size, coins)
-    return (noised_P % MODULUS).astype(np.uint32)
-
-
-def as_signed(total_P: NDArray[np.uint32]) -> NDArray[np.int64]:
-    """Return a sum modulo 2**32 as the signed numbers that it stands for, if none of them has left (-2**31, 2**31)."""
-    return total_P.astype(np.int64) - np.where(total_P >= MODULUS // 2, MODULUS, 0)
+    return (noised_P % _MODULUS).astype(np.uint32)

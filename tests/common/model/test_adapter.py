@@ -17,8 +17,9 @@ from transformers import (
 )
 
 from confide.common.errors import InputError
-from confide.common.model.adapter import build_module, coordinate_weights, get_state, schema, set_state, split
+from confide.common.model.adapter import build_module, coordinate_weights, get_state, schema, set_state
 from confide.common.model.warm_model import WarmModel, warm_model
+from confide.common.tensors import split
 
 PLACES = [f"encoder.layer.{layer}.attention.self.{name}" for layer in (0, 1) for name in ("query", "value")]
 B_KEYS = [f"{place}.lora_B.weight" for place in PLACES]

@@ -1,0 +1,76 @@
+"""The way of every answer of a round: in time, agreed to, charged, computed, sealed."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from confide.client.answers.agreement import acknowledge_receipt, agree, plan_of, require_in_time
+from confide.client.privacy.account import AnswerKey, AnswerKind, Reservation
+from confide.client.privacy.release import AnswerRequest, release
+from confide.client.site.installation import Site
+from confide.client.training.shares import ClientProcess, Shares, shares_of
+from confide.common.config.run import RunConfig
+from confide.common.config.sections import SECURE_SUM
+from confide.common.errors import PolicyError
+from confide.common.model.adapter import schema
+from confide.common.model.warm_model import WarmModel
+from confide.common.privacy.coins import Coins
+from confide.common.privacy.filter import Cap
+from confide.common.privacy.secure.lattice import MAX_COORDINATES
+from confide.common.protocol.asks import Ask
+from confide.common.protocol.gate import RECEIVED_NORM_BOUND
+from confide.common.protocol.transfer import decode
+from confide.common.tensors import State
+
+
+@dataclass(frozen=True)
+class Price:
+    """The kind of an answer, its steps and its validation releases."""
+
+    what: AnswerKind
+    steps: int
+    releases: int
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that an answer is computed from, after the institution has agreed."""
+
+    model: WarmModel
+    shares: Shares
+    received: State
+
+
+def answered(
+    ask: Ask,
+    run: RunConfig,
+    site: Site,
+    client: ClientProcess,
+    price: Price,
+    make: Callable[[Reservation, Prepared], bytes],
+) -> bytes:
+    """Return one sealed answer, by the release protocol; ``make`` computes it once it is charged."""
+    require_in_time(ask, client)
+    acknowledge_receipt(ask, site)
+
+    def agreed() -> tuple[Cap, Prepared]:
+        if not 1 <= ask.round <= run.federation.num_rounds:
+            raise PolicyError(f"round {ask.round} is refused: the run has {run.federation.num_rounds}")
+        cap = agree(run, site, ask.lineage)
+        model, shares = shares_of(run, site, client, joining=False)
+        shapes = schema(model.module)
+        _require_room(run, sum(math.prod(shape) for shape in shapes.values()))
+        received = decode(ask.adapter, shapes, run.federation.transfer, RECEIVED_NORM_BOUND)
+        site.ledger.open_study(run.study.name, plan_of(run, site), cap)
+        return cap, Prepared(model, shares, received)
+
+    key = AnswerKey(ask.study, ask.lineage, price.what, ask.round)
+    coins = "os" if client.coins == Coins.fresh else "test"
+    request = AnswerRequest(key, price.steps, price.releases, ask.input_sha256, ask.run_sha256, coins)
+    return release(request, site.ledger, site.outbox, agreed, make)
+
+
+def _require_room(run: RunConfig, num_numbers: int) -> None:
+    """Check, before anything is charged, that an adapter of so many numbers fits into a secure sum."""
+    if run.federation.aggregation == SECURE_SUM and num_numbers > MAX_COORDINATES:
+        raise PolicyError(f"the adapter has {num_numbers:,} numbers, a secure sum takes at most {MAX_COORDINATES:,}")

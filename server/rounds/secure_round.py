@@ -1,0 +1,225 @@
+"""One training round as a secure sum: collect envelopes, fix the members, then add their masked shares."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from confide.common.config.run import RunConfig, make_plan
+from confide.common.methods import is_added
+from confide.common.privacy.plan import PrivacyPlan
+from confide.common.protocol.answers import content_of, is_declined
+from confide.common.protocol.asks import Ask
+from confide.common.protocol.enrolment import signed_by
+from confide.common.protocol.gate import GateError, bounded, sum_norm_bound
+from confide.common.protocol.secure_sum import (
+    Shared,
+    SignedShare,
+    Statement,
+    as_signed,
+    require_mask_key,
+    total,
+)
+from confide.common.protocol.sum_messages import Masked, SumAsk, seal_share, seal_sum, share_from
+from confide.common.protocol.wire import MessageError
+from confide.common.tensors import State, alphabetical, schema_of, split
+from confide.server.aggregation import optimizer
+from confide.server.rounds.collect import NO_ANSWER, NOT_ASKED, NOT_CONNECTED, collect, to_send
+from confide.server.rounds.roster import Institution
+from confide.server.rounds.round_answers import Answers
+from confide.server.rounds.round_asks import make_ask, messages_of, record_asks, recording_repeats
+from confide.server.rounds.run_context import Job, RunState
+from confide.server.rounds.training_round import Chosen
+
+_LEFT_OUT = "its envelope came, but it was not connected when the members were fixed"
+
+
+@dataclass(frozen=True)
+class _Sum:
+    """One sum: its round's ask, its statement and its members by node."""
+
+    ask: SumAsk
+    statement: Statement
+    members: Mapping[int, Institution]
+
+
+def train_shares(state: RunState, grid: Grid, number: int, chosen: Chosen) -> Answers:
+    """Carry out the two exchanges of a round.
+
+    The statement of a round is written before it is shown, and there is one, for ever: after a crash the same members
+    are asked for the same sum, and what they released comes again.
+
+    Returns:
+        The replies; ``accepted`` is empty unless all members of the sum answered. Then ``state.trained`` is the state
+        after the round.
+    """
+    job, answers = state.job, Answers()
+    ask = make_ask(job, number, to_send(state.trained.adapter, job.run.federation))
+    statement = _kept(job, number) or _first_exchange(state, grid, ask, chosen, answers)
+    if statement is None:
+        return answers
+    names = {member.envelope().institution for member in statement.members}
+    members = {node: item for node, item in state.institutions.items() if item.name in names}
+    round_sum = _Sum(_sum_ask(job, ask, statement), statement, members)
+    shares = _second_exchange(job, grid, round_sum, answers)
+    if len(shares) < len(names):
+        _void(state, round_sum, names - {members[node].name for node in shares}, answers)
+        return answers
+    update = _update(job, round_sum, [masked.numbers(_size(job)) for masked in shares.values()])
+    if update is None:
+        for institution in members.values():
+            answers.drop(number, institution, "the norm of the sum is above its bound")
+        return answers
+    for node, masked in shares.items():
+        answers.accept(number, members[node], masked)
+        job.emit({"event": "accepted", "round": number, "institution": members[node].name})
+    state.trained = optimizer.apply(state.trained, update, job.run.federation)
+    return answers
+
+
+def _kept(job: Job, number: int) -> Statement | None:
+    """Return the statement that was made before a crash; an unreadable one is as one that nobody answers."""
+    text = job.statements.get(number)
+    try:
+        return Statement.from_text(text) if text is not None else None
+    except MessageError:
+        return Statement(())
+
+
+def _first_exchange(state: RunState, grid: Grid, ask: Ask, chosen: Chosen, answers: Answers) -> Statement | None:
+    """Ask for envelopes and fix the members: those whose envelope is good and who are connected now."""
+    job, federation = state.job, state.job.run.federation
+    messages = list(messages_of(ask, "train", chosen.asked, federation.deadline_seconds))
+    record_asks(job, "round_started", "update", ask.round, chosen.asked.values())
+    deadline = job.clock.now() + federation.deadline_seconds
+    shares, silent = dict[int, SignedShare](), dict(chosen.asked)
+    for reply in collect(grid, messages, deadline, job.clock, recording_repeats(job, "update", chosen.asked)):
+        institution = silent.pop(reply.metadata.src_node_id)
+        try:
+            shares[reply.metadata.src_node_id] = check_share(reply, ask, institution, job.run)
+        except MessageError as error:
+            _drop(job, answers, ask.round, institution, str(error))
+    for institution in silent.values():
+        _drop(job, answers, ask.round, institution, NO_ANSWER)
+    for institution in chosen.away.values():
+        _drop(job, answers, ask.round, institution, NOT_ASKED if institution.connected else NOT_CONNECTED)
+    connected = set(grid.get_node_ids())
+    for node in shares.keys() - connected:
+        _drop(job, answers, ask.round, chosen.asked[node], _LEFT_OUT)
+    here = [share for node, share in shares.items() if node in connected]
+    if len(here) < federation.min_clients:
+        job.emit({"event": "no_quorum", "round": ask.round, "accepted": len(here)})
+        return None
+    statement = Statement.of(here)
+    job.statements.put(ask.round, statement.text())
+    return statement
+
+
+def check_share(reply: Message, ask: Ask, institution: Institution, run: RunConfig) -> SignedShare:
+    """Return a reply as this institution's envelope of a share for this ask.
+
+    Raises:
+        MessageError: declined, malformed, signed by another, or an answer to something else.
+    """
+    content = content_of(reply)
+    if is_declined(content):
+        raise MessageError("declined")
+    share = share_from(content)
+    said = share.envelope()
+    if said != seal_share(ask, (institution.name, str(run.model.sha256)), said.mask_key, said.ledger_head):
+        raise MessageError("envelope: not an answer to this ask")
+    if not signed_by(institution.update_key, share.text, share.signature):
+        raise MessageError("signature: not this institution's")
+    require_mask_key(said.mask_key)
+    return share
+
+
+def _sum_ask(job: Job, ask: Ask, statement: Statement) -> SumAsk:
+    asked = {name: getattr(ask, name) for name in ("study", "lineage", "round", "run_json", "run_sha256")}
+    deadline = job.clock.now() + job.run.federation.sum_seconds
+    return SumAsk(**asked, input_sha256=ask.input_sha256, deadline_unix=deadline, statement=statement.text())
+
+
+def _second_exchange(job: Job, grid: Grid, of: _Sum, answers: Answers) -> dict[int, Masked]:
+    """Show the statement to its members. Return the masked shares that came, by node."""
+    number, seconds = of.ask.round, job.run.federation.sum_seconds
+    names = [item.name for item in of.members.values()]
+    started = {"event": "sum_started", "round": number, "statement_sha256": of.statement.sha256()}
+    job.emit({**started, "institutions": names})
+
+    def again(message: Message) -> None:
+        job.emit(
+            {"event": "sum_asked_again", "round": number, "institution": of.members[message.metadata.dst_node_id].name}
+        )
+
+    found, messages = dict[int, Masked](), list(messages_of(of.ask, "query.sum", of.members, seconds))
+    for reply in collect(grid, messages, of.ask.deadline_unix, job.clock, again):
+        node = reply.metadata.src_node_id
+        try:
+            found[node] = check_masked(reply, of.ask, of.members[node], job)
+        except MessageError as error:
+            _drop(job, answers, number, of.members[node], str(error))
+    return found
+
+
+def check_masked(reply: Message, ask: SumAsk, institution: Institution, job: Job) -> Masked:
+    """Return a reply as this institution's masked share under the statement of an ask.
+
+    Raises:
+        MessageError: declined, malformed, signed by another, or an answer to something else.
+    """
+    content = content_of(reply)
+    if is_declined(content):
+        raise MessageError("declined")
+    masked = Masked.from_content(content)
+    masked.numbers(_size(job))
+    said = masked.envelope
+    if said != seal_sum(ask, (institution.name, str(job.run.model.sha256)), masked.payload, said.ledger_head):
+        raise MessageError("envelope: not an answer to this ask")
+    if not signed_by(institution.update_key, said.text(), masked.signature):
+        raise MessageError("signature: not this institution's")
+    job.resumed.require_known(ask.round, institution.name, said.payload_sha256)
+    return masked
+
+
+def _void(state: RunState, of: _Sum, missing: set[str], answers: Answers) -> None:
+    """End a round whose sum lacks a member: nothing can be read of the others' masked shares, and nothing is added."""
+    number, told = of.ask.round, ", ".join(sorted(missing))
+    state.job.emit({"event": "void", "round": number, "missing": sorted(missing)})
+    for institution in of.members.values():
+        if institution.outcomes.get(number) is None:
+            reason = NO_ANSWER if institution.name in missing else f"the sum is void without {told}"
+            answers.drop(number, institution, reason)
+    left = [item.name for item in state.institutions.values() if item.name not in state.benched | missing]
+    if len(left) >= state.job.run.federation.min_clients:  # else it was the server's own network
+        state.benched |= missing
+
+
+def _update(job: Job, of: _Sum, shares: list[Shared]) -> State | None:
+    """Return the sum as an update of the adapter; None if its norm is above what clip and noise allow."""
+    run, shapes = job.run, schema_of(job.initial)
+    declared = sum(item.declared_units for item in of.members.values())
+    plan = make_plan(run, declared)
+    if not isinstance(plan, PrivacyPlan) or plan.sharing is None:
+        raise TypeError("a secure sum without shared noise")
+    step = run.local.learning_rate * plan.clip_norm / 2**plan.sharing.grid_bits / plan.expected_batch_size
+    change_P = (-step * as_signed(total(shares))).astype(np.float32)
+    parts = split(change_P, alphabetical(shapes))
+    weights = {name: np.float32(1.0 if is_added(name) else plan.head_weight) for name in shapes}
+    update = {name: (parts[name] / weights[name]).astype(np.float32) for name in shapes}
+    try:
+        return bounded(update, sum_norm_bound(plan, len(shares), change_P.size, run.local.learning_rate))
+    except GateError:
+        job.emit({"event": "sum_rejected", "round": of.ask.round})
+        return None
+
+
+def _size(job: Job) -> int:
+    return sum(value.size for value in job.initial.values())
+
+
+def _drop(job: Job, answers: Answers, number: int, institution: Institution, reason: str) -> None:
+    answers.drop(number, institution, reason)
+    job.emit({"event": "dropped", "round": number, "institution": institution.name, "reason": reason})
