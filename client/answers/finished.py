@@ -21,7 +21,7 @@ from confide.common.export.write import portable_config
 from confide.common.model.adapter import build_module
 from confide.common.model.base_models import find_model
 from confide.common.protocol.asks import CARD_FILE, CONFIG_FILE, HEAD_FILE, RUN_FILE, WEIGHTS_FILE, Finished
-from confide.common.protocol.gate import RECEIVED_NORM_BOUND, GateError, bounded, load_tensors
+from confide.common.protocol.gate import FINISHED_NORM_BOUND, GateError, bounded, load_tensors
 from confide.common.protocol.wire import sha256
 from confide.common.shown import shown
 from confide.common.tensors import State
@@ -103,7 +103,7 @@ def _check_tensors(files: dict[str, bytes], module: Any, adapted: Any) -> None:
     """`GateError` where tensors are not those of the model, or not finite and bounded, all together."""
     forms = {WEIGHTS_FILE: _form(get_peft_model_state_dict(adapted, save_embedding_layers=False))}
     if HEAD_FILE in files:
-        forms[HEAD_FILE] = _form(module.head.state_dict())
+        forms[HEAD_FILE] = _form(module.plain())
     tensors = State()
     for name, form in forms.items():
         try:
@@ -111,7 +111,7 @@ def _check_tensors(files: dict[str, bytes], module: Any, adapted: Any) -> None:
         except GateError as error:
             raise GateError(f"{name}: {error}") from None
         tensors |= {f"{name} {tensor}": value for tensor, value in found.items()}
-    bounded(tensors, RECEIVED_NORM_BOUND)
+    bounded(tensors, FINISHED_NORM_BOUND)
 
 
 def _form(tensors: dict[str, torch.Tensor]) -> Form:

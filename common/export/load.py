@@ -20,7 +20,8 @@ from confide.common.model.devices import choose_device
 from confide.common.model.warm_model import WarmModel
 from confide.common.privacy.gradients import wrap
 from confide.common.protocol.asks import HEAD_FILE, RUN_FILE, WEIGHTS_FILE
-from confide.common.protocol.gate import RECEIVED_NORM_BOUND, GateError, load_state
+from confide.common.protocol.gate import FINISHED_NORM_BOUND, GateError, load_state
+from confide.common.tasks.heads import QuestionHead
 from confide.common.tensors import State, dump_state
 
 
@@ -122,15 +123,17 @@ def _read_run(folder: Path) -> tuple[Path, RunConfig]:
 
 def _write_all(module: nn.Module, folder: Path, run: RunConfig) -> None:
     """Put the folder's tensors into a module: the trained ones, and the frozen A (a later numpy may draw another)."""
-    parameters = {
+    parameters: dict[str, torch.Tensor] = {
         public_name(name): value for name, value in module.named_parameters() if value.requires_grad or is_added(name)
     }
+    if isinstance(module, QuestionHead):
+        parameters["head.centre"] = module.centre
     tensors = {public_name(name): value for name, value in _read_tensors(folder / WEIGHTS_FILE).items()}
     if run.task.own_head:
         tensors |= {f"head.{name}": value for name, value in _read_tensors(folder / HEAD_FILE).items()}
     try:
         shapes = {name: tuple(value.shape) for name, value in parameters.items()}
-        state = load_state(dump_state(tensors), shapes, RECEIVED_NORM_BOUND)
+        state = load_state(dump_state(tensors), shapes, FINISHED_NORM_BOUND)
     except GateError as error:
         raise InputError(
             f"{folder}: does not fit its {RUN_FILE}: {error}; copy the folder again from its run"

@@ -1,7 +1,7 @@
 """The finished adapter as a folder that PEFT loads without us, with its model card.
 
 adapter_config.json, adapter_model.safetensors   the files of PEFT's own save_pretrained
-head.safetensors                                 "weight" and "bias" of the head, if it is not the base model's own
+head.safetensors                                 the head ("weight" and "bias"), if it is not the base model's own
 run.json                                         the locked run as canonical JSON: its hash is the `run_sha256`
 README.md                                        the model card; its first program predicts with public libraries alone
 """
@@ -41,12 +41,14 @@ def export_adapter(folder: Path, run: RunConfig, model: WarmModel, state: State,
     for leftover in (temporary, replaced):
         shutil.rmtree(leftover, ignore_errors=True)
     set_state(model.module, state)
-    adapted: Any = model.module.encoder
+    module: Any = model.module
+    adapted = module.encoder
     # "auto" would ask the hub for the base model's vocabulary.
     adapted.save_pretrained(str(temporary), save_embedding_layers=False)
     (temporary / CONFIG_FILE).write_text(portable_config(adapted, run), encoding="utf-8")
     if run.task.own_head:
-        head = {name: state[f"head.{name}"] for name in ("weight", "bias")}
+        # On the base's states as they are, so that a reader needs no constants of ours.
+        head = {name: value.cpu().numpy() for name, value in module.plain().items()}
         save_file(head, temporary / HEAD_FILE, metadata={"format": "pt"})
     (temporary / RUN_FILE).write_text(run.canonical_json(), encoding="utf-8")
     (temporary / CARD_FILE).write_text(text, encoding="utf-8")

@@ -10,6 +10,7 @@ attention      one fixed kernel of attention
 checkpointing  layers that compute again in the backward pass
 quantization   a base in four or eight bits
 lower_layers   frozen layers below the adapter
+plain_texts    public constants that standardise what a head reads
 warm_model     one loaded model for all rounds
 evaluation     predictions and accuracy
 scores         accuracy by institution, without torch

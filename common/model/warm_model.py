@@ -21,8 +21,10 @@ from confide.common.model.adapter import build_module
 from confide.common.model.base_models import find_model, hash_model, load_tokenizer, loading
 from confide.common.model.devices import choose_device
 from confide.common.model.lower_layers import LowerLayers, find_lower_layers
+from confide.common.model.plain_texts import standardise
 from confide.common.privacy.gradients import per_example_gradients, wrap
 from confide.common.tasks import Task
+from confide.common.tasks.heads import TokenHead
 
 PREFIX = "prefix"  # in a batch: the lower layers' output for it, shape (B, T, hidden)
 
@@ -130,6 +132,8 @@ def warm_model(run: RunConfig, speed: SpeedSection = AUTO, models: Path | None =
         module = build_module(run, folder, place, speed)
         model = WarmModel(module, wrap(module), tokenizer, run.task, place, find_lower_layers(module))
         _check_step(run, model)
+        if isinstance(module, TokenHead):
+            standardise(module, tokenizer, run.task.max_length)
         _warm[key] = model
     return _warm[key]
 

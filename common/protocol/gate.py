@@ -15,6 +15,9 @@ from confide.common.tensors import Schema, State, norm_of
 # AdamW moves a coordinate by at most about the learning rate: by 1.5 over 60 rounds at 5e-2, falling to 0. The 184,000
 # numbers of a rank-8 adapter on 30 layers then have a norm of 640. Measured: 17 after 5 rounds of 37,634 numbers.
 RECEIVED_NORM_BOUND = 1000.0
+# Of a finished adapter. Nothing is trained on it. Its head is on the base's states as they are, and a base with states
+# of a hundredth makes a head of norm 100 one of 10,000.
+FINISHED_NORM_BOUND = 1e6
 _MAX_TIMES = 20  # an institution may be so many times larger or smaller than the run's public `nominal_units`
 _HEADER_ALLOWANCE = 256  # bytes a tensor may take in a safetensors header
 

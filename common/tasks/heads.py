@@ -3,26 +3,52 @@
 import torch
 from torch import Tensor, nn
 
+# The length that standardised states have, whatever the base. The server's step moves each number of a head by about
+# the learning rate, so this length decides how far it moves an output (docs/decisions.md).
+FOR_LOGITS = 20.0
+FOR_SHARES = 1.25  # outputs between 0 and 1, under a squared error
+
 
 class TokenHead(nn.Module):
-    """One linear layer in float32 on the last hidden state of every token."""
+    """One linear layer in float32 on the last hidden state of every token, standardised by public constants.
 
-    def __init__(self, encoder: nn.Module, hidden_size: int, num_outputs: int) -> None:
+    Many bases share a large direction among all their states. A gradient clipped as a whole then tells of little else,
+    and noise in that direction moves the outputs of all texts alike (docs/decisions.md).
+
+    Attributes:
+        centre, spread: constants of each coordinate, shape ``(hidden_size,)``; `model.plain_texts` measures them on
+            the base. They are not trained and do not travel.
+        length: the usual length of a standardised state.
+    """
+
+    centre: Tensor
+    spread: Tensor
+
+    def __init__(self, encoder: nn.Module, hidden_size: int, num_outputs: int, length: float = FOR_LOGITS) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = nn.Linear(hidden_size, num_outputs)
+        self.length = length
+        self.register_buffer("centre", torch.zeros(hidden_size))
+        self.register_buffer("spread", torch.ones(hidden_size))
 
     def states(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
-        """Return the last hidden states, shape ``(B, T, hidden)``, float32."""
+        """Return the last hidden states, standardised, shape ``(B, T, hidden)``, float32."""
         types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         output = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **types)
-        states: Tensor = output.last_hidden_state.float()
+        states: Tensor = (output.last_hidden_state.float() - self.centre) / self.spread
         return states
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Return logits of shape ``(B, T, num_outputs)``."""
         logits: Tensor = self.head(self.states(input_ids, attention_mask, token_type_ids))
         return logits
+
+    def plain(self) -> dict[str, Tensor]:
+        """Return the tensors of the same head on states as the base gives them: "weight" and "bias", float32."""
+        weight = self.head.weight.detach().double() / self.spread.double()
+        bias = self.head.bias.detach().double() - weight @ self.centre.double()
+        return {"weight": weight.float(), "bias": bias.float()}
 
 
 class MeanPooledHead(TokenHead):
@@ -50,7 +76,8 @@ class QuestionHead(TokenHead):
     """
 
     def __init__(self, encoder: nn.Module, hidden_size: int, num_outputs: int) -> None:
-        super().__init__(encoder, 2 * hidden_size, num_outputs)
+        super().__init__(encoder, hidden_size, num_outputs)
+        self.head = nn.Linear(2 * hidden_size, num_outputs)
 
     def forward(
         self,
@@ -65,6 +92,12 @@ class QuestionHead(TokenHead):
         mean = (states * mask).sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True).clamp(min=1.0)
         logits: Tensor = self.head(torch.cat([states, states * mean], dim=2))
         return logits
+
+    def plain(self) -> dict[str, Tensor]:
+        """Return "weight" and "bias" of the same head on states less "centre": products have no other form."""
+        spread = self.spread.double()
+        weight = self.head.weight.detach().double() / torch.cat([spread, spread * spread])
+        return {"weight": weight.float(), "bias": self.head.bias.detach(), "centre": self.centre}
 
 
 class NativeHead(nn.Module):

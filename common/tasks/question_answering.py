@@ -149,7 +149,7 @@ class QuestionAnswering(Task):
             "                   return_tensors='pt', return_offsets_mapping=True)\n"
             "spans, sources = tokens.pop('offset_mapping')[0].tolist(), tokens.sequence_ids(0)[1:]\n"
             "with torch.inference_mode():\n"
-            "    states = model(**tokens).last_hidden_state[0]\n"
+            "    states = model(**tokens).last_hidden_state[0] - head['centre']\n"
             "asked = torch.tensor([False] + [source == 0 for source in sources])\n"
             "mean = states[asked].sum(0) / max(int(asked.sum()), 1)\n"
             "logits = torch.cat([states, states * mean], dim=1) @ head['weight'].T + head['bias']\n"

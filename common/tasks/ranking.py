@@ -138,7 +138,7 @@ class Ranking(Task):
             f"    tokens = tokenizer(query, candidate, truncation='only_second', max_length={self.max_length},\n"
             "                       return_tensors='pt')\n"
             "    with torch.inference_mode():\n"
-            "        states = model(**tokens).last_hidden_state[0]\n"
+            "        states = model(**tokens).last_hidden_state[0] - head['centre']\n"
             "    asked, told = (torch.tensor([part == n for part in tokens.sequence_ids(0)]) for n in (0, 1))\n"
             "    mean = states[asked].sum(0) / max(int(asked.sum()), 1)\n"
             "    each = torch.cat([states, states * mean], dim=1) @ head['weight'].T + head['bias']\n"

@@ -84,9 +84,9 @@ class Scoring(Task):
 
     def build(self, adapted: "nn.Module", hidden_size: int) -> "nn.Module":
         """Return the module to train: the adapted encoder with mean pooling and a linear head."""
-        from confide.common.tasks.heads import MeanPooledHead
+        from confide.common.tasks.heads import FOR_SHARES, MeanPooledHead
 
-        return MeanPooledHead(adapted, hidden_size, self.num_outputs)
+        return MeanPooledHead(adapted, hidden_size, self.num_outputs, FOR_SHARES)
 
     def _shares(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> "Tensor":
         """Return each example's share of the range, shape ``(B,)``; the middle is added, for a head starts near 0."""

@@ -152,7 +152,7 @@ class Task(Section):
 
     @abstractmethod
     def build(self, adapted: "nn.Module", hidden_size: int) -> "nn.Module":
-        """Return the module to train: the adapted base, as ``encoder``, with the task's head."""
+        """Return the module to train: the adapted base, as ``encoder``, with its head; one of ours is a `TokenHead`."""
 
     @abstractmethod
     def losses(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> "Tensor":
@@ -166,7 +166,7 @@ class Task(Section):
     def program(self) -> str:
         """Return the lines of a model card's program that print the answer for a ``text``, a line, on one line.
 
-        They have ``tokenizer``, ``model`` and, with our head, ``head``: its weight and bias. `OUTPUT` begins them for
+        They have ``tokenizer``, ``model`` and, with our head, ``head``: its tensors, by name. `OUTPUT` begins them for
         kinds that read the model's states.
         """
 

@@ -15,6 +15,7 @@ from confide.common.data.shapes import public_shapes
 from confide.common.privacy import noise, plan, step, unit_means
 from confide.common.privacy.clipping import clip
 from confide.common.tasks import TextClassification
+from confide.common.tasks.heads import TokenHead
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 PlantedBug = tuple[Plant, Callable[..., None]]
@@ -144,6 +145,18 @@ def _added_in_float32(patch: pytest.MonkeyPatch) -> None:
         return sums[-1].clone(), int(numbers[-1])
 
     patch.setattr(unit_means, "_average", average)
+
+
+def _standardised_by_the_batch(patch: pytest.MonkeyPatch) -> None:
+    """Take the mean that is subtracted from states over the micro-batch, not over public texts."""
+
+    real = TokenHead.states
+
+    def states(self: TokenHead, *batch: torch.Tensor) -> torch.Tensor:
+        found = real(self, *batch)
+        return found - found.mean(dim=(0, 1))
+
+    patch.setattr(TokenHead, "states", states)
 
 
 def _rows_left_out(patch: pytest.MonkeyPatch) -> None:
@@ -300,6 +313,7 @@ TRAINING_BUGS: dict[str, PlantedBug] = {
         _loss_divided_by(lambda batch: len(batch["label"])),
         guarantees.check_a_loss_is_of_its_own_example,
     ),
+    "states standardised by the batch": (_standardised_by_the_batch, guarantees.check_a_loss_is_of_its_own_example),
     "shapes that were not tried": (_shapes_untried, guarantees.check_companions_do_not_change_a_unit),
     "rows that are missing left out": (_rows_left_out, guarantees.check_every_micro_batch_has_a_shape_that_was_tried),
     "unit clipped in each micro-batch": (

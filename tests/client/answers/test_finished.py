@@ -11,19 +11,22 @@ import pytest
 from safetensors.numpy import load, save
 from support.cards import make_card
 from support.installations import LINEAGE, Asking, kinds, write_site
+from support.kinds import of_kind
 from support.sites import random_state
 from support.speed import CPU
 
 from confide.client.answers import finished as finished_module
+from confide.client.answers.finished import check_files
 from confide.client.commands.models import list_adapters
 from confide.client.site.installation import Site, open_site
 from confide.common.config.run import RunConfig, lock
+from confide.common.errors import PolicyError
 from confide.common.export.load import load_adapter
 from confide.common.export.write import export_adapter
 from confide.common.model.base_models import hash_model
 from confide.common.model.warm_model import forget_models, warm_model
 from confide.common.protocol.asks import Finished
-from confide.common.protocol.gate import RECEIVED_NORM_BOUND
+from confide.common.protocol.gate import FINISHED_NORM_BOUND, RECEIVED_NORM_BOUND
 
 MakeRun = Callable[..., RunConfig]
 Files = dict[str, bytes]
@@ -173,7 +176,7 @@ HOSTILE: dict[str, tuple[Callable[[Files], Files], str]] = {
     "a megabyte more": (lambda files: {**files, WEIGHTS: files[WEIGHTS] + bytes(2**20)}, f"{WEIGHTS}: size"),
     "nan": (_tensors(WEIGHTS, _first(lambda value: np.full_like(value, np.nan))), "norm"),
     "infinite in the head": (_tensors(HEAD, _first(lambda value: np.full_like(value, np.inf))), "norm"),
-    "huge": (_tensors(WEIGHTS, _first(lambda value: value + np.float32(RECEIVED_NORM_BOUND))), "norm"),
+    "huge": (_tensors(WEIGHTS, _first(lambda value: value + np.float32(FINISHED_NORM_BOUND))), "norm"),
     "doubles": (_tensors(HEAD, _first(lambda value: value.astype("f8"))), f"{HEAD}: "),
     "whole numbers": (_tensors(WEIGHTS, _first(lambda value: value.astype("i4"))), "must be float32"),
     "another shape": (_tensors(WEIGHTS, _first(lambda value: value.T.copy())), "must be float32 of shape"),
@@ -192,6 +195,24 @@ def test_a_finished_adapter_with_a_wrong_file_is_declined_and_none_of_it_kept(en
     assert why in ending.refusal()
     assert not ending.models.exists()
     assert ending.send(ending.finished) == [], "the honest one still comes"
+
+
+def test_a_head_on_small_states_is_large_and_kept(ending: Ending) -> None:
+    """Its bound is not that of an adapter that is trained on."""
+    grown = _tensors(HEAD, _first(lambda value: value + np.float32(10 * RECEIVED_NORM_BOUND)))
+    assert ending.send(replace(ending.finished, files=grown(ending.finished.files))) == []
+
+
+def test_a_head_that_compares_tokens_is_kept_with_its_centre(
+    tmp_path: Path, make_run: MakeRun, base_folder: Path
+) -> None:
+    run = lock(of_kind(make_run(local={"nominal_units": 20}), "question-answering"), hash_model(base_folder))
+    files = _exported(tmp_path / "finished", run)
+    finished = Finished("test", LINEAGE, run.sha256(), "", files)
+    assert check_files(finished, tmp_path / "models") == files
+    moved = _tensors(HEAD, lambda tensors: {**tensors, "spread": tensors["centre"]})(files)
+    with pytest.raises(PolicyError, match=HEAD):
+        check_files(replace(finished, files=moved), tmp_path / "models")
 
 
 def test_what_peft_loads_is_written_here_whatever_the_server_says(ending: Ending) -> None:

@@ -59,12 +59,13 @@ def test_both_sides_of_a_list_weigh_the_same(relevance: list[int], relevant: lis
 def test_the_score_compares_a_candidate_with_its_query(make_run: Callable[..., RunConfig]) -> None:
     model = warm_model(of_kind(make_run(), KIND))
     stream = np.random.default_rng(1)
-    set_state(model.module, {n: stream.normal(0, 1, v.shape).astype("f") for n, v in get_state(model.module).items()})
+    set_state(model.module, {n: stream.normal(0, 0.1, v.shape).astype("f") for n, v in get_state(model.module).items()})
     examples = TASK.examples(LIST, model.tokenizer)
     batch = collate(examples, 16, model.pads, model.device)
     names = ("input_ids", "attention_mask", "token_type_ids")
     with torch.no_grad():
         states = model.module.encoder(**{name: batch[name] for name in names}).last_hidden_state
+        states = (states - model.module.centre) / model.module.spread
         means = [[own[part == n].mean(dim=0) for n in (1, 2)] for own, part in zip(states, batch["part"], strict=True)]
         features = torch.stack([torch.cat([mean, mean * query]) for query, mean in means])
         logits = (features @ model.module.head.weight.T + model.module.head.bias).squeeze(1)

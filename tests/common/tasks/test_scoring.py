@@ -1,17 +1,23 @@
 """Scoring: the public range, what is no score, correlations."""
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from support.byte_level import byte_level
-from support.kinds import RECORDS, task_of
+from support.kinds import RECORDS, of_kind, task_of
 from support.tiny_bert import tiny_tokenizer
 
 from confide.common.config.run import RunConfig
 from confide.common.config.toml import check
 from confide.common.errors import InputError
+from confide.common.model.adapter import get_state, set_state
+from confide.common.model.evaluation import predict
+from confide.common.model.warm_model import warm_model
 
 TASK = task_of("scoring")
+TEXTS = ("the film was good", "bad", "a long and very bad film, 12 times", "i loved it")
 
 
 @pytest.mark.parametrize("score", [-4, 4, 0.5, "1e0", "-3.25"])
@@ -31,6 +37,19 @@ def test_a_range_must_not_be_empty() -> None:
     content = {"study": {"name": "s"}, "task": {"kind": "scoring", "lowest": 1.0, "highest": 1.0}}
     with pytest.raises(InputError, match=r"lowest = 1 must be below task.highest = 1"):
         check(RunConfig, content, "run.toml")
+
+
+def test_a_step_of_the_server_moves_no_score_across_the_range(make_run: Callable[..., RunConfig]) -> None:
+    """It moves each number of the head by about the learning rate, under much noise in any direction."""
+    model = warm_model(of_kind(make_run(), "scoring"))
+    state, stream = get_state(model.module), np.random.default_rng(0)
+    moved = []
+    for _ in range(20):
+        signs = stream.choice([-1.0, 1.0], state["head.weight"].shape)
+        set_state(model.module, {**state, "head.weight": (5e-2 * signs).astype(np.float32)})
+        moved += [abs(score) / 8 for score in predict(model, [{"text": text} for text in TEXTS])]
+    assert 0.01 < sum(moved) / len(moved) < 0.15  # shares of the range, from its middle
+    set_state(model.module, state)
 
 
 def test_correlations_of_scores_that_are_all_one_are_zero() -> None:
