@@ -40,6 +40,8 @@ def plan(
 
 
 def _plan_text(run: "RunConfig", facts: dict[str, Any]) -> str:
+    from confide.simulations.studies.plan import MOST_HEAD_NOISE
+
     lines = [
         f"{run.study.name}: {facts['num_steps']} steps, each {run.privacy.unit} drawn with probability "
         f"{facts['sampling_probability']:g}, noise multiplier {facts['noise_multiplier']}",
@@ -47,6 +49,11 @@ def _plan_text(run: "RunConfig", facts: dict[str, Any]) -> str:
         f"  {facts['signal_to_noise_share']:.0%} of the best possible signal-to-noise ratio at this epsilon",
         f"  {facts['bytes_per_client_round']:,} bytes from each institution in each round",
     ]
+    if facts["head_noise"] > MOST_HEAD_NOISE:
+        lines.append(
+            f"  warning: the noise on the head is {facts['head_noise']:g}, should be at most {MOST_HEAD_NOISE:g}, so "
+            "the run may learn little; take more units, institutions or rounds, or a larger epsilon"
+        )
     if "seconds_per_round" in facts:
         lines.append(
             f"  {facts['seconds_per_round']} s for a round of one institution, "

@@ -4,8 +4,16 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from support.coins import TestCoins
+from support.sites import DrawsOnly
 
+from confide.common.config.run import RunConfig, make_plan
+from confide.common.model.adapter import coordinate_weights, schema
+from confide.common.model.warm_model import WarmModel
+from confide.common.privacy.plan import PrivacyPlan
+from confide.common.privacy.step import private_step
 from confide.simulations.studies import plan
 
 Confide = Callable[..., tuple[int, str, str]]
@@ -19,6 +27,7 @@ PLAN = {
     "target_delta",
     "signal_to_noise_share",
     "bytes_per_client_round",
+    "head_noise",
 }
 
 
@@ -68,3 +77,35 @@ def test_plan_touches_no_data(confide: Confide, settings: Settings, run_file: Pa
     rows = [line.split()[0] for line in output.partition("epsilon   noise")[2].splitlines()[1:]]
     assert rows == ["1", "3", "8"]
     assert {path.name for path in tmp_path.iterdir()} == {"run.toml"}
+
+
+@pytest.mark.usefixtures("_no_table")
+def test_noise_that_drowns_the_head_is_told_with_rule_and_remedy(confide: Confide, run_file: Path) -> None:
+    _, output, _ = confide("plan", run_file)
+    [line] = [line for line in output.splitlines() if "noise on the head" in line]
+    figure = json.loads(confide("plan", run_file, "--json")[1])["head_noise"]
+    assert f"is {figure:g}, should be at most {plan.MOST_HEAD_NOISE:g}" in line
+    assert "take more units, institutions or rounds, or a larger epsilon" in line
+    larger = 10 * figure / plan.MOST_HEAD_NOISE
+    _, output, _ = confide("plan", run_file, "--set", f"local.nominal_units={int(20 * larger)}")
+    assert "noise on the head" not in output
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"num_rounds": 8}, {"min_clients": 6}, {"participation": 0.5, "min_clients": 8}]
+)
+def test_the_noise_on_a_head_is_that_of_the_mean_of_all_steps(
+    make_run: Callable[..., RunConfig], model: WarmModel, changes: dict[str, float]
+) -> None:
+    run = make_run(federation={"num_rounds": 3, "min_clients": 2, **changes}, local={"nominal_units": 50})
+    private = make_plan(run, 50)
+    assert isinstance(private, PrivacyPlan)
+    shapes = schema(model.module)
+    weights = coordinate_weights(shapes, private.head_weight)
+    on_head = weights.numpy() == private.head_weight
+    updates = int(run.num_steps * run.federation.participation * run.federation.min_clients)
+    coins, units, lengths = TestCoins(3), DrawsOnly(0), []
+    for _ in range(20):
+        steps = [private_step(private, coins, units, model.wrapped, model.losses, weights) for _ in range(updates)]
+        lengths.append(private.head_weight * np.linalg.norm(np.mean(steps, axis=0)[on_head]))
+    assert plan.head_noise(run, private, int(on_head.sum())) == pytest.approx(np.mean(lengths), rel=0.1)
