@@ -86,11 +86,8 @@ def start(federation: Federation, clock: Clock) -> RunState:
 
     scored, names = score if federation.public else None, federation.sites.names
     job = Job(run, federation.lineage, get_state(model.module), scored, federation.emit, save, clock, len(names))
-    return RunState(
-        replace(
-            job, names=dict(enumerate(names, FIRST_NODE)), resumed=federation.resumed, statements=federation.statements
-        )
-    )
+    of_nodes = dict(enumerate(names, FIRST_NODE))
+    return RunState(replace(job, names=of_nodes, resumed=federation.resumed, statements=federation.statements))
 
 
 def simulate(federation: Federation, state: RunState, faults: Faults = no_faults) -> None:

@@ -53,7 +53,7 @@ def without_privacy(run: RunConfig) -> RunConfig:
 
 
 def with_local_noise(run: RunConfig) -> RunConfig:
-    """Return the same run in which every institution adds all of the noise of its epsilon; itself if it does already."""
+    """Return the same run in which every institution adds all of the noise; itself if it does already."""
     if run.federation.aggregation != SECURE_SUM:
         return run
     none = dict.fromkeys(("max_colluding", "target_epsilon_if_broken", "grid_bits", "share_variance"))
