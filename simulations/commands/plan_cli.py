@@ -49,6 +49,7 @@ def _plan_text(run: "RunConfig", facts: dict[str, Any]) -> str:
         f"  {facts['signal_to_noise_share']:.0%} of the best possible signal-to-noise ratio at this epsilon",
         f"  {facts['bytes_per_client_round']:,} bytes from each institution in each round",
     ]
+    lines += _sum_text(facts["secure_sum"]) if facts["secure_sum"] else []
     if facts["head_noise"] > MOST_HEAD_NOISE:
         lines.append(
             f"  warning: the noise on the head is {facts['head_noise']:g}, should be at most {MOST_HEAD_NOISE:g}, so "
@@ -62,6 +63,27 @@ def _plan_text(run: "RunConfig", facts: dict[str, Any]) -> str:
     lines += ["", "  epsilon   noise   signal share   attacker finds at most (at 1 % false alarms)"]
     lines += [_row_text(row) for row in facts["table"]]
     return "\n".join(lines)
+
+
+def _sum_text(facts: dict[str, Any]) -> list[str]:
+    """Return what shared noise promises, each number with its condition, and other choices of the fewest members."""
+    allowed, *more = [f"{_shown(value)} if {number} are" for number, value in facts["colluding"].items()]
+    return [
+        f"  {facts['institutions']} institutions share the noise: a round needs {facts['min_clients']} of them, "
+        f"{facts['max_colluding']} may be in league with the server",
+        f"    epsilon {allowed.replace(' are', ' of them are, at most')}" + "".join(f"; {text}" for text in more),
+        f"    epsilon {_shown(facts['epsilon_if_broken'])} if all others are, or if the secure sum is broken",
+        f"    noise on the sum: {facts['noise_against_local']:.1%} of what it is if each adds its own",
+        *(
+            f"    with min_clients = {choice['min_clients']}: {choice['noise_against_local']:.1%}, and epsilon "
+            f"{_shown(choice['epsilon_if_broken'])} if broken"
+            for choice in facts["choices"]
+        ),
+    ]
+
+
+def _shown(epsilon: float | None) -> str:
+    return "above 100" if epsilon is None else f"{epsilon:.3g}"
 
 
 def _row_text(row: dict[str, Any]) -> str:

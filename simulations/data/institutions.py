@@ -37,7 +37,8 @@ def load_institutions(run: RunConfig) -> Institutions:
     Raises:
         InputError: the data are bad, or do not allow the partition.
     """
-    neutral = run.model_copy(update={"privacy": PrivacySection(unit="none"), **_placed(run)})
+    study = run.study.model_copy(update={"institutions": (), "keys": {}})  # which a secure sum takes from the data
+    neutral = run.model_copy(update={"privacy": PrivacySection(unit="none"), "study": study, **_placed(run)})
     return _load(neutral.model_dump_json(include={"study", "task", "privacy", "simulation", "evaluation"}))
 
 

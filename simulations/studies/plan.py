@@ -7,7 +7,11 @@ from importlib.metadata import version
 from typing import Any
 
 from confide.common.config.run import RunConfig, make_plan
+from confide.common.config.sections import SECURE_SUM
+from confide.common.config.shared_noise import MAX_IF_BROKEN
+from confide.common.methods import is_added
 from confide.common.privacy.plan import NoPrivacy, PrivacyPlan
+from confide.common.privacy.secure.sharing import Sharing
 from confide.common.tensors import Schema
 from confide.simulations.studies.remembered import Remembered, recall
 
@@ -40,7 +44,47 @@ def plan_facts(run: RunConfig) -> dict[str, Any]:
         "bytes_per_client_round": int(recall(built_by, lambda: bytes_per_client_round(run))),
         "head_noise": round(head_noise(run, plan, int(recall(["head", *built_by], lambda: _head_size(run)))), 3),
         "table": [_row(accounts, plan, target) for target in TABLE],
+        "secure_sum": _sum_facts(accounts, run, plan),
     }
+
+
+def _sum_facts(accounts: Remembered, run: RunConfig, plan: PrivacyPlan) -> dict[str, Any] | None:
+    """Return what sharing the noise promises and costs, beside other choices of the fewest members; None without it."""
+    if plan.sharing is None:
+        return None
+    names, sharing = len(run.study.institutions), plan.sharing
+    fewest = (names + sharing.max_colluding) // 2 + 1
+    local = accounts.calibrate(plan, run.privacy.target_epsilon)
+    others = sorted({fewest, names} - {sharing.min_members}, reverse=True)
+    shared = [(least, local.shared(least, sharing.max_colluding, plan.expected_batch_size * names)) for least in others]
+    return {
+        "institutions": names,
+        "min_clients": sharing.min_members,
+        "max_colluding": sharing.max_colluding,
+        "colluding": {number: _up_to(accounts, plan.if_colluding(number)) for number in _numbers(sharing)},
+        "epsilon_if_broken": _up_to(accounts, plan.if_broken),
+        "noise_against_local": round(plan.if_broken.noise_multiplier / plan.noise_multiplier, 3),
+        "choices": [
+            {
+                "min_clients": least,
+                "noise_against_local": round(other.if_broken.noise_multiplier / other.noise_multiplier, 3),
+                "epsilon_if_broken": _up_to(accounts, other.if_broken),
+            }
+            for least, other in shared
+        ],
+    }
+
+
+def _numbers(sharing: Sharing) -> range:
+    """Return numbers of members that may collude: as the run allows, and two more."""
+    return range(sharing.max_colluding, min(sharing.max_colluding + 3, sharing.min_members - 1))
+
+
+def _up_to(accounts: Remembered, plan: PrivacyPlan) -> float | None:
+    """Return epsilon; None where a bound shows that it is above what any policy allows."""
+    from confide.common.privacy.least import least_epsilon
+
+    return accounts.epsilon(plan) if least_epsilon(plan) <= MAX_IF_BROKEN else None
 
 
 def _row(accounts: Remembered, plan: PrivacyPlan, target: float) -> dict[str, float | None]:
@@ -60,12 +104,15 @@ def _row(accounts: Remembered, plan: PrivacyPlan, target: float) -> dict[str, fl
 def bytes_per_client_round(run: RunConfig) -> int:
     """Return the size of an update as it travels, without envelope and signature; no weights of the base are read.
 
-    The adapter that an institution receives in each round has the same size.
+    The adapter that an institution receives in each round has the same size, but for a secure sum: there an
+    institution sends four bytes for each number, whatever `federation.transfer` is.
     """
     import numpy as np
 
     from confide.common.protocol.transfer import encode
 
+    if run.federation.aggregation == SECURE_SUM:
+        return 4 * sum(math.prod(shape) for shape in _shapes(run).values())
     zeros = {name: np.zeros(shape, np.float32) for name, shape in _shapes(run).items()}
     return len(encode(zeros, run.federation.transfer))
 
@@ -81,21 +128,19 @@ def _shapes(run: RunConfig) -> Schema:
 
 def _head_size(run: RunConfig) -> int:
     """Return how many numbers a run's head has; 0 without a head."""
-    from confide.common.model.adapter import is_head
-
-    return sum(math.prod(shape) for name, shape in _shapes(run).items() if is_head(name))
+    return sum(math.prod(shape) for name, shape in _shapes(run).items() if not is_added(name))
 
 
 def head_noise(run: RunConfig, plan: PrivacyPlan, head_size: int) -> float:
     """Return the length of the noise on a head in the mean over all steps and institutions, in clip norms.
 
     No mean of clipped gradients is longer than 1. The adapter below the head has its own noise, but what a text is
-    told apart by is read off the head (docs/decisions.md).
+    told apart by is read off the head (docs/decisions.md). Of shared noise, each institution adds its share.
     """
     simulated = run.simulation.clients or 0 if run.simulation else 0
     institutions = max(run.federation.min_clients, len(run.study.institutions), simulated)
     updates = plan.num_steps * max(1.0, run.federation.participation * institutions)
-    return plan.noise_multiplier * math.sqrt(head_size / updates) / plan.expected_batch_size
+    return plan.if_broken.noise_multiplier * math.sqrt(head_size / updates) / plan.expected_batch_size
 
 
 def measure(run: RunConfig, num_steps: int = 20) -> dict[str, float]:
