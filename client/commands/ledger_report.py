@@ -17,7 +17,7 @@ def ledger_facts(path: Path) -> dict[str, Any]:
     """Return the content of `confide client ledger show --json`, rounded towards more spent and less left."""
     site = open_site(path)
     account, cap = site.ledger.account(), cap_of(site.config.policy)
-    filtered, composed = account.both_accounts(cap.max_delta) if account.number else (0.0, 0.0)
+    filtered, composed = account.by_filter_and_pld(cap.max_delta) if account.number else (0.0, 0.0)
     return {
         "dataset": site.config.dataset.id,
         "unit": site.config.dataset.unit,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from confide.common.privacy.filter import Cap, Charge, composed_epsilon, filter_epsilon, spent
+from confide.common.privacy.filter import Cap, Charge, Orders, composed_epsilon, filter_epsilon, if_broken, spent
 from confide.common.privacy.plan import PrivacyPlan
 
 LedgerRow = dict[str, Any]
@@ -22,7 +22,10 @@ class AnswerKey:
 
 @dataclass
 class Reservation:
-    """One RESERVE row, with its SEAL and its ACK."""
+    """One RESERVE row, with its SEAL, its ACK and, for a share of a secure sum, its RELEASE.
+
+    ``released`` is the hash of the statement under which the share left, ``released_sha256`` that of the masked share.
+    """
 
     number: int
     hash: str  # of the row; it names the outbox file
@@ -30,9 +33,10 @@ class Reservation:
     input_sha256: str
     run_sha256: str
     sealed_sha256: str | None = None
+    share_sha256: str | None = None  # of the file that keeps the share until its RELEASE
     acknowledged: bool = False
-    released: str | None = None  # hash of the statement under which its share left
-    released_sha256: str | None = None  # of the masked share
+    released: str | None = None
+    released_sha256: str | None = None
 
     @property
     def answer_file(self) -> str:
@@ -74,7 +78,7 @@ class Account:
 
     Attributes:
         number, head: number and hash of the last row.
-        first: the dataset row: id, unit, order of the filter.
+        first: the dataset row: id, unit, orders of the filter.
         cap: the cap in force.
         opened_under: the cap when a study was last opened. While it is in force, all allotments fit.
         studies: by name.
@@ -101,6 +105,12 @@ class Account:
         """Return whether any study was ever opened without privacy."""
         return any(study.plan is None for study in self.studies.values())
 
+    @property
+    def orders(self) -> Orders:
+        """The order of each account; a ledger that names one order counts both accounts at it."""
+        order: int = self.first["order"]
+        return order, self.first.get("order_if_broken", order)
+
     def allotted(self) -> list[Charge]:
         """Return each study's charge: the whole allotment, or the reserved part if a closed study returns the rest."""
         return [
@@ -121,9 +131,14 @@ class Account:
 
     def epsilon_spent(self, delta: float) -> float:
         """Return the epsilon of all that was reserved, rounded up; infinite after any training without privacy."""
-        return float("inf") if self.infinite else spent(list(self.reserved().values()), delta, self.first["order"])
+        return float("inf") if self.infinite else spent(list(self.reserved().values()), delta, self.orders[0])
 
-    def both_accounts(self, delta: float) -> tuple[float, float]:
+    def epsilon_spent_if_broken(self, delta: float) -> float:
+        """Return the same by the second account; equal where no study shares noise."""
+        charges = if_broken(list(self.reserved().values()))
+        return float("inf") if self.infinite else spent(charges, delta, self.orders[1])
+
+    def by_filter_and_pld(self, delta: float) -> tuple[float, float]:
         """Return the spend's epsilon by the filter and by composed PLDs; the second decides nothing across studies."""
         charges = list(self.reserved().values())
-        return filter_epsilon(charges, delta, self.first["order"]), composed_epsilon(charges, delta)
+        return filter_epsilon(charges, delta, self.orders[0]), composed_epsilon(charges, delta)

@@ -30,6 +30,7 @@ class Chain:
     def __init__(self, database: Database, dataset: str, witness: Witness) -> None:
         self.dataset, self.account, self._witness = dataset, Account(), witness
         self._database, self._db, self._new = database, database.connection, list[tuple[LedgerRow, str]]()
+        self._others = dict[str, Chain]()
 
     @contextmanager
     def transaction(self) -> Iterator[Account]:
@@ -59,6 +60,15 @@ class Chain:
         """Return the sum of all rows so far; `LedgerError` if the chain is broken."""
         with self.transaction() as account:
             return account
+
+    def others(self) -> list[Account]:
+        """Return, inside a transaction, the accounts of all other datasets of this file, with every committed row."""
+        for name in self.datasets():
+            if name != self.dataset and name not in self._others:
+                self._others[name] = Chain(self._database, name, self._witness)
+        for chain in self._others.values():
+            chain._catch_up()
+        return [chain.account for chain in self._others.values()]
 
     def append(self, kind: str, values: LedgerRow) -> int:
         """Add a row inside a transaction. Return its number."""

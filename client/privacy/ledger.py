@@ -1,35 +1,25 @@
 """The institution's durable account of the spend on the people of a dataset, over all studies, for ever."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from confide.client.privacy.account import Account, AnswerKey, LedgerRow, Reservation
 from confide.client.privacy.chain import Chain, Witness
 from confide.client.privacy.database import Database
-from confide.client.privacy.rules import may_open, may_reserve, require_unit
+from confide.client.privacy.row_kinds import cap_fields, plan_fields
+from confide.client.privacy.rules import may_open, may_release, may_reserve, require_unit, require_unreleased
+from confide.client.privacy.terms import Terms, first_row
 from confide.common.errors import PolicyError
-from confide.common.privacy.filter import ACCOUNTANT, Cap, Charge, choose_order, fits_filter
+from confide.common.privacy.filter import ACCOUNTANT, Cap, Charge, fits_filter
 from confide.common.privacy.plan import Plan, PrivacyPlan
-
-_ORDER_WITHOUT_PLAN = 6  # of a ledger whose first row is about a run without privacy
-
-
-@dataclass(frozen=True)
-class Terms:
-    """Terms that a ledger's first row fixes; ``secret_commitment`` (`commitments`) exists if there is a secret."""
-
-    dataset: str
-    unit: str
-    max_records_per_group: int
-    simulated: bool = False
-    secret_commitment: str | None = None
 
 
 class Ledger:
     """The rows of one dataset, and the only way to add one.
 
     Guarantee: when `reserve` returns, its row is on the disk, and the spend with it is within the given cap. Other
-    processes, restarts and edits of the policy cannot break this. No row changes, and no charge is refunded.
+    processes, restarts and edits of the policy cannot break this. No row changes, and no charge is refunded. When
+    `release` returns, no other share of its round leaves this file's datasets, ever.
 
     Args:
         database: the file; the ledgers of simulated institutions share one in memory.
@@ -41,7 +31,7 @@ class Ledger:
     def __init__(
         self, database: Database, terms: Terms, witness: Witness, people: Callable[[str], str] | None = None
     ) -> None:
-        self.terms, self._database, self._witness, self._people = terms, database, witness, people
+        self.terms, self._people = terms, people
         self._chain = Chain(database, terms.dataset, witness)
 
     def account(self) -> Account:
@@ -50,9 +40,8 @@ class Ledger:
 
     def accounts(self) -> list[Account]:
         """Return this account, then those of all other datasets in the same file."""
-        others = [name for name in self._chain.datasets() if name != self.terms.dataset]
-        chains = [self._chain, *(Chain(self._database, name, self._witness) for name in others)]
-        return [chain.read_account() for chain in chains]
+        with self._chain.transaction() as account:
+            return [account, *self._chain.others()]
 
     def rows(self) -> list[tuple[LedgerRow, str]]:
         """Return every row with its hash."""
@@ -83,10 +72,11 @@ class Ledger:
                 self._chain.append("infinite", {"study": name})
                 return
             charge = Charge(plan, plan.num_steps, plan.validation_releases)
-            returns = fits_filter([*account.allotted(), charge], cap, account.first["order"])
+            returns = fits_filter([*account.allotted(), charge], cap, account.orders)
             allotted = {"study": name, "steps": charge.num_steps, "releases": charge.num_releases, "returns": returns}
             allotted["accountant"] = ACCOUNTANT
-            self._chain.append("open", {**allotted, "plan": asdict(plan), **asdict(cap), **self._seen(account)})
+            pinned = {"plan": plan_fields(plan), **cap_fields(cap), **self._seen(account)}
+            self._chain.append("open", {**allotted, **pinned})
 
     def reserve(self, key: AnswerKey, charge: tuple[int, int], cap: Cap, facts: dict[str, str]) -> Reservation:
         """RESERVE: charge ``(steps, releases)`` for one answer, before anything of it is computed.
@@ -97,13 +87,32 @@ class Ledger:
         with self._chain.transaction() as account:
             self._note_cap(account, cap)
             attempt = may_reserve(account, key, charge, cap)
-            row = {**asdict(key), **facts, **asdict(cap), "attempt": attempt, "steps": charge[0], "releases": charge[1]}
+            row = {**asdict(key), **facts, **cap_fields(cap), "attempt": attempt}
+            row |= {"steps": charge[0], "releases": charge[1]}
             return account.reservations[self._chain.append("reserve", {**row, **self._seen(account)})]
 
-    def seal(self, reservation: Reservation, sha256: str, size: int) -> None:
+    def seal(self, reservation: Reservation, sha256: str, size: int, share_sha256: str | None = None) -> None:
         """SEAL: fix this file, and no other, as the answer. From here on it is sent again at no charge."""
         with self._chain.transaction():
-            self._chain.append("seal", {"reserve": reservation.number, "sha256": sha256, "bytes": size})
+            share = {"share_sha256": share_sha256} if share_sha256 else {}
+            self._chain.append("seal", {"reserve": reservation.number, "sha256": sha256, "bytes": size, **share})
+
+    def release(
+        self, reservation: Reservation, statement_sha256: str, members: int, sha256: str, size: int, cap: Cap
+    ) -> None:
+        """RELEASE: this masked share leaves, under this statement, and no other share of its round ever does.
+
+        Raises:
+            PolicyError, BudgetError: see `rules.may_release` and `rules.require_unreleased`.
+        """
+        with self._chain.transaction() as account:
+            # A simulated ledger stands for an institution with a key of its own, whatever else is in its file.
+            others = [] if self.terms.simulated else self._chain.others()
+            may_release(account, reservation.key, cap)
+            require_unreleased(account, reservation.number, members, others)
+            self._note_cap(account, cap)
+            left = {"statement_sha256": statement_sha256, "members": members, "sha256": sha256, "bytes": size}
+            self._chain.append("release", {"reserve": reservation.number, **left})
 
     def acknowledge(self, reservation: Reservation) -> None:
         """ACK: note that the server has the answer."""
@@ -128,9 +137,7 @@ class Ledger:
     def _begin(self, account: Account, plan: Plan, cap: Cap) -> None:
         """Write the first row if there is none: it fixes the unit and the filter's order. Then note the cap."""
         if account.number == 0:
-            order = choose_order(plan, cap) if isinstance(plan, PrivacyPlan) else _ORDER_WITHOUT_PLAN
-            terms = {name: value for name, value in asdict(self.terms).items() if value is not None}
-            self._chain.append("dataset", {**terms, "order": order, **asdict(cap)})
+            self._chain.append("dataset", first_row(self.terms, plan, cap))
         require_unit(account, self.terms.unit, self.terms.max_records_per_group)
         self._note_cap(account, cap)
 
@@ -140,4 +147,4 @@ class Ledger:
 
     def _note_cap(self, account: Account, cap: Cap) -> None:
         if account.number and account.cap != cap:
-            self._chain.append("policy", asdict(cap))
+            self._chain.append("policy", cap_fields(cap))

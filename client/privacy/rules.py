@@ -1,10 +1,10 @@
-"""The conditions for opening a study or charging a round: pure, an account in, an error or nothing out."""
+"""The conditions for opening a study, charging a round, letting a share leave: pure, an account in, an error out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from confide.client.privacy.account import Account, AnswerKey
+from confide.client.privacy.account import Account, AnswerKey, StudyAllotment
 from confide.common.errors import BudgetError, PolicyError
-from confide.common.privacy.filter import Cap, Charge, admits, filter_epsilon, fits_filter, spent
+from confide.common.privacy.filter import Cap, Charge, accounts, filter_epsilon, spent
 from confide.common.privacy.plan import Plan, PrivacyPlan
 
 _MAX_ATTEMPTS = 2  # of one round: the first, and one retry after a crash
@@ -43,7 +43,7 @@ def may_open(account: Account, name: str, plan: Plan, cap: Cap) -> bool:
         if account.infinite:
             raise BudgetError("the dataset was used without privacy before: nothing can be promised any more")
         charge = Charge(plan, plan.num_steps, plan.validation_releases)
-        _require(admits, [*account.allotted(), charge], cap, account, f"study {name!r}")
+        _require(spent, [*account.allotted(), charge], cap, account, f"study {name!r}")
     return True
 
 
@@ -67,9 +67,7 @@ def may_reserve(account: Account, key: AnswerKey, charge: tuple[int, int], cap: 
         PolicyError: the study is not open, or the round had its retry.
         BudgetError: the allotment is used up, or the cap in force does not allow the spend including this round.
     """
-    study, attempt = account.studies.get(key.study), len(account.answers.get(key, [])) + 1
-    if study is None or study.closed or account.retired:
-        raise PolicyError(f"study {key.study!r} is not open in the ledger")
+    study, attempt = _require_open(account, key.study), len(account.answers.get(key, [])) + 1
     if attempt > _MAX_ATTEMPTS:
         raise PolicyError(f"round {key.round} of study {key.study!r} had its retry; it is not tried again")
     if study.plan is None:
@@ -80,22 +78,73 @@ def may_reserve(account: Account, key: AnswerKey, charge: tuple[int, int], cap: 
             f"round {key.round} is refused: {study.reserved_steps} of the {study.steps} steps that study "
             f"{key.study!r} has are spent, and {study.reserved_releases} of {study.releases} validation releases"
         )
-    if account.opened_under != cap:  # else the allotments fit under it, and the comparison above is enough
-        after = {**account.reserved(), key.study: Charge(study.plan, steps, releases)}
-        # A study that others may follow must leave the filter intact; one that blocks all others has its own PLD.
-        alone = not study.returns and list(account.studies) == [key.study]
-        allowed = admits if alone else fits_filter
-        _require(allowed, list(after.values()), cap, account, f"round {key.round} of study {key.study!r}")
+    after = {**account.reserved(), key.study: Charge(study.plan, steps, releases)}
+    _require_still_within(account, key, after, cap)
     return attempt
 
 
+def may_release(account: Account, key: AnswerKey, cap: Cap) -> None:
+    """Check that a share which is charged and sealed may still leave.
+
+    Raises:
+        PolicyError: its study is not open any more, or its institutions share no noise.
+        BudgetError: the cap in force does not allow the spend so far: it was lowered since the charge.
+    """
+    study = _require_open(account, key.study)
+    if study.plan is None or study.plan.sharing is None:
+        raise PolicyError(f"the institutions of study {key.study!r} share no noise: there is no share to release")
+    _require_still_within(account, key, account.reserved(), cap)
+
+
+def require_unreleased(account: Account, number: int, members: int, others: Sequence[Account]) -> None:
+    """Check that a share is sealed and has enough members, and that no share of its round ever left.
+
+    ``others`` are the accounts of all other datasets of the same key: together they release one share a round.
+    `PolicyError` if the share may not leave.
+    """
+    share = account.reservations[number]
+    named, plan = f"round {share.key.round} of study {share.key.study!r}", account.studies[share.key.study].plan
+    if share.sealed_sha256 is None:
+        raise PolicyError(f"{named}: its share has no SEAL, so it never leaves")
+    if plan and plan.sharing and members < plan.sharing.min_members:
+        raise PolicyError(f"{named}: {members} members are refused, the plan has {plan.sharing.min_members} at least")
+    everything = (item for each in (account, *others) for item in each.reservations.values())
+    if any(item.released and item.key == share.key for item in everything):
+        raise PolicyError(f"{named}: a share of it was released before, and there is one for ever")
+
+
+def _require_open(account: Account, name: str) -> StudyAllotment:
+    study = account.studies.get(name)
+    if study is None or study.closed or account.retired:
+        raise PolicyError(f"study {name!r} is not open in the ledger")
+    return study
+
+
+def _require_still_within(account: Account, key: AnswerKey, charges: dict[str, Charge], cap: Cap) -> None:
+    """Check charges against a cap that changed; under the cap of the last opening, all allotments fit."""
+    if account.opened_under == cap:
+        return
+    # A study that others may follow must leave the filter intact; one that blocks all others has its own PLD.
+    alone = not account.studies[key.study].returns and list(account.studies) == [key.study]
+    _require(
+        spent if alone else filter_epsilon,
+        list(charges.values()),
+        cap,
+        account,
+        f"round {key.round} of study {key.study!r}",
+    )
+
+
 def _require(
-    allowed: Callable[[list[Charge], Cap, int], bool], charges: list[Charge], cap: Cap, account: Account, what: str
+    count: Callable[[Sequence[Charge], float, int], float], charges: list[Charge], cap: Cap, account: Account, what: str
 ) -> None:
-    order = account.first["order"]
-    if not allowed(charges, cap, order):
-        count = filter_epsilon if allowed is fits_filter else spent
-        raise BudgetError(
-            f"{what} is refused: with it, epsilon {count(charges, cap.max_delta, order)} at delta {cap.max_delta:g} "
-            f"would be spent, policy.max_epsilon = {cap.max_epsilon:g}"
-        )
+    """Check that neither account of these charges passes its cap; the message names the one that would."""
+    for broken, (own, of, order) in enumerate(accounts(charges, cap, account.orders)):
+        epsilon = count(own, of.max_delta, order)
+        if epsilon > of.max_epsilon:
+            named = "_if_broken" if broken and cap.max_epsilon_if_broken is not None else ""
+            where = "if the shared noise is broken, " if broken else ""
+            raise BudgetError(
+                f"{what} is refused: with it, {where}epsilon {epsilon} at delta {cap.max_delta:g} would be spent, "
+                f"policy.max_epsilon{named} = {of.max_epsilon:g}"
+            )

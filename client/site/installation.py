@@ -15,11 +15,12 @@ from confide.client.data.dataset_claims import People
 from confide.client.data.private_data import PrivateData
 from confide.client.data.records import check_file, read_records
 from confide.client.privacy.database import Database
-from confide.client.privacy.ledger import Ledger, Terms
+from confide.client.privacy.ledger import Ledger
 from confide.client.privacy.outbox import FileOutbox, Outbox
 from confide.client.privacy.release import recover
 from confide.client.privacy.rollback import Witnesses, anchor_of
 from confide.client.privacy.sum_release import recover_shares
+from confide.client.privacy.terms import Terms
 from confide.client.site.commitments import commit_to_people, commit_to_secret, require_people, require_secret
 from confide.client.site.journal import keep_error, keep_refusal
 from confide.common.data.records import Record

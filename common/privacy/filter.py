@@ -7,10 +7,14 @@ Renyi filter does: at one order, fixed before anything is spent, the sum of Reny
 The first study is an exception that costs nothing: its plan was chosen before any result was seen, so its own PLD
 holds for it. If its whole allotment does not fit the filter, no other study is ever admitted beside or after it. So no
 later choice can depend on its results.
+
+Where institutions share noise, there are two accounts of the same charges. The first values a charge by its plan, the
+second by `PrivacyPlan.if_broken`, and each has its own cap and its own order. If some studies are broken and others
+not, the second account bounds the mixture: no charge has less noise in the first account than in the second.
 """
 
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -26,10 +30,20 @@ ACCOUNTANT = f"dp-accounting {importlib.metadata.version('dp-accounting')}"  # t
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """An institution's limit for ever: at most ``max_epsilon`` at ``max_delta``."""
+    """An institution's limit for ever: at most ``max_epsilon`` at ``max_delta``.
+
+    ``max_epsilon_if_broken`` is the second account's limit at the same delta; None is the same as ``max_epsilon``.
+    """
 
     max_epsilon: float
     max_delta: float
+    max_epsilon_if_broken: float | None = None
+
+    @property
+    def if_broken(self) -> "Cap":
+        """The second account's cap."""
+        second = self.max_epsilon_if_broken
+        return Cap(self.max_epsilon if second is None else second, self.max_delta)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +55,27 @@ class Charge:
     num_releases: int = 0
 
 
+Orders = tuple[int, int]  # at which the first and the second account count; a ledger's first row fixes both
+
+
+def accounts(charges: Sequence[Charge], cap: Cap, orders: Orders) -> Iterator[tuple[list[Charge], Cap, int]]:
+    """Yield, for the first and the second account, the charges as it values them, its cap and its order."""
+    yield list(charges), cap, orders[0]
+    yield if_broken(charges), cap.if_broken, orders[1]
+
+
+def if_broken(charges: Sequence[Charge]) -> list[Charge]:
+    """Return the charges as the second account values them: by the noise of one share alone."""
+    return [replace(charge, plan=charge.plan.if_broken) for charge in charges]
+
+
+def choose_orders(plan: PrivacyPlan, cap: Cap) -> Orders:
+    """Return the order of each account, by `choose_order` on its own plan and cap."""
+    return choose_order(plan, cap), choose_order(plan.if_broken, cap.if_broken)
+
+
 def choose_order(plan: PrivacyPlan, cap: Cap) -> int:
-    """Return the Renyi order at which a ledger counts: there, most studies like its first fit under the cap.
+    """Return the Renyi order at which an account counts: there, most studies like the first fit under the cap.
 
     The first plan was chosen before any result was seen, so the order does not depend on any result.
 
@@ -64,14 +97,12 @@ def _choose_order(plan: PrivacyPlan, cap: Cap) -> int:
     return best
 
 
-def fits_filter(charges: Sequence[Charge], cap: Cap, order: int) -> bool:
-    """Return whether the charges together stay within the cap, however and whenever they were chosen."""
-    return filter_epsilon(charges, cap.max_delta, order) <= cap.max_epsilon
-
-
-def admits(charges: Sequence[Charge], cap: Cap, order: int) -> bool:
-    """Return whether a ledger may hold these charges under a cap."""
-    return spent(charges, cap.max_delta, order) <= cap.max_epsilon
+def fits_filter(charges: Sequence[Charge], cap: Cap, orders: Orders) -> bool:
+    """Return whether the charges together stay within both caps, however and whenever they were chosen."""
+    counted = (
+        (filter_epsilon(own, of.max_delta, at), of.max_epsilon) for own, of, at in accounts(charges, cap, orders)
+    )
+    return all(epsilon_of_all <= most for epsilon_of_all, most in counted)
 
 
 def spent(charges: Sequence[Charge], delta: float, order: int) -> float:

@@ -72,6 +72,8 @@ class PrivacyPlan:
         if self.sharing is not None:
             rule = f"at most what {self.sharing.num_honest} shares add"
             _require(self.sharing.holds(self.noise_multiplier), "noise_multiplier", self.noise_multiplier, rule)
+            least = self.sharing.multiplier_of(1)  # so no account of a share alone is below that of the sum
+            _require(self.noise_multiplier >= least, "noise_multiplier", self.noise_multiplier, f"at least {least}")
 
     @property
     def noise_stddev(self) -> float:

@@ -70,6 +70,15 @@ def _fingerprint(content: bytes) -> str:
     return "-".join(digest[index : index + 4] for index in range(0, 32, 4))
 
 
+def partner_fingerprint(update_key: str) -> str:
+    """Return the fingerprint of an institution's update key (hex), which its partners in a secure sum compare.
+
+    >>> partner_fingerprint("00" * 32)
+    'ea4e-25f7-421b-41b3-d359-1bdf-a919-cd36'
+    """
+    return _fingerprint(f"confide partner\n{update_key}".encode())
+
+
 def same_fingerprint(one: str, other: str) -> bool:
     """Return whether two fingerprints are the same, however they were typed.
 

@@ -20,10 +20,11 @@ from pathlib import Path
 
 from confide.client.privacy.account import AnswerKey, LedgerRow
 from confide.client.privacy.database import Database
-from confide.client.privacy.ledger import Ledger, Terms
+from confide.client.privacy.ledger import Ledger
 from confide.client.privacy.outbox import FileOutbox
 from confide.client.privacy.release import AnswerRequest, recover, release
 from confide.client.privacy.rollback import Witnesses
+from confide.client.privacy.terms import Terms
 from confide.common.privacy.filter import Cap
 from confide.common.privacy.plan import PrivacyPlan
 

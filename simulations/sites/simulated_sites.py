@@ -21,8 +21,9 @@ from confide.client.data.dataset_claims import Names
 from confide.client.data.private_data import PrivateData
 from confide.client.privacy.chain import Witness
 from confide.client.privacy.database import Database
-from confide.client.privacy.ledger import Ledger, Terms
+from confide.client.privacy.ledger import Ledger
 from confide.client.privacy.outbox import Outbox
+from confide.client.privacy.terms import Terms
 from confide.client.site.installation import Site
 from confide.common.config.run import RunConfig, checked, make_plan
 from confide.common.config.sections import SECURE_SUM

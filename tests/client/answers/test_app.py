@@ -18,7 +18,8 @@ from confide.client.config import SiteConfig
 from confide.client.data.dataset_claims import People
 from confide.client.data.private_data import PrivateData
 from confide.client.privacy.database import Database
-from confide.client.privacy.ledger import Ledger, Terms
+from confide.client.privacy.ledger import Ledger
+from confide.client.privacy.terms import Terms
 from confide.client.site.installation import Site
 from confide.common.config.run import RunConfig, check, lock
 from confide.common.model import warm_model as warm_model_module

@@ -44,7 +44,7 @@ def ledger(tmp_path: Path) -> Ledger:
 
 def again(ledger: Ledger) -> Ledger:
     """The same file, as another process sees it."""
-    return make_ledger(ledger._database.path)
+    return make_ledger(ledger._chain._database.path)
 
 
 def refuses(ledger: Ledger, error: type[Exception], number: int = 1, cap: Cap = CAP, **charge: Any) -> None:
@@ -81,7 +81,7 @@ def test_the_accounts_of_a_file_are_this_one_and_then_every_other(tmp_path: Path
 
 
 def dict_of(plan: Any) -> dict[str, Any]:
-    return {name: getattr(plan, name) for name in plan.__slots__}
+    return {name: getattr(plan, name) for name in plan.__slots__ if name != "sharing"}  # none, as in older rows
 
 
 def test_open_is_all_or_none(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_the_plan_is_pinned(ledger: Ledger) -> None:
 
 def test_the_unit_is_pinned(ledger: Ledger) -> None:
     for terms in ({"unit": "group"}, {"max_records_per_group": 8}):
-        other = make_ledger(ledger._database.path, **terms)
+        other = make_ledger(ledger._chain._database.path, **terms)
         with pytest.raises(PolicyError, match="since the ledger's first row"):
             other.open_study("new", OTHER, CAP)
         with pytest.raises(PolicyError, match="since the ledger's first row"):
@@ -286,12 +286,12 @@ def test_training_without_privacy_is_an_infinite_row(tmp_path: Path) -> None:
         again(ledger).open_study("study", PLAN, Cap(1e6, 1e-2))
 
 
-def test_both_accounts_are_those_of_what_was_reserved(ledger: Ledger) -> None:
+def test_filter_and_pld_count_what_was_reserved(ledger: Ledger) -> None:
     ledger.open_study("other", OTHER, CAP)
     reserve(ledger, 1, steps=3)
     reserve(ledger, 1, study="other", steps=2)
     spent = [Spending(0.2, 2.0, 3), Spending(1.0, 4.0, 2)]
-    by_filter, by_pld = ledger.account().both_accounts(1e-5)
+    by_filter, by_pld = ledger.account().by_filter_and_pld(1e-5)
     assert by_filter == pytest.approx(accounts.filter_epsilon(spent, 1e-5, ledger.account().first["order"]), abs=2e-4)
     assert by_pld == pytest.approx(accounts.pld_epsilon(tuple(spent), 1e-5), abs=2e-3)
     assert ledger.account().epsilon_spent(1e-5) == by_filter
@@ -365,7 +365,7 @@ def test_every_key_of_an_answer_is_part_of_its_key(ledger: Ledger) -> None:
 
 def test_a_locked_ledger_is_an_error_of_ours(ledger: Ledger) -> None:
     ledger._chain._db.execute("PRAGMA busy_timeout=0")
-    path = ledger._database.path
+    path = ledger._chain._database.path
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(ConfideError, match="locked"):

@@ -261,6 +261,6 @@ def at_the_rename(monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], objec
 
 
 def test_two_processes_can_tell_of_their_rows_at_once(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = make_ledger(ledger._database.path, ledger._chain._witness)
+    other = make_ledger(ledger._chain._database.path, ledger._chain._witness)
     at_the_rename(monkeypatch, lambda: reserve(other, 2))
     reserve(ledger, 1)

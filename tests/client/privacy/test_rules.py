@@ -39,7 +39,7 @@ def add(to: Account, kind: str, **values: Any) -> None:
 def opened(to: Account, name: str = "study", plan: PrivacyPlan = PLAN, cap: Cap = CAP) -> Account:
     assert may_open(to, name, plan, cap)
     whole = Charge(plan, plan.num_steps, plan.validation_releases)
-    returns = fits_filter([*to.allotted(), whole], cap, to.first["order"])
+    returns = fits_filter([*to.allotted(), whole], cap, to.orders)
     values = {field: getattr(plan, field) for field in plan.__slots__}
     allotted = {"steps": plan.num_steps, "releases": plan.validation_releases, "returns": returns}
     add(to, "open", study=name, plan=values, **allotted, **as_row(cap))

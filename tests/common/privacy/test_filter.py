@@ -12,7 +12,6 @@ from support.toy import make_plan
 from confide.common.privacy.filter import (
     Cap,
     Charge,
-    admits,
     choose_order,
     composed_epsilon,
     filter_epsilon,
@@ -45,6 +44,11 @@ small_charges = st.builds(Charge, st.sampled_from([SMALL, PLANS[2]]), st.integer
 
 def whole(plan: PrivacyPlan) -> Charge:
     return Charge(plan, plan.num_steps, plan.validation_releases)
+
+
+def admits(items: list[Charge], cap: Cap, order: int) -> bool:
+    """Whether one account may hold these charges."""
+    return spent(items, cap.max_delta, order) <= cap.max_epsilon
 
 
 def as_spending(charge: Charge) -> Spending:
@@ -86,7 +90,7 @@ def test_composed_pld_of_several_studies_is_an_upper_bound_by_a_thousandth() -> 
 def test_within_a_study_pld_decides() -> None:
     """At order 10 the plan's Renyi bound is 1.59, its PLD 1.3."""
     cap = Cap(1.4, 1e-5)
-    assert not fits_filter([whole(SMALL)], cap, 10)
+    assert not fits_filter([whole(SMALL)], cap, (10, 10))
     assert admits([whole(SMALL)], cap, 10)
     assert spent([whole(SMALL)], 1e-5, 10) == composed_epsilon([whole(SMALL)], 1e-5)
 
@@ -199,8 +203,8 @@ def test_the_orders_of_some_plans_are_those_that_ledgers_were_begun_with() -> No
 def test_a_spend_that_equals_the_cap_is_within_it() -> None:
     charges = [Charge(SMALL, 6), Charge(PLANS[0], 3)]
     cost = filter_epsilon(charges, 1e-5, 4)
-    assert fits_filter(charges, Cap(cost, 1e-5), 4)
-    assert not fits_filter(charges, Cap(cost - 1e-4, 1e-5), 4)
+    assert fits_filter(charges, Cap(cost, 1e-5), (4, 4))
+    assert not fits_filter(charges, Cap(cost - 1e-4, 1e-5), (4, 4))
     alone = spent(charges[:1], 1e-5, 4)
     assert admits(charges[:1], Cap(alone, 1e-5), 4)
     assert not admits(charges[:1], Cap(alone - 1e-4, 1e-5), 4)

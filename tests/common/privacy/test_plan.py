@@ -99,7 +99,7 @@ def test_a_changed_plan_is_another_plan() -> None:
         "head_weight": 0.5,
         "validation_releases": 1,
         "validation_noise_multiplier": 9.0,
-        "sharing": Sharing(3, 1, 19, 2**41),
+        "sharing": Sharing(3, 1, 19, 3 * 2**38),
     }
     assert set(changed) == {field.name for field in fields(PrivacyPlan)}
     plans = {make_plan(**{name: value}) for name, value in changed.items()}
@@ -117,6 +117,15 @@ def test_a_plan_whose_noise_is_shared_takes_no_less_than_it_states() -> None:
     for less in (replace(sharing, share_variance=sharing.share_variance - 2**20), replace(sharing, max_colluding=4)):
         with pytest.raises(ValueError, match=r"noise_multiplier=1\.6\d* must be at most what 1\d shares add"):
             replace(shared, sharing=less)
+
+
+def test_one_share_alone_never_has_more_noise_than_the_sum_states() -> None:
+    """So the account of a share alone bounds every mixture of broken and unbroken studies."""
+    plan = make_plan(noise_multiplier=1.6254).shared(18, 3, 800)
+    alone = plan.if_broken.noise_multiplier
+    assert replace(plan, noise_multiplier=alone).if_broken.noise_multiplier == alone
+    with pytest.raises(ValueError, match=rf"noise_multiplier=.* must be at least {alone}"):
+        replace(plan, noise_multiplier=alone - 1e-6)
 
 
 def test_a_floor_under_each_share_raises_the_noise_of_the_sum() -> None:

@@ -165,7 +165,7 @@ def _by_hand(noise_multiplier: float) -> float:
     return float(accountant.get_epsilon(1e-5))
 
 
-def test_a_person_in_several_institutions_of_a_sum_is_stated_with_the_joint_epsilon() -> None:
+def test_a_person_in_several_institutions_of_a_sum_has_the_joint_epsilon() -> None:
     assert epsilon_of_institutions(SHARED, 2) == pytest.approx(6.71, abs=0.02)
     assert epsilon_of_institutions(SHARED, 2) > epsilon_of_institutions(replace(SHARED, sharing=None), 2)
 

@@ -29,7 +29,8 @@ from support.verifying import (
 
 from confide.client.privacy.account import AnswerKey
 from confide.client.privacy.database import Database
-from confide.client.privacy.ledger import Ledger, Terms
+from confide.client.privacy.ledger import Ledger
+from confide.client.privacy.terms import Terms
 from confide.common.privacy.filter import Cap, composed_epsilon, filter_epsilon
 from confide.common.privacy.plan import PrivacyPlan
 from confide.common.verify import command as module
