@@ -1,0 +1,215 @@
+"""Secure sums through both ends' real code: what opens, what does not, and what a silent or lying member costs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, Message, RecordDict
+from support.federations import flat
+
+from confide.client.answers import secure_round as client_round
+from confide.client.privacy.ledger import Ledger
+from confide.common.config.run import RunConfig
+from confide.common.protocol.secure_sum import as_signed, total
+from confide.common.protocol.signatures import Identity
+from confide.server.rounds import secure_round
+from confide.simulations.engines import faults
+from confide.simulations.sites.simulated_sites import simulated_secret
+
+MakeRun = Callable[..., RunConfig]
+Federate = Callable[..., Any]
+NAMES = [f"site-{number}" for number in range(4)]
+
+
+@pytest.fixture
+def secure(make_run: MakeRun, locked: MakeRun) -> MakeRun:
+    """``secure(**sections)``: a locked run of two rounds whose four institutions share the noise."""
+    keys = {name: Identity(simulated_secret(make_run(), name)).public_hex() for name in NAMES}
+
+    def factory(**sections: dict[str, Any]) -> RunConfig:
+        defaults = {
+            "study": {"institutions": NAMES, "keys": keys},
+            "federation": {"num_rounds": 2, "min_clients": 3, "aggregation": "secure-sum", "weights": "declared"},
+            "privacy": {"max_colluding": 1},
+        }
+        return locked(
+            **{name: {**defaults.get(name, {}), **sections.get(name, {})} for name in {**defaults, **sections}}
+        )
+
+    return factory
+
+
+class Heard:
+    """The numbers that pass through both ends of a federation."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.shares: list[Any] = []
+        self.masked: list[Any] = []
+        held, added = client_round.hold_share, secure_round.total
+        patch.setattr(client_round, "hold_share", lambda *args: self.shares.append(args[1][32:]) or held(*args))
+        patch.setattr(secure_round, "total", lambda parts: self.masked.extend(parts) or added(parts))
+
+
+def test_the_released_sum_is_the_sum_of_the_shares(
+    federate: Federate, secure: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = Heard(monkeypatch)
+    ran = federate(secure(federation={"num_rounds": 1}), count=4)
+    assert ran.accepted == dict.fromkeys(NAMES, 1)
+    shares = [np.frombuffer(share, "<u4") for share in heard.shares]
+    assert len(shares) == len(heard.masked) == 4
+    assert (total(heard.masked) == total(shares)).all()
+    assert np.abs(as_signed(total(shares))).max() < 2**30
+    for masked in heard.masked:
+        assert not any((masked == share).mean() > 0.01 for share in shares)
+
+
+def test_a_federation_learns_and_each_institution_is_charged_a_step_a_round(
+    federate: Federate, secure: MakeRun
+) -> None:
+    ran = federate(secure(), count=4)
+    assert ran.accepted == dict.fromkeys(NAMES, 2)
+    assert {item.num_steps for item in ran.state.everybody()} == {2}
+    start = flat(ran.state.job.initial)
+    assert (flat(ran.state.trained.average) != start).mean() > 0.9
+    assert [len(accepted) for accepted in ran.saved] == [4, 4]
+    for ledger in ran.sites.ledgers.values():
+        kinds = [row["kind"] for row, _ in ledger.rows()]
+        assert kinds.count("reserve") == kinds.count("seal") == kinds.count("release") == 2
+
+
+def test_the_noise_of_the_sum_is_what_the_plan_says(
+    federate: Federate, secure: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No unit is drawn: what is left is the noise of four shares, of which the plan counts two."""
+    heard = Heard(monkeypatch)
+    run = secure(federation={"num_rounds": 1}, local={"sampling_probability": 1e-4, "nominal_units": 20})
+    federate(run, count=4)
+    found = as_signed(total(heard.masked)).astype(float)
+    variance = 4 * (run.privacy.share_variance or 0)
+    assert abs(found.var() / variance - 1) < 5 * np.sqrt(2 / found.size)
+
+
+def _silent_in(kind: str, node: int = 1001, rounds: tuple[str, ...] = ("1",)) -> faults.Faults:
+    def fault(message: Message, answer: Callable[[], Message]) -> tuple[float, Message | None]:
+        metadata = message.metadata
+        is_it = (metadata.message_type, metadata.dst_node_id) == (kind, node) and metadata.group_id in rounds
+        return (0.0, None) if is_it else (0.0, answer())
+
+    return fault
+
+
+def test_a_member_that_is_silent_before_the_members_are_fixed_costs_nothing(
+    federate: Federate, secure: MakeRun
+) -> None:
+    ran = federate(secure(), count=4, faults=_silent_in("train"))
+    assert ran.accepted == {**dict.fromkeys(NAMES, 2), "site-1": 1}
+    assert not ran.of("void")
+
+
+def test_a_member_that_never_sends_its_share_voids_one_round_and_is_benched(
+    federate: Federate, secure: MakeRun
+) -> None:
+    ran = federate(secure(federation={"num_rounds": 3}), count=4, faults=_silent_in("query.sum", rounds=("1", "2")))
+    assert ran.of("void") == [{"event": "void", "round": 1, "missing": ["site-1"]}]
+    assert ran.accepted == {**dict.fromkeys(NAMES, 2), "site-1": 0}
+    assert [len(accepted) for accepted in ran.saved] == [3, 3]
+    assert ran.state.trained.round == 2
+    first = next(event for event in ran.of("round") if event["round"] == 1)
+    assert first["accepted"] == 0
+    assert all("void without site-1" in line or line.startswith("site-1: no answer") for line in first["dropped"])
+
+
+def test_nobody_is_benched_when_nobody_answers(federate: Federate, secure: MakeRun) -> None:
+    """It was the server's own network; the next round has all of them."""
+
+    def lost(message: Message, answer: Callable[[], Message]) -> tuple[float, Message | None]:
+        gone = message.metadata.message_type == "query.sum" and message.metadata.group_id == "1"
+        return (0.0, None) if gone else (0.0, answer())
+
+    ran = federate(secure(), count=4, faults=lost)
+    assert ran.state.benched == set()
+    assert ran.accepted == dict.fromkeys(NAMES, 1)
+
+
+def _other_payload(message: Message, answer: Callable[[], Message]) -> tuple[float, Message | None]:
+    reply = answer()
+    if (message.metadata.message_type, message.metadata.dst_node_id) != ("query.sum", 1001):
+        return 0.0, reply
+    record = dict(reply.content["masked"])
+    record["payload"] += b"\0\0\0\0"
+    return 0.0, Message(RecordDict({"masked": ConfigRecord(record)}), reply_to=message)
+
+
+def test_a_masked_share_that_is_not_its_member_s_voids_the_round(federate: Federate, secure: MakeRun) -> None:
+    ran = federate(secure(), count=4, faults=_other_payload)
+    assert [event["missing"] for event in ran.of("void")] == [["site-1"]]
+    assert "payload_sha256" in next(event["reason"] for event in ran.of("dropped"))
+
+
+def test_what_a_round_has_released_comes_again_free_after_a_crash_of_the_server(
+    federate: Federate, secure: MakeRun
+) -> None:
+    """The statement is on the disk, its answers are lost: the same members are asked for the same sum."""
+    asked: list[str] = []
+
+    def lost_once(message: Message, answer: Callable[[], Message]) -> tuple[float, Message | None]:
+        reply = answer()
+        if message.metadata.message_type == "query.sum":
+            asked.append(message.content["sum"]["statement"])
+            again = answer()  # the server was killed: it resumes and asks once more
+            assert again.content["masked"] == reply.content["masked"]
+        return 0.0, reply
+
+    ran = federate(secure(federation={"num_rounds": 1}), count=4, faults=lost_once)
+    assert len(set(asked)) == 1
+    assert ran.accepted == dict.fromkeys(NAMES, 1)
+    for ledger in ran.sites.ledgers.values():
+        assert [row["kind"] for row, _ in ledger.rows()].count("release") == 1
+
+
+def test_a_share_leaves_under_one_statement(federate: Federate, secure: MakeRun) -> None:
+    """After the sum, the server shows a statement without site-3: the difference of two sums would be its share."""
+    second: list[list[str]] = []
+
+    def greedy(message: Message, answer: Callable[[], Message]) -> tuple[float, Message | None]:
+        reply = answer()
+        if message.metadata.message_type == "query.sum" and message.metadata.dst_node_id == 1000:
+            import json
+
+            text = json.loads(message.content["sum"]["statement"])
+            text["members"] = text["members"][:3]
+            content = message.content["sum"]["statement"]
+            message.content["sum"]["statement"] = json.dumps(text, sort_keys=True, separators=(",", ":"))
+            second.append(list(answer().content))
+            message.content["sum"]["statement"] = content
+        return 0.0, reply
+
+    federate(secure(federation={"num_rounds": 1}), count=4, faults=greedy)
+    assert second == [["declined"]]
+
+
+def test_no_byte_of_a_share_leaves_as_it_is(
+    federate: Federate, secure: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard, left = Heard(monkeypatch), list[bytes]()
+
+    def listening(message: Message, answer: Callable[[], Message]) -> tuple[float, Message | None]:
+        reply = answer()
+        left.extend(str(dict(record)).encode() for record in reply.content.values())
+        left.extend(value for record in reply.content.values() for value in record.values() if isinstance(value, bytes))
+        return 0.0, reply
+
+    federate(secure(federation={"num_rounds": 1}), count=4, faults=listening)
+    for share in heard.shares:
+        for start in range(0, len(share) - 16, 16):
+            assert not any(share[start : start + 16] in sent for sent in left)
+
+
+def test_rows_of_a_ledger_show_nothing_of_a_share(federate: Federate, secure: MakeRun) -> None:
+    ran = federate(secure(federation={"num_rounds": 1}), count=4)
+    ledger: Ledger = ran.sites.ledgers["site-0"]
+    release = next(row for row, _ in ledger.rows() if row["kind"] == "release")
+    assert {"reserve", "statement_sha256", "members", "sha256", "bytes"} <= set(release)
+    assert release["members"] == 4
