@@ -70,6 +70,10 @@ def export_lines(path: Path) -> list[str]:
         "epsilon_cap": account.cap.max_epsilon,
         "delta": account.cap.max_delta,
     }
+    if account.cap.max_epsilon_if_broken is not None:
+        claim["epsilon_cap_if_broken"] = account.cap.max_epsilon_if_broken
+    if account.shares_noise:
+        claim["epsilon_spent_if_broken"] = _finite(account.epsilon_spent_if_broken(account.cap.max_delta))
     head = {"format": FORMAT, "dataset": site.config.dataset.id, "claim": claim}
     return [json.dumps(head), *(json.dumps({"hash": row_hash, "body": row}) for row, row_hash in site.ledger.rows())]
 

@@ -111,6 +111,11 @@ class Account:
         order: int = self.first["order"]
         return order, self.first.get("order_if_broken", order)
 
+    @property
+    def shares_noise(self) -> bool:
+        """Return whether the institutions of any study share noise, so that the two accounts may differ."""
+        return any(study.plan is not None and study.plan.sharing is not None for study in self.studies.values())
+
     def allotted(self) -> list[Charge]:
         """Return each study's charge: the whole allotment, or the reserved part if a closed study returns the rest."""
         return [

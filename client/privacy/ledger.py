@@ -6,7 +6,7 @@ from dataclasses import asdict
 from confide.client.privacy.account import Account, AnswerKey, LedgerRow, Reservation
 from confide.client.privacy.chain import Chain, Witness
 from confide.client.privacy.database import Database
-from confide.client.privacy.row_kinds import cap_fields, plan_fields
+from confide.client.privacy.row_kinds import cap_fields
 from confide.client.privacy.rules import may_open, may_release, may_reserve, require_unit, require_unreleased
 from confide.client.privacy.terms import Terms, first_row
 from confide.common.errors import PolicyError
@@ -75,7 +75,7 @@ class Ledger:
             returns = fits_filter([*account.allotted(), charge], cap, account.orders)
             allotted = {"study": name, "steps": charge.num_steps, "releases": charge.num_releases, "returns": returns}
             allotted["accountant"] = ACCOUNTANT
-            pinned = {"plan": plan_fields(plan), **cap_fields(cap), **self._seen(account)}
+            pinned = {"plan": plan.as_fields(), **cap_fields(cap), **self._seen(account)}
             self._chain.append("open", {**allotted, **pinned})
 
     def reserve(self, key: AnswerKey, charge: tuple[int, int], cap: Cap, facts: dict[str, str]) -> Reservation:

@@ -42,11 +42,6 @@ def cap_fields(cap: Cap) -> LedgerRow:
     return {name: value for name, value in asdict(cap).items() if value is not None}
 
 
-def plan_fields(plan: PrivacyPlan) -> LedgerRow:
-    """Return a plan as a field of a row, without sharing where nothing is shared: older rows have none."""
-    return {name: value for name, value in asdict(plan).items() if name != "sharing" or value is not None}
-
-
 def _cap(row: LedgerRow) -> Cap:
     return Cap(row["max_epsilon"], row["max_delta"], row.get("max_epsilon_if_broken"))
 

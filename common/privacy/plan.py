@@ -1,7 +1,7 @@
 """The frozen plan of a run: the sampler, the clip, the noise and the accountant all read this one object."""
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 from confide.common.privacy.secure.sharing import Sharing, grid_bits, least_variance
 
@@ -84,6 +84,10 @@ class PrivacyPlan:
     def expected_batch_size(self) -> float:
         """The public constant by which the noised sum is divided."""
         return self.sampling_probability * self.declared_units
+
+    def as_fields(self) -> dict[str, Any]:
+        """Return the plan as ledgers and run directories hold it: ``sharing`` only where something is shared."""
+        return {name: value for name, value in asdict(self).items() if name != "sharing" or value is not None}
 
     def if_colluding(self, num_colluding: int) -> "PrivacyPlan":
         """Return the plan whose account holds if so many members of every sum collude; itself where nothing is shared.

@@ -17,7 +17,9 @@ from typing import Annotated, Any
 import typer
 
 from confide.common.verify.epsilon import recomputed
-from confide.common.verify.ledger import PLAN, TOLERANCE, Charge, Item, Ledger, faults, show
+from confide.common.verify.fields import faults, show
+from confide.common.verify.ledger import TOLERANCE, Charge, Item, Ledger
+from confide.common.verify.sharing import plan_faults
 
 CANNOT_SHOW = (
     "that noise was really drawn: an account counts noise, it does not see it",
@@ -25,6 +27,7 @@ CANNOT_SHOW = (
     "that no rows were withheld, or all made anew, together with all anchors: compare the last hash with a signed one",
     "people in several datasets, or in one under two ids: each account stands alone",
 )
+_CLAIM = "epsilon_spent epsilon_cap delta epsilon_spent_if_broken? epsilon_cap_if_broken?"
 # The fields of every plan that a run with privacy locks. Without a lock, a plan's own figure is compared with nothing.
 _LOCKED = " unit sampling_probability noise_multiplier target_delta clip_norm clipping head_weight"
 
@@ -126,7 +129,7 @@ def _institution(row: Any, lock: dict[str, Any]) -> Item:
         item.problems = ["ran without privacy: INFINITE"]
         return item
     plan = {"validation_releases": 0, "validation_noise_multiplier": 10.0, **plan} if isinstance(plan, dict) else plan
-    item.problems = faults(row, names, only=False) + [f"plan: {fault}" for fault in faults(plan, PLAN)]
+    item.problems = faults(row, names, only=False) + [f"plan: {fault}" for fault in plan_faults(plan)]
     if item.problems:
         return item
     item.claimed, item.delta = row["epsilon"], row["delta"]
@@ -194,6 +197,8 @@ def _ledger(name: object, rows: Iterable[tuple[Any, Any]]) -> tuple[Item, Ledger
     for study, now in ledger.studies.items():
         (_, steps, releases), (_, most, most_releases) = now.reserved, now.allotted
         item.notes.append(f"{show(study)}: {steps} of {most} steps, {releases} of {most_releases} validation releases")
+    if ledger.shares_noise:
+        item.notes.append(f"if shared noise is broken: epsilon {ledger.spent_by_account()[-1][1]:.6g}")
     if order:
         item.notes.append(f"by the filter at order {order}, which decides; by composed PLD: {ledger.spent(None):.6g}")
     return item, ledger
@@ -209,16 +214,26 @@ def _ledgers(path: Path) -> list[Item]:
     for number, entry in enumerate(entries, start=2):
         item.problems += [f"line {number}: {fault}" for fault in faults(entry, "hash body")]
     claim = header["claim"] if isinstance(header.get("claim"), dict) else {}
-    claim |= {"epsilon_spent": math.inf} if claim.get("epsilon_spent", 0) is None else {}
-    wrong = faults(header, "format dataset claim") + faults(claim, "epsilon_spent epsilon_cap delta")
+    claim |= {name: math.inf for name, value in claim.items() if name.startswith("epsilon_spent") and value is None}
+    wrong = faults(header, "format dataset claim") + faults(claim, _CLAIM)
     item.problems += [f"line 1: {fault}" for fault in wrong]
     if not wrong:
         item.claimed = float(claim["epsilon_spent"])
-        if (claim["epsilon_cap"], claim["delta"]) != ledger.caps[-1]:
-            item.problems.append(f"claim: epsilon_cap and delta are not those in force, {ledger.caps[-1]}")
-        if (epsilon := ledger.spent(ledger.order())) > item.claimed * TOLERANCE:
-            item.problems.append(f"claim: epsilon_spent = {item.claimed} is below {epsilon:.6g}, as computed anew")
+        item.problems += [f"claim: {problem}" for problem in _false_claims(claim, ledger)]
     return [item]
+
+
+def _false_claims(claim: dict[str, Any], ledger: Ledger) -> Iterator[str]:
+    cap = tuple(claim[name] for name in ("epsilon_cap", "delta", "epsilon_cap_if_broken") if name in claim)
+    if cap != ledger.caps[-1]:
+        yield f"epsilon_cap and delta are not those in force, {ledger.caps[-1]}"
+    computed = {"epsilon_spent": (accounts := ledger.spent_by_account())[0][1]}
+    computed |= {"epsilon_spent_if_broken": accounts[-1][1]} if ledger.shares_noise else {}
+    for name, epsilon in computed.items():
+        if name not in claim:
+            yield f"{name} is missing, though a study shares noise"
+        elif epsilon > claim[name] * TOLERANCE:
+            yield f"{name} = {claim[name]} is below {epsilon:.6g}, as computed anew"
 
 
 def _database(path: Path) -> list[Item]:

@@ -1,55 +1,33 @@
 """The ledger's half of `confide verify`: it checks every row, and adds all of them up once more.
 
-It imports nothing of ours on purpose: a reader who does not trust Confide reads this file and `command.py`, or writes
-them anew.
+It imports nothing of ours but the other files of `verify`, on purpose: a reader who does not trust Confide reads these
+files, or writes them anew.
+
+There are two accounts of the same charges. The first holds as long as shared noise is what its plans say. The second
+holds if it is broken: it values a plan that shares noise by one share alone. Other plans weigh the same in both.
 """
 
 import hashlib
 import json
-import re
-import reprlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-TOLERANCE = 1 + 1e-9  # between two computations of one number; claims are rounded up to 4 digits anyway
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
-Row = dict[str, Any]
+from confide.common.verify.fields import Row, faults, show
+from confide.common.verify.sharing import if_broken, plan_faults
 
-# The rule of a field, the same in every row: a type and its range, or a pattern that fits the whole text. In these
-# ranges the accountants can be trusted, and end soon. NaN is in no range.
-_Rule = tuple[type, Any, Any] | str
-_HASH, _COUNT, _EPSILON = "[0-9a-f]{64}", (int, 0, 10**6), (float, 0.0, 1e6)
-_RULES: dict[str, _Rule] = {
-    **dict.fromkeys(("study", "dataset", "lineage", "institution", "status", "coins", "accountant"), "(?s).{1,256}"),
-    **dict.fromkeys(("hash", "previous", "sha256", "input_sha256", "run_sha256", "people", "secret_commitment"), _HASH),
-    **dict.fromkeys(("returns", "simulated"), (bool, False, True)),
-    **dict.fromkeys(("number", "reserve", "declared_units", "max_records_per_group"), (int, 1, 10**15)),
-    **dict.fromkeys(("time", "bytes", "round"), (int, 0, 10**15)),
-    **dict.fromkeys(("steps", "releases", "num_rounds", "num_steps", "num_releases", "validation_releases"), _COUNT),
-    **dict.fromkeys(("noise_multiplier", "validation_noise_multiplier"), (float, 0.05, 1e4)),
-    **dict.fromkeys(("clip_norm", "head_weight"), (float, 1e-6, 1e6)),
-    **dict.fromkeys(("delta", "max_delta", "target_delta"), (float, 1e-15, 0.5)),
-    **dict.fromkeys(("epsilon", "epsilon_of_the_whole_plan", "max_epsilon", "epsilon_cap"), _EPSILON),
-    **{"sampling_probability": (float, 1e-4, 1.0), "order": (int, 2, 256), "attempt": (int, 1, 2)},
-    **{"unit": "record|group", "what": "update|validation", "clipping": "automatic|abadi", "salt": "[0-9a-f]{32}"},
-    **{"adjacency": "add or remove .*", "epsilon_spent": (float, 0.0, float("inf"))},
-}
-PLAN = (
-    "unit sampling_probability num_steps declared_units clip_norm clipping noise_multiplier target_delta head_weight "
-    "validation_releases validation_noise_multiplier"
-)
-_CAP = " max_epsilon max_delta"
+TOLERANCE = 1 + 1e-9  # between two computations of one number; claims are rounded up to 4 digits anyway
+_CAP = " max_epsilon max_delta max_epsilon_if_broken?"
 _KINDS = {
-    "dataset": "dataset unit max_records_per_group order simulated secret_commitment?" + _CAP,
+    "dataset": "dataset unit max_records_per_group order order_if_broken? simulated secret_commitment?" + _CAP,
     "policy": _CAP,
     "approve": "study run_sha256",
     "open": "study plan steps releases returns accountant people?" + _CAP,
     "infinite": "study",
     "reserve": "study lineage round what steps releases input_sha256 run_sha256 attempt coins people?" + _CAP,
-    "seal": "reserve sha256 bytes",
+    "seal": "reserve sha256 bytes share_sha256?",
+    "release": "reserve statement_sha256 members sha256 bytes",
     "ack": "reserve",
     "close": "study",
     "retire": "",
@@ -60,6 +38,7 @@ _KINDS = {
 # by PLD, or with an order by the Renyi filter at that order (arXiv 2008.11193).
 Charge = tuple[Row, int, int]
 Recompute = Callable[[Sequence[Charge], float, int | None], float]
+Cap = tuple[float, ...]  # epsilon, delta and, where a row names it, the second account's epsilon
 
 
 @dataclass
@@ -84,31 +63,6 @@ class Study:
     closed: bool = False
 
 
-def show(value: object) -> str:
-    """Return a value as it is printed: short, and without control characters."""
-    return _SHORT.repr(value)
-
-
-def faults(value: Any, names: str, *, only: bool = True) -> list[str]:
-    """Return the faults of an object that must have these fields (or may: "name?"), and with ``only`` no others."""
-    if not isinstance(value, dict):
-        return [f"{show(value)} must be an object"]
-    fields = [name.rstrip("?") for name in names.split() if name[-1] != "?" or name[:-1] in value]
-    wrong = [f"{name} is missing" for name in fields if name not in value]
-    wrong += [f"{show(name)} is unknown: nobody can say what it means" for name in value if only and name not in fields]
-    broken = [(n, _broken(value[n], _RULES[n])) for n in fields if n in value and n in _RULES]
-    return wrong + [f"{name} = {show(value[name])} {rule}" for name, rule in broken if rule]
-
-
-def _broken(value: Any, rule: _Rule) -> str:
-    """Return the rule that a value breaks, in words; "" if it keeps the rule."""
-    if isinstance(rule, str):
-        return "" if isinstance(value, str) and re.fullmatch(rule, value) else f"must be text like {rule}"
-    kind, low, high = rule
-    fits = type(value) in (kind, int if kind is float else kind) and low <= value <= high
-    return "" if fits else f"must be {kind.__name__} from {low} to {high}"
-
-
 class Ledger:
     """The rows of one dataset, taken in one after the other.
 
@@ -117,11 +71,12 @@ class Ledger:
     """
 
     def __init__(self, recompute: Recompute) -> None:
-        self.problems, self.caps = list[str](), [(0.0, 1e-5)]
+        self.problems, self.caps = list[str](), list[Cap]([(0.0, 1e-5)])
         self.number, self.head, self.first = 0, "0" * 64, Row()
         self.studies, self.infinite = dict[str, Study](), set[str]()
         self._recompute, self._salts = recompute, set[str]()
         self._attempts, self._sealed = Counter[tuple[Any, ...]](), dict[int, bool]()
+        self._keys, self._released = dict[int, tuple[Any, ...]](), set[tuple[Any, ...]]()
         self._retired = self._unsettled = False
 
     def add(self, row_hash: object, row: Any) -> None:
@@ -142,15 +97,39 @@ class Ledger:
 
     def spent(self, order: int | None) -> float:
         """Return epsilon of all that was reserved, at the delta in force."""
-        reserved = [study.reserved for study in self.studies.values()]
-        return float("inf") if self.infinite else self._recompute(reserved, self.caps[-1][1], order)
+        return self._epsilon([study.reserved for study in self.studies.values()], order)
+
+    def spent_by_account(self) -> list[tuple[str, float, float]]:
+        """Return for each account its condition in words, its epsilon of all that was reserved, and its cap.
+
+        The second is left out if it cannot differ from the first.
+        """
+        counted = self._accounts([study.reserved for study in self.studies.values()])
+        by_pld = self.order() is None
+        return [(words, self._epsilon(own, None if by_pld else order), cap) for words, own, cap, order in counted]
+
+    @property
+    def shares_noise(self) -> bool:
+        """Return whether any study's institutions share noise."""
+        return any("sharing" in study.allotted[0] for study in self.studies.values())
 
     def settle(self) -> None:
-        """Compare the reserved sum with the cap that every reserve since the last comparison had to keep."""
-        if self._unsettled:
-            spent, cap = self.spent(self.order()), self.caps[-1]
-            self._require(spent <= cap[0] * TOLERANCE, f"up to here epsilon {spent:.6g} is reserved, the cap is {cap}")
+        """Compare the reserved sum with both caps that every row since the last comparison had to keep."""
+        for words, spent, most in self.spent_by_account() if self._unsettled else []:
+            told = f"up to here epsilon {spent:.6g} is reserved{words}, the cap is {self.caps[-1]}"
+            self._require(spent <= most * TOLERANCE, told)
         self._unsettled = False
+
+    def _epsilon(self, charges: Sequence[Charge], order: int | None) -> float:
+        return float("inf") if self.infinite else self._recompute(charges, self.caps[-1][1], order)
+
+    def _accounts(self, charges: Sequence[Charge]) -> list[tuple[str, list[Charge], float, int]]:
+        """Return for each account its condition in words, the charges as it values them, its cap and its order."""
+        cap, order = self.caps[-1], self.first.get("order", 2)
+        first = (list(charges), cap[0], order)
+        broken = [(if_broken(plan), steps, releases) for plan, steps, releases in charges]
+        second = (broken, cap[2] if len(cap) > 2 else cap[0], self.first.get("order_if_broken", order))
+        return [("", *first)] + ([(" if shared noise is broken", *second)] if second != first else [])
 
     def _require(self, holds: bool, problem: str) -> None:  # noqa: FBT001 - reads as an assertion
         if not holds:
@@ -161,7 +140,7 @@ class Ledger:
         if not isinstance(kind, str) or kind not in _KINDS:
             return [f"kind = {show(kind)} must be one of {', '.join(_KINDS)}"]
         wrong = faults(row, f"number previous salt time kind {_KINDS[kind]}")
-        wrong += [f"plan: {fault}" for fault in (faults(row.get("plan"), PLAN) if kind == "open" else [])]
+        wrong += [f"plan: {fault}" for fault in (plan_faults(row.get("plan")) if kind == "open" else [])]
         if (kind == "dataset") != (self.number == 1):
             wrong.append("the first row, and no other, is the dataset row")
         if (row.get("number"), row.get("previous")) != (self.number, self.head):
@@ -172,16 +151,16 @@ class Ledger:
         return wrong or (["its salt was used before"] if row["salt"] in self._salts else [])
 
     def _require_cap(self, row: Row) -> None:
-        said = (row["max_epsilon"], row["max_delta"])
+        said = _cap(row)
         self._require(said == self.caps[-1], f"says that the cap is {said}, but {self.caps[-1]} is in force")
 
     def _dataset(self, row: Row) -> None:
-        self.first, self.caps = row, [(row["max_epsilon"], row["max_delta"])]
+        self.first, self.caps = row, [_cap(row)]
         self._require(not row["simulated"], "simulated = true: the ledger of a test or a simulation")
 
     def _policy(self, row: Row) -> None:
         self.settle()
-        self.caps.append((row["max_epsilon"], row["max_delta"]))
+        self.caps.append(_cap(row))
 
     def _infinite(self, row: Row) -> None:
         self.infinite.add(row["study"])
@@ -205,12 +184,14 @@ class Ledger:
         An allotment that the filter does not admit (PLD may admit the first) is never given back, whatever its row
         says. Otherwise neither account would cover a later study, chosen after the results of this one.
         """
-        cap, delta = self.caps[-1]
         others = [each.reserved if each.closed and each.returns else each.allotted for each in self.studies.values()]
-        by_filter = self._recompute([*others, allotted], delta, self.first.get("order", 2))
-        epsilon = by_filter if any(any(charge[1:]) for charge in others) else self._recompute([allotted], delta, None)
-        self._require(epsilon <= cap * TOLERANCE, f"with its allotment {epsilon:.6g} may be spent, the cap is {cap}")
-        returns = row["returns"] and by_filter <= cap * TOLERANCE
+        returns, alone = row["returns"], not any(any(charge[1:]) for charge in others)
+        for words, charges, cap, order in self._accounts([*others, allotted]):
+            by_filter = self._recompute(charges, self.caps[-1][1], order)
+            epsilon = self._recompute(charges[-1:], self.caps[-1][1], None) if alone else by_filter
+            told = f"with its allotment {epsilon:.6g} may be spent{words}, the cap is {cap}"
+            self._require(epsilon <= cap * TOLERANCE, told)
+            returns = returns and by_filter <= cap * TOLERANCE
         self.studies[row["study"]] = Study(allotted, (row["plan"], 0, 0), returns)
 
     def _reserve(self, row: Row) -> None:
@@ -222,7 +203,7 @@ class Ledger:
         paid = row["steps"] if row["what"] == "update" else row["releases"]
         self._require(paid > 0, f"pays nothing for what it reserves, which is {row['what']!r}")
         self._require(name in self.studies or name in self.infinite, f"study {show(name)} was never opened")
-        self._sealed[self.number] = False
+        self._sealed[self.number], self._keys[self.number] = False, key
         if name in self.studies:
             self._charge(self.studies[name], row["steps"], row["releases"])
 
@@ -239,6 +220,21 @@ class Ledger:
         self._require(self._sealed.get(row["reserve"]) is False, f"row {row['reserve']} is no unsealed reserve")
         self._sealed[row["reserve"]] = True
 
+    def _release(self, row: Row) -> None:
+        """Check that a share of a secure sum left once, after its SEAL, with enough members and within both caps."""
+        self._require(self._sealed.get(row["reserve"]) is True, f"row {row['reserve']} is no sealed reserve")
+        name, lineage, _, number = self._keys.get(row["reserve"], (None, None, None, None))
+        study, left = self.studies.get(name), (name, lineage, number)
+        self._require(left not in self._released, f"a share of round {number} of {show(name)} left before")
+        self._released.add(left)
+        sharing = study.allotted[0].get("sharing") if study else None
+        self._require(sharing is not None, f"the institutions of study {show(name)} share no noise")
+        if study and sharing:
+            few = f"{row['members']} members are fewer than its plan's {sharing['min_members']}"
+            self._require(row["members"] >= sharing["min_members"], few)
+            self._require(not study.closed and not self._retired, "the study is closed, or the ledger retired")
+        self._unsettled = True
+
     def _ack(self, row: Row) -> None:
         self._require(self._sealed.get(row["reserve"]) is True, f"row {row['reserve']} is no sealed reserve")
 
@@ -248,3 +244,7 @@ class Ledger:
         self._require(is_open, f"study {show(row['study'])} is not open")
         if study:
             study.closed = True
+
+
+def _cap(row: Row) -> Cap:
+    return tuple(row[name] for name in ("max_epsilon", "max_delta", "max_epsilon_if_broken") if name in row)

@@ -216,7 +216,7 @@ def _privacy_row(run: RunConfig, institution: Institution) -> dict[str, Any]:
         "delta": plan.target_delta,
         "epsilon_of_the_whole_plan": epsilon(plan),
         "epsilon_rdp_of_the_whole_plan": epsilon_rdp(plan),
-        "plan": asdict(plan),
+        "plan": plan.as_fields(),
     }
 
 

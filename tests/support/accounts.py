@@ -87,6 +87,14 @@ def epsilon(spendings: list[Spending], delta: float, order: int) -> float:
     return pld_epsilon(tuple(spendings), delta) if len(spendings) == 1 else filter_epsilon(spendings, delta, order)
 
 
+def alone(plan: dict[str, Any]) -> float:
+    """The noise multiplier of one share; of the plan where nothing is shared."""
+    sharing = plan.get("sharing")
+    if not sharing:
+        return float(plan["noise_multiplier"])
+    return math.floor(math.sqrt(sharing["share_variance"] - 16) / 2 ** sharing["grid_bits"] * 1e6) / 1e6
+
+
 @dataclass
 class Replay:
     """Rows, one after the other, and everything that is wrong with them.
@@ -96,6 +104,8 @@ class Replay:
         attempts: reservations by (study, lineage, what, round); ``asked`` the same with input and run.
         sealed: hash of the file by number of the RESERVE row.
         alone: studies that fitted by PLD only: they count as a whole for ever.
+        order_if_broken, cap_if_broken: of the second account, which values a plan that shares noise by one share.
+        released: numbers of the RESERVE rows of shares that left.
     """
 
     problems: list[str] = field(default_factory=list)
@@ -103,6 +113,9 @@ class Replay:
     head: str = "0" * 64
     order: int = 0
     cap: tuple[float, float] = (0.0, 1e-5)
+    order_if_broken: int = 0
+    cap_if_broken: float = 0.0
+    released: set[int] = field(default_factory=set)
     plans: dict[str, dict[str, Any] | None] = field(default_factory=dict)
     allotted: dict[str, tuple[int, int]] = field(default_factory=dict)
     reserved: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -126,11 +139,11 @@ class Replay:
         if not holds:
             self.problems.append(f"row {self.number}: {problem}")
 
-    def spendings(self, reserved: dict[str, tuple[int, int]]) -> list[Spending]:
+    def spendings(self, reserved: dict[str, tuple[int, int]], *, broken: bool = False) -> list[Spending]:
         return [
             Spending(
                 plan["sampling_probability"],
-                plan["noise_multiplier"],
+                alone(plan) if broken else plan["noise_multiplier"],
                 reserved[study][0],
                 plan["validation_noise_multiplier"],
                 reserved[study][1],
@@ -142,6 +155,14 @@ class Replay:
     def spent(self, reserved: dict[str, tuple[int, int]]) -> float:
         return epsilon(self.spendings(reserved), self.cap[1], self.order)
 
+    def spent_if_broken(self, reserved: dict[str, tuple[int, int]]) -> float:
+        return epsilon(self.spendings(reserved, broken=True), self.cap[1], self.order_if_broken)
+
+    def require_within(self, reserved: dict[str, tuple[int, int]]) -> None:
+        first, second = self.spent(reserved), self.spent_if_broken(reserved)
+        self.require(first <= self.cap[0], f"with it, {first} above {self.cap}")
+        self.require(second <= self.cap_if_broken, f"with it, if broken, {second} above {self.cap_if_broken}")
+
     def by_filter(self, study: str, steps: int, releases: int) -> float:
         """What would be spent with a charge more, by the filter."""
         before = self.reserved[study]
@@ -150,11 +171,17 @@ class Replay:
 
     def add_dataset(self, row: dict[str, Any]) -> None:
         self.require(self.number == 1, "a second dataset row")
-        self.order = row["order"]
+        self.order, self.order_if_broken = row["order"], row.get("order_if_broken", row["order"])
         self.add_policy(row)
 
     def add_policy(self, row: dict[str, Any]) -> None:
         self.cap = (row["max_epsilon"], row["max_delta"])
+        self.cap_if_broken = row.get("max_epsilon_if_broken", row["max_epsilon"])
+
+    def require_cap(self, row: dict[str, Any]) -> None:
+        second = row.get("max_epsilon_if_broken", row["max_epsilon"])
+        said = (row["max_epsilon"], row["max_delta"], second)
+        self.require(said == (*self.cap, self.cap_if_broken), "opened or reserved under another cap")
 
     def add_approve(self, row: dict[str, Any]) -> None:
         self.require(self.number > 1, "an approval before the dataset row")
@@ -163,13 +190,15 @@ class Replay:
         study, allotted = row["study"], (row["steps"], row["releases"])
         self.require(study not in self.plans and "" not in self.over, "opened twice, or after the end")
         self.require(None not in self.plans.values(), "opened though the dataset was used without privacy")
-        self.require((row["max_epsilon"], row["max_delta"]) == self.cap, "opened under another cap")
+        self.require_cap(row)
         self.require(allotted == (row["plan"]["num_steps"], row["plan"]["validation_releases"]), "half a study")
         self.plans[study], self.allotted[study], self.reserved[study] = row["plan"], allotted, (0, 0)
         returned = self.over - self.alone
         most = {name: (self.reserved if name in returned else self.allotted)[name] for name in self.allotted}
-        self.require(self.spent(most) <= self.cap[0], f"with the whole study, {self.spent(most)} above {self.cap}")
-        if filter_epsilon(self.spendings(most), self.cap[1], self.order) > self.cap[0]:
+        self.require_within(most)
+        by_filter = filter_epsilon(self.spendings(most), self.cap[1], self.order)
+        if_broken = filter_epsilon(self.spendings(most, broken=True), self.cap[1], self.order_if_broken)
+        if by_filter > self.cap[0] or if_broken > self.cap_if_broken:
             self.alone.add(study)
 
     def add_infinite(self, row: dict[str, Any]) -> None:
@@ -179,7 +208,7 @@ class Replay:
         study, key = row["study"], (row["study"], row["lineage"], row["what"], row["round"])
         asked = (*key, row["input_sha256"], row["run_sha256"])
         self.require(study in self.plans and not {study, ""} & self.over, "reserved in a study that is not open")
-        self.require((row["max_epsilon"], row["max_delta"]) == self.cap, "reserved under another cap")
+        self.require_cap(row)
         self.require(asked not in {self.asked[item] for item in self.sealed}, "a resend was charged")
         self.attempts[key].append(self.number)
         self.asked[self.number] = asked
@@ -187,13 +216,24 @@ class Replay:
         before = self.reserved[study]
         self.reserved[study] = (before[0] + row["steps"], before[1] + row["releases"])
         if self.plans[study]:
-            self.require(self.spent(self.reserved) <= self.cap[0], f"{self.spent(self.reserved)} above {self.cap}")
+            self.require_within(self.reserved)
             within = all(a <= b for a, b in zip(self.reserved[study], self.allotted[study], strict=True))
             self.require(within, f"reserved {self.reserved[study]} of {self.allotted[study]}")
 
     def add_seal(self, row: dict[str, Any]) -> None:
         self.require(row["reserve"] in self.asked and row["reserve"] not in self.sealed, "a seal of nothing")
         self.sealed[row["reserve"]] = row["sha256"]
+
+    def add_release(self, row: dict[str, Any]) -> None:
+        """A share left, once for its round."""
+        number = row["reserve"]
+        left = {self.asked[other][:4] for other in self.released}
+        self.require(number in self.sealed and self.asked[number][:4] not in left, "a round's second release")
+        plan = self.plans[self.asked[number][0]]
+        self.require(bool(plan and plan.get("sharing")), "a release of a share that is none")
+        self.require(not {self.asked[number][0], ""} & self.over, "released in a study that is not open")
+        self.require_within(self.reserved)
+        self.released.add(number)
 
     def add_ack(self, row: dict[str, Any]) -> None:
         self.require(row["reserve"] in self.sealed and row["reserve"] not in self.acknowledged, "an ACK of nothing")

@@ -26,6 +26,8 @@ CAP = Cap(8.0, 1e-5)
 # Epsilon at 1e-5 by PLD after 1 to 6 steps: 0.7, 0.9, 1.0, 1.1, 1.2, 1.3.
 PLAN = PrivacyPlan("record", 0.2, 6, 40, 1.0, "automatic", 2.0, 1e-5, validation_releases=2)
 OTHER = replace(PLAN, sampling_probability=1.0, noise_multiplier=4.0, num_steps=4, validation_releases=0)
+# Of four institutions, one of which may collude: the sum has the noise of PLAN, a share alone 2 / sqrt(3).
+SHARED = replace(PLAN, validation_releases=0).shared(4, 1, 64)
 # In the order in which one answer passes them; `witness-written` once for each row.
 ARROWS = [
     "before-reserve",

@@ -38,7 +38,7 @@ from confide.common.verify import command as module
 # The verifier is independent
 
 
-@pytest.mark.parametrize("name", ["command", "epsilon", "ledger"])
+@pytest.mark.parametrize("name", ["command", "epsilon", "fields", "ledger", "sharing"])
 def test_it_imports_nothing_of_ours(name: str) -> None:
     path = Path(module.__file__).with_name(f"{name}.py")
     found = set()
@@ -49,7 +49,8 @@ def test_it_imports_nothing_of_ours(name: str) -> None:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0
             found.add(str(node.module))
-    found -= {"confide.common.verify.epsilon", "confide.common.verify.ledger"} if name == "command" else set()
+    own = {f"confide.common.verify.{file.stem}" for file in path.parent.glob("*.py")}
+    found -= set() if name in ("epsilon", "fields") else own
     allowed = (set(sys.stdlib_module_names) - {"importlib", "runpy"}) | {"typer", "dp_accounting", "numpy"}
     assert {imported.partition(".")[0] for imported in found} <= allowed
 
