@@ -1,6 +1,7 @@
 """The numbers of the privacy statement: the meaning of a plan's epsilon, and the protection beyond its guarantee."""
 
 import math
+from dataclasses import replace
 from functools import lru_cache
 from typing import TypedDict
 
@@ -11,11 +12,11 @@ from scipy.stats import binom
 from confide.common.privacy.accounting import attack_true_positive_rate, epsilon, event, round_up
 from confide.common.privacy.least import least_epsilon
 from confide.common.privacy.plan import PrivacyPlan
+from confide.common.privacy.secure.conditions import HIGHEST, epsilon_if_colluding, epsilon_or_infinite
 
 _FALSE_POSITIVE_RATE = 0.01
 _INSTITUTIONS = (2, 4)
 _RECORDS = (2, 5)
-_HIGHEST = 50.0  # e^50 to one: a bound above it, or none, is shown as "no bound up to 50"
 # The grid divides the loss of one step into so many intervals, so that time and memory are much the same for every
 # plan. All grids give upper bounds: 0.01 % and 0.02 % above the tight value for 40 steps, 2 % for 10,000.
 # The second is for mixtures of Gaussians, which cost ten times as much for each point.
@@ -31,6 +32,7 @@ class Statement(TypedDict):
         epsilon_if_broken: for one unit, if all other members of every sum collude. Equal to ``epsilon`` where each
             institution adds all of the noise.
         colluding: number of members that collude -> epsilon. Empty where nothing is shared.
+        institutions_if_broken: as ``institutions``, if all other members collude. Empty where nothing is shared.
         false_positive_rate: share of units outside the data that an attacker takes for members.
         true_positive_rate: bound on the share of members that this attacker recognises.
         institutions: number of institutions that hold a unit of one person -> epsilon for that person.
@@ -42,6 +44,7 @@ class Statement(TypedDict):
     epsilon: float
     epsilon_if_broken: float
     colluding: dict[int, float]
+    institutions_if_broken: dict[int, float]
     false_positive_rate: float
     true_positive_rate: float
     institutions: dict[int, float]
@@ -54,28 +57,20 @@ def statement(plan: PrivacyPlan) -> Statement:
     rate = attack_true_positive_rate(plan, _FALSE_POSITIVE_RATE)
     return {
         "epsilon": epsilon(plan),
-        "epsilon_if_broken": _or_infinite(plan.if_broken),
+        "epsilon_if_broken": epsilon_or_infinite(plan.if_broken),
         "colluding": epsilon_if_colluding(plan),
+        "institutions_if_broken": {count: _of_broken(plan.if_broken, count) for count in _INSTITUTIONS if plan.sharing},
         "false_positive_rate": _FALSE_POSITIVE_RATE,
         "true_positive_rate": round_up(rate, 3),  # printed as 4.5 %
         "institutions": {count: epsilon_of_institutions(plan, count) for count in _INSTITUTIONS},
         "records": {count: epsilon_of_records(plan, count) for count in _RECORDS} if plan.unit == "record" else {},
-        "highest": _HIGHEST,
+        "highest": HIGHEST,
     }
 
 
-def epsilon_if_colluding(plan: PrivacyPlan) -> dict[int, float]:
-    """Return epsilon for numbers of members that collude: as many as the plan allows, one and two more, all others."""
-    if plan.sharing is None:
-        return {}
-    allowed, all_others = plan.sharing.max_colluding, plan.sharing.min_members - 1
-    numbers = sorted({allowed, min(allowed + 1, all_others), min(allowed + 2, all_others), all_others})
-    return {number: _or_infinite(plan.if_colluding(number)) for number in numbers}
-
-
-def _or_infinite(plan: PrivacyPlan) -> float:
-    """Return epsilon; infinite if a lower bound shows that it is no protection, for PLD would take minutes there."""
-    return epsilon(plan) if least_epsilon(plan) <= _HIGHEST else math.inf
+def _of_broken(plan: PrivacyPlan, count: int) -> float:
+    in_all = replace(plan, num_steps=count * plan.num_steps, validation_releases=count * plan.validation_releases)
+    return epsilon_of_institutions(plan, count) if least_epsilon(in_all) <= HIGHEST else math.inf
 
 
 @lru_cache(maxsize=256)

@@ -78,6 +78,7 @@ def write_report(path: Path, facts: dict[str, Any]) -> None:
         facts,
         private="no_privacy" not in facts["plan"],
         epsilon=max(spent, default=None),
+        epsilon_if_broken=max((row["epsilon_if_broken"] or 0.0 for row in facts["institutions"]), default=None),
         findings=findings(facts),
         baseline_names=_BASELINES,
         score_picture=_score_picture(facts),

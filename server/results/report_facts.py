@@ -9,7 +9,7 @@ from confide.common.flower import versions
 from confide.common.model.scores import Scores
 from confide.common.privacy.plan import PrivacyPlan
 from confide.common.privacy.statement import statement
-from confide.server.results.run_directory import RunDirectory, spent
+from confide.server.results.run_directory import RunDirectory, spent, spent_if_broken
 from confide.server.rounds.roster import Institution
 from confide.server.rounds.run_context import RunState
 
@@ -50,6 +50,7 @@ def report_facts(directory: RunDirectory, state: RunState, *, simulated: bool) -
                 "name": item.name,
                 "declared_units": item.declared_units,
                 "epsilon": spent(run, item),
+                "epsilon_if_broken": spent_if_broken(run, item),
                 "num_steps": item.num_steps,
                 "rounds": item.accepted,
                 "dropped": item.dropped,

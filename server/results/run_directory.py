@@ -179,6 +179,14 @@ def spent(run: RunConfig, institution: Institution) -> float | None:
     return None if isinstance(plan, NoPrivacy) else epsilon(plan, institution.num_steps, institution.num_releases)
 
 
+def spent_if_broken(run: RunConfig, institution: Institution) -> float | None:
+    """Return the same epsilon if all other members of a secure sum collude; None where no noise is shared."""
+    plan = make_plan(run, institution.declared_units)
+    if isinstance(plan, NoPrivacy) or plan.sharing is None:
+        return None
+    return epsilon(plan.if_broken, institution.num_steps, institution.num_releases)
+
+
 @contextmanager
 def _whole_or_not_at_all(path: Path) -> Iterator[Path]:
     """Remove a half-written line after a full disk, so that it never ends up in the middle of the file."""
@@ -208,8 +216,7 @@ def _privacy_row(run: RunConfig, institution: Institution) -> dict[str, Any]:
     row: dict[str, Any] = {"institution": institution.name, "num_steps": institution.num_steps}
     if isinstance(plan, NoPrivacy):
         return {**row, "no_privacy": True, "plan": asdict(plan)}
-    return {
-        **row,
+    row |= {
         "unit": plan.unit,
         "num_releases": institution.num_releases,
         "epsilon": spent(run, institution),
@@ -218,6 +225,10 @@ def _privacy_row(run: RunConfig, institution: Institution) -> dict[str, Any]:
         "epsilon_rdp_of_the_whole_plan": epsilon_rdp(plan),
         "plan": plan.as_fields(),
     }
+    if plan.sharing is not None:
+        row["epsilon_if_broken"] = spent_if_broken(run, institution)
+        row["epsilon_if_broken_of_the_whole_plan"] = epsilon(plan.if_broken)
+    return row
 
 
 def _without_none(value: Any) -> Any:

@@ -230,4 +230,5 @@ def _opening(run: "RunConfig") -> str:
         f"{run.study.name}: {run.federation.num_rounds} rounds, {run.num_steps} private steps, noise multiplier "
         f"{run.privacy.noise_multiplier}, epsilon at most {run.privacy.target_epsilon:g} at delta "
         f"{run.privacy.target_delta:g} for each {run.privacy.unit}"
+        + (f", if at most {run.privacy.max_colluding} of a sum's members collude" if run.privacy.grid_bits else "")
     )

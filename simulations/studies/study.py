@@ -12,7 +12,7 @@ from confide.common.errors import BudgetError, ConfideError, LedgerError, Policy
 from confide.common.model.scores import Scores
 from confide.common.privacy.plan import PrivacyPlan
 from confide.server.results.report_facts import as_json, card_facts, report_facts
-from confide.server.results.run_directory import RunDirectory, spent
+from confide.server.results.run_directory import RunDirectory, spent, spent_if_broken
 from confide.server.rounds.checkpoint import load_last, save_round
 from confide.server.rounds.resume import Resumed
 from confide.server.rounds.run_context import Event, RunState
@@ -171,6 +171,7 @@ def _finish(study: Study, state: RunState, compared: dict[str, Scores] | None, b
         "seconds": seconds,
         "score": as_json(state.scores),
         "epsilon": {item.name: spent(run, item) for item in state.everybody()},
+        "epsilon_if_broken": {item.name: spent_if_broken(run, item) for item in state.everybody()},
         "target_delta": run.privacy.target_delta,
         "bytes_per_client_round": state.bytes_per_client_round,
         "num_steps": run.num_steps,

@@ -12,8 +12,8 @@ from support.toy import make_plan
 
 from confide.common.privacy.accounting import attack_true_positive_rate, epsilon
 from confide.common.privacy.plan import PrivacyPlan
+from confide.common.privacy.secure.conditions import epsilon_if_colluding
 from confide.common.privacy.statement import (
-    epsilon_if_colluding,
     epsilon_of_institutions,
     epsilon_of_records,
     statement,
