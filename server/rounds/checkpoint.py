@@ -13,6 +13,7 @@ from safetensors.numpy import load
 from confide.common.durable import sync_folder, write_durably
 from confide.common.errors import ConfideError
 from confide.common.failpoints import failpoint
+from confide.common.protocol.versions import PROTOCOL
 from confide.common.tensors import State, dump_state
 from confide.server.aggregation.optimizer import GlobalState
 
@@ -45,7 +46,8 @@ def save_round(rounds: Path, number: int, state: GlobalState, accepted: list[dic
     }
     files = {"adapter.safetensors": dump_state(state.adapter), "training.safetensors": dump_state(training)}
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    content = {"round": number, "applied": state.round, "lineage": lineage, "files": hashes, "accepted": accepted}
+    content: dict[str, Any] = {"round": number, "applied": state.round, "lineage": lineage, "protocol": PROTOCOL}
+    content |= {"files": hashes, "accepted": accepted}
     files["state.json"] = json.dumps(content, indent=1).encode()
     for name, data in files.items():
         write_durably(temporary / name, data)
@@ -89,7 +91,8 @@ def load_last(rounds: Path, lineage: str) -> tuple[Saved | None, dict[int, list[
     from their outbox, at no charge.
 
     Raises:
-        ConfideError: a ``state.json`` is unreadable, so the accepted updates are unknown; or no round is whole.
+        ConfideError: a ``state.json`` is unreadable, so the accepted updates are unknown; or no round is whole; or the
+            run is of another protocol, under which the same tensors are another model.
     """
     damaged: dict[int, list[dict[str, str]]] = {}
     _put_back(rounds)
@@ -105,6 +108,11 @@ def load_last(rounds: Path, lineage: str) -> tuple[Saved | None, dict[int, list[
                 f"{folder / 'state.json'} cannot be read ({error}); put it back from a backup. Without it round "
                 f"{folder.name} would have to be trained again, and every institution would spend its steps twice"
             ) from None
+        if facts.get("protocol") != PROTOCOL:
+            raise ConfideError(
+                f"{folder} is of protocol {facts.get('protocol', 'before 3')!r}, this one has {PROTOCOL}: its adapter "
+                "would be another model; resume the run with the version that began it, or begin another study"
+            )
         state = _read_state(folder, facts)
         if state is not None:
             return Saved(number, state, accepted), damaged

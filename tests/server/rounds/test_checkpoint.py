@@ -144,6 +144,18 @@ def test_without_its_state_nothing_is_guessed(tmp_path: Path) -> None:
         checkpoint.load_last(tmp_path, LINEAGE)
 
 
+@pytest.mark.parametrize("named", [{}, {"protocol": 2}])
+def test_rounds_of_an_earlier_protocol_are_refused(tmp_path: Path, named: dict[str, int]) -> None:
+    """A head trained on states as they are would go on as one on standardised states."""
+    _saved(tmp_path)
+    path = tmp_path / "0003" / "state.json"
+    facts = json.loads(path.read_text())
+    del facts["protocol"]
+    path.write_text(json.dumps(facts | named))
+    with pytest.raises(ConfideError, match="resume the run with the version that began it"):
+        checkpoint.load_last(tmp_path, LINEAGE)
+
+
 def test_another_run_s_rounds_are_not_taken(tmp_path: Path) -> None:
     _saved(tmp_path)
     with pytest.raises(ConfideError, match="another run"):
