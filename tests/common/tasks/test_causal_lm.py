@@ -179,7 +179,12 @@ def test_a_prompt_and_its_answer_fit_into_the_positions_of_the_base(make_run: Ca
     assert len(write(model, [{"text": "film " * 200}])) == 1
 
 
-def test_prompts_of_other_lengths_change_no_text(model: WarmModel) -> None:
-    """Short prompts are filled up on the left, where attention does not look."""
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_prompts_of_other_lengths_change_no_text(make_run: Callable[..., RunConfig], family: str) -> None:
+    """Short prompts are filled up on the left, where attention does not look, and positions count from the text on."""
+    run = of_kind(make_run(), "causal-lm, text")
+    model = warm_model(run.model_copy(update={"model": ModelSection(base=str(tiny(family)))}))
+    if family == "gpt2":  # Llama's positions are relative; here they are added, and so large that each one is seen
+        model.module.base.transformer.wpe.weight.data *= 50
     records = [model.task.from_text(text) for text in ("film", "the film was very very long and not good", "bad")]
     assert write(model, records) == [write(model, [record])[0] for record in records]
