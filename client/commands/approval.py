@@ -1,6 +1,6 @@
 """`client check` and `client approve`: a person reads what a run means here, and agrees to it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from confide.client.privacy.policy import cap_of
 from confide.client.site.installation import Site, open_site
 from confide.common.config.run import RunConfig, make_plan
 from confide.common.errors import BudgetError, ConfideError, InputError, PolicyError
+from confide.common.model.base_models import find_model
 from confide.common.privacy.accounting import attack_true_positive_rate, epsilon, round_up
 from confide.common.privacy.plan import Plan, PrivacyPlan
 from confide.common.protocol.gate import size_problem
@@ -29,6 +30,7 @@ class Verdict:
         data: why too few of the lines here can be used.
         waits: what a person still has to do.
         left_out: why a server would take no answer of this institution.
+        room: why the base and a step would not fit the device here; only `review` looks.
         terms: what else is agreed to, as `terms_of` states it.
     """
 
@@ -44,6 +46,7 @@ class Verdict:
     data: str | None
     waits: str | None
     left_out: str | None
+    room: str | None
     terms: dict[str, Any]
 
     @property
@@ -68,6 +71,7 @@ class Verdict:
             "refused_by_data": self.data,
             "waits_for": self.waits,
             "left_out_by_the_server": self.left_out,
+            "does_not_fit": self.room,
             "terms": self.terms,
         }
 
@@ -84,6 +88,7 @@ class Verdict:
         lines += [f"  refused by budget: {self.budget}"] if self.budget else []
         lines += [f"  refused by the data: {self.data}"] if self.data else []
         lines += [f"  the server would leave you out: {self.left_out}"] if self.left_out else []
+        lines += [f"  would not fit this machine: {self.room}"] if self.room else []
         lines += [f"  {self.waits}"] if self.waits and not self.exit_code else []
         if not self.exit_code and not self.waits:
             lines.append("  would be accepted")
@@ -92,7 +97,8 @@ class Verdict:
 
 def review(run: RunConfig, path: Path) -> Verdict:
     """Return the answer of a site.toml's institution to a locked run. Nothing is written."""
-    return _judge(run, open_site(path))
+    site = open_site(path)
+    return replace(_judge(run, site), room=_room(run, site))
 
 
 def offered_run(path: Path, study: str, sha256: str) -> RunConfig:
@@ -208,8 +214,21 @@ def _judge(run: RunConfig, site: Site) -> Verdict:
         data=None if reasons or budget else too_few_lines(site.config.dataset, [run]),
         waits=decision.waits,
         left_out=size_problem(site.config.dataset.declared_units, run.local.nominal_units),
+        room=None,
         terms=terms_of(run),
     )
+
+
+def _room(run: RunConfig, site: Site) -> str | None:
+    """Return why a run would not fit the device; None if it does, or if `doctor` has to be asked first."""
+    from confide.common.model.memory import fit_of
+
+    try:
+        return fit_of(run, find_model(run.model.base, site.config.models.dir), site.config.compute).problem(
+            run.model.base
+        )
+    except (ConfideError, OSError):  # no base model or no device of this name: `doctor` says so
+        return None
 
 
 def plan_here(run: RunConfig, site: Site) -> Plan:

@@ -67,6 +67,7 @@ def examine(path: Path) -> Iterator[Finding]:
     yield _finding("people", lambda: _people(path))
     yield _finding("base models", lambda: _base_models(config))
     yield _finding("device", lambda: _device(config.compute.device))
+    yield _finding("room on the device", lambda: _room(config))
 
 
 def _finding(subject: str, check: Callable[[], Verdict]) -> Finding:
@@ -131,12 +132,12 @@ def _disk(folders: list[Path]) -> Verdict:
 
 
 def _memory() -> Verdict:
-    """Check the memory that this machine, or this container (cgroup v2), has left."""
-    facts = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
-    available = int(facts["MemAvailable"].split()[0]) * 1024
-    limit, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
-    if limit.is_file() and (most := limit.read_text(encoding="utf-8").strip()).isdigit():
-        available = min(available, int(most) - int(used.read_text(encoding="utf-8")))
+    """Check the memory that this machine, or this container, has left."""
+    import torch
+
+    from confide.common.model.memory import memory_of
+
+    available = memory_of(torch.device("cpu")).free
     text = f"{available / _GIB:.1f} GiB available"
     return ("ok", text) if available >= 2 * _GIB else ("warning", f"{text}; a base model and its training may not fit")
 
@@ -227,3 +228,18 @@ def _device(name: str) -> Verdict:
     precision = str(base_precision(place)).removeprefix("torch.")
     model = f", {torch.cuda.get_device_name(place)}" if place.type == "cuda" else ""
     return "ok", f"{place}{model}; the base model in {precision}"
+
+
+def _room(config: SiteConfig) -> Verdict:
+    """Check that base and fullest step of each run on offer fit the device: its whole memory, and what is free now."""
+    from confide.common.model.memory import fit_of
+
+    runs = [run for run in _offered(config) if not _unfit(run, config.models.dir)]
+    if not runs:
+        return "ok", "is looked at once a run is offered whose base model is here"
+    fits = [(run, fit_of(run, find_model(run.model.base, config.models.dir), config.compute)) for run in runs]
+    if wrong := [f"study {run.study.name}: {why}" for run, fit in fits if (why := fit.problem(run.model.base))]:
+        return "problem", "; ".join(wrong)
+    need, free = max(fit.base + fit.step for _, fit in fits), fits[0][1].memory.free
+    text = f"a run on offer takes about {need / _GIB:.1f} GiB, {fits[0][1].device} has {free / _GIB:.1f} GiB free"
+    return ("ok", text) if need <= free else ("warning", f"{text}; free some, unless it is this client that holds it")

@@ -20,6 +20,7 @@ from confide.common.data.batches import Batch, Example, collate, length, shorten
 from confide.common.data.shapes import Shape, Shapes, one_row_each, public_shapes
 from confide.common.errors import InputError
 from confide.common.model.adapter import coordinate_weights, get_state, schema, set_state
+from confide.common.model.memory import MAX_GRADIENT_NUMBERS
 from confide.common.model.warm_model import WarmModel, forget_models
 from confide.common.privacy.plan import PrivacyPlan
 from confide.common.privacy.step import clipped_gradients
@@ -37,7 +38,6 @@ _PLAN = PrivacyPlan(
     noise_multiplier=1.0,
     target_delta=1e-5,
 )
-_MAX_GRADIENT_NUMBERS = 2**26  # in a micro-batch's matrix of rows by parameters: 256 MB of float32
 _USUAL = 0.05  # standard deviation of weights under which no softmax is saturated: every gradient has digits to compare
 _NOTHING = b""  # hash of a row that is zero, and so shows nothing
 
@@ -79,7 +79,7 @@ def tried_shapes(model: WarmModel, tokens_per_micro_batch: int) -> Shapes:
     setting = (tokens_per_micro_batch, torch.get_num_threads())
     if setting not in model.tried:
         longest, size = model.task.max_length, sum(value.size for value in get_state(model.module).values())
-        asked = public_shapes(longest, tokens_per_micro_batch, max(1, _MAX_GRADIENT_NUMBERS // size))
+        asked = public_shapes(longest, tokens_per_micro_batch, max(1, MAX_GRADIENT_NUMBERS // size))
         seen = _try(model, asked, f"tokens_per_micro_batch = {tokens_per_micro_batch}")
         sizes = {shape: computed_by_vector(model, _texts(model, shape, 0)) for shape in asked.all()}
         fullest = {size for full, *_ in asked.by_length.values() for size in sizes[full]}
