@@ -32,7 +32,7 @@ class Memory(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """What a run needs beside what a device has.
+    """The need of a run and the memory of its device.
 
     Attributes:
         base: bytes of the base.
