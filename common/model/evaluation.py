@@ -1,6 +1,7 @@
 """Predictions and scores of an adapter on public records."""
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -17,6 +18,8 @@ from confide.common.tensors import State
 
 Records = Sequence[Mapping[str, Any]]
 _RECORDS_AT_A_TIME = 4096
+_SAMPLES = 10
+_MOST_CHARACTERS = 600  # of a text in a sample
 _WRITTEN = 200  # records of which a metric of written texts is taken
 
 
@@ -74,6 +77,38 @@ def all_metrics(model: WarmModel, records: Records) -> dict[str, float]:
     if not referred:
         return metrics
     return metrics | written_metrics([task.reference(record) for record in referred], write(model, referred))
+
+
+def samples(model: WarmModel, state: State, records: Records) -> list[dict[str, str]]:
+    """Return what an adapter answers to up to ten public records, spread over all of them.
+
+    Returns:
+        For each the texts ``input``, ``answer`` (of the adapter) and ``right`` (of the record; "" if it has none).
+    """
+    set_state(model.module, state)
+    task, chosen = model.task, records[:: max(1, len(records) // _SAMPLES)][:_SAMPLES]
+    found = []
+    for record, answered in zip(chosen, answer(model, chosen), strict=True):
+        own = [record[name] for name in task.inputs()]
+        given = _prompt(model, record) if task.longest_answer() else own
+        found.append({"input": _text(given), "answer": _text(answered), "right": _text(task.truth(record))})
+    return found
+
+
+def _prompt(model: WarmModel, record: Mapping[str, Any]) -> str:
+    prompt: str = model.tokenizer.decode(model.task.prompt(record, model.tokenizer), skip_special_tokens=True)
+    return prompt
+
+
+def _text(value: Any) -> str:
+    """Return a value as text: a list without brackets around its one text, and numbers with three decimals."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if not isinstance(value, str):
+        rounded = json.loads(json.dumps(value), parse_float=lambda text: round(float(text), 3))
+        value = json.dumps(rounded, ensure_ascii=False)
+    text: str = value
+    return text if len(text) <= _MOST_CHARACTERS else text[:_MOST_CHARACTERS] + " …"
 
 
 def evaluate(model: WarmModel, state: State, shares: Mapping[str, Records]) -> Scores:

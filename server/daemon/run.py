@@ -8,6 +8,7 @@ from dataclasses import replace
 from flwr.app import Context, RecordDict
 
 from confide.common.config.run import RunConfig
+from confide.common.errors import ConfideError
 from confide.server.daemon.delivery import FinishedRun, give_out, given_out, not_delivered_to
 from confide.server.daemon.server_state import ServerState
 from confide.server.daemon.torch_child import Workshop
@@ -95,9 +96,18 @@ def _finish(run: RunConfig, directory: RunDirectory, state: RunState, workshop: 
     institutions = state.everybody()
     facts = report_facts(directory, state, simulated=False)
     workshop.export(directory.path / "adapter", state.trained.average, card_facts(facts))
-    workshop.report(directory.path / "report.html", facts)
+    workshop.report(directory.path / "report.html", {**facts, "samples": _samples(workshop, state)})
     directory.write_privacy("completed", run, institutions, simulated=False)
     directory.record({"event": "completed"})
+
+
+def _samples(workshop: Workshop, state: RunState) -> list[dict[str, str]]:
+    """Return samples for the report; none, with a line in the log, if the adapter cannot answer."""
+    try:
+        return workshop.samples(state.trained.average)
+    except ConfideError as error:
+        log.warning("the report has no samples: %s", error)
+        return []
 
 
 def _account_for(run: RunConfig, directory: RunDirectory) -> None:

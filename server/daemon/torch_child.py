@@ -45,6 +45,11 @@ class Workshop:
         scores: Scores = self._ask("evaluate", state)
         return scores
 
+    def samples(self, state: State) -> list[dict[str, str]]:
+        """Return what a state answers to some public records; none if the run names no public records."""
+        samples: list[dict[str, str]] = self._ask("samples", state)
+        return samples
+
     def export(self, folder: Path, state: State, card: dict[str, Any]) -> None:
         """Write an adapter with its model card."""
         self._ask("export", str(folder), state, card)
@@ -115,6 +120,11 @@ class _Bench:
         from confide.common.model.evaluation import evaluate
 
         return evaluate(self._model(), state, {"public": self._records()})
+
+    def samples(self, state: State) -> list[dict[str, str]]:
+        from confide.common.model.evaluation import samples
+
+        return [] if self._public is None else samples(self._model(), state, self._records())
 
     def _records(self) -> list[dict[str, Any]]:
         from confide.common.data.records import read_public

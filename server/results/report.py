@@ -60,12 +60,13 @@ def write_report(path: Path, facts: dict[str, Any]) -> None:
             ``validation``: the last one of the run: ``round``, ``noise`` (standard deviation), ``counts``
             (name to ``right`` and ``wrong``, noised); may be absent or None.
             ``baselines``: ``no_privacy``, ``central``, ``local_only``, each `Scores.as_json`; each may be absent.
+            ``samples``: texts of public test records, `evaluation.samples`; may be absent.
             ``statement``: `statement.statement` of the plan; may be absent or None; then its numbers are left out.
 
     Raises:
         jinja2.UndefinedError: a fact is missing.
     """
-    facts = {"baselines": None, "statement": None, "validation": None, **facts}
+    facts = {"baselines": None, "statement": None, "validation": None, "samples": [], **facts}
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -74,7 +74,7 @@ def carry_out(study: Study, *, baselines: bool) -> dict[str, Any]:
         _simulate(study.engine, federation, state)
         federation.emit({"event": "federation_finished", "score": as_json(state.scores)})
         compared = run_baselines(federation, study.local, study.tell) if baselines else None
-        return _finish(study, state, compared, began)
+        return _finish(study, state, federation.public, compared, began)
     except KeyboardInterrupt:
         _stop(study, state, "interrupted")
         raise
@@ -145,8 +145,11 @@ def _stop(study: Study, state: RunState | None, status: str) -> None:
     study.directory.write_privacy(status, study.run, state.everybody() if state else [], simulated=True)
 
 
-def _finish(study: Study, state: RunState, compared: dict[str, Scores] | None, began: float) -> dict[str, Any]:
+def _finish(
+    study: Study, state: RunState, tested: dict[str, list[Any]], compared: dict[str, Scores] | None, began: float
+) -> dict[str, Any]:
     from confide.common.export.write import export_adapter
+    from confide.common.model.evaluation import samples
     from confide.common.model.warm_model import warm_model
     from confide.server.results.report import write_report
 
@@ -155,6 +158,9 @@ def _finish(study: Study, state: RunState, compared: dict[str, Scores] | None, b
     facts["own_data"] = bool(not study.sites and run.simulation and run.simulation.data not in SOURCES)
     facts["baselines"] = {name: scores.as_json() for name, scores in compared.items()} if compared else None
     model = warm_model(run, run.speed)
+    public = bool(study.sites or run.evaluation.data or not facts["own_data"])
+    records = [record for share in tested.values() for record in share] if public else []
+    facts["samples"] = samples(model, state.trained.average, records)
     export_adapter(directory.path / "adapter", run, model, state.trained.average, card_facts(facts))
     write_report(directory.path / "report.html", facts)
     # Last: it tells readers that all other files are there.

@@ -46,6 +46,7 @@ def test_a_kind_runs_from_plan_to_prediction(confide: Confide, kind: str, kind_f
     report = (out / "report.html").read_text(encoding="utf-8")
     assert task.headline in report
     assert ("accuracy" in report) == (task.headline == "accuracy")
+    assert "<h2>Samples</h2>" not in report, "the test share is of the user's own data"
     code, output, _ = confide("evaluate", out, "--data", tmp_path / "data.jsonl", "--json")
     assert code == 0
     assert task.headline in json.loads(output)

@@ -12,7 +12,7 @@ from support.tiny_bert import WORDS
 from confide.common.config.run import RunConfig
 from confide.common.model import evaluation
 from confide.common.model.adapter import get_state, reset, set_state
-from confide.common.model.evaluation import evaluate, predict
+from confide.common.model.evaluation import evaluate, predict, samples
 from confide.common.model.warm_model import WarmModel, warm_model
 from confide.common.tensors import State
 
@@ -103,3 +103,16 @@ def test_the_windows_of_a_record_are_joined_in_their_order(
     [firsts] = predict(model, [record])
     assert firsts == sorted(firsts)
     assert len(firsts) == len(model.task.examples(record, model.tokenizer)) > 1
+
+
+def test_samples_are_spread_over_all_records_and_cut(model: WarmModel, state: State) -> None:
+    records = [{"text": f"{number} {'film ' * 300}", "label": "positive"} for number in range(35)]
+    found = samples(model, state, records)
+    assert [sample["input"].split()[0] for sample in found] == [str(number) for number in range(0, 30, 3)]
+    assert {len(sample["input"]) for sample in found} == {602}
+    assert [sample["answer"] for sample in found] == predict(model, records[::3][:10])
+
+
+def test_numbers_of_samples_have_three_decimals() -> None:
+    texts = [evaluation._text(value) for value in (0.123456, [1 / 3, 2.0], ["é"], [], {"a": 1})]
+    assert texts == ["0.123", "[0.333, 2.0]", "é", "[]", '{"a": 1}']

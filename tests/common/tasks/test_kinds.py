@@ -17,7 +17,7 @@ from confide.common.config.run import RunConfig
 from confide.common.data.batches import collate, length, padded_length
 from confide.common.errors import InputError
 from confide.common.model.adapter import get_state, set_state
-from confide.common.model.evaluation import answer, evaluate, predict
+from confide.common.model.evaluation import answer, evaluate, predict, samples
 from confide.common.model.warm_model import PREFIX, WarmModel, warm_model
 from confide.common.privacy.gradients import per_example_gradients
 from confide.common.tasks import Task
@@ -61,6 +61,18 @@ def test_a_made_up_record_is_good_and_fills_the_longest_example(task: Task, mode
             "a rehearsal takes as long as the longest record"
         )
     assert length(task.examples(task.made_up(3, 0, 5), model.tokenizer)[0]) < task.max_length
+
+
+def test_a_sample_of_a_kind_is_three_texts(task: Task, kind: str, model: WarmModel) -> None:
+    records = [RECORDS[kind][0], *(task.made_up(0, number, 9) for number in range(24))]
+    found = samples(model, get_state(model.module), records)
+    assert len(found) == 10
+    assert [sample.keys() for sample in found] == [{"input", "answer", "right"}] * 10
+    assert all(isinstance(text, str) for sample in found for text in sample.values())
+    assert found[0]["right"] == task.reference(RECORDS[kind][0]) or not writes(kind)
+    first = RECORDS[kind][0][task.inputs()[0]]
+    assert found[0]["input"].endswith("film") or not isinstance(first, str) or first in found[0]["input"]
+    assert samples(model, get_state(model.module), []) == []
 
 
 def test_each_column_has_one_value_for_each_token(task: Task, kind: str, model: WarmModel) -> None:

@@ -123,6 +123,15 @@ def test_a_full_disk_hides_neither_the_account_nor_why_a_run_ended(
     assert "No space left on device" in caplog.text
 
 
+def test_a_finished_adapter_that_cannot_answer_leaves_a_report_without_samples(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    state: Any = SimpleNamespace(trained=SimpleNamespace(average={}))
+    workshop: Any = SimpleNamespace(samples=_fails(ConfideError("samples: out of memory")))
+    assert run_module._samples(workshop, state) == []
+    assert "the report has no samples: samples: out of memory" in caplog.text
+
+
 @pytest.fixture
 def over(interrupted: Interrupted, monkeypatch: pytest.MonkeyPatch) -> Interrupted:
     """All that is left to do is to give the adapter out."""

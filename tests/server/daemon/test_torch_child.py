@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from confide.common.config.run import RunConfig
@@ -33,6 +34,15 @@ def work(tmp_path: Path, make_run: Callable[..., RunConfig]) -> Iterator[Work]:
 def test_public_records_are_found_in_the_server_s_folder_or_by_an_absolute_path(work: Work, tmp_path: Path) -> None:
     work("good.jsonl").read_public()
     work(str(tmp_path / "srv" / "good.jsonl")).read_public()
+
+
+def test_samples_are_of_the_state_that_is_given_and_of_public_records(work: Work) -> None:
+    child = work("good.jsonl")
+    state = child.initial()
+    sure = {name: np.zeros_like(value) for name, value in state.items()}
+    for index, label in enumerate(["negative", "positive"]):
+        sure["head.bias"] = np.eye(2, dtype=np.float32)[index]
+        assert child.samples(sure) == [{"input": GOOD["text"], "answer": label, "right": GOOD["label"]}]
 
 
 @pytest.mark.parametrize(

@@ -187,6 +187,15 @@ def test_what_others_wrote_is_escaped(tmp_path: Path) -> None:
     assert "&lt;b&gt;, &lt;/style&gt;" in page
 
 
+def test_samples_are_shown_as_they_are(tmp_path: Path) -> None:
+    sample = {"input": "<script>alert(1)</script>\nWhy?", "answer": "<b>because</b>", "right": ""}
+    page = rendered(tmp_path, make_facts(samples=[sample]))
+    assert "<td>&lt;script&gt;alert(1)&lt;/script&gt;\nWhy?</td><td>&lt;b&gt;because&lt;/b&gt;</td><td>–</td>" in page
+    assert "The finished adapter on 1 record of the public test data." in as_read(page)
+    assert parse(page).open == []
+    assert "<h2>Samples</h2>" not in rendered(tmp_path, make_facts(samples=[]))
+
+
 @pytest.mark.parametrize(
     ("own_data", "baselines", "warned"), [(True, True, True), (True, False, True), (False, True, False)]
 )

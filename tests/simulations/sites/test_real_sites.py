@@ -1,6 +1,8 @@
 """`confide simulate --site`: a run with real sites charges their ledgers, and their policies always win."""
 
+import html
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,7 +83,7 @@ def test_without_public_data_there_is_no_accuracy_and_a_finished_run(federate: F
     assert code == 0, errors
     assert json.loads(output)["score"] is None
     assert read_json(tmp_path / "out" / "privacy.json")["status"] == "completed"
-    assert (tmp_path / "out" / "report.html").is_file()
+    assert "<h2>Samples</h2>" not in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").is_file()
     code, output, _ = federate("study.name=test", out="second")
     assert code == 0
@@ -92,6 +94,10 @@ def test_public_data_give_the_score(federate: Federate, tmp_path: Path) -> None:
     write_records(tmp_path / "public.jsonl", make_records(6))
     summary = json.loads(federate("evaluation.data=public.jsonl", options=("--json",))[1])
     assert list(summary["score"]["per_institution"]) == ["public"]
+    report = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "The finished adapter on 6 records of the public test data." in report
+    shown = [html.unescape(text) for text in re.findall(r"<tr><td>(.*?)</td>", report)]
+    assert shown == [record["text"] for record in make_records(6)]
 
 
 def test_a_simulation_is_not_charged_by_its_side(confide: Confide, run_file: Path, sites: dict[str, Path]) -> None:
