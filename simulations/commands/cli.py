@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from confide.simulations.studies.begun import Begun
 
 RunArgument = Annotated[
-    Path | None, typer.Argument(metavar="[RUN.toml]", help="the run, or a scenario's name: default, scoring [default]")
+    Path | None,
+    typer.Argument(metavar="[RUN.toml]", help="the run, or a scenario's name as in docs/tasks.md [default]"),
 ]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="change one setting; may be repeated")

@@ -1,6 +1,13 @@
 """Public texts, shared out to imagined institutions.
 
-texts         texts that packages carry
+packaged      the files of an installed package
+vader         rated texts of four kinds
+questions     questions with types of their answers
+tweets        tweets with marked names
+names         people's names with their parts
+dialogues     dialogues of two people
+translations  screens of programs in English and Spanish
+texts         all of these by name
 partition     records to institutions
 institutions  private and public shares of each
 """

