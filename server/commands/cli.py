@@ -112,8 +112,10 @@ def run(
     from confide.common.model.base_models import fetch_model, hash_model
     from confide.common.model.families import with_targets
     from confide.server.home.home import open_home
+    from confide.server.home.registry import with_registered_keys
 
-    opened, loaded = open_home(home), load_run(run_file)
+    opened = open_home(home)
+    loaded = with_registered_keys(load_run(run_file), opened.registry.approved())
     prepare()
     base = fetch_model(loaded.at(loaded.model.base))
     locked = lock(with_targets(loaded, base), hash_model(base))

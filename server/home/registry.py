@@ -4,11 +4,13 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from confide.common.config.run import RunConfig, checked
+from confide.common.config.sections import SECURE_SUM
 from confide.common.durable import replace_durably
 from confide.common.errors import ConfideError, InputError
 from confide.common.protocol.enrolment import JoinRequest
@@ -93,6 +95,24 @@ class Registry:
             replace_durably(self._path, json.dumps([asdict(member) for member in members], indent=1).encode(), 0o600)
         except OSError as error:
             raise ConfideError(f"{self._path}: {error.strerror}; nothing has changed: mend it and try again") from None
+
+
+def with_registered_keys(run: RunConfig, approved: Mapping[str, Member]) -> RunConfig:
+    """Return a run of a secure sum with the key of each of its institutions; any other run as it is.
+
+    A run that names no institutions gets all that are approved. Each institution compares these keys by telephone with
+    the others before it takes part, so the server's word for them is not enough.
+
+    Raises:
+        InputError: an institution of the run is not approved here, or too few are.
+    """
+    if run.federation.aggregation != SECURE_SUM:
+        return run
+    names = run.study.institutions or tuple(sorted(approved))
+    if absent := sorted(set(names) - set(approved)):
+        raise InputError(f"study.institutions: {', '.join(absent)} not approved at this server; approve them first")
+    keys = {name: approved[name].update_key for name in names}
+    return checked(run.model_copy(update={"study": run.study.model_copy(update={"institutions": names, "keys": keys})}))
 
 
 def _approved(members: list[Member]) -> dict[str, Member]:

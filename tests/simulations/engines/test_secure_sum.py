@@ -1,5 +1,6 @@
 """Secure sums through both ends' real code: what opens, what does not, and what a silent or lying member costs."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from support.federations import flat
 from confide.client.answers import secure_round as client_round
 from confide.client.privacy.ledger import Ledger
 from confide.common.config.run import RunConfig
+from confide.common.privacy.secure import share
 from confide.common.protocol.secure_sum import as_signed, total
 from confide.common.protocol.signatures import Identity
 from confide.server.rounds import secure_round
@@ -83,8 +85,8 @@ def test_the_noise_of_the_sum_is_what_the_plan_says(
     federate: Federate, secure: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No unit is drawn: what is left is the noise of four shares, of which the plan counts two."""
-    heard = Heard(monkeypatch)
-    run = secure(federation={"num_rounds": 1}, local={"sampling_probability": 1e-4, "nominal_units": 20})
+    heard, run = Heard(monkeypatch), secure(federation={"num_rounds": 1})
+    monkeypatch.setattr(share, "draw_units", lambda plan, coins, num_units: [])
     federate(run, count=4)
     found = as_signed(total(heard.masked)).astype(float)
     variance = 4 * (run.privacy.share_variance or 0)
@@ -176,8 +178,6 @@ def test_a_share_leaves_under_one_statement(federate: Federate, secure: MakeRun)
     def greedy(message: Message, answer: Callable[[], Message]) -> tuple[float, Message | None]:
         reply = answer()
         if message.metadata.message_type == "query.sum" and message.metadata.dst_node_id == 1000:
-            import json
-
             text = json.loads(message.content["sum"]["statement"])
             text["members"] = text["members"][:3]
             content = message.content["sum"]["statement"]
@@ -202,9 +202,9 @@ def test_no_byte_of_a_share_leaves_as_it_is(
         return 0.0, reply
 
     federate(secure(federation={"num_rounds": 1}), count=4, faults=listening)
-    for share in heard.shares:
-        for start in range(0, len(share) - 16, 16):
-            assert not any(share[start : start + 16] in sent for sent in left)
+    for held in heard.shares:
+        for start in range(0, len(held) - 16, 16):
+            assert not any(held[start : start + 16] in sent for sent in left)
 
 
 def test_rows_of_a_ledger_show_nothing_of_a_share(federate: Federate, secure: MakeRun) -> None:
