@@ -18,7 +18,14 @@ NAMES = (
     "after-acknowledge",
     "witness-written",
 )
-OF_A_SERVER = (  # in the order in which a checkpoint passes them
+OF_A_SUM = (  # in the order in which a share passes them, among those above
+    "share-written",
+    "before-release",
+    "after-release",
+    "sum-written",
+    "share-forgotten",
+)
+OF_A_CHECKPOINT = (  # in the order in which a checkpoint passes them
     "checkpoint-begun",
     "checkpoint-written",
     "checkpoint-removed",
@@ -26,6 +33,7 @@ OF_A_SERVER = (  # in the order in which a checkpoint passes them
     "checkpoint-synced",
     "checkpoint-kept",
 )
+OF_A_STATEMENT = ("statement-written",)
 
 
 def _nothing(name: str) -> None:
@@ -36,5 +44,5 @@ action: Callable[[str], None] = _nothing
 
 
 def failpoint(name: str) -> None:
-    """Mark a place; see `NAMES` and `OF_A_SERVER`."""
+    """Mark a place; see `NAMES`, `OF_A_SUM`, `OF_A_CHECKPOINT` and `OF_A_STATEMENT`."""
     action(name)

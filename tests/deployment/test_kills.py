@@ -12,7 +12,7 @@ from confide.common import failpoints
 
 _SERVER: list[dict[str, Any]] = [
     {"kill_after_event": {"event": "accepted"}},  # mid-aggregation: one update is in, the other is not
-    *({"kill_at": {"place": place}} for place in failpoints.OF_A_SERVER),
+    *({"kill_at": {"place": place}} for place in failpoints.OF_A_CHECKPOINT),
 ]
 _CLIENTS: dict[str, dict[str, Any]] = {
     "mary": {"kill_at": {"place": "after-reserve"}},  # before training

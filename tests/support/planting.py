@@ -6,6 +6,8 @@ from types import ModuleType
 
 import pytest
 
+from confide.common.errors import ConfideError
+
 Planted = dict[str, tuple[str, str, Callable[[], None]]]  # name -> the right passage, the wrong one, the check
 
 
@@ -14,7 +16,7 @@ def require_caught(patch: pytest.MonkeyPatch, module: ModuleType, bug: tuple[str
     right, wrong, check = bug
     check()
     plant(patch, module, right, wrong)
-    with pytest.raises((AssertionError, pytest.fail.Exception)):
+    with pytest.raises((AssertionError, pytest.fail.Exception, ConfideError)):
         check()
 
 

@@ -107,7 +107,7 @@ class _Killed(BaseException):
     """kill -9."""
 
 
-@pytest.mark.parametrize("place", [*failpoints.OF_A_SERVER, "in rmtree"])
+@pytest.mark.parametrize("place", [*failpoints.OF_A_CHECKPOINT, "in rmtree"])
 def test_a_damaged_round_that_is_saved_anew_is_known_at_any_interruption(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
