@@ -163,11 +163,13 @@ class Replay:
         self.require(first <= self.cap[0], f"with it, {first} above {self.cap}")
         self.require(second <= self.cap_if_broken, f"with it, if broken, {second} above {self.cap_if_broken}")
 
-    def by_filter(self, study: str, steps: int, releases: int) -> float:
-        """What would be spent with a charge more, by the filter."""
+    def by_filter(self, study: str, steps: int, releases: int) -> tuple[float, float]:
+        """What would be spent with a charge more, by the filter of each account."""
         before = self.reserved[study]
         after = {**self.reserved, study: (before[0] + steps, before[1] + releases)}
-        return filter_epsilon(self.spendings(after), self.cap[1], self.order)
+        first, second = self.spendings(after), self.spendings(after, broken=True)
+        delta = self.cap[1]
+        return filter_epsilon(first, delta, self.order), filter_epsilon(second, delta, self.order_if_broken)
 
     def add_dataset(self, row: dict[str, Any]) -> None:
         self.require(self.number == 1, "a second dataset row")

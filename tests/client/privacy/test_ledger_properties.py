@@ -1,4 +1,4 @@
-"""Whatever order of studies, rounds, crashes, policies and processes: no row passes the cap in force.
+"""Whatever order of studies, rounds, crashes, policies and processes: no row passes either cap in force.
 
 Spend is computed from the rows on the disk by code of its own (`support.accounts`), never through the product's.
 """
@@ -14,7 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support.accounts import Replay
-from support.ledgers import FACTS, LINEAGE, OTHER, PLAN, make_ledger, read_rows
+from support.ledgers import FACTS, LINEAGE, OTHER, PLAN, SHARED, make_ledger, read_rows
 
 from confide.client.privacy.account import AnswerKey
 from confide.client.privacy.ledger import Ledger
@@ -27,8 +27,10 @@ PLANS: list[Plan] = [
     replace(PLAN, num_steps=4, validation_releases=1),  # 1.1 by PLD
     OTHER,  # 2.0 by PLD
     replace(OTHER, noise_multiplier=40.0, num_steps=3, validation_releases=1),  # next to nothing
+    replace(SHARED, num_steps=4),  # 1.1 by PLD, and 2.1 if the shared noise is broken
 ]
 CAPS = [Cap(0.4, 1e-5), Cap(1.2, 1e-5), Cap(2.0, 1e-4), Cap(3.5, 1e-5), Cap(8.0, 1e-5)]
+CAPS += [Cap(1.2, 1e-5, 2.2), Cap(1.2, 1e-5, 8.0), Cap(8.0, 1e-5, 9.0)]
 studies = st.sampled_from(["one", "two", "three"])
 ledgers = st.sampled_from([0, 1])
 
@@ -96,7 +98,8 @@ class Histories(RuleBasedStateMachine):
         if any(total > most for total, most in zip(totals, self.replay.allotted[study], strict=True)):
             return True
         at = replace_cap(self.replay, self.cap)
-        return at.by_filter(study, *charge) > self.cap.max_epsilon - 2e-4
+        first, second = at.by_filter(study, *charge)
+        return first > self.cap.max_epsilon - 2e-4 or second > at.cap_if_broken - 2e-4
 
     @rule(process=ledgers, choice=st.randoms(use_true_random=False))
     def seal(self, process: int, choice: Any) -> None:
@@ -104,6 +107,22 @@ class Histories(RuleBasedStateMachine):
         waiting = [item for item in account.reservations.values() if item.sealed_sha256 is None]
         if waiting:
             self.processes[process].seal(choice.choice(waiting), "3" * 64, 1)
+
+    @rule(process=ledgers, choice=st.randoms(use_true_random=False))
+    def release(self, process: int, choice: Any) -> None:
+        """Any sealed answer, of a study that shares noise or not, released before or not."""
+        items = self.processes[process].account().reservations.values()
+        if sealed := [item for item in items if item.sealed_sha256]:
+            share = choice.choice(sealed)
+            refusal = self.attempt(lambda: self.processes[process].release(share, "4" * 64, 4, "5" * 64, 100, self.cap))
+            assert refusal is None or not self.may_leave(share.number), f"refused without need: {refusal}"
+
+    def may_leave(self, number: int) -> bool:
+        """Whether nothing stands against a release, by the filter of each account."""
+        study, others = self.replay.asked[number][0], {self.replay.asked[item][:4] for item in self.replay.released}
+        plan = self.replay.plans[study]
+        is_open = bool(plan and plan.get("sharing")) and not {study, ""} & self.replay.over
+        return is_open and self.replay.asked[number][:4] not in others and not self.passes(study, (0, 0))
 
     @rule(process=ledgers)
     def acknowledge(self, process: int) -> None:
@@ -156,7 +175,8 @@ class Histories(RuleBasedStateMachine):
 
 
 def replace_cap(before: Replay, cap: Cap) -> Replay:
-    return replace(before, cap=(cap.max_epsilon, cap.max_delta))
+    second = cap.max_epsilon if cap.max_epsilon_if_broken is None else cap.max_epsilon_if_broken
+    return replace(before, cap=(cap.max_epsilon, cap.max_delta), cap_if_broken=second)
 
 
 TestHistories = Histories.TestCase
