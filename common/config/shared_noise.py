@@ -22,7 +22,8 @@ _KEY = re.compile("[0-9a-f]{64}")
 def require_sum_fits(run: "RunConfig") -> None:
     """Check the settings of a secure sum against each other; `ValueError` names setting, value and rule.
 
-    A simulation may leave its institutions out: their names come from its data, before the run is locked.
+    A run.toml may leave its institutions out: a simulation takes their names from its data, a server takes all that it
+    has approved. A locked run has them.
     """
     privacy = run.privacy
     if run.federation.aggregation != SECURE_SUM:
@@ -37,7 +38,7 @@ def require_sum_fits(run: "RunConfig") -> None:
         raise ValueError(f"aggregation = {SECURE_SUM!r} takes one step in a round, local.steps = {run.local.steps}")
     if privacy.unit == "none":
         raise ValueError(f"aggregation = {SECURE_SUM!r} shares noise, but privacy.unit = 'none' has none")
-    if run.study.institutions or run.simulation is None:
+    if run.study.institutions:
         _require_members(run)
 
 

@@ -30,7 +30,6 @@ def _run(**changes: dict[str, object]) -> RunConfig:
 @pytest.mark.parametrize(
     ("changes", "rule"),
     [
-        ({"study": {"institutions": ()}}, "study.institutions has 0 names"),
         ({"study": {"institutions": ("a", "a")}}, "has 2 names, 1 of them different"),
         ({"study": {"institutions": tuple(str(n) for n in range(201))}}, "a secure sum needs 2 to 200"),
         ({"study": {"institutions": (*NAMES[1:], "a\0b")}}, r"'a\\x00b' must be 1 to 64 printable"),
@@ -84,6 +83,11 @@ def test_a_floor_under_each_share_lowers_the_first_epsilon_too() -> None:
     assert epsilon(plan.if_broken) <= 20  # type: ignore[union-attr]
     assert locked.privacy.target_epsilon == epsilon(plan) == pytest.approx(2.01, abs=0.01)  # type: ignore[arg-type]
     assert lock(locked, BASE) == locked
+
+
+def test_a_run_without_institutions_is_not_locked() -> None:
+    with pytest.raises(InputError, match=r"study\.institutions has 0 names"):
+        lock(_run(study={"institutions": ()}), BASE)
 
 
 def test_a_run_whose_shares_alone_protect_nobody_is_not_locked() -> None:

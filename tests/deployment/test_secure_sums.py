@@ -1,0 +1,92 @@
+"""Secure sums between real processes: partners by telephone, approval, kills at both ends, one member gone for good."""
+
+import json
+from pathlib import Path
+
+from support.deployment import POLICY, Deployment
+from support.faults import private_records, run_file
+
+from confide.common.protocol.enrolment import partner_fingerprint
+
+NAMES = ("mary", "jude", "luke", "anne")
+SUM_POLICY = POLICY + "max_epsilon_if_broken = 100.0\ntolerate_colluding = 1\n"
+
+
+def _begin(deployment: Deployment, base: Path, rounds: int = 3, **sabotage: dict[str, object]) -> str:
+    """Four institutions that know each other's keys, a run of three at least, approved by all; its name."""
+    for name in NAMES:
+        deployment.add(name, private_records(), SUM_POLICY)
+    keys = {
+        member["institution"]: member["update_key"]
+        for member in json.loads((deployment.folder / "srv" / "registry.json").read_text(encoding="utf-8"))
+    }
+    for name in NAMES:
+        partners = "".join(f'{other} = "{partner_fingerprint(keys[other])}"\n' for other in NAMES if other != name)
+        site = deployment.folder / name / "site.toml"
+        site.write_text(site.read_text(encoding="utf-8") + f"[partners]\n{partners}", encoding="utf-8")
+    deployment.start_server(sabotage.get("server"))  # type: ignore[arg-type]
+    for name in NAMES:
+        deployment.start_client(name, sabotage.get(name))  # type: ignore[arg-type]
+    run = deployment.propose(sum_file(deployment.folder, base, rounds))
+    for name in NAMES:
+        offers = deployment.folder / name / "state" / "offers"
+        deployment.wait(lambda offers=offers: any(offers.glob("*.json")), f"{name} gets no offer")
+        deployment.confide("client", "approve", "small", "--site", f"{name}/site.toml")
+    return run
+
+
+def sum_file(folder: Path, base: Path, rounds: int) -> Path:
+    path = run_file(folder, base, rounds=rounds, min_clients=3)
+    text = path.read_text(encoding="utf-8")
+    sums = '[federation]\naggregation = "secure-sum"\nweights = "declared"\nsum_seconds = 20.0\n'
+    text = text.replace("[federation]\n", sums).replace("[privacy]\n", "[privacy]\nmax_colluding = 1\n")
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _kinds(deployment: Deployment, name: str) -> list[str]:
+    return [row["kind"] for row in deployment.rows(name) if row["kind"] in ("reserve", "seal", "release")]
+
+
+def test_four_institutions_train_under_shared_noise(deployment: Deployment, base_folder: Path) -> None:
+    run = _begin(deployment, base_folder)
+    assert deployment.reaches(run, event="given_out")["missing"] == []
+    for name in NAMES:
+        assert _kinds(deployment, name) == ["reserve", "seal", "release"] * 3
+        assert not list((deployment.folder / name / "state" / "shares").rglob("*.share"))
+    deployment.confide("verify", f"srv/runs/{run}")
+    account = json.loads((deployment.folder / "srv" / "runs" / run / "privacy.json").read_text(encoding="utf-8"))
+    for row in account["institutions"]:
+        assert row["epsilon"] < row["epsilon_if_broken"]
+    statements = sorted((deployment.folder / "srv" / "runs" / run / "rounds" / "statements").iterdir())
+    assert [path.name for path in statements] == ["0001.json", "0002.json", "0003.json"]
+
+
+def test_a_server_killed_after_the_statement_shows_the_same_one(deployment: Deployment, base_folder: Path) -> None:
+    run = _begin(deployment, base_folder, server={"kill_at": {"place": "statement-written"}})
+    assert deployment.ends("server") == -9
+    [path] = (deployment.folder / "srv" / "runs" / run / "rounds" / "statements").iterdir()
+    before = path.read_bytes()
+    deployment.start_server()
+    assert deployment.reaches(run, event="given_out")["missing"] == []
+    assert path.read_bytes() == before
+    for name in NAMES:
+        assert _kinds(deployment, name) == ["reserve", "seal", "release"] * 3
+
+
+def test_a_client_killed_after_its_release_costs_nothing(deployment: Deployment, base_folder: Path) -> None:
+    run = _begin(deployment, base_folder, mary={"kill_at": {"place": "after-release"}})
+    assert deployment.ends("mary") == -9
+    deployment.start_client("mary")
+    assert deployment.reaches(run, event="given_out")["missing"] == []
+    assert not [event for event in deployment.events(run) if event["event"] == "void"]
+    assert _kinds(deployment, "mary") == ["reserve", "seal", "release"] * 3
+
+
+def test_a_member_that_dies_for_good_voids_one_round(deployment: Deployment, base_folder: Path) -> None:
+    run = _begin(deployment, base_folder, mary={"kill_at": {"place": "before-release"}})
+    assert deployment.ends("mary") == -9
+    deployment.reaches(run, event="void", round=1, missing=["mary"])
+    assert deployment.reaches(run, event="round", round=3)["accepted"] == 3
+    assert _kinds(deployment, "mary") == ["reserve", "seal"]
+    assert _kinds(deployment, "jude") == ["reserve", "seal", "release"] * 3
