@@ -49,10 +49,16 @@ class PolicySection(Section):
     Only `max_epsilon_per_study` may be absent: `max_epsilon` alone holds then. ``min_clip_norm`` and
     ``max_head_weight`` bound how far a rounding before the clip can grow. ``min_release_seconds`` bounds how finely a
     clock can tell the training time.
+
+    For noise that institutions share: `max_epsilon_if_broken` bounds the epsilon that is left if more of them collude
+    than a run allows; absent, it equals `max_epsilon`. ``tolerate_colluding`` is the least number of colluding partners
+    that a run must withstand, counted over all partners together; absent, every such run is refused.
     """
 
     max_epsilon: float | None = Field(None, ge=0.01, le=100)
     max_epsilon_per_study: float | None = Field(None, ge=0.01, le=100)
+    max_epsilon_if_broken: float | None = Field(None, ge=0.01, le=100)
+    tolerate_colluding: int | None = Field(None, ge=0)
     max_delta: float | None = Field(None, ge=1e-15, le=1e-2)
     min_noise_multiplier: float | None = Field(None, ge=0.1)
     max_steps: int | None = Field(None, ge=1)
@@ -66,6 +72,13 @@ class PolicySection(Section):
     require_approval: bool = True
     share_metrics: Literal["none", "private"] = "none"
     allow_no_privacy: bool = False
+
+    @model_validator(mode="after")
+    def _second_cap_is_no_lower(self) -> "PolicySection":
+        first, second = self.max_epsilon, self.max_epsilon_if_broken
+        if first is not None and second is not None and second < first:
+            raise ValueError(f"max_epsilon_if_broken = {second:g} must be at least max_epsilon = {first:g}")
+        return self
 
 
 class StateSection(Section):
@@ -91,6 +104,8 @@ class SiteConfig(Section):
     compute: SpeedSection = SpeedSection()
     state: StateSection = StateSection()
     models: ModelsSection = ModelsSection()
+    # Fingerprint of the key of each partner in a secure sum, as a person compared it with that institution.
+    partners: dict[str, str] = Field(default_factory=dict)
 
 
 def load_site_config(path: Path) -> SiteConfig:

@@ -39,8 +39,8 @@ def plan_of(run: RunConfig, site: Institution) -> Plan:
 
 def decision_on(run: RunConfig, site: Institution, lineage: str | None = None) -> Decision:
     """Return this institution's decision about a run; nothing is written."""
-    request, config = RunRequest(run, plan_of(run, site)), site.config
-    return decide(request, config.dataset, config.policy, site.ledger.account(), lineage)
+    request, own_key = RunRequest(run, plan_of(run, site)), site.identity.public_hex()
+    return decide(request, site.config, own_key, site.ledger.account(), lineage)
 
 
 def agree(run: RunConfig, site: Institution, lineage: str) -> Cap:

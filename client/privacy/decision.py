@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
-from confide.client.config import DatasetSection, PolicySection
+from confide.client.config import SiteConfig
 from confide.client.privacy.account import Account
 from confide.client.privacy.policy import RunRequest, cap_of, refusals, waits_for_approval
 from confide.client.privacy.rules import may_open, require_steps_left
+from confide.client.privacy.sum_members import partner_problems
+from confide.common.config.sections import SECURE_SUM
 from confide.common.errors import BudgetError, PolicyError
 from confide.common.privacy.filter import Cap
 
@@ -43,18 +45,21 @@ class Decision:
 
 
 def decide(
-    request: RunRequest, dataset: DatasetSection, policy: PolicySection, account: Account, lineage: str | None = None
+    request: RunRequest, config: SiteConfig, own_key: str, account: Account, lineage: str | None = None
 ) -> Decision:
     """Decide about a run: pure, so that a command cannot say anything else than a round does.
 
     Args:
         request: the locked run and its plan at this institution.
-        dataset: the section of site.toml.
-        policy: the section of site.toml.
+        config: site.toml.
+        own_key: this institution's update key, hex.
         account: of the dataset's ledger; one without rows has nothing against a run.
         lineage: of a run that goes on, whose sealed answers are sent again even if every step is spent.
     """
-    name, reasons, budget = request.run.study.name, refusals(request, dataset, policy), None
+    name, policy, budget = request.run.study.name, config.policy, None
+    reasons = refusals(request, config.dataset, policy)
+    if request.run.federation.aggregation == SECURE_SUM:
+        reasons += partner_problems(request.run.study.keys, config.institution.name, own_key, config.partners)
     if account.number and not reasons:
         try:
             may_open(account, name, request.plan, cap_of(policy))

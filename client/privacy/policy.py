@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from confide.client.config import DatasetSection, PolicySection
 from confide.common.config.run import RunConfig
+from confide.common.config.sections import SECURE_SUM
 from confide.common.privacy.accounting import epsilon
 from confide.common.privacy.filter import Cap
 from confide.common.privacy.least import least_epsilon
@@ -24,14 +25,15 @@ def cap_of(policy: PolicySection) -> Cap:
     """Return the cap on all spend, for ever. If a bound is absent, it allows nothing."""
     if policy.max_epsilon is None or policy.max_delta is None:
         return _NOTHING
-    return Cap(policy.max_epsilon, policy.max_delta)
+    return Cap(policy.max_epsilon, policy.max_delta, policy.max_epsilon_if_broken)
 
 
 def refusals(request: RunRequest, dataset: DatasetSection, policy: PolicySection) -> list[str]:
     """Return every reason to refuse a request. Without one it is allowed, and may still wait for approval.
 
     Guarantee: an absent bound refuses, and so does a value beyond a bound. Nothing in a request can change a limit.
-    Only `max_epsilon_per_study` may be absent, for `max_epsilon` holds for each study too.
+    Only `max_epsilon_per_study` may be absent, for `max_epsilon` holds for each study too, and `max_epsilon_if_broken`,
+    which is then equal to `max_epsilon`. For shared noise, ``tolerate_colluding`` is a bound like any other.
     The budget is not checked here: the ledger decides on it in one transaction with the charge (`rules.may_open`).
     """
     reasons = _study_and_base(request.run, policy)
@@ -49,11 +51,13 @@ def waits_for_approval(run: RunConfig, policy: PolicySection, approved: set[tupl
 
     Args:
         run: locked.
-        policy: `require_approval` is on unless the institution turned it off.
+        policy: `require_approval` is on unless the institution turned it off. A secure sum always needs a person, who
+            compares the fingerprints of its members.
         approved: pairs of study and run hash, from the ledger.
     """
     name, sha256 = run.study.name, run.sha256()
-    if not policy.require_approval or (name, sha256) in approved:
+    needed = policy.require_approval or run.federation.aggregation == SECURE_SUM
+    if not needed or (name, sha256) in approved:
         return None
     return f"run {sha256[:12]} of study {name!r} waits for approval: `confide client approve {name}`"
 
@@ -84,24 +88,37 @@ def _bounds(plan: PrivacyPlan, run: RunConfig, policy: PolicySection) -> list[st
     # other ends need no bound: noise grows with clip_norm, and the division by head_weight comes after the noise.
     reasons += _below("privacy.clip_norm", plan.clip_norm, "min_clip_norm", policy.min_clip_norm)
     reasons += _above("privacy.head_weight", plan.head_weight, "max_head_weight", policy.max_head_weight)
+    if plan.sharing is not None:
+        colluding = plan.sharing.max_colluding
+        reasons += _below("privacy.max_colluding", colluding, "tolerate_colluding", policy.tolerate_colluding)
     seconds = run.federation.release_seconds
     reasons += _below("federation.release_seconds", seconds, "min_release_seconds", policy.min_release_seconds)
     return reasons + _above("epsilon", 0.0, "max_epsilon", policy.max_epsilon)
 
 
 def _cost(plan: PrivacyPlan, policy: PolicySection) -> list[str]:
-    """Check the epsilon of the whole plan. No accountant runs if a lower bound of it is above twice what is allowed."""
-    at_our_delta = replace(plan, target_delta=policy.max_delta or plan.target_delta)
-    least, bounds = least_epsilon(at_our_delta), (policy.max_epsilon, policy.max_epsilon_per_study)
-    if least > 2 * min(bound for bound in bounds if bound is not None):
-        return _above_each("epsilon of the whole plan, at least", least, policy)
-    return _above_each("epsilon of the whole plan", epsilon(at_our_delta), policy)
+    """Check the epsilon of the whole plan in both accounts.
+
+    No accountant runs if a lower bound of either epsilon is above twice what is allowed.
+    """
+    ours = replace(plan, target_delta=policy.max_delta or plan.target_delta)
+    asked = [("epsilon of the whole plan", ours, {"max_epsilon": policy.max_epsilon})]
+    if policy.max_epsilon_per_study is not None:
+        asked[0][2]["max_epsilon_per_study"] = policy.max_epsilon_per_study
+    if plan.sharing is not None:
+        name = "max_epsilon" if policy.max_epsilon_if_broken is None else "max_epsilon_if_broken"
+        second: dict[str, float | None] = {name: cap_of(policy).if_broken.max_epsilon}
+        asked.append(("epsilon of the whole plan if its shared noise is broken", ours.if_broken, second))
+    absurd = []
+    for what, each, bounds in asked:
+        least = least_epsilon(each)
+        if least > 2 * min(bound for bound in bounds.values() if bound is not None):
+            absurd += _above_each(f"{what}, at least", least, bounds)
+    return absurd or [reason for what, each, bounds in asked for reason in _above_each(what, epsilon(each), bounds)]
 
 
-def _above_each(what: str, cost: float, policy: PolicySection) -> list[str]:
-    reasons = _above(what, cost, "max_epsilon", policy.max_epsilon)
-    each = policy.max_epsilon_per_study
-    return reasons if each is None else reasons + _above(what, cost, "max_epsilon_per_study", each)
+def _above_each(what: str, cost: float, bounds: dict[str, float | None]) -> list[str]:
+    return [reason for name, bound in bounds.items() for reason in _above(what, cost, name, bound)]
 
 
 def _above(what: str, value: float, name: str, bound: float | None) -> list[str]:

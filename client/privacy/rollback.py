@@ -16,6 +16,16 @@ from confide.common.durable import append_durably, replace_durably
 from confide.common.errors import ConfideError, LedgerError
 from confide.common.failpoints import failpoint
 
+_TOLD = [
+    "study",
+    "round",
+    "what",
+    "steps",
+    "max_epsilon",
+    "max_delta",
+    "max_epsilon_if_broken",
+    "members",
+]  # of a row, to the audit log
 _REMEDY = "put back the newest ledger.db; without it nobody knows what was spent, and these people must not take part"
 
 
@@ -49,7 +59,7 @@ class Witnesses:
         anchored = self._anchored()
         if row["number"] > anchored.get("number", 0):
             replace_durably(self._anchor, json.dumps({**anchored, **seen}).encode(), 0o600)
-        told = {key: row[key] for key in ("study", "round", "what", "steps", "max_epsilon", "max_delta") if key in row}
+        told = {name: row[name] for name in _TOLD if name in row}
         append_durably(self._audit, json.dumps({"time": row["time"], "event": row["kind"], **seen, **told}))
         failpoint("witness-written")
 

@@ -1,6 +1,7 @@
 """The institutions of a simulation.
 
 simulated_sites  made-up settings, ledgers in one file
+agreeing         their limits
 real_sites       real site files on this machine
 unfinished       what an interrupted run keeps of them
 """

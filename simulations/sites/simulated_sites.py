@@ -14,7 +14,6 @@ from flwr.app import Context
 from confide.client.config import (
     DatasetSection,
     InstitutionSection,
-    PolicySection,
     SiteConfig,
 )
 from confide.client.data.dataset_claims import Names
@@ -23,16 +22,16 @@ from confide.client.privacy.chain import Witness
 from confide.client.privacy.database import Database
 from confide.client.privacy.ledger import Ledger
 from confide.client.privacy.outbox import Outbox
+from confide.client.privacy.policy import cap_of
 from confide.client.privacy.terms import Terms
 from confide.client.site.installation import Site
 from confide.common.config.run import RunConfig, checked, make_plan
 from confide.common.config.sections import SECURE_SUM
 from confide.common.data.records import Record
 from confide.common.errors import ConfideError, InputError
-from confide.common.privacy.accounting import epsilon
-from confide.common.privacy.plan import NoPrivacy
 from confide.common.protocol.signatures import Identity
 from confide.simulations.data.partition import gather
+from confide.simulations.sites.agreeing import allowing, partners_of
 from confide.simulations.sites.unfinished import Unfinished
 
 _ANSWERS = 3  # of an institution in a round of a secure sum: envelope, masked share, validation counts
@@ -138,6 +137,7 @@ class SimulatedSites:
         if name not in self.ledgers:
             terms = Terms(config.dataset.id, config.dataset.unit, config.dataset.most_records, simulated=True)
             self.ledgers[name] = Ledger(self._database, terms, self.witness)
+            self._approve(self.ledgers[name], config)
         secret = simulated_secret(self.run, name)
         return Site(
             config=config,
@@ -148,6 +148,12 @@ class SimulatedSites:
             report=functools.partial(_report, self.local, self.refused, name),
             data=PrivateData(config.dataset, lambda _: records, secret, _OnlyDataset(), self.local),
         )
+
+    def _approve(self, ledger: Ledger, config: SiteConfig) -> None:
+        """Approve a secure sum: a person has to, and here it is the one who simulates it."""
+        if self.run.federation.aggregation == SECURE_SUM:
+            plan = make_plan(self.run, config.dataset.declared_units)
+            ledger.approve(self.run.study.name, self.run.sha256(), plan, cap_of(config.policy))
 
     def _config(self, name: str, records: list[Record]) -> SiteConfig:
         grouped, settings = "group" in records[0], self.run.simulation
@@ -165,34 +171,13 @@ class SimulatedSites:
             dataset=dataset,
             policy=allowing(self.run, dataset.declared_units),
             compute=self.run.speed,
+            partners=partners_of(self.run),
         )
 
 
 def simulated_secret(run: RunConfig, name: str) -> bytes:
     """Return the secret of a simulated institution: it is public, so that a simulation can be repeated."""
     return hashlib.sha256(f"simulated {run.study.seed} {name}".encode()).digest()
-
-
-def allowing(run: RunConfig, declared_units: int) -> PolicySection:
-    """Return the policy of an institution that agrees to this run and to nothing more."""
-    plan = make_plan(run, declared_units)
-    common = PolicySection(
-        studies=(run.study.name,), base_models=(str(run.model.sha256),), require_approval=False, share_metrics="private"
-    )
-    if isinstance(plan, NoPrivacy):
-        return common.model_copy(update={"allow_no_privacy": True})
-    bounds = {
-        "max_epsilon": max(epsilon(plan), epsilon(plan.if_broken)),  # TEMP
-        "max_delta": plan.target_delta,
-        "min_noise_multiplier": min(plan.noise_multiplier, plan.validation_noise_multiplier),
-        "max_steps": plan.num_steps,
-        "max_rounds": run.federation.num_rounds,
-        "max_sampling_probability": plan.sampling_probability,
-        "min_clip_norm": plan.clip_norm,
-        "max_head_weight": plan.head_weight,
-        "min_release_seconds": run.federation.release_seconds,
-    }
-    return common.model_copy(update=bounds)
 
 
 class _OnlyDataset:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from support.ledgers import LINEAGE, key, make_ledger
 
-from confide.client.config import DatasetSection, PolicySection
+from confide.client.config import DatasetSection, InstitutionSection, PolicySection, SiteConfig
 from confide.client.privacy.account import Account
 from confide.client.privacy.decision import Decision, decide
 from confide.client.privacy.ledger import Ledger
@@ -40,7 +40,10 @@ def plan_of(run: RunConfig) -> PrivacyPlan:
 
 
 def decided(run: RunConfig, account: Account, lineage: str | None = None, **policy: Any) -> Decision:
-    return decide(RunRequest(run, plan_of(run)), DATASET, POLICY.model_copy(update=policy), account, lineage)
+    config = SiteConfig(
+        institution=InstitutionSection(name="st-mary"), dataset=DATASET, policy=POLICY.model_copy(update=policy)
+    )
+    return decide(RunRequest(run, plan_of(run)), config, "0" * 64, account, lineage)
 
 
 def opened(run: RunConfig, cap: Cap = CAP) -> Ledger:
