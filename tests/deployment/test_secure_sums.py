@@ -27,12 +27,12 @@ def _begin(deployment: Deployment, base: Path, rounds: int = 3, **sabotage: dict
     deployment.start_server(sabotage.get("server"))  # type: ignore[arg-type]
     for name in NAMES:
         deployment.start_client(name, sabotage.get(name))  # type: ignore[arg-type]
-    run = deployment.propose(sum_file(deployment.folder, base, rounds))
+    path = sum_file(deployment.folder, base, rounds)
+    first = deployment.ended(deployment.propose(path))
+    assert "waiting for approval" in first["reason"]
     for name in NAMES:
-        offers = deployment.folder / name / "state" / "offers"
-        deployment.wait(lambda offers=offers: any(offers.glob("*.json")), f"{name} gets no offer")
         deployment.confide("client", "approve", "small", "--site", f"{name}/site.toml")
-    return run
+    return deployment.propose(path)
 
 
 def sum_file(folder: Path, base: Path, rounds: int) -> Path:
