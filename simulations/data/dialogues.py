@@ -7,7 +7,7 @@ from confide.common.data.records import Record
 from confide.simulations.data.packaged import distinct, find_packaged
 
 PACKAGE = "chitchat-dataset==0.9.0"  # 8 MB
-_MOST = 4  # dialogues of one speaker: a few people had hundreds
+_MOST = 2  # dialogues of one speaker: a few people had hundreds
 _CHARS = 240  # of a turn
 
 

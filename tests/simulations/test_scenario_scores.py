@@ -127,4 +127,5 @@ def test_the_trainer_learns_with_our_module_and_loss(make_run: MakeRun, layers: 
     state = train_centrally(run, records)
     model = warm_model(run, run.speed)
     assert (model.lower is None) == (layers == "all")
+    assert abs(state["head.weight"]).max() > 2 * run.federation.learning_rate  # one step moves it by the rate at most
     assert evaluate(model, state, {"all": records}).mean == 1.0

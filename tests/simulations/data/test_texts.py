@@ -218,7 +218,7 @@ def test_questions_on_names_ask_for_parts_that_stand_once() -> None:
 def test_dialogues_are_first_exchanges_and_few_of_each_speaker() -> None:
     rows = read_dialogues()
     assert rows[0] == {"prompt": "A: hello\nB:", "completion": " hi how are you", "speaker": "bob"}
-    assert [row["completion"] for row in rows[1:]] == [" reply 0", " reply 1", " reply 2", " mine"]
+    assert [row["completion"] for row in rows[1:]] == [" reply 0", " mine"]
 
 
 @pytest.mark.usefixtures("carried")
