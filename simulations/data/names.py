@@ -15,17 +15,21 @@ _ASKED = {
     "Nickname": "What is the nickname?",
     "SuffixGenerational": "What says which generation it is?",
 }
+_USUAL = {"GivenName", "Surname"}
 
 
 def read_name_parts() -> list[Record]:
     """Read names of two words or more.
 
     Returns:
-        Rows with "tokens" and "tags" (as "B-Surname"; words of one kind in a row are one part).
+        Rows with "tokens", "tags" (as "B-Surname"; words of one kind in a row are one part), "text" and "labels" (kinds
+        of its parts beside given name and surname, which almost every name has).
     """
     return [
         {
             "tokens": [word for word, _ in name],
+            "text": " ".join(word for word, _ in name),
+            "labels": sorted({kind for _, kind in name} - _USUAL),
             "tags": [f"{'I' if at and name[at - 1][1] == kind else 'B'}-{kind}" for at, (_, kind) in enumerate(name)],
         }
         for name in _read()

