@@ -14,7 +14,7 @@ from click.exceptions import Exit, UsageError
 from confide.common.cli.main import COMMANDS
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = sorted([ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").glob("*.md")])
+DOCUMENTS = sorted([ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md")])
 _GROUPS = {" ".join(name.split()[:length]) for name in COMMANDS for length in range(1, len(name.split()))}
 
 

