@@ -121,7 +121,7 @@ def simulated(run: "RunConfig") -> "RunConfig":
     if run.federation.aggregation != SECURE_SUM or run.simulation is None:
         return run
     from confide.simulations.data.institutions import load_institutions
-    from confide.simulations.sites.simulated_sites import with_members
+    from confide.simulations.sites.members import with_members
 
     return with_members(run, load_institutions(run).private)
 

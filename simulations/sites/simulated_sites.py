@@ -4,10 +4,11 @@ import functools
 import hashlib
 import re
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 from flwr.app import Context
 
@@ -25,14 +26,13 @@ from confide.client.privacy.outbox import Outbox
 from confide.client.privacy.policy import cap_of
 from confide.client.privacy.terms import Terms
 from confide.client.site.installation import Site
-from confide.common.config.run import RunConfig, checked, make_plan
+from confide.common.config.run import RunConfig, make_plan
 from confide.common.config.sections import SECURE_SUM
 from confide.common.data.records import Record
-from confide.common.errors import ConfideError, InputError
+from confide.common.errors import ConfideError
 from confide.common.protocol.signatures import Identity
 from confide.simulations.data.partition import gather
 from confide.simulations.sites.agreeing import allowing, partners_of
-from confide.simulations.sites.unfinished import Unfinished
 
 _ANSWERS = 3  # of an institution in a round of a secure sum: envelope, masked share, validation counts
 
@@ -92,6 +92,22 @@ def _nobody(row: Record, row_hash: str) -> None:
 
 def _in_memory() -> Database:
     return Database(":memory:")
+
+
+class Kept(Protocol):
+    """A place outside of the process for ledger rows, and for answers and shares of the open round."""
+
+    def open_database(self) -> Database:
+        """Return the database of all ledgers."""
+
+    def note(self, row: Record, row_hash: str) -> None:
+        """Keep a new row."""
+
+    def outbox(self) -> Outbox:
+        """Return the outbox of the open round's answers."""
+
+    def shares(self) -> Outbox:
+        """Return the held shares of the open round."""
 
 
 @dataclass(frozen=True)
@@ -212,11 +228,12 @@ def note_refusal(refused: dict[str, ConfideError], name: str, error: BaseExcepti
 
 
 def simulated_sites(
-    run: RunConfig, load: Callable[[RunConfig], dict[str, list[Record]]], local: Path, kept: Unfinished | None = None
+    run: RunConfig, load: Callable[[RunConfig], dict[str, list[Record]]], local: Path, kept: Kept | None = None
 ) -> SimulatedSites:
     """Return the sites of a simulation, one for each institution of which ``load`` has records.
 
-    With ``kept`` a killed process forgets nothing: it holds all earlier ledger rows, and the open round's answers.
+    With ``kept`` a killed process forgets nothing, and other processes know of it: all earlier ledger rows and the open
+    round's answers are there.
     """
     names = tuple(load(run))
     outbox = MemoryOutbox(_ANSWERS * len(names) if run.federation.aggregation == SECURE_SUM else 1)
@@ -225,22 +242,3 @@ def simulated_sites(
         return sites
     shares: dict[str, Outbox] = dict.fromkeys(names, kept.shares())
     return replace(sites, open_database=kept.open_database, witness=kept.note, outbox=kept.outbox(), shares=shares)
-
-
-def with_members(run: RunConfig, names: Iterable[str]) -> RunConfig:
-    """Return a run of a secure sum with its simulated institutions and their keys; another run as it is.
-
-    Raises:
-        InputError: the run names other institutions than its data have, or they do not fit a secure sum.
-    """
-    there = tuple(names)
-    if run.federation.aggregation != SECURE_SUM:
-        return run
-    if run.study.institutions and set(run.study.institutions) != set(there):
-        raise InputError(
-            f"study.institutions = {list(run.study.institutions)}, but the data of [simulation] have {list(there)}; "
-            "leave study.institutions out of a simulation"
-        )
-    keys = {name: Identity(simulated_secret(run, name)).public_hex() for name in there}
-    study = run.study.model_copy(update={"institutions": there, "keys": keys})
-    return checked(run.model_copy(update={"study": study}))

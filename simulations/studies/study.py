@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from confide.common.config.run import RunConfig, make_plan
+from confide.common.config.sections import SECURE_SUM
 from confide.common.errors import BudgetError, ConfideError, LedgerError, PolicyError
 from confide.common.model.scores import Scores
 from confide.common.privacy.plan import PrivacyPlan
@@ -21,6 +22,7 @@ from confide.simulations.data.institutions import load_institutions, load_privat
 from confide.simulations.data.texts import SOURCES
 from confide.simulations.engines.federation import Federation, Sites, simulate, start
 from confide.simulations.engines.grid import SkippingClock
+from confide.simulations.sites.between_workers import BetweenWorkers
 from confide.simulations.sites.real_sites import RealSites, read_public_test
 from confide.simulations.sites.simulated_sites import simulated_sites
 from confide.simulations.sites.unfinished import Unfinished
@@ -53,6 +55,12 @@ class Study:
     def local(self) -> Path:
         """The folder of simulated sites' tracebacks; real sites keep theirs in their own folders."""
         return self.directory.path / "local"
+
+    def between_workers(self) -> BetweenWorkers | None:
+        """Return what Ray's workers share of a secure sum: an institution's two answers may be those of two workers."""
+        if self.engine != "ray" or self.sites or self.run.federation.aggregation != SECURE_SUM:
+            return None
+        return BetweenWorkers(self.directory.path / "workers")
 
 
 def carry_out(study: Study, *, baselines: bool) -> dict[str, Any]:
@@ -91,7 +99,8 @@ def carry_out(study: Study, *, baselines: bool) -> dict[str, Any]:
 def _federation(study: Study) -> Federation:
     """Return the federation of a study, resumed where an interruption stopped it."""
     run, directory, kept = study.run, study.directory, study.kept
-    open_round = [kept.outbox(), kept.shares()] if kept else []
+    places = kept or study.between_workers()
+    open_round = [places.outbox(), places.shares()] if places else []
 
     def emit(event: Event) -> None:
         directory.record(event)
@@ -102,7 +111,7 @@ def _federation(study: Study) -> Federation:
     def save(number: int, state: Any, accepted: list[dict[str, str]], lineage: str) -> None:
         save_round(directory.path / "rounds", number, state, accepted, lineage)
 
-    sites: Sites = study.sites or simulated_sites(run, load_private, study.local, kept)
+    sites: Sites = study.sites or simulated_sites(run, load_private, study.local, places)
     public = read_public_test(run) if study.sites else load_institutions(run).public
     federation = Federation(
         run, sites, public, emit, save, statements=FileStatements(directory.path / "rounds/statements")
@@ -169,6 +178,8 @@ def _finish(
     directory.record({"event": "completed", "seconds": seconds})
     if study.kept:
         study.kept.end()
+    if workers := study.between_workers():
+        shutil.rmtree(workers.folder, ignore_errors=True)
     plan = make_plan(run, run.local.nominal_units)
     summary: dict[str, Any] = {
         "run_dir": str(directory.path),

@@ -15,9 +15,13 @@ from confide.common.errors import InputError
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is an extra: pip install 'confide[ray]'")
-def test_two_institutions_on_ray(run_file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("aggregation", ["fedavg", "secure-sum"])
+def test_institutions_on_ray(run_file: Path, tmp_path: Path, aggregation: str) -> None:
     text = run_file.read_text(encoding="utf-8").replace("num_rounds = 2", "num_rounds = 1")
-    run_file.write_text(text.replace("clients = 3", "clients = 2"), encoding="utf-8")
+    if aggregation == "secure-sum":
+        text = text.replace("num_rounds = 1", f'num_rounds = 1\nmin_clients = 3\naggregation = "{aggregation}"')
+        text = text.replace("min_clients = 3", 'min_clients = 3\nweights = "declared"')
+    run_file.write_text(text, encoding="utf-8")
     home = tmp_path / "flower"
     environment = {**os.environ, "FLWR_HOME": str(home), "OMP_NUM_THREADS": "1"}
     environment.pop("RAY_ADDRESS", None)
@@ -33,12 +37,12 @@ def test_two_institutions_on_ray(run_file: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert summary["status"] == "completed"
-    assert summary["epsilon"].keys() == {"institution-1", "institution-2"}
+    assert summary["epsilon"].keys() == {"institution-1", "institution-2", "institution-3"}
     for name in ("adapter_model", "head"):
         tensors = load_file(tmp_path / "out" / "adapter" / f"{name}.safetensors")
         assert all(np.isfinite(value).all() for value in tensors.values())
     events = [json.loads(line) for line in (tmp_path / "out" / "events.jsonl").read_text().splitlines()]
-    assert sum(event["event"] == "accepted" for event in events) == 2
+    assert sum(event["event"] == "accepted" for event in events) == 3
 
 
 def test_without_ray_the_command_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
