@@ -94,14 +94,14 @@ def test_states_of_plain_texts_get_the_length_of_the_head(common: RunConfig) -> 
 
 
 class _Fixed(nn.Module):
-    """A base with the same states for every text."""
+    """A base with the same states for every text, as many of them as it has tokens."""
 
     def __init__(self, states: list[list[float]]) -> None:
         super().__init__()
         self.states = torch.tensor([states])
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> SimpleNamespace:
-        return SimpleNamespace(last_hidden_state=self.states)
+        return SimpleNamespace(last_hidden_state=self.states[:, : input_ids.shape[1]])
 
 
 def _head(states: list[list[float]]) -> TokenHead:
