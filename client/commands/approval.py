@@ -6,6 +6,7 @@ from typing import Any
 
 from confide.client.answers.agreement import decision_on
 from confide.client.answers.proposed_runs import keep_offer, read_offers
+from confide.client.commands.shared_noise import SharedNoise, shared_noise
 from confide.client.data.line_check import too_few_lines
 from confide.client.privacy.policy import cap_of
 from confide.client.site.installation import Site, open_site
@@ -30,6 +31,7 @@ class Verdict:
         data: why too few of the lines here can be used.
         waits: what a person still has to do.
         left_out: why a server would take no answer of this institution.
+        shared: what shared noise means; None where each institution adds all of it.
         room: why the base and a step would not fit the device here; only `review` looks.
         terms: what else is agreed to, as `terms_of` states it.
     """
@@ -46,6 +48,7 @@ class Verdict:
     data: str | None
     waits: str | None
     left_out: str | None
+    shared: SharedNoise | None
     room: str | None
     terms: dict[str, Any]
 
@@ -72,16 +75,22 @@ class Verdict:
             "waits_for": self.waits,
             "left_out_by_the_server": self.left_out,
             "does_not_fit": self.room,
+            **({"shared_noise": self.shared.as_json()} if self.shared else {}),
             "terms": self.terms,
         }
 
-    def text(self) -> str:
-        """For a person."""
+    def agreed(self) -> list[str]:
+        """Return what a person agrees to."""
         lines = [f"study {self.study}, run {self.run_sha256[:12]}", *_told(self.terms)]
         if self.cost is not None:
             lines.append(
                 f"  would cost epsilon {self.cost} at delta {self.delta:g}; spent so far {self.spent} of {self.cap:g}"
             )
+        return lines + (self.shared.lines() if self.shared else [])
+
+    def text(self) -> str:
+        """For a person."""
+        lines = self.agreed()
         if self.attack is not None:
             lines.append(f"  an attacker would recognise at most {self.attack:.2%} of the members at 1 % false alarms")
         lines += [f"  refused by policy: {reason}" for reason in self.policy]
@@ -161,7 +170,7 @@ def approve_run(run: RunConfig, study: str, path: Path) -> str:
     if site.offers:
         keep_offer(site.offers, run)  # `doctor` looks at its labels and its base model
     site.ledger.approve(study, run.sha256(), plan_here(run, site), cap_of(site.config.policy))
-    first, *agreed = verdict.text().splitlines()[: 4 if verdict.cost is not None else 3]
+    first, *agreed = verdict.agreed()
     return "\n".join([f"{first}: approved", *agreed])
 
 
@@ -214,6 +223,7 @@ def _judge(run: RunConfig, site: Site) -> Verdict:
         data=None if reasons or budget else too_few_lines(site.config.dataset, [run]),
         waits=decision.waits,
         left_out=size_problem(site.config.dataset.declared_units, run.local.nominal_units),
+        shared=shared_noise(run, plan, site, account) if private else None,
         room=None,
         terms=terms_of(run),
     )

@@ -5,10 +5,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from confide.client.privacy.account import Account
+from confide.client.privacy.account import Account, StudyAllotment
 from confide.client.privacy.policy import cap_of
 from confide.client.site.installation import open_site
 from confide.common.errors import InputError
+from confide.common.privacy.filter import Cap, composed_epsilon, if_broken
 
 FORMAT = "confide-ledger-1"
 
@@ -26,6 +27,7 @@ def ledger_facts(path: Path) -> dict[str, Any]:
         "delta": cap.max_delta,
         "epsilon_by_filter": filtered,
         "epsilon_by_composed_pld": composed,
+        **_second_account(account, cap),
         "no_privacy": account.infinite,
         "studies": _studies(account),
         "rows": account.number,
@@ -41,10 +43,15 @@ def ledger_text(facts: dict[str, Any]) -> str:
         f"dataset {facts['dataset']!r}, unit {facts['unit']}: epsilon spent {spent} of {facts['epsilon_cap']:g} "
         f"at delta {facts['delta']:g}"
     ]
+    if "epsilon_spent_if_broken" in facts:
+        lines.append(
+            "  which holds if in no study more institutions are in league with the server than it allows; if that is "
+            f"broken: epsilon spent {facts['epsilon_spent_if_broken']} of {facts['epsilon_cap_if_broken']:g}"
+        )
     for name, study in facts["studies"].items():
         lines.append(
-            f"  {name}: {study['reserved_steps']} of {study['steps']} steps reserved, epsilon {study['epsilon']}, "
-            + ("closed" if study["closed"] else "open")
+            f"  {name}: {study['reserved_steps']} of {study['steps']} steps reserved, epsilon {study['epsilon']}"
+            f"{_condition(study)}, " + ("closed" if study["closed"] else "open")
         )
     if len(facts["studies"]) > 1:
         lines.append(
@@ -116,24 +123,37 @@ def close_study(path: Path, study: str) -> str:
 
 
 def _studies(account: Account) -> dict[str, Any]:
-    cap = account.cap
-    reserved = account.reserved()
-    return {
-        name: {
-            "steps": study.steps,
-            "reserved_steps": study.reserved_steps,
-            "reserved_releases": study.reserved_releases,
-            "epsilon": _one(reserved, name, cap.max_delta) if cap and study.plan else None,
-            "closed": study.closed,
-        }
-        for name, study in account.studies.items()
+    return {name: _study(account, name, study) for name, study in account.studies.items()}
+
+
+def _study(account: Account, name: str, study: StudyAllotment) -> dict[str, Any]:
+    charge, cap, sharing = account.reserved().get(name), account.cap, study.plan.sharing if study.plan else None
+    facts: dict[str, Any] = {
+        "steps": study.steps,
+        "reserved_steps": study.reserved_steps,
+        "reserved_releases": study.reserved_releases,
+        "epsilon": composed_epsilon([charge], cap.max_delta) if charge and cap else None,
+        "closed": study.closed,
     }
+    if charge and cap and sharing:
+        alone = composed_epsilon(if_broken([charge]), cap.max_delta)
+        facts |= {"max_colluding": sharing.max_colluding, "epsilon_if_broken": alone}
+    return facts
 
 
-def _one(reserved: Any, name: str, delta: float) -> float:
-    from confide.common.privacy.filter import composed_epsilon
+def _second_account(account: Account, cap: Cap) -> dict[str, Any]:
+    """Return the second account's numbers, if any study shares noise."""
+    if not account.shares_noise:
+        return {}
+    spent = _finite(account.epsilon_spent_if_broken(cap.max_delta))
+    return {"epsilon_spent_if_broken": spent, "epsilon_cap_if_broken": cap.if_broken.max_epsilon}
 
-    return composed_epsilon([reserved[name]], delta)
+
+def _condition(study: dict[str, Any]) -> str:
+    if "max_colluding" not in study:
+        return ""
+    allowed, alone = study["max_colluding"], study["epsilon_if_broken"]
+    return f" if at most {allowed} institutions are in league with the server, {alone} if that is broken"
 
 
 def _spent(account: Account, delta: float) -> float:

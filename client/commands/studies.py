@@ -6,6 +6,7 @@ from typing import Any
 from confide.client.answers.proposed_runs import read_offers
 from confide.client.commands.approval import plan_here
 from confide.client.privacy.account import Account, StudyAllotment
+from confide.client.privacy.policy import waits_for_approval
 from confide.client.site.installation import Site, open_site
 from confide.common.config.run import RunConfig
 from confide.common.errors import PolicyError
@@ -19,9 +20,11 @@ def list_studies(path: Path) -> list[dict[str, Any]]:
     runs = {(run.study.name, run.sha256()): run for run in (read_offers(site.offers) if site.offers else [])}
     known = runs.keys() | account.approved
     known |= {(name, "") for name in account.studies if name not in {study for study, _ in known}}
-    unapproved = "waits for approval" if site.config.policy.require_approval else "needs no approval"
+    policy = site.config.policy
+    free = {key for key, run in runs.items() if not waits_for_approval(run, policy, set())}
+    told = {key: "needs no approval" if key in free else "waits for approval" for key in known}
     same_plan = {key for key, run in runs.items() if (study := account.studies.get(key[0])) and _pins(study, run, site)}
-    return [_status(account, key, unapproved, same_plan=key not in runs or key in same_plan) for key in sorted(known)]
+    return [_status(account, key, told[key], same_plan=key not in runs or key in same_plan) for key in sorted(known)]
 
 
 def _pins(study: StudyAllotment, run: RunConfig, site: Site) -> bool:

@@ -92,6 +92,9 @@ def warning(sites: RealSites, run: RunConfig) -> list[str]:
         spent = account.epsilon_spent(cap.max_delta) if account.number else 0.0
         price = "WITHOUT PRIVACY" if run.privacy.unit == "none" else f"up to {run.num_steps} steps more"
         before = f"epsilon {spent:g} of {cap.max_epsilon:g} spent"
+        if account.shares_noise:
+            broken = account.epsilon_spent_if_broken(cap.max_delta)
+            before += f" ({broken:g} of {cap.if_broken.max_epsilon:g} if its shared noise is broken)"
         lines.append(f"  {site.config.institution.name}: dataset {dataset.id!r}, {before}; {price}")
         if problem := size_problem(dataset.declared_units, run.local.nominal_units):
             lines.append(f"    a server would leave it out: {problem}")

@@ -1,0 +1,81 @@
+"""Noise that institutions share, in words: each epsilon with its condition, and the members that a person compares."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from confide.client.privacy.account import Account
+from confide.client.privacy.policy import cap_of
+from confide.client.site.installation import Institution
+from confide.common.config.run import RunConfig
+from confide.common.privacy.plan import Plan, PrivacyPlan
+from confide.common.privacy.secure.conditions import HIGHEST, epsilon_if_colluding, epsilon_or_infinite
+from confide.common.protocol.enrolment import partner_fingerprint
+
+
+@dataclass(frozen=True)
+class SharedNoise:
+    """The meaning of a run whose institutions share noise.
+
+    Attributes:
+        max_colluding: number of institutions that may be in league with the server.
+        colluding: epsilon of the whole plan by the number that are.
+        cost: epsilon of the whole plan if shared noise is broken.
+        spent, cap: the same of all that was reserved so far, and the most that is allowed for ever.
+        own: name of this institution; ``fingerprints`` of all institutions by name.
+    """
+
+    max_colluding: int
+    colluding: dict[int, float]
+    cost: float
+    spent: float
+    cap: float
+    own: str
+    fingerprints: dict[str, str]
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``--json``; None stands for no bound."""
+        colluding = {number: _or_none(value) for number, value in self.colluding.items()}
+        return {**asdict(self), "cost": _or_none(self.cost), "colluding": colluding}
+
+    def lines(self) -> list[str]:
+        """Return the conditions of the first number, the second number, and the members."""
+        num, allowed = len(self.fingerprints), self.max_colluding
+        more = [f"{_shown(value)} if {number} are" for number, value in self.colluding.items() if number > allowed]
+        names = [
+            f"    {name!r}: {'this institution' if name == self.own else fingerprint}"
+            for name, fingerprint in self.fingerprints.items()
+        ]
+        return [
+            f"    which holds if at most {allowed} of these {num} institutions are in league with the server; "
+            f"{', '.join(more)}",
+            f"    if that is broken, it would cost epsilon {_shown(self.cost)}; spent so far {self.spent} of "
+            f"{self.cap:g}",
+            f"  its noise is shared by {num} institutions, with these fingerprints of their keys:",
+            *names,
+            "  Compare each fingerprint by telephone with that institution. The first number holds only if at most "
+            f"{allowed} of these {num} are in league with the server.",
+        ]
+
+
+def shared_noise(run: RunConfig, plan: Plan, site: Institution, account: Account) -> SharedNoise | None:
+    """Return the meaning of a run's shared noise at a site; None where each institution adds all of the noise."""
+    if not isinstance(plan, PrivacyPlan) or plan.sharing is None:
+        return None
+    cap = cap_of(site.config.policy).if_broken
+    return SharedNoise(
+        max_colluding=plan.sharing.max_colluding,
+        colluding=epsilon_if_colluding(plan),
+        cost=epsilon_or_infinite(plan.if_broken),
+        spent=account.epsilon_spent_if_broken(cap.max_delta) if account.number else 0.0,
+        cap=cap.max_epsilon,
+        own=site.config.institution.name,
+        fingerprints={name: partner_fingerprint(key) for name, key in run.study.keys.items()},
+    )
+
+
+def _shown(epsilon: float) -> str:
+    return f"without a bound up to {HIGHEST:g}" if epsilon > HIGHEST else str(epsilon)
+
+
+def _or_none(epsilon: float) -> float | None:
+    return epsilon if epsilon <= HIGHEST else None
