@@ -1,8 +1,11 @@
 """`confide verify`, which imports none of our files but its own.
 
-command  the command, and the half that checks a run
-ledger   the half that checks a ledger's rows
-fields   the rule of each field
-sharing  noise that institutions share
-epsilon  its accountant
+command        the command, and the ledgers that it is given
+run_directory  the half that checks a run
+ledger         the half that checks a ledger's rows
+findings       the findings of either
+files          the files that are read
+fields         the rule of each field
+sharing        noise that institutions share
+epsilon        its accountant
 """

@@ -3,6 +3,7 @@
 import logging
 import math
 import warnings
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -33,3 +34,10 @@ def recomputed(charges: tuple[tuple[Any, ...], ...], delta: float, order: int | 
             return epsilon
     except (ArithmeticError, ValueError, MemoryError):
         return math.inf
+
+
+def recompute(charges: Sequence[tuple[dict[str, Any], int, int]], delta: float, order: int | None) -> float:
+    """Return epsilon of charges (plan, steps, releases), as `recomputed`; infinite if it cannot be computed."""
+    names = ("sampling_probability", "noise_multiplier", "validation_noise_multiplier")
+    charged = tuple((*(plan[name] for name in names), *counts) for plan, *counts in charges if any(counts))
+    return recomputed(charged, delta, order) if charged else 0.0

@@ -11,13 +11,13 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from confide.common.verify.fields import Row, faults, show
+from confide.common.verify.findings import TOLERANCE
 from confide.common.verify.sharing import if_broken, plan_faults
 
-TOLERANCE = 1 + 1e-9  # between two computations of one number; claims are rounded up to 4 digits anyway
 _CAP = " max_epsilon max_delta max_epsilon_if_broken?"
 _KINDS = {
     "dataset": "dataset unit max_records_per_group order order_if_broken? simulated secret_commitment?" + _CAP,
@@ -39,18 +39,6 @@ _KINDS = {
 Charge = tuple[Row, int, int]
 Recompute = Callable[[Sequence[Charge], float, int | None], float]
 Cap = tuple[float, ...]  # epsilon, delta and, where a row names it, the second account's epsilon
-
-
-@dataclass
-class Item:
-    """The findings on one institution's row, a run as a whole, or one ledger; ``epsilon`` is as computed here."""
-
-    name: str
-    problems: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    epsilon: float | None = None
-    claimed: float | None = None
-    delta: float | None = None
 
 
 @dataclass

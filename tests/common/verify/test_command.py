@@ -38,7 +38,9 @@ from confide.common.verify import command as module
 # The verifier is independent
 
 
-@pytest.mark.parametrize("name", ["command", "epsilon", "fields", "ledger", "sharing"])
+@pytest.mark.parametrize(
+    "name", ["command", "epsilon", "fields", "files", "findings", "ledger", "run_directory", "sharing"]
+)
 def test_it_imports_nothing_of_ours(name: str) -> None:
     path = Path(module.__file__).with_name(f"{name}.py")
     found = set()

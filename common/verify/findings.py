@@ -1,0 +1,17 @@
+"""The findings of `confide verify`."""
+
+from dataclasses import dataclass, field
+
+TOLERANCE = 1 + 1e-9  # between two computations of one number; claims are rounded up to 4 digits anyway
+
+
+@dataclass
+class Item:
+    """The findings on one institution's row, a run as a whole, or one ledger; ``epsilon`` is as computed here."""
+
+    name: str
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    epsilon: float | None = None
+    claimed: float | None = None
+    delta: float | None = None
