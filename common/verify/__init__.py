@@ -2,6 +2,7 @@
 
 command        the command, and the ledgers that it is given
 run_directory  the half that checks a run
+statements     the members of a run's secure sums
 ledger         the half that checks a ledger's rows
 findings       the findings of either
 files          the files that are read

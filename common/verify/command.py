@@ -25,6 +25,7 @@ CANNOT_SHOW = (
     "that noise was really drawn: an account counts noise, it does not see it",
     "that the client was unmodified, and charged all that it computed",
     "that no rows were withheld, or all made anew, together with all anchors: compare the last hash with a signed one",
+    "how many members of a secure sum collude, or did not add their noise",
     "people in several datasets, or in one under two ids: each account stands alone",
 )
 _CLAIM = "epsilon_spent epsilon_cap delta epsilon_spent_if_broken? epsilon_cap_if_broken?"
@@ -54,13 +55,26 @@ def verify(
 
 def _print(items: list[Item], problems: list[str]) -> None:
     for item in items:
-        claimed = "" if item.claimed is None else f", claimed {item.claimed:.6g}"
-        at = "" if item.epsilon is None else f"epsilon {item.epsilon:.6g} at delta {item.delta:g}{claimed}: "
-        typer.echo(f"{show(item.name)}: {at}{'FAILS' if item.problems else 'agrees'}")
+        typer.echo(f"{show(item.name)}: {_figures(item)}{'FAILS' if item.problems else 'agrees'}")
         typer.echo("".join(f"  {note}\n" for note in item.notes), nl=False)
     typer.echo("".join(f"PROBLEM {problem}\n" for problem in problems), nl=False)
     typer.echo(f"FAILED: {len(problems)} problems" if problems else "All of it agrees.")
     typer.echo("What this cannot show:\n" + "\n".join(f"- {line}" for line in CANNOT_SHOW))
+
+
+def _figures(item: Item) -> str:
+    """Return an item's epsilon, computed and claimed; where noise is shared both, each with its condition."""
+    if item.epsilon is None:
+        return ""
+    text = f"epsilon {item.epsilon:.6g} at delta {item.delta:g}{_claimed(item.claimed)}"
+    if item.epsilon_if_broken is not None:
+        text += f", if at most {item.max_colluding} of a sum's members collude"
+        text += f"; epsilon {item.epsilon_if_broken:.6g}{_claimed(item.claimed_if_broken)}, if all others do"
+    return f"{text}: "
+
+
+def _claimed(epsilon: float | None) -> str:
+    return "" if epsilon is None else f", claimed {epsilon:.6g}"
 
 
 def _ledger(name: object, rows: Iterable[tuple[Any, Any]]) -> tuple[Item, Ledger]:

@@ -15,7 +15,9 @@ _HASH, _COUNT, _EPSILON = "[0-9a-f]{64}", (int, 0, 10**6), (float, 0.0, 1e6)
 _RULES: dict[str, _Rule] = {
     **dict.fromkeys(("study", "dataset", "lineage", "institution", "status", "coins", "accountant"), "(?s).{1,256}"),
     **dict.fromkeys(("hash", "previous", "sha256", "input_sha256", "run_sha256", "people", "secret_commitment"), _HASH),
-    **dict.fromkeys(("statement_sha256", "share_sha256"), _HASH),
+    **dict.fromkeys(
+        ("statement_sha256", "share_sha256", "base_sha256", "mask_key", "ledger_head", "update_key"), _HASH
+    ),
     **dict.fromkeys(("returns", "simulated"), (bool, False, True)),
     **dict.fromkeys(("number", "reserve", "declared_units", "max_records_per_group"), (int, 1, 10**15)),
     **dict.fromkeys(("time", "bytes", "round"), (int, 0, 10**15)),
@@ -25,6 +27,7 @@ _RULES: dict[str, _Rule] = {
     **dict.fromkeys(("delta", "max_delta", "target_delta"), (float, 1e-15, 0.5)),
     **dict.fromkeys(("epsilon", "epsilon_of_the_whole_plan", "max_epsilon", "epsilon_cap"), _EPSILON),
     **dict.fromkeys(("max_epsilon_if_broken", "epsilon_cap_if_broken"), _EPSILON),
+    **dict.fromkeys(("epsilon_if_broken", "epsilon_if_broken_of_the_whole_plan"), _EPSILON),
     **{"members": (int, 2, 10**4), "min_members": (int, 2, 10**4), "max_colluding": (int, 0, 10**4)},
     **{"grid_bits": (int, 10, 19), "share_variance": (int, 64**2, 2**60), "share_multiplier": (float, 0.001, 1e4)},
     **{

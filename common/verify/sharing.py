@@ -6,7 +6,7 @@ from fractions import Fraction
 from confide.common.verify.fields import PLAN, Row, faults
 
 _SMOOTHING = 16  # a share of variance v bounds a continuous Gaussian of variance v - 16, in grid steps
-_SHARING = "min_members max_colluding grid_bits share_variance"
+SHARING = "min_members max_colluding grid_bits share_variance"
 
 
 def plan_faults(plan: object) -> list[str]:
@@ -15,7 +15,7 @@ def plan_faults(plan: object) -> list[str]:
     if wrong or not isinstance(plan, dict) or "sharing" not in plan:
         return wrong
     sharing = plan["sharing"]
-    wrong = faults(sharing, _SHARING)
+    wrong = faults(sharing, SHARING)
     if wrong:
         return [f"sharing: {fault}" for fault in wrong]
     honest, of_sum = sharing["min_members"] - sharing["max_colluding"], Fraction(plan["noise_multiplier"])
