@@ -1,10 +1,12 @@
-"""An exported ledger and a run directory, both whole, for `confide verify`."""
+"""An exported ledger and run directories, all whole, for `confide verify`."""
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.sum_runs import SumRun, make_sum_run
 from support.verifying import WHOLE_SPENT, Row, as_lines, asked_again, chained, first_line
 
 from confide.common.config.run import RunConfig, make_plan
@@ -59,3 +61,13 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory, make_run: MakeRun) -> P
 @pytest.fixture
 def folder(run_folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(run_folder, tmp_path / "run"))
+
+
+@pytest.fixture(scope="session")
+def whole_sum_run(tmp_path_factory: pytest.TempPathFactory, make_run: MakeRun, base_folder: Path) -> SumRun:
+    return make_sum_run(tmp_path_factory.mktemp("sums"), make_run, base_folder)
+
+
+@pytest.fixture
+def sum_run(whole_sum_run: SumRun, tmp_path: Path) -> SumRun:
+    return replace(whole_sum_run, folder=Path(shutil.copytree(whole_sum_run.folder, tmp_path / "sums")))
