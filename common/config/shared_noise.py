@@ -3,15 +3,12 @@
 import math
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from confide.common.config.accountant import Accountant
-from confide.common.config.sections import SECURE_SUM, PrivacySection
+from confide.common.config.sections import SECURE_SUM, FederationSection, LocalSection, PrivacySection, StudySection
 from confide.common.privacy.plan import PrivacyPlan
 from confide.common.privacy.secure.sharing import Sharing
-
-if TYPE_CHECKING:
-    from confide.common.config.run import RunConfig
 
 MAX_INSTITUTIONS = 200  # a sum of 100 costs an institution 30 ms of masks, all pairs of them
 MAX_IF_BROKEN = 100.0
@@ -19,7 +16,27 @@ _DEFAULT_COLLUDING = 1
 _KEY = re.compile("[0-9a-f]{64}")
 
 
-def require_sum_fits(run: "RunConfig") -> None:
+class Sections(Protocol):
+    """The sections of a run that a secure sum is about."""
+
+    @property
+    def study(self) -> StudySection:
+        """Names and keys of the members."""
+
+    @property
+    def federation(self) -> FederationSection:
+        """The fewest members."""
+
+    @property
+    def local(self) -> LocalSection:
+        """The steps of a round."""
+
+    @property
+    def privacy(self) -> PrivacySection:
+        """The noise, and who may collude."""
+
+
+def require_sum_fits(run: Sections) -> None:
     """Check the settings of a secure sum against each other; `ValueError` names setting, value and rule.
 
     A run.toml may leave its institutions out: a simulation takes their names from its data, a server takes all that it
@@ -42,7 +59,7 @@ def require_sum_fits(run: "RunConfig") -> None:
         _require_members(run)
 
 
-def _require_members(run: "RunConfig") -> None:
+def _require_members(run: Sections) -> None:
     names, keys = run.study.institutions, run.study.keys
     num, least, most_colluding = len(names), run.federation.min_clients, colluding(run.privacy)
     if not 2 <= num <= MAX_INSTITUTIONS or len(set(names)) < num:
@@ -72,7 +89,7 @@ def colluding(privacy: PrivacySection) -> int:
     return _DEFAULT_COLLUDING if privacy.max_colluding is None else privacy.max_colluding
 
 
-def sharing_of(run: "RunConfig") -> Sharing | None:
+def sharing_of(run: Sections) -> Sharing | None:
     """Return the sharing of a locked run's plan; None where every institution adds all of the noise."""
     bits, variance = run.privacy.grid_bits, run.privacy.share_variance
     if run.federation.aggregation != SECURE_SUM:
@@ -82,7 +99,7 @@ def sharing_of(run: "RunConfig") -> Sharing | None:
     return Sharing(run.federation.min_clients, colluding(run.privacy), bits, variance)
 
 
-def share_noise(run: "RunConfig", plan: PrivacyPlan, privacy: PrivacySection, by: Accountant) -> PrivacySection:
+def share_noise(run: Sections, plan: PrivacyPlan, privacy: PrivacySection, by: Accountant) -> PrivacySection:
     """Return `[privacy]` with the share of each institution fixed.
 
     Args:

@@ -16,10 +16,14 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from confide.common import flower
 from confide.common.config.run import RunConfig, load_run, lock
@@ -28,7 +32,6 @@ from confide.common.model.scores import Scores
 
 flower.prepare()
 
-from confide.simulations.benchmarks.accuracy_picture import draw  # noqa: E402
 from confide.simulations.benchmarks.bench import machine  # noqa: E402
 from confide.simulations.data.institutions import load_institutions, load_private  # noqa: E402
 from confide.simulations.engines.federation import Federation  # noqa: E402
@@ -165,6 +168,42 @@ def table(facts: dict[str, Any]) -> str:
         bar = "" if found["bar"] is None else f"; the aim is {found['bar']:g} or better"
         lines.append(f"{name} against {found['against']}: {found['points']:+.2f} points{error}{bar}")
     return "\n".join(lines)
+
+
+def draw(runs: Mapping[str, Line], epsilons: Sequence[int], path: Path) -> None:
+    """Write a PNG: federated and alone as lines over epsilon, from the strictest to none; central as a level.
+
+    Args:
+        runs: ``mean``, ``min`` and ``max`` by name, as `accuracy.py` names them; missing runs are not drawn.
+        epsilons: of the runs with privacy.
+        path: of the PNG.
+    """
+    ordered = [str(epsilon) for epsilon in sorted(epsilons)]
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes: Axes = figure.subplots()
+    if central := runs.get("central"):
+        axes.axhline(central["mean"], color="tab:gray", linestyle="--", label="central, no privacy")
+        axes.axhspan(central["min"], central["max"], color="tab:gray", alpha=0.2)
+    federated = {"none": "no privacy", **{epsilon: f"epsilon {epsilon}" for epsilon in ordered}}
+    own = {epsilon: f"alone epsilon {epsilon}" for epsilon in ordered}
+    places = [*ordered, "none"]
+    for label, names, style in (("federated", federated, "o-"), ("each institution alone", own, "s-")):
+        points = [(place, runs[names[place]]) for place in places if names.get(place) in runs]
+        if points:
+            means = [row["mean"] for _, row in points]
+            below = [row["mean"] - row["min"] for _, row in points]
+            above = [row["max"] - row["mean"] for _, row in points]
+            at = [places.index(place) for place, _ in points]
+            axes.errorbar(at, means, yerr=[below, above], fmt=style, capsize=4, label=label)
+    axes.set_xticks(range(len(places)), places)
+    axes.set_xlim(-0.4, len(places) - 0.6)
+    axes.set_xlabel("epsilon of each institution, for each unit")
+    axes.set_ylabel("accuracy on the public test shares, percent")
+    axes.set_title("means; bars reach from the smallest run to the largest", fontsize="small")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend()
+    axes.grid(visible=True, alpha=0.3)
+    figure.savefig(path, dpi=120)
 
 
 def main() -> None:

@@ -63,7 +63,7 @@ def plan_of(run: RunConfig) -> PrivacyPlan:
     return plan
 
 
-def test_a_person_reads_both_numbers_with_their_conditions_and_every_fingerprint(
+def test_a_person_reads_both_numbers_with_conditions_and_every_fingerprint(
     make_site: Callable[..., Path], run_of: Callable[..., RunConfig]
 ) -> None:
     path = make_site()
