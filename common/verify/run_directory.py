@@ -99,7 +99,7 @@ def _sums(run: Item, folder: Path, agreed: Agreed, events: list[Row]) -> dict[in
     run.problems += unreadable + list(statement_problems(found, agreed))
     run.problems += dict.fromkeys(event_problems(found, events))  # metrics.jsonl repeats some events
     counts = [len(statement.names) for statement in found.values()]
-    run.notes += [f"statements of {len(counts)} rounds, of {min(counts)} to {max(counts)} members"] if counts else []
+    run.notes += [f"statements: {len(counts)}, of {min(counts)} to {max(counts)} members"] if counts else []
     return found
 
 

@@ -28,7 +28,7 @@ def _plan(run: SumRun) -> PrivacyPlan:
 def test_a_whole_run_agrees(sum_run: SumRun) -> None:
     code, output, _ = run_verify(sum_run.folder)
     assert code == 0, output
-    assert "statements of 3 rounds, of 3 to 4 members" in output
+    assert "statements: 3, of 3 to 4 members" in output
     assert "how many members of a secure sum collude, or did not add their noise" in output
 
 
