@@ -60,7 +60,7 @@ def report_facts(directory: RunDirectory, state: RunState, *, simulated: bool) -
         ],
         "target_epsilon": run.privacy.target_epsilon,
         "target_delta": run.privacy.target_delta,
-        "plan": plan.as_fields() if isinstance(plan, PrivacyPlan) else {"no_privacy": True, **asdict(plan)},
+        "plan": asdict(plan) if private else {"no_privacy": True, "sharing": None, **asdict(plan)},
         "bytes_per_client_round": state.bytes_per_client_round,
         "metric": run.task.headline,
         "score": as_json(state.scores),
