@@ -11,6 +11,7 @@ from support.speed import CPU
 
 from confide.client.data.units import UnitTable
 from confide.common.config.run import RunConfig
+from confide.common.model.adapter import reset
 from confide.common.model.warm_model import WarmModel, warm_model
 from confide.common.tasks import TaskSettings
 
@@ -21,10 +22,18 @@ BUGS: dict[str, Callable[[Any], float]] = {
 }
 
 
-@pytest.fixture(params=SETTINGS)
-def model(request: pytest.FixtureRequest, make_run: Callable[..., RunConfig]) -> WarmModel:
-    kind: str = request.param
-    return warm_model(of_kind(make_run(), kind), CPU)
+@pytest.fixture(scope="module", params=SETTINGS)  # all tests of a kind run together, on one warm model
+def kind(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def model(kind: str, make_run: Callable[..., RunConfig]) -> WarmModel:
+    run = of_kind(make_run(), kind)
+    model = warm_model(run, CPU)
+    reset(model.module, run.study.seed)
+    return model
 
 
 @pytest.fixture

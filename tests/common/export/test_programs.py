@@ -44,7 +44,10 @@ def _variety(found: list[Any]) -> tuple[int, bool]:
 
 
 def _spread(model: WarmModel, kind: str) -> tuple[State, list[Any]]:
-    """Of thirty states that under which lines get the most predictions, and these: else no program could be wrong."""
+    """The first of thirty states with three predictions, or else that with the most: no program is right by luck.
+
+    Among the answers to questions one is empty.
+    """
     records = [line_record(kind, line) for line in LINES[kind]]
     shapes = {name: value.shape for name, value in get_state(model.module).items()}
 
@@ -56,7 +59,12 @@ def _spread(model: WarmModel, kind: str) -> tuple[State, list[Any]]:
         set_state(model.module, state)
         return state, answer(model, records)
 
-    state, found = max(map(tried, range(30)), key=lambda pair: _variety(pair[1]))
+    enough, best = (3, kind == "question-answering"), tried(0)
+    for seed in range(1, 30):
+        if _variety(best[1]) >= enough:
+            break
+        best = max(best, tried(seed), key=lambda pair: _variety(pair[1]))
+    state, found = best
     assert _variety(found)[0] > 1
     return state, found
 

@@ -16,7 +16,7 @@ from confide.client.training.trial import tried_shapes
 from confide.common.config.run import RunConfig
 from confide.common.data.batches import collate, length, padded_length
 from confide.common.errors import InputError
-from confide.common.model.adapter import get_state, set_state
+from confide.common.model.adapter import get_state, reset, set_state
 from confide.common.model.evaluation import answer, evaluate, predict, samples
 from confide.common.model.warm_model import PREFIX, WarmModel, warm_model
 from confide.common.privacy.gradients import per_example_gradients
@@ -25,7 +25,7 @@ from confide.common.tasks import Task
 KINDS = list(SETTINGS)
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(scope="module", params=KINDS)  # all tests of a kind run together, on one warm model
 def kind(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
@@ -38,7 +38,13 @@ def task(kind: str) -> Task:
 
 @pytest.fixture
 def model(kind: str, make_run: Callable[..., RunConfig]) -> WarmModel:
-    return warm_model(of_kind(make_run(), kind))
+    """The model of a kind with the weights that a run starts from."""
+    run = of_kind(make_run(), kind)
+    model = warm_model(run)
+    reset(model.module, run.study.seed)
+    model.module.zero_grad()
+    model.wrapped.enable_hooks()
+    return model
 
 
 def _hostile(model: WarmModel) -> None:
