@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 from conftest import MakeRun
-from support.families import BOTH, DECODERS, ENCODERS, SETTINGS, save_tiny
+from support.families import BOTH, DECODERS, EACH, ENCODERS, SETTINGS, save_tiny
 from support.sites import random_state
 from support.speed import CPU
 
@@ -21,10 +21,8 @@ from confide.common.model.families import TARGETS, with_targets
 from confide.common.model.warm_model import warm_model
 from confide.common.privacy.gradients import per_example_gradients
 
-FAMILIES = list(SETTINGS)
 
-
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=EACH)
 def family(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
