@@ -63,6 +63,7 @@ def make_facts(**changes: Any) -> dict[str, Any]:
             "name": name,
             "declared_units": 2000,
             "epsilon": 2.9979,
+            "epsilon_if_broken": None,
             "num_steps": 40,
             "rounds": 39 if name == "st-jude" else 40,
             "dropped": ["round 17: norm: not finite, or above the bound"] if name == "st-jude" else [],
