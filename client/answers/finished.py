@@ -12,7 +12,8 @@ from peft import get_peft_model_state_dict
 
 from confide.client.answers.agreement import acknowledge_receipt
 from confide.client.privacy.account import Account
-from confide.client.site.installation import Institution
+from confide.client.privacy.sum_release import end_shares
+from confide.client.site.installation import Site
 from confide.client.training.shares import ClientProcess
 from confide.common.config.run import RunConfig
 from confide.common.durable import replace_durably
@@ -35,12 +36,13 @@ _CONTROL = re.compile("[\\x00-\\x09\\x0b-\\x1f\\x7f-\\x9f]")  # all but the end 
 Form = dict[str, tuple[str, tuple[int, ...]]]
 
 
-def keep_adapter(content: RecordDict, site: Institution, client: ClientProcess) -> RecordDict:
+def keep_adapter(content: RecordDict, site: Site, client: ClientProcess) -> RecordDict:
     """Keep a finished adapter in ``models/``, for a run that this institution's ledger has reserved for."""
     finished = Finished.from_content(content)
     acknowledge_receipt(finished, site)
     client.finish(site.config.institution.name, finished.run_sha256)
     require_taken_part(finished, site.ledger.account())
+    end_shares(finished.lineage, site.ledger, site.outbox, site.shares)
     if site.models is None:
         raise PolicyError(f"a finished adapter of study {finished.study!r} came to a simulation, which keeps none")
     store_adapter(site.models, finished.study, finished.lineage, check_files(finished, site.models))

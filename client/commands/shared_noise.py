@@ -42,7 +42,7 @@ class SharedNoise:
         num, allowed = len(self.fingerprints), self.max_colluding
         more = [f"{_shown(value)} if {number} are" for number, value in self.colluding.items() if number > allowed]
         names = [
-            f"    {name!r}: {'this institution' if name == self.own else fingerprint}"
+            f"    {name!r}: {fingerprint}{' (this institution: read it to the others)' if name == self.own else ''}"
             for name, fingerprint in self.fingerprints.items()
         ]
         return [

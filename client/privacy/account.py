@@ -33,7 +33,6 @@ class Reservation:
     input_sha256: str
     run_sha256: str
     sealed_sha256: str | None = None
-    share_sha256: str | None = None  # of the file that keeps the share until its RELEASE
     acknowledged: bool = False
     released: str | None = None
     released_sha256: str | None = None

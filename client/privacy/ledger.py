@@ -91,11 +91,10 @@ class Ledger:
             row |= {"steps": charge[0], "releases": charge[1]}
             return account.reservations[self._chain.append("reserve", {**row, **self._seen(account)})]
 
-    def seal(self, reservation: Reservation, sha256: str, size: int, share_sha256: str | None = None) -> None:
+    def seal(self, reservation: Reservation, sha256: str, size: int) -> None:
         """SEAL: fix this file, and no other, as the answer. From here on it is sent again at no charge."""
         with self._chain.transaction():
-            share = {"share_sha256": share_sha256} if share_sha256 else {}
-            self._chain.append("seal", {"reserve": reservation.number, "sha256": sha256, "bytes": size, **share})
+            self._chain.append("seal", {"reserve": reservation.number, "sha256": sha256, "bytes": size})
 
     def release(
         self, reservation: Reservation, statement_sha256: str, members: int, sha256: str, size: int, cap: Cap

@@ -84,8 +84,7 @@ def _reserve(account: Account, row: LedgerRow, row_hash: str) -> None:
 
 
 def _seal(account: Account, row: LedgerRow, row_hash: str) -> None:
-    reservation = account.reservations[row["reserve"]]
-    reservation.sealed_sha256, reservation.share_sha256 = row["sha256"], row.get("share_sha256")
+    account.reservations[row["reserve"]].sealed_sha256 = row["sha256"]
 
 
 def _release(account: Account, row: LedgerRow, row_hash: str) -> None:

@@ -93,6 +93,14 @@ def recover_shares(ledger: Ledger, outbox: Outbox, shares: Outbox) -> None:
         forget_shares(ledger, outbox, shares)
 
 
+def end_shares(lineage: str, ledger: Ledger, outbox: Outbox, shares: Outbox) -> None:
+    """Delete every share of a run that is over."""
+    with outbox.idle():
+        ended = {item.share_file for item in ledger.account().reservations.values() if item.key.lineage == lineage}
+        for name in ended & set(shares.names()):
+            shares.delete(name)
+
+
 def forget_shares(ledger: Ledger, outbox: Outbox, shares: Outbox) -> None:
     """Delete every share that must not leave any more: unsealed, sent, or of a round that is passed.
 

@@ -42,7 +42,6 @@ class Institution:
         config: site.toml.
         identity: signs what leaves.
         ledger, outbox: of this dataset.
-        shares: holds the shares of secure sums, which never leave as they are.
         report: is told of every error, and keeps it here.
         offers: folder for runs that wait for a person's approval; None in a simulation, where nobody is asked.
         models: folder for finished adapters; None in a simulation.
@@ -52,7 +51,6 @@ class Institution:
     identity: Identity
     ledger: Ledger
     outbox: Outbox
-    shares: Outbox
     report: Callable[[BaseException], None]
     offers: Path | None = None
     models: Path | None = None
@@ -64,9 +62,11 @@ class Site(Institution):
 
     Attributes:
         data: the key to its records.
+        shares: holds the shares of secure sums, which are made of them and never leave as they are.
     """
 
     data: PrivateData
+    shares: Outbox
 
     def with_report(self, report: Callable[[BaseException], None]) -> "Site":
         """Return the same site, which reports its errors elsewhere."""

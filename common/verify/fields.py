@@ -15,9 +15,7 @@ _HASH, _COUNT, _EPSILON = "[0-9a-f]{64}", (int, 0, 10**6), (float, 0.0, 1e6)
 _RULES: dict[str, _Rule] = {
     **dict.fromkeys(("study", "dataset", "lineage", "institution", "status", "coins", "accountant"), "(?s).{1,256}"),
     **dict.fromkeys(("hash", "previous", "sha256", "input_sha256", "run_sha256", "people", "secret_commitment"), _HASH),
-    **dict.fromkeys(
-        ("statement_sha256", "share_sha256", "base_sha256", "mask_key", "ledger_head", "update_key"), _HASH
-    ),
+    **dict.fromkeys(("statement_sha256", "base_sha256", "mask_key", "ledger_head", "update_key"), _HASH),
     **dict.fromkeys(("returns", "simulated"), (bool, False, True)),
     **dict.fromkeys(("number", "reserve", "declared_units", "max_records_per_group"), (int, 1, 10**15)),
     **dict.fromkeys(("time", "bytes", "round"), (int, 0, 10**15)),

@@ -26,7 +26,7 @@ _KINDS = {
     "open": "study plan steps releases returns accountant people?" + _CAP,
     "infinite": "study",
     "reserve": "study lineage round what steps releases input_sha256 run_sha256 attempt coins people?" + _CAP,
-    "seal": "reserve sha256 bytes share_sha256?",
+    "seal": "reserve sha256 bytes",
     "release": "reserve statement_sha256 members sha256 bytes",
     "ack": "reserve",
     "close": "study",

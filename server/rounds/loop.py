@@ -9,8 +9,10 @@ import time
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from confide.common.config.run import make_plan
 from confide.common.config.sections import SECURE_SUM
-from confide.common.errors import ConfideError
+from confide.common.errors import ConfideError, PolicyError
+from confide.common.privacy.plan import PrivacyPlan
 from confide.server.rounds.collect import to_send
 from confide.server.rounds.newcomers import Newcomers
 from confide.server.rounds.offer import offer_run, wait_for_return
@@ -55,10 +57,20 @@ def run_rounds(state: RunState, grid: Grid) -> None:
         state.continue_with(offered.taking_part)
         job.emit(offered.event())
         offered.require(federation.min_clients)
+        _require_room(state)
         _complete_saved_round(state, grid)
         _run_remaining(state, grid, Newcomers(job, offered))
     if state.round >= federation.num_rounds:
         _finish(state)
+
+
+def _require_room(state: RunState) -> None:
+    """Check that a secure sum of these institutions fits its grid; `PolicyError` before anything is charged."""
+    plan = make_plan(state.job.run, sum(item.declared_units for item in state.institutions.values()))
+    if isinstance(plan, PrivacyPlan) and plan.sharing is not None:
+        size = sum(value.size for value in state.job.initial.values())
+        if problem := plan.sharing.room_problem(plan.expected_batch_size, size):
+            raise PolicyError(problem)
 
 
 def _run_remaining(state: RunState, grid: Grid, newcomers: Newcomers) -> None:

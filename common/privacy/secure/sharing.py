@@ -11,6 +11,7 @@ SMOOTHING = 16
 _LEAST_STDDEV = 64  # of a share, in grid steps: far above what the sum of discrete Gaussians needs to be one itself
 _WRAP = 2**30  # grid steps; a sum of 32-bit numbers wraps at 2**31
 _DIGITS = 10**6
+_MAX_LOSS = 0.02  # of a gradient, by truncation
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,26 @@ class Sharing:
     def holds(self, noise_multiplier: float) -> bool:
         """Return whether the honest members' noise bounds a continuous Gaussian of this multiplier, exactly."""
         return self.num_honest * self.share_variance >= _variance(noise_multiplier, self.grid_bits)
+
+    def room_problem(self, expected_units: float, size: int) -> str | None:
+        """Return why a sum does not fit the grid; None if it does.
+
+        Args:
+            expected_units: units that all institutions together are expected to draw, by their declared sizes.
+            size: numbers of the adapter; truncation takes about ``sqrt(size) / 2**(grid_bits + 1)`` of a gradient.
+        """
+        if expected_units * 2**self.grid_bits > _WRAP:
+            most = _WRAP // 2**self.grid_bits
+            return (
+                f"of the sizes that institutions declare a step draws {expected_units:,.0f} units, a sum takes "
+                f"{most:,}; raise local.nominal_units to their mean size"
+            )
+        if (loss := 0.5 * math.sqrt(size) / 2**self.grid_bits) > _MAX_LOSS:
+            return (
+                f"an adapter of {size:,} numbers loses {loss:.1%} of a gradient on a grid of 2^{self.grid_bits} steps, "
+                f"at most {_MAX_LOSS:.0%} may be lost; train fewer layers, or lower local.sampling_probability"
+            )
+        return None
 
     def multiplier_of(self, num_shares: int) -> float:
         """Return the noise multiplier whose continuous accounting bounds the sum of so many shares, rounded down."""

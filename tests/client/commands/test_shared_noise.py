@@ -76,7 +76,7 @@ def test_a_person_reads_both_numbers_with_conditions_and_every_fingerprint(
     assert epsilon(plan.if_broken) > epsilon(plan)
     for name, fingerprint in COMPARED.items():
         assert f"{name!r}: {fingerprint}" in text
-    assert "'mary': this institution" in text
+    assert f"'mary': {partner_fingerprint(run.study.keys['mary'])} (this institution: read it to the others)" in text
     assert "Compare each fingerprint by telephone with that institution." in text
     told = json.loads(json.dumps(review(run, path).as_json()["shared_noise"]))
     assert (told["cost"], told["cap"], told["max_colluding"]) == (epsilon(plan.if_broken), 20.0, 1)

@@ -34,7 +34,7 @@ BOTH = Cap(8.0, 1e-5, 20.0)
 def share(ledger: Ledger, number: int = 1, cap: Cap = BOTH, study: str = "study") -> Reservation:
     """A share that is charged and sealed."""
     reservation = reserve(ledger, number, cap, study=study)
-    ledger.seal(reservation, "3" * 64, 700, "4" * 64)
+    ledger.seal(reservation, "3" * 64, 700)
     return reservation
 
 
@@ -329,7 +329,7 @@ def test_a_released_share_is_known_after_a_restart_and_never_refunded(tmp_path: 
     ledger.close("study")
     account = make_ledger(tmp_path / "ledger.db").account()
     [left, *others] = account.reservations.values()
-    assert (left.released, left.released_sha256, left.share_sha256) == (STATEMENT, MASKED, "4" * 64)
+    assert (left.released, left.released_sha256) == (STATEMENT, MASKED)
     assert [item.released for item in others] == [None, None]
     assert account.reserved()["study"].num_steps == 3
     assert account.epsilon_spent_if_broken(1e-5) == spent(if_broken([Charge(SHARED, 3)]), 1e-5, account.orders[1])

@@ -51,12 +51,12 @@ def rows() -> list[Row]:
         dataset_row(order_if_broken=SECOND, **BOTH),
         open_row("shared", SHARED_PLAN, **BOTH),  # row 2
         reserve_row("shared", 1, **BOTH),
-        {**seal_row(3), "share_sha256": "f" * 64},
+        seal_row(3),
         release_row(3),  # row 5
         {"kind": "ack", "reserve": 3},
         reserve_row("shared", 2, **BOTH),
         reserve_row("shared", 2, attempt=2, **BOTH),  # row 8
-        {**seal_row(8), "share_sha256": "f" * 64},
+        seal_row(8),
         release_row(8),
         open_row("local", **BOTH),  # row 11
         reserve_row("local", 1, **BOTH),
@@ -224,7 +224,7 @@ def test_our_own_ledger_of_shared_noise_is_what_it_recomputes(tmp_path: Path) ->
     for study in ("study", "other"):
         facts = {"input_sha256": "a" * 64, "run_sha256": "b" * 64, "coins": "os"}
         reservation = ledger.reserve(ask(1, study), (1, 0), cap, facts)
-        ledger.seal(reservation, "c" * 64, 10, "d" * 64)
+        ledger.seal(reservation, "c" * 64, 10)
         ledger.release(reservation, "e" * 64, 4, "f" * 64, 4000, cap)
     assert kinds(ledger)[-3:] == ["reserve", "seal", "release"]
     account = ledger.account()

@@ -51,6 +51,15 @@ def test_the_grid_is_the_finest_on_which_nothing_wraps() -> None:
         sharing.grid_bits(2**20 + 1)
 
 
+def test_a_sum_that_does_not_fit_its_grid_says_what_to_change() -> None:
+    made = sharing.Sharing(18, 3, 19, 2**36)
+    assert made.room_problem(2048, 37_634) is None
+    assert "2,049 units, a sum takes 2,048; raise local.nominal_units" in str(made.room_problem(2049, 37_634))
+    coarse = sharing.Sharing(18, 3, 10, 2**20)
+    assert coarse.room_problem(100, 1677) is None
+    assert "loses 2.0% of a gradient on a grid of 2^10 steps" in str(coarse.room_problem(100, 1678))
+
+
 PLANTED: Planted = {
     "no-smoothing": (
         "steps * steps + SMOOTHING",
