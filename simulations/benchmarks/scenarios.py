@@ -20,6 +20,7 @@ from typing import Any
 
 from confide.common import flower
 from confide.common.config.run import RunConfig, load_run, lock
+from confide.common.config.sections import SECURE_SUM
 from confide.common.model.scores import Scores
 
 flower.prepare()
@@ -68,6 +69,12 @@ WAYS: dict[str, Callable[[RunConfig], Scores]] = {
     "trainer": centrally,
     "alone": lambda run: accuracy(Setting("alone", run)),
 }
+
+
+def with_own_noise() -> list[str]:
+    """Return the scenarios whose institutions add all of their noise; `--baselines` compares shared noise."""
+    shipped = sorted(Path(str(files("confide.simulations").joinpath("scenarios"))).glob("*.toml"))
+    return [path.stem for path in shipped if load_run(path).federation.aggregation != SECURE_SUM]
 
 
 def named(scenario: str, seed: int) -> RunConfig:
@@ -138,7 +145,7 @@ def write_table(document: Path, text: str) -> None:
 
 def main() -> None:
     """Find the missing scores, then write and print the table."""
-    known = sorted(path.stem for path in Path(str(files("confide.simulations").joinpath("scenarios"))).glob("*.toml"))
+    known = with_own_noise()
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--seeds", default="7,8,9", help="seeds separated by commas (7,8,9)")
     parser.add_argument(

@@ -235,7 +235,7 @@ def test_the_default_scenario_is_accepted() -> None:
     assert (run.privacy.target_epsilon, run.privacy.target_delta) == (3.0, 1e-5)
 
 
-@pytest.mark.parametrize("name", ["default", "scoring", "many-questions"])
+@pytest.mark.parametrize("name", ["default", "scoring", "many-questions", "small-institutions"])
 def test_a_scenario_is_found_by_its_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of that name in the current folder comes first; what is no scenario stays a path."""
     monkeypatch.chdir(tmp_path)
