@@ -61,6 +61,9 @@ def train_shares(state: RunState, grid: Grid, number: int, chosen: Chosen) -> An
     if statement is None:
         return answers
     names = {member.envelope().institution for member in statement.members}
+    if not names:
+        job.emit({"event": "void", "round": number, "missing": []})
+        return answers
     members = {node: item for node, item in state.institutions.items() if item.name in names}
     round_sum = _Sum(_sum_ask(job, ask, statement), statement, members)
     shares = _second_exchange(job, grid, round_sum, answers)
@@ -80,10 +83,15 @@ def train_shares(state: RunState, grid: Grid, number: int, chosen: Chosen) -> An
 
 
 def _kept(job: Job, number: int) -> Statement | None:
-    """Return the statement that was made before a crash; an unreadable one is as one that nobody answers."""
+    """Return the statement that was made before a crash; one without members if the disk has damaged it.
+
+    The round is void then: some institutions may have answered it, and no other may be shown.
+    """
     text = job.statements.get(number)
+    if text is None:
+        return None
     try:
-        return Statement.from_text(text) if text is not None else None
+        return Statement.of(Statement.from_text(text).members)
     except MessageError:
         return Statement(())
 

@@ -16,6 +16,7 @@ from confide.common.privacy.secure import share
 from confide.common.protocol.secure_sum import as_signed, total
 from confide.common.protocol.signatures import Identity
 from confide.server.rounds import secure_round
+from confide.server.rounds.statements import MemoryStatements
 from confide.simulations.engines import faults
 from confide.simulations.sites.simulated_sites import simulated_secret
 
@@ -169,6 +170,19 @@ def test_what_a_round_has_released_comes_again_free_after_a_crash_of_the_server(
     assert ran.accepted == dict.fromkeys(NAMES, 1)
     for ledger in ran.sites.ledgers.values():
         assert [row["kind"] for row, _ in ledger.rows()].count("release") == 1
+
+
+@pytest.mark.parametrize("damage", ["", "[]", '{"members":[["{}","0"]],"protocol":"confide-sum-1"}'])
+def test_a_damaged_statement_voids_its_round_and_no_other_is_shown(
+    federate: Federate, secure: MakeRun, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    kept = MemoryStatements.get
+    monkeypatch.setattr(MemoryStatements, "get", lambda self, number: damage if number == 1 else kept(self, number))
+    ran = federate(secure(), count=4)
+    assert ran.of("void") == [{"event": "void", "round": 1, "missing": []}]
+    assert [event["round"] for event in ran.of("sum_started")] == [2]
+    assert ran.accepted == dict.fromkeys(NAMES, 1)
+    assert ran.state.benched == set()
 
 
 def test_a_share_leaves_under_one_statement(federate: Federate, secure: MakeRun) -> None:
