@@ -8,7 +8,7 @@ from confide.simulations.data.packaged import distinct, find_packaged
 
 PACKAGE = "chitchat-dataset==0.9.0"  # 8 MB
 _MOST = 2  # dialogues of one speaker: a few people had hundreds
-_CHARS = 240  # of a turn
+_CHARS = 120  # of a turn
 
 
 def read_dialogues() -> list[Record]:

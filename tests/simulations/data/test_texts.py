@@ -84,7 +84,7 @@ _DIALOGUES = {
     "joined": _dialogue("hello", "hi ", "how are you"),
     "repeated": _dialogue("other", "Hi", "how are you"),
     "one turn": {"messages": [[{"text": "anybody?", "sender": "ann"}]]},
-    "long": _dialogue("tell me", "x" * 241),
+    "long": _dialogue("tell me", "x" * 121),
     **{f"much {number}": _dialogue("more", f"reply {number}") for number in range(5)},
     "another": _dialogue("more", "mine", speaker="eve"),
 }
