@@ -41,15 +41,23 @@ class Prepared:
     received: State
 
 
+@dataclass(frozen=True)
+class Work:
+    """The work of an answer: ``make`` computes it, ``keep`` stores what stays here, both as `release` calls them."""
+
+    make: Callable[[Reservation, Prepared], bytes]
+    keep: Callable[[Reservation], None] = lambda reservation: None
+
+
 def answered(
     ask: Ask,
     run: RunConfig,
     site: Site,
     client: ClientProcess,
     price: Price,
-    make: Callable[[Reservation, Prepared], bytes],
+    work: Work,
 ) -> bytes:
-    """Return one sealed answer, by the release protocol; ``make`` computes it once it is charged."""
+    """Return one sealed answer, by the release protocol."""
     require_in_time(ask, client)
     acknowledge_receipt(ask, site)
 
@@ -67,7 +75,7 @@ def answered(
     key = AnswerKey(ask.study, ask.lineage, price.what, ask.round)
     coins = "os" if client.coins == Coins.fresh else "test"
     request = AnswerRequest(key, price.steps, price.releases, ask.input_sha256, ask.run_sha256, coins)
-    return release(request, site.ledger, site.outbox, agreed, make)
+    return release(request, site.ledger, site.outbox, agreed, work.make, work.keep)
 
 
 def _require_room(run: RunConfig, num_numbers: int) -> None:

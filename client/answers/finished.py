@@ -12,7 +12,7 @@ from peft import get_peft_model_state_dict
 
 from confide.client.answers.agreement import acknowledge_receipt
 from confide.client.privacy.account import Account
-from confide.client.privacy.sum_release import end_shares
+from confide.client.privacy.sum_shares import end_shares
 from confide.client.site.installation import Site
 from confide.client.training.shares import ClientProcess
 from confide.common.config.run import RunConfig

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from flwr.app import RecordDict
 
 from confide.client.answers.agreement import agreed_run, plan_of
-from confide.client.answers.answering import Prepared, Price, answered
+from confide.client.answers.answering import Prepared, Price, Work, answered
 from confide.client.answers.secure_round import answer_share
 from confide.client.privacy.account import Reservation
 from confide.client.site.installation import Site
@@ -71,4 +71,4 @@ def _answer(
         envelope = seal_envelope(ask, price.what, (name, base), payload, reservation.hash)
         return Update(envelope, site.identity.sign(envelope.text()), payload).to_bytes()
 
-    return Update.from_bytes(answered(ask, run, site, client, price, make)).content()
+    return Update.from_bytes(answered(ask, run, site, client, price, Work(make))).content()

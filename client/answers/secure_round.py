@@ -4,10 +4,11 @@ import numpy as np
 from flwr.app import RecordDict
 
 from confide.client.answers.agreement import acknowledge_receipt, agree, agreed_run, plan_of, require_in_time
-from confide.client.answers.answering import Prepared, Price, answered
+from confide.client.answers.answering import Prepared, Price, Work, answered
 from confide.client.privacy.account import AnswerKey, Reservation
 from confide.client.privacy.sum_checks import Agreed, require_open, require_statement
-from confide.client.privacy.sum_release import SumRequest, hold_share, release_sum
+from confide.client.privacy.sum_release import SumRequest, release_sum
+from confide.client.privacy.sum_shares import hold_share, require_held
 from confide.client.site.installation import Site
 from confide.client.training.local_steps import share
 from confide.client.training.shares import ClientProcess
@@ -43,17 +44,22 @@ def answer_share(ask: Ask, run: RunConfig, site: Site, client: ClientProcess) ->
     plan, key = plan_of(run, site), AnswerKey(ask.study, ask.lineage, "update", ask.round)
     if not isinstance(plan, PrivacyPlan):
         raise PolicyError("a secure sum shares noise, and the run has none")
-    require_open(site.ledger.account(), key)
+    asked, held = (ask.input_sha256, ask.run_sha256), dict[int, bytes]()
+    require_open(site.ledger.account(), key, asked)
+    require_held(site.ledger.account(), key, asked, site.shares)
 
     def make(reservation: Reservation, prepared: Prepared) -> bytes:
         with forgetting_on_error():
             share_P = share(plan, prepared.received, prepared.model, prepared.shares.training, client.coins())
         secret = new_mask_secret()
-        hold_share(reservation, secret + share_P.astype("<u4").tobytes(), site.shares)
+        held[reservation.number] = secret + share_P.astype("<u4").tobytes()
         envelope = seal_share(ask, _names(run, site), mask_key_of(secret), reservation.hash)
         return share_to_bytes(SignedShare(envelope.text(), site.identity.sign(envelope.text())))
 
-    content = answered(ask, run, site, client, Price("update", run.local.steps, 0), make)
+    def keep(reservation: Reservation) -> None:
+        hold_share(reservation, held.pop(reservation.number), site.shares)
+
+    content = answered(ask, run, site, client, Price("update", run.local.steps, 0), Work(make, keep))
     return share_content(share_from_bytes(content))
 
 
@@ -81,8 +87,10 @@ def answer_sum(content: RecordDict, site: Site, client: ClientProcess) -> Record
 
     key = AnswerKey(ask.study, ask.lineage, "update", ask.round)
     request = SumRequest(key, ask.input_sha256, ask.run_sha256, statement.sha256(), len(statement.members))
-    answer = release_sum(request, site.ledger, site.outbox, site.shares, agreed, mask)
-    return Masked.from_bytes(answer).content()
+    answer = Masked.from_bytes(release_sum(request, site.ledger, site.outbox, site.shares, agreed, mask))
+    if sha256(answer.payload) != answer.envelope.payload_sha256:
+        raise LedgerError(f"round {ask.round}: its masked share in the outbox was changed")
+    return answer.content()
 
 
 def _names(run: RunConfig, site: Site) -> tuple[str, str]:

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from confide.client.privacy.account import Account, StudyAllotment
+from confide.client.privacy.account import Account, Reservation, StudyAllotment
 from confide.client.privacy.policy import cap_of
 from confide.client.site.installation import open_site
 from confide.common.errors import InputError
@@ -86,25 +86,29 @@ def export_lines(path: Path) -> list[str]:
 
 
 def egress_rows(path: Path) -> list[dict[str, Any]]:
-    """Return every sealed answer, oldest first: each of them may have left."""
+    """Return every sealed answer, and every share that left masked, oldest first: each of them may have left."""
     site = open_site(path)
-    account, rows = site.ledger.account(), []
-    for row, _ in site.ledger.rows():
-        if row["kind"] == "seal":
-            reservation = account.reservations[row["reserve"]]
-            rows.append(
-                {
-                    "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(row["time"])),
-                    "study": reservation.key.study,
-                    "lineage": reservation.key.lineage,
-                    "round": reservation.key.round,
-                    "what": reservation.key.what,
-                    "bytes": row["bytes"],
-                    "sha256": row["sha256"],
-                    "acknowledged": reservation.acknowledged,
-                }
-            )
-    return rows
+    account = site.ledger.account()
+    left = [row for row, _ in site.ledger.rows() if row["kind"] in ("seal", "release")]
+    return [_left(row, account.reservations[row["reserve"]], account) for row in left]
+
+
+def _left(row: dict[str, Any], reservation: Reservation, account: Account) -> dict[str, Any]:
+    """Return what a row says of an answer; in a secure sum an envelope leaves first, then the masked share."""
+    study = account.studies[reservation.key.study]
+    is_shared = reservation.key.what == "update" and study.plan is not None and study.plan.sharing is not None
+    first = "envelope" if is_shared else reservation.key.what
+    is_sum = row["kind"] == "release"
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(row["time"])),
+        "study": reservation.key.study,
+        "lineage": reservation.key.lineage,
+        "round": reservation.key.round,
+        "what": f"masked share, in a sum of {row['members']}" if is_sum else first,
+        "bytes": row["bytes"],
+        "sha256": row["sha256"],
+        "acknowledged": reservation.acknowledged and (is_sum or not is_shared),
+    }
 
 
 def close_study(path: Path, study: str) -> str:

@@ -18,6 +18,7 @@ class SharedNoise:
 
     Attributes:
         max_colluding: number of institutions that may be in league with the server.
+        min_members: the fewest institutions in a sum.
         colluding: epsilon of the whole plan by the number that are.
         cost: epsilon of the whole plan if shared noise is broken.
         spent, cap: the same of all that was reserved so far, and the most that is allowed for ever.
@@ -25,6 +26,7 @@ class SharedNoise:
     """
 
     max_colluding: int
+    min_members: int
     colluding: dict[int, float]
     cost: float
     spent: float
@@ -50,6 +52,8 @@ class SharedNoise:
             f"{', '.join(more)}",
             f"    if that is broken, it would cost epsilon {_shown(self.cost)}; spent so far {self.spent} of "
             f"{self.cap:g}",
+            f"    every sum has at least {self.min_members} of them; a second sum of one round could open only if "
+            f"{2 * self.min_members - num - allowed} put back an old copy of their disks",
             f"  its noise is shared by {num} institutions, with these fingerprints of their keys:",
             *names,
             "  Compare each fingerprint by telephone with that institution. The first number holds only if at most "
@@ -64,6 +68,7 @@ def shared_noise(run: RunConfig, plan: Plan, site: Institution, account: Account
     cap = cap_of(site.config.policy).if_broken
     return SharedNoise(
         max_colluding=plan.sharing.max_colluding,
+        min_members=plan.sharing.min_members,
         colluding=epsilon_if_colluding(plan),
         cost=epsilon_or_infinite(plan.if_broken),
         spent=account.epsilon_spent_if_broken(cap.max_delta) if account.number else 0.0,

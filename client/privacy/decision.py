@@ -1,15 +1,16 @@
 """The one decision about a run: `client check` and `approve` print it, rehearsals, offers and rounds obey it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from confide.client.config import SiteConfig
 from confide.client.privacy.account import Account
 from confide.client.privacy.policy import RunRequest, cap_of, refusals, waits_for_approval
 from confide.client.privacy.rules import may_open, require_steps_left
-from confide.client.privacy.sum_members import partner_problems
 from confide.common.config.sections import SECURE_SUM
 from confide.common.errors import BudgetError, PolicyError
 from confide.common.privacy.filter import Cap
+from confide.common.protocol.enrolment import partner_fingerprint, same_fingerprint
 
 
 @dataclass(frozen=True)
@@ -70,3 +71,28 @@ def decide(
             reasons = [str(error)]
     waits = waits_for_approval(request.run, policy, account.approved)
     return Decision(cap_of(policy), tuple(reasons), budget, waits)
+
+
+def partner_problems(keys: Mapping[str, str], own_name: str, own_key: str, partners: Mapping[str, str]) -> list[str]:
+    """Return every reason why the institutions of a run are not the partners of this one.
+
+    Args:
+        keys: update key by institution, from the locked run.
+        own_name: of this institution.
+        own_key: its update key, hex.
+        partners: fingerprint by institution, `[partners]` of site.toml.
+    """
+    problems = []
+    if keys.get(own_name) != own_key:
+        listed = "is not listed" if own_name not in keys else f"is listed with the key {keys[own_name]}"
+        problems.append(f"study.keys: {own_name!r} {listed}, must be listed with this institution's key, {own_key}")
+    for name, key in keys.items():
+        fingerprint = partner_fingerprint(key)
+        if name == own_name or same_fingerprint(partners.get(name, ""), fingerprint):
+            continue
+        known = f"partners.{name} = {partners[name]!r}" if name in partners else "is not in [partners]"
+        problems.append(
+            f"study.keys: {name!r} {known}, its key has the fingerprint {fingerprint}; compare it by telephone with "
+            "that institution"
+        )
+    return problems

@@ -17,6 +17,10 @@ Prepared = TypeVar("Prepared")
 _KEPT_ROUNDS = 3  # of acknowledged answers: a server whose last checkpoint is damaged asks for a round again
 
 
+def _nothing(reservation: Reservation) -> None:
+    """Keep nothing: all of the answer leaves."""
+
+
 @dataclass(frozen=True)
 class AnswerRequest:
     """A request for one answer.
@@ -42,6 +46,7 @@ def release(
     outbox: Outbox,
     agree: Callable[[], tuple[Cap, Prepared]],
     make: Callable[[Reservation, Prepared], bytes],
+    keep: Callable[[Reservation], None] = _nothing,
 ) -> bytes:
     """Return the answer to a request, ready to be sent.
 
@@ -56,6 +61,7 @@ def release(
         agree: the institution's policy: gives the cap in force and what it has prepared, or raises to
             refuse. Nothing is charged before it.
         make: computes the answer of what is prepared, with fresh coins; is called after the charge.
+        keep: stores what stays here (the share of a sum), while no other process recovers.
 
     Raises:
         PolicyError, BudgetError: refused; nothing was charged or computed.
@@ -74,6 +80,7 @@ def release(
     content = make(reservation, prepared)
     failpoint("after-train")
     with outbox.busy():
+        keep(reservation)
         outbox.put(reservation.answer_file, content)
         failpoint("before-seal")
         ledger.seal(reservation, hashlib.sha256(content).hexdigest(), len(content))

@@ -69,10 +69,14 @@ def _checked(member: SignedShare, own: ShareEnvelope, agreed: Agreed) -> ShareEn
     return envelope
 
 
-def require_open(account: Account, key: AnswerKey) -> None:
-    """Check that a round's share may still be asked for: `PolicyError` once one of it, or of a later round, has left.
+def require_open(account: Account, key: AnswerKey, asked: tuple[str, str]) -> None:
+    """Check that a round's share may still be asked for; ``asked``: hashes of the adapter and of the run.
 
-    A share that is passed over is deleted. To show its envelope again would void the round for all members.
+    Another share of a round that had its release could never leave, and would be charged. A share that a later round
+    has passed is deleted, and to show its envelope again would void the round for all members.
+
+    Raises:
+        PolicyError: a share of the round left for another ask, or a share of a later round left.
     """
     for reservation in account.reservations.values():
         of = reservation.key
@@ -80,6 +84,8 @@ def require_open(account: Account, key: AnswerKey) -> None:
             continue
         if of.round > key.round:
             raise PolicyError(f"round {key.round} is over: a share of round {of.round} has left")
+        if of == key and (reservation.input_sha256, reservation.run_sha256) != asked:
+            raise PolicyError(f"round {key.round}: a share of it has left for another adapter or run")
 
 
 def sealed_share(account: Account, key: AnswerKey, asked: tuple[str, str]) -> Reservation:

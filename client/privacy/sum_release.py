@@ -8,11 +8,10 @@ from confide.client.privacy.account import AnswerKey, Reservation
 from confide.client.privacy.ledger import Ledger
 from confide.client.privacy.outbox import Outbox
 from confide.client.privacy.sum_checks import sealed_share
+from confide.client.privacy.sum_shares import forget_shares, held_share
 from confide.common.errors import LedgerError, PolicyError
 from confide.common.failpoints import failpoint
 from confide.common.privacy.filter import Cap
-
-_DIGEST = 32  # bytes of SHA-256 at the end of a share's file
 
 
 @dataclass(frozen=True)
@@ -31,12 +30,6 @@ class SumRequest:
     run_sha256: str
     statement_sha256: str
     num_members: int
-
-
-def hold_share(reservation: Reservation, content: bytes, shares: Outbox) -> None:
-    """Keep a share and its secret mask key, which never leave as they are."""
-    shares.put(reservation.share_file, content + hashlib.sha256(content).digest())
-    failpoint("share-written")
 
 
 def release_sum(
@@ -72,7 +65,7 @@ def release_sum(
         return sent
     cap = None if reservation.released else agree(reservation)
     with outbox.busy():
-        content, numbers = mask(reservation, _held(reservation, shares))
+        content, numbers = mask(reservation, held_share(reservation, shares))
         digest = hashlib.sha256(numbers).hexdigest()
         if cap is not None:
             failpoint("before-release")
@@ -85,48 +78,3 @@ def release_sum(
         forget_shares(ledger, outbox, shares)
         failpoint("share-forgotten")
     return content
-
-
-def recover_shares(ledger: Ledger, outbox: Outbox, shares: Outbox) -> None:
-    """Delete, after a start, every share that must not leave any more; `LedgerError` as in `forget_shares`."""
-    with outbox.idle():
-        forget_shares(ledger, outbox, shares)
-
-
-def end_shares(lineage: str, ledger: Ledger, outbox: Outbox, shares: Outbox) -> None:
-    """Delete every share of a run that is over."""
-    with outbox.idle():
-        ended = {item.share_file for item in ledger.account().reservations.values() if item.key.lineage == lineage}
-        for name in ended & set(shares.names()):
-            shares.delete(name)
-
-
-def forget_shares(ledger: Ledger, outbox: Outbox, shares: Outbox) -> None:
-    """Delete every share that must not leave any more: unsealed, sent, or of a round that is passed.
-
-    Raises:
-        LedgerError: a share or a masked share is here that the ledger does not know: an old ledger was put back.
-    """
-    account = ledger.account()
-    held = {item.share_file: item for item in account.reservations.values()}
-    released = [item.key for item in account.reservations.values() if item.released]
-    for name in shares.names():
-        if name not in held:
-            raise LedgerError(
-                f"a share {name} is here, which the ledger does not know: ledger.db is older than it; put back the "
-                "newest one"
-            )
-        item = held[name]
-        passed = any(key.lineage == item.key.lineage and key.round >= item.key.round for key in released)
-        is_sent = item.released is not None and outbox.get(item.sum_file) is not None
-        if item.sealed_sha256 is None or is_sent or (passed and item.released is None):
-            shares.delete(name)
-
-
-def _held(reservation: Reservation, shares: Outbox) -> bytes:
-    content = shares.get(reservation.share_file)
-    if content is None and reservation.released is None:
-        raise PolicyError(f"round {reservation.key.round}: its share is not held any more")
-    if content is None or hashlib.sha256(content[:-_DIGEST]).digest() != content[-_DIGEST:]:
-        raise LedgerError(f"round {reservation.key.round}: its share is gone, or was changed")
-    return content[:-_DIGEST]

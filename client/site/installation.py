@@ -19,7 +19,7 @@ from confide.client.privacy.ledger import Ledger
 from confide.client.privacy.outbox import FileOutbox, Outbox
 from confide.client.privacy.release import recover
 from confide.client.privacy.rollback import Witnesses, anchor_of
-from confide.client.privacy.sum_release import recover_shares
+from confide.client.privacy.sum_shares import recover_shares
 from confide.client.privacy.terms import Terms
 from confide.client.site.commitments import commit_to_people, commit_to_secret, require_people, require_secret
 from confide.client.site.journal import keep_error, keep_refusal

@@ -8,6 +8,7 @@ from confide.common.settings import Section
 
 Transfer = Literal["float32", "float16", "int8"]
 SECURE_SUM = "secure-sum"
+_LATE_SECONDS = 20.0  # beyond its tick, until the masked share of a client that looked for asks last is here
 
 
 class StudySection(Section):
@@ -76,10 +77,10 @@ class FederationSection(Section):
                 f"aggregation = {SECURE_SUM!r}, participation = {self.participation:g}: every institution is asked, so "
                 "use participation = 1.0"
             )
-        if self.release_seconds >= self.sum_seconds:
+        if self.release_seconds + _LATE_SECONDS > self.sum_seconds:
             raise ValueError(
-                f"release_seconds = {self.release_seconds:g} must be below sum_seconds = {self.sum_seconds:g}: every "
-                "masked share would come too late"
+                f"sum_seconds = {self.sum_seconds:g} must be at least {_LATE_SECONDS:g} above release_seconds = "
+                f"{self.release_seconds:g}: masked shares leave at a tick, and a client may look for asks every 15 s"
             )
         return self
 

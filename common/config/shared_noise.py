@@ -55,7 +55,7 @@ def require_sum_fits(run: Sections) -> None:
         raise ValueError(f"aggregation = {SECURE_SUM!r} takes one step in a round, local.steps = {run.local.steps}")
     if privacy.unit == "none":
         raise ValueError(f"aggregation = {SECURE_SUM!r} shares noise, but privacy.unit = 'none' has none")
-    if run.study.institutions:
+    if run.study.institutions or run.study.keys:
         _require_members(run)
 
 

@@ -6,6 +6,7 @@ answer learns nothing from the others. Pure; both ends use it.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from confide.common.protocol.wire import MessageError, json_object, typed
 NAME = "confide-sum-1"
 MAX_STATEMENT_BYTES = 512 * 1024
 _MAX_ENVELOPE = 4096
+_HEX = re.compile("[0-9a-f]{64}")
 Shared = NDArray[np.uint32]
 
 
@@ -85,6 +87,8 @@ class SignedShare:
         envelope: ShareEnvelope = typed(ShareEnvelope, json_object(self.text))
         if envelope.text() != self.text:
             raise MessageError("form: an envelope that is not in canonical form")
+        if not (_HEX.fullmatch(envelope.mask_key) and _HEX.fullmatch(envelope.ledger_head)):
+            raise MessageError("form: mask_key and ledger_head are 64 lower-case hex digits")
         return envelope
 
 

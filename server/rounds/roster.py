@@ -11,6 +11,8 @@ from confide.common.protocol.answers import Acceptance, Update, content_of, is_d
 from confide.common.protocol.asks import Ask
 from confide.common.protocol.enrolment import signed_by
 from confide.common.protocol.gate import size_problem, update_norm_bound
+from confide.common.protocol.secure_sum import SignedShare, require_mask_key
+from confide.common.protocol.sum_messages import Masked, SumAsk, seal_share, seal_sum, share_from
 from confide.common.protocol.wire import MessageError
 from confide.common.tensors import Schema
 from confide.server.home.registry import Member
@@ -177,3 +179,41 @@ def check_answer(
     if not signed_by(institution.update_key, said.text(), update.signature):
         raise MessageError("signature: not this institution's")
     return update
+
+
+def check_share(reply: Message, ask: Ask, institution: Institution, run: RunConfig) -> SignedShare:
+    """Return a reply as this institution's envelope of a share for this ask.
+
+    Raises:
+        MessageError: declined, malformed, signed by another, or an answer to something else.
+    """
+    content = content_of(reply)
+    if is_declined(content):
+        raise MessageError("declined")
+    share = share_from(content)
+    said = share.envelope()
+    if said != seal_share(ask, (institution.name, str(run.model.sha256)), said.mask_key, said.ledger_head):
+        raise MessageError("envelope: not an answer to this ask")
+    if not signed_by(institution.update_key, share.text, share.signature):
+        raise MessageError("signature: not this institution's")
+    require_mask_key(said.mask_key)
+    return share
+
+
+def check_masked(reply: Message, ask: SumAsk, institution: Institution, run: RunConfig, size: int) -> Masked:
+    """Return a reply as this institution's masked share under the statement of an ask.
+
+    Raises:
+        MessageError: declined, malformed, signed by another, or an answer to something else.
+    """
+    content = content_of(reply)
+    if is_declined(content):
+        raise MessageError("declined")
+    masked = Masked.from_content(content)
+    masked.numbers(size)
+    said = masked.envelope
+    if said != seal_sum(ask, (institution.name, str(run.model.sha256)), masked.payload, said.ledger_head):
+        raise MessageError("envelope: not an answer to this ask")
+    if not signed_by(institution.update_key, said.text(), masked.signature):
+        raise MessageError("signature: not this institution's")
+    return masked

@@ -1,33 +1,30 @@
 """One training round as a secure sum: collect envelopes, fix the members, then add their masked shares."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from confide.common.config.run import RunConfig, make_plan
+from confide.common.config.run import make_plan
 from confide.common.methods import is_added
 from confide.common.privacy.plan import PrivacyPlan
-from confide.common.protocol.answers import content_of, is_declined
 from confide.common.protocol.asks import Ask
-from confide.common.protocol.enrolment import signed_by
 from confide.common.protocol.gate import GateError, bounded, sum_norm_bound
 from confide.common.protocol.secure_sum import (
     Shared,
     SignedShare,
     Statement,
     as_signed,
-    require_mask_key,
     total,
 )
-from confide.common.protocol.sum_messages import Masked, SumAsk, seal_share, seal_sum, share_from
+from confide.common.protocol.sum_messages import Masked, SumAsk
 from confide.common.protocol.wire import MessageError
 from confide.common.tensors import State, alphabetical, schema_of, split
 from confide.server.aggregation import optimizer
 from confide.server.rounds.collect import NO_ANSWER, NOT_ASKED, NOT_CONNECTED, collect, to_send
-from confide.server.rounds.roster import Institution
+from confide.server.rounds.roster import Institution, check_masked, check_share
 from confide.server.rounds.round_answers import Answers
 from confide.server.rounds.round_asks import make_ask, messages_of, record_asks, recording_repeats
 from confide.server.rounds.run_context import Job, RunState
@@ -64,7 +61,7 @@ def train_shares(state: RunState, grid: Grid, number: int, chosen: Chosen) -> An
     if not names:
         job.emit({"event": "void", "round": number, "missing": []})
         return answers
-    members = {node: item for node, item in state.institutions.items() if item.name in names}
+    members = _members(state, names)
     round_sum = _Sum(_sum_ask(job, ask, statement), statement, members)
     shares = _second_exchange(job, grid, round_sum, answers)
     if len(shares) < len(names):
@@ -73,13 +70,24 @@ def train_shares(state: RunState, grid: Grid, number: int, chosen: Chosen) -> An
     update = _update(job, round_sum, [masked.numbers(_size(job)) for masked in shares.values()])
     if update is None:
         for institution in members.values():
-            answers.drop(number, institution, "the norm of the sum is above its bound")
+            _drop(job, answers, number, institution, "the norm of the sum is above its bound")
         return answers
     for node, masked in shares.items():
         answers.accept(number, members[node], masked)
         job.emit({"event": "accepted", "round": number, "institution": members[node].name})
     state.trained = optimizer.apply(state.trained, update, job.run.federation)
     return answers
+
+
+def _members(state: RunState, names: set[str]) -> dict[int, Institution]:
+    """Return the members of a sum by node: also those who have not come back yet since the server was restarted.
+
+    They hold their shares, and may come while the sum is open.
+    """
+    away = state.job.resumed.members(state.job.members_now())
+    found = {node: item for node, item in (away | state.institutions).items() if item.name in names}
+    latest = {item.name: node for node, item in found.items()}  # of a name with two nodes the one that takes part
+    return {node: item for node, item in found.items() if latest[item.name] == node}
 
 
 def _kept(job: Job, number: int) -> Statement | None:
@@ -106,7 +114,9 @@ def _first_exchange(state: RunState, grid: Grid, ask: Ask, chosen: Chosen, answe
     for reply in collect(grid, messages, deadline, job.clock, recording_repeats(job, "update", chosen.asked)):
         institution = silent.pop(reply.metadata.src_node_id)
         try:
-            shares[reply.metadata.src_node_id] = check_share(reply, ask, institution, job.run)
+            share = check_share(reply, ask, institution, job.run)
+            _require_another_key(share, shares.values())
+            shares[reply.metadata.src_node_id] = share
         except MessageError as error:
             _drop(job, answers, ask.round, institution, str(error))
     for institution in silent.values():
@@ -125,23 +135,10 @@ def _first_exchange(state: RunState, grid: Grid, ask: Ask, chosen: Chosen, answe
     return statement
 
 
-def check_share(reply: Message, ask: Ask, institution: Institution, run: RunConfig) -> SignedShare:
-    """Return a reply as this institution's envelope of a share for this ask.
-
-    Raises:
-        MessageError: declined, malformed, signed by another, or an answer to something else.
-    """
-    content = content_of(reply)
-    if is_declined(content):
-        raise MessageError("declined")
-    share = share_from(content)
-    said = share.envelope()
-    if said != seal_share(ask, (institution.name, str(run.model.sha256)), said.mask_key, said.ledger_head):
-        raise MessageError("envelope: not an answer to this ask")
-    if not signed_by(institution.update_key, share.text, share.signature):
-        raise MessageError("signature: not this institution's")
-    require_mask_key(said.mask_key)
-    return share
+def _require_another_key(share: SignedShare, others: Iterable[SignedShare]) -> None:
+    """Check that no other share has this mask key: every honest member would refuse their common sum."""
+    if share.envelope().mask_key in {other.envelope().mask_key for other in others}:
+        raise MessageError("mask_key: that of another institution")
 
 
 def _sum_ask(job: Job, ask: Ask, statement: Statement) -> SumAsk:
@@ -166,30 +163,12 @@ def _second_exchange(job: Job, grid: Grid, of: _Sum, answers: Answers) -> dict[i
     for reply in collect(grid, messages, of.ask.deadline_unix, job.clock, again):
         node = reply.metadata.src_node_id
         try:
-            found[node] = check_masked(reply, of.ask, of.members[node], job)
+            masked = check_masked(reply, of.ask, of.members[node], job.run, _size(job))
+            job.resumed.require_known(number, of.members[node].name, masked.envelope.payload_sha256)
+            found[node] = masked
         except MessageError as error:
             _drop(job, answers, number, of.members[node], str(error))
     return found
-
-
-def check_masked(reply: Message, ask: SumAsk, institution: Institution, job: Job) -> Masked:
-    """Return a reply as this institution's masked share under the statement of an ask.
-
-    Raises:
-        MessageError: declined, malformed, signed by another, or an answer to something else.
-    """
-    content = content_of(reply)
-    if is_declined(content):
-        raise MessageError("declined")
-    masked = Masked.from_content(content)
-    masked.numbers(_size(job))
-    said = masked.envelope
-    if said != seal_sum(ask, (institution.name, str(job.run.model.sha256)), masked.payload, said.ledger_head):
-        raise MessageError("envelope: not an answer to this ask")
-    if not signed_by(institution.update_key, said.text(), masked.signature):
-        raise MessageError("signature: not this institution's")
-    job.resumed.require_known(ask.round, institution.name, said.payload_sha256)
-    return masked
 
 
 def _void(state: RunState, of: _Sum, missing: set[str], answers: Answers) -> None:
@@ -199,10 +178,12 @@ def _void(state: RunState, of: _Sum, missing: set[str], answers: Answers) -> Non
     for institution in of.members.values():
         if institution.outcomes.get(number) is None:
             reason = NO_ANSWER if institution.name in missing else f"the sum is void without {told}"
-            answers.drop(number, institution, reason)
-    left = [item.name for item in state.institutions.values() if item.name not in state.benched | missing]
-    if len(left) >= state.job.run.federation.min_clients:  # else it was the server's own network
-        state.benched |= missing
+            _drop(state.job, answers, number, institution, reason)
+    asked = missing & {item.name for item in of.members.values()}
+    left = [item.name for item in state.institutions.values() if item.name not in state.benched | asked]
+    if asked and len(left) >= state.job.run.federation.min_clients:  # else it was the server's own network
+        state.benched |= asked
+        state.job.emit({"event": "benched", "round": number, "institutions": sorted(asked)})
 
 
 def _update(job: Job, of: _Sum, shares: list[Shared]) -> State | None:

@@ -24,7 +24,7 @@ def closing(run: RunConfig, summary: dict[str, Any]) -> str:
             if epsilon is None
             else f"epsilon {round_up_to_cents(epsilon)} at delta {summary['target_delta']:g}"
         )
-        broken = summary["epsilon_if_broken"].get(name)
+        broken = summary.get("epsilon_if_broken", {}).get(name)
         privacy += f", {round_up_to_cents(broken)} if all others collude" if broken is not None else ""
         lines.append(f"  {name}: {share:>6}  {privacy}")
     for name, baseline in summary.get("baselines", {}).items():

@@ -29,9 +29,10 @@ def plan(
     from confide.simulations.studies.plan import plan_facts
     from confide.simulations.studies.remembered import Remembered
 
-    run = locked(simulated(load(run_file, settings)), Remembered())
+    loaded = simulated(load(run_file, settings))
+    run = locked(loaded, Remembered())
     try:
-        facts = plan_facts(run)
+        facts = plan_facts(run, None if loaded.privacy.noise_multiplier else loaded.privacy.target_epsilon)
     except ValueError as error:
         raise InputError(str(error)) from None
     if measure:
@@ -75,8 +76,8 @@ def _sum_text(facts: dict[str, Any]) -> list[str]:
         f"    epsilon {_shown(facts['epsilon_if_broken'])} if all others are, or if the secure sum is broken",
         f"    noise on the sum: {facts['noise_against_local']:.1%} of what it is if each adds its own",
         *(
-            f"    with min_clients = {choice['min_clients']}: {choice['noise_against_local']:.1%}, and epsilon "
-            f"{_shown(choice['epsilon_if_broken'])} if broken"
+            f"    with min_clients = {choice['min_clients']}: {choice['noise_against_local']:.1%}, epsilon "
+            f"{choice['epsilon']:.3g}, and {_shown(choice['epsilon_if_broken'])} if broken"
             for choice in facts["choices"]
         ),
     ]

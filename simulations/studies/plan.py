@@ -22,8 +22,12 @@ FALSE_POSITIVE_RATE = 0.01
 MOST_HEAD_NOISE = 0.075
 
 
-def plan_facts(run: RunConfig) -> dict[str, Any]:
+def plan_facts(run: RunConfig, target_epsilon: float | None = None) -> dict[str, Any]:
     """Return the numbers of a locked run, ready for JSON.
+
+    Args:
+        run: locked.
+        target_epsilon: that of the run before it was locked, if a floor under shared noise has lowered it.
 
     Raises:
         ValueError: the run has no privacy, so there is nothing to plan.
@@ -44,19 +48,17 @@ def plan_facts(run: RunConfig) -> dict[str, Any]:
         "bytes_per_client_round": int(recall(built_by, lambda: bytes_per_client_round(run))),
         "head_noise": round(head_noise(run, plan, int(recall(["head", *built_by], lambda: _head_size(run)))), 3),
         "table": [_row(accounts, plan, target) for target in TABLE],
-        "secure_sum": _sum_facts(accounts, run, plan),
+        "secure_sum": _sum_facts(accounts, run, plan, target_epsilon or run.privacy.target_epsilon),
     }
 
 
-def _sum_facts(accounts: Remembered, run: RunConfig, plan: PrivacyPlan) -> dict[str, Any] | None:
+def _sum_facts(accounts: Remembered, run: RunConfig, plan: PrivacyPlan, target: float) -> dict[str, Any] | None:
     """Return what sharing the noise promises and costs, beside other choices of the fewest members; None without it."""
     if plan.sharing is None:
         return None
     names, sharing = len(run.study.institutions), plan.sharing
     fewest = (names + sharing.max_colluding) // 2 + 1
-    local = accounts.calibrate(plan, run.privacy.target_epsilon)
     others = sorted({fewest, names} - {sharing.min_members}, reverse=True)
-    shared = [(least, local.shared(least, sharing.max_colluding, plan.expected_batch_size * names)) for least in others]
     return {
         "institutions": names,
         "min_clients": sharing.min_members,
@@ -64,14 +66,21 @@ def _sum_facts(accounts: Remembered, run: RunConfig, plan: PrivacyPlan) -> dict[
         "colluding": {number: _up_to(accounts, plan.if_colluding(number)) for number in _numbers(sharing)},
         "epsilon_if_broken": _up_to(accounts, plan.if_broken),
         "noise_against_local": round(plan.if_broken.noise_multiplier / plan.noise_multiplier, 3),
-        "choices": [
-            {
-                "min_clients": least,
-                "noise_against_local": round(other.if_broken.noise_multiplier / other.noise_multiplier, 3),
-                "epsilon_if_broken": _up_to(accounts, other.if_broken),
-            }
-            for least, other in shared
-        ],
+        "choices": [_choice(accounts, run, plan, (target, least)) for least in others],
+    }
+
+
+def _choice(accounts: Remembered, run: RunConfig, plan: PrivacyPlan, wanted: tuple[float, int]) -> dict[str, Any]:
+    """Return what another number of fewest members would promise; ``wanted``: the target epsilon, the number."""
+    names, if_broken = len(run.study.institutions), run.privacy.target_epsilon_if_broken
+    floor = accounts.calibrate(plan, if_broken).noise_multiplier if if_broken else 0.0
+    local, allowed = accounts.calibrate(plan, wanted[0]), run.privacy.max_colluding or 0
+    other = local.shared(wanted[1], allowed, plan.expected_batch_size * names, floor)
+    return {
+        "min_clients": wanted[1],
+        "epsilon": accounts.epsilon(other),
+        "epsilon_if_broken": _up_to(accounts, other.if_broken),
+        "noise_against_local": round(other.if_broken.noise_multiplier / other.noise_multiplier, 3),
     }
 
 

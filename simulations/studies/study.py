@@ -188,12 +188,13 @@ def _finish(
         "seconds": seconds,
         "score": as_json(state.scores),
         "epsilon": {item.name: spent(run, item) for item in state.everybody()},
-        "epsilon_if_broken": {item.name: spent_if_broken(run, item) for item in state.everybody()},
         "target_delta": run.privacy.target_delta,
         "bytes_per_client_round": state.bytes_per_client_round,
         "num_steps": run.num_steps,
         "noise_multiplier": plan.noise_multiplier if isinstance(plan, PrivacyPlan) else None,
     }
+    if isinstance(plan, PrivacyPlan) and plan.sharing is not None:
+        summary["epsilon_if_broken"] = {item.name: spent_if_broken(run, item) for item in state.everybody()}
     if compared:
         summary["baselines"] = {name: scores.as_json() for name, scores in compared.items()}
     return summary

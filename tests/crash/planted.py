@@ -67,7 +67,7 @@ def _sealing_first(
     failpoint("before-seal")
     ledger.seal(reservation, hashlib.sha256(content).hexdigest(), len(content))
     failpoint("after-seal")
-    outbox.put(release_module._name(reservation), content)
+    outbox.put(reservation.answer_file, content)
     return content
 
 

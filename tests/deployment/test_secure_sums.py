@@ -38,7 +38,7 @@ def _begin(deployment: Deployment, base: Path, rounds: int = 3, **sabotage: dict
 def sum_file(folder: Path, base: Path, rounds: int) -> Path:
     path = run_file(folder, base, rounds=rounds, min_clients=3)
     text = path.read_text(encoding="utf-8")
-    sums = '[federation]\naggregation = "secure-sum"\nweights = "declared"\nsum_seconds = 20.0\n'
+    sums = '[federation]\naggregation = "secure-sum"\nweights = "declared"\nsum_seconds = 25.0\n'
     text = text.replace("[federation]\n", sums).replace("[privacy]\n", "[privacy]\nmax_colluding = 1\n")
     path.write_text(text, encoding="utf-8")
     return path

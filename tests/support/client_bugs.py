@@ -184,7 +184,7 @@ def _release_in_another_order(order: str) -> Plant:
         lines = {
             "make": lambda: make(done["reserve"], None),
             "reserve": reserve,
-            "put": lambda: outbox.put(release._name(done["reserve"]), done["make"]),
+            "put": lambda: outbox.put(done["reserve"].answer_file, done["make"]),
             "seal": seal,
         }
         for earlier in ledger.account().answers.get(request.key, []):
@@ -208,7 +208,7 @@ def _file_taken_for_its_seal(patch: pytest.MonkeyPatch) -> None:
 
     def releasing(request: Any, ledger: Any, outbox: Any, *rest: Any) -> bytes:
         for earlier in ledger.account().answers.get(request.key, []):
-            if content := outbox.get(release._name(earlier)):
+            if content := outbox.get(earlier.answer_file):
                 return bytes(content)
         return real(request, ledger, outbox, *rest)
 

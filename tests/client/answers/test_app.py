@@ -83,7 +83,7 @@ class Institution:
             self.kept[config.dataset.unit] = (ledger, MemoryOutbox(), People(":memory:"))
         ledger, outbox, people = self.kept[config.dataset.unit]
         data = PrivateData(config.dataset, self.records, b"s" * 32, people, Path("nowhere"))
-        kept = {"ledger": ledger, "outbox": outbox, "report": self.report}
+        kept = {"ledger": ledger, "outbox": outbox, "shares": MemoryOutbox(), "report": self.report}
         return Site(config=config, identity=Identity(b"i" * 32), data=data, **kept)
 
     def ask(self, state: State | None = None, *, number: int = 1, **changes: Any) -> Ask:

@@ -96,11 +96,14 @@ def _reservation(number: int, round_number: int, **changes: object) -> Reservati
 
 
 def test_a_round_that_later_ones_have_passed_is_over() -> None:
-    account = _account(_reservation(1, 1), _reservation(2, 2, released="6" * 64))
+    account, asked = _account(_reservation(1, 1), _reservation(2, 2, released="6" * 64)), ("3" * 64, "1" * 64)
     with pytest.raises(PolicyError, match="round 1 is over: a share of round 2 has left"):
-        sum_checks.require_open(account, AnswerKey("reviews", "ab" * 16, "update", 1))
+        sum_checks.require_open(account, AnswerKey("reviews", "ab" * 16, "update", 1), asked)
+    for other in (("9" * 64, "1" * 64), ("3" * 64, "9" * 64)):
+        with pytest.raises(PolicyError, match="a share of it has left for another adapter or run"):
+            sum_checks.require_open(account, AnswerKey("reviews", "ab" * 16, "update", 2), other)
     for key in (("reviews", "ab" * 16, 2), ("reviews", "ab" * 16, 3), ("reviews", "cd" * 16, 1), ("x", "ab" * 16, 1)):
-        sum_checks.require_open(account, AnswerKey(key[0], key[1], "update", key[2]))
+        sum_checks.require_open(account, AnswerKey(key[0], key[1], "update", key[2]), asked)
 
 
 def test_the_share_of_an_ask_is_the_sealed_one_of_its_run_and_adapter() -> None:
@@ -150,6 +153,11 @@ PLANTED: Planted = {
     ),
     "passed-rounds-open": (
         "if of.round > key.round:",
+        "if False:",
+        test_a_round_that_later_ones_have_passed_is_over,
+    ),
+    "charged-for-nothing": (
+        "if of == key and (reservation.input_sha256, reservation.run_sha256) != asked:",
         "if False:",
         test_a_round_that_later_ones_have_passed_is_over,
     ),

