@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from confide.simulations.data import packaged, vader
+
 Confide = Callable[..., tuple[int, str, str]]
 Settings = Callable[..., list[str]]
 
