@@ -84,10 +84,10 @@ def _members(state: RunState, names: set[str]) -> dict[int, Institution]:
 
     They hold their shares, and may come while the sum is open.
     """
+    here = {node: item for node, item in state.institutions.items() if item.name in names}
+    missing = names - {item.name for item in here.values()}
     away = state.job.resumed.members(state.job.members_now())
-    found = {node: item for node, item in (away | state.institutions).items() if item.name in names}
-    latest = {item.name: node for node, item in found.items()}  # of a name with two nodes the one that takes part
-    return {node: item for node, item in found.items() if latest[item.name] == node}
+    return here | {node: item for node, item in away.items() if item.name in missing}
 
 
 def _kept(job: Job, number: int) -> Statement | None:
