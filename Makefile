@@ -34,12 +34,13 @@ deployment-demo: setup
 	$(BIN)/python simulations/benchmarks/deployment.py
 
 test: setup lint types
-	$(BIN)/python -m pytest -n 2 --ignore=tests/deployment -m "not families"
+	$(BIN)/python -m pytest -n 2 --ignore=tests/deployment -m "not families and not waits"
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/deployment -m "not waits"
 
 # Every family of models through simulate, merging, checkpointing and each kind of attention; `make test` takes seven of them.
+# Also the tests that take long and repeat, in another setting, what a test of `make test` shows.
 families: setup
-	$(BIN)/python -m pytest -n 2 -m families tests/common tests/simulations
+	$(BIN)/python -m pytest -n 2 -m "families or waits" --ignore=tests/deployment
 
 lint: setup
 	$(BIN)/ruff check .

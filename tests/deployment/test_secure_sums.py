@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from support.deployment import POLICY, Deployment
 from support.faults import private_records, run_file
 
@@ -74,6 +75,7 @@ def test_a_server_killed_after_the_statement_shows_the_same_one(deployment: Depl
         assert _kinds(deployment, name) == ["reserve", "seal", "release"] * 3
 
 
+@pytest.mark.waits
 def test_a_client_killed_after_its_release_costs_nothing(deployment: Deployment, base_folder: Path) -> None:
     run = _begin(deployment, base_folder, mary={"kill_at": {"place": "after-release"}})
     assert deployment.ends("mary") == -9
@@ -83,6 +85,7 @@ def test_a_client_killed_after_its_release_costs_nothing(deployment: Deployment,
     assert _kinds(deployment, "mary") == ["reserve", "seal", "release"] * 3
 
 
+@pytest.mark.waits
 def test_a_member_that_dies_for_good_voids_one_round(deployment: Deployment, base_folder: Path) -> None:
     run = _begin(deployment, base_folder, mary={"kill_at": {"place": "before-release"}})
     assert deployment.ends("mary") == -9

@@ -54,7 +54,10 @@ def on_both(request: pytest.FixtureRequest, make_run: MakeRun, monkeypatch: pyte
     forget_models()
 
 
-@pytest.mark.parametrize(("plan", "groups"), [("automatic", None), ("abadi", 4), ("plain", 4)])
+@pytest.mark.parametrize(
+    ("plan", "groups"),
+    [("automatic", None), *(pytest.param(name, 4, marks=pytest.mark.waits) for name in ("abadi", "plain"))],
+)
 def test_an_update_is_the_same(on_both: OnBoth, plan: str, groups: int | None, tmp_path: Path) -> None:
     def work(model: WarmModel) -> Any:
         units = with_prefixes(batched(model, make_table(model, make_records(12, groups=groups))), model, tmp_path)

@@ -222,6 +222,7 @@ def test_a_bounded_cache_changes_no_answer(
     assert sorted(prepared) == ["site-0", *["site-1"] * 3, *["site-2"] * 3]
 
 
+@pytest.mark.waits
 def test_a_hundred_institutions_share_one_base_model(
     federate: Federate, locked: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
