@@ -11,7 +11,13 @@ from support.kinds import FAULTY_LINES, LINES, RECORDS, SETTINGS, base_of, task_
 Confide = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture(params=[kind for kind in SETTINGS if kind != "text-classification"])
+@pytest.fixture(
+    params=[
+        pytest.param(kind, marks=pytest.mark.waits if "," in kind else ())  # another form of a kind that is there
+        for kind in SETTINGS
+        if kind != "text-classification"
+    ]
+)
 def kind(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
