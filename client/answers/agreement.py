@@ -10,9 +10,11 @@ from confide.common.config.run import RunConfig, make_plan
 from confide.common.errors import PolicyError
 from confide.common.privacy.filter import Cap
 from confide.common.privacy.plan import Plan
-from confide.common.protocol.answers import read_receipt
+from confide.common.protocol.answers import Envelope
 from confide.common.protocol.asks import Ask, Finished
-from confide.common.protocol.sum_messages import SumAsk, read_sum_receipt
+from confide.common.protocol.secure_sum import SumEnvelope
+from confide.common.protocol.signed import read_receipt
+from confide.common.protocol.sum_messages import SumAsk
 from confide.common.protocol.wire import MessageError
 
 
@@ -72,10 +74,10 @@ def _keep(run: RunConfig, site: Institution) -> None:
 
 def acknowledge_receipt(shown: Ask | SumAsk | Finished, site: Institution) -> None:
     """ACK what the server shows to have: an envelope with our own signature. Anything else it may show is ignored."""
-    for read in (read_receipt, read_sum_receipt):
+    for kind in (Envelope, SumEnvelope):
         try:
-            envelope, signature = read(shown.receipt)
+            envelope, signature = read_receipt(kind, shown.receipt)
         except MessageError:
             continue
         if site.identity.signed_by_me(envelope.text(), signature):
-            acknowledge(envelope.ledger_head, site.ledger, site.outbox, is_sum=read is read_sum_receipt)
+            acknowledge(envelope.ledger_head, site.ledger, site.outbox, is_sum=kind is SumEnvelope)

@@ -9,8 +9,9 @@ from typing import Any
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from confide.common.protocol.asks import Ask
+from confide.common.protocol.signed import Signed, read_file, read_record
 from confide.common.protocol.versions import other_versions, require_same
-from confide.common.protocol.wire import SIGNATURE, MessageError, json_object, record, sha256, typed
+from confide.common.protocol.wire import MessageError, record, sha256, typed
 
 _KEY = re.compile("[0-9a-f]{64}")
 
@@ -46,69 +47,28 @@ def seal_envelope(ask: Ask, what: str, names: tuple[str, str], payload: bytes, l
     return Envelope(what=what, update_id=secrets.token_hex(16), payload_sha256=sha256(payload), **asked, **own)
 
 
-@dataclass(frozen=True)
-class Update:
-    """An institution's answer to an ask: envelope, Ed25519 signature of its text in hex, payload."""
-
-    envelope: Envelope
-    signature: str
-    payload: bytes
+class Update(Signed[Envelope]):
+    """An institution's answer to an ask: an adapter's change, or validation counts."""
 
     def content(self) -> RecordDict:
         """Return it as records of a Flower message."""
-        values: dict[str, Any] = {"envelope": self.envelope.text(), "signature": self.signature}
-        return RecordDict({"update": ConfigRecord({"safetensors": self.payload, **values})})
+        return RecordDict({"update": self.record("safetensors")})
 
     @classmethod
     def from_content(cls, content: RecordDict) -> "Update":
-        """Make it from the unchecked records of a reply.
-
-        Raises:
-            MessageError: the form is wrong, or the payload does not match its envelope.
-        """
-        values = record(content, "update")
-        payload = values.get("safetensors")
-        if not isinstance(payload, bytes) or len(values) != 3:
-            raise MessageError("form: not an update")
-        envelope, signature = _signed(values.get("envelope"), values.get("signature"))
-        if sha256(payload) != envelope.payload_sha256:
-            raise MessageError("payload_sha256 does not match the payload")
-        return cls(envelope, signature, payload)
-
-    def to_bytes(self) -> bytes:
-        """Return it as the bytes of a file: the receipt's line, then the payload."""
-        return self.receipt().encode() + b"\n" + self.payload
+        """Make it from the unchecked records of a reply; `MessageError` as in `signed.read_record`."""
+        return cls(*read_record(Envelope, content, ("update", "safetensors")))
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "Update":
-        """Make it from the bytes that `to_bytes` gave; `MessageError` if another version of the protocol wrote them."""
-        head, _, payload = content.partition(b"\n")
+        """Make it from the bytes of a file; `MessageError` if another version of the protocol wrote them."""
         try:
-            return cls(*read_receipt(head.decode()), payload)
+            return cls(*read_file(Envelope, content))
         except MessageError:
             raise MessageError(
                 "this answer was sealed by another version of Confide, and the server takes no such answer; the "
                 "round goes on without it, and nothing more is charged"
             ) from None
-
-    def receipt(self) -> str:
-        """Return the receipt with which a server shows that it has the update: envelope and signature, as JSON."""
-        return json.dumps({"envelope": self.envelope.text(), "signature": self.signature})
-
-
-def read_receipt(text: str) -> tuple[Envelope, str]:
-    """Return envelope and signature of a receipt, the signature unchecked; `MessageError` for another form."""
-    values = json_object(text)
-    return _signed(values.get("envelope"), values.get("signature"))
-
-
-def _signed(envelope: Any, signature: Any) -> tuple[Envelope, str]:
-    if not (isinstance(envelope, str) and isinstance(signature, str) and len(envelope) < 4096):
-        raise MessageError("form: not an envelope")
-    if not SIGNATURE.fullmatch(signature):
-        raise MessageError("form: a signature is 64 bytes in hex")
-    parsed: Envelope = typed(Envelope, json_object(envelope))
-    return parsed, signature
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class Ask:
     run_sha256: str
     input_sha256: str  # of the adapter's bytes
     deadline_unix: float
-    receipt: str = ""  # the institution's own last envelope and signature (`Update.receipt`), once the server has it
+    receipt: str = ""  # the institution's own last envelope and signature (`Signed.receipt`), once the server has it
     adapter: bytes = b""
 
     def content(self) -> RecordDict:
@@ -50,18 +50,32 @@ class Ask:
             VersionError: the server runs other versions; this is checked before anything else.
             MessageError: the form is wrong, or a hash does not match.
         """
-        values: dict[str, Any] = dict(record(content, "ask"))
-        require_same(values, "the server")
-        values = {key: value for key, value in values.items() if key not in own_versions()}
-        values["adapter"] = record(content, "adapter").get("safetensors")
-        ask: Ask = typed(cls, values)
-        if len(ask.run_json.encode()) > MAX_RUN_BYTES or sha256(ask.run_json.encode()) != ask.run_sha256:
-            raise MessageError("run_sha256 does not match the run")
+        values = asked_values(content)
+        ask: Ask = typed(cls, {**values, "adapter": record(content, "adapter").get("safetensors")})
+        require_run_hash(ask.run_json, ask.run_sha256)
         if sha256(ask.adapter) != ask.input_sha256:
             raise MessageError("input_sha256 does not match the adapter")
         if ask.round < 0:
             raise MessageError("form: round must not be negative")
         return ask
+
+
+def asked_values(content: RecordDict) -> dict[str, Any]:
+    """Return the fields of record `ask`, unchecked, after its versions were compared: before anything else.
+
+    Raises:
+        VersionError: the server runs other versions.
+        MessageError: there is no such record.
+    """
+    values: dict[str, Any] = dict(record(content, "ask"))
+    require_same(values, "the server")
+    return {key: value for key, value in values.items() if key not in own_versions()}
+
+
+def require_run_hash(run_json: str, run_sha256: str) -> None:
+    """Check that a hash is that of a locked run, which is no longer than one may be; else raise `MessageError`."""
+    if len(run_json.encode()) > MAX_RUN_BYTES or sha256(run_json.encode()) != run_sha256:
+        raise MessageError("run_sha256 does not match the run")
 
 
 @dataclass(frozen=True)

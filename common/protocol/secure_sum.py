@@ -38,7 +38,7 @@ class ShareEnvelope:
 
     study: str
     lineage: str
-    what: str  # "share", or "rehearsal"
+    what: str  # "share"
     round: int
     institution: str
     run_sha256: str
@@ -58,7 +58,7 @@ class SumEnvelope:
 
     study: str
     lineage: str
-    what: str  # "sum", or "rehearsal"
+    what: str  # "sum"
     round: int
     institution: str
     run_sha256: str

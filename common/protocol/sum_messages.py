@@ -7,16 +7,15 @@ where an institution refuses.
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 
-from confide.common.config.run import MAX_RUN_BYTES
-from confide.common.protocol.asks import Ask
+from confide.common.protocol.asks import Ask, asked_values, require_run_hash
 from confide.common.protocol.secure_sum import MAX_STATEMENT_BYTES, Shared, ShareEnvelope, SignedShare, SumEnvelope
-from confide.common.protocol.versions import own_versions, require_same
-from confide.common.protocol.wire import SIGNATURE, MessageError, json_object, record, sha256, typed
+from confide.common.protocol.signed import Signed, read_file, read_record
+from confide.common.protocol.versions import own_versions
+from confide.common.protocol.wire import MessageError, json_object, record, sha256, typed
 
 
 @dataclass(frozen=True)
@@ -47,13 +46,9 @@ class SumAsk:
             VersionError: the server runs other versions; this is checked before anything else.
             MessageError: the form is wrong, or a hash does not match.
         """
-        values: dict[str, Any] = dict(record(content, "ask"))
-        require_same(values, "the server")
-        values = {key: value for key, value in values.items() if key not in own_versions()}
-        values["statement"] = record(content, "sum").get("statement")
-        ask: SumAsk = typed(cls, values)
-        if len(ask.run_json.encode()) > MAX_RUN_BYTES or sha256(ask.run_json.encode()) != ask.run_sha256:
-            raise MessageError("run_sha256 does not match the run")
+        values = asked_values(content)
+        ask: SumAsk = typed(cls, {**values, "statement": record(content, "sum").get("statement")})
+        require_run_hash(ask.run_json, ask.run_sha256)
         if len(ask.statement) > MAX_STATEMENT_BYTES:
             raise MessageError("form: not a statement")
         return ask
@@ -119,66 +114,25 @@ def share_from_bytes(content: bytes) -> SignedShare:
     return share
 
 
-@dataclass(frozen=True)
-class Masked:
-    """An institution's answer to the second exchange: envelope, signature of its text in hex, masked share."""
-
-    envelope: SumEnvelope
-    signature: str
-    payload: bytes
+class Masked(Signed[SumEnvelope]):
+    """An institution's answer to the second exchange; its payload is the masked share."""
 
     def content(self) -> RecordDict:
         """Return it as records of a Flower message."""
-        values: dict[str, Any] = {"envelope": self.envelope.text(), "signature": self.signature}
-        return RecordDict({"masked": ConfigRecord({"payload": self.payload, **values})})
+        return RecordDict({"masked": self.record("payload")})
 
     @classmethod
     def from_content(cls, content: RecordDict) -> "Masked":
-        """Make it from the unchecked records of a reply.
-
-        Raises:
-            MessageError: the form is wrong, or the payload does not match its envelope.
-        """
-        values = record(content, "masked")
-        payload = values.get("payload")
-        if not isinstance(payload, bytes) or len(values) != 3:
-            raise MessageError("form: not a masked share")
-        envelope, signature = _signed(values.get("envelope"), values.get("signature"))
-        if sha256(payload) != envelope.payload_sha256:
-            raise MessageError("payload_sha256 does not match the payload")
-        return cls(envelope, signature, payload)
-
-    def to_bytes(self) -> bytes:
-        """Return it as the bytes of a file: the receipt's line, then the payload."""
-        return self.receipt().encode() + b"\n" + self.payload
+        """Make it from the unchecked records of a reply; `MessageError` as in `signed.read_record`."""
+        return cls(*read_record(SumEnvelope, content, ("masked", "payload")))
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "Masked":
-        """Make it from the bytes that `to_bytes` gave; `MessageError` for others."""
-        head, _, payload = content.partition(b"\n")
-        return cls(*read_sum_receipt(head.decode()), payload)
-
-    def receipt(self) -> str:
-        """Return the receipt with which a server shows that it has the answer: envelope and signature, as JSON."""
-        return json.dumps({"envelope": self.envelope.text(), "signature": self.signature})
+        """Make it from the bytes of a file; `MessageError` for others."""
+        return cls(*read_file(SumEnvelope, content))
 
     def numbers(self, count: int) -> Shared:
         """Return the payload as numbers modulo 2**32, shape ``(count,)``; `MessageError` for another length."""
         if len(self.payload) != 4 * count:
             raise MessageError(f"size: {len(self.payload)} bytes, expected {4 * count}")
         return np.frombuffer(self.payload, dtype="<u4").astype(np.uint32)
-
-
-def read_sum_receipt(text: str) -> tuple[SumEnvelope, str]:
-    """Return envelope and signature of a masked share's receipt, the signature unchecked; `MessageError` else."""
-    values = json_object(text)
-    return _signed(values.get("envelope"), values.get("signature"))
-
-
-def _signed(envelope: Any, signature: Any) -> tuple[SumEnvelope, str]:
-    if not (isinstance(envelope, str) and isinstance(signature, str) and len(envelope) < 4096):
-        raise MessageError("form: not an envelope")
-    if not SIGNATURE.fullmatch(signature):
-        raise MessageError("form: a signature is 64 bytes in hex")
-    parsed: SumEnvelope = typed(SumEnvelope, json_object(envelope))
-    return parsed, signature

@@ -9,7 +9,6 @@ from typing import Any
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
-SIGNATURE = re.compile("[0-9a-f]{128}")
 _LINEAGE = re.compile("[0-9a-f]{32}")
 
 

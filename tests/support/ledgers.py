@@ -1,7 +1,9 @@
 """Ledgers, outboxes and witnesses on small plans, and a server's asks of them."""
 
+import fcntl
 import hashlib
 import json
+import os
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -164,3 +166,16 @@ def rows_of(place: Place, kind: str) -> list[dict[str, Any]]:
 def head_of(place: Place) -> str:
     """The hash of the newest RESERVE."""
     return next(row_hash for row, row_hash in reversed(place.rows()) if row["kind"] == "reserve")
+
+
+def lock_is_free(outbox: Path) -> bool:
+    """Whether a start of another process would get the lock of an outbox now (`FileOutbox.idle`)."""
+    descriptor = os.open(outbox / ".lock", os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    else:
+        return True
+    finally:
+        os.close(descriptor)

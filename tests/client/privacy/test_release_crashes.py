@@ -1,6 +1,5 @@
 """The release protocol, whatever crashes or comes between: charged once more at most, sealed or never sent."""
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from support.ledgers import (
     Place,
     head_of,
     key,
+    lock_is_free,
     make_ledger,
     open_place,
     read_rows,
@@ -104,14 +104,7 @@ def test_no_other_process_recovers_while_an_answer_has_a_file_and_no_seal(
     could: dict[str, bool] = {}
 
     def try_the_lock(name: str) -> None:
-        descriptor = os.open(place.folder / "state" / "outbox" / ".lock", os.O_CREAT | os.O_RDWR, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            could[name] = True
-        except BlockingIOError:
-            could[name] = False
-        finally:
-            os.close(descriptor)
+        could[name] = lock_is_free(place.folder / "state" / "outbox")
 
     monkeypatch.setattr(failpoints, "action", try_the_lock)
     place.ask()

@@ -1,7 +1,6 @@
 """Guarantees: a share leaves under one statement, one share of a round at all, through any kill and restart; what was
 released is sent again byte for byte, free; share and key are gone then."""
 
-import fcntl
 import hashlib
 import os
 import tempfile
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.ledgers import INPUT, RUN, SHARED, Crash, key, make_ledger
+from support.ledgers import INPUT, RUN, SHARED, Crash, key, lock_is_free, make_ledger
 from support.planting import Planted, plant, require_caught
 
 from confide.client.privacy import sum_release, sum_shares
@@ -197,14 +196,7 @@ def test_no_other_process_deletes_a_share_on_its_way_to_its_seal(
     could: dict[str, bool] = {}
 
     def try_the_lock(name: str) -> None:
-        descriptor = os.open(holding.folder / "outbox" / ".lock", os.O_CREAT | os.O_RDWR, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            could[name] = True
-        except BlockingIOError:
-            could[name] = False
-        finally:
-            os.close(descriptor)
+        could[name] = lock_is_free(holding.folder / "outbox")
 
     monkeypatch.setattr(failpoints, "action", try_the_lock)
     holding.share()

@@ -8,9 +8,10 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from confide.common.protocol.answers import Acceptance, Update, declined, is_declined, read_receipt, seal_envelope
+from confide.common.protocol.answers import Acceptance, Envelope, Update, declined, is_declined, seal_envelope
 from confide.common.protocol.asks import Ask
 from confide.common.protocol.signatures import Identity
+from confide.common.protocol.signed import read_receipt
 from confide.common.protocol.wire import MessageError, sha256
 
 RUN = '{"study":{"name":"test"}}'
@@ -51,7 +52,7 @@ def test_an_update_comes_back_from_its_file_as_it_was(payload: bytes) -> None:
 
 def test_what_is_signed_comes_back_in_a_receipt_as_it_was() -> None:
     """Every field, in one canonical text: the institution knows its own signature again, and no other text's."""
-    envelope, signature = read_receipt(UPDATE.receipt())
+    envelope, signature = read_receipt(Envelope, UPDATE.receipt())
     assert (envelope, signature) == (UPDATE.envelope, UPDATE.signature)
     assert IDENTITY.signed_by_me(envelope.text(), signature)
     for name, value in asdict(envelope).items():
@@ -139,13 +140,13 @@ def test_a_run_that_is_too_long_is_refused_at_both_ends() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"safetensors": "payload"}, "not an update"),
-        ({"envelope": None}, "not an update"),
-        ({"loss": 0.5}, "not an update"),
+        ({"safetensors": "payload"}, "record 'update' must be 'safetensors', envelope and signature"),
+        ({"envelope": None}, "record 'update' must be 'safetensors', envelope and signature"),
+        ({"loss": 0.5}, "record 'update' must be 'safetensors', envelope and signature"),
         ({"envelope": "[" * 4000}, "not JSON"),
         ({"envelope": "x" * 5000}, "not an envelope"),
         ({"envelope": b"{}"}, "not an envelope"),
-        ({"signature": None}, "not an update"),
+        ({"signature": None}, "record 'update' must be 'safetensors', envelope and signature"),
         ({"signature": b"12" * 64}, "not an envelope"),
         ({"signature": ""}, "64 bytes in hex"),
         ({"signature": "12" * 63}, "64 bytes in hex"),
@@ -254,10 +255,10 @@ def test_no_receipt_can_do_more_than_be_refused(key: str, value: Any, cut: int) 
     receipt = json.dumps({"envelope": envelope, "signature": UPDATE.signature})
     for text in (receipt, receipt[:cut], envelope):
         with contextlib.suppress(MessageError):
-            assert isinstance(read_receipt(text)[0].round, int)
+            assert isinstance(read_receipt(Envelope, text)[0].round, int)
 
 
 @given(text=TEXT | st.sampled_from(["[" * 100_000, '{"a":' * 100_000, "1" * 5000, "null", '{"envelope": 1}', "{}"]))
 def test_no_text_as_a_receipt_can_do_more_than_be_refused(text: str) -> None:
     with pytest.raises(MessageError):
-        read_receipt(text)
+        read_receipt(Envelope, text)

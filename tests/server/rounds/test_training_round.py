@@ -23,8 +23,9 @@ from support.rounds import (
 )
 
 from confide.common.errors import ConfideError
-from confide.common.protocol.answers import declined, read_receipt
+from confide.common.protocol.answers import Envelope, declined
 from confide.common.protocol.asks import Ask
+from confide.common.protocol.signed import read_receipt
 from confide.server.rounds.participation import draw
 from confide.server.rounds.roster import Institution
 from confide.server.rounds.round_asks import make_ask, messages_of, record_asks, recording_repeats
@@ -162,7 +163,7 @@ def test_asks_differ_in_the_receipt_of_one_s_own_last_update_and_nothing_else(
     grid = FakeGrid(2, answer)
     Server(make(num_rounds=3), grid).start()
     asks = [Ask.from_content(message.content) for message in grid.sent if message.metadata.group_id != "0"]
-    said = [read_receipt(ask.receipt)[0] if ask.receipt else None for ask in asks]
+    said = [read_receipt(Envelope, ask.receipt)[0] if ask.receipt else None for ask in asks]
     assert [(envelope.institution, envelope.round) if envelope else None for envelope in said] == [
         *(None, None),
         *(("site-0", 1), ("site-1", 1)),

@@ -17,8 +17,9 @@ from support.federations import always, flat
 
 from confide.client.training import shares
 from confide.common.config.run import RunConfig
-from confide.common.protocol.answers import Update, read_receipt
+from confide.common.protocol.answers import Envelope, Update
 from confide.common.protocol.asks import Ask
+from confide.common.protocol.signed import read_receipt
 from confide.common.protocol.wire import sha256
 from confide.server.results.run_directory import spent
 from confide.server.rounds.participation import draw
@@ -115,7 +116,7 @@ def test_every_institution_gets_the_same_ask_but_for_its_receipt(federate: Feder
     ran = federate(faults=fault)
     assert {number: len(contents) for number, contents in seen.items()} == {"0": 1, "1": 1, "2": 1}
     assert receipts[:6] == [""] * 6, "nothing was received before the second round"
-    assert [read_receipt(text)[0].institution for text in receipts[6:]] == ["site-0", "site-1", "site-2"]
+    assert [read_receipt(Envelope, text)[0].institution for text in receipts[6:]] == ["site-0", "site-1", "site-2"]
     assert ran.state.bytes_per_client_round > 0
 
 

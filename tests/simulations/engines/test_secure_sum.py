@@ -1,5 +1,6 @@
 """Secure sums through both ends' real code: what opens, what does not, and what a silent or lying member costs."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -229,6 +230,27 @@ def test_a_share_leaves_under_one_statement(federate: Federate, secure: MakeRun)
     assert second == [["declined"]]
 
 
+def test_a_statement_is_kept_before_anybody_sees_it(
+    federate: Federate, secure: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[str] = []
+    put = MemoryStatements.put
+    monkeypatch.setattr(
+        MemoryStatements, "put", lambda self, number, text: kept.append(text) or put(self, number, text)
+    )
+    shown: list[tuple[str, bool]] = []
+
+    def watching(message: Message, answer: Callable[[], Message]) -> tuple[float, Message | None]:
+        if message.metadata.message_type == "query.sum":
+            text = message.content["sum"]["statement"]
+            shown.append((text, text in kept))
+        return 0.0, answer()
+
+    federate(secure(), count=4, faults=watching)
+    assert [was_kept for _, was_kept in shown] == [True] * 8
+    assert len({text for text, _ in shown}) == len(kept) == 2
+
+
 def test_no_byte_of_a_share_leaves_as_it_is(
     federate: Federate, secure: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,8 +264,10 @@ def test_no_byte_of_a_share_leaves_as_it_is(
 
     federate(secure(federation={"num_rounds": 1}), count=4, faults=listening)
     for held in heard.shares:
-        for start in range(0, len(held) - 16, 16):
-            assert not any(held[start : start + 16] in sent for sent in left)
+        digest = hashlib.sha256(held)
+        pieces = [held[start : start + 16] for start in range(0, len(held) - 16, 16)]
+        for piece in (*pieces, digest.digest(), digest.hexdigest().encode()):
+            assert not any(piece in sent for sent in left)
 
 
 def test_rows_of_a_ledger_show_nothing_of_a_share(federate: Federate, secure: MakeRun) -> None:
