@@ -148,9 +148,15 @@ def lock(run: RunConfig, base_sha256: str, accountant: Accountant | None = None)
     `common.privacy.accounting` computes both, unless the study designer passes another ``accountant``.
 
     Raises:
-        InputError: no noise reaches the target, or the base model is not the one that the run names.
+        InputError: no noise reaches the target, the base model is not the one that the run names, or a secure sum has
+            no members yet.
     """
     require_base(run, base_sha256)
+    if run.federation.aggregation == SECURE_SUM and not run.study.institutions:
+        raise InputError(
+            "study.institutions is empty, but a secure sum needs the names and keys of its members: a simulation takes "
+            "them from its data, `confide server run` from the institutions that have joined"
+        )
     privacy = run.privacy
     if privacy.unit != "none":
         try:

@@ -14,13 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from confide.common.model.scores import is_percent, score_text
+from confide.server.results.run_directory import BASELINES
 
 _INK, _MUTED, _LINE, _ACCENT, _WARM = "#1d2730", "#5b6873", "#bcc7cd", "#0f6466", "#a8501f"
-_BASELINES = {
-    "no_privacy": "the same federation without privacy",
-    "central": "all records in one place, without privacy",
-    "local_only": "each institution alone, with privacy (mean)",
-}
 _STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: small, sharp and in the reader's own font
     "svg.hashsalt": "confide",
@@ -59,7 +55,7 @@ def write_report(path: Path, facts: dict[str, Any]) -> None:
             (accepted), ``dropped`` (list of str), ``score`` (or None).
             ``validation``: the last one of the run: ``round``, ``noise`` (standard deviation), ``counts``
             (name to ``right`` and ``wrong``, noised); may be absent or None.
-            ``baselines``: ``no_privacy``, ``central``, ``local_only``, each `Scores.as_json`; each may be absent.
+            ``baselines``: by the names of `run_directory.BASELINES`, each `Scores.as_json`; each may be absent.
             ``samples``: texts of public test records, `evaluation.samples`; may be absent.
             ``statement``: `statement.statement` of the plan; may be absent or None; then its numbers are left out.
 
@@ -81,7 +77,7 @@ def write_report(path: Path, facts: dict[str, Any]) -> None:
         epsilon=max(spent, default=None),
         epsilon_if_broken=max((row["epsilon_if_broken"] or 0.0 for row in facts["institutions"]), default=None),
         findings=findings(facts),
-        baseline_names=_BASELINES,
+        baseline_names=BASELINES,
         score_picture=_score_picture(facts),
         epsilon_picture=_epsilon_picture(facts),
         settings=_settings(facts["run"]),
@@ -99,7 +95,7 @@ def findings(facts: dict[str, Any]) -> list[str]:
     if not facts["baselines"] or not facts["score"]:
         return []
     metric, mean, sentences = facts["metric"], facts["score"]["mean"], list[str]()
-    alone, open_run = facts["baselines"].get("local_only"), facts["baselines"].get("no_privacy")
+    alone, local, open_run = (facts["baselines"].get(name) for name in ("local_only", "local_noise", "no_privacy"))
     if alone:
         words = ("federating gained", "federating lost", "federating gained nothing")
         told = _difference(metric, mean - alone["mean"], *words)
@@ -107,6 +103,11 @@ def findings(facts: dict[str, Any]) -> list[str]:
             f"Training together reached {_score(mean, metric)}, an institution alone {_score(alone['mean'], metric)} "
             "on average"
         )
+        sentences.append(f"{reached}: {told}.")
+    if local:
+        words = ("sharing it gained", "sharing it lost", "sharing it gained nothing")
+        told = _difference(metric, mean - local["mean"], *words)
+        reached = f"With all of the noise from each institution it reached {_score(local['mean'], metric)}"
         sentences.append(f"{reached}: {told}.")
     if open_run:
         words = ("privacy cost", "it was worse by", "privacy cost nothing that shows")

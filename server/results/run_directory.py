@@ -6,7 +6,7 @@ Files of a finished run (adapter/, report.html) are written last, so that a stop
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -24,12 +24,13 @@ from confide.common.privacy.plan import NoPrivacy
 from confide.server.rounds.roster import Institution
 from confide.server.rounds.run_context import Event
 
-# Results that `--baselines` computes from the same records besides the run.
-BASELINES = (
-    "no_privacy: the same federation, without privacy",
-    "central: all records as one institution, without privacy",
-    "local_only: the same plan once more, for each institution alone",
-)
+# Results that `--baselines` computes from the same records besides the run, in the words of all who show them.
+BASELINES = {
+    "local_only": "each institution alone, with privacy",
+    "local_noise": "together, with all of the noise from each institution",
+    "no_privacy": "together, without privacy",
+    "central": "all records in one place, without privacy",
+}
 
 
 class RunDirectory:
@@ -139,11 +140,17 @@ class RunDirectory:
         return lines
 
     def write_privacy(
-        self, status: str, run: RunConfig, institutions: list[Institution], *, simulated: bool, baselines: bool = False
+        self,
+        status: str,
+        run: RunConfig,
+        institutions: list[Institution],
+        *,
+        simulated: bool,
+        baselines: Iterable[str] = (),
     ) -> None:
         """Write privacy.json: the most that this run cost each institution, and everything needed to recompute it.
 
-        ``baselines`` says that the report also holds results from the same records that this account leaves out.
+        ``baselines`` names results from the same records that the report holds and this account leaves out.
         """
         rows = [_privacy_row(run, institution) for institution in institutions]
         content = {
@@ -154,7 +161,7 @@ class RunDirectory:
             "adjacency": "add or remove one whole unit; changing a unit counts as two",
             "run_sha256": run.sha256(),
             "institutions": rows,
-            "not_in_this_account": list(BASELINES) if baselines else [],
+            "not_in_this_account": [f"{name}: {BASELINES[name]}" for name in baselines],
             "versions": versions(),
         }
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"

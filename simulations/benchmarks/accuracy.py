@@ -83,7 +83,7 @@ class Setting:
 
 def settings(overrides: list[str]) -> dict[str, Setting]:
     """Return the runs by name, each to be evaluated once, at its end."""
-    path = Path(str(files("confide.simulations").joinpath("scenarios/default.toml")))
+    path = Path(str(files("confide.simulations").joinpath("scenarios/reviews.toml")))
     sha256 = hash_model(fetch_model(load_run(path, overrides).model.base))
     found = {}
     for name, (way, own) in RUNS.items():

@@ -2,8 +2,8 @@
 
     python simulations/benchmarks/deployment.py [--rounds 8] [--idle]
 
-It runs the commands of an operator and three institutions, one by one: films, newspaper and shop of the default
-scenario, each with its own records, policy and ledger. It ends with `confide predict` at an institution, on the
+It runs the commands of an operator and three institutions, one by one: films, newspaper and shop of the scenario
+"reviews", each with its own records, policy and ledger. It ends with `confide predict` at an institution, on the
 finished adapter, and with `confide verify` of the run and of an institution's ledger. It writes deployment-demo.json
 into the current folder. With --idle it leaves the clients connected for another minute instead, and prints the cost.
 
@@ -137,7 +137,7 @@ def idle_cost(processes: Processes) -> None:
 
 def demo(processes: Processes, rounds: int) -> dict[str, object]:
     """Go the whole way, from empty folders to a prediction; return the figures of deployment-demo.json."""
-    shares = load_institutions(load_run(Path(str(files("confide.simulations").joinpath("scenarios/default.toml")))))
+    shares = load_institutions(load_run(Path(str(files("confide.simulations").joinpath("scenarios/reviews.toml")))))
     names, folder = list(shares.private)[:_INSTITUTIONS], processes.folder
     public = "".join(json.dumps(row) + "\n" for name in names for row in shares.public[name])
     (folder / "public-test.jsonl").write_text(public, encoding="utf-8")

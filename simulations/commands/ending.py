@@ -8,30 +8,65 @@ from confide.common.config.run import RunConfig
 from confide.common.errors import ConfideError
 from confide.common.model.scores import score_text
 from confide.server.results.progress import round_up_to_cents
+from confide.server.results.run_directory import BASELINES
 from confide.simulations.sites.real_sites import RealSites
 from confide.simulations.studies.study import explained
+
+_MOST_LINES = 8  # of institutions on a terminal
 
 
 def closing(run: RunConfig, summary: dict[str, Any]) -> str:
     """Return the results as text for a person."""
-    metric, scores = run.task.headline, summary["score"] or {"per_institution": {}}
-    mean = score_text(metric, scores["mean"]) if "mean" in scores else "not measured: evaluation.data names no file"
-    lines = [f"{metric} on the public test shares: {mean}"]
-    for name, epsilon in summary["epsilon"].items():
-        share = score_text(metric, scores["per_institution"][name]) if name in scores["per_institution"] else ""
-        privacy = (
-            "no privacy"
-            if epsilon is None
-            else f"epsilon {round_up_to_cents(epsilon)} at delta {summary['target_delta']:g}"
-        )
-        broken = summary.get("epsilon_if_broken", {}).get(name)
-        privacy += f", {round_up_to_cents(broken)} if all others collude" if broken is not None else ""
-        lines.append(f"  {name}: {share:>6}  {privacy}")
-    for name, baseline in summary.get("baselines", {}).items():
-        lines.append(f"  baseline {name.replace('_', ' ')}: {score_text(metric, baseline['mean'])}")
+    metric, mean = run.task.headline, (summary["score"] or {}).get("mean")
+    reached = score_text(metric, mean) if mean is not None else "not measured: evaluation.data names no file"
+    lines = [f"{metric} on the public test shares: {reached}"]
+    if mean is not None and "baselines" in summary:
+        lines = [f"{metric} on the public test shares", *_compared(metric, mean, summary["baselines"])]
+    lines += _of_each(metric, summary) if len(summary["epsilon"]) <= _MOST_LINES else [_of_many(run, summary)]
     lines.append(f"{summary['bytes_per_client_round']:,} bytes from each institution in each round")
     lines.append(f"{summary['seconds']:.0f} s; report: {summary['run_dir']}/report.html")
     return "\n".join(lines)
+
+
+def _compared(metric: str, mean: float, baselines: dict[str, Any]) -> list[str]:
+    """Return a line for each way to train, the least first."""
+    ways = {"this run": mean, **{BASELINES[name]: baseline["mean"] for name, baseline in baselines.items()}}
+    width = max(map(len, ways))
+    ordered = sorted(ways.items(), key=lambda way: way[1])
+    return [f"  {name:<{width}}  {score_text(metric, value):>6}" for name, value in ordered]
+
+
+def _of_each(metric: str, summary: dict[str, Any]) -> list[str]:
+    """Return a line for each institution."""
+    shares, lines = (summary["score"] or {"per_institution": {}})["per_institution"], []
+    for name, epsilon in summary["epsilon"].items():
+        share = score_text(metric, shares[name]) if name in shares else ""
+        broken = summary.get("epsilon_if_broken", {}).get(name)
+        privacy = "no privacy" if epsilon is None else f"{_spent(epsilon)} at delta {summary['target_delta']:g}"
+        privacy += f", {round_up_to_cents(broken)} if all others collude" if broken is not None else ""
+        lines.append(f"  {name}: {share:>6}  {privacy}")
+    return lines
+
+
+def _of_many(run: RunConfig, summary: dict[str, Any]) -> str:
+    """Return the extremes of many institutions in one line; the report has a line for each."""
+    shares = (summary["score"] or {"per_institution": {}})["per_institution"]
+    text = f"{len(summary['epsilon'])} institutions"
+    if len(shares) > 1:
+        order = sorted(shares, key=lambda name: shares[name])
+        least, most = (f"{score_text(run.task.headline, shares[name])} ({name})" for name in (order[0], order[-1]))
+        text += f" from {least} to {most}"
+    spent = [epsilon for epsilon in summary["epsilon"].values() if epsilon is not None]
+    if not spent:
+        return f"{text}; no privacy"
+    text += f"; {_spent(max(spent))} at most for each, at delta {summary['target_delta']:g}"
+    broken = summary.get("epsilon_if_broken")
+    condition = f"if at most {run.privacy.max_colluding} members of a sum collude"
+    return f"{text}, {condition}, {round_up_to_cents(max(broken.values()))} if all others do" if broken else text
+
+
+def _spent(epsilon: float) -> str:
+    return f"epsilon {round_up_to_cents(epsilon)}"
 
 
 def tell_refusals(run: RunConfig, sites: RealSites, accepted: int) -> None:

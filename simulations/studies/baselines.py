@@ -1,4 +1,4 @@
-"""The comparisons of a report: no privacy, central, each institution alone; all with the same number of steps."""
+"""The comparisons of a report, such as no privacy and each institution alone; all with the same number of steps."""
 
 import functools
 from collections.abc import Callable
@@ -25,24 +25,25 @@ def run_baselines(federation: Federation, local: Path, tell: Callable[[str], Non
         tell: gets the name of each baseline as it starts.
 
     Returns:
-        ``no_privacy``: the same federation without clip and noise. ``central``: all records as one institution,
-        without privacy. ``local_only``: each institution alone with its privacy, on its own test share. Of a secure
-        sum also ``local_noise``: the same federation in which every institution adds all of the noise.
+        ``local_only``: each institution alone with its privacy, on its own test share. ``no_privacy``: the same
+        federation without clip and noise. ``central``: all records as one institution, without privacy. A secure sum
+        has in place of the last ``local_noise``: the same federation in which every institution adds all of the noise.
     """
     quiet = replace(federation, emit=lambda event: None, save=lambda *_: None, resumed=Resumed())
     open_run, local_run = without_privacy(federation.run), with_local_noise(federation.run)
-    tell("baseline: the same federation without privacy")
-    no_privacy = together(quiet, open_run, local)
-    tell("baseline: central, all records pooled, without privacy")
-    central = pooled(quiet, open_run, local)
     own = {}
     for name in federation.sites.names:
         tell(f"baseline: {name} alone, with privacy")
         own.update(alone(name, quiet, local_run, local).per_institution)
-    found = {"no_privacy": no_privacy, "central": central, "local_only": Scores(federation.run.task.headline, own)}
+    found = {"local_only": Scores(federation.run.task.headline, own)}
     if local_run is not federation.run:
         tell("baseline: the same federation, in which every institution adds all of the noise")
         found["local_noise"] = together(quiet, local_run, local)
+    tell("baseline: the same federation without privacy")
+    found["no_privacy"] = together(quiet, open_run, local)
+    if local_run is federation.run:
+        tell("baseline: central, all records pooled, without privacy")
+        found["central"] = pooled(quiet, open_run, local)
     return found
 
 

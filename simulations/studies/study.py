@@ -173,7 +173,7 @@ def _finish(
     export_adapter(directory.path / "adapter", run, model, state.trained.average, card_facts(facts))
     write_report(directory.path / "report.html", facts)
     # Last: it tells readers that all other files are there.
-    directory.write_privacy("completed", run, state.everybody(), simulated=True, baselines=compared is not None)
+    directory.write_privacy("completed", run, state.everybody(), simulated=True, baselines=compared or ())
     seconds = round(time.monotonic() - began, 1)
     directory.record({"event": "completed", "seconds": seconds})
     if study.kept:

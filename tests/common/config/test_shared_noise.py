@@ -87,7 +87,7 @@ def test_a_floor_under_each_share_lowers_the_first_epsilon_too() -> None:
 
 
 def test_a_run_without_institutions_is_not_locked() -> None:
-    with pytest.raises(InputError, match=r"study\.institutions has 0 names"):
+    with pytest.raises(InputError, match=r"study.institutions is empty, but a secure sum needs the names and keys"):
         lock(_run(study={"institutions": ()}), BASE)
 
 

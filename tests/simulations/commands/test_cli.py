@@ -233,9 +233,12 @@ def test_the_default_scenario_is_accepted() -> None:
     run = load_run(path)
     assert (run.adapter.rank, run.adapter.train, run.privacy.unit) == (8, "B", "record")
     assert (run.privacy.target_epsilon, run.privacy.target_delta) == (3.0, 1e-5)
+    assert run.federation.aggregation == "secure-sum"
+    assert run.privacy.target_epsilon_if_broken is not None
+    assert run.privacy.target_epsilon_if_broken <= 20
 
 
-@pytest.mark.parametrize("name", ["default", "scoring", "many-questions", "small-institutions"])
+@pytest.mark.parametrize("name", ["default", "scoring", "many-questions", "reviews"])
 def test_a_scenario_is_found_by_its_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of that name in the current folder comes first; what is no scenario stays a path."""
     monkeypatch.chdir(tmp_path)
