@@ -1,11 +1,12 @@
 """A real federation on this machine: a server and three clients as processes, TLS, own keys, real noise.
 
-    python simulations/benchmarks/deployment.py [--rounds 8] [--idle]
+    python simulations/benchmarks/deployment.py [--rounds 8] [--shared-noise] [--idle]
 
 It runs the commands of an operator and three institutions, one by one: films, newspaper and shop of the scenario
 "reviews", each with its own records, policy and ledger. It ends with `confide predict` at an institution, on the
 finished adapter, and with `confide verify` of the run and of an institution's ledger. It writes deployment-demo.json
-into the current folder. With --idle it leaves the clients connected for another minute instead, and prints the cost.
+into the current folder. With --shared-noise the institutions compare each other's fingerprints, and each round is a
+secure sum. With --idle the clients stay connected for another minute in place of the file, and the cost is printed.
 
 Seconds beyond training: for each round, its duration by the server's events, minus the longest time until an answer was
 ready to leave, by the clients' own logs. No client ever sends a time.
@@ -26,6 +27,7 @@ from tempfile import TemporaryDirectory
 from confide.common import flower
 from confide.common.config.run import load_run
 from confide.common.data.records import Record
+from confide.common.protocol.enrolment import partner_fingerprint
 
 flower.prepare()
 
@@ -46,7 +48,7 @@ labels = ["negative", "positive"]
 [federation]
 num_rounds = {rounds}
 min_clients = 3
-deadline_seconds = 120
+deadline_seconds = 300
 learning_rate = 4e-2
 [local]
 sampling_probability = 0.1
@@ -79,13 +81,16 @@ studies = ["reviews"]
 base_models = ["any"]
 """
 
+_SHARED_RUN = _RUN.replace("[local]", 'aggregation = "secure-sum"\nweights = "declared"\n[local]')
+_SHARED_SITE = _SITE + "max_epsilon_if_broken = 20.0\ntolerate_colluding = 1\n"
 
-def join(processes: Processes, name: str, records: list[Record], port: int) -> None:
-    """Take an institution from its files to an approved run: join, compare fingerprints, take the kit, approve."""
+
+def join(processes: Processes, name: str, records: list[Record], port: int, settings: str) -> None:
+    """Take an institution from its files into the federation: join, compare fingerprints, take the kit."""
     home = processes.folder / name
     home.mkdir()
     (home / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in records), encoding="utf-8")
-    (home / "site.toml").write_text(_SITE.format(name=name), encoding="utf-8")
+    (home / "site.toml").write_text(settings.format(name=name), encoding="utf-8")
     site = ("--site", f"{name}/site.toml")
     shown = processes.confide("client", "join", f"127.0.0.1:{port}", *site)
     [fingerprint] = re.findall(r"fingerprint: (\S+)", shown)
@@ -93,7 +98,21 @@ def join(processes: Processes, name: str, records: list[Record], port: int) -> N
     shown = processes.confide("server", "approve", request, "--fingerprint", fingerprint, "--home", "srv")
     [authority] = re.findall(r"authority: (\S+)", shown)
     processes.confide("client", "join", "--kit", kit, "--authority", authority, *site)
-    processes.confide("client", "approve", "reviews", "--run", "run.toml", *site)
+
+
+def approve_after_an_offer(processes: Processes, names: list[str]) -> None:
+    """Let the server offer a run with all keys; each institution compares the others' fingerprints and approves."""
+    [first] = re.findall(r"^(\S+):", processes.confide("server", "run", "run.toml", "--home", "srv"))
+    processes.wait(lambda: "stopped" in {event["event"] for event in processes.events(first)}, "the offer does not end")
+    keys = {
+        item["institution"]: item["update_key"]
+        for item in json.loads((processes.folder / "srv/registry.json").read_text())
+    }
+    for name in names:
+        others = "".join(f'"{other}" = "{partner_fingerprint(keys[other])}"\n' for other in names if other != name)
+        with (processes.folder / name / "site.toml").open("a", encoding="utf-8") as settings:
+            settings.write(f"[partners]\n{others}")
+        processes.confide("client", "approve", "reviews", "--site", f"{name}/site.toml")
 
 
 def speaks_tls_only(port: int, ca: Path) -> bool:
@@ -135,21 +154,26 @@ def idle_cost(processes: Processes) -> None:
         print(f"idle {name:12} {share:.2%} of a core over {_IDLE_SECONDS:.0f} s (bar: 1 %)")
 
 
-def demo(processes: Processes, rounds: int) -> dict[str, object]:
+def demo(processes: Processes, rounds: int, *, shared_noise: bool) -> dict[str, object]:
     """Go the whole way, from empty folders to a prediction; return the figures of deployment-demo.json."""
     shares = load_institutions(load_run(Path(str(files("confide.simulations").joinpath("scenarios/reviews.toml")))))
     names, folder = list(shares.private)[:_INSTITUTIONS], processes.folder
     public = "".join(json.dumps(row) + "\n" for name in names for row in shares.public[name])
     (folder / "public-test.jsonl").write_text(public, encoding="utf-8")
-    (folder / "run.toml").write_text(_RUN.format(rounds=rounds, folder=folder), encoding="utf-8")
+    run_settings, site_settings = (_SHARED_RUN, _SHARED_SITE) if shared_noise else (_RUN, _SITE)
+    (folder / "run.toml").write_text(run_settings.format(rounds=rounds, folder=folder), encoding="utf-8")
     port = processes.serve()
     for name in names:
-        join(processes, name, shares.private[name], port)
+        join(processes, name, shares.private[name], port, site_settings)
+    for name in [] if shared_noise else names:
+        processes.confide("client", "approve", "reviews", "--run", "run.toml", "--site", f"{name}/site.toml")
     for name in names:  # all at once: a client that gets no ask for 20 s looks only every 15 s
         processes.start(name, "client", "start", "--site", f"{name}/site.toml")
+    if shared_noise:
+        approve_after_an_offer(processes, names)
     print(processes.confide("server", "run", "run.toml", "--home", "srv", "--follow"), end="")
     alive = sum(process.poll() is None for process in processes.started.values())
-    [run] = [path.name for path in (folder / "srv" / "runs").iterdir()]
+    run = max((folder / "srv" / "runs").iterdir(), key=lambda path: path.stat().st_mtime).name
     last = [event for event in processes.events(run) if event["event"] == "round"][-1]
     [adapter] = (folder / names[0] / "models" / "reviews").iterdir()
     print(processes.confide("predict", adapter, *_TEXTS), end="")
@@ -171,11 +195,12 @@ def main() -> None:
     """Run the deployment, print the figures, and write them down."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--rounds", type=int, default=8, help="(8)")
+    parser.add_argument("--shared-noise", action="store_true", help="rounds that are secure sums")
     parser.add_argument("--idle", action="store_true", help="also what idle clients cost, in place of the file")
     options = parser.parse_args()
     began, busy = time.monotonic(), machine()
     with TemporaryDirectory(prefix="confide-deployment-") as folder, Processes(Path(folder)) as processes:
-        facts = demo(processes, options.rounds)
+        facts = demo(processes, options.rounds, shared_noise=options.shared_noise)
         print(f"{time.monotonic() - began:.0f} s from empty folders to here; {busy} at the start")
         if options.idle:
             idle_cost(processes)

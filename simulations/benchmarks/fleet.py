@@ -3,48 +3,35 @@
     python simulations/benchmarks/fleet.py [--clients 50] [--rounds 20] [--memory-rounds 200]
 
 First, 50 loops, as threads of two processes, run for 20 rounds at one real server process. The script prints rounds,
-answers, the median and the worst round, and errors at either end. Then 5 loops run for 200 rounds. The script prints
-the growth of the server's memory: the slope of a straight line through its size after each round. It stops by itself.
+answers, the median and the worst round, and errors at either end. Then the same with the two exchanges of a secure sum.
+Then 5 loops run for 200 rounds. The script prints the growth of the server's memory: the slope of a straight line
+through its size after each round. It stops by itself.
 """
 
 import argparse
 import logging
 import multiprocessing
-import os
 import re
 import statistics
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-
 from confide.common import flower
-from confide.common.config.run import RunConfig
-from confide.common.protocol.answers import Acceptance, Update, seal_envelope
-from confide.common.protocol.asks import Ask
-from confide.common.protocol.enrolment import JoinRequest
-from confide.common.protocol.signatures import Identity
-from confide.common.tensors import dump_state
 from confide.server.home.home import open_home
 
 flower.prepare()
 
-from flwr.app import Context, Message, RecordDict  # noqa: E402 - after Flower's environment is set
-from safetensors.numpy import load  # noqa: E402
 
-from confide.client.service.link import Link  # noqa: E402
+from confide.client.service.link import Link  # noqa: E402 - after Flower's environment is set
+from confide.simulations.benchmarks.inputs.instant_institution import Institution  # noqa: E402
 from confide.simulations.benchmarks.processes import Processes, cpu_seconds, machine, resident_bytes  # noqa: E402
 
 _LOADS = 2  # processes
-_UNITS = 2000
 _ROUND_HANGS = 120.0  # seconds
 _RUN = """
 [study]
@@ -60,49 +47,9 @@ deadline_seconds = {deadline}
 [privacy]
 noise_multiplier = 4.0
 """
-
-
-@dataclass(frozen=True)
-class Institution:
-    """The facts that a load process needs to act as an institution."""
-
-    name: str
-    node_key: bytes  # PEM
-    seed: bytes  # of the Ed25519 key
-
-    @classmethod
-    def make(cls, name: str) -> "Institution":
-        """Make a new institution with keys of its own."""
-        key = ec.generate_private_key(ec.SECP384R1())
-        encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-        return cls(name, key.private_bytes(encoding, form, serialization.NoEncryption()), os.urandom(32))
-
-    def key(self) -> ec.EllipticCurvePrivateKey:
-        """Return the key of its node."""
-        loaded = serialization.load_pem_private_key(self.node_key, None)
-        assert isinstance(loaded, ec.EllipticCurvePrivateKey)
-        return loaded
-
-    def request(self) -> JoinRequest:
-        """Return the request that `client join` would write."""
-        encoding, form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        pem, identity = self.key().public_key().public_bytes(encoding, form).decode(), Identity(self.seed)
-        request = JoinRequest(self.name, pem, identity.public_hex())
-        return replace(request, signature=identity.sign(request.text()))
-
-    def answer(self, message: Message, context: Context) -> Message:
-        """Answer every ask at once: with an update of zeros, correctly signed."""
-        identity, kind = Identity(self.seed), message.metadata.message_type
-        if kind == "query.done":
-            return Message(RecordDict(), reply_to=message)
-        ask = Ask.from_content(message.content)
-        if kind == "query.offer":
-            return Message(Acceptance(self.name, _UNITS, identity.public_hex()).content(), reply_to=message)
-        payload = dump_state({name: np.zeros_like(value) for name, value in load(ask.adapter).items()})
-        base = str(RunConfig.model_validate_json(ask.run_json).model.sha256)
-        envelope = seal_envelope(ask, "update", (self.name, base), payload, "0" * 64)
-        update = Update(envelope, identity.sign(envelope.text()), payload)
-        return Message(update.content(), reply_to=message)
+_SHARED = _RUN.replace(
+    "[privacy]", 'aggregation = "secure-sum"\nweights = "declared"\n[privacy]\nmax_colluding = {colluding}'
+)
 
 
 def load_process(institutions: list[Institution], server: tuple[str, bytes], log: Path, over: Any) -> None:
@@ -142,7 +89,9 @@ def loads(institutions: list[Institution], server: tuple[str, bytes], folder: Pa
                 process.kill()
 
 
-def federate(clients: int, rounds: int, each_round: Callable[[int], None]) -> tuple[list[dict[str, Any]], list[str]]:
+def federate(
+    clients: int, rounds: int, each_round: Callable[[int], None], settings: str = _RUN
+) -> tuple[list[dict[str, Any]], list[str]]:
     """Make one run with so many clients; ``each_round`` gets the server's process id after each round.
 
     Returns:
@@ -150,8 +99,8 @@ def federate(clients: int, rounds: int, each_round: Callable[[int], None]) -> tu
     """
     with TemporaryDirectory(prefix="confide-fleet-") as name, Processes(Path(name)) as processes:
         folder, institutions = Path(name), [Institution.make(f"site-{number:02d}") for number in range(clients)]
-        settings = _RUN.format(rounds=rounds, clients=clients, deadline=_ROUND_HANGS)
-        (folder / "run.toml").write_text(settings, encoding="utf-8")
+        values = {"rounds": rounds, "clients": clients, "deadline": _ROUND_HANGS, "colluding": clients // 5}
+        (folder / "run.toml").write_text(settings.format(**values), encoding="utf-8")
         port, home = processes.serve(), open_home(folder / "srv")
         for institution in institutions:
             home.registry.approve(institution.request())
@@ -176,10 +125,10 @@ def ended(processes: Processes, run: str) -> int:
     return sum(event["event"] == "round" for event in processes.events(run))
 
 
-def crowd(clients: int, rounds: int) -> bool:
+def crowd(clients: int, rounds: int, settings: str = _RUN) -> bool:
     """Print the effect of so many clients at once on a server; return whether it heard all of them in every round."""
     work: list[float] = []
-    events, wrong = federate(clients, rounds, lambda pid: work.append(cpu_seconds(pid)))
+    events, wrong = federate(clients, rounds, lambda pid: work.append(cpu_seconds(pid)), settings)
     seconds = [event["seconds"] for event in events if event["event"] == "round"]
     answers = sum(event["event"] == "accepted" for event in events)
     given_out = events[-1]
@@ -212,6 +161,8 @@ def main() -> None:
     options = parser.parse_args()
     print(machine())
     complete = crowd(options.clients, options.rounds)
+    print("the same with secure sums")
+    complete = crowd(options.clients, options.rounds, _SHARED) and complete
     if options.memory_rounds:
         growth(5, options.memory_rounds)
     if not complete:

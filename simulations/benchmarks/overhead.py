@@ -2,9 +2,9 @@
 
     python simulations/benchmarks/overhead.py [--clients 100] [--rounds 4] [--json]
 
-A function that returns zeros at once replaces training; updates have the size of those of the scenario "reviews". The first
-round, in which texts are encoded, does not count. The script also prints the process's peak memory: run it with 10 and
-with 100 clients to compare (all have 30 records each). `round.py` measures the same beside real training.
+A function that returns zeros at once replaces training; updates are as large as those of the scenario "reviews". The
+first round, in which texts are encoded, does not count. The script also prints the process's peak memory: run it with
+10 and with 100 clients to compare (all have 30 records each). `round.py` measures the same beside real training.
 """
 
 import argparse
