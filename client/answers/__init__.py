@@ -7,6 +7,6 @@ offer          whether this institution takes part
 answering      the way of every answer of a round: agreed to, charged, sealed
 secure_round   the envelope of a share, then the masked share
 round          an update, or validation counts
-rehearsal      an update from made-up records
+rehearsal      an update from made-up records; of a secure sum, masked zeros
 finished       a finished adapter, checked and kept
 """

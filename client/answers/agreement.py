@@ -12,7 +12,7 @@ from confide.common.privacy.filter import Cap
 from confide.common.privacy.plan import Plan
 from confide.common.protocol.answers import Envelope
 from confide.common.protocol.asks import Ask, Finished
-from confide.common.protocol.secure_sum import SumEnvelope
+from confide.common.protocol.secure_sum import REHEARSAL, SumEnvelope
 from confide.common.protocol.signed import read_receipt
 from confide.common.protocol.sum_messages import SumAsk
 from confide.common.protocol.wire import MessageError
@@ -37,6 +37,11 @@ def require_in_time(ask: Ask | SumAsk, client: ClientProcess) -> None:
 def plan_of(run: RunConfig, site: Institution) -> Plan:
     """The plan of a run at this institution."""
     return make_plan(run, site.config.dataset.declared_units)
+
+
+def names_of(run: RunConfig, site: Institution) -> tuple[str, str]:
+    """Return the two names that an envelope states: the institution, and the hash of its base model."""
+    return site.config.institution.name, str(run.model.sha256)
 
 
 def decision_on(run: RunConfig, site: Institution, lineage: str | None = None) -> Decision:
@@ -79,5 +84,5 @@ def acknowledge_receipt(shown: Ask | SumAsk | Finished, site: Institution) -> No
             envelope, signature = read_receipt(kind, shown.receipt)
         except MessageError:
             continue
-        if site.identity.signed_by_me(envelope.text(), signature):
+        if envelope.what != REHEARSAL and site.identity.signed_by_me(envelope.text(), signature):
             acknowledge(envelope.ledger_head, site.ledger, site.outbox, is_sum=kind is SumEnvelope)

@@ -67,7 +67,7 @@ def answered(
         cap = agree(run, site, ask.lineage)
         model, shares = shares_of(run, site, client, joining=False)
         shapes = schema(model.module)
-        _require_room(run, sum(math.prod(shape) for shape in shapes.values()))
+        require_room(run, sum(math.prod(shape) for shape in shapes.values()))
         received = decode(ask.adapter, shapes, run.federation.transfer, RECEIVED_NORM_BOUND)
         site.ledger.open_study(run.study.name, plan_of(run, site), cap)
         return cap, Prepared(model, shares, received)
@@ -78,7 +78,7 @@ def answered(
     return release(request, site.ledger, site.outbox, agreed, work.make, work.keep)
 
 
-def _require_room(run: RunConfig, num_numbers: int) -> None:
+def require_room(run: RunConfig, num_numbers: int) -> None:
     """Check, before anything is charged, that an adapter of so many numbers fits into a secure sum."""
     if run.federation.aggregation == SECURE_SUM and num_numbers > MAX_COORDINATES:
         raise PolicyError(f"the adapter has {num_numbers:,} numbers, a secure sum takes at most {MAX_COORDINATES:,}")

@@ -7,10 +7,10 @@ from flwr.clientapp import ClientApp
 
 from confide.client.answers.finished import keep_adapter
 from confide.client.answers.offer import accept
-from confide.client.answers.rehearsal import answer_rehearsal
+from confide.client.answers.rehearsal import answer_rehearsal, answer_rehearsed_sum
 from confide.client.answers.round import answer_update, answer_validation
 from confide.client.answers.secure_round import answer_sum
-from confide.client.site.installation import Site
+from confide.client.site.installation import Institution, Site
 from confide.client.training.shares import ClientProcess
 from confide.common.protocol.answers import declined
 from confide.common.protocol.versions import VersionError, other_versions
@@ -46,7 +46,8 @@ def make_client_app(site_of: Callable[[Context], Site], client: ClientProcess | 
         return reply
 
     app.query("offer")(replying(accept))
-    app.query("rehearse")(replying(_rehearse))
+    app.query("rehearse")(replying(_without_data(answer_rehearsal)))
+    app.query("rehearse_sum")(replying(_without_data(answer_rehearsed_sum)))
     app.query("sum")(replying(answer_sum))
     app.query("done")(replying(keep_adapter))
     app.train()(replying(answer_update))
@@ -54,8 +55,8 @@ def make_client_app(site_of: Callable[[Context], Site], client: ClientProcess | 
     return app
 
 
-def _rehearse(content: RecordDict, site: Site, client: ClientProcess) -> RecordDict:
-    return answer_rehearsal(content, site.without_data(), client)
+def _without_data(answer: Callable[[RecordDict, Institution, ClientProcess], RecordDict]) -> Answer:
+    return lambda content, site, client: answer(content, site.without_data(), client)
 
 
 def _guarded(answer: Answer, message: Message, site: Site, client: ClientProcess) -> RecordDict:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from flwr.app import RecordDict
 
-from confide.client.answers.agreement import agreed_run, plan_of
+from confide.client.answers.agreement import agreed_run, names_of, plan_of
 from confide.client.answers.answering import Prepared, Price, Work, answered
 from confide.client.answers.secure_round import answer_share
 from confide.client.privacy.account import Reservation
@@ -67,8 +67,7 @@ def _answer(
     def make(reservation: Reservation, prepared: Prepared) -> bytes:
         with forgetting_on_error():
             payload = compute(prepared)
-        name, base = site.config.institution.name, str(run.model.sha256)
-        envelope = seal_envelope(ask, price.what, (name, base), payload, reservation.hash)
+        envelope = seal_envelope(ask, price.what, names_of(run, site), payload, reservation.hash)
         return Update(envelope, site.identity.sign(envelope.text()), payload).to_bytes()
 
     return Update.from_bytes(answered(ask, run, site, client, price, Work(make))).content()

@@ -18,6 +18,7 @@ from confide.common.data.shapes import Shapes
 from confide.common.errors import PolicyError
 from confide.common.model.warm_model import WarmModel, warm_model
 from confide.common.privacy.coins import Coins, CoinSource
+from confide.common.protocol.secure_sum import SignedShare
 
 _MAX_SHARES = 128  # institutions of one client process; a real one has one
 
@@ -49,6 +50,21 @@ class Prepared:
     shares: Shares
 
 
+@dataclass(frozen=True)
+class RehearsedShare:
+    """The share of zeros that an institution holds in a rehearsal, in memory alone.
+
+    Attributes:
+        secret: its mask key.
+        signed: its envelope.
+        size: how many zeros.
+    """
+
+    secret: bytes
+    signed: SignedShare
+    size: int
+
+
 @dataclass
 class ClientProcess:
     """A client process: what it keeps between messages, and the sources of its randomness and its time."""
@@ -56,6 +72,7 @@ class ClientProcess:
     coins: Callable[[], CoinSource] = Coins.fresh
     now: Callable[[], float] = time.time
     shares: dict[str, Prepared] = field(default_factory=dict)  # by institution
+    rehearsed: dict[str, RehearsedShare] = field(default_factory=dict)  # by institution, of its last rehearsal
     over: set[tuple[str, str]] = field(default_factory=set)  # institutions and hashes of their finished runs
 
     def keep(self, institution: str, prepared: Prepared) -> None:

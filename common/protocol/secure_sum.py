@@ -22,6 +22,8 @@ from confide.common.protocol.wire import MessageError, json_object, typed
 
 NAME = "confide-sum-1"
 MAX_STATEMENT_BYTES = 512 * 1024
+REHEARSAL = "rehearsal"  # `what` of both envelopes of a rehearsal: neither kind fits into the other's statement
+NO_ROW = "0" * 64  # their `ledger_head`: a rehearsal is charged in no ledger
 _MAX_ENVELOPE = 4096
 _HEX = re.compile("[0-9a-f]{64}")
 Shared = NDArray[np.uint32]
@@ -38,7 +40,7 @@ class ShareEnvelope:
 
     study: str
     lineage: str
-    what: str  # "share"
+    what: str  # "share", or `REHEARSAL`
     round: int
     institution: str
     run_sha256: str
@@ -58,7 +60,7 @@ class SumEnvelope:
 
     study: str
     lineage: str
-    what: str  # "sum"
+    what: str  # "sum", or `REHEARSAL`
     round: int
     institution: str
     run_sha256: str

@@ -17,6 +17,10 @@ class Facts(Protocol):
     """The facts that an answer states of itself; every value is public."""
 
     @property
+    def what(self) -> str:
+        """The kind of the answer."""
+
+    @property
     def ledger_head(self) -> str:
         """The hash of the ledger row that charged it, hex."""
 

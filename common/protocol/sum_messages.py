@@ -3,6 +3,8 @@
 The first exchange is the "train" ask of any round; its answer holds ConfigRecord `share`. The second is a "query.sum"
 message with ConfigRecords `ask` and `sum`; its answer holds ConfigRecord `masked`. Either is `declined` and no more
 where an institution refuses.
+
+A rehearsal has the same two: "query.rehearse", whose answer also accepts the run, and "query.rehearse_sum".
 """
 
 import json
@@ -12,7 +14,14 @@ import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 
 from confide.common.protocol.asks import Ask, asked_values, require_run_hash
-from confide.common.protocol.secure_sum import MAX_STATEMENT_BYTES, Shared, ShareEnvelope, SignedShare, SumEnvelope
+from confide.common.protocol.secure_sum import (
+    MAX_STATEMENT_BYTES,
+    Shared,
+    ShareEnvelope,
+    SignedShare,
+    Statement,
+    SumEnvelope,
+)
 from confide.common.protocol.signed import Signed, read_file, read_record
 from confide.common.protocol.versions import own_versions
 from confide.common.protocol.wire import MessageError, json_object, record, sha256, typed
@@ -54,12 +63,20 @@ class SumAsk:
         return ask
 
 
-def seal_share(ask: Ask, names: tuple[str, str], mask_key: str, ledger_head: str) -> ShareEnvelope:
-    """Return the envelope of a share for an ask; ``names``: institution, hash of its base."""
+def ask_for_sum(ask: Ask, statement: Statement, deadline_unix: float) -> SumAsk:
+    """Return the ask of the second exchange of a round, from that of the first."""
+    asked = {name: getattr(ask, name) for name in ("study", "lineage", "round", "run_json", "run_sha256")}
+    return SumAsk(**asked, input_sha256=ask.input_sha256, deadline_unix=deadline_unix, statement=statement.text())
+
+
+def seal_share(
+    ask: Ask | SumAsk, names: tuple[str, str], mask_key: str, ledger_head: str, what: str = "share"
+) -> ShareEnvelope:
+    """Return the envelope of a share for an ask, or for the sum of that round; ``names``: institution, base's hash."""
     return ShareEnvelope(
         study=ask.study,
         lineage=ask.lineage,
-        what="share",
+        what=what,
         round=ask.round,
         institution=names[0],
         run_sha256=ask.run_sha256,
@@ -70,12 +87,12 @@ def seal_share(ask: Ask, names: tuple[str, str], mask_key: str, ledger_head: str
     )
 
 
-def seal_sum(ask: SumAsk, names: tuple[str, str], numbers: bytes, ledger_head: str) -> SumEnvelope:
+def seal_sum(ask: SumAsk, names: tuple[str, str], numbers: bytes, ledger_head: str, what: str = "sum") -> SumEnvelope:
     """Return the envelope of a masked share for an ask; ``names``: institution, hash of its base."""
     return SumEnvelope(
         study=ask.study,
         lineage=ask.lineage,
-        what="sum",
+        what=what,
         round=ask.round,
         institution=names[0],
         run_sha256=ask.run_sha256,

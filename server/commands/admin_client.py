@@ -87,6 +87,7 @@ def _told(event: dict[str, Any], again: str) -> str:
         "offered_later": _offered_later,
         "round": _round,
         "rehearsed": _rehearsed,
+        "rehearsed_sum": lambda event: f"{event['answer']} ({event['seconds']} s)",
         "dropped": lambda event: f"round {event['round']}: {event['institution']} dropped: {event['reason']}",
         "given_out": lambda event: _given_out(event, again),
     }

@@ -181,7 +181,7 @@ def check_answer(
     return update
 
 
-def check_share(reply: Message, ask: Ask, institution: Institution, run: RunConfig) -> SignedShare:
+def check_share(reply: Message, ask: Ask, institution: Institution, run: RunConfig, what: str = "share") -> SignedShare:
     """Return a reply as this institution's envelope of a share for this ask.
 
     Raises:
@@ -192,7 +192,7 @@ def check_share(reply: Message, ask: Ask, institution: Institution, run: RunConf
         raise MessageError("declined")
     share = share_from(content)
     said = share.envelope()
-    if said != seal_share(ask, (institution.name, str(run.model.sha256)), said.mask_key, said.ledger_head):
+    if said != seal_share(ask, (institution.name, str(run.model.sha256)), said.mask_key, said.ledger_head, what):
         raise MessageError("envelope: not an answer to this ask")
     if not signed_by(institution.update_key, share.text, share.signature):
         raise MessageError("signature: not this institution's")
@@ -200,7 +200,9 @@ def check_share(reply: Message, ask: Ask, institution: Institution, run: RunConf
     return share
 
 
-def check_masked(reply: Message, ask: SumAsk, institution: Institution, run: RunConfig, size: int) -> Masked:
+def check_masked(
+    reply: Message, ask: SumAsk, institution: Institution, run: RunConfig, size: int, what: str = "sum"
+) -> Masked:
     """Return a reply as this institution's masked share under the statement of an ask.
 
     Raises:
@@ -212,7 +214,7 @@ def check_masked(reply: Message, ask: SumAsk, institution: Institution, run: Run
     masked = Masked.from_content(content)
     masked.numbers(size)
     said = masked.envelope
-    if said != seal_sum(ask, (institution.name, str(run.model.sha256)), masked.payload, said.ledger_head):
+    if said != seal_sum(ask, (institution.name, str(run.model.sha256)), masked.payload, said.ledger_head, what):
         raise MessageError("envelope: not an answer to this ask")
     if not signed_by(institution.update_key, said.text(), masked.signature):
         raise MessageError("signature: not this institution's")

@@ -19,7 +19,7 @@ from confide.common.protocol.secure_sum import (
     as_signed,
     total,
 )
-from confide.common.protocol.sum_messages import Masked, SumAsk
+from confide.common.protocol.sum_messages import Masked, SumAsk, ask_for_sum
 from confide.common.protocol.wire import MessageError
 from confide.common.tensors import State, alphabetical, schema_of, split
 from confide.server.aggregation import optimizer
@@ -62,7 +62,8 @@ def train_shares(state: RunState, grid: Grid, number: int, chosen: Chosen) -> An
         job.emit({"event": "void", "round": number, "missing": []})
         return answers
     members = _members(state, names)
-    round_sum = _Sum(_sum_ask(job, ask, statement), statement, members)
+    closes = job.clock.now() + job.run.federation.sum_seconds
+    round_sum = _Sum(ask_for_sum(ask, statement, closes), statement, members)
     shares = _second_exchange(job, grid, round_sum, answers)
     if len(shares) < len(names):
         _void(state, round_sum, names - {members[node].name for node in shares}, answers)
@@ -139,12 +140,6 @@ def _require_another_key(share: SignedShare, others: Iterable[SignedShare]) -> N
     """Check that no other share has this mask key: every honest member would refuse their common sum."""
     if share.envelope().mask_key in {other.envelope().mask_key for other in others}:
         raise MessageError("mask_key: that of another institution")
-
-
-def _sum_ask(job: Job, ask: Ask, statement: Statement) -> SumAsk:
-    asked = {name: getattr(ask, name) for name in ("study", "lineage", "round", "run_json", "run_sha256")}
-    deadline = job.clock.now() + job.run.federation.sum_seconds
-    return SumAsk(**asked, input_sha256=ask.input_sha256, deadline_unix=deadline, statement=statement.text())
 
 
 def _second_exchange(job: Job, grid: Grid, of: _Sum, answers: Answers) -> dict[int, Masked]:

@@ -14,7 +14,12 @@ SUM_POLICY = POLICY + "max_epsilon_if_broken = 100.0\ntolerate_colluding = 1\n"
 
 
 def _begin(deployment: Deployment, base: Path, rounds: int = 3, **sabotage: dict[str, object]) -> str:
-    """Four institutions that know each other's keys, a run of three at least, approved by all; its name."""
+    """A run of four institutions, of which three at least are in a sum; its name."""
+    return deployment.propose(_agreed(deployment, base, rounds, **sabotage))
+
+
+def _agreed(deployment: Deployment, base: Path, rounds: int = 3, **sabotage: dict[str, object]) -> Path:
+    """Four institutions that know each other's keys, and the file of a run that all have approved."""
     for name in NAMES:
         deployment.add(name, private_records(), SUM_POLICY)
     keys = {
@@ -33,7 +38,7 @@ def _begin(deployment: Deployment, base: Path, rounds: int = 3, **sabotage: dict
     assert "waiting for approval" in first["reason"]
     for name in NAMES:
         deployment.confide("client", "approve", "small", "--site", f"{name}/site.toml")
-    return deployment.propose(path)
+    return path
 
 
 def sum_file(folder: Path, base: Path, rounds: int) -> Path:
@@ -61,6 +66,16 @@ def test_four_institutions_train_under_shared_noise(deployment: Deployment, base
         assert row["epsilon"] < row["epsilon_if_broken"]
     statements = sorted((deployment.folder / "srv" / "runs" / run / "rounds" / "statements").iterdir())
     assert [path.name for path in statements] == ["0001.json", "0002.json", "0003.json"]
+
+
+def test_a_rehearsal_shows_that_the_masks_cancel(deployment: Deployment, base_folder: Path) -> None:
+    path = _agreed(deployment, base_folder)
+    told = deployment.confide("server", "run", path, "--home", "srv", "--rehearsal")
+    assert [f"{name}: answered in " in told for name in NAMES] == [True] * 4
+    assert "the sum of anne, jude, luke, mary is zero: their masks cancel" in told
+    for name in NAMES:
+        assert _kinds(deployment, name) == []
+        assert not list((deployment.folder / name / "state" / "shares").rglob("*.share"))
 
 
 def test_a_server_killed_after_the_statement_shows_the_same_one(deployment: Deployment, base_folder: Path) -> None:
