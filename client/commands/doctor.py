@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from confide.client.answers.proposed_runs import read_offers
+from confide.client.commands.shared_noise import partners_compared
 from confide.client.config import SiteConfig, load_site_config
 from confide.client.data.line_check import check_lines
 from confide.client.service.probe import clock_ahead
@@ -65,6 +66,7 @@ def examine(path: Path) -> Iterator[Finding]:
     yield _finding("memory", _memory)
     yield _finding("data", lambda: _data(config, local))
     yield _finding("people", lambda: _people(path))
+    yield _finding("partners", lambda: partners_compared(_offered(config), open_site(path)))
     yield _finding("base models", lambda: _base_models(config))
     yield _finding("device", lambda: _device(config.compute.device))
     yield _finding("room on the device", lambda: _room(config))

@@ -12,6 +12,7 @@ from confide.common.errors import InputError
 from confide.common.privacy.filter import Cap, composed_epsilon, if_broken
 
 FORMAT = "confide-ledger-1"
+MASKED = "masked share"  # `what` of a share that left, before the number of members of its sum
 
 
 def ledger_facts(path: Path) -> dict[str, Any]:
@@ -104,7 +105,7 @@ def _left(row: dict[str, Any], reservation: Reservation, account: Account) -> di
         "study": reservation.key.study,
         "lineage": reservation.key.lineage,
         "round": reservation.key.round,
-        "what": f"masked share, in a sum of {row['members']}" if is_sum else first,
+        "what": f"{MASKED}, in a sum of {row['members']}" if is_sum else first,
         "bytes": row["bytes"],
         "sha256": row["sha256"],
         "acknowledged": reservation.acknowledged and (is_sum or not is_shared),

@@ -1,12 +1,15 @@
 """Noise that institutions share, in words: each epsilon with its condition, and the members that a person compares."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from confide.client.privacy.account import Account
+from confide.client.privacy.decision import partner_problems
 from confide.client.privacy.policy import cap_of
 from confide.client.site.installation import Institution
 from confide.common.config.run import RunConfig
+from confide.common.config.sections import SECURE_SUM
 from confide.common.privacy.plan import Plan, PrivacyPlan
 from confide.common.privacy.secure.conditions import HIGHEST, epsilon_if_colluding, epsilon_or_infinite
 from confide.common.protocol.enrolment import partner_fingerprint
@@ -76,6 +79,19 @@ def shared_noise(run: RunConfig, plan: Plan, site: Institution, account: Account
         own=site.config.institution.name,
         fingerprints={name: partner_fingerprint(key) for name, key in run.study.keys.items()},
     )
+
+
+def partners_compared(runs: Sequence[RunConfig], site: Institution) -> tuple[Literal["ok", "problem"], str]:
+    """Return doctor's verdict: a person has compared the keys of all institutions that share noise in these runs."""
+    own, partners = (site.config.institution.name, site.identity.public_hex()), site.config.partners
+    shared = [run.study.keys for run in runs if run.federation.aggregation == SECURE_SUM]
+    problems = {problem: None for keys in shared for problem in partner_problems(keys, *own, partners)}
+    if problems:
+        return "problem", "; ".join(problems)
+    names = {name for keys in shared for name in keys} - {own[0]}
+    if not names:
+        return "ok", "are looked at once a run is offered in which institutions share noise"
+    return "ok", f"[partners] has the keys that the run lists for {', '.join(sorted(names))}"
 
 
 def _shown(epsilon: float) -> str:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from confide.client.commands.ledger_report import egress_rows
+from confide.client.commands.ledger_report import MASKED, egress_rows
 from confide.client.service.running import client_pid, read_status
 from confide.client.site.enrolment import kit_of
 from confide.client.site.installation import open_site
@@ -15,7 +15,11 @@ def status_facts(path: Path) -> dict[str, Any]:
     site = open_site(path)
     state, account, left = site.config.state.dir, site.ledger.account(), egress_rows(path)
     pid, told = client_pid(state), read_status(state)
-    answered = {(row["study"], row["lineage"], row["round"]) for row in left if row["what"] == "update"}
+    # The first exchange of a secure sum answers no round yet: its share is held here.
+    answered = {
+        (row["study"], row["lineage"], row["round"]) for row in left if row["what"].startswith(("update", MASKED))
+    }
+    held = {item.share_file: item.key for item in account.reservations.values()}
     try:
         server = kit_of(state).address
     except InputError:
@@ -33,6 +37,9 @@ def status_facts(path: Path) -> dict[str, Any]:
             for name, study in account.studies.items()
             if not study.closed
         },
+        "shares_held": [
+            {"study": held[name].study, "round": held[name].round} for name in site.shares.names() if name in held
+        ],
         "last_egress": left[-1] if left else None,
     }
 
@@ -54,6 +61,10 @@ def status_text(facts: dict[str, Any]) -> str:
     lines += [
         f"study {name}: open, {study['rounds_answered']} rounds answered"
         for name, study in facts["studies_open"].items()
+    ]
+    lines += [
+        f"study {share['study']}, round {share['round']}: the share is held here until the members of its sum are known"
+        for share in facts["shares_held"]
     ]
     if row := facts["last_egress"]:
         lines.append(

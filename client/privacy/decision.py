@@ -93,6 +93,6 @@ def partner_problems(keys: Mapping[str, str], own_name: str, own_key: str, partn
         known = f"partners.{name} = {partners[name]!r}" if name in partners else "is not in [partners]"
         problems.append(
             f"study.keys: {name!r} {known}, its key has the fingerprint {fingerprint}; compare it by telephone with "
-            "that institution"
+            "that institution, then write it into [partners]"
         )
     return problems

@@ -32,7 +32,7 @@ from confide.common.protocol.enrolment import write_json
 
 MakeRun = Callable[..., RunConfig]
 CANARY = "Jane Doe, 3 May 1961"
-_SUBJECTS = ["versions", "server", "ledger", "disk", "memory", "data", "people", "base models", "device"]
+_SUBJECTS = ["versions", "server", "ledger", "disk", "memory", "data", "people", "partners", "base models", "device"]
 _SUBJECTS += ["room on the device"]
 
 

@@ -12,7 +12,9 @@ from support.verifying import run_verify
 from confide.client.answers.agreement import decision_on, is_waiting
 from confide.client.answers.proposed_runs import keep_offer
 from confide.client.commands.approval import approve_run, review
+from confide.client.commands.doctor import examine
 from confide.client.commands.ledger_report import export_lines, ledger_facts, ledger_text
+from confide.client.commands.status import status_facts, status_text
 from confide.client.commands.studies import list_studies
 from confide.client.privacy.account import AnswerKey
 from confide.client.privacy.policy import cap_of
@@ -164,3 +166,63 @@ def test_the_ledger_is_shown_with_both_accounts(
     (tmp_path / "export.jsonl").write_text("".join(f"{line}\n" for line in export_lines(path)), encoding="utf-8")
     code, output, _ = run_verify(tmp_path / "export.jsonl")
     assert code == 0, output
+
+
+@pytest.mark.parametrize(
+    ("partners", "state", "words"),
+    [
+        (COMPARED, "ok", "[partners] has the keys that the run lists for luke, mark, paul"),
+        (
+            {**COMPARED, "luke": COMPARED["mark"]},
+            "problem",
+            f"study.keys: 'luke' partners.luke = '{COMPARED['mark']}', its key has the fingerprint {COMPARED['luke']}; "
+            "compare it by telephone with that institution, then write it into [partners]",
+        ),
+        (
+            {name: COMPARED[name] for name in ("luke", "mark")},
+            "problem",
+            f"study.keys: 'paul' is not in [partners], its key has the fingerprint {COMPARED['paul']}; compare",
+        ),
+    ],
+)
+def test_doctor_compares_the_partners_of_a_run_on_offer(
+    make_site: Callable[..., Path],
+    run_of: Callable[..., RunConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    partners: dict[str, str],
+    state: str,
+    words: str,
+) -> None:
+    path = make_site(partners=partners)
+    assert _finding(path) == ("ok", "are looked at once a run is offered in which institutions share noise")
+    keep_offer(open_site(path).offers or path, run_of(path))
+    found = _finding(path)
+    assert found[0] == state
+    assert words in found[1]
+
+
+def _finding(path: Path) -> tuple[str, str]:
+    [found] = [finding for finding in examine(path) if finding.subject == "partners"]
+    return found.state, found.text
+
+
+def test_the_status_counts_rounds_whose_share_left_and_names_the_shares_that_are_held(
+    make_site: Callable[..., Path], run_of: Callable[..., RunConfig]
+) -> None:
+    path = make_site()
+    run, site = run_of(path), open_site(path)
+    cap = cap_of(site.config.policy)
+    site.ledger.open_study("test", plan_of(run), cap)
+    facts = {"input_sha256": "1" * 64, "run_sha256": run.sha256(), "coins": "os"}
+    for number in (1, 2):
+        reservation = site.ledger.reserve(AnswerKey("test", "ab" * 16, "update", number), (1, 0), cap, facts)
+        site.shares.put(reservation.share_file, b"share")
+        site.outbox.put(reservation.answer_file, b"envelope")
+        site.ledger.seal(reservation, "2" * 64, 8)
+        if number == 1:
+            site.ledger.release(reservation, "3" * 64, 4, "4" * 64, 20, cap)
+            site.outbox.put(reservation.sum_file, b"masked")
+    told = status_facts(path)  # opens the site, which forgets what has left
+    assert told["studies_open"] == {"test": {"rounds_answered": 1}}
+    assert told["shares_held"] == [{"study": "test", "round": 2}]
+    assert "study test, round 2: the share is held here until the members of its sum are known" in status_text(told)

@@ -124,6 +124,7 @@ def test_before_anything_happened_there_is_nothing_to_tell(path: Path) -> None:
         "paused": False,
         "last_ask": None,
         "studies_open": {},
+        "shares_held": [],
         "last_egress": None,
     }
     assert status_text(facts) == "not running; no server joined yet"
