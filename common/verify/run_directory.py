@@ -5,12 +5,20 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from confide.common.verify.approved import approval_problems
 from confide.common.verify.epsilon import recompute
 from confide.common.verify.fields import Row, faults, show
 from confide.common.verify.files import lines, parse, read
 from confide.common.verify.findings import TOLERANCE, Item
 from confide.common.verify.sharing import SHARING, if_broken, plan_faults
-from confide.common.verify.statements import Agreed, Statement, event_problems, read_statements, statement_problems
+from confide.common.verify.statements import (
+    Agreed,
+    Statement,
+    claim_problems,
+    event_problems,
+    read_statements,
+    statement_problems,
+)
 
 # The fields of every plan that a run with privacy locks. Without a lock, a plan's own figure is compared with nothing.
 _LOCKED = " unit sampling_probability noise_multiplier target_delta clip_norm clipping head_weight"
@@ -28,6 +36,7 @@ def check_run(folder: Path) -> list[Item]:
     if run.problems or not isinstance(rows := content["institutions"], list):
         run.problems.append("no list of institutions that can be read: nothing is claimed")
         return [run]
+    run.problems = list(approval_problems(folder, toml, content.get("run_sha256")))
     run.notes = [f"{key}: {show(content.get(key))}" for key in ("status", "simulated", "not_in_this_account")]
     run.notes += [] if rows else ["institutions has no row: nothing is claimed"]
     items = [_institution(row, lock) for row in rows]
@@ -41,6 +50,8 @@ def check_run(folder: Path) -> list[Item]:
     statements = _sums(run, folder, _agreed(content, toml), events) if lock["sharing"] else {}
     if not lock["sharing"] and any(event.get("event") == "sum_started" for event in events):
         run.problems.append("its events show a secure sum, but its plan shares no noise")
+    told = {(name, problem) for name, row in claims.items() for problem in claim_problems(row, statements)}
+    run.problems += [f"{show(name)}: {problem}" for name, problem in sorted(told)]
     for (name, what), shown in _shown(events, statements, lock).items():
         if name not in names:
             run.problems.append(f"{show(name)} took part and has no row")

@@ -122,6 +122,16 @@ def _problems(statement: Statement, same: Row, keys: Row) -> Iterator[str]:
             yield f"the envelope of {name} is of another {field}"
 
 
+def claim_problems(row: Row, found: dict[int, Statement]) -> Iterator[str]:
+    """Yield where a row of privacy.json says another thing of the members than its plan and the statements show."""
+    if "sharing" not in row["plan"]:
+        return
+    least = min((len(statement.names) for statement in found.values()), default=None)
+    for field, shown in (("max_colluding", row["plan"]["sharing"]["max_colluding"]), ("least_members", least)):
+        if (said := row.get(field)) != shown or type(said) is not type(shown):
+            yield f"{field} = {show(said)}, but plan and statements show {shown}"
+
+
 def _signed_by(key: str, text: str, signature: str) -> bool:
     try:
         Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)).verify(bytes.fromhex(signature), text.encode())

@@ -21,6 +21,8 @@ from confide.common.flower import versions
 from confide.common.folders import require_new
 from confide.common.privacy.accounting import epsilon, epsilon_rdp
 from confide.common.privacy.plan import NoPrivacy
+from confide.common.protocol.secure_sum import Statement
+from confide.common.protocol.wire import MessageError
 from confide.server.rounds.roster import Institution
 from confide.server.rounds.run_context import Event
 
@@ -82,6 +84,7 @@ class RunDirectory:
 
     def _lock(self, run: RunConfig) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
+        replace_durably(self.path / "run.json", run.canonical_json().encode())  # the very text that people approve
         content = run.model_dump(mode="json")
         if run.simulation:  # the path must hold from this folder too; no institution has to approve it
             content["simulation"]["data"] = run.at(run.simulation.data)
@@ -139,6 +142,11 @@ class RunDirectory:
                 continue
         return lines
 
+    def _least_members(self) -> int | None:
+        """Return the fewest members of any of the run's secure sums; None before the first."""
+        texts = [path.read_text("utf-8", "replace") for path in (self.path / "rounds/statements").glob("[!.]*")]
+        return min((count for text in texts if (count := _members_in(text))), default=None)
+
     def write_privacy(
         self,
         status: str,
@@ -152,7 +160,8 @@ class RunDirectory:
 
         ``baselines`` names results from the same records that the report holds and this account leaves out.
         """
-        rows = [_privacy_row(run, institution) for institution in institutions]
+        least = self._least_members()
+        rows = [_privacy_row(run, institution, least) for institution in institutions]
         content = {
             "status": status,
             "simulated": simulated,
@@ -166,6 +175,13 @@ class RunDirectory:
         }
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         replace_durably(self.path / "privacy.json", text.encode())
+
+
+def _members_in(text: str) -> int:
+    try:
+        return len(Statement.from_text(text).members)
+    except MessageError:
+        return 0
 
 
 def _asked(event: Event, known: dict[str, Institution], run: RunConfig) -> None:
@@ -218,7 +234,7 @@ def _cut_torn_line(path: Path) -> None:
             file.truncate(file.read().rfind(b"\n") + 1)
 
 
-def _privacy_row(run: RunConfig, institution: Institution) -> dict[str, Any]:
+def _privacy_row(run: RunConfig, institution: Institution, least_members: int | None) -> dict[str, Any]:
     plan = make_plan(run, institution.declared_units)
     row: dict[str, Any] = {"institution": institution.name, "num_steps": institution.num_steps}
     if isinstance(plan, NoPrivacy):
@@ -235,6 +251,7 @@ def _privacy_row(run: RunConfig, institution: Institution) -> dict[str, Any]:
     if plan.sharing is not None:
         row["epsilon_if_broken"] = spent_if_broken(run, institution)
         row["epsilon_if_broken_of_the_whole_plan"] = epsilon(plan.if_broken)
+        row |= {"max_colluding": plan.sharing.max_colluding, "least_members": least_members}
     return row
 
 

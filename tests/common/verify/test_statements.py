@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -15,7 +16,8 @@ from support.verifying import run_verify
 from confide.common.privacy.accounting import epsilon
 from confide.common.privacy.plan import PrivacyPlan
 from confide.common.privacy.secure.sharing import Sharing
-from confide.common.verify import command, run_directory, statements
+from confide.common.protocol.signatures import Identity
+from confide.common.verify import approved, command, run_directory, statements
 
 Lie = Callable[[SumRun], object]
 
@@ -29,6 +31,8 @@ def test_a_whole_run_agrees(sum_run: SumRun) -> None:
     code, output, _ = run_verify(sum_run.folder)
     assert code == 0, output
     assert "statements: 3, of 3 to 4 members" in output
+    rows = json.loads((sum_run.folder / "privacy.json").read_text(encoding="utf-8"))["institutions"]
+    assert {(row["max_colluding"], row["least_members"]) for row in rows} == {(1, 3)}
     assert "how many members of a secure sum collude, or did not add their noise" in output
 
 
@@ -126,11 +130,11 @@ def _lowered(name: str) -> Lie:
 
 
 def _lock(section: str, **changes: Any) -> Lie:
-    return lambda run: run.edit_lock(lambda content: content[section].update(changes))
+    return lambda run: run.edit_run(lambda content: content[section].update(changes))
 
 
 def _keys(edit: Callable[[Envelope], object]) -> Lie:
-    return lambda run: run.edit_lock(lambda content: edit(content["study"]["keys"]))
+    return lambda run: run.edit_run(lambda content: edit(content["study"]["keys"]))
 
 
 def _swap(keys: Envelope) -> None:
@@ -170,8 +174,30 @@ def _mask_key_of_another(members: list[Envelope]) -> None:
     members[1]["mask_key"] = members[0]["mask_key"]
 
 
+def _other_institutions(run: SumRun) -> None:
+    """Whoever owns the folder makes up all institutions: their keys, and what they signed."""
+    approved = json.loads((run.folder / "privacy.json").read_text(encoding="utf-8"))["run_sha256"]
+    made_up = {name: Identity(name.encode().ljust(32)) for name in run.identities}
+    forged = replace(run, identities=made_up)
+    forged.edit_run(lambda content: content["study"].update(keys={n: one.public_hex() for n, one in made_up.items()}))
+    forged.edit_privacy(lambda content: content.update(run_sha256=approved))
+    for number in (1, 2, 3):
+        forged.sign(number, forged.members(number))
+
+
+def _read_keys(run: SumRun) -> None:
+    run.edit_lock(lambda content: _swap(content["study"]["keys"]))
+
+
 _OTHER = "9" * 64
 LIES: dict[str, tuple[Lie, str]] = {
+    "other institutions under the approved hash": (_other_institutions, "run.json has not the hash"),
+    "other keys for people to read": (_read_keys, "run.lock.toml and run.json are different runs"),
+    "no text of the run": (lambda run: (run.folder / "run.json").unlink(), "run.json is missing"),
+    "a member too many": (_row(least_members=4), "least_members = 4, but plan and statements show 3"),
+    "no word of the fewest": (_row(least_members=None), "least_members = None, but plan and statements show 3"),
+    "more may collude than were said": (_row(max_colluding=0), "max_colluding = 0, but plan and statements show 1"),
+    "a number as truth": (_row(max_colluding=True), "max_colluding = True, but plan and statements show 1"),
     "a member removed": (_without_site_1, "round 2: its events show another statement"),
     "a member removed everywhere": (_signed(1, lambda members: members.pop()), "4 shares were added, but 3 members"),
     "a member too few": (_signed(3, lambda members: members.pop()), "2 members are fewer than min_clients = 3"),
@@ -276,8 +302,8 @@ def test_a_lie_about_a_sum_is_found(name: str, sum_run: SumRun) -> None:
         (_lock("study", keys={"site-0": "AB" * 32}), "run.lock.toml: study.keys: update_key"),
         (_lock("study", keys={"site-0": 3}), "run.lock.toml: study.keys: update_key"),
         (_lock("study", keys=7), "not iterable"),
-        (lambda run: run.edit_lock(lambda content: content["privacy"].pop("grid_bits")), "run.lock.toml: grid_bits"),
-        (lambda run: run.edit_lock(lambda content: content["federation"].pop("min_clients")), "min_members = None"),
+        (lambda run: run.edit_run(lambda content: content["privacy"].pop("grid_bits")), "run.lock.toml: grid_bits"),
+        (lambda run: run.edit_run(lambda content: content["federation"].pop("min_clients")), "min_members = None"),
     ],
 )
 def test_a_lock_that_cannot_be_read_is_one_line(lie: Lie, words: str, sum_run: SumRun) -> None:
@@ -335,6 +361,13 @@ PLANTED: list[Planted] = [
     (run_directory, "!= value]", '!= value and name != "sharing"]', "more noise of a share in the lock"),
     (run_directory, 'if not lock["sharing"] and any(', "if False and any(", "shares that are no shares"),
     (run_directory, "for name, count in signed.items()", "for name, count in ()", "a step that is not claimed"),
+    (approved, ".hexdigest() != run_sha256:", ".hexdigest() == 0:", "other institutions under the approved hash"),
+    (approved, '"run.json")) != run:', '"run.json")) == 0:', "other keys for people to read"),
+    (approved, '== "secure-sum":', '== "secure":', "no text of the run"),
+    (statements, '("least_members", least))', '("least_members", row["least_members"]))', "a member too many"),
+    (statements, '("least_members", least))', '("least_members", row["least_members"]))', "no word of the fewest"),
+    (statements, 'row["plan"]["sharing"]["max_coll', 'row["max_coll', "more may collude than were said"),
+    (statements, " or type(said) is not type(shown)", "", "a number as truth"),
     (run_directory, "run.problems += unreadable + ", "run.problems += ", "half a statement"),
 ]  # fmt: skip
 

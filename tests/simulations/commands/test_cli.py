@@ -57,7 +57,16 @@ def test_json_is_one_object_and_the_directory_is_complete(
     assert summary["score"]["mean"] == pytest.approx(sum(summary["score"]["per_institution"].values()) / 3)
 
     assert {path.name for path in out.iterdir()} == {
-        *("run.lock.toml", "events.jsonl", "metrics.jsonl", "privacy.json", "report.html", "rounds", "adapter")
+        *(
+            "run.json",
+            "run.lock.toml",
+            "events.jsonl",
+            "metrics.jsonl",
+            "privacy.json",
+            "report.html",
+            "rounds",
+            "adapter",
+        )
     }
     assert sorted(path.name for path in (out / "rounds").iterdir()) == ["0003", "0004"]
     assert {path.name for path in (out / "rounds" / "0004").iterdir()} >= {"adapter.safetensors", "state.json"}
