@@ -21,10 +21,9 @@ from confide.common.flower import versions
 from confide.common.folders import require_new
 from confide.common.privacy.accounting import epsilon, epsilon_rdp
 from confide.common.privacy.plan import NoPrivacy
-from confide.common.protocol.secure_sum import Statement
-from confide.common.protocol.wire import MessageError
 from confide.server.rounds.roster import Institution
 from confide.server.rounds.run_context import Event
+from confide.server.rounds.statements import FileStatements
 
 # Results that `--baselines` computes from the same records besides the run, in the words of all who show them.
 BASELINES = {
@@ -142,11 +141,6 @@ class RunDirectory:
                 continue
         return lines
 
-    def _least_members(self) -> int | None:
-        """Return the fewest members of any of the run's secure sums; None before the first."""
-        texts = [path.read_text("utf-8", "replace") for path in (self.path / "rounds/statements").glob("[!.]*")]
-        return min((count for text in texts if (count := _members_in(text))), default=None)
-
     def write_privacy(
         self,
         status: str,
@@ -160,7 +154,7 @@ class RunDirectory:
 
         ``baselines`` names results from the same records that the report holds and this account leaves out.
         """
-        least = self._least_members()
+        least = FileStatements(self.path / "rounds/statements").least_members()
         rows = [_privacy_row(run, institution, least) for institution in institutions]
         content = {
             "status": status,
@@ -175,13 +169,6 @@ class RunDirectory:
         }
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         replace_durably(self.path / "privacy.json", text.encode())
-
-
-def _members_in(text: str) -> int:
-    try:
-        return len(Statement.from_text(text).members)
-    except MessageError:
-        return 0
 
 
 def _asked(event: Event, known: dict[str, Institution], run: RunConfig) -> None:

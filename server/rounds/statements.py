@@ -6,6 +6,8 @@ from typing import Protocol
 
 from confide.common.durable import replace_durably
 from confide.common.failpoints import failpoint
+from confide.common.protocol.secure_sum import Statement
+from confide.common.protocol.wire import MessageError
 
 
 class Statements(Protocol):
@@ -49,3 +51,15 @@ class FileStatements:
         self.folder.mkdir(parents=True, exist_ok=True)
         replace_durably(self.folder / f"{number:04d}.json", text.encode())
         failpoint("statement-written")
+
+    def least_members(self) -> int | None:
+        """Return the fewest members of any sum; None before the first. A damaged statement is left out."""
+        numbers = [int(path.stem) for path in self.folder.glob("[!.]*.json") if path.stem.isdecimal()]
+        return min((count for number in numbers if (count := _num_members(self.get(number) or ""))), default=None)
+
+
+def _num_members(text: str) -> int:
+    try:
+        return len(Statement.from_text(text).members)
+    except MessageError:
+        return 0

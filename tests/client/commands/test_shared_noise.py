@@ -206,7 +206,7 @@ def _finding(path: Path) -> tuple[str, str]:
     return found.state, found.text
 
 
-def test_the_status_counts_rounds_whose_share_left_and_names_the_shares_that_are_held(
+def test_the_status_counts_rounds_whose_share_left_and_names_held_shares(
     make_site: Callable[..., Path], run_of: Callable[..., RunConfig]
 ) -> None:
     path = make_site()
