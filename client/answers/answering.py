@@ -16,7 +16,7 @@ from confide.common.model.adapter import schema
 from confide.common.model.warm_model import WarmModel
 from confide.common.privacy.coins import Coins
 from confide.common.privacy.filter import Cap
-from confide.common.privacy.secure.lattice import MAX_COORDINATES
+from confide.common.privacy.secure.sharing import MAX_COORDINATES
 from confide.common.protocol.asks import Ask
 from confide.common.protocol.gate import RECEIVED_NORM_BOUND
 from confide.common.protocol.transfer import decode

@@ -36,7 +36,7 @@ from confide.server.rounds.collect import (
     collect,
     wait_for_nodes,
 )
-from confide.server.rounds.roster import Institution, Members, check_masked, check_share, enrol
+from confide.server.rounds.roster import Institution, Members, check_masked, check_share, enrol, room_problem
 from confide.server.rounds.run_context import Event
 
 _GOOD = "answered"
@@ -156,6 +156,9 @@ def _require_zero(
 ) -> None:
     """Show the statement to its members, and add up the zeros that each has masked; `PolicyError` unless that is 0."""
     size, seconds = sum(value.size for value in rehearsal.initial.values()), rehearsal.run.federation.sum_seconds
+    declared = sum(one.institution.declared_units for one in members.values())
+    if problem := room_problem(rehearsal.run, declared, size):
+        raise PolicyError(problem)
     statement, began = Statement.of(one.share for one in members.values() if one.share), clock.now()
     ask, shares = ask_for_sum(first, statement, began + seconds), list[Shared]()
     missing = {one.institution.name: NO_ANSWER for one in members.values()}

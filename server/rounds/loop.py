@@ -9,14 +9,12 @@ import time
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from confide.common.config.run import make_plan
 from confide.common.config.sections import SECURE_SUM
 from confide.common.errors import ConfideError, PolicyError
-from confide.common.privacy.plan import PrivacyPlan
 from confide.server.rounds.collect import to_send
 from confide.server.rounds.newcomers import Newcomers
 from confide.server.rounds.offer import offer_run, wait_for_return
-from confide.server.rounds.roster import take_in
+from confide.server.rounds.roster import room_problem, take_in
 from confide.server.rounds.round_answers import Answers
 from confide.server.rounds.round_asks import make_ask
 from confide.server.rounds.run_context import RunState
@@ -51,6 +49,7 @@ def run_rounds(state: RunState, grid: Grid) -> None:
         wait_for_return(job, grid, state.institutions)
         _complete_saved_round(state, grid)
     else:
+        _require_room(state)
         offered = offer_run(job, grid, make_ask(job, 0))
         if offered is None:
             return
@@ -65,12 +64,14 @@ def run_rounds(state: RunState, grid: Grid) -> None:
 
 
 def _require_room(state: RunState) -> None:
-    """Check that a secure sum of these institutions fits its grid; `PolicyError` before anything is charged."""
-    plan = make_plan(state.job.run, sum(item.declared_units for item in state.institutions.values()))
-    if isinstance(plan, PrivacyPlan) and plan.sharing is not None:
-        size = sum(value.size for value in state.job.initial.values())
-        if problem := plan.sharing.room_problem(plan.expected_batch_size, size):
-            raise PolicyError(problem)
+    """Check that a secure sum of these institutions fits its grid, or of none, before the offer, that the adapter does.
+
+    Raises:
+        PolicyError: it does not; nothing is charged yet.
+    """
+    declared = sum(item.declared_units for item in state.institutions.values())
+    if problem := room_problem(state.job.run, declared, state.job.size):
+        raise PolicyError(problem)
 
 
 def _run_remaining(state: RunState, grid: Grid, newcomers: Newcomers) -> None:
@@ -97,7 +98,7 @@ def _run_remaining(state: RunState, grid: Grid, newcomers: Newcomers) -> None:
 
 def _welcome(state: RunState, grid: Grid, newcomers: Newcomers, number: int) -> None:
     """Take in institutions that have accepted since the run began, and offer it to others. No round waits for them."""
-    joined = newcomers.take(grid, number)
+    joined = newcomers.take(grid, number, state.institutions.values())
     state.institutions, state.gone = take_in(joined, state.institutions, state.gone)
     if number < state.job.run.federation.num_rounds:  # an institution takes part from the round after it accepts
         newcomers.offer(grid, make_ask(state.job, 0), state.institutions)

@@ -54,6 +54,11 @@ class Job:
     resumed: Resumed = field(default_factory=Resumed)
     statements: Statements = field(default_factory=MemoryStatements)
 
+    @property
+    def size(self) -> int:
+        """The numbers of the adapter."""
+        return sum(value.size for value in self.initial.values())
+
 
 class RunState:
     """The state that a run has reached; a resumed run begins where the interrupted one stood.

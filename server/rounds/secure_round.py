@@ -68,7 +68,7 @@ def train_shares(state: RunState, grid: Grid, number: int, chosen: Chosen) -> An
     if len(shares) < len(names):
         _void(state, round_sum, names - {members[node].name for node in shares}, answers)
         return answers
-    update = _update(job, round_sum, [masked.numbers(_size(job)) for masked in shares.values()])
+    update = _update(job, round_sum, [masked.numbers(job.size) for masked in shares.values()])
     if update is None:
         for institution in members.values():
             _drop(job, answers, number, institution, "the norm of the sum is above its bound")
@@ -158,7 +158,7 @@ def _second_exchange(job: Job, grid: Grid, of: _Sum, answers: Answers) -> dict[i
     for reply in collect(grid, messages, of.ask.deadline_unix, job.clock, again):
         node = reply.metadata.src_node_id
         try:
-            masked = check_masked(reply, of.ask, of.members[node], job.run, _size(job))
+            masked = check_masked(reply, of.ask, of.members[node], job.run, job.size)
             job.resumed.require_known(number, of.members[node].name, masked.envelope.payload_sha256)
             found[node] = masked
         except MessageError as error:
@@ -198,10 +198,6 @@ def _update(job: Job, of: _Sum, shares: list[Shared]) -> State | None:
     except GateError:
         job.emit({"event": "sum_rejected", "round": of.ask.round})
         return None
-
-
-def _size(job: Job) -> int:
-    return sum(value.size for value in job.initial.values())
 
 
 def _drop(job: Job, answers: Answers, number: int, institution: Institution, reason: str) -> None:

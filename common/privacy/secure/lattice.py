@@ -4,9 +4,7 @@ import torch
 from torch import Tensor
 
 from confide.common.privacy.plan import PrivacyPlan
-from confide.common.privacy.secure.sharing import Sharing
-
-MAX_COORDINATES = 2**63 // 4**19 - 1  # below it the squares of a row add up within 64 bits on the finest grid
+from confide.common.privacy.secure.sharing import MAX_COORDINATES, Sharing
 
 
 def to_grid(clipped_UP: Tensor, plan: PrivacyPlan, sharing: Sharing) -> Tensor:

@@ -11,6 +11,7 @@ SMOOTHING = 16
 _LEAST_STDDEV = 64  # of a share, in grid steps: far above what the sum of discrete Gaussians needs to be one itself
 _WRAP = 2**30  # grid steps; a sum of 32-bit numbers wraps at 2**31
 _DIGITS = 10**6
+MAX_COORDINATES = 2**63 // 4**MAX_BITS - 1  # up to it the squares of a row add up within 64 bits on the finest grid
 _MAX_LOSS = 0.02  # of a gradient, by truncation
 
 
@@ -71,6 +72,8 @@ class Sharing:
                 f"of the sizes that institutions declare a step draws {expected_units:,.0f} units, a sum takes "
                 f"{most:,}; raise local.nominal_units to their mean size"
             )
+        if size > MAX_COORDINATES:
+            return f"the adapter has {size:,} numbers, a secure sum at most {MAX_COORDINATES:,}; train fewer layers"
         if (loss := 0.5 * math.sqrt(size) / 2**self.grid_bits) > _MAX_LOSS:
             return (
                 f"an adapter of {size:,} numbers loses {loss:.1%} of a gradient on a grid of 2^{self.grid_bits} steps, "

@@ -8,7 +8,7 @@ from support.toy import make_plan
 
 from confide.common.privacy.clipping import clip
 from confide.common.privacy.secure import lattice
-from confide.common.privacy.secure.sharing import Sharing
+from confide.common.privacy.secure.sharing import MAX_COORDINATES, Sharing
 
 
 def to_grid(rows: torch.Tensor, clip_norm: float, bits: int) -> torch.Tensor:
@@ -57,9 +57,9 @@ def test_a_row_that_is_longer_than_the_clip_counts_as_zero() -> None:
 
 def test_squares_that_wrap_are_no_short_row() -> None:
     """2**26 entries of 2**19: the squares add up to 2**64, which int64 shows as 0. So that many are refused."""
-    assert lattice.MAX_COORDINATES * 4**19 < 2**63
+    assert MAX_COORDINATES * 4**19 < 2**63
     with pytest.raises(ValueError, match="trained numbers, a secure sum takes at most 33,554,431"):
-        to_grid(torch.empty(1, lattice.MAX_COORDINATES + 1, device="meta"), 1.0, 19)
+        to_grid(torch.empty(1, MAX_COORDINATES + 1, device="meta"), 1.0, 19)
     long = torch.full((1, 4096), 2.0**12)  # each square is 2**62 at 19 bits: the sum would wrap to 0
     assert not to_grid(long, 1.0, 19).any()
 

@@ -58,6 +58,9 @@ def test_a_sum_that_does_not_fit_its_grid_says_what_to_change() -> None:
     coarse = sharing.Sharing(18, 3, 10, 2**20)
     assert coarse.room_problem(100, 1677) is None
     assert "loses 2.0% of a gradient on a grid of 2^10 steps" in str(coarse.room_problem(100, 1678))
+    assert made.room_problem(1, sharing.MAX_COORDINATES) is None
+    told = "the adapter has 33,554,432 numbers, a secure sum at most 33,554,431; train fewer layers"
+    assert made.room_problem(1, sharing.MAX_COORDINATES + 1) == told
 
 
 PLANTED: Planted = {
