@@ -154,10 +154,17 @@ def start(site: SiteOption = _SITE) -> None:
 
 def pause(site: SiteOption = _SITE) -> None:
     """Answer no new ask, until `confide client resume`."""
+    from confide.client.commands.ledger_report import shares_held
     from confide.client.site.installation import open_site
 
-    (open_site(site).config.state.dir / "paused").touch(0o600)
+    here = open_site(site)
+    (here.config.state.dir / "paused").touch(0o600)
     typer.echo("paused: nothing new is answered")
+    for share in shares_held(here):
+        typer.echo(
+            f"the share of study {share['study']}, round {share['round']}, stays here: if its sum is open, that round "
+            "is void for all its members, unless `confide client resume` comes before it closes"
+        )
 
 
 def resume(site: SiteOption = _SITE) -> None:

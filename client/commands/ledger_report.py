@@ -7,7 +7,7 @@ from typing import Any
 
 from confide.client.privacy.account import Account, Reservation, StudyAllotment
 from confide.client.privacy.policy import cap_of
-from confide.client.site.installation import open_site
+from confide.client.site.installation import Site, open_site
 from confide.common.errors import InputError
 from confide.common.privacy.filter import Cap, composed_epsilon, if_broken
 
@@ -92,6 +92,12 @@ def egress_rows(path: Path) -> list[dict[str, Any]]:
     account = site.ledger.account()
     left = [row for row, _ in site.ledger.rows() if row["kind"] in ("seal", "release")]
     return [_left(row, account.reservations[row["reserve"]], account) for row in left]
+
+
+def shares_held(site: Site) -> list[dict[str, Any]]:
+    """Return study and round of every share that waits here for the members of its sum."""
+    known = {item.share_file: item.key for item in site.ledger.account().reservations.values()}
+    return [{"study": known[name].study, "round": known[name].round} for name in site.shares.names() if name in known]
 
 
 def _left(row: dict[str, Any], reservation: Reservation, account: Account) -> dict[str, Any]:

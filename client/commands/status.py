@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from confide.client.commands.ledger_report import MASKED, egress_rows
+from confide.client.commands.ledger_report import MASKED, egress_rows, shares_held
 from confide.client.service.running import client_pid, read_status
 from confide.client.site.enrolment import kit_of
 from confide.client.site.installation import open_site
@@ -19,7 +19,6 @@ def status_facts(path: Path) -> dict[str, Any]:
     answered = {
         (row["study"], row["lineage"], row["round"]) for row in left if row["what"].startswith(("update", MASKED))
     }
-    held = {item.share_file: item.key for item in account.reservations.values()}
     try:
         server = kit_of(state).address
     except InputError:
@@ -37,9 +36,7 @@ def status_facts(path: Path) -> dict[str, Any]:
             for name, study in account.studies.items()
             if not study.closed
         },
-        "shares_held": [
-            {"study": held[name].study, "round": held[name].round} for name in site.shares.names() if name in held
-        ],
+        "shares_held": shares_held(site),
         "last_egress": left[-1] if left else None,
     }
 

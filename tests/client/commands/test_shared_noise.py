@@ -11,6 +11,7 @@ from support.verifying import run_verify
 
 from confide.client.answers.agreement import decision_on, is_waiting
 from confide.client.answers.proposed_runs import keep_offer
+from confide.client.commands import cli
 from confide.client.commands.approval import approve_run, review
 from confide.client.commands.doctor import examine
 from confide.client.commands.ledger_report import export_lines, ledger_facts, ledger_text
@@ -207,7 +208,7 @@ def _finding(path: Path) -> tuple[str, str]:
 
 
 def test_the_status_counts_rounds_whose_share_left_and_names_held_shares(
-    make_site: Callable[..., Path], run_of: Callable[..., RunConfig]
+    make_site: Callable[..., Path], run_of: Callable[..., RunConfig], capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = make_site()
     run, site = run_of(path), open_site(path)
@@ -226,3 +227,10 @@ def test_the_status_counts_rounds_whose_share_left_and_names_held_shares(
     assert told["studies_open"] == {"test": {"rounds_answered": 1}}
     assert told["shares_held"] == [{"study": "test", "round": 2}]
     assert "study test, round 2: the share is held here until the members of its sum are known" in status_text(told)
+    cli.pause(path)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "paused: nothing new is answered"
+    assert second.startswith("the share of study test, round 2, stays here: if its sum is open, that round is void")
+    site.shares.delete(reservation.share_file)
+    cli.pause(path)
+    assert capsys.readouterr().out.splitlines() == [first]

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from confide.common.protocol.secure_sum import as_signed, total
 from confide.common.protocol.signatures import Identity
 from confide.server.rounds import secure_round
 from confide.server.rounds.statements import MemoryStatements
-from confide.simulations.engines import faults
+from confide.simulations.engines import faults, federation
 from confide.simulations.sites.simulated_sites import simulated_secret
 
 MakeRun = Callable[..., RunConfig]
@@ -249,6 +250,22 @@ def test_a_statement_is_kept_before_anybody_sees_it(
     federate(secure(), count=4, faults=watching)
     assert [was_kept for _, was_kept in shown] == [True] * 8
     assert len({text for text, _ in shown}) == len(kept) == 2
+
+
+def test_a_run_that_is_stopped_ends_its_open_sum_first(
+    federate: Federate, secure: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each member has spent its step, and a sum that is left open would be void."""
+    stopped = list[bool]()
+    monkeypatch.setattr(federation, "Job", partial(federation.Job, is_stopped=lambda: bool(stopped)))
+
+    def stopping(message: Message, answer: Callable[[], Message]) -> tuple[float, Message | None]:
+        stopped.extend([True] * (message.metadata.message_type == "query.sum"))
+        return 0.0, answer()
+
+    ran = federate(secure(), count=4, faults=stopping)
+    assert ran.accepted == dict.fromkeys(NAMES, 1)
+    assert (ran.state.round, ran.state.finished, ran.of("void")) == (1, False, [])
 
 
 def test_no_byte_of_a_share_leaves_as_it_is(
