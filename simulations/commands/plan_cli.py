@@ -46,7 +46,8 @@ def _plan_text(run: "RunConfig", facts: dict[str, Any]) -> str:
     lines = [
         f"{run.study.name}: {facts['num_steps']} steps, each {run.privacy.unit} drawn with probability "
         f"{facts['sampling_probability']:g}, noise multiplier {facts['noise_multiplier']}",
-        f"  epsilon {facts['epsilon']} at delta {facts['target_delta']:g} (PLD; RDP says {facts['epsilon_rdp']})",
+        f"  epsilon {facts['epsilon']} at delta {facts['target_delta']:g} (PLD; RDP says {facts['epsilon_rdp']})"
+        f"{_condition(facts['secure_sum'])}",
         f"  {facts['signal_to_noise_share']:.0%} of the best possible signal-to-noise ratio at this epsilon",
         f"  {facts['bytes_per_client_round']:,} bytes from each institution in each round",
     ]
@@ -66,25 +67,42 @@ def _plan_text(run: "RunConfig", facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _condition(shared: dict[str, Any] | None) -> str:
+    """Return on what the first epsilon depends where institutions share the noise."""
+    if shared is None:
+        return ""
+    allowed, num = shared["max_colluding"], shared["institutions"]
+    return f", if at most {allowed} of {num} institutions are in league with the server"
+
+
 def _sum_text(facts: dict[str, Any]) -> list[str]:
-    """Return what shared noise promises, each number with its condition, and other choices of the fewest members."""
-    allowed, *more = [f"{_shown(value)} if {number} are" for number, value in facts["colluding"].items()]
+    """Return what shared noise promises, each number with its condition, and what other choices would."""
+    num, least, first = facts["institutions"], facts["min_clients"], _shown(facts["epsilon"])
+    found = facts["attack_true_positive_rate_if_broken"]
+    attack = "" if found is None else f"; then an attacker finds at most {found:.2%} (at 1 % false alarms)"
     return [
-        f"  {facts['institutions']} institutions share the noise: a round needs {facts['min_clients']} of them, "
-        f"{facts['max_colluding']} may be in league with the server",
-        f"    epsilon {allowed.replace(' are', ' of them are, at most')}" + "".join(f"; {text}" for text in more),
-        f"    epsilon {_shown(facts['epsilon_if_broken'])} if all others are, or if the secure sum is broken",
-        f"    noise on the sum: {facts['noise_against_local']:.1%} of what it is if each adds its own",
-        *(
-            f"    with min_clients = {choice['min_clients']}: {choice['noise_against_local']:.1%}, epsilon "
-            f"{choice['epsilon']:.3g}, and {_shown(choice['epsilon_if_broken'])} if broken"
-            for choice in facts["choices"]
-        ),
+        f"  {num} institutions share the noise; if more of them are in league with the server than max_colluding:",
+        *(f"    epsilon {_shown(value)} if {number} are" for number, value in facts["colluding"].items()),
+        f"    epsilon {_shown(facts['epsilon_if_broken'])} if all others are, or if the secure sum is broken{attack}",
+        f"    a round needs {least} of them (min_clients), so it goes on while {num - least} are away",
+        f"    the noise on the sum is {facts['noise_against_local']:.1%} of what it is if each adds its own for "
+        f"epsilon {first}",
+        "  other choices, for the same target_epsilon and target_epsilon_if_broken:",
+        "    min_clients  max_colluding  noise (this run: 100 %)  epsilon  if broken",
+        *(_choice_text(choice) for choice in facts["choices"]),
     ]
 
 
+def _choice_text(choice: dict[str, Any]) -> str:
+    return (
+        f"    {choice['min_clients']:11}  {choice['max_colluding']:13}  {choice['noise_against_this_run']:23.1%}  "
+        f"{_shown(choice['epsilon']):>7}  {_shown(choice['epsilon_if_broken']):>9}"
+    )
+
+
 def _shown(epsilon: float | None) -> str:
-    return "above 100" if epsilon is None else f"{epsilon:.3g}"
+    """Return an epsilon, which was rounded up to four digits after the point; None is above what any policy allows."""
+    return "above 100" if epsilon is None else f"{epsilon:.7g}"
 
 
 def _row_text(row: dict[str, Any]) -> str:

@@ -53,40 +53,58 @@ def plan_facts(run: RunConfig, target_epsilon: float | None = None) -> dict[str,
 
 
 def _sum_facts(accounts: Remembered, run: RunConfig, plan: PrivacyPlan, target: float) -> dict[str, Any] | None:
-    """Return what sharing the noise promises and costs, beside other choices of the fewest members; None without it."""
+    """Return what sharing the noise promises and costs, beside other choices of its two numbers; None without it."""
     if plan.sharing is None:
         return None
-    names, sharing = len(run.study.institutions), plan.sharing
-    fewest = (names + sharing.max_colluding) // 2 + 1
-    others = sorted({fewest, names} - {sharing.min_members}, reverse=True)
+    if_broken = _up_to(accounts, plan.if_broken)
+    found = accounts.attack_true_positive_rate(plan.if_broken, FALSE_POSITIVE_RATE) if if_broken is not None else None
     return {
-        "institutions": names,
-        "min_clients": sharing.min_members,
-        "max_colluding": sharing.max_colluding,
-        "colluding": {number: _up_to(accounts, plan.if_colluding(number)) for number in _numbers(sharing)},
-        "epsilon_if_broken": _up_to(accounts, plan.if_broken),
+        "institutions": len(run.study.institutions),
+        "min_clients": plan.sharing.min_members,
+        "max_colluding": plan.sharing.max_colluding,
+        "epsilon": accounts.epsilon(plan),
+        "colluding": {number: _up_to(accounts, plan.if_colluding(number)) for number in _numbers(plan.sharing)},
+        "epsilon_if_broken": if_broken,
+        "attack_true_positive_rate_if_broken": found,
         "noise_against_local": round(plan.if_broken.noise_multiplier / plan.noise_multiplier, 3),
-        "choices": [_choice(accounts, run, plan, (target, least)) for least in others],
+        "choices": [
+            _choice(accounts, run, plan, (target, *numbers))
+            for numbers in _other_choices(len(run.study.institutions), plan.sharing)
+        ],
     }
 
 
-def _choice(accounts: Remembered, run: RunConfig, plan: PrivacyPlan, wanted: tuple[float, int]) -> dict[str, Any]:
-    """Return what another number of fewest members would promise; ``wanted``: the target epsilon, the number."""
+def _other_choices(num: int, sharing: Sharing) -> list[tuple[int, int]]:
+    """Return other pairs of fewest members and of those that may collude, which a run of ``num`` institutions may have.
+
+    >>> _other_choices(20, Sharing(18, 3, 19, 2**36))
+    [(20, 3), (12, 3), (18, 1), (18, 6), (18, 15)]
+    """
+    least, allowed = sharing.min_members, sharing.max_colluding
+    fewest, most = max((num + allowed) // 2 + 1, allowed + 2), min(2 * least - num - 1, least - 2)
+    of_members = [(other, allowed) for other in (num, fewest) if other != least]
+    colluding = sorted({min(number, most) for number in (1, 2 * allowed, most)} - {allowed, 0})
+    return list(dict.fromkeys(of_members)) + [(least, number) for number in colluding]
+
+
+def _choice(accounts: Remembered, run: RunConfig, plan: PrivacyPlan, wanted: tuple[float, int, int]) -> dict[str, Any]:
+    """Return what other numbers would promise; ``wanted``: the target epsilon, the fewest members, the colluding."""
     names, if_broken = len(run.study.institutions), run.privacy.target_epsilon_if_broken
     floor = accounts.calibrate(plan, if_broken).noise_multiplier if if_broken else 0.0
-    local, allowed = accounts.calibrate(plan, wanted[0]), run.privacy.max_colluding or 0
-    other = local.shared(wanted[1], allowed, plan.expected_batch_size * names, floor)
+    local = accounts.calibrate(plan, wanted[0])
+    other = local.shared(wanted[1], wanted[2], plan.expected_batch_size * names, floor)
     return {
         "min_clients": wanted[1],
+        "max_colluding": wanted[2],
         "epsilon": accounts.epsilon(other),
         "epsilon_if_broken": _up_to(accounts, other.if_broken),
-        "noise_against_local": round(other.if_broken.noise_multiplier / other.noise_multiplier, 3),
+        "noise_against_this_run": round(other.if_broken.noise_multiplier / plan.if_broken.noise_multiplier, 3),
     }
 
 
 def _numbers(sharing: Sharing) -> range:
-    """Return numbers of members that may collude: as the run allows, and two more."""
-    return range(sharing.max_colluding, min(sharing.max_colluding + 3, sharing.min_members - 1))
+    """Return the next two numbers of colluding members that are more than the run allows."""
+    return range(sharing.max_colluding + 1, min(sharing.max_colluding + 3, sharing.min_members))
 
 
 def _up_to(accounts: Remembered, plan: PrivacyPlan) -> float | None:

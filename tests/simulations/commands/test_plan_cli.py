@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from confide.common.config.run import RunConfig, make_plan
 from confide.common.model.adapter import coordinate_weights, schema
 from confide.common.model.warm_model import WarmModel
 from confide.common.privacy.plan import PrivacyPlan
+from confide.common.privacy.secure.sharing import Sharing
 from confide.common.privacy.step import private_step
 from confide.simulations.studies import plan
 
@@ -109,3 +111,78 @@ def test_the_noise_on_a_head_is_that_of_the_mean_of_all_steps(
         steps = [private_step(private, coins, units, model.wrapped, model.losses, weights) for _ in range(updates)]
         lengths.append(private.head_weight * np.linalg.norm(np.mean(steps, axis=0)[on_head]))
     assert plan.head_noise(run, private, int(on_head.sum())) == pytest.approx(np.mean(lengths), rel=0.1)
+
+
+# A run whose institutions share the noise
+
+SHARED = (
+    *("federation.aggregation=secure-sum", "federation.weights=declared", "privacy.max_colluding=2"),
+    *("federation.min_clients=6", "local.steps=1", "local.sampling_probability=0.2", "federation.num_rounds=20"),
+    *("privacy.target_epsilon_if_broken=20", "simulation.clients=8"),
+)
+
+
+def _shared(confide: Confide, settings: Settings, run_file: Path) -> tuple[dict[str, Any], list[str]]:
+    """What `plan` tells of it, as JSON and as lines."""
+    sets = settings(*SHARED)
+    code, output, errors = confide("plan", run_file, "--json", *sets)
+    assert code == 0, errors
+    return json.loads(output), confide("plan", run_file, *sets)[1].splitlines()
+
+
+@pytest.mark.usefixtures("_no_table")
+def test_each_number_of_shared_noise_stands_with_its_condition(
+    confide: Confide, settings: Settings, run_file: Path
+) -> None:
+    facts, lines = _shared(confide, settings, run_file)
+    shared = facts["secure_sum"]
+    assert f"  epsilon {facts['epsilon']} at delta" in lines[1]
+    assert lines[1].endswith("if at most 2 of 8 institutions are in league with the server")
+    assert list(shared["colluding"]) == ["3", "4"]
+    more = [f"    epsilon {shared['colluding'][number]:.7g} if {number} are" for number in ("3", "4")]
+    assert [line for line in lines if line in more] == more
+    [broken] = [line for line in lines if "if all others are, or if the secure sum is broken" in line]
+    assert f"epsilon {shared['epsilon_if_broken']:.7g} if" in broken
+    assert f"an attacker finds at most {shared['attack_true_positive_rate_if_broken']:.2%}" in broken
+    assert "    a round needs 6 of them (min_clients), so it goes on while 2 are away" in lines
+    assert facts["epsilon"] < shared["colluding"]["3"] < shared["colluding"]["4"] < shared["epsilon_if_broken"]
+
+
+@pytest.mark.usefixtures("_no_table")
+def test_what_other_choices_of_both_numbers_would_cost_is_told(
+    confide: Confide, settings: Settings, run_file: Path
+) -> None:
+    """Each row is what a run with these numbers says of itself."""
+    facts, lines = _shared(confide, settings, run_file)
+    choices = facts["secure_sum"]["choices"]
+    assert [(one["min_clients"], one["max_colluding"]) for one in choices] == [(8, 2), (6, 1), (6, 3)]
+    for choice in choices:
+        numbers = (f"{name}={choice[name.partition('.')[2]]}" for name in _NUMBERS)
+        told = json.loads(confide("plan", run_file, "--json", *settings(*SHARED, *numbers))[1])
+        assert told["epsilon"] == pytest.approx(choice["epsilon"], abs=2e-3)
+        assert told["secure_sum"]["epsilon_if_broken"] == pytest.approx(choice["epsilon_if_broken"], abs=2e-3)
+    table = lines[lines.index("    min_clients  max_colluding  noise (this run: 100 %)  epsilon  if broken") + 1 :]
+    assert [line.split()[:2] for line in table[: len(choices)]] == [["8", "2"], ["6", "1"], ["6", "3"]]
+
+
+_NUMBERS = ("federation.min_clients", "privacy.max_colluding")
+
+
+@pytest.mark.parametrize(
+    ("num", "numbers"),
+    [(2, (2, 0)), (3, (3, 1)), (4, (3, 1)), (4, (4, 2)), (20, (18, 3)), (20, (12, 3)), (200, (200, 198))],
+)
+def test_a_run_may_have_every_choice_that_is_told(num: int, numbers: tuple[int, int]) -> None:
+    others = plan._other_choices(num, Sharing(*numbers, 19, 2**36))
+    assert numbers not in others
+    assert len(set(others)) == len(others)
+    for least, allowed in others:
+        assert least <= num
+        assert 2 * least > num + allowed
+        assert least - allowed >= 2
+
+
+@pytest.mark.usefixtures("_no_table")
+def test_a_run_without_shared_noise_tells_nothing_of_it(confide: Confide, settings: Settings, run_file: Path) -> None:
+    _, output, _ = confide("plan", run_file, *settings())
+    assert not [word for word in ("league", "broken", "max_colluding") if word in output]
