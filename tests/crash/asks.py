@@ -1,4 +1,4 @@
-"""What a server asks, and what the two kinds of clients have in common."""
+"""What a server asks, and what the kinds of clients have in common."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,20 +16,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ask:
-    """One ask; ``receipt`` names the last answer that the server has."""
+    """One ask; ``statement`` names the sum of a share, ``receipt`` the last answer that the server has."""
 
     study: str
     what: AnswerKind
     round: int
     input_sha256: str
+    statement: str = ""
     receipt: str = ""
 
 
 class Client(Protocol):
     """A client that has opened its folder."""
-
-    def names(self) -> list[str]:
-        """What its outbox holds."""
 
     def answer(self, ask: Ask) -> tuple[object, ...]:
         """``("answer", bytes)`` or ``("declined", name of the error, its text)``."""
@@ -44,7 +42,8 @@ class Kind:
         caps: that the site file gets; ``plans``: by study; ``policy``: further lines of the file.
         script: asks of one server; ``warm``: done once, before any fork; ``prepare``: files of a new folder.
         client: opens a folder in a child; ``head``: which RESERVE row an answer names; ``receipt``: what the
-            server sends back of it.
+            server sends back of it, or nothing.
+        payload: the part of an answer whose hash the ledger has.
         reads_policy_at_every_ask: else at its start.
     """
 
@@ -59,4 +58,5 @@ class Kind:
     client: Callable[[Callable[[object], None], Path, Callable[[str], None], "Planted"], "Client"]
     head: Callable[[bytes], str]
     receipt: Callable[[bytes], str]
+    payload: Callable[[bytes], bytes]
     reads_policy_at_every_ask: bool

@@ -22,7 +22,8 @@ from confide.client.privacy.rollback import Witnesses
 from confide.common import failpoints
 from confide.common.errors import ConfideError
 from confide.common.privacy.accounting import epsilon
-from confide.common.privacy.filter import Cap, choose_order
+from confide.common.privacy.filter import Cap, choose_orders
+from confide.common.privacy.plan import PrivacyPlan
 
 # Without sampling, so that each of many compositions takes a tenth of a second.
 PLANS = {
@@ -53,18 +54,21 @@ def prepare(folder: Path) -> None:
     """Nothing but the site file, which the parent writes."""
 
 
-def warm() -> None:
+def warm(plans: dict[str, PrivacyPlan], caps: list[Cap]) -> None:
     """Compute once what every child would compute: what a fork copies."""
-    for plan in PLANS.values():
-        for cap in CAPS:
-            choose_order(plan, cap)
+    for plan in plans.values():
+        for cap in caps:
+            choose_orders(plan, cap)
         for steps in range(plan.num_steps + 1):
             for releases in range(plan.validation_releases + 1):
                 epsilon(plan, steps, releases)
+                epsilon(plan.if_broken, steps, releases)
 
 
 class FakeClient:
-    """Opens a state folder as `site.open_site` does, and trains nothing."""
+    """Opens a state folder as `site.open_site` does, and trains nothing; ``plans`` by study."""
+
+    plans = PLANS
 
     def __init__(
         self, tell: Callable[[object], None], folder: Path, act: Callable[[str], None], planted: Planted
@@ -88,28 +92,25 @@ class FakeClient:
         self.ledger.account()
         recover(self.ledger, self.outbox)
 
-    def names(self) -> list[str]:
-        """What the outbox holds."""
-        return self.outbox.names()
-
     def answer(self, ask: Ask) -> tuple[object, ...]:
-        """Through the release protocol."""
-        charge = (1, 0) if ask.what == "update" else (0, 1)
-        request = AnswerRequest(
-            AnswerKey(ask.study, _LINEAGES[ask.study], ask.what, ask.round), *charge, ask.input_sha256, RUN
-        )
+        """Take the receipt, then answer."""
         try:
             if ask.receipt:
-                acknowledge(ask.receipt, self.ledger, self.outbox)
-            agree, make = partial(self.agree, ask), partial(self.make, ask)
-            return "answer", self.planted.release(request, self.ledger, self.outbox, agree, make)
+                is_sum = self.plans[ask.study].sharing is not None
+                acknowledge(ask.receipt, self.ledger, self.outbox, is_sum=is_sum)
+            return "answer", self.released(ask)
         except ConfideError as error:
             return "declined", type(error).__name__, str(error)
+
+    def released(self, ask: Ask) -> bytes:
+        """Through the release protocol."""
+        agree, make = partial(self.agree, ask), partial(self.make, ask)
+        return self.planted.release(request_of(ask), self.ledger, self.outbox, agree, make)
 
     def agree(self, ask: Ask) -> tuple[Cap, None]:
         """The cap of the site file as it is now."""
         cap = cap_of(load_site_config(self.folder / "site.toml").policy)
-        self.ledger.open_study(ask.study, PLANS[ask.study], cap)
+        self.ledger.open_study(ask.study, self.plans[ask.study], cap)
         return cap, None
 
     def make(self, ask: Ask, reservation: Reservation, prepared: None) -> bytes:
@@ -117,6 +118,14 @@ class FakeClient:
         noise = self.planted.coins(ask).noise_uniforms(8).tobytes()
         self.tell(("drawn", noise))
         return json.dumps({"head": reservation.hash, "noise": noise.hex()}).encode() + bytes(2000)
+
+
+def request_of(ask: Ask) -> AnswerRequest:
+    """One step or one release of an ask's study."""
+    charge = (1, 0) if ask.what == "update" else (0, 1)
+    return AnswerRequest(
+        AnswerKey(ask.study, _LINEAGES[ask.study], ask.what, ask.round), *charge, ask.input_sha256, RUN
+    )
 
 
 def head(content: bytes) -> str:
@@ -131,10 +140,11 @@ KIND = Kind(
     plans=PLANS,
     policy="",
     script=script,
-    warm=warm,
+    warm=partial(warm, PLANS, CAPS),
     prepare=prepare,
     client=FakeClient,
     head=head,
     receipt=head,
+    payload=lambda content: content,
     reads_policy_at_every_ask=True,
 )

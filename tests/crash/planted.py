@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 
+from crash import planted_sums
 from crash.asks import Ask
 
 from confide.client.privacy import release as release_module
@@ -24,6 +25,8 @@ class Planted:
 
     def __init__(self, bug: str | None = None) -> None:
         self.bug = bug
+        if bug in planted_sums.CHANGES:
+            planted_sums.plant(bug)
         {
             "refund": _charge_at_the_seal,
             "third-attempt": _one_attempt_more,

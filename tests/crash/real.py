@@ -121,7 +121,6 @@ class RealClient:
         self, tell: Callable[[object], None], folder: Path, act: Callable[[str], None], planted: Planted
     ) -> None:
         site, self.errors = open_site(folder / "site.toml"), list[BaseException]()
-        self.outbox = site.outbox
 
         def report(error: BaseException) -> None:
             self.errors.append(error)
@@ -143,10 +142,6 @@ class RealClient:
         if planted.bug == "reuse-coins":
             client = ClientProcess(coins=lambda: Coins(bytes(32)))
         self.grid = InProcessGrid(make_client_app(lambda context: told, client), 1, SkippingClock())
-
-    def names(self) -> list[str]:
-        """What the outbox holds."""
-        return self.outbox.names()
 
     def answer(self, ask: asks.Ask) -> tuple[object, ...]:
         """As Flower's message, and back."""
@@ -178,5 +173,6 @@ KIND = Kind(
     client=RealClient,
     head=lambda content: Update.from_bytes(content).envelope.ledger_head,
     receipt=lambda content: Update.from_bytes(content).receipt(),
+    payload=lambda content: content,
     reads_policy_at_every_ask=False,
 )

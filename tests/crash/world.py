@@ -8,7 +8,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from random import Random
@@ -34,6 +34,7 @@ device = "cpu"
 """
 _PATIENCE = 60.0  # seconds after which a child hangs
 _ASKED_AGAIN = 5
+_GOES_ON = 0.3
 
 
 @dataclass
@@ -79,11 +80,11 @@ class World:
     # The server's part
 
     def ask(self, ask: Ask) -> None:
-        """Until it is answered or declined; a client that was killed is started and asked again."""
-        newest = [content for item, content in self.laws.received.items() if item.study == ask.study][-1:]
-        receipt = self.kind.receipt(newest[0]) if newest else ""
+        """Until it is answered or declined; a killed client is asked again or, now and then, the next thing."""
+        of_study = [content for item, content in self.laws.received.items() if item.study == ask.study]
+        receipt = next(filter(None, map(self.kind.receipt, reversed(of_study))), "")
         for _ in range(_ASKED_AGAIN):
-            sealed = self.laws.sealed_answers(ask)
+            fixed = self.laws.fixed_answers(ask)
             if self.child is None:
                 self.start()
             reply = self.tell(replace(ask, receipt=receipt)) if self.child else None
@@ -91,9 +92,9 @@ class World:
             if self.child is None:
                 self.counts["orphans left by a kill"] += self.laws.count_orphans()
             if reply:
-                self.take(ask, reply, sealed)
+                self.take(ask, reply, fixed)
             self.laws.in_force, self.laws.torn = {self.present}, False
-            if reply:
+            if reply or self.random.random() < _GOES_ON:
                 return
 
     def tell(self, ask: Ask) -> Any:
@@ -130,14 +131,16 @@ class World:
             self.laws.note_noise(message[1])
             self.counts["attempts computed"] += 1
 
-    def take(self, ask: Ask, reply: Any, sealed: set[str]) -> None:
+    def take(self, ask: Ask, reply: Any, fixed: set[str]) -> None:
         """A refusal must have a reason; an answer is kept."""
         if reply[0] == "declined":
             self.counts[f"declined: {reply[1]}"] += 1
             require(self.laws.torn or self.laws.has_reason(ask, reply[1]), f"{ask} was declined for nothing: {reply}")
         else:
-            self.counts["answers sent again" if sealed else "new answers"] += 1
-            self.laws.note_answer(ask, reply[1], sealed)
+            name = "masked shares" if ask.statement else "answers"
+            self.counts[f"{name} sent again" if fixed else f"new {name}"] += 1
+            self.laws.note_answer(ask, reply[1], fixed)
+        self.laws.require_nothing_left()
 
     # The institution's part
 
@@ -156,13 +159,13 @@ class World:
         self.counts["starts"] += 1
         reply = self.hear()
         if reply:
-            self.laws.require_clean_outbox(reply[1])
+            self.laws.require_nothing_left()
 
     def live(self, channel: Connection, kill: Kill) -> None:
         """All that a child does; never returns."""
         try:
             client = self.kind.client(channel.send, self.folder, arm(kill), Planted(self.bug))
-            channel.send(("ready", client.names()))
+            channel.send(("ready",))
             for ask in iter(channel.recv, None):
                 reply = client.answer(ask)
                 if reply[0] == "answer":
@@ -195,7 +198,8 @@ class World:
         cap = self.random.choice(self.kind.caps)
         self.counts["policy edits"] += 1
         self.laws.in_force = {cap} | (self.laws.in_force if self.child else set())
-        policy = f"[policy]\n{self.kind.policy}max_delta = {cap.max_delta}\nmax_epsilon = {cap.max_epsilon}\n"
+        limits = "".join(f"{name} = {limit}\n" for name, limit in asdict(cap).items() if limit is not None)
+        policy = f"[policy]\n{self.kind.policy}{limits}"
         path = self.folder / "site.toml"
         if self.child and self.random.random() < 0.5:
             self.laws.torn = True

@@ -105,7 +105,7 @@ class Replay:
         sealed: hash of the file by number of the RESERVE row.
         alone: studies that fitted by PLD only: they count as a whole for ever.
         order_if_broken, cap_if_broken: of the second account, which values a plan that shares noise by one share.
-        released: numbers of the RESERVE rows of shares that left.
+        released: statement and hash of the masked share, by the number of its RESERVE row.
     """
 
     problems: list[str] = field(default_factory=list)
@@ -115,7 +115,7 @@ class Replay:
     cap: tuple[float, float] = (0.0, 1e-5)
     order_if_broken: int = 0
     cap_if_broken: float = 0.0
-    released: set[int] = field(default_factory=set)
+    released: dict[int, tuple[str, str]] = field(default_factory=dict)
     plans: dict[str, dict[str, Any] | None] = field(default_factory=dict)
     allotted: dict[str, tuple[int, int]] = field(default_factory=dict)
     reserved: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -235,7 +235,7 @@ class Replay:
         self.require(bool(plan and plan.get("sharing")), "a release of a share that is none")
         self.require(not {self.asked[number][0], ""} & self.over, "released in a study that is not open")
         self.require_within(self.reserved)
-        self.released.add(number)
+        self.released[number] = (row["statement_sha256"], row["sha256"])
 
     def add_ack(self, row: dict[str, Any]) -> None:
         self.require(row["reserve"] in self.sealed and row["reserve"] not in self.acknowledged, "an ACK of nothing")
