@@ -7,6 +7,7 @@ import pytest
 from support.deployment import POLICY, Deployment
 from support.faults import private_records, run_file
 
+from confide.common import failpoints
 from confide.common.protocol.enrolment import partner_fingerprint
 
 NAMES = ("mary", "jude", "luke", "anne")
@@ -88,6 +89,38 @@ def test_a_server_killed_after_the_statement_shows_the_same_one(deployment: Depl
     assert path.read_bytes() == before
     for name in NAMES:
         assert _kinds(deployment, name) == ["reserve", "seal", "release"] * 3
+
+
+def _fixed(deployment: Deployment, run: str) -> dict[Path, bytes]:
+    """Every statement that was made and every masked share that was released, so far and still there."""
+    statements = (deployment.folder / "srv" / "runs" / run / "rounds" / "statements").glob("*.json")
+    sums = [path for name in NAMES for path in (deployment.folder / name / "state").rglob("*.sum")]
+    return {path: path.read_bytes() for path in (*statements, *sums)}
+
+
+@pytest.mark.waits
+def test_a_server_killed_anywhere_asks_for_the_same_sum_again(deployment: Deployment, base_folder: Path) -> None:
+    """At every place of a statement and of a checkpoint, and as soon as it has asked for a sum or added it up."""
+    places = (*failpoints.OF_A_STATEMENT, *failpoints.OF_A_CHECKPOINT)
+    kills: list[dict[str, object]] = [{"kill_at": {"place": place}} for place in places]
+    kills += [{"kill_after_event": {"event": event}} for event in ("sum_started", "accepted")]
+    rounds = len(kills) + 1
+    run, fixed = _begin(deployment, base_folder, rounds, server=kills[0]), dict[Path, bytes]()
+    for following in (*kills[1:], None):
+        assert deployment.ends("server") == -9
+        fixed |= _fixed(deployment, run)
+        deployment.start_server(following)
+    assert deployment.reaches(run, event="given_out")["missing"] == []
+    assert deployment.ended(run)["status"] == "completed"
+    after = _fixed(deployment, run)
+    assert {path for path in fixed if path.suffix == ".json"} <= after.keys()
+    assert {path: fixed[path] for path in fixed.keys() & after.keys()} == {
+        path: after[path] for path in fixed.keys() & after.keys()
+    }
+    assert not [event for event in deployment.events(run) if event["event"] in ("void", "benched", "no_quorum")]
+    for name in NAMES:
+        assert _kinds(deployment, name) == ["reserve", "seal", "release"] * rounds
+    deployment.confide("verify", f"srv/runs/{run}")
 
 
 @pytest.mark.waits
