@@ -14,12 +14,16 @@ NAMES = ("mary", "jude", "luke", "anne")
 SUM_POLICY = POLICY + "max_epsilon_if_broken = 100.0\ntolerate_colluding = 1\n"
 
 
-def _begin(deployment: Deployment, base: Path, rounds: int = 3, **sabotage: dict[str, object]) -> str:
+def _begin(
+    deployment: Deployment, base: Path, rounds: int = 3, sum_seconds: float = 25.0, **sabotage: dict[str, object]
+) -> str:
     """A run of four institutions, of which three at least are in a sum; its name."""
-    return deployment.propose(_agreed(deployment, base, rounds, **sabotage))
+    return deployment.propose(_agreed(deployment, base, rounds, sum_seconds, **sabotage))
 
 
-def _agreed(deployment: Deployment, base: Path, rounds: int = 3, **sabotage: dict[str, object]) -> Path:
+def _agreed(
+    deployment: Deployment, base: Path, rounds: int = 3, sum_seconds: float = 25.0, **sabotage: dict[str, object]
+) -> Path:
     """Four institutions that know each other's keys, and the file of a run that all have approved."""
     for name in NAMES:
         deployment.add(name, private_records(), SUM_POLICY)
@@ -34,7 +38,7 @@ def _agreed(deployment: Deployment, base: Path, rounds: int = 3, **sabotage: dic
     deployment.start_server(sabotage.get("server"))  # type: ignore[arg-type]
     for name in NAMES:
         deployment.start_client(name, sabotage.get(name))  # type: ignore[arg-type]
-    path = sum_file(deployment.folder, base, rounds)
+    path = sum_file(deployment.folder, base, rounds, sum_seconds)
     first = deployment.ended(deployment.propose(path))
     assert "waiting for approval" in first["reason"]
     for name in NAMES:
@@ -42,10 +46,10 @@ def _agreed(deployment: Deployment, base: Path, rounds: int = 3, **sabotage: dic
     return path
 
 
-def sum_file(folder: Path, base: Path, rounds: int) -> Path:
+def sum_file(folder: Path, base: Path, rounds: int, sum_seconds: float) -> Path:
     path = run_file(folder, base, rounds=rounds, min_clients=3)
     text = path.read_text(encoding="utf-8")
-    sums = '[federation]\naggregation = "secure-sum"\nweights = "declared"\nsum_seconds = 25.0\n'
+    sums = f'[federation]\naggregation = "secure-sum"\nweights = "declared"\nsum_seconds = {sum_seconds}\n'
     text = text.replace("[federation]\n", sums).replace("[privacy]\n", "[privacy]\nmax_colluding = 1\n")
     path.write_text(text, encoding="utf-8")
     return path
@@ -98,28 +102,46 @@ def _fixed(deployment: Deployment, run: str) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in (*statements, *sums)}
 
 
+def _asked(deployment: Deployment, run: str) -> list[tuple[int, str]]:
+    """The sums that a run has asked for: their rounds and statements."""
+    events = deployment.events(run)
+    return [(event["round"], event["statement_sha256"]) for event in events if event["event"] == "sum_started"]
+
+
 @pytest.mark.waits
 def test_a_server_killed_anywhere_asks_for_the_same_sum_again(deployment: Deployment, base_folder: Path) -> None:
-    """At every place of a statement and of a checkpoint, and as soon as it has asked for a sum or added it up."""
+    """At every place of a statement and of a checkpoint, and as soon as it has asked for a sum or added it up.
+
+    After the last kill one member comes back late: a statement of those who are there would be another.
+    """
     places = (*failpoints.OF_A_STATEMENT, *failpoints.OF_A_CHECKPOINT)
     kills: list[dict[str, object]] = [{"kill_at": {"place": place}} for place in places]
     kills += [{"kill_after_event": {"event": event}} for event in ("sum_started", "accepted")]
     rounds = len(kills) + 1
-    run, fixed = _begin(deployment, base_folder, rounds, server=kills[0]), dict[Path, bytes]()
+    run, fixed = _begin(deployment, base_folder, rounds, 150.0, server=kills[0]), dict[Path, bytes]()
     for following in (*kills[1:], None):
         assert deployment.ends("server") == -9
         fixed |= _fixed(deployment, run)
+        if following is None:
+            deployment.stop("mary")
         deployment.start_server(following)
+    asked = _asked(deployment, run)
+    deployment.wait(lambda: len(_asked(deployment, run)) > len(asked), "the sum is not asked for again")
+    assert _asked(deployment, run)[-1] == asked[-1]
+    deployment.start_client("mary")
     assert deployment.reaches(run, event="given_out")["missing"] == []
     assert deployment.ended(run)["status"] == "completed"
     after = _fixed(deployment, run)
-    assert {path for path in fixed if path.suffix == ".json"} <= after.keys()
-    assert {path: fixed[path] for path in fixed.keys() & after.keys()} == {
-        path: after[path] for path in fixed.keys() & after.keys()
-    }
+    gone = fixed.keys() - after.keys()
+    assert {path.suffix for path in gone} <= {".sum"}  # acknowledged, and three rounds old
+    assert fixed.items() <= {**after, **{path: fixed[path] for path in gone}}.items()
     assert not [event for event in deployment.events(run) if event["event"] in ("void", "benched", "no_quorum")]
-    for name in NAMES:
-        assert _kinds(deployment, name) == ["reserve", "seal", "release"] * rounds
+    charged = {name: len(_kinds(deployment, name)) // 3 for name in NAMES}
+    assert {name: _kinds(deployment, name) for name in NAMES} == {
+        name: ["reserve", "seal", "release"] * count for name, count in charged.items()
+    }
+    assert charged.pop("mary") >= asked[-1][0]  # who comes late is in again from the round after it accepts
+    assert set(charged.values()) == {rounds}
     deployment.confide("verify", f"srv/runs/{run}")
 
 
