@@ -1,4 +1,4 @@
-"""The last lines of a simulation: each number has its name, ways to train stand in order, many institutions in a line."""
+"""The last lines of a simulation: every number named, ways to train in order, many institutions in one line."""
 
 from collections.abc import Callable
 from typing import Any
