@@ -79,11 +79,13 @@ def _sum_text(facts: dict[str, Any]) -> list[str]:
     """Return what shared noise promises, each number with its condition, and what other choices would."""
     num, least, first = facts["institutions"], facts["min_clients"], _shown(facts["epsilon"])
     found = facts["attack_true_positive_rate_if_broken"]
-    attack = "" if found is None else f"; then an attacker finds at most {found:.2%} (at 1 % false alarms)"
+    last = "" if found is None else f", {found:.2%} by the last"
     return [
         f"  {num} institutions share the noise; if more of them are in league with the server than max_colluding:",
         *(f"    epsilon {_shown(value)} if {number} are" for number, value in facts["colluding"].items()),
-        f"    epsilon {_shown(facts['epsilon_if_broken'])} if all others are, or if the secure sum is broken{attack}",
+        f"    epsilon {_shown(facts['epsilon_if_broken'])} if all others are, or if the secure sum is broken",
+        f"    an attacker finds at most {facts['attack_true_positive_rate']:.2%} by epsilon {first}{last} (at 1 % "
+        "false alarms)",
         f"    a round needs {least} of them (min_clients), so it goes on while {num - least} are away",
         f"    the noise on the sum is {facts['noise_against_local']:.1%} of what it is if each adds its own for "
         f"epsilon {first}",

@@ -65,6 +65,7 @@ def _sum_facts(accounts: Remembered, run: RunConfig, plan: PrivacyPlan, target: 
         "epsilon": accounts.epsilon(plan),
         "colluding": {number: _up_to(accounts, plan.if_colluding(number)) for number in _numbers(plan.sharing)},
         "epsilon_if_broken": if_broken,
+        "attack_true_positive_rate": accounts.attack_true_positive_rate(plan, FALSE_POSITIVE_RATE),
         "attack_true_positive_rate_if_broken": found,
         "noise_against_local": round(plan.if_broken.noise_multiplier / plan.noise_multiplier, 3),
         "choices": [

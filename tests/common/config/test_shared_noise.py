@@ -1,12 +1,15 @@
 """The settings of a secure sum: each rule by its name, and the values that locking fixes."""
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 
 from confide.common.config.run import RunConfig, lock, make_plan
 from confide.common.errors import InputError
-from confide.common.privacy.accounting import epsilon
+from confide.common.privacy.accounting import attack_true_positive_rate, epsilon
+from confide.common.privacy.plan import PrivacyPlan
 
 NAMES = [f"hospital-{number:02d}" for number in range(20)]
 KEYS = {name: f"{number:064x}" for number, name in enumerate(NAMES)}
@@ -109,3 +112,19 @@ def test_runs_without_a_sum_say_nothing_of_it() -> None:
     assert not [
         word for word in ("keys", "sum_seconds", "colluding", "broken", "grid_bits", "variance") if word in text
     ]
+
+
+@pytest.mark.parametrize("floor", [None, 20.0, 8.0])
+def test_the_figures_of_the_documents_are_those_of_the_plan(floor: float | None) -> None:
+    """In the example of docs/secure-sum.md: each is its number, rounded up in the last digit that is shown."""
+    docs = Path(__file__).parents[3] / "docs"
+    text = (docs / "secure-sum.md").read_text(encoding="utf-8")
+    [row] = re.findall(rf"^\| {'none' if floor is None else f'{floor:g}'} \|(.*)\|$", text, re.MULTILINE)
+    plan = make_plan(lock(_run(privacy={"target_epsilon_if_broken": floor}), BASE), 200)
+    assert isinstance(plan, PrivacyPlan)
+    plans = [plan, plan.if_colluding(4), plan.if_colluding(5), plan.if_broken]
+    found = [100 * attack_true_positive_rate(one, 0.01) for one in (plan, plan.if_broken)]
+    for shown, number in zip(row.split("|"), [*map(epsilon, plans), *found], strict=True):
+        digits = len(shown.strip().partition(".")[2])
+        assert number <= float(shown) < number + 10.0**-digits, (shown, number)
+    assert f"{math.ceil(found[-1])}" in text.partition("## Words")[0]

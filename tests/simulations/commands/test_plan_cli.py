@@ -143,7 +143,10 @@ def test_each_number_of_shared_noise_stands_with_its_condition(
     assert [line for line in lines if line in more] == more
     [broken] = [line for line in lines if "if all others are, or if the secure sum is broken" in line]
     assert f"epsilon {shared['epsilon_if_broken']:.7g} if" in broken
-    assert f"an attacker finds at most {shared['attack_true_positive_rate_if_broken']:.2%}" in broken
+    rates = [shared[f"attack_true_positive_rate{which}"] for which in ("", "_if_broken")]
+    [attack] = [line for line in lines if line.startswith("    an attacker finds at most")]
+    assert f"{rates[0]:.2%} by epsilon {shared['epsilon']:.7g}, {rates[1]:.2%} by the last (at 1 % false" in attack
+    assert rates[0] < rates[1]
     assert "    a round needs 6 of them (min_clients), so it goes on while 2 are away" in lines
     assert facts["epsilon"] < shared["colluding"]["3"] < shared["colluding"]["4"] < shared["epsilon_if_broken"]
 
