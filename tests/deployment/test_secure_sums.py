@@ -121,11 +121,10 @@ def test_a_server_killed_anywhere_asks_for_the_same_sum_again(deployment: Deploy
     run, fixed = _begin(deployment, base_folder, rounds, 150.0, server=kills[0]), dict[Path, bytes]()
     for following in (*kills[1:], None):
         assert deployment.ends("server") == -9
-        fixed |= _fixed(deployment, run)
+        fixed, asked = fixed | _fixed(deployment, run), _asked(deployment, run)
         if following is None:
             deployment.stop("mary")
         deployment.start_server(following)
-    asked = _asked(deployment, run)
     deployment.wait(lambda: len(_asked(deployment, run)) > len(asked), "the sum is not asked for again")
     assert _asked(deployment, run)[-1] == asked[-1]
     deployment.start_client("mary")
