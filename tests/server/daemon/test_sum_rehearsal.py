@@ -150,7 +150,10 @@ def _not_zero(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(answers, "masked", lambda share_P, *args: secure_sum.masked(share_P + np.uint32(1), *args))
 
 
-@pytest.mark.parametrize("wrong", [_wrong_sign, _another_version, _not_zero])
+@pytest.mark.parametrize(
+    "wrong",
+    [_wrong_sign, *(pytest.param(change, marks=pytest.mark.waits) for change in (_another_version, _not_zero))],
+)
 def test_a_member_that_masks_another_way_is_seen_before_the_first_round(
     fleet: Fleet, wrong: Callable[[pytest.MonkeyPatch], None]
 ) -> None:
@@ -165,16 +168,19 @@ def test_a_member_that_masks_another_way_is_seen_before_the_first_round(
     assert "the masks of one do not cancel; install the same version of Confide at all of them" in told
 
 
+@pytest.mark.waits
 def test_a_member_that_does_not_mask_is_named(fleet: Fleet) -> None:
     with pytest.raises(PolicyError, match="anne, jude, luke, mary cannot be read: jude: no answer before the deadline"):
         fleet.rehearse(_of(1001, "query.rehearse_sum", lambda answer: None))
 
 
+@pytest.mark.waits
 def test_of_the_members_that_answer_the_masks_are_rehearsed(fleet: Fleet) -> None:
     assert fleet.rehearse(_of(1001, "query.rehearse", lambda answer: None)) == 3
     assert fleet.of_sum() == ["the sum of anne, luke, mary is zero: their masks cancel"]
 
 
+@pytest.mark.waits
 def test_with_too_few_there_is_no_sum(fleet: Fleet) -> None:
     (fleet.folder / "jude" / "site.toml").unlink()
     fleet.sites[1] = open_site(write_site(fleet.folder / "jude", name="jude", policy={"studies": []}))
@@ -243,6 +249,7 @@ CHANGED: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("name", CHANGED)
 def test_masks_are_given_for_the_rehearsal_that_is_held(fleet: Fleet, name: str) -> None:
     def change(message: Message, answer: Callable[[], Message]) -> tuple[float, Message | None]:
@@ -254,6 +261,7 @@ def test_masks_are_given_for_the_rehearsal_that_is_held(fleet: Fleet, name: str)
         fleet.rehearse(change)
 
 
+@pytest.mark.waits
 def test_a_server_that_does_not_look_at_the_sum_is_caught(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     check = partial(test_a_member_that_masks_another_way_is_seen_before_the_first_round, fleet, _wrong_sign)
     require_caught(monkeypatch, rehearsals, ("if not total(shares).any():", "if True:", check))
