@@ -20,6 +20,8 @@ import ssl
 import statistics
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -81,9 +83,6 @@ studies = ["reviews"]
 base_models = ["any"]
 """
 
-_SHARED_RUN = _RUN.replace("[local]", 'aggregation = "secure-sum"\nweights = "declared"\n[local]')
-_SHARED_SITE = _SITE + "max_epsilon_if_broken = 20.0\ntolerate_colluding = 1\n"
-
 
 def join(processes: Processes, name: str, records: list[Record], port: int, settings: str) -> None:
     """Take an institution from its files into the federation: join, compare fingerprints, take the kit."""
@@ -100,19 +99,45 @@ def join(processes: Processes, name: str, records: list[Record], port: int, sett
     processes.confide("client", "join", "--kit", kit, "--authority", authority, *site)
 
 
-def approve_after_an_offer(processes: Processes, names: list[str]) -> None:
-    """Let the server offer a run with all keys; each institution compares the others' fingerprints and approves."""
+def approve(processes: Processes, names: list[str]) -> None:
+    """Let each institution approve the run of the file."""
+    for name in names:
+        processes.confide("client", "approve", "reviews", "--run", "run.toml", "--site", f"{name}/site.toml")
+
+
+def approve_with_partners(processes: Processes, names: list[str]) -> None:
+    """Let the server offer the run with all keys; each institution takes the others' fingerprints, and approves.
+
+    Here the fingerprints come from the institutions' own requests to join, which stand for as many telephone calls.
+    """
     [first] = re.findall(r"^(\S+):", processes.confide("server", "run", "run.toml", "--home", "srv"))
     processes.wait(lambda: "stopped" in {event["event"] for event in processes.events(first)}, "the offer does not end")
-    keys = {
-        item["institution"]: item["update_key"]
-        for item in json.loads((processes.folder / "srv/registry.json").read_text())
-    }
+    requests = {name: processes.folder / name / f"join-{name}.json" for name in names}
+    keys = {name: json.loads(path.read_text(encoding="utf-8"))["update_key"] for name, path in requests.items()}
     for name in names:
         others = "".join(f'"{other}" = "{partner_fingerprint(keys[other])}"\n' for other in names if other != name)
         with (processes.folder / name / "site.toml").open("a", encoding="utf-8") as settings:
             settings.write(f"[partners]\n{others}")
         processes.confide("client", "approve", "reviews", "--site", f"{name}/site.toml")
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to protect the updates: settings of both ends, and how an institution comes to approve the run."""
+
+    name: str
+    run: str
+    site: str
+    approve: Callable[[Processes, list[str]], None]
+
+
+OWN_NOISE = Way("own noise", _RUN, _SITE, approve)
+SHARED_NOISE = Way(
+    "shared noise",
+    _RUN.replace("[local]", 'aggregation = "secure-sum"\nweights = "declared"\n[local]'),
+    _SITE + "max_epsilon_if_broken = 20.0\ntolerate_colluding = 1\n",
+    approve_with_partners,
+)
 
 
 def speaks_tls_only(port: int, ca: Path) -> bool:
@@ -154,23 +179,19 @@ def idle_cost(processes: Processes) -> None:
         print(f"idle {name:12} {share:.2%} of a core over {_IDLE_SECONDS:.0f} s (bar: 1 %)")
 
 
-def demo(processes: Processes, rounds: int, *, shared_noise: bool) -> dict[str, object]:
+def demo(processes: Processes, rounds: int, way: Way) -> dict[str, object]:
     """Go the whole way, from empty folders to a prediction; return the figures of deployment-demo.json."""
     shares = load_institutions(load_run(Path(str(files("confide.simulations").joinpath("scenarios/reviews.toml")))))
     names, folder = list(shares.private)[:_INSTITUTIONS], processes.folder
     public = "".join(json.dumps(row) + "\n" for name in names for row in shares.public[name])
     (folder / "public-test.jsonl").write_text(public, encoding="utf-8")
-    run_settings, site_settings = (_SHARED_RUN, _SHARED_SITE) if shared_noise else (_RUN, _SITE)
-    (folder / "run.toml").write_text(run_settings.format(rounds=rounds, folder=folder), encoding="utf-8")
+    (folder / "run.toml").write_text(way.run.format(rounds=rounds, folder=folder), encoding="utf-8")
     port = processes.serve()
     for name in names:
-        join(processes, name, shares.private[name], port, site_settings)
-    for name in [] if shared_noise else names:
-        processes.confide("client", "approve", "reviews", "--run", "run.toml", "--site", f"{name}/site.toml")
+        join(processes, name, shares.private[name], port, way.site)
     for name in names:  # all at once: a client that gets no ask for 20 s looks only every 15 s
         processes.start(name, "client", "start", "--site", f"{name}/site.toml")
-    if shared_noise:
-        approve_after_an_offer(processes, names)
+    way.approve(processes, names)
     print(processes.confide("server", "run", "run.toml", "--home", "srv", "--follow"), end="")
     alive = sum(process.poll() is None for process in processes.started.values())
     run = max((folder / "srv" / "runs").iterdir(), key=lambda path: path.stat().st_mtime).name
@@ -182,6 +203,7 @@ def demo(processes: Processes, rounds: int, *, shared_noise: bool) -> dict[str, 
     beyond = beyond_training(processes, names, run)
     print(f"seconds beyond training, by round: {' '.join(f'{seconds:.2f}' for seconds in beyond.values())}")
     return {
+        "way": way.name,
         "processes": alive,
         "tls": speaks_tls_only(port, folder / "srv" / "keys" / "ca.pem"),
         "rounds": len(beyond),
@@ -200,7 +222,7 @@ def main() -> None:
     options = parser.parse_args()
     began, busy = time.monotonic(), machine()
     with TemporaryDirectory(prefix="confide-deployment-") as folder, Processes(Path(folder)) as processes:
-        facts = demo(processes, options.rounds, shared_noise=options.shared_noise)
+        facts = demo(processes, options.rounds, SHARED_NOISE if options.shared_noise else OWN_NOISE)
         print(f"{time.monotonic() - began:.0f} s from empty folders to here; {busy} at the start")
         if options.idle:
             idle_cost(processes)

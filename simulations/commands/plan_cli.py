@@ -71,8 +71,7 @@ def _condition(shared: dict[str, Any] | None) -> str:
     """Return on what the first epsilon depends where institutions share the noise."""
     if shared is None:
         return ""
-    allowed, num = shared["max_colluding"], shared["institutions"]
-    return f", if at most {allowed} of {num} institutions are in league with the server"
+    return f", if at most {shared['max_colluding']} members of each sum collude"
 
 
 def _sum_text(facts: dict[str, Any]) -> list[str]:
@@ -81,9 +80,9 @@ def _sum_text(facts: dict[str, Any]) -> list[str]:
     found = facts["attack_true_positive_rate_if_broken"]
     last = "" if found is None else f", {found:.2%} by the last"
     return [
-        f"  {num} institutions share the noise; if more of them are in league with the server than max_colluding:",
-        *(f"    epsilon {_shown(value)} if {number} are" for number, value in facts["colluding"].items()),
-        f"    epsilon {_shown(facts['epsilon_if_broken'])} if all others are, or if the secure sum is broken",
+        f"  {num} institutions share the noise. Who is in league with the server, or leaves out its noise, colludes:",
+        *(f"    epsilon {_shown(value)} if {number} do" for number, value in facts["colluding"].items()),
+        f"    epsilon {_shown(facts['epsilon_if_broken'])} if all others do, or if the secure sum is broken",
         f"    an attacker finds at most {facts['attack_true_positive_rate']:.2%} by epsilon {first}{last} (at 1 % "
         "false alarms)",
         f"    a round needs {least} of them (min_clients), so it goes on while {num - least} are away",

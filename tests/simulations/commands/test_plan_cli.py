@@ -137,7 +137,7 @@ def test_each_number_of_shared_noise_stands_with_its_condition(
     facts, lines = _shared(confide, settings, run_file)
     shared = facts["secure_sum"]
     assert f"  epsilon {facts['epsilon']} at delta" in lines[1]
-    assert lines[1].endswith("if at most 2 of 8 institutions are in league with the server")
+    assert lines[1].endswith("if at most 2 members of each sum collude")
     assert list(shared["colluding"]) == ["3", "4"]
     more = [f"    epsilon {shared['colluding'][number]:.7g} if {number} are" for number in ("3", "4")]
     assert [line for line in lines if line in more] == more
