@@ -104,8 +104,9 @@ def collect(
     """Push messages and yield replies one by one as they come.
 
     Flower's own `send_and_receive` keeps all replies in memory and cannot finish early. A node is asked again if it
-    connected anew since it was asked, or if an error of Flower's came in place of its reply. The content is the same,
-    so that a sealed answer comes again at no charge.
+    connected anew since it was asked, or if an error of Flower's came in place of its reply. Flower takes no ask for a
+    node that has not connected since the server's start, and that node is asked once it connects. The content is the
+    same, so that a sealed answer comes again at no charge.
 
     Args:
         grid: the grid of any of the three engines.
@@ -124,7 +125,7 @@ def collect(
         replies = list(grid.pull_messages(list(asked)))
         for reply in replies:
             ask = asked.get(reply.metadata.reply_to_message_id)
-            if ask is None or ask.message.metadata.dst_node_id != reply.metadata.src_node_id:
+            if ask is None or not _counts(grid, reply, ask.message.metadata.dst_node_id):
                 continue
             del asked[reply.metadata.reply_to_message_id]
             if reply.has_error() and isinstance(grid, RealGrid) and ask.times < _MAX_ASKS:
@@ -137,6 +138,12 @@ def collect(
             clock.sleep(_POLL_SECONDS)
     if isinstance(grid, RealGrid):
         grid.forget(asked)
+
+
+def _counts(grid: Grid, reply: Message, asked: int) -> bool:
+    """Return whether a reply is the asked node's own, and no error about one that has yet to connect."""
+    awaited = reply.has_error() and isinstance(grid, RealGrid) and asked not in grid.activated_at()
+    return reply.metadata.src_node_id == asked and not awaited
 
 
 def _push(grid: Grid, messages: list[Message], clock: Clock) -> dict[str, _Asked]:

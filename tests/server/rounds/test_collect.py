@@ -104,6 +104,7 @@ class _NetworkGrid:
 
     def pull_messages(self, message_ids: list[str]) -> list[Any]:
         answer = self.answers[len(self.pushed) - 1]
+        self.answers[len(self.pushed) - 1] = "lost"  # a reply comes once
         return [] if answer == "lost" else [_reply(message_ids[0], 1, failed=answer == "error")]
 
     def activated_at(self) -> dict[int, float]:
@@ -145,13 +146,23 @@ def test_who_connects_anew_while_the_asks_go_out_is_asked_again() -> None:
 
 
 def test_an_error_in_a_client_s_place_is_asked_again_three_times_and_no_more() -> None:
-    replies, grid = _over_a_network(["error", "good"])
+    replies, grid = _over_a_network(["error", "good"], returns=0.0)
     assert [reply.has_error() for reply in replies] == [False]
     assert grid.told == [(1, 1)]
-    replies, grid = _over_a_network(["error"] * 9)
+    replies, grid = _over_a_network(["error"] * 9, returns=0.0)
     assert grid.told == [(1, 1), (1, 2), (1, 3)]
     assert [reply.has_error() for reply in replies] == [True]
     assert len(grid.pushed) == 4
+
+
+def test_who_has_not_connected_since_the_start_is_asked_once_it_connects() -> None:
+    """Flower refuses an ask for it, at once and however often."""
+    replies, grid = _over_a_network(["error", "good"], returns=5.0)
+    assert [reply.has_error() for reply in replies] == [False]
+    assert grid.clock.now() >= 5.0
+    assert grid.told == [(1, 1)]
+    replies, grid = _over_a_network(["error"] * 9)
+    assert (replies, grid.told, grid.forgotten) == ([], [], ["ask 1"])
 
 
 def test_an_ask_that_nobody_answered_is_forgotten_at_the_deadline() -> None:
