@@ -6,7 +6,7 @@ First four institutions of 2,000 texts, then many of 30: the time of a round, ov
 in `train`. The figure is the median of the rounds after the first, in which texts are encoded. Then the many once more,
 as whole runs from the first import to the last round, in processes of their own. Ours runs in process. The other is
 Flower's Ray engine with a ClientApp that builds model and adapter in each message and trains one epoch of its texts in
-padded batches of 8, without privacy.
+padded batches of 8, without privacy. Last the default scenario's rounds, with shared and with own noise.
 """
 
 import argparse
@@ -16,22 +16,27 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from confide.client.training.local_steps import train
 from confide.common import flower
-from confide.common.config.run import RunConfig, lock
+from confide.common.config.run import RunConfig, load_run, lock
 from confide.common.config.toml import check
 from confide.common.model.base_models import find_model, hash_model
+from confide.common.model.families import with_targets
 
 flower.prepare()
 
 from confide.simulations.data.institutions import load_private  # noqa: E402
 from confide.simulations.engines.federation import Federation, simulate, start  # noqa: E402 - after Flower's environment is set
 from confide.simulations.engines.grid import SkippingClock  # noqa: E402
+from confide.simulations.sites.members import with_members  # noqa: E402
 from confide.simulations.sites.simulated_sites import simulated_sites  # noqa: E402
+from confide.simulations.studies.baselines import with_local_noise  # noqa: E402
+from confide.simulations.studies.remembered import Checked  # noqa: E402
 
 TEXTS_EACH = 30
 
@@ -71,6 +76,15 @@ def federation_seconds(run: RunConfig) -> list[tuple[float, float]]:
     return list(zip(seconds, training, strict=True))[1:]
 
 
+def default_run(rounds: int) -> RunConfig:
+    """Return the locked run of the default scenario, with so many rounds and no test."""
+    path = Path(str(files("confide.simulations").joinpath("scenarios/default.toml")))
+    run = load_run(path, [f"federation.num_rounds={rounds}", f"evaluation.every={rounds + 1}"])
+    folder = find_model(run.model.base)
+    run = with_members(with_targets(run, folder), load_private(run))
+    return lock(run, hash_model(folder), Checked())
+
+
 def whole_seconds(way: str, clients: int) -> float:
     """Return the seconds of one whole run in a process of its own."""
     began = time.perf_counter()
@@ -97,6 +111,8 @@ def measure(rounds: int, clients: int) -> list[tuple[str, float, str]]:
     four = federation_seconds(run_of(4, 2500, rounds + 1, 0.1))
     many = federation_seconds(run_of(clients, TEXTS_EACH, 2, 1.0))
     mine, theirs = whole_seconds("ours", clients), whole_seconds("flower", clients)
+    default = default_run(rounds + 1)
+    shared, own = (_middle(federation_seconds(run)) for run in (default, with_local_noise(default)))
     of_four, of_many = "4 institutions of 2,000 texts", f"{clients} institutions of {TEXTS_EACH} texts"
     share = "time of a round beyond training, as a share of training"
     return [
@@ -107,6 +123,11 @@ def measure(rounds: int, clients: int) -> list[tuple[str, float, str]]:
         (f"speedup_over_flower_example_{clients}", round(theirs / mine, 2), "a run of theirs over one of ours"),
         ("seconds_ours", round(mine, 1), "one round, from the first import to the end, with privacy"),
         ("seconds_flower_example", round(theirs, 1), "the same in Flower's way, without privacy"),
+        (
+            "shared_over_own_noise",
+            round(shared / own, 3),
+            "a round of the default scenario, shared over own",
+        ),
     ]
 
 
@@ -121,7 +142,7 @@ def _middle(rounds: list[tuple[float, float]]) -> float:
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5, help="rounds with four institutions (5)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds with four and with twenty institutions (5)")
     parser.add_argument("--flower-clients", type=int, default=100, help="institutions beside Flower's way (100)")
     parser.add_argument("--whole", choices=("ours", "flower"), help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="one JSON object")
