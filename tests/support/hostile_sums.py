@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from flwr.app import RecordDict
 from numpy.typing import NDArray
 from support.installations import Asking, write_site
 
@@ -18,7 +19,7 @@ from confide.common.model.base_models import hash_model
 from confide.common.protocol import secure_sum
 from confide.common.protocol.enrolment import partner_fingerprint
 from confide.common.protocol.secure_sum import SignedShare, Statement, mask_key_of, new_mask_secret, total
-from confide.common.protocol.sum_messages import Masked, SumAsk, share_from
+from confide.common.protocol.sum_messages import Masked, SumAsk, ask_for_sum, share_from
 
 NAMES = ("site-0", "site-1", "site-2", "site-3")
 HONEST, COLLUDER = NAMES[:3], NAMES[3]
@@ -110,6 +111,17 @@ class HostileServer:
         values = {key: getattr(ask, key) for key in ("study", "lineage", "round", "run_json", "run_sha256")}
         values |= {"input_sha256": ask.input_sha256, "deadline_unix": ask.deadline_unix, "receipt": receipt}
         content = self.asking[name].send(SumAsk(**values, statement=statement.text()).content(), "query.sum")
+        return None if list(content) == ["declined"] else Masked.from_content(content)
+
+    def rehearsed(self, name: str) -> SignedShare:
+        """The first exchange of a rehearsal with one institution: the very ask of round 1."""
+        content = self.asking[name].send(self.asking[name].ask(1), "query.rehearse")
+        return share_from(RecordDict({"share": content["share"]}))
+
+    def rehearsed_sum(self, name: str, statement: Statement) -> Masked | None:
+        """The second exchange of a rehearsal; None where the institution declines."""
+        ask = ask_for_sum(self.asking[name].ask(1), statement, 1e11)
+        content = self.asking[name].send(ask.content(), "query.rehearse_sum")
         return None if list(content) == ["declined"] else Masked.from_content(content)
 
     def shown(self, number: int, statement: Statement, *names: str) -> dict[str, Shared]:
