@@ -138,7 +138,7 @@ class Link:
         keep_alive(self._http, node, is_over, self.tell)
 
     def _serve(self) -> None:
-        """Serve until stopped, or until paused with all asks answered: otherwise their round would wait."""
+        """Serve until stopped, or until paused with all asks but a sum's answered: otherwise their round would wait."""
         fast_until = time.monotonic() + 20  # after an activation the server may want to ask again
         while not self._stop.is_set():
             began, paused = time.monotonic(), self.is_paused()

@@ -10,7 +10,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from confide.client.config import load_site_config
-from confide.client.service.link import Link
+from confide.client.service.link import Link, LinkLost
 from confide.client.service.probe import require_usable_proxies
 from confide.client.service.reasons import is_refusal, reason_of
 from confide.client.service.release_ticks import at_ticks
@@ -81,8 +81,15 @@ class _Answers:
         return reply
 
     def _answer(self, message: Message, context: Context) -> Message:
-        """Return the app's reply, or `declined` at once while an administrator has paused the client."""
+        """Return the app's reply, or `declined` at once while an administrator has paused the client.
+
+        Raises:
+            LinkLost: a sum is asked for meanwhile. `declined` would void it at once; unanswered, it is asked for again
+                when the client comes back.
+        """
         if self._paused.exists():
+            if message.metadata.message_type == "query.sum":
+                raise LinkLost("paused, and a sum is asked for; the server asks again")
             self._reason = "an administrator has paused this client"
             return answer_to(message, declined())
         if self._app is None:
