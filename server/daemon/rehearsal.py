@@ -1,6 +1,6 @@
 """A rehearsal: one round over the network on made-up records. It charges, averages and keeps nothing.
 
-In a secure sum the institutions then mask zeros for each other. If their sum is not zero, their masks do not cancel.
+In a secure sum the institutions then mask zeros for each other. If their sum is zero, their masks cancel.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -68,7 +68,7 @@ def rehearse(shared: ServerState, link: FlowerState, queued: QueuedRun) -> Queue
         The rehearsal, completed or stopped.
 
     Raises:
-        PolicyError: fewer institutions than the run needs could take part, or their masks do not cancel.
+        PolicyError: fewer institutions than the run needs could take part, or their masked zeros give no sum of zero.
         ConfideError: the base model is missing, or the public records cannot be read.
     """
     run = shared.queue.run_of(queued)
@@ -154,7 +154,13 @@ def _require_zero(
     first: Ask,
     members: Mapping[int, _Good],
 ) -> None:
-    """Show the statement to its members, and add up the zeros that each has masked; `PolicyError` unless that is 0."""
+    """Show the statement to its members, and add up the zeros that each has masked.
+
+    A rehearsal that an operator stops meanwhile tells nothing of the sum.
+
+    Raises:
+        PolicyError: a member did not mask, or the sum is not zero.
+    """
     size, seconds = sum(value.size for value in rehearsal.initial.values()), rehearsal.run.federation.sum_seconds
     declared = sum(one.institution.declared_units for one in members.values())
     if problem := room_problem(rehearsal.run, declared, size):
@@ -170,11 +176,13 @@ def _require_zero(
             del missing[institution.name]
         except MessageError as error:
             missing[institution.name] = str(error)
+    if rehearsal.is_over():
+        return
     problem = _problem(missing, shares)
     names = ", ".join(sorted(one.institution.name for one in members.values()))
     answer = f"the sum of {names} {problem or 'is zero: their masks cancel'}"
     emit({"event": "rehearsed_sum", "answer": answer, "seconds": round(clock.now() - began, 1)})
-    if problem and not rehearsal.is_over():
+    if problem:
         raise PolicyError(answer)
 
 
@@ -185,7 +193,7 @@ def _problem(missing: Mapping[str, str], shares: list[Shared]) -> str | None:
     if not total(shares).any():
         return None
     return (
-        "is not zero, though each masked zeros: the masks of one do not cancel; install the same version of Confide at "
+        "is not zero: one of them masks another way, or sent something else; install the same version of Confide at "
         "all of them, then rehearse again"
     )
 

@@ -63,7 +63,7 @@ class Fleet:
         policy = {"max_epsilon_if_broken": 100.0, "tolerate_colluding": 1}
         return open_site(write_site(self.folder / name, name=name, policy=policy, partners=others))
 
-    def rehearse(self, faults: Faults = no_faults, run: RunConfig | None = None) -> int:
+    def rehearse(self, faults: Faults = no_faults, is_over: Callable[[], bool] = lambda: False) -> int:
         members = {
             1000 + number: Member(site.config.institution.name, "pem", site.identity.public_hex(), "today")
             for number, site in enumerate(self.sites)
@@ -78,7 +78,7 @@ class Fleet:
         clock = SkippingClock()
         app = make_client_app(lambda context: self.sites[int(context.node_config["partition-id"])])
         grid = InProcessGrid(app, len(self.sites), clock, heard)
-        rehearsal = rehearsals.Rehearsal(run or self.run, LINEAGE, self.initial, members)
+        rehearsal = rehearsals.Rehearsal(self.run, LINEAGE, self.initial, members, is_over)
         self.events.clear()
         return rehearsals.rehearse_round(rehearsal, grid, clock, self.events.append)
 
@@ -164,13 +164,26 @@ def test_a_member_that_masks_another_way_is_seen_before_the_first_round(
     with pytest.raises(PolicyError, match="the sum of anne, jude, luke, mary is not zero"):
         fleet.rehearse(_of(1001, "query.rehearse_sum", change))
     [told] = fleet.of_sum()
-    assert "the masks of one do not cancel; install the same version of Confide at all of them" in told
+    assert "one of them masks another way, or sent something else; install the same version of Confide" in told
 
 
 @pytest.mark.waits
 def test_a_member_that_does_not_mask_is_named(fleet: Fleet) -> None:
     with pytest.raises(PolicyError, match="anne, jude, luke, mary cannot be read: jude: no answer before the deadline"):
         fleet.rehearse(_of(1001, "query.rehearse_sum", lambda answer: None))
+
+
+def _stopped_between_the_exchanges(fleet: Fleet) -> None:
+    stopped = list[bool]()
+    fleet.rehearse(_of(1001, "query.rehearse_sum", lambda answer: stopped.append(True)), lambda: bool(stopped))
+    assert fleet.of_sum() == []
+
+
+@pytest.mark.waits
+def test_a_rehearsal_that_is_stopped_says_nothing_of_a_sum(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who had not answered yet did nothing wrong."""
+    right = "    if rehearsal.is_over():\n        return\n"
+    require_caught(monkeypatch, rehearsals, (right, "", partial(_stopped_between_the_exchanges, fleet)))
 
 
 @pytest.mark.waits
