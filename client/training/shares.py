@@ -54,6 +54,9 @@ class Prepared:
 class RehearsedShare:
     """The share of zeros that an institution holds in a rehearsal, in memory alone.
 
+    It stays until the next rehearsal or the end of the process, and answers any number of statements. The masks of
+    zeros tell nothing, and its mask key is used in no round.
+
     Attributes:
         secret: its mask key.
         signed: its envelope.
