@@ -20,6 +20,7 @@ _RULES: dict[str, _Rule] = {
     **dict.fromkeys(("number", "reserve", "declared_units", "max_records_per_group"), (int, 1, 10**15)),
     **dict.fromkeys(("time", "bytes", "round"), (int, 0, 10**15)),
     **dict.fromkeys(("steps", "releases", "num_rounds", "num_steps", "num_releases", "validation_releases"), _COUNT),
+    "validation_every": _COUNT,
     **dict.fromkeys(("noise_multiplier", "validation_noise_multiplier"), (float, 0.05, 1e4)),
     **dict.fromkeys(("clip_norm", "head_weight"), (float, 1e-6, 1e6)),
     **dict.fromkeys(("delta", "max_delta", "target_delta"), (float, 1e-15, 0.5)),

@@ -22,6 +22,7 @@ from confide.common.verify.statements import (
 
 # The fields of every plan that a run with privacy locks. Without a lock, a plan's own figure is compared with nothing.
 _LOCKED = " unit sampling_probability noise_multiplier target_delta clip_norm clipping head_weight"
+_OF_PLANS = ("privacy", "local", "evaluation", "federation")  # sections of the lock
 _NAMES = "institution num_steps num_releases unit epsilon delta epsilon_of_the_whole_plan"
 _IF_BROKEN = " epsilon_if_broken epsilon_if_broken_of_the_whole_plan"
 
@@ -47,8 +48,9 @@ def check_run(folder: Path) -> list[Item]:
         run.problems.append("an institution has several rows")
     places = (folder / "events.jsonl", *folder.glob("metrics.jsonl"))
     events = [line for place in places for line in lines(place)]
-    statements = _sums(run, folder, _agreed(content, toml), events) if lock["sharing"] else {}
-    if not lock["sharing"] and any(event.get("event") == "sum_started" for event in events):
+    shared = lock["sharing"]
+    statements = _sums(run, folder, _agreed(content, toml, shared["min_members"]), events) if shared else {}
+    if not shared and any(event.get("event") == "sum_started" for event in events):
         run.problems.append("its events show a secure sum, but its plan shares no noise")
     told = {(name, problem) for name, row in claims.items() for problem in claim_problems(row, statements)}
     run.problems += [f"{show(name)}: {problem}" for name, problem in sorted(told)]
@@ -94,14 +96,15 @@ def _institution(row: Any, lock: Row) -> Item:
     return item
 
 
-def _agreed(content: Row, toml: Row) -> Agreed:
+def _agreed(content: Row, toml: Row, min_members: int) -> Agreed:
     """Return the terms of every sum, from privacy.json and the locked run."""
-    study, model, federation = (dict(toml.get(name, {})) for name in ("study", "model", "federation"))
-    keys = dict(study.get("keys", {}))
+    study, model = (toml.get(name, {}) for name in ("study", "model"))
+    if not isinstance(keys := study.get("keys", {}), dict):
+        raise ValueError("run.lock.toml: study.keys must be a table")
     if wrong := [fault for key in keys.values() for fault in faults({"update_key": key}, "update_key")]:
         raise ValueError(f"run.lock.toml: study.keys: {wrong[0]}")
     fields = {"study": study.get("name"), "run_sha256": content["run_sha256"], "base_sha256": model.get("sha256")}
-    return Agreed(fields, keys, federation["min_clients"])
+    return Agreed(fields, keys, min_members)
 
 
 def _sums(run: Item, folder: Path, agreed: Agreed, events: list[Row]) -> dict[int, Statement]:
@@ -116,10 +119,12 @@ def _sums(run: Item, folder: Path, agreed: Agreed, events: list[Row]) -> dict[in
 
 def _locked(toml: Row) -> Row:
     """Return the fields of a plan that run.lock.toml repeats, by the plan's names, and the ``steps`` of a round."""
-    flat = Row()
-    for section in ("privacy", "local", "evaluation", "federation"):
-        flat |= toml.get(section, {})
+    for section in ("study", "model", *_OF_PLANS):
+        if not isinstance(toml.get(section, {}), dict):
+            raise ValueError(f"run.lock.toml: {section} must be a table")
+    flat = {name: value for section in _OF_PLANS for name, value in toml.get(section, {}).items()}
     needed = "steps num_rounds" + ("" if flat.get("unit") == "none" else _LOCKED)
+    needed += " validation_every?"
     needed += " validation_noise_multiplier" if flat.get("validation_every") else ""
     if wrong := faults(flat, needed, only=False):
         raise ValueError(f"run.lock.toml: {wrong[0]}")

@@ -301,7 +301,8 @@ def test_a_lie_about_a_sum_is_found(name: str, sum_run: SumRun) -> None:
     [
         (_lock("study", keys={"site-0": "AB" * 32}), "run.lock.toml: study.keys: update_key"),
         (_lock("study", keys={"site-0": 3}), "run.lock.toml: study.keys: update_key"),
-        (_lock("study", keys=7), "not iterable"),
+        (_lock("evaluation", validation_every="2"), "run.lock.toml: validation_every = '2' must be int"),
+        (_lock("study", keys=7), "run.lock.toml: study.keys must be a table"),
         (lambda run: run.edit_run(lambda content: content["privacy"].pop("grid_bits")), "run.lock.toml: grid_bits"),
         (lambda run: run.edit_run(lambda content: content["federation"].pop("min_clients")), "min_members = None"),
     ],
@@ -359,7 +360,7 @@ PLANTED: list[Planted] = [
     (run_directory, "broken = if_broken(plan)", "broken = plan", "less epsilon if broken"),
     (run_directory, '"min_members": flat.get("min_clients")', '"min_members": 3', "fewer members in the lock"),
     (run_directory, "!= value]", '!= value and name != "sharing"]', "more noise of a share in the lock"),
-    (run_directory, 'if not lock["sharing"] and any(', "if False and any(", "shares that are no shares"),
+    (run_directory, 'if not shared and any(', "if False and any(", "shares that are no shares"),
     (run_directory, "for name, count in signed.items()", "for name, count in ()", "a step that is not claimed"),
     (approved, ".hexdigest() != run_sha256:", ".hexdigest() == 0:", "other institutions under the approved hash"),
     (approved, '"run.json")) != run:', '"run.json")) == 0:', "other keys for people to read"),
