@@ -1,4 +1,4 @@
-"""The run that people approved, by its hash: the text that was hashed, and the lock that repeats it."""
+"""The run that a folder says people approved: the text that has the stated hash, and the lock that repeats it."""
 
 import hashlib
 from collections.abc import Iterator
@@ -12,10 +12,11 @@ _NOT_APPROVED = ("simulation", "speed")  # sections of the lock that change no p
 
 
 def approval_problems(folder: Path, lock: Row, run_sha256: object) -> Iterator[str]:
-    """Yield where a run's lock is not the run that people approved.
+    """Yield where a run's lock is not the run that has the stated hash.
 
     run.json has the very text that is hashed, and run.lock.toml the same for people to read. Earlier versions wrote no
-    run.json. Where noise is shared there must be one: only the hash says whose keys were approved.
+    run.json. Where noise is shared there must be one: only the hash ties the keys to what people approved. The hash
+    comes from privacy.json of the same folder. Only an institution's ledger shows that people approved it.
     """
     path = folder / "run.json"
     if not path.exists():
@@ -24,7 +25,7 @@ def approval_problems(folder: Path, lock: Row, run_sha256: object) -> Iterator[s
         return
     text = read(path)
     if hashlib.sha256(text).hexdigest() != run_sha256:
-        yield f"run.json has not the hash {show(run_sha256)}, under which the run was approved"
+        yield f"run.json has not the hash {show(run_sha256)}, which privacy.json states"
     run = {name: value for name, value in lock.items() if name not in _NOT_APPROVED}
     if _without_none(parse(text, "run.json")) != run:
         yield "run.lock.toml and run.json are different runs"

@@ -25,6 +25,7 @@ CANNOT_SHOW = (
     "that noise was really drawn: an account counts noise, it does not see it",
     "that the client was unmodified, and charged all that it computed",
     "that no rows were withheld, or all made anew, together with all anchors: compare the last hash with a signed one",
+    "that people approved this run: compare run_sha256 with the APPROVE row of an institution's ledger",
     "how many members of a secure sum collude, or did not add their noise",
     "people in several datasets, or in one under two ids: each account stands alone",
 )

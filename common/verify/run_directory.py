@@ -39,6 +39,7 @@ def check_run(folder: Path) -> list[Item]:
         return [run]
     run.problems = list(approval_problems(folder, toml, content.get("run_sha256")))
     run.notes = [f"{key}: {show(content.get(key))}" for key in ("status", "simulated", "not_in_this_account")]
+    run.notes += [f"run_sha256: {show(content['run_sha256'])}"] if lock["sharing"] else []
     run.notes += [] if rows else ["institutions has no row: nothing is claimed"]
     items = [_institution(row, lock) for row in rows]
     claims = {item.name: row for row, item in zip(rows, items, strict=True) if item.claimed is not None}

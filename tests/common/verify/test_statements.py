@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -16,7 +15,6 @@ from support.verifying import run_verify
 from confide.common.privacy.accounting import epsilon
 from confide.common.privacy.plan import PrivacyPlan
 from confide.common.privacy.secure.sharing import Sharing
-from confide.common.protocol.signatures import Identity
 from confide.common.verify import approved, command, run_directory, statements
 
 Lie = Callable[[SumRun], object]
@@ -175,14 +173,10 @@ def _mask_key_of_another(members: list[Envelope]) -> None:
 
 
 def _other_institutions(run: SumRun) -> None:
-    """Whoever owns the folder makes up all institutions: their keys, and what they signed."""
-    approved = json.loads((run.folder / "privacy.json").read_text(encoding="utf-8"))["run_sha256"]
-    made_up = {name: Identity(name.encode().ljust(32)) for name in run.identities}
-    forged = replace(run, identities=made_up)
-    forged.edit_run(lambda content: content["study"].update(keys={n: one.public_hex() for n, one in made_up.items()}))
-    forged.edit_privacy(lambda content: content.update(run_sha256=approved))
-    for number in (1, 2, 3):
-        forged.sign(number, forged.members(number))
+    """They are made up, and the hash of the run is as before."""
+    approved = run.run_sha256()
+    run.make_up_institutions()
+    run.edit_privacy(lambda content: content.update(run_sha256=approved))
 
 
 def _read_keys(run: SumRun) -> None:
@@ -281,6 +275,17 @@ LIES: dict[str, tuple[Lie, str]] = {
     "no shares in a row": (_unshared_in_its_row, "sharing = None is not that of run.lock.toml"),
     "no shares in the lock": (_lock("federation", aggregation="fedavg"), "is not that of run.lock.toml"),
 }  # fmt: skip
+
+
+def test_only_a_ledger_shows_that_people_approved_a_made_up_run(sum_run: SumRun) -> None:
+    """All agrees, so an auditor is told what to compare, and with what."""
+    approved = sum_run.run_sha256()
+    sum_run.make_up_institutions()
+    code, output, _ = run_verify(sum_run.folder)
+    assert code == 0, output
+    assert f"run_sha256: '{sum_run.run_sha256()}'" in output
+    assert approved not in output
+    assert "compare run_sha256 with the APPROVE row of an institution's ledger" in output
 
 
 def _require_found(run: SumRun, name: str) -> None:
