@@ -36,7 +36,8 @@ from confide.server.rounds.collect import (
     collect,
     wait_for_nodes,
 )
-from confide.server.rounds.roster import Institution, Members, check_masked, check_share, enrol, room_problem
+from confide.server.rounds.participation import require_room
+from confide.server.rounds.roster import Institution, Members, check_masked, check_share, enrol
 from confide.server.rounds.run_context import Event
 
 _GOOD = "answered"
@@ -162,9 +163,7 @@ def _require_zero(
         PolicyError: a member did not mask, or the sum is not zero.
     """
     size, seconds = sum(value.size for value in rehearsal.initial.values()), rehearsal.run.federation.sum_seconds
-    declared = sum(one.institution.declared_units for one in members.values())
-    if problem := room_problem(rehearsal.run, declared, size):
-        raise PolicyError(problem)
+    require_room([one.institution for one in members.values()], rehearsal.run, size)
     statement, began = Statement.of(one.share for one in members.values() if one.share), clock.now()
     ask, shares = ask_for_sum(first, statement, began + seconds), list[Shared]()
     missing = {one.institution.name: NO_ANSWER for one in members.values()}

@@ -9,7 +9,7 @@ run_context       the run, everything outside that it may touch, and its state
 roster            institutions that accepted the offer
 offer             the offer, before all rounds
 newcomers         offers to institutions that connect later
-participation     the draw of institutions for a round
+participation     institutions that fit into one secure sum, and the draw for a round
 round_asks        asks of a round
 round_answers     replies of a round
 collect           sending, waiting, the deadline

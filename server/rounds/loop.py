@@ -10,11 +10,12 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from confide.common.config.sections import SECURE_SUM
-from confide.common.errors import ConfideError, PolicyError
+from confide.common.errors import ConfideError
 from confide.server.rounds.collect import to_send
 from confide.server.rounds.newcomers import Newcomers
 from confide.server.rounds.offer import offer_run, wait_for_return
-from confide.server.rounds.roster import room_problem, take_in
+from confide.server.rounds.participation import require_room
+from confide.server.rounds.roster import take_in
 from confide.server.rounds.round_answers import Answers
 from confide.server.rounds.round_asks import make_ask
 from confide.server.rounds.run_context import RunState
@@ -40,7 +41,8 @@ def run_rounds(state: RunState, grid: Grid) -> None:
     """Offer the run and carry out its rounds. ``state.finished`` is False afterwards if an operator stopped it.
 
     Raises:
-        PolicyError: too few institutions accepted.
+        PolicyError: too few institutions accepted, or a secure sum of them does not fit its grid. At a first offer
+            nothing is charged yet.
         ConfideError: three rounds in a row had no quorum, or the adapter grew too large to send.
     """
     job, federation = state.job, state.job.run.federation
@@ -49,29 +51,18 @@ def run_rounds(state: RunState, grid: Grid) -> None:
         wait_for_return(job, grid, state.institutions)
         _complete_saved_round(state, grid)
     else:
-        _require_room(state)
+        require_room((), job.run, job.size)
         offered = offer_run(job, grid, make_ask(job, 0))
         if offered is None:
             return
         state.continue_with(offered.taking_part)
         job.emit(offered.event())
         offered.require(federation.min_clients)
-        _require_room(state)
+        require_room(state.institutions.values(), job.run, job.size)
         _complete_saved_round(state, grid)
         _run_remaining(state, grid, Newcomers(job, offered))
     if state.round >= federation.num_rounds:
         _finish(state)
-
-
-def _require_room(state: RunState) -> None:
-    """Check that a secure sum of these institutions fits its grid, or of none, before the offer, that the adapter does.
-
-    Raises:
-        PolicyError: it does not; nothing is charged yet.
-    """
-    declared = sum(item.declared_units for item in state.institutions.values())
-    if problem := room_problem(state.job.run, declared, state.job.size):
-        raise PolicyError(problem)
 
 
 def _run_remaining(state: RunState, grid: Grid, newcomers: Newcomers) -> None:
@@ -98,7 +89,8 @@ def _run_remaining(state: RunState, grid: Grid, newcomers: Newcomers) -> None:
 
 def _welcome(state: RunState, grid: Grid, newcomers: Newcomers, number: int) -> None:
     """Take in institutions that have accepted since the run began, and offer it to others. No round waits for them."""
-    joined = newcomers.take(grid, number, state.institutions.values())
+    may_return = [item for item in state.gone if item.asks]
+    joined = newcomers.take(grid, number, [*state.institutions.values(), *may_return])
     state.institutions, state.gone = take_in(joined, state.institutions, state.gone)
     if number < state.job.run.federation.num_rounds:  # an institution takes part from the round after it accepts
         newcomers.offer(grid, make_ask(state.job, 0), state.institutions)

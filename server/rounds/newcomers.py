@@ -10,7 +10,8 @@ from confide.common.protocol.asks import Ask
 from confide.common.protocol.versions import own_versions
 from confide.server.rounds.collect import NO_ANSWER, RealGrid
 from confide.server.rounds.offer import Offered
-from confide.server.rounds.roster import WAITING, Institution, enrol, offers, with_room
+from confide.server.rounds.participation import with_room
+from confide.server.rounds.roster import WAITING, Institution, enrol, offers
 from confide.server.rounds.run_context import Job
 
 _AGAIN_SECONDS = 60.0  # until the next offer to one that waits for a person's approval, or was silent
@@ -37,16 +38,17 @@ class Newcomers:
         self._last = {node: _Last(offered.at, answer) for node, answer in offered.answers.items()}
         self._told = dict(offered.answers)
 
-    def take(self, grid: Grid, number: int, there: Iterable[Institution]) -> dict[int, Institution]:
-        """Return the institutions that accepted since the last call, and fit into a secure sum with those ``there``.
+    def take(self, grid: Grid, number: int, known: Iterable[Institution]) -> dict[int, Institution]:
+        """Return the institutions that accepted since the last call, and fit into a secure sum with all ``known``.
 
-        They take part from round ``number`` on. An event records them first.
+        The known are those who take part, and those who did before a restart and may return. The new take part from
+        round ``number`` on. An event records them first.
         """
         replies, members = self._replies(grid), self._job.members_now()
         if not replies or members is None:
             return {}
         joined, others = enrol((reply for reply in replies if not reply.has_error()), members, self._job.run)
-        joined, refused = with_room(joined, there, self._job.run, self._job.size)
+        joined, refused = with_room(joined, known, self._job.run, self._job.size)
         others, now = others | refused, self._job.clock.now()
         for reply in replies:
             node = reply.metadata.src_node_id

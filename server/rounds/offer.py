@@ -9,7 +9,8 @@ from confide.common.errors import PolicyError
 from confide.common.protocol.asks import Ask
 from confide.common.protocol.versions import own_versions
 from confide.server.rounds.collect import CONNECT_SECONDS, NO_ANSWER, NOT_CONNECTED, RealGrid, collect, wait_for_nodes
-from confide.server.rounds.roster import Institution, enrol, offers, with_room
+from confide.server.rounds.participation import after_restart, at_first
+from confide.server.rounds.roster import Institution, enrol, offers
 from confide.server.rounds.run_context import Event, Job
 
 
@@ -63,11 +64,11 @@ def offer_run(job: Job, grid: Grid, ask: Ask) -> Offered | None:
         grid, offers(ask, nodes, job.run.federation.deadline_seconds), deadline, clock, is_over=job.is_stopped
     )
     taking_part, others = enrol(replies, job.members, job.run)
-    if job.resumed.institutions:  # as in `newcomers`: who joins a run that is going on cannot end it
-        known = {node: item for node, item in taking_part.items() if item.name in job.resumed.institutions}
-        new = {node: item for node, item in taking_part.items() if node not in known}
-        joined, refused = with_room(new, known.values(), job.run, job.size)
-        taking_part, others = dict(sorted((known | joined).items())), others | refused
+    if before := {name: item for name, item in job.resumed.institutions.items() if item.asks}:
+        taking_part, refused = after_restart(taking_part, before, job.run, job.size)
+    else:  # no round has begun, so none has to go on with the same institutions
+        taking_part, refused = at_first(taking_part, job.run, job.size)
+    others |= refused
     if job.is_stopped():
         return None
     names = {node: job.names.get(node, f"node {node}") for node in nodes}

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from flwr.app import Message
 
 from confide.common.config.run import RunConfig, make_plan
-from confide.common.privacy.plan import NoPrivacy
 from confide.common.protocol.answers import Acceptance, Update, content_of, is_declined, seal_envelope
 from confide.common.protocol.asks import Ask
 from confide.common.protocol.enrolment import signed_by
@@ -89,31 +88,6 @@ def take_in(
     carry_counts_over(names, {item.name: item for item in (*there.values(), *gone)})
     taking_part = {node: item for node, item in there.items() if item.name not in names} | dict(joined)
     return dict(sorted(taking_part.items())), [item for item in gone if item.name not in names]
-
-
-def room_problem(run: RunConfig, declared_units: int, size: int) -> str | None:
-    """Return why a secure sum of institutions that declare so many units together does not fit its grid, or None.
-
-    ``size`` counts the numbers of the adapter; of no units it alone is looked at.
-    """
-    plan = make_plan(run, max(1, declared_units))
-    if isinstance(plan, NoPrivacy) or plan.sharing is None:
-        return None
-    return plan.sharing.room_problem(plan.expected_batch_size, size)
-
-
-def with_room(
-    joined: Mapping[int, Institution], there: Iterable[Institution], run: RunConfig, size: int
-) -> tuple[dict[int, Institution], dict[int, str]]:
-    """Return those who ``joined`` with whom a secure sum still fits its grid, and by node why the others do not."""
-    units, refused = {item.name: item.declared_units for item in there}, dict[int, str]()
-    for node, item in joined.items():
-        with_it = {**units, item.name: item.declared_units}
-        if problem := room_problem(run, sum(with_it.values()), size):
-            refused[node] = f"declared_units = {item.declared_units} is too much for this run's secure sum: {problem}"
-        else:
-            units = with_it
-    return {node: item for node, item in joined.items() if node not in refused}, refused
 
 
 def offers(ask: Ask, nodes: list[int], seconds: float) -> list[Message]:
