@@ -83,7 +83,7 @@ class RunDirectory:
 
     def _lock(self, run: RunConfig) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
-        replace_durably(self.path / "run.json", run.canonical_json().encode())  # the very text that people approve
+        replace_durably(self.path / "run.lock.json", run.canonical_json().encode())  # the very text that people approve
         content = run.model_dump(mode="json")
         if run.simulation:  # the path must hold from this folder too; no institution has to approve it
             content["simulation"]["data"] = run.at(run.simulation.data)

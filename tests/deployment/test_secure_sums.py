@@ -73,6 +73,7 @@ def test_four_institutions_train_under_shared_noise(deployment: Deployment, base
     assert [path.name for path in statements] == ["0001.json", "0002.json", "0003.json"]
 
 
+@pytest.mark.waits
 def test_a_rehearsal_shows_that_the_masks_cancel(deployment: Deployment, base_folder: Path) -> None:
     path = _agreed(deployment, base_folder)
     told = deployment.confide("server", "run", path, "--home", "srv", "--rehearsal")

@@ -90,10 +90,10 @@ def test_a_scenario_by_name_and_a_run_by_its_path_get_a_seed_and_one_evaluation(
     run_file: Path, monkeypatch: pytest.MonkeyPatch, base_folder: Path
 ) -> None:
     monkeypatch.setattr(scenarios, "causal_model", lambda: base_folder)
-    default, translation, own = (scenarios.named(name, 11) for name in ("default", "translation", str(run_file)))
-    for run in (default, translation, own):
+    reviews, translation, own = (scenarios.named(name, 11) for name in ("reviews", "translation", str(run_file)))
+    for run in (reviews, translation, own):
         assert (run.study.seed, run.evaluation.every) == (11, run.federation.num_rounds)
-    assert default.privacy.target_epsilon == translation.privacy.target_epsilon == 8.0
+    assert reviews.privacy.target_epsilon == translation.privacy.target_epsilon == 8.0
     assert Path(translation.at(translation.model.base)) == Path(own.at(own.model.base)) == base_folder
 
 

@@ -80,9 +80,9 @@ class SumRun:
     def edit_run(self, edit: Callable[[dict[str, Any]], object]) -> None:
         """Change the run in all three files that tell it: its lock, its text, and that text's hash."""
         self.edit_lock(edit)
-        content = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
+        content = json.loads((self.folder / "run.lock.json").read_text(encoding="utf-8"))
         edit(content)
-        (self.folder / "run.json").write_text(canonical(content), encoding="utf-8")
+        (self.folder / "run.lock.json").write_text(canonical(content), encoding="utf-8")
         run_sha256 = hashlib.sha256(canonical(content).encode()).hexdigest()
         self.edit_privacy(lambda content: content.update(run_sha256=run_sha256))
 

@@ -132,14 +132,14 @@ def test_any_change_of_a_lock_ends(sum_run: SumRun, whole_sum_run: SumRun, has_j
     for _ in range(data.draw(st.integers(1, 4))):
         _change(content, data)
     (sum_run.folder / "run.lock.toml").write_text(_as_toml(content), encoding="utf-8")
-    (sum_run.folder / "run.json").unlink(missing_ok=True)
+    (sum_run.folder / "run.lock.json").unlink(missing_ok=True)
     if has_json:
-        shutil.copy(whole_sum_run.folder / "run.json", sum_run.folder)
+        shutil.copy(whole_sum_run.folder / "run.lock.json", sum_run.folder)
     _ends(run_verify(sum_run.folder))
 
 
 @_FUZZ
-@given(st.sampled_from(["run.json", "privacy.json", "rounds/statements/0003.json"]), st.data())
+@given(st.sampled_from(["run.lock.json", "privacy.json", "rounds/statements/0003.json"]), st.data())
 def test_any_change_of_a_sum_s_files_ends(
     sum_run: SumRun, whole_sum_run: SumRun, name: str, data: st.DataObject
 ) -> None:
@@ -170,7 +170,7 @@ def test_a_section_that_is_no_table_is_one_line(section: str, sum_run: SumRun) -
     content = tomllib.loads(path.read_text(encoding="utf-8"))
     content[section] = [[name, value] for name, value in content.get(section, {}).items()]
     path.write_text(tomli_w.dumps(content), encoding="utf-8")
-    (sum_run.folder / "run.json").unlink()
+    (sum_run.folder / "run.lock.json").unlink()
     result = run_verify(sum_run.folder)
     require_unreadable(result)
     assert f"run.lock.toml: {section} must be a table" in result[2]

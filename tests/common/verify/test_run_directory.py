@@ -49,7 +49,7 @@ def test_rows_from_before_validation_agree(folder: Path) -> None:
     for name in ("validation_releases", "validation_noise_multiplier"):
         for row in (0, 1):
             _edit(folder, lambda content, row=row, name=name: content["institutions"][row]["plan"].pop(name))  # type: ignore[misc]
-    for name in ("metrics.jsonl", "run.json"):
+    for name in ("metrics.jsonl", "run.lock.json"):
         (folder / name).unlink()
     lock = (folder / "run.lock.toml").read_text(encoding="utf-8")
     (folder / "run.lock.toml").write_text(lock.replace("validation_every", "before"), encoding="utf-8")
@@ -224,7 +224,7 @@ def test_a_run_directory_that_cannot_be_read_is_one_line(name: str, content: byt
 
 @pytest.mark.parametrize(("content", "code"), [(None, 0), (b"{}", 1), (b"[1]", 1), (b"{", 2), (b"\xff", 2)])
 def test_the_text_of_the_run_may_be_missing_and_is_no_other(content: bytes | None, code: int, folder: Path) -> None:
-    (folder / "run.json").unlink()
+    (folder / "run.lock.json").unlink()
     if content is not None:
-        (folder / "run.json").write_bytes(content)
+        (folder / "run.lock.json").write_bytes(content)
     assert run_verify(folder)[0] == code

@@ -185,9 +185,9 @@ def _read_keys(run: SumRun) -> None:
 
 _OTHER = "9" * 64
 LIES: dict[str, tuple[Lie, str]] = {
-    "other institutions under the approved hash": (_other_institutions, "run.json has not the hash"),
-    "other keys for people to read": (_read_keys, "run.lock.toml and run.json are different runs"),
-    "no text of the run": (lambda run: (run.folder / "run.json").unlink(), "run.json is missing"),
+    "other institutions under the approved hash": (_other_institutions, "run.lock.json has not the hash"),
+    "other keys for people to read": (_read_keys, "run.lock.toml and run.lock.json are different runs"),
+    "no text of the run": (lambda run: (run.folder / "run.lock.json").unlink(), "run.lock.json is missing"),
     "a member too many": (_row(least_members=4), "least_members = 4, but plan and statements show 3"),
     "no word of the fewest": (_row(least_members=None), "least_members = None, but plan and statements show 3"),
     "more may collude than were said": (_row(max_colluding=0), "max_colluding = 0, but plan and statements show 1"),
@@ -368,7 +368,7 @@ PLANTED: list[Planted] = [
     (run_directory, 'if not shared and any(', "if False and any(", "shares that are no shares"),
     (run_directory, "for name, count in signed.items()", "for name, count in ()", "a step that is not claimed"),
     (approved, ".hexdigest() != run_sha256:", ".hexdigest() == 0:", "other institutions under the approved hash"),
-    (approved, '"run.json")) != run:', '"run.json")) == 0:', "other keys for people to read"),
+    (approved, '"run.lock.json")) != run:', '"run.lock.json")) == 0:', "other keys for people to read"),
     (approved, '== "secure-sum":', '== "secure":', "no text of the run"),
     (statements, '("least_members", least))', '("least_members", row["least_members"]))', "a member too many"),
     (statements, '("least_members", least))', '("least_members", row["least_members"]))', "no word of the fewest"),

@@ -123,6 +123,7 @@ def test_the_masks_of_all_cancel_and_nothing_is_charged_or_kept(fleet: Fleet) ->
         assert one.envelope.what == "rehearsal"
 
 
+@pytest.mark.waits
 def test_it_takes_the_step_of_a_round_on_made_up_records(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     """So its time tells that of a round; what the step gives is dropped."""
     steps, share = list[int](), made_up.share
@@ -215,7 +216,7 @@ def _resigned(fleet: Fleet, number: int, content: RecordDict, **changes: Any) ->
     return RecordDict({**content, name: ConfigRecord(record)})
 
 
-@pytest.mark.parametrize("kind", ["query.rehearse", "query.rehearse_sum"])
+@pytest.mark.parametrize("kind", [pytest.param("query.rehearse", marks=pytest.mark.waits), "query.rehearse_sum"])
 def test_the_server_takes_no_envelope_of_a_round_in_a_rehearsal(fleet: Fleet, kind: str) -> None:
     def change(answer: Callable[[], Message]) -> Message:
         reply = answer()

@@ -32,7 +32,7 @@ def test_the_lock_file_is_the_run(run: RunConfig, tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path / "a" / "b", run)
     content = tomllib.loads((directory.path / "run.lock.toml").read_text(encoding="utf-8"))
     assert check(RunConfig, content, "lock") == run
-    assert hashlib.sha256((directory.path / "run.json").read_bytes()).hexdigest() == run.sha256()
+    assert hashlib.sha256((directory.path / "run.lock.json").read_bytes()).hexdigest() == run.sha256()
 
 
 def test_events_are_lines_and_rounds_are_metrics(run: RunConfig, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_json_is_one_object_and_the_directory_is_complete(
 
     assert {path.name for path in out.iterdir()} == {
         *(
-            "run.json",
+            "run.lock.json",
             "run.lock.toml",
             "events.jsonl",
             "metrics.jsonl",

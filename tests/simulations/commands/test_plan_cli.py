@@ -139,9 +139,9 @@ def test_each_number_of_shared_noise_stands_with_its_condition(
     assert f"  epsilon {facts['epsilon']} at delta" in lines[1]
     assert lines[1].endswith("if at most 2 members of each sum collude")
     assert list(shared["colluding"]) == ["3", "4"]
-    more = [f"    epsilon {shared['colluding'][number]:.7g} if {number} are" for number in ("3", "4")]
+    more = [f"    epsilon {shared['colluding'][number]:.7g} if {number} do" for number in ("3", "4")]
     assert [line for line in lines if line in more] == more
-    [broken] = [line for line in lines if "if all others are, or if the secure sum is broken" in line]
+    [broken] = [line for line in lines if "if all others do, or if the secure sum is broken" in line]
     assert f"epsilon {shared['epsilon_if_broken']:.7g} if" in broken
     rates = [shared[f"attack_true_positive_rate{which}"] for which in ("", "_if_broken")]
     [attack] = [line for line in lines if line.startswith("    an attacker finds at most")]

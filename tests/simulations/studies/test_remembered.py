@@ -144,6 +144,7 @@ def test_no_institution_server_or_verifier_asks_the_memory(make_run: Any, path: 
     }
     assert asking == {
         *("simulations/commands/cli.py", "simulations/studies/plan.py", "simulations/commands/plan_cli.py"),
+        "simulations/benchmarks/round.py",
         "simulations/benchmarks/scenarios.py",
     }
     run = make_run(privacy={"noise_multiplier": None, "target_epsilon": 3.0})
