@@ -32,8 +32,8 @@ def run_baselines(federation: Federation, local: Path, tell: Callable[[str], Non
     quiet = replace(federation, emit=lambda event: None, save=lambda *_: None, resumed=Resumed())
     open_run, local_run = without_privacy(federation.run), with_local_noise(federation.run)
     own = {}
+    tell(f"baseline: each of {len(federation.sites.names)} institutions alone, with privacy")
     for name in federation.sites.names:
-        tell(f"baseline: {name} alone, with privacy")
         own.update(alone(name, quiet, local_run, local).per_institution)
     found = {"local_only": Scores(federation.run.task.headline, own)}
     if local_run is not federation.run:
