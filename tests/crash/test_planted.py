@@ -37,6 +37,7 @@ def test_a_planted_bug_is_found(bug: str) -> None:
         kill_clients(fake.KIND, 80, 0, bug)
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("bug", CHANGES)
 def test_a_planted_bug_of_sums_is_found(bug: str) -> None:
     kind = replace(summing.KIND, places=(*failpoints.OF_A_SUM, "outbox-written"))

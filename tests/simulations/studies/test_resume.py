@@ -177,7 +177,11 @@ def test_counts_of_a_round_that_was_interrupted_among_them_are_given_once(
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [pytest.param(signal.SIGTERM, 143, marks=pytest.mark.waits), (signal.SIGINT, 130), (signal.SIGKILL, -9)],
+    [
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.waits),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.waits),
+        (signal.SIGKILL, -9),
+    ],
 )
 def test_a_signal_in_mid_round_and_then_the_rest(
     confide: Confide, settings: Settings, run_file: Path, tmp_path: Path, number: signal.Signals, code: int
