@@ -2,7 +2,7 @@
 
 command        the command, and the ledgers that it is given
 run_directory  the half that checks a run
-approved       the run that people approved
+approved       the run that has the stated hash
 statements     the members of a run's secure sums
 ledger         the half that checks a ledger's rows
 findings       the findings of either

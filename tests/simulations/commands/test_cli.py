@@ -174,6 +174,23 @@ def test_baselines(confide: Confide, run_file: Path, tmp_path: Path) -> None:
     assert rounds == [1, 2], "baselines leave no rounds of their own"
 
 
+def test_baselines_of_shared_noise(confide: Confide, settings: Settings, run_file: Path, tmp_path: Path) -> None:
+    """All of the noise from each institution stands in place of all records in one place."""
+    out = tmp_path / "out"
+    sets = settings(
+        "federation.aggregation=secure-sum",
+        "federation.weights=declared",
+        "federation.min_clients=3",
+        "privacy.max_colluding=1",
+    )
+    code, output, errors = confide("simulate", run_file, "--out", out, "--baselines", "--json", *sets)
+    assert code == 0, errors
+    assert list(json.loads(output)["baselines"]) == ["local_only", "local_noise", "no_privacy"]
+    left_out = [line.partition(":")[0] for line in read_json(out / "privacy.json")["not_in_this_account"]]
+    assert left_out == ["local_only", "local_noise", "no_privacy"]
+    assert "together, with all of the noise from each institution" in (out / "report.html").read_text(encoding="utf-8")
+
+
 def test_group_units(confide: Confide, settings: Settings, run_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     sets = settings("privacy.unit=group", 'simulation.columns={ group = "patient" }')
