@@ -14,13 +14,20 @@ from confide.common.config.sections import SECURE_SUM
 from confide.common.protocol.answers import Acceptance, Update, seal_envelope
 from confide.common.protocol.asks import Ask
 from confide.common.protocol.enrolment import JoinRequest
-from confide.common.protocol.secure_sum import Shared, SignedShare, Statement, mask_key_of, masked, new_mask_secret
+from confide.common.protocol.secure_sum import (
+    NO_ROW,
+    Shared,
+    SignedShare,
+    Statement,
+    mask_key_of,
+    masked,
+    new_mask_secret,
+)
 from confide.common.protocol.signatures import Identity
 from confide.common.protocol.sum_messages import Masked, SumAsk, seal_share, seal_sum, share_content
 from confide.common.tensors import dump_state
 
 _UNITS = 2000
-_NO_LEDGER = "0" * 64
 
 
 @dataclass(frozen=True)
@@ -79,20 +86,20 @@ class Institution:
         """Return an update of zeros."""
         identity = Identity(self.seed)
         payload = dump_state({name: np.zeros_like(value) for name, value in load(ask.adapter).items()})
-        envelope = seal_envelope(ask, "update", (self.name, base), payload, _NO_LEDGER)
+        envelope = seal_envelope(ask, "update", (self.name, base), payload, NO_ROW)
         return Update(envelope, identity.sign(envelope.text()), payload).content()
 
     def _share(self, ask: Ask, base: str) -> RecordDict:
         """Hold a share of zeros; return its envelope."""
         size, secret = sum(value.size for value in load(ask.adapter).values()), new_mask_secret()
         self.held[ask.round] = secret, np.zeros(size, np.uint32)
-        text = seal_share(ask, (self.name, base), mask_key_of(secret), _NO_LEDGER).text()
+        text = seal_share(ask, (self.name, base), mask_key_of(secret), NO_ROW).text()
         return share_content(SignedShare(text, Identity(self.seed).sign(text)))
 
     def _masked(self, ask: SumAsk) -> RecordDict:
-        """Return the held share under its masks."""
-        secret, share_P = self.held.pop(ask.round)
+        """Return the held share under its masks; a server asks again after a reconnect."""
+        secret, share_P = self.held[ask.round]
         numbers = masked(share_P, secret, self.name, Statement.from_text(ask.statement)).astype("<u4").tobytes()
         base = str(RunConfig.model_validate_json(ask.run_json).model.sha256)
-        envelope = seal_sum(ask, (self.name, base), numbers, _NO_LEDGER)
+        envelope = seal_sum(ask, (self.name, base), numbers, NO_ROW)
         return Masked(envelope, Identity(self.seed).sign(envelope.text()), numbers).content()
