@@ -99,5 +99,9 @@ texts: setup
 scenarios: texts
 	$(BIN)/python simulations/benchmarks/scenarios.py
 
+# Long: every method at three learning rates and three seeds, into docs/methods.md. It goes on where it stopped.
+methods: setup
+	$(BIN)/python simulations/benchmarks/methods.py
+
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

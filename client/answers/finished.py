@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from flwr.app import RecordDict
-from peft import get_peft_model_state_dict
 
 from confide.client.answers.agreement import acknowledge_receipt
 from confide.client.privacy.account import Account
@@ -18,7 +17,7 @@ from confide.client.training.shares import ClientProcess
 from confide.common.config.run import RunConfig
 from confide.common.durable import replace_durably
 from confide.common.errors import ConfideError, PolicyError
-from confide.common.export.write import portable_config
+from confide.common.export.write import file_tensors, portable_config
 from confide.common.model.adapter import build_module
 from confide.common.model.base_models import find_model
 from confide.common.protocol.asks import CARD_FILE, CONFIG_FILE, HEAD_FILE, RUN_FILE, WEIGHTS_FILE, Finished
@@ -76,22 +75,23 @@ def check_files(finished: Finished, models: Path) -> dict[str, bytes]:
     """
     what = f"the finished adapter of study {finished.study!r}, lineage {finished.lineage[:12]}, is not kept"
     run = _run_of(finished, what)
-    wanted = {CONFIG_FILE, WEIGHTS_FILE, RUN_FILE, CARD_FILE} | ({HEAD_FILE} if run.task.own_head else set())
-    if finished.files.keys() != wanted:
-        raise PolicyError(f"{what}: its files are {sorted(finished.files)}, must be {sorted(wanted)}")
     try:
-        module = build_module(run, find_model(run.model.base, models), torch.device("meta"))
+        module: Any = build_module(run, find_model(run.model.base, models), torch.device("meta"))
     except ConfideError as error:
         raise PolicyError(
             f"{what}: {error}; once the base model is here, `server resume RUN` at the server gives it out again"
         ) from None
-    adapted: Any = module.encoder
+    config = portable_config(module.encoder, run)
+    wanted = {WEIGHTS_FILE, RUN_FILE, CARD_FILE} | ({HEAD_FILE} if run.task.own_head else set())
+    wanted |= {CONFIG_FILE} if config else set()
+    if finished.files.keys() != wanted:
+        raise PolicyError(f"{what}: its files are {sorted(finished.files)}, must be {sorted(wanted)}")
     try:
-        _check_tensors(finished.files, module, adapted)
+        _check_tensors(finished.files, module, run)
         _check_card(finished.files[CARD_FILE])
     except GateError as error:
         raise PolicyError(f"{what}: {error}") from None
-    return {**finished.files, CONFIG_FILE: portable_config(adapted, run).encode()}
+    return finished.files | ({CONFIG_FILE: config.encode()} if config else {})
 
 
 def _run_of(finished: Finished, what: str) -> RunConfig:
@@ -101,9 +101,9 @@ def _run_of(finished: Finished, what: str) -> RunConfig:
     return RunConfig.model_validate_json(text)
 
 
-def _check_tensors(files: dict[str, bytes], module: Any, adapted: Any) -> None:
+def _check_tensors(files: dict[str, bytes], module: Any, run: RunConfig) -> None:
     """`GateError` where tensors are not those of the model, or not finite and bounded, all together."""
-    forms = {WEIGHTS_FILE: _form(get_peft_model_state_dict(adapted, save_embedding_layers=False))}
+    forms = {WEIGHTS_FILE: _form(file_tensors(module, run))}
     if HEAD_FILE in files:
         forms[HEAD_FILE] = _form(module.plain())
     tensors = State()

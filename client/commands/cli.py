@@ -202,7 +202,7 @@ def _locked(run_file: Path, site: Path, overrides: list[str] | None = None) -> "
 
     run = load_run(run_file, overrides)
     prepare()
-    if run.model.sha256 and run.adapter.targets != "auto":
+    if run.model.sha256 and not run.adapter.needs_targets:
         return lock(run, run.model.sha256)
     base = find_model(run.at(run.model.base), load_site_config(site).models.dir)
     return lock(with_targets(run, base), hash_model(base))

@@ -62,7 +62,8 @@ def check(model: type[Model], content: dict[str, Any], source: str) -> Model:
         key = _key(first["loc"], content)
         if first["type"] == "union_tag_invalid":
             kinds, kind = first["ctx"]["expected_tags"], first["ctx"]["tag"]
-            raise InputError(f"{source}: {key}.kind = {kind!r}: must be one of {kinds}; {model.remedy}") from None
+            name = "method" if key == "adapter" else "kind"
+            raise InputError(f"{source}: {key}.{name} = {kind!r}: must be one of {kinds}; {model.remedy}") from None
         if first["type"] == "value_error":  # a rule of ours, which names its own key
             raise InputError(f"{source}: {key and key + ': '}{first['msg'].removeprefix('Value error, ')}") from None
         value = "" if first["type"] == "missing" else f" = {first['input']!r}"

@@ -29,7 +29,11 @@ def render_card(run: RunConfig, card: dict[str, Any]) -> str:
     template = Path(__file__).with_name("card.md.jinja").read_text(encoding="utf-8")
     private = "no_privacy" not in card["plan"]
     return environment.from_string(template).render(
-        run=run, card=card, base=public_base(run.model.base), plan=card["plan"] if private else None
+        run=run,
+        card=card,
+        base=public_base(run.model.base),
+        plan=card["plan"] if private else None,
+        peft="PeftModel" in run.adapter.program(run.task),
     )
 
 

@@ -128,7 +128,7 @@ def _write_all(module: nn.Module, folder: Path, run: RunConfig) -> None:
     }
     if isinstance(module, QuestionHead):
         parameters["head.centre"] = module.centre
-    tensors = {public_name(name): value for name, value in _read_tensors(folder / WEIGHTS_FILE).items()}
+    tensors = _read_state(module, folder / WEIGHTS_FILE, run)
     if run.task.own_head:
         tensors |= {f"head.{name}": value for name, value in _read_tensors(folder / HEAD_FILE).items()}
     try:
@@ -141,6 +141,16 @@ def _write_all(module: nn.Module, folder: Path, run: RunConfig) -> None:
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(torch.from_numpy(state[name]))
+
+
+def _read_state(module: nn.Module, path: Path, run: RunConfig) -> State:
+    """Return the tensors of an adapter's file under their names in a state."""
+    read = {public_name(name): torch.from_numpy(value) for name, value in _read_tensors(path).items()}
+    try:
+        tensors = run.adapter.from_file(module.encoder, read)
+    except (KeyError, RuntimeError, IndexError):
+        raise InputError(f"{path}: not of adapter.method = {run.adapter.method!r}; copy the folder again") from None
+    return {name: value.cpu().numpy() for name, value in tensors.items()}
 
 
 def _read_tensors(path: Path) -> State:

@@ -7,7 +7,7 @@ from typing import Any
 import transformers
 
 from confide.common.errors import InputError
-from confide.common.export.load import find_adapter, load_for_merging
+from confide.common.export.load import Found, find_adapter, load_for_merging
 from confide.common.model.base_models import loading
 from confide.common.protocol.asks import CARD_FILE, HEAD_FILE, RUN_FILE
 
@@ -18,7 +18,6 @@ _PROGRAM = {
     "`python predict.py ADAPTER_FOLDER BASE_MODEL < texts.txt`": "`python predict.py MODEL_FOLDER < texts.txt`",
     "from peft import PeftModel\n": "",
     "adapter, base = sys.argv[1:3]\n": "base = adapter = sys.argv[1]\n",
-    "model = PeftModel.from_pretrained(model, adapter).eval()\n": "model = model.eval()\n",
 }
 
 
@@ -41,7 +40,7 @@ def merge_adapter(source: Path, folder: Path, base: str | None = None) -> None:
     found = find_adapter(source, base)
     run, model = load_for_merging(found)
     encoder: Any = model.module.encoder
-    merged = encoder.merge_and_unload()
+    merged = run.adapter.merged(encoder)
     with loading(found.base) as visible:
         config = transformers.AutoConfig.from_pretrained(
             visible, trust_remote_code=False, local_files_only=True, **run.task.auto_settings()
@@ -54,13 +53,13 @@ def merge_adapter(source: Path, folder: Path, base: str | None = None) -> None:
     for name in (HEAD_FILE, RUN_FILE):
         if (found.folder / name).is_file():
             shutil.copy(found.folder / name, temporary)
-    (temporary / CARD_FILE).write_text(_card(found.folder), encoding="utf-8")
+    (temporary / CARD_FILE).write_text(_card(found), encoding="utf-8")
     temporary.rename(folder)
 
 
-def _card(adapter: Path) -> str:
+def _card(found: Found) -> str:
     """Return the adapter's model card with a program for the merged model."""
-    text = (adapter / CARD_FILE).read_text(encoding="utf-8")
-    for before, after in _PROGRAM.items():
+    text = (found.folder / CARD_FILE).read_text(encoding="utf-8")
+    for before, after in {**_PROGRAM, found.run.adapter.program(found.run.task): "model = model.eval()"}.items():
         text = text.replace(before, after)
     return text

@@ -1,6 +1,7 @@
 """The finished adapter as a folder that PEFT loads without us, with its model card.
 
-adapter_config.json, adapter_model.safetensors   the files of PEFT's own save_pretrained
+adapter_model.safetensors                        what the method trained, in PEFT's form where PEFT has the method
+adapter_config.json                              PEFT's configuration, if so; else the card's program loads the adapter
 head.safetensors                                 the head ("weight" and "bias"), if it is not the base model's own
 run.json                                         the locked run as canonical JSON: its hash is the `run_sha256`
 README.md                                        the model card; its first program predicts with public libraries alone
@@ -11,13 +12,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from safetensors.numpy import save_file
+from safetensors.torch import save_file
+from torch import Tensor
 
 from confide.common.config.run import RunConfig
 from confide.common.export.card import public_base, render_card
-from confide.common.model.adapter import set_state
+from confide.common.methods import is_added
+from confide.common.model.adapter import public_name, set_state
 from confide.common.model.warm_model import WarmModel
-from confide.common.protocol.asks import CARD_FILE, CONFIG_FILE, HEAD_FILE, RUN_FILE
+from confide.common.protocol.asks import CARD_FILE, CONFIG_FILE, HEAD_FILE, RUN_FILE, WEIGHTS_FILE
 from confide.common.tensors import State
 
 
@@ -42,13 +45,17 @@ def export_adapter(folder: Path, run: RunConfig, model: WarmModel, state: State,
         shutil.rmtree(leftover, ignore_errors=True)
     set_state(model.module, state)
     module: Any = model.module
-    adapted = module.encoder
-    # "auto" would ask the hub for the base model's vocabulary.
-    adapted.save_pretrained(str(temporary), save_embedding_layers=False)
-    (temporary / CONFIG_FILE).write_text(portable_config(adapted, run), encoding="utf-8")
+    temporary.mkdir()
+    save_file(
+        {name: value.contiguous() for name, value in file_tensors(module, run).items()},
+        temporary / WEIGHTS_FILE,
+        metadata={"format": "pt"},
+    )
+    if (config := portable_config(module.encoder, run)) is not None:
+        (temporary / CONFIG_FILE).write_text(config, encoding="utf-8")
     if run.task.own_head:
         # On the base's states as they are, so that a reader needs no constants of ours.
-        head = {name: value.cpu().numpy() for name, value in module.plain().items()}
+        head = {name: value.cpu() for name, value in module.plain().items()}
         save_file(head, temporary / HEAD_FILE, metadata={"format": "pt"})
     (temporary / RUN_FILE).write_text(run.canonical_json(), encoding="utf-8")
     (temporary / CARD_FILE).write_text(text, encoding="utf-8")
@@ -58,12 +65,29 @@ def export_adapter(folder: Path, run: RunConfig, model: WarmModel, state: State,
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def portable_config(adapted: Any, run: RunConfig) -> str:
-    """Return the configuration of PEFT's save_pretrained, without this machine's folders and with sets in one order.
+def file_tensors(module: Any, run: RunConfig) -> dict[str, Tensor]:
+    """Return the tensors of an adapter's file, in float32: all that the method adds, and the base's own trained head.
+
+    Args:
+        module: of `build_module`; on the meta device only names and shapes count.
+        run: of that module.
+    """
+    tensors = {
+        public_name(name): value.detach().cpu() if not value.is_meta else value.detach()
+        for name, value in module.named_parameters()
+        if is_added(name) or (value.requires_grad and not name.startswith("head."))
+    }
+    return run.adapter.to_file(module.encoder, tensors)
+
+
+def portable_config(adapted: Any, run: RunConfig) -> str | None:
+    """Return PEFT's configuration, without this machine's folders and with sets in one order; None without one.
 
     Its bytes are the same on every machine and at every time, also for a model on the meta device.
     """
-    kept, base = adapted.peft_config["default"], type(adapted.get_base_model())
+    kept, base = run.adapter.peft_config(adapted, run.task), type(adapted.get_base_model())
+    if kept is None:
+        return None
     mapping = {"base_model_class": base.__name__, "parent_library": base.__module__} if kept.task_type is None else None
     config = {**kept.to_dict(), "inference_mode": True, "auto_mapping": mapping}
     config["base_model_name_or_path"] = public_base(run.model.base)

@@ -1,43 +1,69 @@
 """The parameter-efficient methods. A new method: one file with a class like `Lora`, its name in `METHODS`, its test.
 
-lora          low-rank factors beside linear layers
+method            the base class: what a method must have
+lora              low-rank factors beside linear layers
+ia3               vectors that scale keys, values and feed-forward states
+bottleneck        small blocks behind feed-forward blocks
+bitfit            biases
+norms             the weights of LayerNorm and RMSNorm
+head_only         the head alone
+prompt_tuning     embeddings of virtual tokens
+p_tuning          the same, made by a small block
+prefix_tuning     virtual keys and values in each layer
+inserted          layers of ours within a base
+blocks            the small block of two linear layers
+virtual_tokens    virtual tokens by hooks on a base's forward pass
+targets           the layers that LoRA's targets name
 
 A method is a frozen pydantic model. Its fields are the `[adapter]` section of run.toml; building, training and export
 call its methods (`Method` lists them). PEFT and torch are imported inside methods, so that reading a configuration
 stays instant.
 """
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Annotated, Any
 
+from pydantic import Discriminator, Tag
+
+from confide.common.methods.bitfit import BitFit
+from confide.common.methods.bottleneck import Bottleneck
+from confide.common.methods.head_only import HeadOnly
+from confide.common.methods.ia3 import Ia3
 from confide.common.methods.lora import Lora
+from confide.common.methods.method import Method
+from confide.common.methods.norms import Norms
+from confide.common.methods.p_tuning import PTuning
+from confide.common.methods.prefix_tuning import PrefixTuning
+from confide.common.methods.prompt_tuning import PromptTuning
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.random import Generator
-    from numpy.typing import NDArray
-
-METHODS = (Lora,)
-MethodSettings = Lora  # the methods, joined by |
+METHODS: tuple[type[Method], ...] = (
+    *(Lora, Ia3, Bottleneck, BitFit, Norms, HeadOnly, PromptTuning, PTuning, PrefixTuning),
+)
 
 
-class Method(Protocol):
-    """The methods that each provides; names of parameters are PEFT's or those of a state."""
+def _named(value: Any) -> Any:
+    """Return the method that a section names: LoRA where it names none, as all sections before there were others."""
+    return value.get("method", "lora") if isinstance(value, dict) else getattr(value, "method", None)
 
-    @classmethod
-    def adds(cls, name: str) -> bool:
-        """Return whether the method adds this parameter to the base."""
 
-    def trains(self, name: str) -> bool:
-        """Return whether an added parameter is trained, and so travels."""
+MethodSettings = Annotated[
+    Annotated[Lora, Tag("lora")]
+    | Annotated[Ia3, Tag("ia3")]
+    | Annotated[Bottleneck, Tag("bottleneck")]
+    | Annotated[BitFit, Tag("bitfit")]
+    | Annotated[Norms, Tag("norms")]
+    | Annotated[HeadOnly, Tag("head")]
+    | Annotated[PromptTuning, Tag("prompt-tuning")]
+    | Annotated[PTuning, Tag("p-tuning")]
+    | Annotated[PrefixTuning, Tag("prefix-tuning")],
+    Discriminator(_named),
+]
 
-    def peft_config(self, num_layers: int, task_type: str | None) -> Any:
-        """Return PEFT's configuration for a base of so many layers."""
 
-    @classmethod
-    def start_value(cls, name: str, shape: tuple[int, ...], stream: "Generator") -> "NDArray[np.float64]":
-        """Return the start value of a parameter that the method adds, drawn from a public stream."""
+def added_by(name: str) -> type[Method] | None:
+    """Return the method that adds a parameter of this name; None for the base's and the head's."""
+    return next((method for method in METHODS if any(marker in name for marker in method.markers)), None)
 
 
 def is_added(name: str) -> bool:
     """Return whether a method adds the parameter of this name; others are the base's or the head's."""
-    return any(method.adds(name) for method in METHODS)
+    return added_by(name) is not None

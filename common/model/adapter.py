@@ -4,7 +4,6 @@ Names in a state are those of the module without PEFT's wrapping: "encoder.layer
 "head.weight". A state is a dict from name to float32 array, in the order of the module's parameters.
 """
 
-import warnings
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,19 +12,17 @@ import numpy as np
 import torch
 import transformers
 from numpy.random import PCG64, Generator
-from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 
 from confide.common.config.simulation import AUTO, SpeedSection
 from confide.common.errors import InputError
-from confide.common.methods import METHODS, Method, is_added
+from confide.common.methods import added_by, is_added
 from confide.common.model.attention import attention_of
 from confide.common.model.base_models import loading
 from confide.common.model.checkpointing import checkpoint_layers
 from confide.common.model.devices import base_precision
 from confide.common.model.families import with_targets
 from confide.common.model.quantization import quantization_of
-from confide.common.model.targets import check_targets
 from confide.common.tensors import Schema, State
 
 if TYPE_CHECKING:
@@ -51,13 +48,13 @@ def build_module(run: "RunConfig", folder: Path, device: torch.device, speed: Sp
     with loading(folder) as visible:
         base, config = _load_base(run, visible, device, speed)
     text = config.get_text_config()
-    adapted = _adapt(base, run, text.num_hidden_layers)
+    adapted = run.adapter.attach(base, run.task)
     module = run.task.build(adapted, text.hidden_size).to(device).train()
     for layer in module.modules():
         if isinstance(layer, nn.modules.dropout._DropoutNd):
             layer.p = 0.0
     for name, parameter in module.named_parameters():
-        parameter.requires_grad = _is_trained(name, run.adapter)
+        parameter.requires_grad = _is_trained(name, run)
         if parameter.requires_grad or is_added(name):
             parameter.data = parameter.data.float()
     if speed.checkpointing:
@@ -122,18 +119,12 @@ def _check_loaded(facts: dict[str, Any], run: "RunConfig") -> None:
         )
 
 
-def _adapt(base: nn.Module, run: "RunConfig", num_layers: int) -> PeftModel:
-    # PEFT asks transformers for a name that version 6 will drop.
-    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-    config = run.adapter.peft_config(num_layers, run.task.peft_type())
-    check_targets(base, run, config)
-    # PEFT corrects its own setting for GPT-2's layers, and warns of it.
-    warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False but the target module is `Conv1D`")
-    return get_peft_model(base, config)
-
-
-def _is_trained(name: str, method: Method) -> bool:
-    return method.trains(name) if is_added(name) else name.startswith("head.") or ".modules_to_save." in name
+def _is_trained(name: str, run: "RunConfig") -> bool:
+    if is_added(name):
+        return run.adapter.trains(name)
+    parts = name.split(".")
+    in_native_head = run.task.native_head and not run.task.head_parts().isdisjoint(parts)
+    return parts[0] == "head" or (in_native_head and "original_module" not in parts)  # PEFT trains a copy
 
 
 def reset(module: nn.Module, seed: int) -> None:
@@ -146,7 +137,7 @@ def reset(module: nn.Module, seed: int) -> None:
         if not (parameter.requires_grad or is_added(name)):
             continue
         stream = Generator(PCG64([seed, zlib.crc32(public_name(name).encode())]))
-        if method := next((method for method in METHODS if method.adds(name)), None):
+        if method := added_by(name):
             start = method.start_value(name, tuple(parameter.shape), stream)
         else:
             scale = 0.0 if parameter.ndim == 1 else 0.01

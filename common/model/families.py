@@ -3,9 +3,15 @@
 import json
 from pathlib import Path
 
+import torch
+import transformers
+
 from confide.common.config.run import RunConfig
 from confide.common.errors import InputError
+from confide.common.methods.inserted import LINEAR, stacks
+from confide.common.methods.lora import Lora
 from confide.common.model.base_files import CONFIG
+from confide.common.model.base_models import loading
 
 _QUERY_VALUE = {
     ("query", "value"): ("bert", "roberta", "xlm-roberta", "camembert", "electra", "albert"),
@@ -38,8 +44,10 @@ def with_targets(run: RunConfig, folder: Path) -> RunConfig:
     Raises:
         InputError: the family is not known.
     """
-    if run.adapter.targets != "auto":
+    if not isinstance(run.adapter, Lora) or not run.adapter.needs_targets:
         return run
+    if run.adapter.targets == "all-linear":
+        return _with(run, all_linear(run, folder))
     try:
         family = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("model_type")
     except (OSError, ValueError, AttributeError):
@@ -49,5 +57,27 @@ def with_targets(run: RunConfig, folder: Path) -> RunConfig:
             f"model.base = {run.model.base!r}: adapter.targets = 'auto' does not know models of type {family!r}; name "
             "the linear layers to adapt, as in targets = ['q_proj', 'v_proj']"
         )
-    adapter = run.adapter.model_copy(update={"targets": TARGETS[family]})
-    return run.model_copy(update={"adapter": adapter})
+    return _with(run, TARGETS[family])
+
+
+def all_linear(run: RunConfig, folder: Path) -> tuple[str, ...]:
+    """Return the names of all linear layers in a base's blocks, as each is called within its block.
+
+    DeBERTa's projections of queries and keys are left out: they read positions too, which belong to no example.
+    """
+    with loading(folder) as visible, torch.device("meta"):
+        config = transformers.AutoConfig.from_pretrained(visible, trust_remote_code=False, local_files_only=True)
+        base = run.task.auto_class().from_config(config, trust_remote_code=False, attn_implementation="eager")
+    shared = {"query_proj", "key_proj"} if config.model_type == "deberta-v2" else set()
+    names = [
+        name
+        for stack in stacks(base)
+        for layer in stack
+        for name, part in layer.named_modules()
+        if isinstance(part, LINEAR) and name.rpartition(".")[2] not in shared
+    ]
+    return tuple(dict.fromkeys(names))
+
+
+def _with(run: RunConfig, targets: tuple[str, ...]) -> RunConfig:
+    return run.model_copy(update={"adapter": run.adapter.model_copy(update={"targets": targets})})

@@ -83,14 +83,18 @@ class LowerLayers:
 
 
 def find_lower_layers(module: nn.Module) -> LowerLayers | None:
-    """Return the lower layers of a module if all its factors sit in the upper part of one stack, else None."""
-    factors = {id(value) for name, value in module.named_parameters() if value.requires_grad and is_added(name)}
+    """Return the lower layers of a module if all that is added sits in the upper part of one stack, else None.
+
+    Where nothing is added (the head alone is trained), they are all layers but the last one.
+    """
+    added = {id(value) for name, value in module.named_parameters() if value.requires_grad and is_added(name)}
     for stack in module.modules():
         if not isinstance(stack, nn.ModuleList):
             continue
-        inside = [number for number, layer in enumerate(stack) for p in layer.parameters() if id(p) in factors]
-        if len(inside) == len(factors) and inside and min(inside) > 0:
-            return _if_exact(module, stack, min(inside))
+        inside = [number for number, layer in enumerate(stack) for p in layer.parameters() if id(p) in added]
+        lowest = min(inside, default=len(stack) - 1)
+        if len(inside) == len(added) and lowest > 0:
+            return _if_exact(module, stack, lowest)
     return None
 
 

@@ -15,6 +15,7 @@ from confide.common.config.run import RunConfig
 from confide.common.config.simulation import SpeedSection
 from confide.common.data.shapes import Shape, public_shapes
 from confide.common.methods import is_added
+from confide.common.methods.inserted import stacks
 from confide.common.model.adapter import build_module
 from confide.common.model.devices import base_precision, choose_device
 
@@ -112,7 +113,7 @@ def kept_numbers(module: nn.Module, shape: Shape, *, eager: bool, checkpointing:
     rows, tokens = shape
     encoder: Any = module.encoder
     config = encoder.config.get_text_config()
-    layers = [layer for stack in _stacks(module) for layer in _from_the_lowest_adapted(stack)]
+    layers = _passed_by_gradients(module)
     outputs = sum(_outputs(part) for layer in layers for part in layer.modules())
     outputs += getattr(config, "num_experts_per_tok", 0) * sum(
         value.shape[1] for layer in layers for value in layer.parameters() if value.ndim == 3
@@ -123,7 +124,7 @@ def kept_numbers(module: nn.Module, shape: Shape, *, eager: bool, checkpointing:
 
 
 def _base_bytes(module: nn.Module, number: int, quantization: str) -> int:
-    inside = {id(value) for stack in _stacks(module) for value in stack.parameters()}
+    inside = {id(value) for stack in stacks(module) for value in stack.parameters()}
 
     def size(name: str, value: nn.Parameter) -> float:
         if value.requires_grad or is_added(name):
@@ -133,19 +134,19 @@ def _base_bytes(module: nn.Module, number: int, quantization: str) -> int:
     return int(sum(value.numel() * size(name, value) for name, value in module.named_parameters()))
 
 
-def _stacks(module: nn.Module) -> list[nn.ModuleList]:
-    """Return the stacks of layers; a list inside a layer is none."""
-    found: list[nn.ModuleList] = []
-    for child in module.children():
-        found += [child] if isinstance(child, nn.ModuleList) else _stacks(child)
-    return found
+def _passed_by_gradients(module: nn.Module) -> list[nn.Module]:
+    """Return the layers that a gradient passes: from the lowest changed one of each stack, or all under a prompt."""
+    added = {id(value) for name, value in module.named_parameters() if is_added(name)}
+    layers = [list(stack) for stack in stacks(module)]
+    inside = {id(value) for stack in layers for layer in stack for value in layer.parameters()}
+    if added - inside:
+        return [layer for stack in layers for layer in stack]
+    changed = [[n for n, layer in enumerate(stack) if _has(layer, added)] for stack in layers]
+    return [layer for stack, found in zip(layers, changed, strict=True) if found for layer in stack[found[0] :]]
 
 
-def _from_the_lowest_adapted(stack: nn.ModuleList) -> list[nn.Module]:
-    """Return the layers through which a gradient flows."""
-    layers = list(stack)
-    adapted = [n for n, layer in enumerate(layers) if any(is_added(name) for name, _ in layer.named_parameters())]
-    return layers[adapted[0] :] if adapted else []
+def _has(layer: nn.Module, parameters: set[int]) -> bool:
+    return any(id(value) in parameters for value in layer.parameters())
 
 
 def _outputs(part: nn.Module) -> int:

@@ -181,8 +181,8 @@ def _tried(run: RunConfig, model: WarmModel, batch: Batch) -> torch.Tensor:
         return per_example_gradients(model.wrapped, model.losses, batch)
     except Exception as error:  # noqa: BLE001 - each architecture fails in its own way
         raise InputError(
-            f"model.base = {run.model.base!r} with adapter.targets = {run.adapter.targets!r} gives no gradient "
-            f"for each example ({type(error).__name__}: {error}); use other targets or another base"
+            f"model.base = {run.model.base!r} with {run.adapter.described()} gives no gradient for each example "
+            f"({type(error).__name__}: {error}); use other targets, another adapter.method or another base"
         ) from None
 
 
@@ -190,10 +190,12 @@ def _check_tokens(run: RunConfig, tokenizer: Any, config: Any) -> None:
     """Refuse a base without a position and an embedding for every token: a text could then end a round."""
     text = config.get_text_config()
     limit = min(tokenizer.model_max_length, getattr(text, "max_position_embeddings", run.task.max_length))
-    if padded_length(run.task.max_length) > limit:
+    virtual = run.adapter.virtual_tokens
+    if padded_length(run.task.max_length) + virtual > limit:
         raise InputError(
-            f"task.max_length = {run.task.max_length}, but {run.model.base!r} reads {limit} tokens, and rows are "
-            f"padded to a multiple of 8; at most {padded_length(limit - 7)}"
+            f"task.max_length = {run.task.max_length}, but {run.model.base!r} reads {limit} tokens, "
+            f"{f'{virtual} of them virtual, ' if virtual else ''}and rows are "
+            f"padded to a multiple of 8; at most {padded_length(limit - virtual - 7)}"
         )
     largest = max(tokenizer.get_vocab().values())  # not the number of ids, which may have gaps
     if largest >= text.vocab_size:

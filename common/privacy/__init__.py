@@ -5,6 +5,7 @@ Read in this order (each file stays under 150 lines):
     plan.py        the frozen plan that everything below reads
     coins.py       the cryptographic source of all private randomness
     sampling.py    the draw of the units that take part in a step
+    layers.py      the layers that may be trained beside linear ones, and their gradients
     gradients.py   per-example gradients (Opacus)
     unit_means.py  the examples of a unit, averaged to one gradient
     clipping.py    the bound on the contribution of one unit

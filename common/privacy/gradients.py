@@ -11,16 +11,19 @@ import torch
 from opacus import GradSampleModule
 from torch import Tensor, nn
 
+from confide.common.privacy.layers import RULES, Scale, Shift, VirtualTokens
+
 
 class _Wrapped(GradSampleModule):  # type: ignore[misc]
-    """Opacus with our rule for linear layers, which Opacus' own table would give to the whole process."""
+    """Opacus with our rules for trained layers, which Opacus' own table would give to the whole process."""
 
     rows = 0  # examples of the micro-batch whose gradients are computed
 
     def __init__(self, module: nn.Module) -> None:
         # The loss is a sum over examples. Not strict: Opacus refuses every buffer, and position ids are one.
         super().__init__(module, batch_first=True, loss_reduction="sum", strict=False)
-        self.GRAD_SAMPLERS = {**GradSampleModule.GRAD_SAMPLERS, nn.Linear: self._linear_gradients}
+        own = dict.fromkeys(RULES, self._own_gradients)
+        self.GRAD_SAMPLERS = {**GradSampleModule.GRAD_SAMPLERS, nn.Linear: self._linear_gradients, **own}
 
     def _linear_gradients(self, layer: nn.Linear, activations: list[Tensor], backprops: Tensor) -> dict[Tensor, Tensor]:
         """Per-example gradients of a linear layer in float32, whatever precision the forward pass used.
@@ -28,8 +31,7 @@ class _Wrapped(GradSampleModule):  # type: ignore[misc]
         Opacus' own rule multiplies in the precision of ``backprops``. One batched product costs as much as without
         privacy. The layer's rows are counted here, for a layer under checkpointing is seen in the backward pass alone.
         """
-        if not len(activations[0]) == len(backprops) == self.rows:
-            raise RuntimeError("a trained layer is used on something else than one row for each example")
+        self._require_rows(activations, backprops)
         inputs = activations[0].float().reshape(self.rows, -1, layer.in_features)
         outputs = backprops.float().reshape(self.rows, -1, layer.out_features)
         gradients: dict[Tensor, Tensor] = {}
@@ -39,17 +41,34 @@ class _Wrapped(GradSampleModule):  # type: ignore[misc]
             gradients[layer.bias] = outputs.sum(dim=1)
         return gradients
 
+    def _own_gradients(
+        self, layer: Scale | Shift | VirtualTokens, activations: list[Tensor], backprops: Tensor
+    ) -> dict[Tensor, Tensor]:
+        """Per-example gradients of a layer of `privacy.layers`, by the rule that stands beside it."""
+        self._require_rows(activations, backprops)
+        return RULES[type(layer)](layer, activations[0], backprops)
+
+    def _require_rows(self, activations: list[Tensor], backprops: Tensor) -> None:
+        """Refuse a layer whose inputs or errors are not split by examples: their gradients would land in one row."""
+        if not len(activations[0]) == len(backprops) == self.rows:
+            raise RuntimeError("a trained layer is used on something else than one row for each example")
+
 
 def wrap(module: nn.Module) -> GradSampleModule:
     """Attach Opacus' hooks to a module that is already on its device.
 
     Raises:
-        ValueError: a trained layer that is not linear, or has dropout, or is in eval mode: Opacus silently gives none.
+        ValueError: a trained layer that has no rule here, or has dropout, or is in eval mode: Opacus silently gives
+            none.
     """
     for name, layer in module.named_modules():
         own = [parameter for parameter in layer.parameters(recurse=False) if parameter.requires_grad]
-        if own and not (isinstance(layer, nn.Linear) and layer.training):
-            raise ValueError(f"trainable layer {name!r} ({type(layer).__name__}) must be nn.Linear in train mode")
+        known = isinstance(layer, nn.Linear) or type(layer) in RULES
+        if own and not (known and layer.training):
+            raise ValueError(
+                f"trainable layer {name!r} ({type(layer).__name__}) must be nn.Linear, or of `privacy.layers`, in "
+                "train mode"
+            )
         if isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0:
             raise ValueError(f"dropout of {name!r} is {layer.p}, must be 0")
         if isinstance(layer, nn.modules.batchnorm._NormBase):

