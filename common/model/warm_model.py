@@ -130,7 +130,9 @@ def warm_model(run: RunConfig, speed: SpeedSection = AUTO, models: Path | None =
             config = transformers.AutoConfig.from_pretrained(visible, trust_remote_code=False, local_files_only=True)
         _check_tokens(run, tokenizer, config)
         module = build_module(run, folder, place, speed)
-        model = WarmModel(module, wrap(module), tokenizer, run.task, place, find_lower_layers(module))
+        # States of lower layers are kept for one text of an example.
+        lower = find_lower_layers(module) if run.task.passes == 1 else None
+        model = WarmModel(module, wrap(module), tokenizer, run.task, place, lower)
         _check_step(run, model)
         if isinstance(module, TokenHead):
             standardise(module, tokenizer, run.task.max_length)

@@ -10,6 +10,7 @@ question_answering          the passage of a context that answers a question
 ranking                     the order of candidates for a query
 causal_lm                   what follows in a text, an instruction's answer, an assistant's turns
 seq2seq                     one text from another
+preference                  the better of two answers (DPO)
 heads                       heads on the states of a base
 written                     the methods of kinds that learn to write
 
@@ -23,6 +24,7 @@ from pydantic import Discriminator, Tag
 
 from confide.common.tasks.causal_lm import CausalLM
 from confide.common.tasks.multi_label_classification import MultiLabelClassification
+from confide.common.tasks.preference import Preference
 from confide.common.tasks.question_answering import QuestionAnswering
 from confide.common.tasks.ranking import Ranking
 from confide.common.tasks.relation_classification import RelationClassification
@@ -49,6 +51,7 @@ TaskSettings = Annotated[
     | Annotated[RelationClassification, Tag("relation-classification")]
     | Annotated[QuestionAnswering, Tag("question-answering")]
     | Annotated[MultiLabelClassification, Tag("multi-label-classification")]
-    | Annotated[Ranking, Tag("ranking")],
+    | Annotated[Ranking, Tag("ranking")]
+    | Annotated[Preference, Tag("preference")],
     Discriminator(_kind),
 ]

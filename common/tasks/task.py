@@ -124,6 +124,11 @@ class Task(Section):
     def num_outputs(self) -> int:
         """The number of values that the head gives."""
 
+    @property
+    def passes(self) -> int:
+        """The number of texts of an example, each of which passes the base once."""
+        return 1
+
     def head_setting(self) -> str:
         """Return the setting that puts our head on any base, for messages."""
         return "another base"

@@ -35,6 +35,8 @@ from confide.simulations.benchmarks.accuracy import Setting, accuracy, kind_of_m
 from confide.simulations.benchmarks.inputs.texts import PRIVATE, film_texts, prepare  # noqa: E402
 from confide.simulations.benchmarks.scenarios import shown, write_table  # noqa: E402
 from confide.simulations.benchmarks.step import step_seconds  # noqa: E402
+from confide.simulations.data.institutions import load_private  # noqa: E402
+from confide.simulations.sites.members import with_members  # noqa: E402
 from confide.simulations.studies.baselines import with_local_noise, without_privacy  # noqa: E402
 from confide.simulations.studies.remembered import Checked  # noqa: E402 - after Flower's environment is set
 
@@ -69,7 +71,8 @@ class Trial:
         adapter = TypeAdapter(MethodSettings).validate_python(METHODS[self.method])
         run = run.model_copy(update={"adapter": adapter, "evaluation": every})
         folder = fetch_model(run.at(run.model.base))
-        return lock(with_targets(run, folder), hash_model(folder), Checked())
+        run = with_members(with_targets(run, folder), load_private(run))
+        return lock(run, hash_model(folder), Checked())
 
 
 def add(path: Path, trial: Trial, way: str) -> None:

@@ -18,6 +18,7 @@ _FILES = {
 }
 _CLEAR = 0.5  # mean rating, from -4 to 4, that counts as positive or negative; the middle is left out
 _LISTED = 5  # texts of a list
+_CHARS, _PAIRS = 120, 300  # of a remark in a pair, and the pairs of an institution
 
 
 def read_vader() -> list[Record]:
@@ -57,6 +58,32 @@ def read_vader_lists() -> list[Record]:
             query = "Which text praises most?"
             lists.append({"institution": institution, "query": query, "candidates": candidates, "relevance": relevance})
     return lists
+
+
+def read_vader_preferences() -> list[Record]:
+    """Read pairs of remarks, of which the kinder one is chosen: each with the one of blame that is nearest in length.
+
+    Both sides are sorted by length and joined in that order, so that a model cannot tell them apart by it.
+
+    Returns:
+        Rows with "institution", "prompt", "chosen" (mean rating above 1) and "rejected" (below -1).
+    """
+    pairs: list[Record] = []
+    for institution, rows in itertools.groupby(read_vader_scores(), key=lambda row: row["institution"]):
+        short = [row for row in rows if len(row["text"]) <= _CHARS]
+        kind = sorted((row["text"] for row in short if row["score"] > 1), key=len)
+        unkind = sorted((row["text"] for row in short if row["score"] < -1), key=len)
+        pairs += [
+            {"institution": institution, "prompt": "A remark:", "chosen": f" {one}", "rejected": f" {other}"}
+            for one, other in zip(_spread(kind, len(unkind)), _spread(unkind, len(kind)), strict=True)
+        ]
+    return pairs
+
+
+def _spread(texts: list[str], most: int) -> list[str]:
+    """Return at most so many of sorted texts, and no more than `_PAIRS`, evenly from the whole."""
+    count = min(len(texts), most, _PAIRS)
+    return [texts[place * len(texts) // count] for place in range(count)]
 
 
 def _read() -> list[Record]:

@@ -34,6 +34,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "causal-lm, completion": {"kind": "causal-lm", "form": "completion", "max_length": 64, "max_new_tokens": 8},
     "causal-lm, text": {"kind": "causal-lm", "form": "text", "max_length": 64, "max_windows": 2, "max_new_tokens": 8},
     "seq2seq": {"kind": "seq2seq", "max_length": 64, "max_new_tokens": 8},
+    "preference": {"kind": "preference", "max_length": 64, "beta": 0.5},
     "relation-classification": {
         "kind": "relation-classification",
         "labels": ["quality(e1,e2)", "quality(e2,e1)", "none"],
@@ -91,6 +92,10 @@ RECORDS: dict[str, list[dict[str, Any]]] = {
         {"source": "the film was good", "target": "good film"},
         {"source": "bad", "target": "the long film was very bad"},
     ],
+    "preference": [
+        {"prompt": "the film was", "chosen": " good", "rejected": " bad and not very good"},
+        {"prompt": "the long film ", "chosen": "was not very bad", "rejected": "hated"},
+    ],
     "relation-classification": [
         {"text": "the <e1>film</e1> was <e2>very good</e2>", "label": "quality(e1,e2)"},
         {"text": "a <e2>long</e2> <e1>film</e1>, not bad", "label": "quality(e2,e1)"},
@@ -134,6 +139,11 @@ LINES: dict[str, list[str]] = dict.fromkeys(SETTINGS, _LINES) | {
         for query in ("a good film", "very bad? " * 30)
         for count in (2, 3, 4)
     ],
+    "preference": [
+        json.dumps({"prompt": prompt, "chosen": chosen, "rejected": rejected})
+        for prompt in ("the film was", "very long " * 5)
+        for chosen, rejected in ((" good", " bad"), (" not loved", " very good and short"), ("x", "film " * 60))
+    ],
     "question-answering": [
         json.dumps({"context": context, "question": question})
         for context in ("the film was good, not short", "a very bad film, hated it", "loved " * 20 + "the long film")
@@ -144,6 +154,7 @@ LINES: dict[str, list[str]] = dict.fromkeys(SETTINGS, _LINES) | {
 FAULTY_LINES = {
     "relation-classification": ("the <e1>film</e1>", "text has <e2> 0 times"),
     "question-answering": ("the film", "give JSON objects with context, question"),
+    "preference": ("the film", "give JSON objects with prompt, chosen, rejected"),
     "ranking": ("the film", "give JSON objects with query, candidates"),
 }
 
@@ -160,7 +171,7 @@ def right_answer(truth: Any, kind: str) -> Any:
     return next(iter(truth), "") if kind == "question-answering" else truth
 
 
-_FAMILIES = {"causal-lm": "llama", "seq2seq": "t5"}
+_FAMILIES = {"causal-lm": "llama", "preference": "llama", "seq2seq": "t5"}
 _FOLDERS = tempfile.TemporaryDirectory(prefix="confide-tests-")  # removed when the tests end
 
 

@@ -27,7 +27,7 @@ def _read(kind: str, line: str) -> Any:
     """The prediction in a line of a program, which shows words beside their tags."""
     if kind.startswith("scoring"):
         return pytest.approx(float(line), abs=1e-4)
-    if kind == "ranking":
+    if kind in ("ranking", "preference"):
         return pytest.approx(json.loads(line), abs=1e-4)
     if writes(kind) or kind.startswith("multi"):
         return json.loads(line)
@@ -35,7 +35,7 @@ def _read(kind: str, line: str) -> Any:
 
 
 def _near(kind: str, value: Any) -> Any:
-    return pytest.approx(value, abs=1e-4) if kind.startswith(("scoring", "ranking")) else value
+    return pytest.approx(value, abs=1e-4) if kind.startswith(("scoring", "ranking", "preference")) else value
 
 
 def _variety(found: list[Any]) -> tuple[int, bool]:

@@ -86,7 +86,7 @@ def test_each_column_has_one_value_for_each_token(task: Task, kind: str, model: 
         for example in task.examples(record, model.tokenizer):
             lists = {name: value for name, value in example.items() if isinstance(value, list)}
             assert lists.keys() == {"input_ids", *task.columns()}
-            assert kind == "seq2seq" or {len(value) for value in lists.values()} == {length(example)}
+            assert kind in ("seq2seq", "preference") or {len(value) for value in lists.values()} == {length(example)}
             assert length(example) <= task.max_length
 
 
