@@ -98,7 +98,10 @@ class Preference(Task):
         return {"prompt": "0 ", **dict(zip(_SIDES, texts, strict=True))}
 
     def examples(self, record: Record, tokenizer: Any) -> list[Example]:
-        """Return one example: tokens and targets of both texts; none where one of them has no token to write."""
+        """Return one example: tokens and targets of both texts, each from the window in which its answer begins.
+
+        There is none where one of them has no token to write.
+        """
         found = [self._writer.examples(_with(record, side), tokenizer) for side in _SIDES]
         if not all(found):
             return []
@@ -196,7 +199,8 @@ for side in ("chosen", "rejected"):
         first = first if first == [tokenizer.bos_token_id] else []
         last = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
         ids, ours = first + ids + last, [False] * len(first) + ours + [True] * len(last)
-    ids, ours = torch.tensor([ids[:{max_length}]]), torch.tensor(ours[1:{max_length}])
+    start = ours.index(True) // {max_length} * {max_length}  # the window in which the answer begins
+    ids, ours = torch.tensor([ids[start :][:{max_length}]]), torch.tensor(ours[start + 1 :][: {max_length} - 1])
     with torch.inference_mode():
         each = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, :-1].log_softmax(1)
     logs.append(float(each[torch.arange(len(ours)), ids[0, 1:]][ours].sum()))

@@ -141,7 +141,7 @@ LINES: dict[str, list[str]] = dict.fromkeys(SETTINGS, _LINES) | {
     ],
     "preference": [
         json.dumps({"prompt": prompt, "chosen": chosen, "rejected": rejected})
-        for prompt in ("the film was", "very long " * 5)
+        for prompt in ("the film was", "very long " * 50)
         for chosen, rejected in ((" good", " bad"), (" not loved", " very good and short"), ("x", "film " * 60))
     ],
     "question-answering": [
