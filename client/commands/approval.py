@@ -83,9 +83,8 @@ class Verdict:
         """Return what a person agrees to."""
         lines = [f"study {self.study}, run {self.run_sha256[:12]}", *_told(self.terms)]
         if self.cost is not None:
-            lines.append(
-                f"  would cost epsilon {self.cost} at delta {self.delta:g}; spent so far {self.spent} of {self.cap:g}"
-            )
+            spent = f"spent so far {self.spent} of {self.cap:g}"
+            lines.append(f"  would cost epsilon {self.cost} at delta {self.delta:g}; {spent}")
         return lines + (self.shared.lines() if self.shared else [])
 
     def text(self) -> str:
@@ -180,6 +179,7 @@ def terms_of(run: RunConfig) -> dict[str, Any]:
     return {
         "base_model": run.model.base,
         "base_model_sha256": run.model.sha256,
+        **({"start_sha256": run.adapter.start_sha256} if run.adapter.start_sha256 else {}),
         "rounds": run.federation.num_rounds,
         "steps_a_round": run.local.steps,
         "release_seconds": run.federation.release_seconds,
@@ -197,6 +197,8 @@ def _told(terms: dict[str, Any]) -> list[str]:
         f"{terms['rounds']}, steps a round: {terms['steps_a_round']}; answers leave at multiples of "
         f"{terms['release_seconds']:g} s"
     )
+    if start := terms.get("start_sha256"):
+        work += f"; goes on from a finished adapter (sha256 {start[:12]})"
     if terms["unit"] == "none":
         return [work, "  WITHOUT PRIVACY: nothing is clipped, and no noise is added"]
     return [
@@ -234,15 +236,14 @@ def _room(run: RunConfig, site: Site) -> str | None:
     from confide.common.model.memory import fit_of
 
     try:
-        return fit_of(run, find_model(run.model.base, site.config.models.dir), site.config.compute).problem(
-            run.model.base
-        )
-    except (ConfideError, OSError):  # no base model or no device of this name: `doctor` says so
-        return None
+        base = find_model(run.model.base, site.config.models.dir)
+        return fit_of(run, base, site.config.compute).problem(run.model.base)
+    except (ConfideError, OSError):
+        return None  # no base model or no device of this name: `doctor` says so
 
 
 def plan_here(run: RunConfig, site: Site) -> Plan:
-    """The plan of a run at this institution; `PolicyError` for a run that fixes no noise."""
+    """Return the plan of a run at this institution; `PolicyError` for a run that fixes no noise."""
     try:
         return make_plan(run, site.config.dataset.declared_units)
     except ValueError as error:  # a server may offer anything

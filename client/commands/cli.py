@@ -197,11 +197,15 @@ def _locked(run_file: Path, site: Path, overrides: list[str] | None = None) -> "
     from confide.client.config import load_site_config
     from confide.common.config.run import load_run, lock
     from confide.common.flower import prepare
-    from confide.common.model.base_models import find_model, hash_model
-    from confide.common.model.families import with_targets
 
     run = load_run(run_file, overrides)
     prepare()
+    from confide.common.export.start import with_start
+    from confide.common.model.base_models import find_model, hash_model
+    from confide.common.model.families import with_targets
+
+    if not run.adapter.start_sha256:  # else the study names it, and the adapter itself need not be here
+        run = with_start(run)
     if run.model.sha256 and not run.adapter.needs_targets:
         return lock(run, run.model.sha256)
     base = find_model(run.at(run.model.base), load_site_config(site).models.dir)

@@ -23,9 +23,16 @@ def find_places(run_file: Path, paths: Mapping[str, str | None]) -> dict[str, st
         if text is None or text.startswith("~") or folder == Path.cwd():
             continue
         place = folder / text
-        if (place / "config.json").is_file() if key == "model.base" else _is_data(place):
+        if _is_there(key, place):
             places[text] = str(place)
     return places
+
+
+def _is_there(key: str, place: Path) -> bool:
+    """Return whether a key's path is beside the run's file: a base, an adapter, or data."""
+    if key == "model.base":
+        return (place / "config.json").is_file()
+    return place.is_dir() if key == "adapter.start_from" else _is_data(place)
 
 
 def _is_data(place: Path) -> bool:

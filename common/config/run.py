@@ -210,6 +210,7 @@ def load_run(path: Path, overrides: list[str] | None = None) -> RunConfig:
         apply_override(content, override)
     run = check(RunConfig, content, str(path))
     written = {"model.base": run.model.base, "evaluation.data": run.evaluation.data}
+    written["adapter.start_from"] = run.adapter.start_from
     written |= {"simulation.data": run.simulation.data if run.simulation else None}
     for override in overrides or []:  # a path that a user types counts from the current folder
         written.pop(override.partition("=")[0], None)

@@ -2,6 +2,7 @@
 
 write  an adapter to a folder that PEFT loads
 load   an adapter from such a folder
+start  the values that a run begins with
 merge  a base with the adapter in its weights
 card   the model card
 """

@@ -64,7 +64,7 @@ def load_for_merging(found: Found) -> tuple[RunConfig, WarmModel]:
 
 def find_adapter(folder: Path, base: str | None) -> Found:
     """Find an adapter and its base; arguments and errors as of `load_adapter`."""
-    folder, run = _read_run(folder)
+    folder, run = find_run(folder)
     if base is not None:
         run = run.model_copy(update={"model": run.model.model_copy(update={"base": base})})
     # Institutions keep base models beside models/STUDY/RUN.
@@ -100,7 +100,8 @@ def _find_base(run: RunConfig, places: list[Path | None], named_by: Path) -> Pat
     raise wrong or InputError(f"{named_by}: no base model")
 
 
-def _read_run(folder: Path) -> tuple[Path, RunConfig]:
+def find_run(folder: Path) -> tuple[Path, RunConfig]:
+    """Return the folder of an exported adapter, which may lie in a run's folder, and its locked run."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; name an exported adapter or a run's folder")
     places = [place for place in (folder, folder / "adapter") if (place / RUN_FILE).is_file()]
@@ -128,9 +129,9 @@ def _write_all(module: nn.Module, folder: Path, run: RunConfig) -> None:
     }
     if isinstance(module, QuestionHead):
         parameters["head.centre"] = module.centre
-    tensors = _read_state(module, folder / WEIGHTS_FILE, run)
+    tensors = read_state(module, folder / WEIGHTS_FILE, run)
     if run.task.own_head:
-        tensors |= {f"head.{name}": value for name, value in _read_tensors(folder / HEAD_FILE).items()}
+        tensors |= {f"head.{name}": value for name, value in read_tensors(folder / HEAD_FILE).items()}
     try:
         shapes = {name: tuple(value.shape) for name, value in parameters.items()}
         state = load_state(dump_state(tensors), shapes, FINISHED_NORM_BOUND)
@@ -143,9 +144,9 @@ def _write_all(module: nn.Module, folder: Path, run: RunConfig) -> None:
             parameter.copy_(torch.from_numpy(state[name]))
 
 
-def _read_state(module: nn.Module, path: Path, run: RunConfig) -> State:
+def read_state(module: nn.Module, path: Path, run: RunConfig) -> State:
     """Return the tensors of an adapter's file under their names in a state."""
-    read = {public_name(name): torch.from_numpy(value) for name, value in _read_tensors(path).items()}
+    read = {public_name(name): torch.from_numpy(value) for name, value in read_tensors(path).items()}
     try:
         tensors = run.adapter.from_file(module.encoder, read)
     except (KeyError, RuntimeError, IndexError):
@@ -153,7 +154,8 @@ def _read_state(module: nn.Module, path: Path, run: RunConfig) -> State:
     return {name: value.cpu().numpy() for name, value in tensors.items()}
 
 
-def _read_tensors(path: Path) -> State:
+def read_tensors(path: Path) -> State:
+    """Return the tensors of a file; `InputError` if there is none or they are not float32."""
     try:
         return load(path.read_bytes())
     except OSError as error:

@@ -74,7 +74,7 @@ class Lora(Method):
         from confide.common.methods.targets import check_targets
 
         config = self._config(base, task)
-        check_targets(base, self, task, config)
+        check_targets(base, self.targets, self.layers, task, config)
         # PEFT corrects its own setting for GPT-2's layers, and warns of it. It asks transformers for a name that
         # version 6 will drop.
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False but the target module is `Conv1D`")

@@ -3,6 +3,8 @@
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from pydantic import Field
+
 from confide.common.errors import InputError
 from confide.common.settings import Section
 
@@ -36,9 +38,14 @@ class Method(Section):
 
     Attributes:
         markers: one of them is part of the name of each parameter that the method adds, and of no other.
+        start_from: folder of a finished adapter whose values a run goes on from; without one, a public seed draws them.
+        start_sha256: of that adapter's files; a locked run names it, and so does what institutions approve.
     """
 
     markers: ClassVar[tuple[str, ...]]
+    # Left out of a locked run where they are not set: older runs, which do not name them, keep their hash.
+    start_from: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    start_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", exclude_if=lambda value: value is None)
 
     @property
     def needs_targets(self) -> bool:

@@ -1,30 +1,32 @@
 """The layers that `adapter.targets` name: each name fits at least one, and every layer that fits can be trained."""
 
+from collections.abc import Sequence
+
 from peft import LoraConfig
 from peft.tuners.tuners_utils import check_target_module_exists
 from torch import nn
 
 from confide.common.errors import InputError
 from confide.common.methods.inserted import LINEAR
-from confide.common.methods.lora import Lora
 from confide.common.tasks.task import Task
 
 
-def check_targets(base: nn.Module, method: Lora, task: Task, config: LoraConfig) -> None:
+def check_targets(base: nn.Module, targets: Sequence[str], layers: str, task: Task, config: LoraConfig) -> None:
     """Refuse a name that fits no layer, and a layer whose adapter would be exported untrained, as it was drawn.
 
     PEFT silently ignores a name that fits nothing if another name fits, and it puts other factors on an embedding.
 
     Args:
         base: without any adapter.
-        method: its targets are names.
+        targets: names.
+        layers: as in `[adapter]`, for messages.
         task: says what is the base's own head, and what a loss does not pass.
         config: for PEFT; says which layers "top:N" means.
 
     Raises:
         InputError: names the target.
     """
-    for target in method.targets:
+    for target in targets:
         named = [(name, layer) for name, layer in base.named_modules() if _fits(name, target)]
         if not named:
             raise InputError(
@@ -37,7 +39,7 @@ def check_targets(base: nn.Module, method: Lora, task: Task, config: LoraConfig)
             _check_layer(target, name, layer, task)
         if apart and not adapted:
             raise InputError(
-                f"adapter.targets names {target!r}, which is no layer in adapter.layers = {method.layers!r}, "
+                f"adapter.targets names {target!r}, which is no layer in adapter.layers = {layers!r}, "
                 f"only {apart[0][0]}; leave it out, or use layers = 'all'"
             )
         if not adapted:

@@ -4,7 +4,6 @@ base_models    find, load and hash a base
 base_files     the files that its hash covers
 devices        device and precision
 memory         what a base and a step need, and what a device has
-targets        the layers that are adapted
 families       the layers that are adapted where a run names none
 adapter        base, method and head as one module
 attention      one fixed kernel of attention

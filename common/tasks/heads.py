@@ -1,5 +1,7 @@
 """Heads on the states of a base: one linear layer for each token, its mean over a text, and the base's own head."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -50,6 +52,12 @@ class TokenHead(nn.Module):
         bias = self.head.bias.detach().double() - weight @ self.centre.double()
         return {"weight": weight.float(), "bias": bias.float()}
 
+    def from_plain(self, plain: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return "weight" and "bias" of this head from those of `plain`: its inverse."""
+        weight = plain["weight"].double()
+        bias = plain["bias"].double() + weight @ self.centre.double().cpu()
+        return {"weight": (weight * self.spread.double().cpu()).float(), "bias": bias.float()}
+
 
 class MeanPooledHead(TokenHead):
     """The mean of a `TokenHead` over an example's own tokens: one linear layer on the mean of the last hidden states.
@@ -98,6 +106,12 @@ class QuestionHead(TokenHead):
         spread = self.spread.double()
         weight = self.head.weight.detach().double() / torch.cat([spread, spread * spread])
         return {"weight": weight.float(), "bias": self.head.bias.detach(), "centre": self.centre}
+
+    def from_plain(self, plain: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return "weight" and "bias" of this head from those of `plain`."""
+        spread = self.spread.double().cpu()
+        weight = plain["weight"].double() * torch.cat([spread, spread * spread])
+        return {"weight": weight.float(), "bias": plain["bias"]}
 
 
 class NativeHead(nn.Module):

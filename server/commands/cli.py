@@ -108,6 +108,7 @@ def run(
     the run stopped or failed.
     """
     from confide.common.config.run import load_run, lock
+    from confide.common.export.start import with_start
     from confide.common.flower import prepare
     from confide.common.model.base_models import fetch_model, hash_model
     from confide.common.model.families import with_targets
@@ -118,7 +119,8 @@ def run(
     loaded = with_registered_keys(load_run(run_file), opened.registry.approved())
     prepare()
     base = fetch_model(loaded.at(loaded.model.base))
-    locked = lock(with_targets(loaded, base), hash_model(base))
+    starts = {path: str(opened.folder / path) for path in [loaded.adapter.start_from] if path}
+    locked = lock(with_start(with_targets(loaded, base).placed(starts)), hash_model(base))
     kind = "rehearsal" if rehearsal else "run"
     name = admin_client.ask(opened, "POST", "/runs", {"run": locked.canonical_json(), "kind": kind})["name"]
     typer.echo(f"{name}: queued, run {locked.sha256()[:12]}")

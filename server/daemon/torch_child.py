@@ -20,14 +20,13 @@ class Workshop:
 
     Args:
         run: the locked run.
-        home: the server's folder; a relative `evaluation.data` is a path in it.
+        home: the server's folder; relative paths of a run (`evaluation.data`, `adapter.start_from`) are paths in it.
     """
 
     def __init__(self, run: RunConfig, home: Path) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would copy the server's threads and sockets
         self._pipe, theirs = context.Pipe()
-        settings = (run.model_dump_json(), str(home / run.evaluation.data) if run.evaluation.data else None)
-        self._process = context.Process(target=_work, args=(theirs, *settings), daemon=True)
+        self._process = context.Process(target=_work, args=(theirs, run.model_dump_json(), str(home)), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -76,9 +75,9 @@ class Workshop:
         return result
 
 
-def _work(pipe: Connection, run_json: str, public: str | None) -> None:
+def _work(pipe: Connection, run_json: str, home: str) -> None:
     """Run the child's loop until the server closes the pipe."""
-    bench = _Bench(RunConfig.model_validate_json(run_json), public)
+    bench = _Bench(RunConfig.model_validate_json(run_json), Path(home))
     while True:
         try:
             task, arguments = pipe.recv()
@@ -95,15 +94,14 @@ def _work(pipe: Connection, run_json: str, public: str | None) -> None:
 class _Bench:
     """The tasks of the child."""
 
-    def __init__(self, run: RunConfig, public: str | None) -> None:
-        self._run, self._public = run, public
+    def __init__(self, run: RunConfig, home: Path) -> None:
+        self._run = run.placed({path: str(home / path) for path in [run.adapter.start_from] if path})
+        self._public = str(home / run.evaluation.data) if run.evaluation.data else None
 
     def initial(self) -> State:
-        from confide.common.model.adapter import get_state, reset
+        from confide.common.export.start import initial_state
 
-        model = self._model()
-        reset(model.module, self._run.study.seed)
-        return get_state(model.module)
+        return initial_state(self._run, self._model())
 
     def read_public(self) -> None:
         if self._public is None:

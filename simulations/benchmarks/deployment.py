@@ -33,7 +33,7 @@ from confide.common.protocol.enrolment import partner_fingerprint
 
 flower.prepare()
 
-from confide.simulations.benchmarks.processes import Processes, cpu_seconds, machine  # noqa: E402
+from confide.simulations.benchmarks.inputs.processes import Processes, cpu_seconds, machine  # noqa: E402
 from confide.simulations.data.institutions import load_institutions  # noqa: E402
 
 _INSTITUTIONS = 3

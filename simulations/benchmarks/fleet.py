@@ -29,7 +29,7 @@ flower.prepare()
 
 from confide.client.service.link import Link  # noqa: E402 - after Flower's environment is set
 from confide.simulations.benchmarks.inputs.instant_institution import Institution  # noqa: E402
-from confide.simulations.benchmarks.processes import Processes, cpu_seconds, machine, resident_bytes  # noqa: E402
+from confide.simulations.benchmarks.inputs.processes import Processes, cpu_seconds, machine, resident_bytes  # noqa: E402
 
 _LOADS = 2  # processes
 _ROUND_HANGS = 120.0  # seconds

@@ -168,11 +168,12 @@ def _run_file(named: Path | None) -> Path:
 def locked(run: "RunConfig", accountant: "Accountant") -> "RunConfig":
     """Return the same run with its noise, which takes some seconds to find, and its base model's hash."""
     from confide.common.config.run import lock
+    from confide.common.export.start import with_start
     from confide.common.model.base_models import fetch_model, hash_model
     from confide.common.model.families import with_targets
 
     base = fetch_model(run.at(run.model.base))
-    return lock(with_targets(run, base), hash_model(base), accountant)
+    return lock(with_start(with_targets(run, base)), hash_model(base), accountant)
 
 
 def _check_simulation(run: "RunConfig") -> None:

@@ -13,7 +13,7 @@ from confide.client.training.shares import ClientProcess
 from confide.common.config.run import RunConfig
 from confide.common.data.records import Record
 from confide.common.errors import ConfideError
-from confide.common.model.adapter import get_state, reset
+from confide.common.export.start import initial_state
 from confide.common.model.evaluation import evaluate
 from confide.common.model.scores import Scores
 from confide.common.model.warm_model import warm_model
@@ -74,8 +74,7 @@ class Federation:
 def start(federation: Federation, clock: Clock) -> RunState:
     """Return the state of a federation before its first round: the model is loaded and the start values are set."""
     run = federation.run
-    model = warm_model(run, run.speed)
-    reset(model.module, run.study.seed)
+    initial = initial_state(run, warm_model(run, run.speed))
 
     def score(state: State) -> Scores:
         # Fetched anew: a baseline may have loaded another model meanwhile, and two would double the memory.
@@ -85,7 +84,7 @@ def start(federation: Federation, clock: Clock) -> RunState:
         federation.save(number, state, accepted, federation.lineage)
 
     scored, names = score if federation.public else None, federation.sites.names
-    job = Job(run, federation.lineage, get_state(model.module), scored, federation.emit, save, clock, len(names))
+    job = Job(run, federation.lineage, initial, scored, federation.emit, save, clock, len(names))
     of_nodes = dict(enumerate(names, FIRST_NODE))
     return RunState(replace(job, names=of_nodes, resumed=federation.resumed, statements=federation.statements))
 

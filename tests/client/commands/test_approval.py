@@ -212,6 +212,10 @@ def test_a_person_is_told_what_else_is_agreed_to(
         "privacy": {"clip_norm": 0.25, "clipping": "abadi", "head_weight": 0.75, "noise_multiplier": 4.0},
     }
     run = lock(make_run(**sections), base)
+    begun = run.adapter.model_copy(update={"start_from": "there", "start_sha256": "5" * 64})
+    going_on = review(run.model_copy(update={"adapter": begun}), site)
+    assert going_on.text().splitlines()[1].endswith("7.5 s; goes on from a finished adapter (sha256 555555555555)")
+    assert going_on.as_json()["terms"]["start_sha256"] == "5" * 64
     told = [
         f"  trains base model {str(base_folder)!r} (sha256 {base[:12]}); rounds: 6, steps a round: 3; "
         "answers leave at multiples of 7.5 s",
