@@ -34,7 +34,7 @@ ORDER = {
     ),
     "client": ("privacy", "data", "site", "training", "answers", "service", "commands"),
     "server": ("home", "aggregation", "rounds", "results", "fleet", "daemon", "commands"),
-    "simulations": ("data", "sites", "engines", "studies", "commands", "benchmarks"),
+    "simulations": ("data", "sites", "engines", "studies", "interface", "commands", "benchmarks"),
 }
 USES = {"common": set[str](), "client": {"common"}, "server": {"common"}, "simulations": {"common", "client", "server"}}
 MAX_FILES = 15  # of a room

@@ -1,10 +1,8 @@
 """`confide simulate`: its typer declaration. torch and Flower are imported only when they are needed."""
 
 import json
-from contextlib import nullcontext
-from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,9 +10,6 @@ from confide.common.folders import require_new
 from confide.simulations.commands.interruption import interruptible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from confide.common.config.accountant import Accountant
     from confide.common.config.run import RunConfig
     from confide.simulations.sites.real_sites import RealSites
     from confide.simulations.studies.begun import Begun
@@ -64,6 +59,8 @@ def simulate(  # noqa: PLR0913 - one parameter an option
     holds the adapter, a report, and privacy.json with the epsilon that each institution spent. Paths in RUN.toml count
     from its folder. Paths in options count from the folder in which the command runs.
     """
+    from confide.simulations.studies.prepared import load
+
     with interruptible(lambda: "nothing had begun"):
         if resume:
             _require_alone(run=run_file, clients=clients, set=overrides, out=out)
@@ -75,25 +72,13 @@ def simulate(  # noqa: PLR0913 - one parameter an option
             begun = _begun(load(run_file, settings), out, engine, site, baselines=baselines)
     from rich.console import Console
 
-    from confide.server.results.progress import show
     from confide.simulations.commands.ending import closing, tell_refusals
-    from confide.simulations.studies.study import Study, carry_out
+    from confide.simulations.interface.shown import carry_out_shown
 
     console = Console(stderr=as_json, soft_wrap=True, markup=False, highlight=False)
+    with interruptible(lambda: begun.how_to_go_on(site or [], baselines=baselines)):
+        summary = carry_out_shown(begun, engine, console, baselines=baselines, quiet=quiet)
     run = begun.run
-
-    def tell(line: str) -> None:
-        if not quiet:
-            console.print(line)
-
-    tell(_opening(run))
-    with (
-        interruptible(lambda: begun.how_to_go_on(site or [], baselines=baselines)),
-        begun.kept.alone() if begun.kept else nullcontext(),
-        show(run, lambda event: _epsilon(run, event), console, quiet=quiet, memory=_memory(engine)) as emit,
-    ):
-        study = Study(run, begun.directory, engine, emit, tell, begun.sites, begun.kept)
-        summary = carry_out(study, baselines=baselines)
     if as_json:
         typer.echo(json.dumps(summary))
     elif not quiet:
@@ -104,9 +89,11 @@ def simulate(  # noqa: PLR0913 - one parameter an option
 
 def _begun(run: "RunConfig", out: Path | None, engine: str, site: list[Path] | None, *, baselines: bool) -> "Begun":
     """Begin a new simulation. Slow parts (seconds for noise and model) come after all checks that are instant."""
+    from confide.simulations.studies.prepared import check_simulation, locked, simulated
+
     sites = _real_sites(run, site, engine, baselines=baselines) if site else None
     if sites is None:
-        _check_simulation(run)
+        check_simulation(run, _warn)
         run = simulated(run)
     from confide.simulations.studies.begun import begin
     from confide.simulations.studies.remembered import Checked
@@ -114,27 +101,16 @@ def _begun(run: "RunConfig", out: Path | None, engine: str, site: list[Path] | N
     return begin(locked(run, Checked()), out, engine, sites)
 
 
-def simulated(run: "RunConfig") -> "RunConfig":
-    """Return a run with the institutions that its simulation has, if they sign the members of a secure sum."""
-    from confide.common.config.sections import SECURE_SUM
-
-    if run.federation.aggregation != SECURE_SUM or run.simulation is None:
-        return run
-    from confide.simulations.data.institutions import load_institutions
-    from confide.simulations.sites.members import with_members
-
-    return with_members(run, load_institutions(run).private)
-
-
 def _gone_on_with(path: Path, engine: str, site: list[Path] | None, *, baselines: bool) -> "Begun":
     """Go on with an interrupted simulation."""
     from confide.simulations.studies.begun import go_on, require_interrupted
+    from confide.simulations.studies.prepared import check_simulation, load
 
     kept = require_interrupted(path, engine, real_sites=bool(site))
     run = load(path / "run.lock.toml", [], kept.places)
     sites = _real_sites(run, site, engine, baselines=baselines) if site else None
     if sites is None:
-        _check_simulation(run)
+        check_simulation(run, _warn)
     return go_on(run, path, kept, sites)
 
 
@@ -147,44 +123,8 @@ def _require_alone(**given: object) -> None:
         raise InputError(f"--resume with {' and '.join(words)} is refused: the run goes on as run.lock.toml has it")
 
 
-def load(run_file: Path | None, overrides: list[str], places: "Mapping[str, str] | None" = None) -> "RunConfig":
-    """Load a run.toml, or a scenario, and fetch its base model."""
-    from confide.common.config.run import load_run
-    from confide.common.flower import prepare
-    from confide.common.model.base_models import fetch_model
-
-    run = load_run(_run_file(run_file), overrides).placed(places or {})
-    prepare()
-    fetch_model(run.at(run.model.base))
-    return run
-
-
-def _run_file(named: Path | None) -> Path:
-    """Return the file of a run, or of a scenario that carries this name; without a name of the default scenario."""
-    scenario = Path(str(files("confide.simulations").joinpath(f"scenarios/{named or 'default'}.toml")))
-    return scenario if named is None or (scenario.is_file() and not named.exists()) else named
-
-
-def locked(run: "RunConfig", accountant: "Accountant") -> "RunConfig":
-    """Return the same run with its noise, which takes some seconds to find, and its base model's hash."""
-    from confide.common.config.run import lock
-    from confide.common.export.start import with_start
-    from confide.common.model.base_models import fetch_model, hash_model
-    from confide.common.model.families import with_targets
-
-    base = fetch_model(run.at(run.model.base))
-    return lock(with_start(with_targets(run, base)), hash_model(base), accountant)
-
-
-def _check_simulation(run: "RunConfig") -> None:
-    """Read the data of `[simulation]`, print warnings about them, and check that the institutions are enough."""
-    from confide.server.rounds.participation import check_quorum
-    from confide.simulations.data.institutions import load_institutions
-
-    institutions = load_institutions(run)
-    for warning in institutions.warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    check_quorum(run.federation, len(institutions.private))
+def _warn(line: str) -> None:
+    typer.echo(line, err=True)
 
 
 def _real_sites(run: "RunConfig", paths: list[Path], engine: str, *, baselines: bool) -> "RealSites":
@@ -204,33 +144,3 @@ def _real_sites(run: "RunConfig", paths: list[Path], engine: str, *, baselines: 
     for line in warning(sites, run):
         typer.echo(line, err=True)
     return sites
-
-
-def _memory(engine: str) -> "Callable[[], str] | None":
-    """Return the display's source of peak memory; None if workers train, whose memory this process does not see."""
-    from confide.common.model.devices import peak_memory
-
-    return peak_memory if engine == "in-process" else None
-
-
-def _epsilon(run: "RunConfig", event: dict[str, Any]) -> dict[str, float]:
-    """Return epsilon by institution after the round of an event."""
-    from confide.server.results.run_directory import spent
-    from confide.server.rounds.roster import Institution
-
-    values = {}
-    for name, steps in event["num_steps"].items():
-        asked = Institution(name, run.local.nominal_units, num_steps=steps, num_releases=event["num_releases"][name])
-        values[name] = spent(run, asked)
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _opening(run: "RunConfig") -> str:
-    if run.privacy.unit == "none":
-        return f"{run.study.name}: {run.federation.num_rounds} rounds WITHOUT PRIVACY (privacy.unit = none)"
-    return (
-        f"{run.study.name}: {run.federation.num_rounds} rounds, {run.num_steps} private steps, noise multiplier "
-        f"{run.privacy.noise_multiplier}, epsilon at most {run.privacy.target_epsilon:g} at delta "
-        f"{run.privacy.target_delta:g} for each {run.privacy.unit}"
-        + (f", if at most {run.privacy.max_colluding} of a sum's members collude" if run.privacy.grid_bits else "")
-    )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from confide.simulations.commands.cli import JsonOption, RunArgument, SetOption, load, locked, simulated
+from confide.simulations.commands.cli import JsonOption, RunArgument, SetOption
 
 if TYPE_CHECKING:
     from confide.common.config.run import RunConfig
@@ -25,11 +25,13 @@ def plan(
     """Print the cost and the privacy of a run, before any data is touched."""
     settings = [*(overrides or []), *([f"privacy.noise_multiplier={noise_multiplier}"] if noise_multiplier else [])]
     from confide.common.errors import InputError
+    from confide.simulations.studies.prepared import load, locked, simulated
+
+    loaded = simulated(load(run_file, settings))
     from confide.simulations.studies.plan import measure as measure_steps
     from confide.simulations.studies.plan import plan_facts
     from confide.simulations.studies.remembered import Remembered
 
-    loaded = simulated(load(run_file, settings))
     run = locked(loaded, Remembered())
     try:
         facts = plan_facts(run, None if loaded.privacy.noise_multiplier else loaded.privacy.target_epsilon)

@@ -1,5 +1,6 @@
 """From a run.toml to numbers and to a run directory.
 
+prepared    a run made ready: its file, base model, noise and data
 plan        the numbers of `confide plan`
 remembered  values that were computed before
 begun       the start or resumption of a simulation

@@ -1,0 +1,104 @@
+"""What a finished run gives back in Python."""
+
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from confide.common.config.run import RunConfig
+from confide.common.data.records import Record
+from confide.common.export.load import load_adapter
+from confide.common.model.evaluation import answer
+from confide.common.model.scores import score_text
+from confide.common.model.warm_model import WarmModel
+from confide.server.results.run_directory import BASELINES, RunDirectory
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run.
+
+    Attributes:
+        run: locked.
+        folder: the run directory.
+        summary: the object that ``confide simulate --json`` prints.
+    """
+
+    run: RunConfig
+    folder: Path
+    summary: dict[str, Any]
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The headline: ``metric``, ``mean`` over institutions, ``per_institution``; and each baseline's."""
+        score = dict(self.summary["score"] or {})
+        return score | ({"baselines": self.summary["baselines"]} if "baselines" in self.summary else {})
+
+    @property
+    def epsilon(self) -> dict[str, float | None]:
+        """Epsilon that each institution spent; None without privacy."""
+        spent: dict[str, float | None] = self.summary["epsilon"]
+        return spent
+
+    @property
+    def epsilon_if_broken(self) -> dict[str, float] | None:
+        """Of shared noise: epsilon if all others collude or the sum is broken, by institution; else None."""
+        return self.summary.get("epsilon_if_broken")
+
+    @property
+    def history(self) -> pandas.DataFrame:
+        """A row for each round: ``round``, ``institutions`` that answered, and where it was measured ``score``."""
+        rows = [
+            {
+                "round": line["round"],
+                "institutions": line["accepted"],
+                "score": (line.get("score") or {}).get("mean"),
+            }
+            for line in RunDirectory.at(self.folder).rounds()
+        ]
+        return pandas.DataFrame(rows).set_index("round")
+
+    @property
+    def report(self) -> Path:
+        """The report, an HTML page."""
+        return self.folder / "report.html"
+
+    @property
+    def adapter(self) -> Any:
+        """The finished model without a head of ours: a PeftModel on its base, where PEFT has the method."""
+        module: Any = self._model.module
+        return module.encoder
+
+    @functools.cached_property
+    def _model(self) -> WarmModel:
+        return load_adapter(self.folder / "adapter")[1]
+
+    def predict(self, inputs: Iterable[str | Record]) -> list[Any]:
+        """Return the prediction for each text or record (`confide predict`)."""
+        task = self._model.task
+        return answer(self._model, [task.from_text(item) if isinstance(item, str) else item for item in inputs])
+
+    def plot(self) -> Figure:
+        """Return the curve of the headline over rounds, with the baselines as lines."""
+        figure = Figure(figsize=(6, 3.6), layout="constrained")
+        axes: Axes = figure.subplots()
+        measured = self.history["score"].dropna()
+        axes.plot(measured.index, measured, "o-", label="this run")
+        for number, (name, score) in enumerate(self.metrics.get("baselines", {}).items(), start=1):
+            axes.axhline(score["mean"], linestyle="--", color=f"C{number}", label=BASELINES[name])
+        axes.set_xlabel("round")
+        axes.set_ylabel(self.run.task.headline)
+        axes.legend()
+        return figure
+
+    def __repr__(self) -> str:
+        metric, mean = self.run.task.headline, self.metrics.get("mean")
+        reached = "not measured" if mean is None else score_text(metric, mean)
+        most = max((value for value in self.epsilon.values() if value is not None), default=None)
+        privacy = "no privacy" if most is None else f"epsilon {most:.4g} at delta {self.summary['target_delta']:g}"
+        return f"Result({self.run.study.name}: {metric} {reached}, {privacy}; {self.folder})"
