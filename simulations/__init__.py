@@ -10,9 +10,10 @@ commands/  `confide simulate` and `confide plan`.
 Beside them lie scenarios/ (run.toml files) and benchmarks/ (scripts, not shipped).
 """
 
+import importlib
 from typing import Any
 
-_INTERFACE = ("simulate", "plan", "predict", "evaluate")
+_INTERFACE = {"simulate": "calls", "plan": "calls", "predict": "calls", "evaluate": "calls", "sweep": "sweep"}
 
 
 def __getattr__(name: str) -> Any:
@@ -22,6 +23,4 @@ def __getattr__(name: str) -> Any:
     from confide.common.flower import prepare
 
     prepare()
-    from confide.simulations.interface import calls
-
-    return getattr(calls, name)
+    return getattr(importlib.import_module(f"confide.simulations.interface.{_INTERFACE[name]}"), name)

@@ -20,6 +20,7 @@ COMMANDS = {
         "print cost, noise and signal of a run, before any data is touched",
     ),
     "simulate": ("confide.simulations.commands.cli:simulate", "run a whole federation on this machine"),
+    "sweep": ("confide.simulations.commands.sweep_cli:sweep", "search for good settings, by simulations of several"),
     "evaluate": ("confide.common.cli.adapters:evaluate", "score a finished adapter on a file of records"),
     "predict": ("confide.common.cli.adapters:predict", "use a finished adapter on texts"),
     "export": ("confide.common.cli.adapters:export", "merge a finished adapter into its base model"),

@@ -1,0 +1,122 @@
+"""A search for settings: one simulation for each trial, chosen by Optuna from those before (the extra ``sweep``)."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas
+
+from confide.common.errors import InputError
+from confide.simulations.interface.calls import simulate
+from confide.simulations.interface.given import Data, Run, read_run, with_data
+from confide.simulations.interface.shown import OnEvent
+
+_RANGE = re.compile(r"(?P<low>[^:,]+):(?P<high>[^:,]+)(?P<log>:log)?")
+_LOWER_IS_BETTER = {"perplexity"}
+JOURNAL = "trials.journal"
+
+
+@dataclass(frozen=True)
+class Varied:
+    """One setting to vary: among choices, or from ``low`` to ``high``, on a logarithmic scale if ``log``."""
+
+    key: str
+    choices: tuple[str, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+
+    def suggest(self, trial: Any) -> Any:
+        """Return a value for a trial; a range between whole numbers gives whole ones."""
+        if self.choices:
+            return trial.suggest_categorical(self.key, self.choices)
+        if self.low.is_integer() and self.high.is_integer():
+            return trial.suggest_int(self.key, int(self.low), int(self.high), log=self.log)
+        return float(f"{trial.suggest_float(self.key, self.low, self.high, log=self.log):.4g}")
+
+
+def varied(text: str) -> Varied:
+    """Return what ``section.key=VALUES`` varies: "0.01:0.2", "0.01:0.2:log", or "4,8,16".
+
+    >>> varied("federation.learning_rate=0.01:0.2:log").low, varied("adapter.layers=all,top:3").choices
+    (0.01, ('all', 'top:3'))
+    """
+    key, equals, values = text.partition("=")
+    if not (equals and "." in key and values):
+        raise InputError(f"--vary {text!r} must have the form section.key=LOW:HIGH[:log] or section.key=A,B,C")
+    if found := _RANGE.fullmatch(values):
+        try:
+            low, high = float(found["low"]), float(found["high"])
+        except ValueError:
+            raise InputError(f"--vary {text!r}: a range goes from one number to another, as in 0.01:0.2") from None
+        if not low < high or (found["log"] and low <= 0):
+            raise InputError(f"--vary {text!r}: a range goes up, and a logarithmic one begins above 0")
+        return Varied(key, low=low, high=high, log=bool(found["log"]))
+    return Varied(key, choices=tuple(values.split(",")))
+
+
+def sweep(  # noqa: PLR0913 - as many as the command has options
+    run: Run,
+    vary: Iterable[str | Varied],
+    out: str | Path,
+    *,
+    data: Data = None,
+    trials: int = 12,
+    quiet: bool = True,
+    on_event: OnEvent | None = None,
+) -> pandas.DataFrame:
+    """Simulate a run with several settings, and return a table of them, the best first.
+
+    A score on public test records decides. Whoever tries settings on private records learns from them, and no epsilon
+    counts that: use public texts of the same kind.
+
+    Args:
+        run: path of a run.toml or a scenario's name.
+        vary: settings, as `varied` reads them.
+        out: folder with one run directory a trial; a sweep that was interrupted goes on there.
+        data: as of `simulate`.
+        trials: how many the folder shall hold at the end.
+        quiet: show no progress of single runs.
+        on_event: gets the event "trial" with number, settings and score after each one.
+
+    Raises:
+        InputError: a setting is bad, Optuna is not installed, or a trial's run is refused.
+    """
+    try:
+        import optuna
+    except ImportError:
+        raise InputError('a sweep needs Optuna: pip install "confide[sweep]"') from None
+    if isinstance(run, dict) or not isinstance(run, str | Path | None):
+        raise InputError("a sweep changes settings of a file: give the path of a run.toml, or a scenario's name")
+    settings = [varied(item) if isinstance(item, str) else item for item in vary]
+    if not settings:
+        raise InputError("a sweep varies at least one setting: --vary federation.learning_rate=0.01:0.2:log")
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    first = read_run(run, [])
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    backend = optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
+    study = optuna.create_study(
+        study_name=first.study.name,
+        storage=optuna.storages.JournalStorage(backend),
+        sampler=optuna.samplers.TPESampler(seed=first.study.seed, n_startup_trials=max(4, trials // 3)),
+        direction="minimize" if first.task.headline in _LOWER_IS_BETTER else "maximize",
+        load_if_exists=True,
+    )
+
+    def tried(trial: Any) -> float:
+        values = {item.key: item.suggest(trial) for item in settings}
+        changes = [f"{key}={value}" for key, value in values.items()]
+        given = with_data(read_run(run, changes), data, folder.absolute() / "data")
+        result = simulate(given, out=folder / f"trial-{trial.number:03}", quiet=quiet)
+        if on_event:
+            on_event({"event": "trial", "number": trial.number, **values, "score": result.metrics.get("mean")})
+        return float(result.metrics["mean"])
+
+    done = [trial for trial in study.trials if trial.value is not None]
+    study.optimize(tried, n_trials=max(0, trials - len(done)))
+    rows = [{**trial.params, "score": trial.value, "trial": trial.number} for trial in study.trials if trial.value is not None]
+    lower = first.task.headline in _LOWER_IS_BETTER
+    return pandas.DataFrame(rows).sort_values("score", ascending=lower, ignore_index=True)
