@@ -10,6 +10,7 @@ data/        texts: from files to tensors
 protocol/    messages between server and client
 model/       base models with an adapter
 export/      finished adapters in PEFT's format
+curation/    a file of records as its owner should know it
 verify/      `confide verify`
 cli/         the `confide` command
 

@@ -29,6 +29,7 @@ ORDER = {
         "protocol",
         "model",
         "export",
+        "curation",
         "cli",
         "verify",
     ),

@@ -3,6 +3,7 @@
 cli                most commands, as typer declares them
 enrolment_cli      `join`
 looking_after_cli  `doctor`, `status`, `models list`
+data_cli           `confide data ...`
 approval           a run as a person reads and approves it
 shared_noise       each epsilon with its condition, and the members to compare
 studies            offered, approved, opened, closed

@@ -39,7 +39,7 @@ def evaluate(
     """Print all metrics of a finished adapter on a file of records."""
     from confide.common.data.records import read_public
 
-    names = _columns(columns)
+    names = columns_named(columns)
     _prepare()
     from confide.common.export.load import load_adapter
     from confide.common.model.evaluation import all_metrics
@@ -114,7 +114,8 @@ def _prepare() -> None:
     prepare()
 
 
-def _columns(text: str) -> dict[str, str]:
+def columns_named(text: str) -> dict[str, str]:
+    """Return the columns that an option names; `InputError` says what form it must have."""
     pairs = [pair.partition("=") for pair in text.split(",") if pair]
     if not all(equals and name and column for name, equals, column in pairs):
         raise InputError(f"--columns {text!r} must have the form text=note,label=code")

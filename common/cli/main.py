@@ -24,6 +24,7 @@ COMMANDS = {
     "evaluate": ("confide.common.cli.adapters:evaluate", "score a finished adapter on a file of records"),
     "predict": ("confide.common.cli.adapters:predict", "use a finished adapter on texts"),
     "export": ("confide.common.cli.adapters:export", "merge a finished adapter into its base model"),
+    "data check": ("confide.client.commands.data_cli:check", "find faults, doubles and hints in a file of records"),
     "verify": (
         "confide.common.verify.command:verify",
         "recompute the claims of a run or a ledger, with public libraries alone",

@@ -1,0 +1,108 @@
+"""`confide data ...`: commands about an institution's own records. They work here and send nothing."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from confide.client.config import SiteConfig, load_site_config
+from confide.client.data.records import columns_of
+from confide.common.cli.adapters import columns_named
+from confide.common.config.run import RunConfig, load_run
+from confide.common.errors import InputError
+from confide.common.flower import prepare
+
+if TYPE_CHECKING:
+    from confide.common.curation.form import Form
+    from confide.common.curation.lengths import Count
+
+FileArgument = Annotated[
+    Path | None, typer.Argument(metavar="[FILE]", help="records: .jsonl, .csv, .tsv, .parquet or a folder [of --site]")
+]
+RunOption = Annotated[
+    Path | None, typer.Option("--run", metavar="FILE", help="run.toml: kind of task, labels, columns, base model")
+]
+
+
+def check(
+    file: FileArgument = None,
+    run: RunOption = None,
+    site: Annotated[Path | None, typer.Option(metavar="FILE", help="site.toml: columns, codes and groups")] = None,
+    columns: Annotated[str, typer.Option(help="names of the file's columns: text=note,label=code,group=patient")] = "",
+    test: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="public test file whose texts should not be here")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="write the report as a page too")] = None,
+) -> None:
+    """Check a file of records before a run: faults, doubles, balance, languages, label noise, identifiers, units.
+
+    Nothing is sent. Curating records by this report is not covered by the guarantee. Exit code 0: the file can be used;
+    1: a check found something that stops use.
+    """
+    config = load_site_config(site) if site else None
+    path = file or (config.dataset.path if config else None)
+    if path is None:
+        raise InputError("data check: no file; name one, or a site.toml with --site")
+    prepare()
+    from confide.common.curation.check import check_data, report_text
+    from confide.common.curation.page import write_page
+
+    settings = load_run(run) if run else _offered(config)
+    form = _form(path, settings, config, columns_named(columns))
+    report = check_data(path, form, _counter(settings, config), test)
+    if html:
+        write_page(html, report)
+    typer.echo(report_text(report))
+    if report.stops():
+        raise typer.Exit(1)
+
+
+def _offered(config: SiteConfig | None) -> RunConfig | None:
+    """Return the newest run that the server offered; None if there is none, or no site."""
+    from confide.client.answers.proposed_runs import read_offers
+
+    return next(iter(read_offers(config.state.dir / "offers")), None) if config else None
+
+
+def _form(path: Path, run: RunConfig | None, config: SiteConfig | None, columns: dict[str, str]) -> "Form":
+    """Return how the file is read: by site.toml, else by the run, else by its columns; ``columns`` come first."""
+    from dataclasses import replace
+
+    from confide.common.curation.form import form_of, guessed_form
+    from confide.common.data.records import inspect_rows
+
+    names = dict(run.simulation.columns) if run and run.simulation else {}
+    if config:
+        names = columns_of(config.dataset, config.dataset.columns)
+    names |= columns
+    if run:
+        form = form_of(run.task, names)
+    else:
+        first = next((row for _, row in inspect_rows(path) if not isinstance(row, str)), None)
+        if first is None:
+            raise InputError(f"{path}: holds no records that can be read")
+        form = guessed_form(first.keys(), names, str(path))
+    if config is None:
+        return form
+    data = config.dataset
+    return replace(
+        form,
+        codes=data.labels,
+        max_chars=data.max_chars,
+        least_usable=data.min_usable_fraction,
+        records_of_a_unit=data.most_records,
+    )
+
+
+def _counter(run: RunConfig | None, config: SiteConfig | None) -> "Count | None":
+    """Return the function that counts tokens as the run's base does; None if the base is not on this machine."""
+    if run is None:
+        return None
+    from confide.common.curation.lengths import token_counter
+    from confide.common.model.base_models import find_model, load_tokenizer, loading
+
+    try:
+        with loading(find_model(run.at(run.model.base), config.models.dir if config else None)) as visible:
+            return token_counter(load_tokenizer(visible))
+    except InputError:
+        return None

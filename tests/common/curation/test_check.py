@@ -1,0 +1,195 @@
+"""Each check finds a fault that was planted in a file, says where it is, and is silent about a file without one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.kinds import RECORDS, SETTINGS, task_of
+
+from confide.common.curation.check import Report, check_data, report_text
+from confide.common.curation.form import Form, form_of, guessed_form
+from confide.common.curation.identifiers import identifiers_in
+from confide.common.curation.page import write_page
+from confide.common.errors import InputError
+
+Rows = list[Any]
+GOOD, BAD = ("lovely", "warm", "kind"), ("rude", "cold", "broken")
+FAULTS = ("empty texts", "exact doubles", "near doubles", "doubles with other labels", "label noise", "languages")
+
+
+def _clean(count: int = 60) -> Rows:
+    """Distinct records whose words give their label away."""
+    draw = np.random.Generator(np.random.PCG64(0))
+    rows = []
+    for number in range(count):
+        words = [*draw.choice(BAD if number % 2 else GOOD, 4), *(f"w{draw.integers(10**6)}" for _ in range(12))]
+        text = "the staff of the ward was " + " ".join(words)
+        rows.append({"text": text, "label": ("positive", "negative")[number % 2]})
+    return rows
+
+
+def _write(folder: Path, rows: Rows, name: str = "notes.jsonl") -> Path:
+    path = folder / name
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def _form(**changes: str) -> Form:
+    return form_of(task_of("text-classification"), changes)
+
+
+def _found(report: Report, state: str = "warning") -> dict[str, str]:
+    return {finding.subject: finding.text for finding in report.findings if finding.state == state}
+
+
+def _changed(number: int, **values: Any) -> Rows:
+    rows = _clean()
+    return [*rows[: number - 1], {**rows[number - 1], **values}, *rows[number:]]
+
+
+def test_a_clean_file_has_no_finding_and_can_be_used(tmp_path: Path) -> None:
+    report = check_data(_write(tmp_path, _clean()), _form())
+    assert _found(report) == _found(report, "problem") == {}
+    assert {finding.subject for finding in report.findings} >= {*FAULTS, "schema", "lines", "encoding", "identifiers"}
+    assert "notes.jsonl can be used" in report_text(report)
+
+
+_LONG = "the staff was kind " * 40
+PLANTED = {
+    "empty texts": (_changed(7, text=" "), "1 record (at 7)"),
+    "lengths": (_changed(7, text=_LONG), "1 record (at 7) have more than the 64 tokens"),
+    "exact doubles": ([*_clean(), {**_clean()[4], "text": _clean()[4]["text"].upper() + "  "}], "2 records (at 5, 61)"),
+    "near doubles": ([*_clean(), {**_clean()[4], "text": _clean()[4]["text"] + "."}], "2 records (at 5, 61)"),
+    "doubles with other labels": ([*_clean(), {**_clean()[4], "label": "negative"}], "2 records (at 5, 61)"),
+    "schema": (_changed(7, label="so-so"), "1 record (at 7): label 'so-so' is not one of"),
+    "labels": ([*_clean()[::2], *_clean()[::2]], "none has negative"),
+    "label noise": (_changed(7, label="negative"), "at 7 negative, looks like positive"),
+    "languages": (_changed(7, text="die Pflege war nicht gut und der Arzt kam zu spät"), "German in 1 record (at 7)"),
+    "replacement characters": (_changed(7, text="the caf\ufffd of the ward was lovely"), "1 record (at 7)"),
+    "control characters": (_changed(7, text="the staff of the\x00 ward was lovely"), "1 record (at 7)"),
+    "mojibake": (_changed(7, text="the cafÃ© of the ward was lovely"), "1 record (at 7)"),
+    "identifiers: e-mail address": (_changed(7, text="the ward: ann.b@example.org"), "1 record (at 7)"),
+    "identifiers: telephone number": (_changed(7, text="the ward: call +49 30 1234567"), "1 record (at 7)"),
+    "identifiers: IBAN": (_changed(7, text="the ward DE89 3704 0044 0532 0130 00"), "1 record (at 7)"),
+    "identifiers: US social security number": (_changed(7, text="the ward 219-09-9999"), "1 record (at 7)"),
+}
+
+
+@pytest.mark.parametrize("subject", PLANTED)
+def test_a_planted_fault_is_found_at_its_place(subject: str, tmp_path: Path) -> None:
+    rows, words = PLANTED[subject]
+    report = check_data(_write(tmp_path, rows), _form())
+    assert words in _found(report)[subject]
+    assert report.stops() == []
+
+
+@pytest.mark.parametrize("letters", ["Spaß“ schön", "CAFÉ»", "l’été à Noël", "приве́т", "naïve — “quoted”", "ÅÄÖ"])
+def test_good_letters_are_no_mojibake(letters: str, tmp_path: Path) -> None:
+    found = _found(check_data(_write(tmp_path, _changed(7, text=f"the staff {letters}")), _form()))
+    assert found.keys() <= {"languages"}
+
+
+def test_mojibake_of_other_scripts_is_found(tmp_path: Path) -> None:
+    broken = "спасибо".encode().decode("cp1252", errors="replace")
+    assert "mojibake" in _found(check_data(_write(tmp_path, _changed(7, text=broken)), _form()))
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"),
+    [
+        ("IBAN", "DE89 3704 0044 0532 0130 00", "DE88 3704 0044 0532 0130 00"),
+        ("card number", "4111 1111 1111 1111", "4111 1111 1111 1112"),
+        ("Spanish identity number", "12345678Z", "12345678A"),
+        ("NHS number", "943 476 5919", "943 476 5918"),
+        ("French social security number", "2 55 08 14 168 025 38", "2 55 08 14 168 025 39"),
+        ("Italian fiscal code", "RSSMRA85T10A562S", "RSSMRA85Z10A562S"),
+        ("telephone number", "+49 30 1234567", "5.123456789"),
+        ("US social security number", "219-09-9999", "900-09-9999"),
+    ],
+)
+def test_check_digits_and_shape_decide_what_is_an_identifier(name: str, right: str, wrong: str) -> None:
+    assert name in identifiers_in(f"the ward {right}, at night")
+    assert name not in identifiers_in(f"the ward {wrong}, at night")
+
+
+def test_texts_of_a_test_file_are_found(tmp_path: Path) -> None:
+    rows = _clean()
+    test = [{"note": rows[4]["text"]}, {"note": rows[8]["text"] + "!"}, {"note": "another text of the ward"}]
+    own = [{"note": row["text"], "label": row["label"]} for row in rows]
+    path, form = _write(tmp_path, own), _form(text="note")
+    found = _found(check_data(path, form, test=_write(tmp_path, test, "test.jsonl")))
+    assert "1 record (at 5) here are in the test file too, and nearly so 1 record (at 9)" in found["test file"]
+    report = check_data(path, form, test=_write(tmp_path, [{"text": "an unknown text"}], "test.jsonl"))
+    assert "none of its 1 texts is here" in _found(report, "ok")["test file"]
+    with pytest.raises(InputError, match=r"record 1 has none of the columns 'note'; it has: 'body'"):
+        check_data(path, form, test=_write(tmp_path, [{"body": "x"}], "test.jsonl"))
+
+
+def test_persons_are_counted_with_their_records(tmp_path: Path) -> None:
+    rows = [{**row, "patient": max(0, number - 9)} for number, row in enumerate(_clean())]
+    found = _found(check_data(_write(tmp_path, rows), _form(group="patient")))
+    assert "51 persons, half with at most 1 records, one with 10" in found["units"]
+    assert "1 have more than 8, so 2 records do not count" in found["units"]
+    nobody = check_data(_write(tmp_path, [{**row, "patient": None} for row in rows]), _form(group="patient"))
+    assert {"units", "schema"} <= set(nobody.stops())
+
+
+def test_a_line_that_cannot_be_read_stops_use(tmp_path: Path) -> None:
+    report = check_data(_write(tmp_path, [*_clean(), "{", {"text": "the ward"}]), _form())
+    assert report.stops() == ["lines"]
+    problem = _found(report, "problem")["lines"]
+    assert "1 record (at 61): not a line of JSON" in problem
+    assert "1 record (at 62): no column 'label'" in problem
+
+
+def test_too_few_usable_records_stop_use(tmp_path: Path) -> None:
+    rows = [{**row, "label": [row["label"]]} if number < 40 else row for number, row in enumerate(_clean())]
+    report = check_data(_write(tmp_path, rows), _form())
+    assert report.stops() == ["schema"]
+    assert "only 20 of 60 records could be used" in _found(report, "problem")["schema"]
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+@pytest.mark.parametrize("with_run", [True, False])
+def test_records_of_every_kind_are_read(kind: str, *, with_run: bool, tmp_path: Path) -> None:
+    rows = [*RECORDS[kind], *RECORDS[kind]]
+    path, task = _write(tmp_path, rows), task_of(kind)
+    form = form_of(task, {}) if with_run else guessed_form(rows[0], {}, "it")
+    assert (form.inputs, form.answers) == (task.inputs(), task.answers())
+    report = check_data(path, form)
+    assert report.stops() == []
+    assert "2 records (at 1, 3)" in _found(report)["exact doubles"]
+    assert len(report.preview) == 3
+    subjects = {finding.subject for finding in report.findings}
+    assert ("labels" in subjects) == ("labels" in type(task).model_fields)
+    assert ("scores" in subjects) == (task.answers()[:1] in (("score",), ("relevance",)))
+
+
+def test_bad_files_are_refused_in_one_line(tmp_path: Path) -> None:
+    for content, words in (("", "holds no records"), ('{"note": "x"}', "no column 'text'; it has: 'note'")):
+        path = tmp_path / "bad.jsonl"
+        path.write_text(content, encoding="utf-8")
+        with pytest.raises(InputError, match=words):
+            check_data(path, _form())
+    with pytest.raises(InputError, match="No such file"):
+        check_data(tmp_path / "none.jsonl", _form())
+    with pytest.raises(InputError, match="no kind of task reads the columns 'note'"):
+        guessed_form(["note"], {}, "it")
+
+
+def test_the_preview_and_the_page_show_records_as_they_are_read(tmp_path: Path) -> None:
+    rows = [{"text": f"<b>{number}</b>" + "long " * 90, "label": "positive"} for number in range(5)]
+    report = check_data(_write(tmp_path, rows), _form())
+    assert [record["label"] for record in report.preview] == ["positive"] * 3
+    assert all(len(record["text"]) <= 100 for record in report.preview)
+    write_page(tmp_path / "page.html", report)
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "&lt;b&gt;0&lt;/b&gt;" in page
+    assert "not covered by the guarantee" in page
+    assert "http" not in page
+    assert (tmp_path / "page.html").stat().st_mode & 0o077 == 0
+    with pytest.raises(InputError, match="--html"):
+        write_page(tmp_path / "none" / "page.html", report)
