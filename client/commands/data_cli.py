@@ -1,5 +1,6 @@
 """`confide data ...`: commands about an institution's own records. They work here and send nothing."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,10 +8,11 @@ import typer
 
 from confide.client.config import SiteConfig, load_site_config
 from confide.client.data.records import columns_of
-from confide.common.cli.adapters import columns_named
+from confide.common.cli.adapters import BaseOption, FolderArgument, columns_named
 from confide.common.config.run import RunConfig, load_run
 from confide.common.errors import InputError
 from confide.common.flower import prepare
+from confide.common.tasks import Task
 
 if TYPE_CHECKING:
     from confide.common.curation.form import Form
@@ -106,3 +108,38 @@ def _counter(run: RunConfig | None, config: SiteConfig | None) -> "Count | None"
             return token_counter(load_tokenizer(visible))
     except InputError:
         return None
+
+
+def suggest(
+    folder: FolderArgument,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="records; answers in it are not read")],
+    number: Annotated[int, typer.Option(min=1, max=10_000, help="records to choose")] = 100,
+    columns: Annotated[str, typer.Option(help="names of the file's columns: text=note")] = "",
+    base: BaseOption = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="file to write [standard output]")] = None,
+) -> None:
+    """Choose records to label next: those of which a finished adapter is unsure, of many sorts, as JSON lines.
+
+    Each comes back whole, with its number in the file and its uncertainty from 0 to 1. Nothing is sent. Choosing
+    records so is not covered by the guarantee.
+    """
+    names = columns_named(columns)
+    prepare()
+    from confide.common.curation.page import write_private
+    from confide.common.curation.suggest import chosen_records, require_measure
+    from confide.common.data.records import MAX_CHARS, read_rows, select
+    from confide.common.export.load import load_adapter, find_run
+
+    task: Task = find_run(folder)[1].task
+    require_measure(task)
+    rows = read_rows(file)
+    own = select(rows, {name: names.get(name, name) for name in task.inputs()}, str(file))
+    chosen = chosen_records(load_adapter(folder, base)[1], [task.cut(record, MAX_CHARS) for record in own], number)
+    if not chosen:
+        raise InputError(f"{file}: no record that the task can read; `confide data check` says why")
+    lines = [{**rows[place], "number": place + 1, "uncertainty": round(value, 4)} for place, value in chosen]
+    text = "".join(f"{json.dumps(line, ensure_ascii=False, default=str)}\n" for line in lines)
+    if out:
+        write_private(out, text, "--out")
+    else:
+        typer.echo(text, nl=False)

@@ -14,6 +14,7 @@ identifiers  e-mail addresses, telephone numbers and the like
 units        persons, and the records of each
 check        all checks in one pass, and their report
 page         the report as an HTML page
+suggest      records to label next
 
 A check is a class with two methods: `see` takes one record after the other, `findings` gives the result.
 """

@@ -2,12 +2,13 @@
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
+from torch import nn
 
-from confide.common.data.batches import collate, length, sorted_batches
+from confide.common.data.batches import Batch, Example, collate, length, sorted_batches
 from confide.common.generation.language_model import LanguageModel
 from confide.common.generation.text_metrics import written_metrics
 from confide.common.generation.writing import write as write_texts
@@ -38,18 +39,28 @@ def predict(model: WarmModel, records: Records, tokens_per_batch: int = 2048) ->
 
 def _predict_some(model: WarmModel, records: Records, tokens_per_batch: int) -> list[Any]:
     windows = [model.task.examples(record, model.tokenizer) for record in records]
+    outputs = of_windows(model, windows, model.task.predict, tokens_per_batch)
+    return [model.task.join(record, own) for record, own in zip(records, outputs, strict=True)]
+
+
+def of_windows(
+    model: WarmModel,
+    windows: list[list[Example]],
+    function: Callable[[nn.Module, Batch], list[Any]],
+    tokens_per_batch: int = 2048,
+) -> list[list[Any]]:
+    """Return the outputs of a function of batches for each record's windows; a window without a token has none."""
     places = [(row, place) for row, own in enumerate(windows) for place, example in enumerate(own) if length(example)]
     examples = [windows[row][place] for row, place in places]
-    outputs: list[dict[int, Any]] = [{} for _ in records]
+    outputs: list[dict[int, Any]] = [{} for _ in windows]
     with torch.inference_mode():
         for batch in sorted_batches(examples, tokens_per_batch):
             chosen = [examples[position] for position in batch]
             tensors = collate(chosen, length(chosen[-1]), model.pads, model.device)
-            for position, output in zip(batch, model.task.predict(model.module, tensors), strict=True):
+            for position, output in zip(batch, function(model.module, tensors), strict=True):
                 row, place = places[position]
                 outputs[row][place] = output
-    joined = ([own[place] for place in sorted(own)] for own in outputs)
-    return [model.task.join(record, own) for record, own in zip(records, joined, strict=True)]
+    return [[own[place] for place in sorted(own)] for own in outputs]
 
 
 def write(model: WarmModel, records: Records) -> list[str]:

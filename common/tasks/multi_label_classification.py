@@ -81,11 +81,16 @@ class MultiLabelClassification(Task):
 
         return MeanPooledHead(adapted, hidden_size, self.num_outputs)
 
+    def logits(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> "Tensor":
+        """Return a logit of each label, shape ``(B, labels)``, float32."""
+        logits: Tensor = module(**model_inputs(batch))
+        return logits.float()
+
     def losses(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> "Tensor":
         """Return the mean over the labels of binary cross-entropies, shape ``(B,)``."""
         import torch
 
-        logits = module(**model_inputs(batch)).float()
+        logits = self.logits(module, batch)
         # As classes of logits 0 and x: a CPU computes a sigmoid in vectors, and the numbers beside them otherwise.
         both = torch.stack([torch.zeros_like(logits), logits], dim=2).flatten(0, 1)
         given = torch.stack([batch[f"label {number}"] for number in range(len(self.labels))], dim=1)
@@ -94,7 +99,7 @@ class MultiLabelClassification(Task):
 
     def predict(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> list[list[str]]:
         """Return the labels of each example that are likelier than not."""
-        likely = (module(**model_inputs(batch)) > 0).tolist()
+        likely = (self.logits(module, batch) > 0).tolist()
         return [[label for label, found in zip(self.labels, row, strict=True) if found] for row in likely]
 
     def join(self, record: Record, outputs: list[list[str]]) -> list[str]:

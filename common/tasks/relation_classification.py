@@ -126,7 +126,7 @@ class RelationClassification(Task):
 
         return TokenHead(adapted, hidden_size, self.num_outputs)
 
-    def _logits(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> "Tensor":
+    def logits(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> "Tensor":
         """Return logits of shape ``(B, labels)``: for each part the mean of its own outputs, 0 without a token, added.
 
         The same as a linear layer on the three means of states, but for rounding (`heads.MeanPooledHead` says why).
@@ -144,11 +144,11 @@ class RelationClassification(Task):
         """Return the cross-entropy of each example, shape ``(B,)``."""
         import torch
 
-        return torch.nn.functional.cross_entropy(self._logits(module, batch), batch["label"], reduction="none")
+        return torch.nn.functional.cross_entropy(self.logits(module, batch), batch["label"], reduction="none")
 
     def predict(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> list[str]:
         """Return the most likely label of each example."""
-        return [self.labels[index] for index in self._logits(module, batch).argmax(dim=1).tolist()]
+        return [self.labels[index] for index in self.logits(module, batch).argmax(dim=1).tolist()]
 
     def program(self) -> str:
         """Return the program's lines: the signs, the window, the part of each token, and the likeliest label."""

@@ -88,19 +88,19 @@ class Scoring(Task):
 
         return MeanPooledHead(adapted, hidden_size, self.num_outputs, FOR_SHARES)
 
-    def _shares(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> "Tensor":
+    def shares(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> "Tensor":
         """Return each example's share of the range, shape ``(B,)``; the middle is added, for a head starts near 0."""
         output: Tensor = module(**model_inputs(batch))
         return output.squeeze(1) + 0.5
 
     def losses(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> "Tensor":
         """Return the squared error of each example, in shares of the range, shape ``(B,)``."""
-        error = self._shares(module, batch) - batch["share"]
+        error = self.shares(module, batch) - batch["share"]
         return error * error  # `square` is a power: a CPU computes it in vectors, and a number beside them otherwise
 
     def predict(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> list[float]:
         """Return the score of each example, within the range."""
-        shares = self._shares(module, batch).clamp(0.0, 1.0).nan_to_num(0.5).tolist()
+        shares = self.shares(module, batch).clamp(0.0, 1.0).nan_to_num(0.5).tolist()
         return [self.lowest + share * (self.highest - self.lowest) for share in shares]
 
     def join(self, record: Record, outputs: list[float]) -> float:

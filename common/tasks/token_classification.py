@@ -188,11 +188,16 @@ class TokenClassification(Task):
 
         return TokenHead(adapted, hidden_size, self.num_outputs)
 
+    def logits(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> "Tensor":
+        """Return a logit of each tag for each token, shape ``(B, T, tags)``, float32."""
+        logits: Tensor = module(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        return logits.float()
+
     def losses(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> "Tensor":
         """Return the weighted mean cross-entropy over each example's own words, shape ``(B,)``."""
         import torch
 
-        logits = module(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).float()
+        logits = self.logits(module, batch)
         each = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch["tag"].flatten(), reduction="none")
         weight = torch.where(batch["tag"] == 0, self.outside_weight, 1.0) * (batch["word"] > 0)
         total = weight.sum(dim=1).clamp(min=self.outside_weight)  # a window may hold no first token of a word
@@ -200,7 +205,7 @@ class TokenClassification(Task):
 
     def predict(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> list[dict[int, str]]:
         """Return the likeliest tag of each word that begins in an example, by its number."""
-        found = module(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).argmax(dim=2)
+        found = self.logits(module, batch).argmax(dim=2)
         names, rows = self.tags, zip(found.tolist(), batch["word"].tolist(), strict=True)
         return [{word: names[tag] for tag, word in zip(tags, words, strict=True) if word} for tags, words in rows]
 

@@ -131,7 +131,7 @@ def test_the_head_is_a_linear_layer_on_the_means_of_the_parts(make_run: Callable
                 [number - 1 for number in (1, 2, 3) if (part == number).any()]
             ]
             expected = weight.transpose(0, 1).flatten(1) @ means
-            torch.testing.assert_close(TASK._logits(model.module, batch)[row], expected, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(TASK.logits(model.module, batch)[row], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_headline_leaves_the_other_label_out() -> None:
