@@ -1,25 +1,27 @@
 """Both ends share this.
 
-privacy/     the audited core: one private step and its accounting
-generation/  texts that a model writes
-forms/       the forms in which files hold texts and answers
-tasks/       the kinds of task
-methods/     the parameter-efficient methods
-config/      run.toml and what every settings file has in common
-data/        texts: from files to tensors
-protocol/    messages between server and client
-model/       base models with an adapter
-export/      finished adapters in PEFT's format
-curation/    a file of records as its owner should know it
-verify/      `confide verify`
-cli/         the `confide` command
+privacy/      the audited core: one private step and its accounting
+generation/   texts that a model writes
+forms/        the forms in which files hold texts and answers
+tasks/        the kinds of task
+methods/      the parameter-efficient methods
+config/       run.toml and what every settings file has in common
+data/         texts: from files to tensors
+protocol/     messages between server and client
+model/        base models with an adapter
+export/       finished adapters in PEFT's format
+curation/     a file of records as its owner should know it
+explanation/  the words to which a prediction owes itself
+verify/       `confide verify`
+cli/          the `confide` command
 
-errors      our errors and their exit codes
-failpoints  places where a crash test may kill
-durable     files that are on the disk
-tensors     the state of an adapter, its names and shapes
-settings    the base of every section of a settings file
-flower      Flower's environment and version
-folders     folders that a command makes
-shown       words of others on one line
+errors        our errors and their exit codes
+failpoints    places where a crash test may kill
+durable       files that are on the disk
+tensors       the state of an adapter, its names and shapes
+settings      the base of every section of a settings file
+flower        Flower's environment and version
+folders       folders that a command makes
+private_file  files that a command writes for its user alone
+shown         words of others on one line
 """

@@ -30,6 +30,7 @@ ORDER = {
         "model",
         "export",
         "curation",
+        "explanation",
         "cli",
         "verify",
     ),

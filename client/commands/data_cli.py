@@ -12,6 +12,7 @@ from confide.common.cli.adapters import BaseOption, FolderArgument, columns_name
 from confide.common.config.run import RunConfig, load_run
 from confide.common.errors import InputError
 from confide.common.flower import prepare
+from confide.common.private_file import write_private
 from confide.common.tasks import Task
 
 if TYPE_CHECKING:
@@ -125,7 +126,6 @@ def suggest(
     """
     names = columns_named(columns)
     prepare()
-    from confide.common.curation.page import write_private
     from confide.common.curation.suggest import chosen_records, require_measure
     from confide.common.data.records import MAX_CHARS, read_rows, select
     from confide.common.export.load import load_adapter, find_run

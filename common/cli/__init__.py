@@ -4,5 +4,6 @@ main         the table of commands
 adapters     `init`, `evaluate`, `predict`, `export`
 streams      lines as they arrive, and the records in them
 predictions  predictions for such lines
+explained    explanations beside them
 pipes        output to readers that leave early
 """

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from itertools import chain
 from pathlib import Path
@@ -17,6 +17,10 @@ from confide.common.tasks import Task
 
 if TYPE_CHECKING:
     from io import BufferedReader
+
+    from confide.common.cli.explained import Explainer
+    from confide.common.cli.predictions import Extra
+    from confide.common.model.warm_model import WarmModel
 
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="a run directory, or its adapter/ folder")]
 BaseOption = Annotated[str | None, typer.Option(help="base model to use in place of the one that the run names")]
@@ -53,7 +57,7 @@ def evaluate(
     typer.echo(json.dumps(metrics) if as_json else metrics_table(metrics))
 
 
-def predict(
+def predict(  # noqa: PLR0913 - one parameter an option
     folder: FolderArgument,
     texts: Annotated[
         list[str] | None, typer.Argument(metavar="[TEXT]...", help="texts to predict; or use --file")
@@ -63,6 +67,9 @@ def predict(
     ] = None,
     jsonl: Annotated[bool, typer.Option(help="each line is a record as a JSON object, as in a .jsonl file")] = False,
     base: BaseOption = None,
+    explain: Annotated[bool, typer.Option("--explain", help="add the share of each token in the answer")] = False,
+    explain_text: Annotated[bool, typer.Option("--explain-text", help="the same as coloured text, not JSON")] = False,
+    explain_html: Annotated[Path | None, typer.Option(metavar="FILE", help="write it as a page too")] = None,
 ) -> None:
     """Print what a finished adapter says of texts, one JSON object per text on standard output, as they arrive.
 
@@ -72,21 +79,45 @@ def predict(
     if not texts and file is None:
         raise InputError("predict: no texts; name them as arguments, or a file with --file (- for standard input)")
     _prepare()
-    from confide.common.cli.predictions import predicted
+    from confide.common.cli.predictions import nothing
     from confide.common.export.load import load_adapter
 
-    _, model = load_adapter(folder, base)
     parts = chain([[text.encode(errors="surrogateescape") for text in texts or []]], _arriving(file))
-    number, failed = 0, 0
     records = jsonl or str(file).endswith(".jsonl")
+    if not (explain or explain_text or explain_html):
+        failed = _print(load_adapter(folder, base)[1], parts, nothing, records=records)
+    else:
+        explainer = _explainer(folder, base)
+        extra = explainer.text if explain_text else explainer.fields
+        failed = _print(explainer.model, parts, extra, records=records)
+        if explain_html:
+            explainer.write_page(explain_html)
+    if failed:
+        raise InputError(failed)
+
+
+def _print(model: "WarmModel", parts: Iterable[list[bytes]], extra: "Extra", *, records: bool) -> str:
+    """Print the predictions of lines, and return how many could not be predicted, in words."""
+    from confide.common.cli.predictions import predicted
+
+    number, failed = 0, 0
     for lines in parts:
         places = range(number + 1, number + 1 + len(lines))
-        for answer in predicted(model, list(zip(places, lines, strict=True)), records=records):
-            typer.echo(json.dumps(answer, ensure_ascii=False, default=str))
+        for answer in predicted(model, list(zip(places, lines, strict=True)), records=records, extra=extra):
+            typer.echo(answer.get("shown") or json.dumps(answer, ensure_ascii=False, default=str))
             failed += "error" in answer
         number += len(lines)
-    if failed:
-        raise InputError(f"predict: {failed} of {number} lines could not be predicted; each says why")
+    return f"predict: {failed} of {number} lines could not be predicted; each says why" if failed else ""
+
+
+def _explainer(folder: Path, base: str | None) -> "Explainer":
+    """Return the explainer of an adapter, whose kind is looked at before its base is loaded."""
+    from confide.common.cli.explained import Explainer
+    from confide.common.explanation.explaining import require_explainable
+    from confide.common.export.load import load_exactly, read_run
+
+    require_explainable(read_run(folder)[1].task)
+    return Explainer(load_exactly(folder, base)[1])
 
 
 def export(

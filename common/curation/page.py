@@ -5,8 +5,7 @@ from pathlib import Path
 import jinja2
 
 from confide.common.curation.check import CAVEAT, Report
-from confide.common.durable import replace_durably
-from confide.common.errors import InputError
+from confide.common.private_file import write_private
 
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{{ report.path.name }}</title>
@@ -49,17 +48,3 @@ def write_page(path: Path, report: Report) -> None:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     text = environment.from_string(_PAGE).render(report=report, caveat=CAVEAT)
     write_private(path, text, "--html")
-
-
-def write_private(path: Path, text: str, option: str) -> None:
-    """Write a text that only its owner may read.
-
-    Raises:
-        InputError: it cannot be written; the message names the option.
-    """
-    if path.is_dir():
-        raise InputError(f"{option} {path}: is a folder; name a file in it")
-    try:
-        replace_durably(path, text.encode(errors="backslashreplace"), 0o600)
-    except OSError as error:
-        raise InputError(f"{option} {path}: cannot be written: {error.strerror}; choose another file") from None

@@ -55,6 +55,11 @@ def load_adapter(folder: Path, base: str | None = None) -> tuple[RunConfig, Warm
     return _load(find_adapter(folder, base), choose_device("auto"), AUTO)
 
 
+def load_exactly(folder: Path, base: str | None = None) -> tuple[RunConfig, WarmModel]:
+    """Load an exported adapter as `load_adapter` does, but with its base in float32, for gradients that add up."""
+    return _load(find_adapter(folder, base), choose_device("auto"), SpeedSection(precision="float32"))
+
+
 def load_for_merging(found: Found) -> tuple[RunConfig, WarmModel]:
     """Load an exported adapter on the CPU, on its base in float32, for a quantised weight takes up no factor."""
     model = found.run.model.model_copy(update={"quantization": "none"})

@@ -105,7 +105,7 @@ class TokenClassification(Task):
         named = [{"start": start, "end": end, "label": tag[2:]} for start, end, tag in spans if tag != OUTSIDE]
         return {"text": text, "entities": named}
 
-    def _words(self, record: Record) -> tuple[str, list[int], list[int]]:
+    def words(self, record: Record) -> tuple[str, list[int], list[int]]:
         """Return the text, and start and end of each word in it."""
         if self.form == "tokens":
             tokens = list(map(str, plain(record["tokens"])))
@@ -140,7 +140,7 @@ class TokenClassification(Task):
 
     def truth(self, record: Record) -> list[str]:
         """Return the tag of each word; "O" for all in a record without an answer. Of spans that overlap one counts."""
-        _, starts, ends = self._words(record)
+        _, starts, ends = self.words(record)
         given = plain(record.get(self.answers()[0]))
         if not isinstance(given, list):
             return [OUTSIDE] * len(starts)
@@ -156,7 +156,7 @@ class TokenClassification(Task):
             InputError: the tokenizer cannot tell at which characters a token stands.
         """
         require_fast(tokenizer, self.kind)
-        text, starts, ends = self._words(record)
+        text, starts, ends = self.words(record)
         numbers = {tag: number for number, tag in enumerate(self.tags)}
         tags = [numbers[tag] for tag in self.truth(record)]
         encoded = tokenizer(
@@ -212,7 +212,7 @@ class TokenClassification(Task):
     def join(self, record: Record, outputs: list[dict[int, str]]) -> list[str]:
         """Return the tag of each word of a record; "O" for words of which no window has a token."""
         found = {word: tag for window in outputs for word, tag in window.items()}
-        return [found.get(number, OUTSIDE) for number in range(1, len(self._words(record)[1]) + 1)]
+        return [found.get(number, OUTSIDE) for number in range(1, len(self.words(record)[1]) + 1)]
 
     def program(self) -> str:
         """Return the program's lines: they print each word with its tag, the first window of a long text only."""

@@ -1,0 +1,40 @@
+"""Explanations beside predictions: as fields, as coloured text, and on a page."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from confide.common.explanation.coloured import coloured
+from confide.common.explanation.explaining import explanation
+from confide.common.explanation.page import MAX_RECORDS, write_page
+from confide.common.explanation.spans import read_texts
+from confide.common.explanation.targets import explained_task
+from confide.common.model.warm_model import WarmModel
+
+
+class Explainer:
+    """Explains predictions one after the other, and keeps the first ones for a page."""
+
+    def __init__(self, model: WarmModel) -> None:
+        self.model, self.task = model, explained_task(model.task)
+        self.kept = list[dict[str, Any]]()
+        self.number = 0
+
+    def fields(self, record: Mapping[str, Any], prediction: Any) -> dict[str, Any]:
+        """Return the field ``explanation`` of a prediction."""
+        found = explanation(self.model, record, prediction)
+        self.number += 1
+        if len(self.kept) < MAX_RECORDS:
+            self.kept.append({"texts": read_texts(self.task, record), "explanation": found})
+        return {"explanation": found}
+
+    def text(self, record: Mapping[str, Any], prediction: Any) -> dict[str, Any]:
+        """Return the field ``shown`` of a prediction: the explanation as coloured text."""
+        found = self.fields(record, prediction)["explanation"]
+        texts = read_texts(self.task, record)
+        parts = [coloured(texts, explained) for explained in found]
+        return {"shown": "\n".join(parts or ["nothing was found here: " + " ".join(texts.values())])}
+
+    def write_page(self, path: Path) -> None:
+        """Write the page; `InputError` if it cannot be written."""
+        write_page(path, self.kept, self.number - len(self.kept))

@@ -1,0 +1,60 @@
+"""Explanations as text for a terminal: words that speak for a value in green, against it in red."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from confide.common.shown import shown
+
+_STRONGEST = 5
+_CHARS = 20_000  # of a text
+
+
+def names_of(explained: dict[str, Any]) -> str:
+    """Return the name of an explained value: its label, entity or score."""
+    if "entity" in explained:
+        return f"{explained['entity']} (words {explained['first_word']} to {explained['last_word']})"
+    return explained["label"] if "label" in explained else f"score {explained['score']:g}"
+
+
+def strength(tokens: list[dict[str, Any]]) -> float:
+    """Return the largest share of a token, whatever its sign; 1 if all are 0."""
+    return max((abs(token["attribution"]) for token in tokens), default=0.0) or 1.0
+
+
+def pieces(text: str, tokens: list[dict[str, Any]]) -> Iterator[tuple[str, float]]:
+    """Yield a text in pieces with the share of each, as a part of the largest; what is no token has none.
+
+    >>> list(pieces("a bad", [{"start": 2, "end": 5, "attribution": -2.0}]))
+    [('a ', 0.0), ('bad', -1.0)]
+    """
+    place, most = 0, strength(tokens)
+    for token in tokens:
+        if token["start"] > place:
+            yield text[place : token["start"]], 0.0
+        if token["end"] > place:
+            yield text[max(place, token["start"]) : token["end"]], token["attribution"] / most
+        place = max(place, token["end"])
+    if place < len(text):
+        yield text[place:], 0.0
+
+
+def coloured(texts: dict[str, str], explained: dict[str, Any]) -> str:
+    """Return one explained value: its name and strongest words, then its texts in colours."""
+    tokens = explained["tokens"]
+    first = sorted(tokens, key=lambda token: -abs(token["attribution"]))[:_STRONGEST]
+    words = ", ".join(f"{shown(token['text'].strip(), 40)} {token['attribution']:+.3g}" for token in first)
+    lines = [f"{names_of(explained)}: {explained['value']:.3g}, of padding {explained['baseline']:.3g}; {words}"]
+    for column, text in texts.items():
+        own = [token for token in tokens if token["column"] == column]
+        lines.append("  " + "".join(_painted(piece, share) for piece, share in pieces(text, own)))
+    return "\n".join(lines)
+
+
+def _painted(piece: str, share: float) -> str:
+    """Return a piece on a green or red ground, the stronger its share the brighter; a faint one stays as it is."""
+    level = round(abs(share) * 4)
+    text = shown(piece, _CHARS)
+    if not level:
+        return text
+    ground = (22, 28, 34, 40)[level - 1] if share > 0 else (52, 88, 124, 160)[level - 1]
+    return f"\x1b[48;5;{ground}m\x1b[97m{text}\x1b[0m"

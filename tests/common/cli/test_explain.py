@@ -1,0 +1,130 @@
+"""`confide predict --explain`, as it is typed."""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.cards import make_card
+from support.kinds import of_kind
+from support.sites import random_state
+
+from confide.common.cli.main import main
+from confide.common.config.run import RunConfig, lock
+from confide.common.explanation.coloured import coloured
+from confide.common.export.write import export_adapter
+from confide.common.model.base_models import hash_model
+from confide.common.model.warm_model import warm_model
+
+Confide = Callable[..., tuple[int, str, str]]
+Export = Callable[[str], Path]
+
+
+@pytest.fixture
+def confide(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Confide:
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["confide", "predict", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        return int(stopped.value.code or 0), *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def export(tmp_path: Path, make_run: Callable[..., RunConfig], base_folder: Path) -> Export:
+    def write(kind: str) -> Path:
+        run = lock(of_kind(make_run(), kind), hash_model(base_folder))
+        model = warm_model(run)
+        export_adapter(tmp_path / kind, run, model, random_state(model), make_card(run))
+        return tmp_path / kind
+
+    return write
+
+
+def test_an_explanation_is_a_field_beside_the_prediction(confide: Confide, export: Export) -> None:
+    folder = export("text-classification")
+    code, output, errors = confide(folder, "the film was good", "bad", "--explain")
+    assert (code, errors) == (0, "")
+    plain = [json.loads(line) for line in confide(folder, "the film was good", "bad")[1].splitlines()]
+    for line, other in zip(output.splitlines(), plain, strict=True):
+        answer = json.loads(line)
+        (part,) = answer.pop("explanation")
+        assert answer == other
+        assert part["label"] == answer["prediction"]
+        assert "".join(token["text"] for token in part["tokens"]) == answer["text"].replace(" ", "")
+
+
+def test_coloured_text_takes_the_place_of_json(confide: Confide, export: Export) -> None:
+    code, output, _ = confide(export("scoring"), "the film was good", "--explain-text")
+    assert code == 0
+    first, second = output.splitlines()
+    assert re.match(r"score -?[\d.]+: -?[\d.]+, of padding -?[\d.]+; \w+ [+-][\d.e-]+, ", first)
+    assert re.sub(r"\x1b\[[\d;]*m", "", second) == "  the film was good"
+
+
+def test_the_page_holds_texts_and_shares_and_refers_to_nothing(
+    confide: Confide, export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = tmp_path / "lines.txt"
+    lines.write_text("<b>very</b> long film\nloved\nhated\n", encoding="utf-8")
+    monkeypatch.setattr("confide.common.cli.explained.MAX_RECORDS", 2)
+    path = tmp_path / "page.html"
+    code, output, _ = confide(export("text-classification"), "--file", lines, "--explain-html", path)
+    assert (code, len(output.splitlines())) == (0, 3)
+    text = path.read_text(encoding="utf-8")
+    assert path.stat().st_mode & 0o077 == 0
+    assert "&lt;" in text
+    assert "<b>very" not in text
+    assert ("loved" in text, "hated" in text) == (True, False)
+    assert "1 more records are not shown" in text
+    assert "http" not in text
+    assert re.findall(r'rgba\([\d,.]+\)"\s+title="[+-]1\.00', text)
+
+
+def test_names_of_a_text_are_explained(confide: Confide, export: Export, tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    folder = export("token-classification")
+    output = confide(folder, "the long film was good and bad", "--explain", "--explain-html", path)[1]
+    answer = json.loads(output)
+    found = [tag[2:] for tag in answer["prediction"] if tag.startswith("B-")]
+    assert [part["entity"] for part in answer["explanation"]][: len(found)] == found or not found
+    assert "film" in path.read_text(encoding="utf-8")
+
+
+def test_a_line_that_cannot_be_predicted_keeps_its_error(confide: Confide, export: Export, tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_text('{"text": "good"}\n{"text": 3}\n{"text": "bad"}\n', encoding="utf-8")
+    code, output, _ = confide(export("text-classification"), "--file", path, "--explain")
+    first, wrong, last = (json.loads(line) for line in output.splitlines())
+    assert code == 2
+    assert "error" in wrong
+    assert "explanation" in first
+    assert "explanation" in last
+
+
+def test_another_kind_is_refused_before_its_base_is_loaded(confide: Confide, export: Export, tmp_path: Path) -> None:
+    folder = export("relation-classification")
+    for option in (("--explain",), ("--explain-text",), ("--explain-html", tmp_path / "page.html")):
+        code, output, errors = confide(folder, "a", *option, "--base", tmp_path / "none")
+        assert (code, output, len(errors.splitlines())) == (2, "", 1)
+        assert "task.kind = 'relation-classification' cannot be explained" in errors
+
+
+def test_a_page_that_cannot_be_written_is_one_line(confide: Confide, export: Export, tmp_path: Path) -> None:
+    code, _, errors = confide(export("scoring"), "good", "--explain-html", tmp_path)
+    assert code == 2
+    assert errors.splitlines() == [f"confide: error: --explain-html {tmp_path}: is a folder; name a file in it"]
+
+
+def test_words_for_a_value_are_green_and_those_against_it_red() -> None:
+    tokens = [
+        {"column": "text", "text": text, "start": start, "end": start + len(text), "attribution": share}
+        for text, start, share in (("good", 0, 2.0), ("so", 5, 0.01), ("bad", 8, -1.0))
+    ]
+    shown = coloured({"text": "good so bad\x1b[2J"}, {"label": "a", "value": 1.0, "baseline": 0.0, "tokens": tokens})
+    assert shown.splitlines()[0] == "a: 1, of padding 0; good +2, bad -1, so +0.01"
+    assert "\x1b[48;5;40m\x1b[97mgood\x1b[0m so \x1b[48;5;88m\x1b[97mbad\x1b[0m\\x1b[2J" in shown
