@@ -45,6 +45,7 @@ class Duplicates:
         near = clusters(signatures.reshape(-1, 64))
         mine, theirs = near[: len(own)], near[len(own) :]
         _, first = np.unique(exact, return_index=True)
+        first.sort()
         nearly = [first[group] for group in _groups(mine[first])]
         yield _found("near doubles", nearly, own, "which share four fifths or more of their windows of five characters")
         if self.test.numbers:

@@ -128,6 +128,14 @@ def test_texts_of_a_test_file_are_found(tmp_path: Path) -> None:
         check_data(path, form, test=_write(tmp_path, [{"body": "x"}], "test.jsonl"))
 
 
+def test_doubles_are_named_in_the_order_of_the_file(tmp_path: Path) -> None:
+    rows = _clean()
+    doubled = [other for row in rows for other in (row, {**row, "text": row["text"] + "."})]
+    found = _found(check_data(_write(tmp_path, doubled), _form()))
+    assert "60 texts in 120 records" in found["near doubles"]
+    assert "2 records (at 1, 2); 2 records (at 3, 4); 2 records (at 5, 6)" in found["near doubles"]
+
+
 def test_persons_are_counted_with_their_records(tmp_path: Path) -> None:
     rows = [{**row, "patient": max(0, number - 9)} for number, row in enumerate(_clean())]
     found = _found(check_data(_write(tmp_path, rows), _form(group="patient")))
