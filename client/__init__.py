@@ -8,6 +8,7 @@ site/      An installation on an institution's machine.
 training/  From units to a private update.
 answers/   Asks of the server and the answers to them, one file an ask.
 service/   The process that takes part for months.
+home/      For the institution itself: nothing of it leaves.
 commands/  `confide client ...`.
 config     site.toml
 """

@@ -6,6 +6,7 @@ forms/        the forms in which files hold texts and answers
 tasks/        the kinds of task
 methods/      the parameter-efficient methods
 config/       run.toml and what every settings file has in common
+training/     the step that follows a round
 data/         texts: from files to tensors
 protocol/     messages between server and client
 model/        base models with an adapter

@@ -25,6 +25,7 @@ ORDER = {
         "tasks",
         "methods",
         "config",
+        "training",
         "data",
         "protocol",
         "model",
@@ -34,7 +35,7 @@ ORDER = {
         "cli",
         "verify",
     ),
-    "client": ("privacy", "data", "site", "training", "answers", "service", "commands"),
+    "client": ("privacy", "data", "site", "training", "answers", "service", "home", "commands"),
     "server": ("home", "aggregation", "rounds", "results", "fleet", "daemon", "commands"),
     "simulations": ("data", "sites", "engines", "studies", "interface", "commands", "benchmarks"),
 }

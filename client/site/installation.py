@@ -63,10 +63,12 @@ class Site(Institution):
     Attributes:
         data: the key to its records.
         shares: holds the shares of secure sums, which are made of them and never leave as they are.
+        splits: folder for notes of how the records of a run were divided; None in a simulation.
     """
 
     data: PrivateData
     shares: Outbox
+    splits: Path | None = None
 
     def with_report(self, report: Callable[[BaseException], None]) -> "Site":
         """Return the same site, which reports its errors elsewhere."""
@@ -130,6 +132,7 @@ def open_site(path: Path) -> Site:
         shares=shares,
         report=functools.partial(_report, state, path.absolute().parent / "local"),
         offers=state / "offers",
+        splits=state / "splits",
         models=config.models.dir,
         data=PrivateData(dataset, records, secret, people, state / "cache", check),
     )

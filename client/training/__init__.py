@@ -1,6 +1,7 @@
 """From units to a private update.
 
 shares       records to units, kept for a run
+held_out     a note of which units a run holds out
 batches      units to micro-batches
 prefixes     the frozen layers' outputs for the texts
 operations   sizes of a model's operations

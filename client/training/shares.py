@@ -6,19 +6,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
+from confide.client.data.dataset_claims import Names
 from confide.client.data.private_data import PrivateData
 from confide.client.data.units import gather_units, make_units, names_of, split_records
 from confide.client.site.installation import Institution, Site
 from confide.client.training.batches import BatchedUnits, batch_units, with_prefixes
+from confide.client.training.held_out import in_rounds, note_split
 from confide.client.training.trial import tried_shapes
 from confide.client.training.validation import Units
 from confide.common.config.run import RunConfig
 from confide.common.config.simulation import SpeedSection
+from confide.common.data.records import Record
 from confide.common.data.shapes import Shapes
 from confide.common.errors import PolicyError
 from confide.common.model.warm_model import WarmModel, warm_model
 from confide.common.privacy.coins import Coins, CoinSource
 from confide.common.protocol.secure_sum import SignedShare
+from confide.common.tasks import Task
 
 _MAX_SHARES = 128  # institutions of one client process; a real one has one
 
@@ -127,9 +131,8 @@ def prepare(data: PrivateData, compute: SpeedSection, model: WarmModel, *, joini
     dataset = data.dataset
     if joining:
         data.check_file(model.task)
-    records = data.records(model.task)
-    known = [names_of(record, model.task.answers(), data.secret) for record in records]
-    people = {names for names in known if names is not None}
+    known = _named(data, model.task)
+    people = {names for _, names in known}
     if joining and not data.claims.claim_all(dataset.id, people):
         raise PolicyError(
             f"dataset {dataset.id!r} holds people of another dataset id of this state folder: their budget is counted "
@@ -137,12 +140,33 @@ def prepare(data: PrivateData, compute: SpeedSection, model: WarmModel, *, joini
         )
     if not joining:
         data.claims.claim(dataset.id, people)  # for other datasets' joining: who it leaves to another counts here, too
-    mine = [
-        model.task.cut(record, dataset.max_chars)
-        for record, names in zip(records, known, strict=True)
-        if names is not None
-    ]
-    training, validation = split_records(mine, data.secret, dataset.validation_fraction)
+    return _encoded([record for record, _ in known], data, compute, model, dataset.validation_fraction)
+
+
+def shares_at_home(data: PrivateData, compute: SpeedSection, model: WarmModel, fraction: float) -> Shares:
+    """The shares for work whose result stays here; ``fraction`` is held out (`held_out.held_out_fraction`).
+
+    Nobody is claimed, for nothing is charged.
+
+    Raises:
+        InputError: a line or a column is not there.
+    """
+    data.check_file(model.task)
+    return _encoded([record for record, _ in _named(data, model.task)], data, compute, model, fraction)
+
+
+def _named(data: PrivateData, task: Task) -> list[tuple[Record, Names]]:
+    """Return the records that may be used, with the names of their people."""
+    known = ((record, names_of(record, task.answers(), data.secret)) for record in data.records(task))
+    return [(record, names) for record, names in known if names is not None]
+
+
+def _encoded(
+    records: list[Record], data: PrivateData, compute: SpeedSection, model: WarmModel, fraction: float
+) -> Shares:
+    dataset = data.dataset
+    mine = [model.task.cut(dict(record), dataset.max_chars) for record in records]
+    training, validation = split_records(mine, data.secret, fraction)
     most = dataset.most_records
     table = make_units(training, model.task, model.tokenizer, data.secret, most)
     held_out = gather_units(validation, model.task, model.tokenizer, data.secret, most)
@@ -167,6 +191,8 @@ def shares_of(run: RunConfig, site: Site, client: ClientProcess, *, joining: boo
     the middle of a run decides nothing: what was read before it counts on.
     """
     over = site.config.institution.name, run.sha256()
+    if not joining and site.splits is not None:
+        note_split(site.splits, in_rounds(run), site.config.dataset)
     if not joining and over in client.over:
         raise PolicyError(f"the run of study {run.study.name!r} is over; its rounds are answered after another offer")
     model = model_of(run, site)

@@ -47,6 +47,14 @@ COMMANDS = {
         "confide.client.commands.looking_after_cli:models_list",
         "list finished adapters, and damage to them",
     ),
+    "client evaluate": (
+        "confide.client.commands.at_home_cli:evaluate",
+        "show whether federating helped, on your own held-out records",
+    ),
+    "client personalise": (
+        "confide.client.commands.at_home_cli:personalise",
+        "train a shared adapter on at home; the result never leaves",
+    ),
     "client check": (
         "confide.client.commands.cli:check",
         "show this institution's answer to a run, and its cost",

@@ -13,6 +13,7 @@ from confide.common.config.run import RunConfig
 from confide.common.config.simulation import AUTO, SpeedSection
 from confide.common.config.toml import check
 from confide.common.errors import InputError
+from confide.common.export.personal import models_of
 from confide.common.methods import is_added
 from confide.common.model.adapter import build_module, public_name
 from confide.common.model.base_models import find_model, hash_model, load_tokenizer, loading
@@ -21,7 +22,7 @@ from confide.common.model.warm_model import WarmModel
 from confide.common.privacy.gradients import wrap
 from confide.common.protocol.asks import HEAD_FILE, RUN_FILE, WEIGHTS_FILE
 from confide.common.protocol.gate import FINISHED_NORM_BOUND, GateError, load_state
-from confide.common.tasks.heads import QuestionHead
+from confide.common.tasks.heads import TokenHead
 from confide.common.tensors import State, dump_state
 
 
@@ -72,15 +73,16 @@ def find_adapter(folder: Path, base: str | None) -> Found:
     folder, run = find_run(folder)
     if base is not None:
         run = run.model_copy(update={"model": run.model.model_copy(update={"base": base})})
-    # Institutions keep base models beside models/STUDY/RUN.
-    places: list[Path | None] = [None] if base else [None, folder.resolve().parent.parent]
+    # Institutions keep base models beside models/STUDY/RUN; a personalised adapter says where its own are.
+    known = models_of(folder) or folder.resolve().parent.parent
+    places: list[Path | None] = [None] if base else [None, known]
     return Found(run, folder, _find_base(run, places, folder / RUN_FILE))
 
 
 def _load(found: Found, device: torch.device, speed: SpeedSection) -> tuple[RunConfig, WarmModel]:
     run, folder, base_folder = found
     module = build_module(run, base_folder, device, speed)
-    _write_all(module, folder, run)
+    put_adapter(module, folder, run)
     with loading(base_folder) as visible:
         tokenizer = load_tokenizer(visible)
     return run, WarmModel(module, wrap(module), tokenizer, run.task, device)
@@ -127,26 +129,37 @@ def find_run(folder: Path) -> tuple[Path, RunConfig]:
     return places[0], check(RunConfig, content, str(path))
 
 
-def _write_all(module: nn.Module, folder: Path, run: RunConfig) -> None:
-    """Put the folder's tensors into a module: the trained ones, and the frozen A (a later numpy may draw another)."""
-    parameters: dict[str, torch.Tensor] = {
-        public_name(name): value for name, value in module.named_parameters() if value.requires_grad or is_added(name)
+def put_adapter(module: nn.Module, folder: Path, run: RunConfig) -> None:
+    """Put the tensors of an exported adapter into a module of its run.
+
+    These are the trained ones, and the frozen A: a later numpy may draw another. A head of ours is exported for the
+    base's states as they are; it becomes one for the states that the module reads.
+
+    Raises:
+        InputError: a file is missing, or does not fit the run.
+    """
+    added = {
+        public_name(name): value
+        for name, value in module.named_parameters()
+        if is_added(name) or (value.requires_grad and not run.task.own_head)
     }
-    if isinstance(module, QuestionHead):
-        parameters["head.centre"] = module.centre
+    head = module.plain() if isinstance(module, TokenHead) else {}
+    shapes = {name: tuple(value.shape) for name, value in added.items()}
+    shapes |= {f"head.{name}": tuple(value.shape) for name, value in head.items()}
     tensors = read_state(module, folder / WEIGHTS_FILE, run)
     if run.task.own_head:
         tensors |= {f"head.{name}": value for name, value in read_tensors(folder / HEAD_FILE).items()}
     try:
-        shapes = {name: tuple(value.shape) for name, value in parameters.items()}
         state = load_state(dump_state(tensors), shapes, FINISHED_NORM_BOUND)
     except GateError as error:
         raise InputError(
             f"{folder}: does not fit its {RUN_FILE}: {error}; copy the folder again from its run"
         ) from None
     with torch.no_grad():
-        for name, parameter in parameters.items():
+        for name, parameter in added.items():
             parameter.copy_(torch.from_numpy(state[name]))
+        if isinstance(module, TokenHead):
+            module.take({name: torch.from_numpy(state[f"head.{name}"]).to(value) for name, value in head.items()})
 
 
 def read_state(module: nn.Module, path: Path, run: RunConfig) -> State:

@@ -8,6 +8,7 @@ import transformers
 
 from confide.common.errors import InputError
 from confide.common.export.load import Found, find_adapter, load_for_merging
+from confide.common.export.personal import require_shareable
 from confide.common.model.base_models import loading
 from confide.common.protocol.asks import CARD_FILE, HEAD_FILE, RUN_FILE
 
@@ -33,11 +34,13 @@ def merge_adapter(source: Path, folder: Path, base: str | None = None) -> None:
         base: the base model on this machine, if it is not the one that the run names.
 
     Raises:
-        InputError: the folder exists, or there is no adapter or no base model that fits.
+        InputError: the folder exists, there is no adapter or no base model that fits, or the adapter is a personalised
+            one.
     """
     if folder.exists():
         raise InputError(f"--merge {folder}: exists already, must be a new folder; name another, or remove it")
     found = find_adapter(source, base)
+    require_shareable(found.folder)
     run, model = load_for_merging(found)
     encoder: Any = model.module.encoder
     merged = run.adapter.merged(encoder)

@@ -2,22 +2,16 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any
-
 import numpy as np
-import torch
 
 from confide.common.config.run import RunConfig
 from confide.common.errors import InputError
-from confide.common.export.load import find_run, read_state, read_tensors
+from confide.common.export.load import find_run, put_adapter
 from confide.common.methods import is_added
-from confide.common.model.adapter import get_state, public_name, reset, schema
+from confide.common.model.adapter import get_state, public_name, reset
 from confide.common.model.warm_model import WarmModel
 from confide.common.protocol.asks import HEAD_FILE, RUN_FILE, WEIGHTS_FILE
-from confide.common.protocol.gate import GateError, load_state
-from confide.common.tensors import State, dump_state
-
-_BOUND = 1e4  # norm of a start: what clients take from a server is bounded anyway
+from confide.common.tensors import State
 
 
 def with_start(run: RunConfig) -> RunConfig:
@@ -67,31 +61,34 @@ def initial_state(run: RunConfig, model: WarmModel) -> State:
             f"adapter.start_from = {named!r} was trained on base model {before.model.base!r} (sha256 "
             f"{str(before.model.sha256)[:12]}), this run has {str(run.model.sha256)[:12]}; use the same base"
         )
-    tensors = read_state(model.module, folder / WEIGHTS_FILE, run)
-    if run.task.own_head:
-        plain = {name: torch.from_numpy(value) for name, value in read_tensors(folder / HEAD_FILE).items()}
-        module: Any = model.module
-        tensors |= {f"head.{name}": value.numpy() for name, value in module.from_plain(plain).items()}
-    _require_same_seed(run, before, model, tensors, named)
-    frozen = {public_name(name) for name, value in model.module.named_parameters() if not value.requires_grad}
-    trained = {name: value for name, value in tensors.items() if name not in frozen}
+    drawn = _frozen(model)
     try:
-        return load_state(dump_state(trained), schema(model.module), _BOUND)
-    except GateError as error:
+        put_adapter(model.module, folder, run)
+        _require_same(drawn, _frozen(model), before, run)
+        return get_state(model.module)
+    except InputError as error:
         raise InputError(
-            f"adapter.start_from = {named!r} does not fit this run: {error}; use the same adapter and task sections"
+            f"adapter.start_from = {named!r} does not fit this run ({error}); use the same [adapter] and [task]"
         ) from None
+    finally:
+        reset(model.module, run.study.seed)
 
 
-def _require_same_seed(run: RunConfig, before: RunConfig, model: WarmModel, tensors: State, named: str) -> None:
+def _frozen(model: WarmModel) -> State:
+    """Return a copy of what the method adds and does not train: A."""
+    named = model.module.named_parameters()
+    return {
+        public_name(name): value.detach().cpu().numpy().copy()
+        for name, value in named
+        if is_added(name) and not value.requires_grad
+    }
+
+
+def _require_same(drawn: State, found: State, before: RunConfig, run: RunConfig) -> None:
     """Refuse an adapter whose frozen factors are others: institutions draw them from this run's seed."""
-    for name, value in model.module.named_parameters():
-        public = public_name(name)
-        if is_added(name) and not value.requires_grad and public in tensors:
-            same = value.shape == tensors[public].shape
-            if not same or not np.allclose(value.detach().cpu().numpy(), tensors[public], atol=1e-5):
-                raise InputError(
-                    f"adapter.start_from = {named!r} has frozen factors of study.seed = {before.study.seed} and rank "
-                    f"{getattr(before.adapter, 'rank', '?')}, this run draws others from study.seed = "
-                    f"{run.study.seed}; use the same seed and [adapter] settings"
-                )
+    for name, value in drawn.items():
+        if not np.allclose(value, found[name], atol=1e-5):
+            raise InputError(
+                f"its frozen factors are of study.seed = {before.study.seed}, this run draws others from "
+                f"study.seed = {run.study.seed}; use the same seed"
+            )

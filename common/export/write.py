@@ -9,6 +9,7 @@ README.md                                        the model card; its first progr
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,22 @@ def export_adapter(folder: Path, run: RunConfig, model: WarmModel, state: State,
             ``statement`` (`statement.statement` of that plan; None or absent without), ``versions``
             (`flower.versions`).
     """
-    text = render_card(run, card)
+    write_adapter(folder, run, model, state, render_card(run, card))
+
+
+def write_adapter(
+    folder: Path, run: RunConfig, model: WarmModel, state: State, card: str, fields: Mapping[str, str] | None = None
+) -> None:
+    """Write an adapter with any model card, as `export_adapter` does.
+
+    Args:
+        folder: to make; an existing one is replaced.
+        run: locked.
+        model: of that run; afterwards it holds ``state``.
+        state: the adapter.
+        card: Markdown.
+        fields: metadata of both safetensors files.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary, replaced = folder.with_name(f".{folder.name}.tmp"), folder.with_name(f".{folder.name}.old")
     for leftover in (temporary, replaced):
@@ -46,19 +62,17 @@ def export_adapter(folder: Path, run: RunConfig, model: WarmModel, state: State,
     set_state(model.module, state)
     module: Any = model.module
     temporary.mkdir()
-    save_file(
-        {name: value.contiguous() for name, value in file_tensors(module, run).items()},
-        temporary / WEIGHTS_FILE,
-        metadata={"format": "pt"},
-    )
+    metadata = {"format": "pt", **(fields or {})}
+    tensors = {name: value.contiguous() for name, value in file_tensors(module, run).items()}
+    save_file(tensors, temporary / WEIGHTS_FILE, metadata=metadata)
     if (config := portable_config(module.encoder, run)) is not None:
         (temporary / CONFIG_FILE).write_text(config, encoding="utf-8")
     if run.task.own_head:
         # On the base's states as they are, so that a reader needs no constants of ours.
         head = {name: value.cpu() for name, value in module.plain().items()}
-        save_file(head, temporary / HEAD_FILE, metadata={"format": "pt"})
+        save_file(head, temporary / HEAD_FILE, metadata=metadata)
     (temporary / RUN_FILE).write_text(run.canonical_json(), encoding="utf-8")
-    (temporary / CARD_FILE).write_text(text, encoding="utf-8")
+    (temporary / CARD_FILE).write_text(card, encoding="utf-8")
     if folder.exists():
         folder.rename(replaced)
     temporary.rename(folder)

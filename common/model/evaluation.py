@@ -82,8 +82,13 @@ def all_metrics(model: WarmModel, records: Records) -> dict[str, float]:
     Of a kind that writes, the first 200 records that have a reference are written too, which takes a second or more for
     each.
     """
+    return metrics_of(model, records, predict(model, records))
+
+
+def metrics_of(model: WarmModel, records: Records, predictions: Sequence[Any]) -> dict[str, float]:
+    """Return the same of a model's predictions for these records; of a kind that writes it writes."""
     task = model.task
-    metrics = task.metrics([task.truth(record) for record in records], predict(model, records))
+    metrics = task.metrics([task.truth(record) for record in records], predictions)
     referred = [record for record in records if task.reference(record)][:_WRITTEN] if task.longest_answer() else []
     if not referred:
         return metrics

@@ -52,11 +52,11 @@ class TokenHead(nn.Module):
         bias = self.head.bias.detach().double() - weight @ self.centre.double()
         return {"weight": weight.float(), "bias": bias.float()}
 
-    def from_plain(self, plain: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return "weight" and "bias" of this head from those of `plain`: its inverse."""
-        weight = plain["weight"].double()
-        bias = plain["bias"].double() + weight @ self.centre.double().cpu()
-        return {"weight": (weight * self.spread.double().cpu()).float(), "bias": bias.float()}
+    def take(self, plain: Mapping[str, Tensor]) -> None:
+        """Become the head of which `plain` gave these tensors."""
+        weight, bias = plain["weight"].double(), plain["bias"].double()
+        self.head.weight.copy_(weight * self.spread.double())
+        self.head.bias.copy_(bias + weight @ self.centre.double())
 
 
 class MeanPooledHead(TokenHead):
@@ -107,11 +107,12 @@ class QuestionHead(TokenHead):
         weight = self.head.weight.detach().double() / torch.cat([spread, spread * spread])
         return {"weight": weight.float(), "bias": self.head.bias.detach(), "centre": self.centre}
 
-    def from_plain(self, plain: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return "weight" and "bias" of this head from those of `plain`."""
-        spread = self.spread.double().cpu()
-        weight = plain["weight"].double() * torch.cat([spread, spread * spread])
-        return {"weight": weight.float(), "bias": plain["bias"]}
+    def take(self, plain: Mapping[str, Tensor]) -> None:
+        """Become the head of which `plain` gave these tensors, with its centre."""
+        spread = self.spread.double()
+        self.head.weight.copy_(plain["weight"].double() * torch.cat([spread, spread * spread]))
+        self.head.bias.copy_(plain["bias"])
+        self.centre.copy_(plain["centre"])
 
 
 class NativeHead(nn.Module):

@@ -3,7 +3,6 @@
 fedavg        weighted mean
 median        coordinate-wise median
 trimmed_mean  mean without the highest and lowest fifth
-optimizer     applies the aggregated update to the adapter
 """
 
 from types import ModuleType

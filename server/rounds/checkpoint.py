@@ -15,7 +15,7 @@ from confide.common.errors import ConfideError
 from confide.common.failpoints import failpoint
 from confide.common.protocol.versions import PROTOCOL
 from confide.common.tensors import State, dump_state
-from confide.server.aggregation.optimizer import GlobalState
+from confide.common.training.optimizer import GlobalState
 
 _KINDS = ("average", "first", "second")
 KEPT = 2  # rounds on disk: the last, and the one before in case the last is damaged

@@ -8,8 +8,8 @@ from confide.common.config.run import RunConfig
 from confide.common.model.scores import Scores
 from confide.common.protocol.transfer import encode
 from confide.common.tensors import State
-from confide.server.aggregation import optimizer
-from confide.server.aggregation.optimizer import GlobalState
+from confide.common.training import optimizer
+from confide.common.training.optimizer import GlobalState
 from confide.server.rounds.collect import Clock
 from confide.server.rounds.resume import Resumed
 from confide.server.rounds.roster import Institution, Members, carry_counts_over

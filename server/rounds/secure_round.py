@@ -22,7 +22,7 @@ from confide.common.protocol.secure_sum import (
 from confide.common.protocol.sum_messages import Masked, SumAsk, ask_for_sum
 from confide.common.protocol.wire import MessageError
 from confide.common.tensors import State, alphabetical, schema_of, split
-from confide.server.aggregation import optimizer
+from confide.common.training import optimizer
 from confide.server.rounds.collect import NO_ANSWER, NOT_ASKED, NOT_CONNECTED, collect, to_send
 from confide.server.rounds.roster import Institution, check_masked, check_share
 from confide.server.rounds.round_answers import Answers

@@ -11,7 +11,8 @@ from confide.common.protocol.gate import GateError
 from confide.common.protocol.transfer import decode
 from confide.common.protocol.wire import MessageError
 from confide.common.tensors import State, schema_of
-from confide.server.aggregation import RULES, optimizer
+from confide.common.training import optimizer
+from confide.server.aggregation import RULES
 from confide.server.rounds.collect import NO_ANSWER, NOT_ASKED, NOT_CONNECTED, collect, to_send
 from confide.server.rounds.offer import connected_quorum
 from confide.server.rounds.participation import draw

@@ -18,7 +18,7 @@ from confide.common.model.evaluation import evaluate
 from confide.common.model.scores import Scores
 from confide.common.model.warm_model import warm_model
 from confide.common.tensors import State
-from confide.server.aggregation.optimizer import GlobalState
+from confide.common.training.optimizer import GlobalState
 from confide.server.rounds.collect import Clock
 from confide.server.rounds.loop import make_server_app
 from confide.server.rounds.resume import Resumed

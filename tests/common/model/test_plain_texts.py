@@ -23,7 +23,7 @@ from confide.common.model.evaluation import evaluate
 from confide.common.model.plain_texts import standardise
 from confide.common.model.warm_model import WarmModel, forget_models, warm_model
 from confide.common.tasks.heads import TokenHead
-from confide.server.aggregation import optimizer
+from confide.common.training import optimizer
 
 COMMON = 20.0  # what every coordinate of every state has in common; what differs among states is of size 1
 _LAST = "encoder.layer.1.output.LayerNorm"

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from confide.common import failpoints
 from confide.common.errors import ConfideError
-from confide.server.aggregation.optimizer import GlobalState, start
+from confide.common.training.optimizer import GlobalState, start
 from confide.server.rounds import checkpoint
 from confide.server.rounds.checkpoint import save_round
 

@@ -32,8 +32,8 @@ from confide.common.errors import ConfideError
 from confide.common.protocol.answers import declined
 from confide.common.protocol.asks import Ask
 from confide.common.tensors import dump_state
+from confide.common.training import optimizer
 from confide.common.verify.command import verify
-from confide.server.aggregation import optimizer
 from confide.server.results.run_directory import RunDirectory
 from confide.server.rounds.checkpoint import Saved, load_last, save_round
 from confide.server.rounds.resume import Resumed

@@ -1,4 +1,7 @@
-"""The server's step on the global adapter: AdamW or plain addition, and the released average."""
+"""The step on an adapter after a round: AdamW or plain addition, and the released average.
+
+The server of a run takes it, and an institution that trains for itself.
+"""
 
 import math
 from dataclasses import dataclass
@@ -16,7 +19,7 @@ _BETA1, _BETA2, _STABILITY = 0.8, 0.999, 1e-8
 
 @dataclass(frozen=True)
 class GlobalState:
-    """The server's whole training state after ``round`` rounds.
+    """The whole training state after ``round`` rounds.
 
     Attributes:
         adapter: the global adapter that institutions train next.

@@ -4,7 +4,7 @@ import torch
 
 from confide.common.config.sections import FederationSection
 from confide.common.tensors import State
-from confide.server.aggregation.optimizer import GlobalState, apply, start
+from confide.common.training.optimizer import GlobalState, apply, start
 
 
 def _state(seed: int) -> State:
