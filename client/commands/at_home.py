@@ -18,7 +18,6 @@ from confide.client.training.shares import Shares, model_of, shares_at_home
 from confide.common.durable import replace_durably
 from confide.common.errors import ConfideError, InputError
 from confide.common.export.personal import is_personalised
-from confide.common.flower import prepare
 from confide.common.model.warm_model import WarmModel, forget_models
 from confide.common.privacy.coins import Coins
 
@@ -144,7 +143,6 @@ def _splits(site: Site) -> Path:
 @contextmanager
 def _model_and_shares(home: Home, tell: Tell) -> Iterator[tuple[WarmModel, Shares]]:
     """Give the run's model and the records. The model is dropped afterwards, for its frozen numbers may be others."""
-    prepare()
     tell("loading the base model, and trying a step of each size")
     try:
         model = model_of(home.kept.run, home.site)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from confide.client.commands.cli import JsonOption, SiteOption
+from confide.common.flower import prepare
 
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="STUDY, STUDY/RUN or the folder, as `client models list` shows it")
@@ -27,6 +28,7 @@ def evaluate(
     The own adapter is trained first, at home and without noise, in as many steps as the run had. Nothing leaves, and
     nothing is charged.
     """
+    prepare()
     from confide.client.commands.at_home import evaluate as compared
 
     found = compared(site, model, out, _tell)
@@ -38,6 +40,7 @@ def personalise(model: ModelArgument, site: SiteOption = _SITE) -> None:
 
     It lies in local/personalised/STUDY/RUN, beside site.toml. Nothing is charged.
     """
+    prepare()
     from confide.client.commands.at_home import make_personalised
 
     folder = make_personalised(site, model, _tell)

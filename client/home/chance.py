@@ -4,7 +4,7 @@ Both resample units, because the records of one person belong together. Both hol
 use nothing but its headline. Their random numbers are fixed, so that a repeated test says the same.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ CHANCE = 0.05  # a difference that exchanged predictions reach more often than t
 CONFIDENCE = 0.95
 
 
-class Test(NamedTuple):
+class HeldOut(NamedTuple):
     """Held-out records, and the records of each unit by their places."""
 
     task: Task
@@ -37,7 +37,7 @@ class Interval(NamedTuple):
     method: str
 
 
-def interval(test: Test, predictions: Sequence[Any]) -> Interval:
+def interval(test: HeldOut, predictions: Sequence[Any]) -> Interval:
     """Return an interval of the headline.
 
     Where it is a share of records that are right, Wilson's: it stays honest where all are right. Else the percentiles
@@ -59,7 +59,7 @@ def interval(test: Test, predictions: Sequence[Any]) -> Interval:
     return Interval(float(low), float(high), "bootstrap over units")
 
 
-def by_chance(test: Test, one: Sequence[Any], other: Sequence[Any]) -> float:
+def by_chance(test: HeldOut, one: Sequence[Any], other: Sequence[Any]) -> float:
     """Return how often chance alone makes a difference as large as that of two adapters: a p-value, two-sided.
 
     If both were equally good, it would not matter which of them gave which of a unit's predictions. So those of a
@@ -73,11 +73,6 @@ def by_chance(test: Test, one: Sequence[Any], other: Sequence[Any]) -> float:
                 mixed[0][place], mixed[1][place] = other[place], one[place]
         reached += not abs(test.score(mixed[0]) - test.score(mixed[1])) < seen - 1e-12
     return (reached + 1) / (_DRAWS + 1)
-
-
-def better(metric: str) -> Callable[[float, float], float]:
-    """Return a function that says by how much its first value of a metric is better than its second."""
-    return (lambda one, other: other - one) if metric == "perplexity" else (lambda one, other: one - other)
 
 
 def _at(values: Sequence[Any], places: Sequence[int]) -> list[Any]:

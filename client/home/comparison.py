@@ -6,13 +6,14 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
-from confide.client.home.chance import CHANCE, Interval, Test, better, by_chance, interval
+from confide.client.home.chance import CHANCE, HeldOut, Interval, by_chance, interval
 from confide.client.home.training import Tell, train_at_home
 from confide.client.training.shares import Shares
 from confide.common.config.run import RunConfig
 from confide.common.export.load import put_adapter
 from confide.common.model.adapter import get_state, reset, set_state
 from confide.common.model.evaluation import metrics_of, predict
+from confide.common.model.scores import gain
 from confide.common.model.warm_model import WarmModel
 from confide.common.privacy.coins import CoinSource
 
@@ -90,7 +91,8 @@ def compare(
     """
     records = [record for unit in shares.validation for record in unit]
     starts = [0, *accumulate(len(unit) for unit in shares.validation)]
-    test = Test(run.task, [run.task.truth(record) for record in records], [range(*each) for each in pairwise(starts)])
+    truths = [run.task.truth(record) for record in records]
+    test = HeldOut(run.task, truths, [range(*each) for each in pairwise(starts)])
     ways = []
     for name in _prepared(run, model, shares, adapters, coins, tell):
         tell(f"{name}: {len(records)} held-out records")
@@ -113,10 +115,10 @@ def _prepared(
         yield name
 
 
-def _differences(test: Test, ways: list[Way]) -> Iterator[Difference]:
+def _differences(test: HeldOut, ways: list[Way]) -> Iterator[Difference]:
     by_name, metric = {way.name: way for way in ways}, test.task.headline
     pairs = [(FEDERATED, ALONE), (FEDERATED, BASE), (PERSONALISED, FEDERATED)]
     for one, other in [pair for pair in pairs if by_name.keys() >= {*pair}]:
         first, second = by_name[one], by_name[other]
-        gain = better(metric)(first.metrics[metric], second.metrics[metric])
-        yield Difference(one, other, gain, by_chance(test, first.predictions, second.predictions))
+        better = gain(metric, first.metrics[metric], second.metrics[metric])
+        yield Difference(one, other, better, by_chance(test, first.predictions, second.predictions))

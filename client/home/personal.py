@@ -53,11 +53,18 @@ def personalise(
         InputError: the folder of the shared adapter does not fit its run.
     """
     put_adapter(model.module, shared, run)
-    return train_at_home(gentler(run), model, units, get_state(model.module), coins, tell)
+    return trained_on(run, model, units, get_state(model.module), coins, tell)
+
+
+def trained_on(
+    run: RunConfig, model: WarmModel, units: BatchedUnits, shared: State, coins: CoinSource, tell: Tell
+) -> State:
+    """Return the state that follows a shared one after training at home."""
+    return train_at_home(gentler(run), model, units, shared, coins, tell)
 
 
 def gentler(run: RunConfig) -> RunConfig:
-    """Return a run whose steps stay near a shared adapter: with its own rates they would lead as far as from a fresh one.
+    """Return a run whose steps stay near a shared adapter: its own would lead as far away as from a fresh one.
 
     AdamW moves every number by about the learning rate, however small its gradient is.
     """

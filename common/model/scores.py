@@ -29,6 +29,15 @@ def is_percent(metric: str) -> bool:
     return metric.partition("/")[0] in _PERCENT
 
 
+def gain(metric: str, one: float, other: float) -> float:
+    """Return how much better the first value of a metric is than the second.
+
+    >>> gain("accuracy", 0.5, 0.75), gain("perplexity", 10.0, 12.0)
+    (-0.25, 2.0)
+    """
+    return other - one if metric == "perplexity" else one - other
+
+
 def score_text(metric: str, value: float) -> str:
     """Return the value of a metric as people read it.
 

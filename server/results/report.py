@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from confide.common.model.scores import is_percent, score_text
+from confide.server.results.findings import findings, score_of
 from confide.server.results.run_directory import BASELINES
 
 _INK, _MUTED, _LINE, _ACCENT, _WARM = "#1d2730", "#5b6873", "#bcc7cd", "#0f6466", "#a8501f"
@@ -67,7 +68,7 @@ def write_report(path: Path, facts: dict[str, Any]) -> None:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(
-        percent=_percent, score=_score, epsilon=_epsilon, number=_number, size=_size, setting=_setting
+        percent=_percent, score=score_of, epsilon=_epsilon, number=_number, size=_size, setting=_setting
     )
     template = environment.from_string(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
     spent = [row["epsilon"] for row in facts["institutions"] if row["epsilon"] is not None]
@@ -83,46 +84,6 @@ def write_report(path: Path, facts: dict[str, Any]) -> None:
         settings=_settings(facts["run"]),
     )
     path.write_text(text, encoding="utf-8")
-
-
-def findings(facts: dict[str, Any]) -> list[str]:
-    """Return a sentence for each baseline comparison; none if there is nothing to compare.
-
-    >>> facts = {"metric": "accuracy", "score": {"mean": 0.781}, "baselines": {"local_only": {"mean": 0.718}}}
-    >>> findings(facts)[0]
-    'Training together reached 78.1 %, an institution alone 71.8 % on average: federating gained 6.3 points.'
-    """
-    if not facts["baselines"] or not facts["score"]:
-        return []
-    metric, mean, sentences = facts["metric"], facts["score"]["mean"], list[str]()
-    alone, local, open_run = (facts["baselines"].get(name) for name in ("local_only", "local_noise", "no_privacy"))
-    if alone:
-        words = ("federating gained", "federating lost", "federating gained nothing")
-        told = _difference(metric, mean - alone["mean"], *words)
-        reached = (
-            f"Training together reached {_score(mean, metric)}, an institution alone {_score(alone['mean'], metric)} "
-            "on average"
-        )
-        sentences.append(f"{reached}: {told}.")
-    if local:
-        words = ("sharing it gained", "sharing it lost", "sharing it gained nothing")
-        told = _difference(metric, mean - local["mean"], *words)
-        reached = f"With all of the noise from each institution it reached {_score(local['mean'], metric)}"
-        sentences.append(f"{reached}: {told}.")
-    if open_run:
-        words = ("privacy cost", "it was worse by", "privacy cost nothing that shows")
-        told = _difference(metric, open_run["mean"] - mean, *words)
-        sentences.append(f"Without privacy the same federation reached {_score(open_run['mean'], metric)}: {told}.")
-    return sentences
-
-
-def _difference(metric: str, difference: float, more: str, less: str, same: str) -> str:
-    amount = f"{100 * abs(difference):.1f} points" if is_percent(metric) else f"{abs(difference):.3f}"
-    return same if float(amount.split(maxsplit=1)[0]) == 0 else f"{more if difference > 0 else less} {amount}"
-
-
-def _score(value: float | None, metric: str) -> str:
-    return "–" if value is None else score_text(metric, value).replace("%", " %")
 
 
 def _percent(share: float | None) -> str:

@@ -31,6 +31,7 @@ BASELINES = {
     "local_noise": "together, with all of the noise from each institution",
     "no_privacy": "together, without privacy",
     "central": "all records in one place, without privacy",
+    "personalised": "this run, trained on at each institution without privacy",
 }
 
 

@@ -34,7 +34,9 @@ SiteOption = Annotated[
 ]
 BaselinesOption = Annotated[
     bool,
-    typer.Option("--baselines", help="also run without privacy, with all data together, and each institution alone"),
+    typer.Option(
+        "--baselines", help="also run without privacy, with all data together, each alone, and trained on at each"
+    ),
 ]
 ResumeOption = Annotated[
     Path | None, typer.Option("--resume", metavar="DIR", help="continue an interrupted simulation")

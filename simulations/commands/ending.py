@@ -7,6 +7,7 @@ import typer
 from confide.common.config.run import RunConfig
 from confide.common.errors import ConfideError
 from confide.common.model.scores import score_text
+from confide.server.results.findings import personalising
 from confide.server.results.progress import round_up_to_cents
 from confide.server.results.run_directory import BASELINES
 from confide.simulations.sites.real_sites import RealSites
@@ -22,6 +23,8 @@ def closing(run: RunConfig, summary: dict[str, Any]) -> str:
     lines = [f"{metric} on the public test shares: {reached}"]
     if mean is not None and "baselines" in summary:
         lines = [f"{metric} on the public test shares", *_compared(metric, mean, summary["baselines"])]
+        if home := summary["baselines"].get("personalised"):
+            lines.append(personalising(metric, summary["score"], home))
     lines += _of_each(metric, summary) if len(summary["epsilon"]) <= _MOST_LINES else [_of_many(run, summary)]
     lines.append(f"{summary['bytes_per_client_round']:,} bytes from each institution in each round")
     lines.append(f"{summary['seconds']:.0f} s; report: {summary['run_dir']}/report.html")

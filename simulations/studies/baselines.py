@@ -5,10 +5,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from flwr.app import Context, RecordDict
+
+from confide.client.home.personal import trained_on
+from confide.client.training.shares import shares_at_home
 from confide.common.config.run import RunConfig
 from confide.common.config.sections import SECURE_SUM
 from confide.common.data.records import Record
+from confide.common.model.evaluation import evaluate
 from confide.common.model.scores import Scores
+from confide.common.model.warm_model import warm_model
+from confide.common.privacy.coins import Coins
+from confide.common.tensors import State
 from confide.server.rounds.resume import Resumed
 from confide.simulations.data.institutions import load_alone, load_pooled, load_private
 from confide.simulations.engines.federation import Federation, simulate, start
@@ -16,11 +24,12 @@ from confide.simulations.engines.grid import SkippingClock
 from confide.simulations.sites.simulated_sites import simulated_sites
 
 
-def run_baselines(federation: Federation, local: Path, tell: Callable[[str], None]) -> dict[str, Scores]:
+def run_baselines(federation: Federation, shared: State, local: Path, tell: Callable[[str], None]) -> dict[str, Scores]:
     """Run the baselines on the in-process engine, one after the other, with the same settings.
 
     Args:
         federation: the one to compare them with; its events and rounds are not touched.
+        shared: the adapter that it released.
         local: folder in which their sites keep tracebacks.
         tell: gets the name of each baseline as it starts.
 
@@ -28,6 +37,7 @@ def run_baselines(federation: Federation, local: Path, tell: Callable[[str], Non
         ``local_only``: each institution alone with its privacy, on its own test share. ``no_privacy``: the same
         federation without clip and noise. ``central``: all records as one institution, without privacy. A secure sum
         has in place of the last ``local_noise``: the same federation in which every institution adds all of the noise.
+        ``personalised``: the shared adapter, trained on by each institution for itself, on its own test share.
     """
     quiet = replace(federation, emit=lambda event: None, save=lambda *_: None, resumed=Resumed())
     open_run, local_run = without_privacy(federation.run), with_local_noise(federation.run)
@@ -44,7 +54,21 @@ def run_baselines(federation: Federation, local: Path, tell: Callable[[str], Non
     if local_run is federation.run:
         tell("baseline: central, all records pooled, without privacy")
         found["central"] = pooled(quiet, open_run, local)
+    tell("baseline: the shared adapter, trained on at each institution, without privacy")
+    found["personalised"] = personalised(quiet, shared)
     return found
+
+
+def personalised(federation: Federation, shared: State) -> Scores:
+    """Return the score of each institution's personalised adapter, which never leaves it, on its own test share."""
+    run, own = federation.run, dict[str, float]()
+    model = warm_model(run, run.speed)
+    for number, name in enumerate(federation.sites.names):
+        site = federation.sites(Context(1, number, {"partition-id": number}, RecordDict(), {}))
+        shares = shares_at_home(site.data, run.speed, model, site.config.dataset.validation_fraction)
+        state = trained_on(run, model, shares.training, shared, Coins.fresh(), lambda line: None)
+        own.update(evaluate(model, state, _own_share(name, federation)).per_institution)
+    return Scores(run.task.headline, own)
 
 
 def without_privacy(run: RunConfig) -> RunConfig:
@@ -78,8 +102,16 @@ def pooled(federation: Federation, run: RunConfig, local: Path) -> Scores:
 
 def alone(name: str, federation: Federation, run: RunConfig, local: Path) -> Scores:
     """Return the scores of one institution by itself, on its own test share or the common one."""
-    share = {name: federation.public.get(name, next(iter(federation.public.values())))}
-    return _run(replace(federation, public=share), _without_quorum(run), functools.partial(load_alone, name), local)
+    return _run(
+        replace(federation, public=_own_share(name, federation)),
+        _without_quorum(run),
+        functools.partial(load_alone, name),
+        local,
+    )
+
+
+def _own_share(name: str, federation: Federation) -> dict[str, list[Record]]:
+    return {name: federation.public.get(name, next(iter(federation.public.values())))}
 
 
 def _without_quorum(run: RunConfig) -> RunConfig:

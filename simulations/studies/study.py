@@ -81,7 +81,7 @@ def carry_out(study: Study, *, baselines: bool) -> dict[str, Any]:
         state = start(federation, _clock(study.engine))
         _simulate(study.engine, federation, state)
         federation.emit({"event": "federation_finished", "score": as_json(state.scores)})
-        compared = run_baselines(federation, study.local, study.tell) if baselines else None
+        compared = run_baselines(federation, state.trained.average, study.local, study.tell) if baselines else None
         return _finish(study, state, federation.public, compared, began)
     except KeyboardInterrupt:
         _stop(study, state, "interrupted")

@@ -10,7 +10,8 @@ import pytest
 from support.cards import make_statement
 
 from confide.common.config.run import RunConfig, check
-from confide.server.results.report import findings, write_report
+from confide.server.results.findings import findings, personalising
+from confide.server.results.report import write_report
 
 NAMES = ("st-mary", "st-jude", "charity", "guy-s")
 PLAN = {
@@ -334,3 +335,15 @@ def test_findings_follow_the_sign_of_the_difference() -> None:
         "Without privacy the same federation reached 69.0 %: it was worse by 1.0 points."
     ]
     assert findings({"metric": "accuracy", "score": None, "baselines": baselines}) == []
+
+
+def test_the_institution_that_is_served_least_has_its_gain_told() -> None:
+    shared = {"mean": 0.6, "per_institution": {"a": 0.9, "b": 0.3}}
+    home = {"mean": 0.85, "per_institution": {"a": 0.95, "b": 0.75}}
+    told = "The shared adapter serves b least. Trained on there, without privacy, it went from 30.0 % to 75.0 %: "
+    assert personalising("accuracy", shared, home) == f"{told}personalising gained 45.0 points."
+    facts = {"metric": "accuracy", "score": shared, "baselines": {"personalised": home}}
+    assert findings(facts) == [f"{told}personalising gained 45.0 points."]
+    losses = [{"mean": 7.5, "per_institution": {"a": 10.0, "b": 5.0}}, {"mean": 8.0, "per_institution": {"a": 11.0}}]
+    assert personalising("perplexity", *losses).startswith("The shared adapter serves a least.")
+    assert personalising("perplexity", *losses).endswith("personalising lost 1.000.")

@@ -161,7 +161,7 @@ def test_baselines(confide: Confide, run_file: Path, tmp_path: Path) -> None:
     assert code == 0
     summary = json.loads(output)
     assert summary.keys() == SUMMARY | {"baselines"}
-    assert summary["baselines"].keys() == {"no_privacy", "central", "local_only"}
+    assert summary["baselines"].keys() == {"no_privacy", "central", "local_only", "personalised"}
     for baseline in summary["baselines"].values():
         assert list(baseline["per_institution"]) == NAMES
         assert 0 <= baseline["mean"] <= 1
@@ -185,9 +185,9 @@ def test_baselines_of_shared_noise(confide: Confide, settings: Settings, run_fil
     )
     code, output, errors = confide("simulate", run_file, "--out", out, "--baselines", "--json", *sets)
     assert code == 0, errors
-    assert list(json.loads(output)["baselines"]) == ["local_only", "local_noise", "no_privacy"]
+    assert list(json.loads(output)["baselines"]) == ["local_only", "local_noise", "no_privacy", "personalised"]
     left_out = [line.partition(":")[0] for line in read_json(out / "privacy.json")["not_in_this_account"]]
-    assert left_out == ["local_only", "local_noise", "no_privacy"]
+    assert left_out == ["local_only", "local_noise", "no_privacy", "personalised"]
     assert "together, with all of the noise from each institution" in (out / "report.html").read_text(encoding="utf-8")
 
 

@@ -1,0 +1,33 @@
+"""The shared adapter, trained on at each institution, where labels are skewed."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from support.installations import start_state
+from support.sites import make_records
+
+from confide.common.config.run import RunConfig
+from confide.common.model.evaluation import evaluate
+from confide.common.model.warm_model import warm_model
+from confide.simulations.engines.federation import Federation
+from confide.simulations.sites.simulated_sites import simulated_sites
+from confide.simulations.studies.baselines import personalised
+
+MakeRun = Callable[..., RunConfig]
+LABELS = ("negative", "positive")
+
+
+def test_the_institution_that_a_shared_adapter_serves_least_gains_by_its_own(locked: MakeRun, tmp_path: Path) -> None:
+    """An adapter that answers all alike is right at one of two institutions; each of their own is right at home."""
+    run = locked(federation={"num_rounds": 10, "learning_rate": 0.5})
+    records = {
+        f"site-{label}": [{**record, "label": label} for record in make_records(12)] for label in run.task.labels
+    }
+    sites = simulated_sites(run, lambda _: records, tmp_path / "local")
+    federation = Federation(run, sites, records, lambda event: None, lambda *_: None)
+    shared = start_state(run)
+    before = evaluate(warm_model(run, run.speed), shared, records).per_institution
+    after = personalised(federation, shared)
+    assert min(before.values()) < 0.6
+    assert after.per_institution == {"site-negative": 1.0, "site-positive": 1.0}
+    assert (after.metric, after.mean) == ("accuracy", 1.0)
