@@ -30,7 +30,7 @@ _UNKNOWN = (
 
 @dataclass(frozen=True)
 class Home:
-    """What both commands work with.
+    """The adapter, the records and the places that both commands work with.
 
     Attributes:
         kept: the finished adapter.

@@ -43,7 +43,7 @@ def train_at_home(
 def _duration(seconds: float) -> str:
     """Return a time as people say it.
 
-    >>> _duration(12.2), _duration(150), _duration(9000)
+    >>> _duration(12.2), _duration(170), _duration(9000)
     ('13 s', '3 min', '2.5 h')
     """
     if seconds < 100:

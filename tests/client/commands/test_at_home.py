@@ -101,7 +101,7 @@ def _counts(site: KeptSite) -> tuple[int, set[str]]:
     return found.as_json["records"], {found.as_json["held out"].partition("; ")[2]}
 
 
-def test_records_that_were_trained_on_are_not_in_a_test_after_the_share_was_raised(site: KeptSite) -> None:
+def test_a_share_that_was_raised_brings_no_trained_record_into_the_test(site: KeptSite) -> None:
     few, words = _counts(site)
     assert 0 < few < 24
     assert words == {"no training here has read them"}
