@@ -57,6 +57,7 @@ def test_every_kind_is_personalised_and_compared_and_no_ledger_changes(
     assert found.text.count("\n") > len(found.as_json["ways"]["base"]["metrics"])
     page = found.page.read_text(encoding="utf-8")
     assert "Do not share this page" in page
+    assert not re.search(r"https?:|src=|href=|url\(|@import", page), "nothing outside the file"
     assert all(name in page for name in found.as_json["ways"]["base"]["metrics"])
     assert any(re.search(r"round 2 of 2, about 1 s left", line) for line in lines)
     _, model = load_adapter(folder)
