@@ -128,7 +128,7 @@ def suggest(
     prepare()
     from confide.common.curation.suggest import chosen_records, require_measure
     from confide.common.data.records import MAX_CHARS, read_rows, select
-    from confide.common.export.load import load_adapter, find_run
+    from confide.common.export.load import find_run, load_adapter
 
     task: Task = find_run(folder)[1].task
     require_measure(task)

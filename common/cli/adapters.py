@@ -114,9 +114,9 @@ def _explainer(folder: Path, base: str | None) -> "Explainer":
     """Return the explainer of an adapter, whose kind is looked at before its base is loaded."""
     from confide.common.cli.explained import Explainer
     from confide.common.explanation.explaining import require_explainable
-    from confide.common.export.load import load_exactly, read_run
+    from confide.common.export.load import find_run, load_exactly
 
-    require_explainable(read_run(folder)[1].task)
+    require_explainable(find_run(folder)[1].task)
     return Explainer(load_exactly(folder, base)[1])
 
 

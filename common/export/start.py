@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+
 import numpy as np
 
 from confide.common.config.run import RunConfig

@@ -117,6 +117,10 @@ def sweep(  # noqa: PLR0913 - as many as the command has options
 
     done = [trial for trial in study.trials if trial.value is not None]
     study.optimize(tried, n_trials=max(0, trials - len(done)))
-    rows = [{**trial.params, "score": trial.value, "trial": trial.number} for trial in study.trials if trial.value is not None]
+    rows = [
+        {**trial.params, "score": trial.value, "trial": trial.number}
+        for trial in study.trials
+        if trial.value is not None
+    ]
     lower = first.task.headline in _LOWER_IS_BETTER
     return pandas.DataFrame(rows).sort_values("score", ascending=lower, ignore_index=True)
