@@ -37,7 +37,8 @@ def run_baselines(federation: Federation, shared: State, local: Path, tell: Call
         ``local_only``: each institution alone with its privacy, on its own test share. ``no_privacy``: the same
         federation without clip and noise. ``central``: all records as one institution, without privacy. A secure sum
         has in place of the last ``local_noise``: the same federation in which every institution adds all of the noise.
-        ``personalised``: the shared adapter, trained on by each institution for itself, on its own test share.
+        ``personalised``, where institutions differ by their partition: the shared adapter, trained on by each for
+        itself, on its own test share.
     """
     quiet = replace(federation, emit=lambda event: None, save=lambda *_: None, resumed=Resumed())
     open_run, local_run = without_privacy(federation.run), with_local_noise(federation.run)
@@ -54,8 +55,9 @@ def run_baselines(federation: Federation, shared: State, local: Path, tell: Call
     if local_run is federation.run:
         tell("baseline: central, all records pooled, without privacy")
         found["central"] = pooled(quiet, open_run, local)
-    tell("baseline: the shared adapter, trained on at each institution, without privacy")
-    found["personalised"] = personalised(quiet, shared)
+    if federation.run.simulation and federation.run.simulation.partition != "iid":
+        tell("baseline: the shared adapter, trained on at each institution, without privacy")
+        found["personalised"] = personalised(quiet, shared)
     return found
 
 

@@ -155,9 +155,11 @@ def test_fixed_noise_is_not_announced_with_a_target_that_does_not_hold(
     assert "at most 3 " not in output
 
 
-def test_baselines(confide: Confide, run_file: Path, tmp_path: Path) -> None:
+def test_baselines(confide: Confide, settings: Settings, run_file: Path, tmp_path: Path) -> None:
+    """Where institutions differ, each one's personalised adapter is among them."""
     out = tmp_path / "out"
-    code, output, _ = confide("simulate", run_file, "--out", out, "--baselines", "--json")
+    sets = settings("simulation.partition=dirichlet", "simulation.alpha=20")
+    code, output, _ = confide("simulate", run_file, "--out", out, "--baselines", "--json", *sets)
     assert code == 0
     summary = json.loads(output)
     assert summary.keys() == SUMMARY | {"baselines"}
@@ -185,9 +187,9 @@ def test_baselines_of_shared_noise(confide: Confide, settings: Settings, run_fil
     )
     code, output, errors = confide("simulate", run_file, "--out", out, "--baselines", "--json", *sets)
     assert code == 0, errors
-    assert list(json.loads(output)["baselines"]) == ["local_only", "local_noise", "no_privacy", "personalised"]
+    assert list(json.loads(output)["baselines"]) == ["local_only", "local_noise", "no_privacy"]
     left_out = [line.partition(":")[0] for line in read_json(out / "privacy.json")["not_in_this_account"]]
-    assert left_out == ["local_only", "local_noise", "no_privacy", "personalised"]
+    assert left_out == ["local_only", "local_noise", "no_privacy"]
     assert "together, with all of the noise from each institution" in (out / "report.html").read_text(encoding="utf-8")
 
 
