@@ -19,7 +19,14 @@ from confide.common.model.warm_model import WarmModel, warm_model
 BASES = {"bert": list(SETTINGS), "llama": [name for name in SETTINGS if name not in {"lora, ranks", "bitfit"}]}
 
 
-@pytest.fixture(scope="module", params=[(family, method) for family, methods in BASES.items() for method in methods])
+PAIRS = [
+    pytest.param((family, method), marks=[pytest.mark.families] if family != "bert" else [])
+    for family, methods in BASES.items()
+    for method in methods
+]
+
+
+@pytest.fixture(scope="module", params=PAIRS)
 def model(request: pytest.FixtureRequest, make_run: MakeRun, tmp_path_factory: pytest.TempPathFactory) -> WarmModel:
     family, method = request.param
     folder: Path = save_tiny(family, tmp_path_factory.mktemp(family) / family)

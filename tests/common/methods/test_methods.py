@@ -12,7 +12,8 @@ import torch
 from conftest import MakeRun
 from peft import PeftModel
 from support.cards import make_card
-from support.families import BOTH, EACH, save_tiny
+from support.families import BOTH, save_tiny
+from support.families import SETTINGS as FAMILIES
 from support.methods import IN_PEFT, NAMES, PROMPTS, SETTINGS, run_with, task_for
 from support.speed import CPU
 
@@ -39,7 +40,12 @@ REFUSED = {  # families that cannot do a method, with the reason
 MERGED = [name for name in SETTINGS if name not in {*PROMPTS, "bottleneck"}]
 
 
-@pytest.fixture(scope="module", params=EACH)
+# Two families in every run, an encoder and a decoder; all in `make families`.
+_USUAL = ("bert", "llama")
+_EACH = [name if name in _USUAL else pytest.param(name, marks=pytest.mark.families) for name in FAMILIES]
+
+
+@pytest.fixture(scope="module", params=_EACH)
 def family(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
