@@ -100,10 +100,10 @@ def with_prefixes(units: BatchedUnits, model: WarmModel, folder: Path) -> Batche
         for number, unit in enumerate(units.table.units)
         for place, example in enumerate(unit)
     )
-    prefixes = empty_prefixes(lengths, model.lower.hidden_size, folder)
+    prefixes = empty_prefixes(lengths, model.lower.hidden_size * model.lower.texts, folder)
     if prefixes is None:
         return units
     for places, shape in units.places(list(range(units.num_units))):
-        states = model.lower_states(units.batch(places, shape))[: len(places)]
+        states = model.prefix(units.batch(places, shape))[: len(places)]
         prefixes.put(places, list(map(length, units.examples(places))), states)
     return replace(units, prefixes=prefixes)

@@ -22,15 +22,19 @@ class LowerLayers:
     layers pass one tensor of hidden states to the next.
 
     Attributes:
+        texts: of an example, which pass one after the other. The states of each are a part of the last dimension.
         hidden_size: of the states between two layers.
     """
 
+    texts = 1
+
     def __init__(self, module: nn.Module, layers: nn.ModuleList, below: int) -> None:
         self._module, self._lowest_adapted = module, layers[below]
-        self._given: Tensor | None = None
+        self._given: tuple[Tensor, ...] = ()  # the states of each text
+        self._turn = -1  # the text that passes now
         self._gives_tuple = False  # some architectures' layers do
-        for layer in layers[:below]:
-            layer.forward = functools.partial(self._forward, layer.forward)
+        for number, layer in enumerate(layers[:below]):
+            layer.forward = functools.partial(self._forward, number == 0, layer.forward)
         self.hidden_size = self.states(self._probe).shape[-1]
 
     def _probe(self) -> Tensor:
@@ -47,9 +51,11 @@ class LowerLayers:
             with self.given(states):
                 return torch.equal(computed, self._probe())
 
-    def _forward(self, compute: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
-        if self._given is not None:
-            return (self._given,) if self._gives_tuple else self._given
+    def _forward(self, first: bool, compute: Callable[..., Any], *inputs: Any, **named: Any) -> Any:  # noqa: FBT001
+        if self._given:
+            self._turn = (self._turn + first) % len(self._given)
+            states = self._given[self._turn]
+            return (states,) if self._gives_tuple else states
         output = compute(*inputs, **named)
         self._gives_tuple = isinstance(output, tuple)
         return output
@@ -74,12 +80,12 @@ class LowerLayers:
 
     @contextmanager
     def given(self, states: Tensor) -> Iterator[None]:
-        """Let lower layers give ``states``, shape ``(B, T, hidden)``, within the block, whatever the tokens are."""
-        self._given = states
+        """Let lower layers give ``states``, ``(B, T, texts * hidden)``, within the block, whatever the tokens are."""
+        self._given, self._turn = states.chunk(self.texts, dim=-1), -1
         try:
             yield
         finally:
-            self._given = None
+            self._given = ()
 
 
 def find_lower_layers(module: nn.Module) -> LowerLayers | None:

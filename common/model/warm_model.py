@@ -1,5 +1,6 @@
 """One base model with its adapter, loaded once and shared by all rounds and all simulated institutions."""
 
+import functools
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -88,18 +89,21 @@ class WarmModel:
 
     def prefix(self, batch: Any) -> torch.Tensor:
         """Return `lower_states` as they are kept: bfloat16, and zero on padding."""
-        states = self.lower_states(batch).to(torch.bfloat16)
-        return states.masked_fill(batch["attention_mask"].unsqueeze(-1) == 0, 0.0)
+        parts = self.lower_states(batch).to(torch.bfloat16).chunk(self.task.num_texts, dim=-1)
+        masks = [text["attention_mask"].unsqueeze(-1) == 0 for text in self.task.texts(batch)]
+        return torch.cat([part.masked_fill(mask, 0.0) for part, mask in zip(parts, masks, strict=True)], dim=-1)
 
     def lower_states(self, batch: Any) -> torch.Tensor:
-        """Return the output of the layers below the lowest adapted one for a batch, shape ``(B, T, hidden)``.
+        """Return the output of the layers below the lowest adapted one for a batch, ``(B, T, texts * hidden)``.
 
         Raises:
             ValueError: the model has no such layers.
         """
         if self.lower is None:
             raise ValueError("every layer of this model is adapted: there is nothing below")
-        return self.lower.states(lambda: self.task.losses(self.module, batch))
+        forward = functools.partial(self.task.losses, self.module)
+        texts = [self.lower.states(functools.partial(forward, text)) for text in self.task.texts(batch)]
+        return torch.cat(texts, dim=-1)
 
 
 _warm: dict[str, WarmModel] = {}
@@ -130,8 +134,9 @@ def warm_model(run: RunConfig, speed: SpeedSection = AUTO, models: Path | None =
             config = transformers.AutoConfig.from_pretrained(visible, trust_remote_code=False, local_files_only=True)
         _check_tokens(run, tokenizer, config)
         module = build_module(run, folder, place, speed)
-        # States of lower layers are kept for one text of an example.
-        lower = find_lower_layers(module) if run.task.passes == 1 else None
+        lower = find_lower_layers(module)
+        if lower is not None:
+            lower.texts = run.task.num_texts
         model = WarmModel(module, wrap(module), tokenizer, run.task, place, lower)
         _check_step(run, model)
         if isinstance(module, TokenHead):

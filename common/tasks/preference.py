@@ -49,9 +49,14 @@ class Preference(Task):
         return 0
 
     @property
-    def passes(self) -> int:
-        """Two: an example has two texts."""
+    def num_texts(self) -> int:
+        """Two: the prompt with each of its answers."""
         return 2
+
+    def texts(self, batch: "Mapping[str, Tensor]") -> "list[Mapping[str, Tensor]]":
+        """Return the batch, and the batch with the rejected answer in place of the chosen one."""
+        swapped = {"input_ids": "rejected_ids", "attention_mask": "rejected_mask", "target": "rejected_target"}
+        return [batch, {**batch, **{name: batch[other] for name, other in swapped.items()}}]
 
     def peft_type(self) -> str | None:
         """Return PEFT's name of the task."""

@@ -124,11 +124,6 @@ class Task(Section):
     def num_outputs(self) -> int:
         """The number of values that the head gives."""
 
-    @property
-    def passes(self) -> int:
-        """The number of texts of an example, each of which passes the base once."""
-        return 1
-
     def head_setting(self) -> str:
         """Return the setting that puts our head on any base, for messages."""
         return "another base"
@@ -162,6 +157,15 @@ class Task(Section):
     @abstractmethod
     def losses(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> "Tensor":
         """Return one loss per example, shape ``(B,)``; each depends on its own example only."""
+
+    @property
+    def num_texts(self) -> int:
+        """The number of texts of an example, which pass the base one after the other."""
+        return 1
+
+    def texts(self, batch: "Mapping[str, Tensor]") -> "list[Mapping[str, Tensor]]":
+        """Return a batch for each of an example's texts, with that text where the first one stands."""
+        return [batch]
 
     @abstractmethod
     def predict(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> list[Any]:

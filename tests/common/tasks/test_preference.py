@@ -12,7 +12,7 @@ from support.kinds import RECORDS, of_kind, task_of
 
 from confide.common.data.batches import collate, length, padded_length
 from confide.common.model.adapter import get_state, reset, set_state
-from confide.common.model.warm_model import WarmModel, warm_model
+from confide.common.model.warm_model import PREFIX, WarmModel, warm_model
 
 KIND = "preference"
 _TARGETS = ("target", "rejected_target")
@@ -121,9 +121,22 @@ def test_metrics_count_the_pairs_that_the_model_orders_rightly() -> None:
     assert [task_of(KIND).rightness(1.0, value) for value in (2.0, 0.0, -1.0)] == [1.0, 0.0, 0.0]
 
 
-def test_lower_layers_are_not_kept_for_two_texts(make_run: MakeRun) -> None:
-    """Kept states are those of one text: given to both, the rejected answer would read the chosen one's."""
-    run = of_kind(make_run(adapter={"layers": "top:1", "targets": "auto"}), KIND)
-    assert warm_model(run).lower is None
-    one = of_kind(make_run(adapter={"layers": "top:1", "targets": "auto"}), "causal-lm, completion")
-    assert warm_model(one).lower is not None
+def test_the_lower_layers_of_both_texts_are_kept(make_run: MakeRun) -> None:
+    """Each text gets its own states back: given the other's, a loss would be another one."""
+    run = of_kind(make_run(), KIND)
+    top = run.model_copy(update={"adapter": run.adapter.model_copy(update={"layers": "top:1"})})
+    model = warm_model(top)
+    assert model.lower is not None
+    stream = np.random.default_rng(0)
+    start = get_state(model.module)
+    set_state(model.module, {name: stream.normal(0, 2, v.shape).astype(np.float32) for name, v in start.items()})
+    batch = _batch(model, RECORDS[KIND])
+    kept = model.prefix(batch)
+    assert kept.shape[-1] == model.lower.hidden_size * 2 == 2 * 32
+    computed = model.task.losses(model.module, batch).detach()
+    for given in (batch, {**batch, PREFIX: kept}):
+        losses = model.losses(given).detach()
+        torch.testing.assert_close(losses, computed, rtol=0.02, atol=0.02)  # kept in bfloat16
+        assert (losses - math.log(2)).abs().max() > 0.05
+    exact = {**batch, PREFIX: model.lower_states(batch)}
+    torch.testing.assert_close(model.losses(exact).detach(), computed)
