@@ -136,7 +136,7 @@ def test_the_lower_layers_of_both_texts_are_kept(make_run: MakeRun) -> None:
     computed = model.task.losses(model.module, batch).detach()
     for given in (batch, {**batch, PREFIX: kept}):
         losses = model.losses(given).detach()
-        torch.testing.assert_close(losses, computed, rtol=0.02, atol=0.02)  # kept in bfloat16
-        assert (losses - math.log(2)).abs().max() > 0.05
+        torch.testing.assert_close(losses, computed, rtol=0.01, atol=0.01)  # kept in bfloat16
+        assert (losses - math.log(2)).abs().max() > 0.04
     exact = {**batch, PREFIX: model.lower_states(batch)}
     torch.testing.assert_close(model.losses(exact).detach(), computed)
