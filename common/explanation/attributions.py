@@ -67,7 +67,7 @@ def attribute(model: WarmModel, example: Example, special: list[bool], value: Va
     columns = tuple(batch[name] for name in names)
     with torch.no_grad():
         ends = [float(forward(ids, *columns)[0]) for ids in (batch["input_ids"], baseline)]
-    embeddings = model.module.encoder.get_input_embeddings()  # type: ignore[operator, union-attr]
+    embeddings = model.module.encoder.get_base_model().get_input_embeddings()  # type: ignore[operator, union-attr]
     method = require_captum().LayerIntegratedGradients(forward, embeddings)
     shares = torch.zeros(0)
     for steps in _STEPS:

@@ -8,6 +8,7 @@ import numpy as np
 from confide.common.config.run import RunConfig
 from confide.common.errors import InputError
 from confide.common.export.load import find_run, put_adapter
+from confide.common.export.personal import require_shareable
 from confide.common.methods import is_added
 from confide.common.model.adapter import get_state, public_name, reset
 from confide.common.model.warm_model import WarmModel
@@ -38,6 +39,7 @@ def with_start(run: RunConfig) -> RunConfig:
 def hash_adapter(folder: Path) -> str:
     """Return the hash of an exported adapter's tensors and of its locked run; `InputError` if there is none."""
     folder, _ = find_run(folder)
+    require_shareable(folder)  # a start is sent to every institution
     digest = hashlib.sha256()
     for name in (RUN_FILE, WEIGHTS_FILE, HEAD_FILE):
         if (folder / name).is_file():

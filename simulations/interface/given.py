@@ -57,6 +57,9 @@ def with_data(run: RunConfig, data: Data, folder: Path) -> RunConfig:
     if isinstance(data, DatasetDict) and set(data) <= _SPLITS and "train" in data:
         run = _with_test(run, data["test"], folder) if "test" in data else run
         return _with_pooled(run, rows_of(data["train"]), folder)
+    if isinstance(data, DatasetDict) and "train" in data:
+        unknown = sorted(set(data) - _SPLITS)
+        raise InputError(f"data has splits {unknown}, must have train and test alone; leave the others out")
     if isinstance(data, Mapping):
         rows = [{**row, INSTITUTION: str(name)} for name, own in data.items() for row in rows_of(own)]
         natural = {"partition": "natural", "by": INSTITUTION, "clients": None}
@@ -69,9 +72,10 @@ def rows_of(data: Rows) -> list[Record]:
     if isinstance(data, Dataset):
         names = {key: feature.names for key, feature in data.features.items() if hasattr(feature, "names")}
         return [
-            {key: names[key][value] if key in names and value is not None else value for key, value in row.items()}
-            for row in data
+            {key: _named(names[key], value) if key in names else value for key, value in row.items()} for row in data
         ]
+    if hasattr(data, "to_dicts"):
+        return list(data.to_dicts())
     if hasattr(data, "to_dict") and not isinstance(data, Mapping):
         return list(data.to_dict(orient="records"))
     if isinstance(data, list) and all(isinstance(row, Mapping) for row in data):
@@ -80,6 +84,11 @@ def rows_of(data: Rows) -> list[Record]:
         f"data is a {type(data).__name__}, must be a Dataset, a DatasetDict, a list of dictionaries, a table, or a "
         "dictionary of these by institution"
     )
+
+
+def _named(names: list[str], code: int | None) -> str | None:
+    """Return a class's name; None for a missing label, which Hugging Face marks with -1."""
+    return None if code is None or code < 0 else names[code]
 
 
 def _with_pooled(run: RunConfig, rows: list[Record], folder: Path) -> RunConfig:

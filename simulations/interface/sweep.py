@@ -101,7 +101,7 @@ def sweep(  # noqa: PLR0913 - as many as the command has options
     study = optuna.create_study(
         study_name=first.study.name,
         storage=optuna.storages.JournalStorage(backend),
-        sampler=optuna.samplers.TPESampler(seed=first.study.seed, n_startup_trials=max(4, trials // 3)),
+        sampler=optuna.samplers.TPESampler(n_startup_trials=max(4, trials // 3)),
         direction="minimize" if first.task.headline in _LOWER_IS_BETTER else "maximize",
         load_if_exists=True,
     )
