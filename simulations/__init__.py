@@ -1,11 +1,11 @@
 """A whole federation on one machine, through the same ServerApp and ClientApp as a real one.
 
-data/      Public texts, shared out to imagined institutions.
-sites/     The institutions of a simulation.
-engines/   The same two apps as a deployment, in this process or on Ray.
-studies/   From a run.toml to numbers and to a run directory.
-interface/ The same from Python: simulate, plan, predict, evaluate.
-commands/  `confide simulate` and `confide plan`.
+data/       Public texts, shared out to imagined institutions.
+sites/      The institutions of a simulation.
+engines/    The same two apps as a deployment, in this process or on Ray.
+studies/    From a run.toml to numbers and to a run directory.
+interface/  The same from Python: simulate, plan, predict, evaluate, sweep.
+commands/   `confide simulate`, `confide plan` and `confide sweep`.
 
 Beside them lie scenarios/ (run.toml files) and benchmarks/ (scripts, not shipped).
 """

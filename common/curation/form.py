@@ -18,6 +18,7 @@ _DEPTH = 4  # of lists and objects in a value; texts below are not read
 _GUESSES = (
     (("context", "question"), ("answers",)),
     (("query", "candidates"), ("relevance",)),
+    (("prompt", "chosen", "rejected"), ()),
     (("text", "text_pair"), ("label",)),
     (("text", "text_pair"), ("score",)),
     (("text",), ("label",)),

@@ -1,5 +1,6 @@
 """LoRA: factors of low rank beside frozen linear layers (Hu and others, arXiv 2106.09685)."""
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
@@ -75,6 +76,8 @@ class Lora(Method):
 
         config = self._config(base, task)
         check_targets(base, self.targets, self.layers, task, config)
+        config.rank_pattern = self._rank_pattern(base, config)
+        config.alpha_pattern = dict(config.rank_pattern)
         # PEFT corrects its own setting for GPT-2's layers, and warns of it. It asks transformers for a name that
         # version 6 will drop.
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False but the target module is `Conv1D`")
@@ -92,8 +95,6 @@ class Lora(Method):
         return LoraConfig(
             r=self.rank,
             lora_alpha=self.rank,  # scale 1: the learning rate alone sets the step
-            rank_pattern=dict(self.ranks),
-            alpha_pattern=dict(self.ranks),
             use_rslora=self.rank_stabilised,  # scale: the root of the rank
             target_modules=list(self.targets),
             lora_dropout=0.0,
@@ -102,6 +103,26 @@ class Lora(Method):
             layers_pattern=None if top is None else "[^.]+",
             task_type=task.peft_type(),
         )
+
+    def _rank_pattern(self, base: "nn.Module", config: Any) -> dict[str, int]:
+        """Return the rank of each layer that has another, by its full name: PEFT would look for names at the end only.
+
+        Raises:
+            InputError: a name fits no layer that is adapted.
+        """
+        from peft.tuners.tuners_utils import check_target_module_exists
+
+        adapted = [name for name, _ in base.named_modules() if check_target_module_exists(config, name)]
+        found = dict[str, int]()
+        for part, rank in self.ranks.items():
+            own = [name for name in adapted if f".{part}." in f".{name}."]
+            if not own:
+                raise InputError(
+                    f"adapter.ranks names {part!r}, which no adapted layer is called or lies in; the first one is "
+                    f"{adapted[0]!r}"
+                )
+            found |= {re.escape(name): rank for name in own}
+        return found
 
     @classmethod
     def start_value(cls, name: str, shape: tuple[int, ...], stream: "Generator") -> "NDArray[np.float64]":

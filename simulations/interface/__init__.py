@@ -4,5 +4,5 @@ calls    simulate, plan, predict, evaluate
 sweep    a search for settings (the extra `sweep`)
 given    a run and records as a caller gives them
 shown    a run carried out with its progress on a terminal or in a notebook
-result   what a finished run gives back
+result   a finished run
 """

@@ -49,9 +49,10 @@ def simulate(  # noqa: PLR0913 - as many as the command has options
     Raises:
         InputError: the run, the data or the folder are bad; the message names value, rule and remedy.
 
-    Example:
-        >>> result = simulate("reviews", changes=["federation.num_rounds=2"])  # doctest: +SKIP
-        >>> result.epsilon, result.history  # doctest: +SKIP
+    Example::
+
+        result = simulate("reviews", changes=["federation.num_rounds=2"])
+        result.epsilon, result.history
     """
     files = (Path(out).absolute().parent if out else Path("runs").absolute()) / "data"
     given = with_data(read_run(run, changes), data, files)

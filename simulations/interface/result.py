@@ -1,4 +1,4 @@
-"""What a finished run gives back in Python."""
+"""A finished run, as Python sees it."""
 
 import functools
 from collections.abc import Iterable

@@ -13,7 +13,7 @@ from confide.common.model.families import with_targets
 SETTINGS: dict[str, dict[str, Any]] = {
     "lora": {"rank": 4},
     "lora, A and B on all linear layers": {"rank": 2, "train": "AB", "targets": "all-linear"},
-    "lora, ranks": {"rank": 2, "rank_stabilised": True, "ranks": {"query": 4}, "targets": ["query", "value"]},
+    "lora, ranks": {"rank": 2, "rank_stabilised": True, "ranks": {"layer.1": 4}, "targets": ["query", "value"]},
     "ia3": {},
     "bottleneck": {"width": 4},
     "bitfit": {},

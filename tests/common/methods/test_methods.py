@@ -276,6 +276,17 @@ def test_virtual_tokens_need_places(method: str, make_run: MakeRun, base_folder:
         warm_model(run_with(make_run, method, base_folder, task), CPU)
 
 
+def test_other_ranks_are_those_of_the_layers_that_are_named(make_run: MakeRun, base_folder: Path) -> None:
+    run = run_with(make_run, "lora, ranks", base_folder, task_for("lora", "bert"))
+    shapes = schema(build_module(run, base_folder, torch.device("meta")))
+    ranks = {name: shape[1] for name, shape in shapes.items() if "lora_B" in name}
+    assert ranks == {name: 4 if ".layer.1." in name else 2 for name in ranks}
+    assert set(ranks.values()) == {2, 4}
+    other = run.adapter.model_copy(update={"ranks": {"layer.7": 4}})
+    with pytest.raises(InputError, match=r"adapter.ranks names 'layer.7', which no adapted layer"):
+        build_module(run.model_copy(update={"adapter": other}), base_folder, torch.device("meta"))
+
+
 def test_a_kind_without_a_head_cannot_train_the_head_alone(make_run: MakeRun, tmp_path: Path) -> None:
     folder = save_tiny("llama", tmp_path / "llama")
     with pytest.raises(InputError, match=r"task\.kind = 'causal-lm' trains no head"):

@@ -1,5 +1,6 @@
 """`confide verify` ends without a traceback, whatever it is given."""
 
+import copy
 import json
 import math
 import shutil
@@ -107,7 +108,7 @@ def _change(content: Any, data: st.DataObject) -> None:
         tables = [one for one in content.values() if isinstance(one, dict)]
         data.draw(st.sampled_from([{}, *tables]))[str(last)] = place.pop(last)
     else:
-        place[last] = data.draw(_WEIRD)
+        place[last] = copy.deepcopy(data.draw(_WEIRD))  # a later change may write into it
 
 
 def _keys(value: Any) -> list[Any]:

@@ -17,8 +17,8 @@ from support.json_files import read_json, read_lines
 
 from confide.common.config.run import RunConfig, check, load_run, make_plan
 from confide.common.privacy.accounting import epsilon
-from confide.simulations.commands import cli
-from confide.simulations.studies import begun
+from confide.simulations.interface.shown import _epsilon
+from confide.simulations.studies import begun, prepared
 
 Confide = Callable[..., tuple[int, str, str]]
 Settings = Callable[..., list[str]]
@@ -270,19 +270,19 @@ def test_the_default_scenario_is_accepted() -> None:
 def test_a_scenario_is_found_by_its_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of that name in the current folder comes first; what is no scenario stays a path."""
     monkeypatch.chdir(tmp_path)
-    found = cli._run_file(Path(name))
+    found = prepared.file_of(Path(name))
     assert (found.parent.name, found.stem) == ("scenarios", name)
     assert load_run(found).privacy.target_epsilon is not None
     Path(name).write_text("", encoding="utf-8")
-    assert cli._run_file(Path(name)) == Path(name)
-    assert cli._run_file(Path("poetry")) == Path("poetry")
-    assert cli._run_file(None).stem == "default"
+    assert prepared.file_of(Path(name)) == Path(name)
+    assert prepared.file_of(Path("poetry")) == Path("poetry")
+    assert prepared.file_of(None).stem == "default"
 
 
 def test_the_epsilon_that_progress_shows_is_that_of_the_steps_so_far(make_run: Any) -> None:
     run = make_run()
     counts = {"num_steps": {"mary": 10, "jude": 1}, "num_releases": {"mary": 0, "jude": 0}}
-    shown = cli._epsilon(run, {"event": "round", "round": 10, **counts})
+    shown = _epsilon(run, {"event": "round", "round": 10, **counts})
     plan_of = make_plan(run, run.local.nominal_units)
     assert shown == {"mary": epsilon(plan_of, 10, 0), "jude": epsilon(plan_of, 1, 0)}
     assert shown["mary"] > shown["jude"] > 0

@@ -16,7 +16,7 @@ from support.sites import make_records
 from support.tiny_bert import tiny_tokenizer
 
 from confide.common.errors import InputError
-from confide.simulations.studies import study
+from confide.simulations.interface import shown
 
 Confide = Callable[..., tuple[int, str, str]]
 Settings = Callable[..., list[str]]
@@ -46,7 +46,7 @@ def test_it_says_what_it_charges_before_it_starts(
     def stop(*rest: object, **settings: object) -> None:
         raise InputError("and here the work would begin")
 
-    monkeypatch.setattr(study, "carry_out", stop)
+    monkeypatch.setattr(shown, "carry_out", stop)
     code, output, errors = federate("local.steps=3")
     assert code == 2
     warning, _, rest = errors.partition("confide: error: and here")

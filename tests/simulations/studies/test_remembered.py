@@ -134,7 +134,7 @@ def test_less_noise_that_somebody_has_written_into_the_file_trains_nobody(path: 
 
 
 def test_no_institution_server_or_verifier_asks_the_memory(make_run: Any, path: Path) -> None:
-    """Who does is named here; and of these `plan` trains nobody, and `simulate` checks."""
+    """Who does is named here; and of these `plan` trains nobody, and `simulate` and `methods` check."""
     files = [file for folder in ("common", "client", "server", "simulations") for file in (ROOT / folder).rglob("*.py")]
     asking = {
         str(file.relative_to(ROOT))
@@ -144,6 +144,8 @@ def test_no_institution_server_or_verifier_asks_the_memory(make_run: Any, path: 
     }
     assert asking == {
         *("simulations/commands/cli.py", "simulations/studies/plan.py", "simulations/commands/plan_cli.py"),
+        "simulations/interface/calls.py",
+        "simulations/benchmarks/methods.py",
         "simulations/benchmarks/round.py",
         "simulations/benchmarks/scenarios.py",
     }

@@ -17,11 +17,10 @@ from support.sites import make_records
 
 from confide.client.site.installation import open_site
 from confide.common.verify.command import verify
-from confide.simulations.commands import cli
 from confide.simulations.engines.faults import Answer, Faults, no_faults
 from confide.simulations.engines.federation import simulate
 from confide.simulations.sites.unfinished import Unfinished
-from confide.simulations.studies import study
+from confide.simulations.studies import prepared, study
 
 Confide = Callable[..., tuple[int, str, str]]
 Settings = Callable[..., list[str]]
@@ -276,7 +275,7 @@ def test_a_run_with_real_sites_goes_on_with_their_ledgers(
 def test_what_can_be_refused_at_once_is_before_the_noise_is_looked_for(
     confide: Confide, settings: Settings, run_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "locked", lambda run: pytest.fail("the accounting was asked first"))
+    monkeypatch.setattr(prepared, "locked", lambda run: pytest.fail("the accounting was asked first"))
     for options, words in [
         (("--out", tmp_path), "new or empty"),
         (settings("simulation.data=none.jsonl"), "none.jsonl"),
@@ -294,7 +293,7 @@ def test_ctrl_c_before_anything_is_begun_is_told_too(
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "locked", interrupt)
+    monkeypatch.setattr(prepared, "locked", interrupt)
     code, _, errors = confide("simulate", run_file, "--out", tmp_path / "out")
     assert (code, errors) == (130, "confide: interrupted; nothing had begun\n")
     assert not (tmp_path / "out").exists()
