@@ -17,11 +17,11 @@ from confide.client.training.shares import ClientProcess
 from confide.common.config.run import RunConfig
 from confide.common.durable import replace_durably
 from confide.common.errors import ConfideError, PolicyError
-from confide.common.export.write import file_tensors, portable_config
+from confide.common.export.write import FIELDS, file_tensors, portable_config
 from confide.common.model.adapter import build_module
 from confide.common.model.base_models import find_model
 from confide.common.protocol.asks import CARD_FILE, CONFIG_FILE, HEAD_FILE, RUN_FILE, WEIGHTS_FILE, Finished
-from confide.common.protocol.gate import FINISHED_NORM_BOUND, GateError, bounded, load_tensors
+from confide.common.protocol.gate import FINISHED_NORM_BOUND, GateError, bounded, fields_of, load_tensors
 from confide.common.protocol.wire import sha256
 from confide.common.shown import shown
 from confide.common.tensors import State
@@ -112,6 +112,8 @@ def _check_tensors(files: dict[str, bytes], module: Any, run: RunConfig) -> None
             found = load_tensors(files[name], form)
         except GateError as error:
             raise GateError(f"{name}: {error}") from None
+        if fields := fields_of(files[name]).items() - FIELDS.items():  # words of the server, which our tools would read
+            raise GateError(f"{name}: holds other fields than the format's: {shown(str(dict(fields)), 64)}")
         tensors |= {f"{name} {tensor}": value for tensor, value in found.items()}
     bounded(tensors, FINISHED_NORM_BOUND)
 

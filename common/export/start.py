@@ -15,6 +15,8 @@ from confide.common.model.warm_model import WarmModel
 from confide.common.protocol.asks import HEAD_FILE, RUN_FILE, WEIGHTS_FILE
 from confide.common.tensors import State
 
+_LENGTHS = {"max_length", "max_windows", "max_new_tokens"}  # of texts; these may differ from run to run
+
 
 def with_start(run: RunConfig) -> RunConfig:
     """Return a run that names the hash of the adapter which it goes on from; the same run without such an adapter.
@@ -64,6 +66,7 @@ def initial_state(run: RunConfig, model: WarmModel) -> State:
             f"adapter.start_from = {named!r} was trained on base model {before.model.base!r} (sha256 "
             f"{str(before.model.sha256)[:12]}), this run has {str(run.model.sha256)[:12]}; use the same base"
         )
+    _require_same_sections(run, before, named)
     drawn = _frozen(model)
     try:
         put_adapter(model.module, folder, run)
@@ -75,6 +78,25 @@ def initial_state(run: RunConfig, model: WarmModel) -> State:
         ) from None
     finally:
         reset(model.module, run.study.seed)
+
+
+def _require_same_sections(run: RunConfig, before: RunConfig, named: str) -> None:
+    """Refuse an adapter whose numbers mean something else here: labels in another order, or another scale."""
+    mine, theirs = (
+        {
+            "adapter": {name: value for name, value in each.adapter if name not in ("start_from", "start_sha256")},
+            "task": {name: value for name, value in each.task if name not in _LENGTHS},
+        }
+        for each in (run, before)
+    )
+    for section in mine:
+        for name in sorted(mine[section].keys() | theirs[section].keys()):
+            here, there = mine[section].get(name), theirs[section].get(name)
+            if here != there:
+                raise InputError(
+                    f"adapter.start_from = {named!r} was trained with {section}.{name} = {there!r}, this run has "
+                    f"{here!r}; use the same [adapter] and [task]"
+                )
 
 
 def _frozen(model: WarmModel) -> State:

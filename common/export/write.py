@@ -24,6 +24,8 @@ from confide.common.model.warm_model import WarmModel
 from confide.common.protocol.asks import CARD_FILE, CONFIG_FILE, HEAD_FILE, RUN_FILE, WEIGHTS_FILE
 from confide.common.tensors import State
 
+FIELDS = {"format": "pt"}  # metadata of a safetensors file
+
 
 def export_adapter(folder: Path, run: RunConfig, model: WarmModel, state: State, card: dict[str, Any]) -> None:
     """Write an adapter and its model card; a reader sees the whole folder or none of it.
@@ -62,7 +64,7 @@ def write_adapter(
     set_state(model.module, state)
     module: Any = model.module
     temporary.mkdir()
-    metadata = {"format": "pt", **(fields or {})}
+    metadata = {**FIELDS, **(fields or {})}
     tensors = {name: value.contiguous() for name, value in file_tensors(module, run).items()}
     save_file(tensors, temporary / WEIGHTS_FILE, metadata=metadata)
     if (config := portable_config(module.encoder, run)) is not None:

@@ -59,6 +59,9 @@ def build_module(run: "RunConfig", folder: Path, device: torch.device, speed: Sp
         if parameter.requires_grad or is_added(name):
             parameter.data = parameter.data.float()
     if speed.checkpointing:
+        if run.adapter.method == "prefix-tuning" or run.task.num_texts > 1:
+            what = f"adapter.method = {run.adapter.method!r} with task.kind = {run.task.kind!r}"
+            raise InputError(f"checkpointing = true: {what} cannot compute layers again; leave it out")
         checkpoint_layers(adapted.get_base_model())
     if device.type != "meta":
         reset(module, run.study.seed)

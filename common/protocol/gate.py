@@ -1,5 +1,6 @@
 """The gate: an untrusted state against its schema. Both ends use it, before anything else looks at the bytes."""
 
+import json
 import math
 from typing import Any
 
@@ -59,6 +60,12 @@ def load_tensors(payload: bytes, form: dict[str, tuple[str, tuple[int, ...]]]) -
         if tensors[name].dtype != dtype or tensors[name].shape != shape:
             raise GateError(f"tensor {name}: must be {dtype} of shape {shape}")
     return {name: tensors[name] for name in form}
+
+
+def fields_of(payload: bytes) -> dict[str, str]:
+    """Return the metadata of a safetensors file that `load_tensors` has read."""
+    size = int.from_bytes(payload[:8], "little")
+    return dict(json.loads(payload[8 : 8 + size]).get("__metadata__") or {})
 
 
 def bounded(state: State, norm_bound: float) -> State:

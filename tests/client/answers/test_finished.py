@@ -171,6 +171,10 @@ HOSTILE: dict[str, tuple[Callable[[Files], Files], str]] = {
     "no card": (lambda files: {name: data for name, data in files.items() if name != "README.md"}, "its files are"),
     "another run": (_run_of_another, "run.json is not the run"),
     "a run that is not JSON": (_with("run.json", b"not json"), "run.json is not the run"),
+    "words of the server": (
+        lambda files: {**files, WEIGHTS: save(load(files[WEIGHTS]), {"format": "pt", "models": "/somewhere"})},
+        f"{WEIGHTS}: holds other fields than the format's",
+    ),
     "no safetensors": (_with(WEIGHTS, b"junk"), f"{WEIGHTS}: format"),
     "a pickle": (_with(HEAD, b"\x80\x04K\x01."), f"{HEAD}: format"),
     "a megabyte more": (lambda files: {**files, WEIGHTS: files[WEIGHTS] + bytes(2**20)}, f"{WEIGHTS}: size"),

@@ -40,7 +40,14 @@ def site(tmp_path: Path, run: RunConfig) -> KeptSite:
     return keep(tmp_path, run, "text-classification")
 
 
-@pytest.mark.parametrize("kind", SETTINGS)
+# These in every run, the others in `make families`.
+_USUAL = ("text-classification", "causal-lm")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [kind if kind in _USUAL else pytest.param(kind, marks=pytest.mark.families) for kind in SETTINGS],
+)
 def test_every_kind_is_personalised_and_compared_and_no_ledger_changes(
     tmp_path: Path, run: RunConfig, kind: str
 ) -> None:

@@ -5,7 +5,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from support.installations import Asking, kinds
 from support.kept import KeptSite, keep
 from test_layers import ROOT
@@ -66,9 +68,23 @@ def test_no_answer_opens_or_holds_what_was_personalised(kept: KeptSite, opened: 
     assert kinds(replies[3]) == []
     assert [path for path in opened if path.is_relative_to(kept.path.parent / "local" / "personalised")] == []
     weights = (folder / "adapter_model.safetensors").read_bytes()[-64:]
-    sent = b"".join(str(dict(reply)).encode(errors="replace") for reply in replies)
+    leak = RecordDict(
+        {"config": ConfigRecord({"w": b"x" + weights}), "arrays": ArrayRecord([np.frombuffer(weights, "f4")])}
+    )
+    assert _bytes_of(leak).count(weights) == 2, "a leak would be seen"
+    sent = b"".join(map(_bytes_of, replies))
+    assert len(sent) > 1000
     assert PERSONALISED.encode() not in sent
     assert weights not in sent
+
+
+def _bytes_of(reply: RecordDict) -> bytes:
+    """All values of a reply as bytes."""
+    values = [value for record in reply.values() for value in record.values()]
+    return b" ".join(
+        value.data if isinstance(value, Array) else value if isinstance(value, bytes) else str(value).encode()
+        for value in values
+    )
 
 
 @pytest.mark.parametrize("room", _ANSWERING)

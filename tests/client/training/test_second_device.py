@@ -33,7 +33,9 @@ BASES: dict[str, dict[str, Any]] = {
 OnBoth = Callable[[Callable[[WarmModel], Any]], tuple[Any, Any]]
 
 
-@pytest.fixture(params=BASES)
+@pytest.fixture(
+    params=[name if name == "upper layers" else pytest.param(name, marks=pytest.mark.waits) for name in BASES]
+)
 def on_both(request: pytest.FixtureRequest, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> Iterator[OnBoth]:
     """``on_both(work)``: what it gives with the model on the CPU, then with the model on the other device."""
     run = make_run(**BASES[request.param])

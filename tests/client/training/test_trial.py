@@ -211,6 +211,7 @@ def threads() -> Iterator[Callable[[int], None]]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.waits
 def test_threads_that_split_a_vector_are_not_taken(
     tmp_path: Path, make_run: MakeRun, threads: Callable[[int], None]
 ) -> None:

@@ -12,8 +12,9 @@ from support.speed import CPU
 
 from confide.common.config.run import RunConfig, lock
 from confide.common.errors import InputError
+from confide.common.export.personal import mark
 from confide.common.export.start import hash_adapter, initial_state, with_start
-from confide.common.export.write import export_adapter
+from confide.common.export.write import export_adapter, write_adapter
 from confide.common.model.adapter import get_state
 from confide.common.model.base_models import hash_model
 from confide.common.model.warm_model import warm_model
@@ -34,7 +35,13 @@ def _going_on(run: RunConfig, folder: Path, **study: Any) -> RunConfig:
     return run.model_copy(update={"adapter": adapter, "study": run.study.model_copy(update=study)})
 
 
-@pytest.mark.parametrize("method", SETTINGS)
+@pytest.mark.parametrize(
+    "method",
+    [
+        name if name in {"lora", "norms", "p-tuning"} else pytest.param(name, marks=pytest.mark.families)
+        for name in SETTINGS
+    ],
+)
 @pytest.mark.parametrize("pooling", ["mean", "native"])
 def test_a_run_begins_with_the_finished_values(
     method: str, pooling: str, make_run: MakeRun, base_folder: Path, tmp_path: Path
@@ -83,6 +90,8 @@ def test_another_seed_is_refused_where_factors_are_frozen(finished: tuple[RunCon
         ("model", {"sha256": "0" * 64}, "use the same base"),
         ("adapter", {"rank": 2}, r"use the same \[adapter\] and \[task\]"),
         ("adapter", {"targets": ("query",)}, r"use the same \[adapter\] and \[task\]"),
+        ("adapter", {"rank_stabilised": True}, r"adapter.rank_stabilised = False, this run has True"),
+        ("task", {"labels": ("positive", "negative")}, r"trained with task.labels"),
         ("task", {"labels": ("a", "b", "c")}, r"use the same \[adapter\] and \[task\]"),
     ],
 )
@@ -95,6 +104,18 @@ def test_an_adapter_of_another_run_is_refused(
     model = warm_model(changed if section != "model" else going_on, CPU)
     with pytest.raises(InputError, match=words):
         initial_state(changed, model)
+
+
+def test_a_personalised_adapter_is_no_start(make_run: MakeRun, base_folder: Path, tmp_path: Path) -> None:
+    """A start is sent to every institution, and what was personalised never leaves."""
+    run = lock(make_run(), hash_model(base_folder))
+    model = warm_model(run, CPU)
+    state = get_state(model.module)
+    write_adapter(tmp_path / "own", run, model, state, "card", mark(tmp_path))
+    with pytest.raises(InputError, match="is not private and never leaves"):
+        with_start(_going_on(run, tmp_path / "own"))
+    with pytest.raises(InputError, match="is not private and never leaves"):
+        initial_state(_going_on(run, tmp_path / "own"), model)
 
 
 def test_a_missing_adapter_is_named(finished: tuple[RunConfig, Path], tmp_path: Path) -> None:
