@@ -26,6 +26,10 @@ _UNKNOWN = (
     "this run was trained before the client noted how it divides records: if [dataset] of site.toml has changed since, "
     "some of them were trained on"
 )
+_CONTINUED = (
+    "this run went on from another adapter: through it some of them may have been trained on, and base and alone begin "
+    "without it, so that federating is credited with what it knew"
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,13 @@ class Home:
     fraction: float
     noted: bool
     local: Path
+
+    @property
+    def caution(self) -> str:
+        """Words on whether the held-out records are new to every training here."""
+        if self.kept.run.adapter.start_sha256:
+            return _CONTINUED
+        return _READ if self.noted else _UNKNOWN
 
     @property
     def personalised(self) -> Path:
@@ -94,7 +105,7 @@ def evaluate(path: Path, model: str, out: Path | None, tell: Tell) -> Evaluated:
         "study": home.kept.study,
         "run": home.kept.name,
         "kind": home.kept.run.task.kind,
-        "held out": f"{found.num_records} records in {found.num_units} units; {_READ if home.noted else _UNKNOWN}",
+        "held out": f"{found.num_records} records in {found.num_units} units; {home.caution}",
     }
     _write(page, as_page(found, head))
     return Evaluated(as_text(found, head), {**head, **found.as_json(), "page": str(page)}, page)

@@ -36,12 +36,8 @@ def as_text(comparison: Comparison, head: dict[str, str]) -> str:
 
 def as_page(comparison: Comparison, head: dict[str, str]) -> str:
     """Return the same as an HTML page."""
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(
-        files("confide.client.home").joinpath("comparison.html").read_text(encoding="utf-8")
-    )
+    pages = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = pages.from_string(files("confide.client.home").joinpath("comparison.html").read_text(encoding="utf-8"))
     told: list[tuple[str, str]] = [(way.name, WAYS[way.name]) for way in comparison.ways]
     return template.render(
         head=head, metric=comparison.metric, ways=told, rows=table(comparison), verdicts=verdicts(comparison)

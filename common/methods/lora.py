@@ -78,6 +78,7 @@ class Lora(Method):
         check_targets(base, self.targets, self.layers, task, config)
         config.rank_pattern = self._rank_pattern(base, config)
         config.alpha_pattern = dict(config.rank_pattern)
+        self._require_room(base, config)
         # PEFT corrects its own setting for GPT-2's layers, and warns of it. It asks transformers for a name that
         # version 6 will drop.
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False but the target module is `Conv1D`")
@@ -103,6 +104,19 @@ class Lora(Method):
             layers_pattern=None if top is None else "[^.]+",
             task_type=task.peft_type(),
         )
+
+    def _require_room(self, base: "nn.Module", config: Any) -> None:
+        """Raise `InputError` for a rank above a layer's inputs: A's rows could not be orthonormal."""
+        from peft.tuners.tuners_utils import check_target_module_exists
+
+        from confide.common.methods.inserted import sizes_of
+
+        for name, layer in base.named_modules():
+            rank = config.rank_pattern.get(re.escape(name), self.rank)
+            if check_target_module_exists(config, name) and rank > sizes_of(layer)[1]:
+                raise InputError(
+                    f"adapter.rank = {rank} is more than the {sizes_of(layer)[1]} inputs of {name}; use a smaller one"
+                )
 
     def _rank_pattern(self, base: "nn.Module", config: Any) -> dict[str, int]:
         """Return the rank of each layer that has another, by its full name: PEFT would look for names at the end only.

@@ -94,8 +94,13 @@ def fit_of(run: RunConfig, folder: Path, speed: SpeedSection) -> Fit:
         run.task.max_length, speed.tokens_per_micro_batch, max(1, MAX_GRADIENT_NUMBERS // trained)
     ).all()
     eager = speed.attention == "eager" or (speed.attention == "auto" and device.type != "cuda")
-    kept = {shape: kept_numbers(module, shape, eager=eager, checkpointing=speed.checkpointing) for shape in shapes}
-    fullest = max(shapes, key=lambda shape: kept[shape])
+    virtual, texts = run.adapter.virtual_tokens, run.task.num_texts
+    kept = {
+        (rows, tokens): texts
+        * kept_numbers(module, (rows, tokens + virtual), eager=eager, checkpointing=speed.checkpointing)
+        for rows, tokens in shapes
+    }
+    fullest = max(kept, key=lambda shape: kept[shape])
     gradients = 2 * 4 * fullest[0] * trained  # of each layer, and joined
     base = _base_bytes(module, number, run.model.quantization)
     return Fit(base, int(kept[fullest] * number) + gradients, fullest, device, memory_of(device))

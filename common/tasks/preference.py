@@ -21,8 +21,8 @@ class Preference(Task):
     """Settings of `[task]` for kind "preference", and the task itself.
 
     A record has a ``prompt``, the ``chosen`` answer and the ``rejected`` one: texts, or lists of messages, as trl takes
-    them. The pair is one example, and so one unit. The reference is the base without its adapter: the same model with
-    the adapter's start values, so no second model is in memory.
+    them. The pair is one example, and so one unit. The reference is the same model with the adapter's start values, so
+    no second model is in memory: the base without its adapter, or under prompts and prefixes with the drawn ones.
 
     Attributes:
         beta: how strongly the model is held to the reference (equation 7 of the paper).

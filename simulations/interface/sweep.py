@@ -107,7 +107,10 @@ def sweep(  # noqa: PLR0913 - as many as the command has options
     )
 
     def tried(trial: Any) -> float:
-        values = {item.key: item.suggest(trial) for item in settings}
+        try:
+            values = {item.key: item.suggest(trial) for item in settings}
+        except ValueError:
+            raise InputError(f"{folder} holds trials of other --vary settings; use another --out") from None
         changes = [f"{key}={value}" for key, value in values.items()]
         given = with_data(read_run(run, changes), data, folder.absolute() / "data")
         result = simulate(given, out=folder / f"trial-{trial.number:03}", quiet=quiet)

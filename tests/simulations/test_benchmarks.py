@@ -173,6 +173,7 @@ def test_settings_that_differ_in_speed_alone_or_in_who_trains_are_told_apart(
     assert len({setting.key for setting in [Setting("together", run), *others]}) == 4
 
 
+@pytest.mark.waits
 def test_the_gpu_script_takes_every_way_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody has a GPU in CI: the same cases run there on tiny shapes."""
     ways = [case for case in gpu.CASES if case.shape == "Llama-1B" and case.tokens in (512, 2048)]

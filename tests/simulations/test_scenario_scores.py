@@ -86,6 +86,7 @@ def test_a_document_without_a_place_for_the_table_is_refused_and_stays(tmp_path:
     assert document.read_text(encoding="utf-8") == "<!-- scores -->\n"
 
 
+@pytest.mark.waits
 def test_a_scenario_by_name_and_a_run_by_its_path_get_a_seed_and_one_evaluation(
     run_file: Path, monkeypatch: pytest.MonkeyPatch, base_folder: Path
 ) -> None:

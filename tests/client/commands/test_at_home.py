@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ from safetensors import safe_open
 from support.kept import NAME, KeptSite, keep
 from support.kinds import SETTINGS
 
-from confide.client.commands.at_home import evaluate, make_personalised
+from confide.client.commands.at_home import Home, evaluate, make_personalised
+from confide.client.commands.models import Kept
 from confide.client.service.running import only_client
+from confide.client.site.installation import open_site
 from confide.common.cli import main
 from confide.common.config.run import RunConfig
 from confide.common.errors import ConfideError, InputError
@@ -109,6 +112,7 @@ def _counts(site: KeptSite) -> tuple[int, set[str]]:
     return found.as_json["records"], {found.as_json["held out"].partition("; ")[2]}
 
 
+@pytest.mark.waits
 def test_a_share_that_was_raised_brings_no_trained_record_into_the_test(site: KeptSite) -> None:
     few, words = _counts(site)
     assert 0 < few < 24
@@ -119,6 +123,7 @@ def test_a_share_that_was_raised_brings_no_trained_record_into_the_test(site: Ke
     assert 0 < _counts(site)[0] < few
 
 
+@pytest.mark.waits
 def test_a_personalised_adapter_is_not_tested_on_its_own_records_either(site: KeptSite) -> None:
     few, _ = _counts(site)
     _edit(site, "validation_fraction = 0.3", "validation_fraction = 0.15")
@@ -132,6 +137,15 @@ def test_a_run_of_an_older_client_is_compared_with_a_warning(site: KeptSite) -> 
         note.unlink()
     [words] = _counts(site)[1]
     assert "before the client noted how it divides records" in words
+
+
+def test_a_run_that_went_on_from_another_is_compared_with_a_warning(site: KeptSite, run: RunConfig) -> None:
+    """Its held-out records may have been trained on through that adapter, and base and alone lack it."""
+    begun = run.model_copy(update={"adapter": run.adapter.model_copy(update={"start_sha256": "0" * 64})})
+    kept = Kept("test", "0" * 12, site.folder, begun)
+    home = Home(kept, open_site(site.path), 0.3, noted=True, local=site.path.parent)
+    assert home.caution.startswith("this run went on from another adapter")
+    assert replace(home, kept=kept._replace(run=run)).caution == "no training here has read them"
 
 
 def _take_the_run_of_another(site: KeptSite) -> None:
@@ -197,6 +211,7 @@ def personalise(site: KeptSite) -> Path:
     return make_personalised(site.path, "test", _quiet)
 
 
+@pytest.mark.waits
 def test_who_stops_it_leaves_the_personalised_one_of_before(site: KeptSite, monkeypatch: pytest.MonkeyPatch) -> None:
     personalise(site)
     before = {file.name: file.read_bytes() for file in site.personalised.iterdir()}

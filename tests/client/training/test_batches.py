@@ -84,7 +84,7 @@ def test_an_empty_draw_and_an_empty_unit_give_no_micro_batches() -> None:
     assert list(site.micro_batches([0])) == []
 
 
-@pytest.mark.parametrize("tokens", [1, 10_000])
+@pytest.mark.parametrize("tokens", [1, pytest.param(10_000, marks=pytest.mark.waits)])
 def test_an_example_without_tokens_contributes_zero(model: WarmModel, tokens: int) -> None:
     """A tokenizer without special tokens gives none for some texts."""
     plan, table = make_plan(sampling_probability=1.0), make_table(model, make_records(3))

@@ -49,6 +49,7 @@ def test_another_run_of_one_lineage_finds_nothing_prepared_for_the_first(
         assert update_of(asking.update()).envelope.run_sha256 == run.sha256()
 
 
+@pytest.mark.waits
 def test_the_same_plan_with_other_labels_in_the_same_study_is_prepared_anew(
     make_run: MakeRun, base_folder: Path, three_labels: Site
 ) -> None:
@@ -179,6 +180,7 @@ def test_a_file_that_cannot_be_read_in_the_middle_of_a_run_decides_nothing(
     assert len(reasons) == 1
 
 
+@pytest.mark.waits
 def test_a_file_that_cannot_be_read_prepares_no_other_run(
     make_run: MakeRun, base_folder: Path, three_labels: Site
 ) -> None:

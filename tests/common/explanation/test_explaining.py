@@ -1,11 +1,14 @@
 """Explanations: the shares of tokens add up to the value less its baseline, and each stands at its characters."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from support.kinds import RECORDS, of_kind, task_of
+from support.methods import run_with, task_for
 from support.sites import random_state
 
 from confide.common.config.run import RunConfig
@@ -14,7 +17,7 @@ from confide.common.errors import InputError
 from confide.common.explanation import attributions
 from confide.common.explanation.explaining import explanation, require_explainable
 from confide.common.forms.entities import entities
-from confide.common.model.adapter import set_state
+from confide.common.model.adapter import get_state, set_state
 from confide.common.model.evaluation import predict
 from confide.common.model.warm_model import WarmModel, warm_model
 from confide.common.tasks.token_classification import TokenClassification
@@ -61,6 +64,19 @@ def test_the_shares_add_up_to_the_value_less_its_baseline(kind: str, of: Load) -
         largest = max(map(abs, shares))
         assert largest > 0
         assert sum(shares) == pytest.approx(part["value"] - part["baseline"], abs=0.03 * largest)
+
+
+@pytest.mark.parametrize("method", ["ia3", "head", "prompt-tuning", "prefix-tuning"])
+def test_the_shares_add_up_under_another_method(
+    method: str, make_run: Callable[..., RunConfig], base_folder: Path
+) -> None:
+    model = warm_model(run_with(make_run, method, base_folder, task_for(method, "bert")))
+    start, stream = get_state(model.module), np.random.default_rng(1)
+    moved = {name: (v + stream.normal(0, 0.3, v.shape)).astype(np.float32) for name, v in start.items()}
+    set_state(model.module, moved)
+    [part] = explanation(model, {"text": "the film was good"}, "positive")
+    shares = [token["attribution"] for token in part["tokens"]]
+    assert sum(shares) == pytest.approx(part["value"] - part["baseline"], abs=0.03 * max(map(abs, shares)))
 
 
 @pytest.mark.parametrize("kind", EXPLAINED)

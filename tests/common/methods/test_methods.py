@@ -287,6 +287,22 @@ def test_other_ranks_are_those_of_the_layers_that_are_named(make_run: MakeRun, b
         build_module(run.model_copy(update={"adapter": other}), base_folder, torch.device("meta"))
 
 
+def test_a_rank_above_a_layers_inputs_is_refused(make_run: MakeRun, base_folder: Path) -> None:
+    with pytest.raises(InputError, match=r"adapter.rank = 64 is more than the 32 inputs of encoder.layer.0"):
+        warm_model(make_run(adapter={"rank": 64}), CPU)
+
+
+@pytest.mark.parametrize(("method", "kind"), [("prefix-tuning", "text-classification"), ("lora", "preference")])
+def test_what_cannot_compute_layers_again_is_refused(
+    method: str, kind: str, make_run: MakeRun, base_folder: Path, tmp_path: Path
+) -> None:
+    folder = save_tiny("llama", tmp_path / "llama") if kind == "preference" else base_folder
+    task = {"kind": "preference", "max_length": 32} if kind == "preference" else task_for(method, "bert")
+    run = run_with(make_run, method, folder, task)
+    with pytest.raises(InputError, match=f"adapter.method = '{method}' with task.kind = '{kind}'"):
+        warm_model(run, CPU.model_copy(update={"checkpointing": True}))
+
+
 def test_a_kind_without_a_head_cannot_train_the_head_alone(make_run: MakeRun, tmp_path: Path) -> None:
     folder = save_tiny("llama", tmp_path / "llama")
     with pytest.raises(InputError, match=r"task\.kind = 'causal-lm' trains no head"):

@@ -7,6 +7,7 @@ import torch
 from conftest import MakeRun
 from support.families import BOTH, DECODERS, EACH, save_tiny
 from support.kinds import of_kind
+from support.methods import run_with, task_for
 from torch import Tensor
 
 from confide.common.config.run import RunConfig
@@ -119,6 +120,16 @@ def test_the_fullest_step_grows_with_the_tokens_and_shrinks_with_the_precision(m
     assert 1.9 * usual.step < twice.step < 2.1 * usual.step
     assert half.base < 0.7 * usual.base
     assert half.step < usual.step
+
+
+def test_virtual_tokens_and_both_texts_of_a_pair_are_counted(make_run: MakeRun, base_folder: Path) -> None:
+    run = run_with(make_run, "prompt-tuning", base_folder, task_for("prompt-tuning", "bert"))
+    few, many = (
+        run.model_copy(update={"adapter": run.adapter.model_copy(update={"tokens": tokens})}) for tokens in (1, 48)
+    )
+    assert fit_of(many, base_folder, _speed()).step > 1.5 * fit_of(few, base_folder, _speed()).step
+    one, two = (of_kind(make_run(), kind) for kind in ("causal-lm, completion", "preference"))
+    assert fit_of(two, Path(two.model.base), _speed()).step > 1.9 * fit_of(one, Path(one.model.base), _speed()).step
 
 
 def test_memory_is_that_of_the_machine_or_its_container() -> None:

@@ -126,7 +126,7 @@ def _without_none(value: Any) -> Any:
     return [_without_none(item) for item in value if item is not None] if isinstance(value, list) else value
 
 
-@settings(_FUZZ, max_examples=500)
+@settings(_FUZZ, max_examples=200)
 @given(st.booleans(), st.data())
 def test_any_change_of_a_lock_ends(sum_run: SumRun, whole_sum_run: SumRun, has_json: bool, data: st.DataObject) -> None:
     content = tomllib.loads((whole_sum_run.folder / "run.lock.toml").read_text(encoding="utf-8"))

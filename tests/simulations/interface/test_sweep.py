@@ -75,6 +75,12 @@ def test_an_interrupted_search_goes_on(file: Path, tmp_path: Path, monkeypatch: 
     assert len(began) == 4
 
 
+def test_other_choices_need_another_folder(file: Path, tmp_path: Path) -> None:
+    sweep(file, ["adapter.rank=2,4"], tmp_path / "sweep", data=SHARES, trials=1)
+    with pytest.raises(InputError, match="holds trials of other --vary settings; use another --out"):
+        sweep(file, ["adapter.rank=2,8"], tmp_path / "sweep", data=SHARES, trials=2)
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [

@@ -79,6 +79,7 @@ def test_an_interrupted_run_leaves_fewer_rounds_and_the_next_is_exit_4(
     assert f"{num_rounds} of the {num_rounds} steps" in errors
 
 
+@pytest.mark.waits
 def test_a_killed_run_is_repeated_with_what_is_left(
     federate: Federate,
     confide: Confide,
