@@ -87,10 +87,16 @@ def test_splits_give_public_test_data(run: RunConfig, tmp_path: Path) -> None:
     assert len(Path(given.evaluation.data).read_text(encoding="utf-8").splitlines()) == 20
 
 
+def test_an_unknown_split_is_no_institution(run: RunConfig, tmp_path: Path) -> None:
+    splits = DatasetDict({name: Dataset.from_list(ROWS[:20]) for name in ("train", "test", "unsupervised")})
+    with pytest.raises(InputError, match=r"data has splits \['unsupervised'\], must have train and test alone"):
+        with_data(run, splits, tmp_path)
+
+
 def test_class_labels_become_their_names() -> None:
     features = Features({"text": Value("string"), "label": ClassLabel(names=["negative", "positive"])})
-    data = Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=features)
-    assert [row["label"] for row in rows_of(data)] == ["positive", "negative"]
+    data = Dataset.from_dict({"text": ["a", "b", "c"], "label": [1, 0, -1]}, features=features)
+    assert [row["label"] for row in rows_of(data)] == ["positive", "negative", None]  # -1: no label
 
 
 def test_a_plan_is_that_of_the_command(run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

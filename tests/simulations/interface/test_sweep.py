@@ -71,6 +71,7 @@ def test_an_interrupted_search_goes_on(file: Path, tmp_path: Path, monkeypatch: 
     table = sweep(file, VARY, tmp_path / "sweep", data=SHARES, trials=3)
     assert len(table) == 3
     assert len(set(began)) == len(began) == 4
+    assert table["federation.learning_rate"].nunique() == 3  # what came before is not tried again
     sweep(file, VARY, tmp_path / "sweep", data=SHARES, trials=3)
     assert len(began) == 4
 
