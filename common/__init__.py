@@ -22,6 +22,7 @@ durable       files that are on the disk
 tensors       the state of an adapter, its names and shapes
 settings      the base of every section of a settings file
 flower        Flower's environment and version
+findings      the finding of a check
 folders       folders that a command makes
 private_file  files that a command writes for its user alone
 shown         words of others on one line

@@ -6,7 +6,7 @@ from typing import Any, get_args
 import pytest
 from support.guarantees import same_bits_in_any_company, sums_add_up
 from support.kinds import SETTINGS, of_kind
-from support.sites import make_table
+from support.sites import MIXED_UNITS, mixed_table
 from support.speed import CPU
 
 from confide.client.data.units import UnitTable
@@ -15,7 +15,6 @@ from confide.common.model.adapter import reset
 from confide.common.model.warm_model import WarmModel, warm_model
 from confide.common.tasks import TaskSettings
 
-UNITS = 7
 BUGS: dict[str, Callable[[Any], float]] = {
     "divided by the batch's tokens": lambda batch: float(batch["attention_mask"].sum()),
     "divided by the batch's size": lambda batch: float(len(batch["input_ids"])),
@@ -39,14 +38,11 @@ def model(kind: str, make_run: Callable[..., RunConfig]) -> WarmModel:
 @pytest.fixture
 def table(model: WarmModel) -> UnitTable:
     """Units of one record or two, of several lengths and windows."""
-    records = [
-        {**model.task.made_up(5, number, 3 + 9 * number), "group": str(number % UNITS)} for number in range(UNITS + 3)
-    ]
-    return make_table(model, records)
+    return mixed_table(model, 9)
 
 
 def test_a_unit_of_any_kind_is_the_same_in_any_company(model: WarmModel, table: UnitTable) -> None:
-    assert table.num_units == UNITS
+    assert table.num_units == MIXED_UNITS
     same_bits_in_any_company(model, table)
     sums_add_up(model, table)
 

@@ -8,9 +8,8 @@ from conftest import MakeRun
 from support.families import save_tiny
 from support.guarantees import same_bits_in_any_company, sums_add_up
 from support.methods import SETTINGS, run_with, task_for
-from support.sites import make_table
+from support.sites import MIXED_UNITS, mixed_table
 from support.speed import CPU
-from test_kinds_keep_units_apart import UNITS
 
 from confide.client.data.units import UnitTable
 from confide.common.model.adapter import reset
@@ -39,14 +38,11 @@ def model(request: pytest.FixtureRequest, make_run: MakeRun, tmp_path_factory: p
 @pytest.fixture
 def table(model: WarmModel) -> UnitTable:
     """Units of one record or two, of several lengths."""
-    records = [
-        {**model.task.made_up(5, number, 3 + 3 * number), "group": str(number % UNITS)} for number in range(UNITS + 3)
-    ]
-    return make_table(model, records)
+    return mixed_table(model, 3)
 
 
 def test_a_unit_under_any_method_is_the_same_in_any_company(model: WarmModel, table: UnitTable) -> None:
-    assert table.num_units == UNITS
+    assert table.num_units == MIXED_UNITS
     same_bits_in_any_company(model, table)
     sums_add_up(model, table)
 

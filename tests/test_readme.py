@@ -7,8 +7,10 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from support.sites import make_records
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -41,6 +43,28 @@ def test_every_command_of_readme_runs_in_order(tmp_path: Path) -> None:
         assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
         if " predict " in command:
             assert len(result.stdout.splitlines()) == 2
+
+
+def test_the_python_of_readme_runs(base_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [program] = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.toml").write_text(
+        f'''study.name = "mine"
+model.base = "{base_folder}"
+federation.num_rounds = 1
+local.nominal_units = 20
+privacy.noise_multiplier = 4.0
+[task]
+kind = "text-classification"
+labels = ["negative", "positive"]
+max_length = 64
+''',
+        encoding="utf-8",
+    )
+    rows = [{key: row[key] for key in ("text", "label")} for row in make_records(60)]
+    names: dict[str, Any] = {"north_records": rows[:30], "south_records": rows[30:]}
+    exec(compile(program, "README.md", "exec"), names)  # noqa: S102 - our own page
+    assert list(names["result"].epsilon) == ["north", "south"]
 
 
 def test_links_of_readme_lead_to_files() -> None:

@@ -7,10 +7,8 @@ import functools
 import platform
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
 
 from confide.client.answers.proposed_runs import read_offers
 from confide.client.commands.shared_noise import partners_compared
@@ -21,33 +19,14 @@ from confide.client.site.enrolment import has_joined, kit_of
 from confide.client.site.installation import open_site
 from confide.common.config.run import RunConfig
 from confide.common.errors import ConfideError, InputError
+from confide.common.findings import Finding, State
 from confide.common.flower import prepare
 from confide.common.model.base_models import find_model, hash_model, models_here
 
 _MAX_SECONDS_APART = 2.0
 _GIB = 2**30
 
-State = Literal["ok", "warning", "problem"]
 Verdict = tuple[State, str]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The finding of one check.
-
-    Attributes:
-        subject: the thing that was checked.
-        state: a warning is for a person to judge; with a problem a run would fail here.
-        text: the fact, and the remedy.
-    """
-
-    subject: str
-    state: State
-    text: str
-
-    def line(self) -> str:
-        """Return the finding as it is printed."""
-        return f"{self.state:<8} {self.subject}: {self.text}"
 
 
 def examine(path: Path) -> Iterator[Finding]:

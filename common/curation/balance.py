@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from confide.common.curation.findings import Finding
 from confide.common.curation.form import Seen
+from confide.common.findings import Finding
 from confide.common.shown import shown
 
 _RARE = 0.02  # of all labels

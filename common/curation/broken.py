@@ -3,8 +3,9 @@
 from collections import defaultdict
 from collections.abc import Iterator
 
-from confide.common.curation.findings import Finding, Places
+from confide.common.curation.findings import Places
 from confide.common.curation.form import Seen
+from confide.common.findings import Finding
 from confide.common.shown import shown
 
 _REASONS = 5  # that are shown, the commonest first

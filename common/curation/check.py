@@ -10,7 +10,7 @@ from confide.common.curation.balance import Balance
 from confide.common.curation.broken import Broken, Unused
 from confide.common.curation.duplicates import Duplicates
 from confide.common.curation.encodings import Encodings
-from confide.common.curation.findings import Check, Finding
+from confide.common.curation.findings import Check
 from confide.common.curation.form import Form, seen
 from confide.common.curation.identifiers import Identifiers
 from confide.common.curation.label_noise import LabelNoise
@@ -19,6 +19,7 @@ from confide.common.curation.lengths import Count, Lengths
 from confide.common.curation.units import Units
 from confide.common.data.records import inspect_rows
 from confide.common.errors import InputError
+from confide.common.findings import Finding
 from confide.common.shown import shown
 
 _PREVIEW, _PREVIEW_CHARS = 3, 100

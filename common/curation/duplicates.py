@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from confide.common.curation.findings import Finding, Places, State, places_of
+from confide.common.curation.findings import Places, places_of
 from confide.common.curation.form import Seen
 from confide.common.curation.shingles import clusters, normalised, signature
+from confide.common.findings import Finding, State
 
 _GROUPS = 5  # of doubles that are shown
 _COUNTED = "each counts as a record of its own: remove all but one"

@@ -3,8 +3,9 @@
 import re
 from collections.abc import Iterator
 
-from confide.common.curation.findings import Finding, Places
+from confide.common.curation.findings import Places
 from confide.common.curation.form import Seen
+from confide.common.findings import Finding
 
 
 def _signs(codes: range) -> str:

@@ -2,32 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Protocol
 
 from confide.common.curation.form import Seen
+from confide.common.findings import Finding
 
 _NAMED = 10  # places in a finding
-
-State = Literal["ok", "warning", "problem"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The finding of one check.
-
-    Attributes:
-        subject: the thing that was checked.
-        state: a warning is for a person to judge; a problem stops use of the file.
-        text: the fact, and the remedy.
-    """
-
-    subject: str
-    state: State
-    text: str
-
-    def line(self) -> str:
-        """Return the finding as it is printed."""
-        return f"{self.state:<8} {self.subject}: {self.text}"
 
 
 class Check(Protocol):

@@ -6,8 +6,9 @@ It is a help for a person and no de-identification: names, addresses and most na
 import re
 from collections.abc import Callable, Iterator
 
-from confide.common.curation.findings import Finding, Places
+from confide.common.curation.findings import Places
 from confide.common.curation.form import Seen
+from confide.common.findings import Finding
 
 
 def _digits(text: str) -> list[int]:

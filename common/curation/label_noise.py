@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from confide.common.curation.findings import Finding
 from confide.common.curation.form import Seen
+from confide.common.findings import Finding
 from confide.common.shown import shown
 
 _SAMPLE = 10_000  # records that are looked at

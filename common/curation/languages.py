@@ -4,8 +4,9 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 
-from confide.common.curation.findings import Finding, Places
+from confide.common.curation.findings import Places
 from confide.common.curation.form import Seen
+from confide.common.findings import Finding
 
 _CHARS = 400  # of a text
 _LEAST = 0.01  # of the texts that were recognised: a language with fewer is no mix

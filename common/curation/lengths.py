@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from confide.common.curation.findings import Finding, Places
+from confide.common.curation.findings import Places
 from confide.common.curation.form import Seen
+from confide.common.findings import Finding
 from confide.common.tasks import Task
 
 _WAITING = 512  # texts that are tokenised together

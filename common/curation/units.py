@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from confide.common.curation.findings import Finding
 from confide.common.curation.form import Form, Seen
+from confide.common.findings import Finding
 
 
 class Units:

@@ -57,9 +57,10 @@ def initial_state(run: RunConfig, model: WarmModel) -> State:
         InputError: the adapter to go on from is of another base, task or method, or was drawn from another seed.
     """
     reset(model.module, run.study.seed)
-    if run.adapter.start_from is None:
+    named = run.adapter.start_from
+    if named is None:
         return get_state(model.module)
-    named = with_start(run).adapter.start_from or ""
+    with_start(run)  # its files are still those that the run names
     folder, before = find_run(Path(run.at(named)).expanduser())
     if before.model.sha256 not in (None, run.model.sha256):
         raise InputError(

@@ -3,7 +3,7 @@
 import re
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from confide.common.errors import InputError
 from confide.common.methods.method import LAYERS, Method, peft_named
@@ -39,15 +39,6 @@ class Lora(Method):
         default_factory=dict, exclude_if=lambda value: not value
     )
     rank_stabilised: bool = Field(default=False, exclude_if=lambda value: not value)
-
-    @field_validator("ranks")
-    @classmethod
-    def _names_of_layers(cls, ranks: dict[str, int]) -> dict[str, int]:
-        """Refuse what PEFT would read as a regular expression."""
-        for name in ranks:
-            if not name.replace("_", "").replace(".", "").isalnum():
-                raise ValueError(f"adapter.ranks names {name!r}, must be the name of a layer, as in 'layer.5'")
-        return ranks
 
     @property
     def needs_targets(self) -> bool:

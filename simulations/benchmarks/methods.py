@@ -1,6 +1,6 @@
 """Every method on the default scenario: size, step time, and score without privacy, with local and with shared noise.
 
-    python simulations/benchmarks/methods.py [--seeds 7,8,9] [--only lora,ia3] [--out methods.jsonl]
+    python simulations/benchmarks/methods.py [--seeds 7,8,9] [--only 'lora;ia3'] [--out methods.jsonl]
 
 It writes the table of docs/methods.md. Each score is added to the file when it is known, and the same command goes on
 from there. Methods differ in the learning rate that suits them: three are tried at the first seed, and the one whose

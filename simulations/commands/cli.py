@@ -126,7 +126,7 @@ def _require_alone(**given: object) -> None:
 
 
 def _warn(line: str) -> None:
-    typer.echo(line, err=True)
+    typer.echo(f"warning: {line}", err=True)
 
 
 def _real_sites(run: "RunConfig", paths: list[Path], engine: str, *, baselines: bool) -> "RealSites":

@@ -9,9 +9,9 @@ from rich.console import Console
 
 from confide.common.data.records import MAX_CHARS, Record, check_records
 from confide.common.export.load import load_adapter
-from confide.common.model.evaluation import all_metrics, answer
+from confide.common.model.evaluation import all_metrics
 from confide.simulations.interface.given import Data, Rows, Run, read_run, rows_of, with_data
-from confide.simulations.interface.result import Result
+from confide.simulations.interface.result import Result, predicted
 from confide.simulations.interface.shown import OnEvent, carry_out_shown
 from confide.simulations.studies.begun import begin
 from confide.simulations.studies.plan import plan_facts
@@ -76,8 +76,7 @@ def plan(run: Run = None, data: Data = None, *, changes: Iterable[str] = ()) -> 
 
 def predict(folder: str | Path, inputs: Iterable[str | Record]) -> list[Any]:
     """Return the prediction of an exported adapter, or of a run directory, for each text or record."""
-    _, model = load_adapter(Path(folder))
-    return answer(model, [model.task.from_text(item) if isinstance(item, str) else item for item in inputs])
+    return predicted(load_adapter(Path(folder))[1], inputs)
 
 
 def evaluate(folder: str | Path, records: Rows) -> dict[str, float]:

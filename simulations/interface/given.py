@@ -9,7 +9,6 @@ from typing import Any
 from datasets import Dataset, DatasetDict
 
 from confide.common.config.run import RunConfig
-from confide.common.config.simulation import SimulationSection
 from confide.common.config.toml import check
 from confide.common.data.records import Record
 from confide.common.durable import replace_durably
@@ -17,9 +16,8 @@ from confide.common.errors import InputError
 from confide.simulations.studies.prepared import load
 
 Run = str | Path | Mapping[str, Any] | RunConfig | None
-Rows = Any  # a Dataset, a list of dictionaries, or a table with `to_dict(orient="records")` (pandas, polars)
+Rows = Any  # a Dataset, a list of dictionaries, or a table of pandas or polars
 Data = Rows | Mapping[str, Rows] | None
-_SPLITS = {"train", "test", "validation"}
 INSTITUTION = "institution"
 
 
@@ -54,17 +52,13 @@ def with_data(run: RunConfig, data: Data, folder: Path) -> RunConfig:
     """
     if data is None:
         return run
-    if isinstance(data, DatasetDict) and set(data) <= _SPLITS and "train" in data:
-        run = _with_test(run, data["test"], folder) if "test" in data else run
-        return _with_pooled(run, rows_of(data["train"]), folder)
     if isinstance(data, DatasetDict) and "train" in data:
-        unknown = sorted(set(data) - _SPLITS)
-        raise InputError(f"data has splits {unknown}, must have train and test alone; leave the others out")
+        return _with_splits(run, data, folder)
     if isinstance(data, Mapping):
         rows = [{**row, INSTITUTION: str(name)} for name, own in data.items() for row in rows_of(own)]
         natural = {"partition": "natural", "by": INSTITUTION, "clients": None}
         return _with_section(run, _write(rows, folder), natural)
-    return _with_pooled(run, rows_of(data), folder)
+    return _with_section(run, _write(rows_of(data), folder), {})
 
 
 def rows_of(data: Rows) -> list[Record]:
@@ -91,25 +85,22 @@ def _named(names: list[str], code: int | None) -> str | None:
     return None if code is None or code < 0 else names[code]
 
 
-def _with_pooled(run: RunConfig, rows: list[Record], folder: Path) -> RunConfig:
-    return _with_section(run, _write(rows, folder), {})
-
-
 def _with_section(run: RunConfig, path: Path, changes: dict[str, Any]) -> RunConfig:
     """Return a run whose `[simulation]` reads a file; its other settings stay."""
     section = run.simulation.model_dump() if run.simulation else {}
-    section = {**section, "data": str(path), "max_records": None, **changes}
-    if run.simulation and "partition" not in changes and section["partition"] == "natural" and not section["by"]:
-        section["partition"] = "iid"
     content = run.model_dump(mode="json", exclude={"simulation"})
-    return check(
-        RunConfig, {**content, "simulation": SimulationSection(**section).model_dump(mode="json")}, "run"
-    ).placed(run.places)
+    content["simulation"] = {**section, "data": str(path), **changes}
+    return check(RunConfig, content, "run").placed(run.places)
 
 
-def _with_test(run: RunConfig, data: Rows, folder: Path) -> RunConfig:
-    evaluation = run.evaluation.model_copy(update={"data": str(_write(rows_of(data), folder))})
-    return run.model_copy(update={"evaluation": evaluation})
+def _with_splits(run: RunConfig, splits: DatasetDict, folder: Path) -> RunConfig:
+    """Return a run that trains on "train" and is tested on "test", if there is one."""
+    if unknown := sorted(set(splits) - {"train", "test"}):
+        raise InputError(f"data has splits {unknown}, must have train and test alone; leave the others out")
+    if "test" in splits:
+        evaluation = run.evaluation.model_copy(update={"data": str(_write(rows_of(splits["test"]), folder))})
+        run = run.model_copy(update={"evaluation": evaluation})
+    return _with_section(run, _write(rows_of(splits["train"]), folder), {})
 
 
 def _write(rows: list[Record], folder: Path) -> Path:

@@ -19,6 +19,11 @@ from confide.common.model.warm_model import WarmModel
 from confide.server.results.run_directory import BASELINES, RunDirectory
 
 
+def predicted(model: WarmModel, inputs: Iterable[str | Record]) -> list[Any]:
+    """Return a model's prediction for each text or record."""
+    return answer(model, [model.task.from_text(item) if isinstance(item, str) else item for item in inputs])
+
+
 @dataclass(frozen=True)
 class Result:
     """A finished run.
@@ -80,8 +85,7 @@ class Result:
 
     def predict(self, inputs: Iterable[str | Record]) -> list[Any]:
         """Return the prediction for each text or record (`confide predict`)."""
-        task = self._model.task
-        return answer(self._model, [task.from_text(item) if isinstance(item, str) else item for item in inputs])
+        return predicted(self._model, inputs)
 
     def plot(self) -> Figure:
         """Return the curve of the headline over rounds, with the baselines as lines."""

@@ -9,12 +9,12 @@ from typing import Any
 import pandas
 
 from confide.common.errors import InputError
+from confide.common.model.scores import gain
 from confide.simulations.interface.calls import simulate
 from confide.simulations.interface.given import Data, Run, read_run, with_data
 from confide.simulations.interface.shown import OnEvent
 
 _RANGE = re.compile(r"(?P<low>[^:,]+):(?P<high>[^:,]+)(?P<log>:log)?")
-_LOWER_IS_BETTER = {"perplexity"}
 JOURNAL = "trials.journal"
 
 
@@ -84,27 +84,14 @@ def sweep(  # noqa: PLR0913 - as many as the command has options
     Raises:
         InputError: a setting is bad, Optuna is not installed, or a trial's run is refused.
     """
-    try:
-        import optuna
-    except ImportError:
-        raise InputError('a sweep needs Optuna: pip install "confide[sweep]"') from None
     if isinstance(run, dict) or not isinstance(run, str | Path | None):
         raise InputError("a sweep changes settings of a file: give the path of a run.toml, or a scenario's name")
     settings = [varied(item) if isinstance(item, str) else item for item in vary]
     if not settings:
         raise InputError("a sweep varies at least one setting: --vary federation.learning_rate=0.01:0.2:log")
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    first = read_run(run, [])
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    backend = optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
-    study = optuna.create_study(
-        study_name=first.study.name,
-        storage=optuna.storages.JournalStorage(backend),
-        sampler=optuna.samplers.TPESampler(n_startup_trials=max(4, trials // 3)),
-        direction="minimize" if first.task.headline in _LOWER_IS_BETTER else "maximize",
-        load_if_exists=True,
-    )
+    folder, first = Path(out), read_run(run, [])
+    lower = gain(first.task.headline, 0.0, 1.0) > 0
+    study = _search(folder, first.study.name, max(4, trials // 3), lower=lower)
 
     def tried(trial: Any) -> float:
         try:
@@ -125,5 +112,21 @@ def sweep(  # noqa: PLR0913 - as many as the command has options
         for trial in study.trials
         if trial.value is not None
     ]
-    lower = first.task.headline in _LOWER_IS_BETTER
     return pandas.DataFrame(rows).sort_values("score", ascending=lower, ignore_index=True)
+
+
+def _search(folder: Path, name: str, first_trials: int, *, lower: bool) -> Any:
+    """Return Optuna's search in a folder, begun or gone on with; its first trials are drawn at random."""
+    try:
+        import optuna
+    except ImportError:
+        raise InputError('a sweep needs Optuna: pip install "confide[sweep]"') from None
+    folder.mkdir(parents=True, exist_ok=True)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.create_study(
+        study_name=name,
+        storage=optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))),
+        sampler=optuna.samplers.TPESampler(n_startup_trials=first_trials),
+        direction="minimize" if lower else "maximize",
+        load_if_exists=True,
+    )

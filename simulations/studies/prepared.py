@@ -53,5 +53,5 @@ def check_simulation(run: RunConfig, warn: Callable[[str], None]) -> None:
 
     institutions = load_institutions(run)
     for warning in institutions.warnings:
-        warn(f"warning: {warning}")
+        warn(warning)
     check_quorum(run.federation, len(institutions.private))

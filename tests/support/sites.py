@@ -67,3 +67,15 @@ class DrawsOnly:
     def micro_batches(self, drawn: list[int]) -> Iterator[Any]:
         self.draws.append(drawn)
         return iter(())
+
+
+MIXED_UNITS = 7
+
+
+def mixed_table(model: WarmModel, more: int) -> units.UnitTable:
+    """Seven units of one record or two, of made-up texts that grow by so many words."""
+    records = [
+        {**model.task.made_up(5, number, 3 + more * number), "group": str(number % MIXED_UNITS)}
+        for number in range(MIXED_UNITS + 3)
+    ]
+    return make_table(model, records)

@@ -1,8 +1,8 @@
 """`confide data check`, as it is typed."""
 
 import json
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,6 @@ import datasets
 import pandas
 import pytest
 from support.installations import write_site
-
-from confide.common.cli.main import main
 
 Confide = Callable[..., tuple[int, str, str]]
 ROWS = [{"note": f"the staff was kind {number} times", "code": "positive", "patient": number} for number in range(9)]
@@ -30,15 +28,8 @@ columns = {{ text = "note", label = "code" }}
 
 
 @pytest.fixture
-def confide(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Confide:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["confide", "data", "check", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        return int(stopped.value.code or 0), *capsys.readouterr()
-
-    return call
+def confide(confide_data: Confide) -> Confide:
+    return partial(confide_data, "check")
 
 
 @pytest.fixture

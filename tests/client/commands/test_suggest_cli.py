@@ -1,8 +1,8 @@
 """`confide data suggest`, as it is typed."""
 
 import json
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,6 @@ from support.cards import make_card
 from support.kinds import of_kind
 from support.sites import random_state
 
-from confide.common.cli.main import main
 from confide.common.config.run import RunConfig, lock
 from confide.common.export.write import export_adapter
 from confide.common.model.base_models import hash_model
@@ -21,15 +20,8 @@ ROWS = [{"id": 100 + number, "note": f"the film was {'not ' * (number % 3)}good 
 
 
 @pytest.fixture
-def confide(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Confide:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["confide", "data", "suggest", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        return int(stopped.value.code or 0), *capsys.readouterr()
-
-    return call
+def confide(confide_data: Confide) -> Confide:
+    return partial(confide_data, "suggest")
 
 
 @pytest.fixture
