@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from confide.common.settings import Section
+from confide.common.settings import Section, Tracking
 
 
 class SimulationSection(Section):
@@ -20,6 +20,7 @@ class SimulationSection(Section):
     validation_fraction: float = Field(0.1, ge=0, lt=1)
     max_records: int | None = Field(None, ge=10)
     max_chars: int = Field(20_000, ge=1)
+    tracking: Tracking = "none"
 
     @model_validator(mode="after")
     def _natural_needs_a_column(self) -> "SimulationSection":

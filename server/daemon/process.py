@@ -23,6 +23,7 @@ from confide.server.fleet.self_test import require_flower
 from confide.server.fleet.superlink import FlowerState
 from confide.server.home.home import Home
 from confide.server.home.queue import Queue
+from confide.server.results.tracking import require_tracker
 
 Listening = tuple[uvicorn.Server, socket.socket]
 log = logging.getLogger("confide")
@@ -36,10 +37,11 @@ def serve(home: Home, announce: Callable[[int, int], None]) -> None:
         announce: receives the public and the admin port once they listen.
 
     Raises:
-        InputError: a port is taken.
+        InputError: a port is taken, or what `tracking` needs is not installed.
         ConfideError: the installed Flower does not do what this server needs.
     """
     settings = home.config.server
+    require_tracker(settings.tracking)
     public = LimitedListener(_bind(settings.host, settings.port), most_connections())
     admin = _bind("127.0.0.1", settings.admin_port)
     app, turn, clients = _fresh_fleet_app(home), DatabaseTurn(), Clients()

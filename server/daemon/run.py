@@ -1,9 +1,10 @@
 """One run, from the queue to a finished run directory. After a crash it continues from the last whole round."""
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 
 from flwr.app import Context, RecordDict
 
@@ -14,8 +15,9 @@ from confide.server.daemon.server_state import ServerState
 from confide.server.daemon.torch_child import Workshop
 from confide.server.fleet.superlink import FlowerState, LinkGrid
 from confide.server.home.queue import QueuedRun
-from confide.server.results.report_facts import card_facts, report_facts
+from confide.server.results.report_facts import card_facts, epsilon_after, report_facts
 from confide.server.results.run_directory import RunDirectory
+from confide.server.results.tracking import track
 from confide.server.rounds.checkpoint import load_last, save_round
 from confide.server.rounds.collect import CONNECT_SECONDS, SystemClock, wait_for_nodes
 from confide.server.rounds.loop import make_server_app
@@ -45,9 +47,12 @@ def carry_out(shared: ServerState, link: FlowerState, queued: QueuedRun) -> Queu
         return replace(queued, status="completed", reason="")
     directory = RunDirectory.open(path, run)
     try:
-        with closing(Workshop(run, shared.home.folder)) as workshop:
+        with (
+            closing(Workshop(run, shared.home.folder)) as workshop,
+            track(run, path, shared.home.config.server.tracking, partial(_epsilon, run, directory)) as curves,
+        ):
             workshop.read_public()
-            state = RunState(_job(shared, queued, run, directory, workshop))
+            state = RunState(_job(shared, queued, run, directory, workshop, curves))
             grid = LinkGrid(link)
             with link.run(grid):
                 make_server_app(state)(grid, Context(grid.run.run_id, 1, {}, RecordDict(), {}))
@@ -61,7 +66,19 @@ def carry_out(shared: ServerState, link: FlowerState, queued: QueuedRun) -> Queu
         _account_for(run, directory)
 
 
-def _job(shared: ServerState, queued: QueuedRun, run: RunConfig, directory: RunDirectory, workshop: Workshop) -> Job:
+def _epsilon(run: RunConfig, directory: RunDirectory, event: Event) -> dict[str, float]:
+    values = epsilon_after(run, list(directory.institutions(run).values()), event)
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _job(
+    shared: ServerState,
+    queued: QueuedRun,
+    run: RunConfig,
+    directory: RunDirectory,
+    workshop: Workshop,
+    curves: Callable[[Event], None],
+) -> Job:
     rounds = directory.path / "rounds"
     saved, damaged = load_last(rounds, queued.lineage)
     members = shared.members_of(run)
@@ -71,6 +88,7 @@ def _job(shared: ServerState, queued: QueuedRun, run: RunConfig, directory: RunD
 
     def emit(event: Event) -> None:
         directory.record(event)
+        curves(event)
         if event["event"] == "dropped":
             log.warning("round %d: %s is dropped: %s", event["round"], event["institution"], event["reason"])
 

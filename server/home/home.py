@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 from confide.common.config.toml import check, read_toml
 from confide.common.durable import write_durably
 from confide.common.errors import InputError
-from confide.common.settings import Section
+from confide.common.settings import Section, Tracking
 from confide.server.home.certificates import make_certificates
 from confide.server.home.registry import Registry
 
@@ -27,6 +27,7 @@ class ServerSection(Section):
     port: int = Field(8443, ge=0, lt=65536)
     host: str = "0.0.0.0"  # noqa: S104 - institutions come from elsewhere
     admin_port: int = Field(8444, ge=0, lt=65536)
+    tracking: Tracking = "none"
 
     @field_validator("names")
     @classmethod

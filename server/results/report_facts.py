@@ -24,7 +24,7 @@ def report_facts(directory: RunDirectory, state: RunState, *, simulated: bool) -
     run, institutions = state.job.run, state.everybody()
     plan = make_plan(run, run.local.nominal_units)
     private = isinstance(plan, PrivacyPlan)
-    so_far = partial(_epsilon_after, run, institutions)
+    so_far = partial(epsilon_after, run, institutions)
     rounds = directory.rounds()
     return {
         "title": run.study.name,
@@ -70,7 +70,7 @@ def report_facts(directory: RunDirectory, state: RunState, *, simulated: bool) -
     }
 
 
-def _epsilon_after(run: RunConfig, institutions: list[Institution], line: dict[str, Any]) -> dict[str, float | None]:
+def epsilon_after(run: RunConfig, institutions: list[Institution], line: dict[str, Any]) -> dict[str, float | None]:
     """Return epsilon by institution after the round of a line of metrics.jsonl."""
     steps, releases = line["num_steps"], line["num_releases"]
     return {

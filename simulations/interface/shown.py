@@ -10,6 +10,7 @@ from confide.common.config.run import RunConfig
 from confide.common.model.devices import peak_memory
 from confide.server.results.progress import show
 from confide.server.results.run_directory import spent
+from confide.server.results.tracking import require_tracker, track
 from confide.server.rounds.roster import Institution
 from confide.server.rounds.run_context import Event
 from confide.simulations.studies.begun import Begun
@@ -37,15 +38,19 @@ def carry_out_shown(
         if not quiet:
             console.print(line)
 
+    tracking = run.simulation.tracking if run.simulation else "none"
+    require_tracker(tracking)
     tell(opening(run))
     memory = peak_memory if engine == "in-process" else None  # of workers this process sees none
     with (
         begun.kept.alone() if begun.kept else nullcontext(),
         show(run, lambda event: _epsilon(run, event), console, quiet=quiet, memory=memory) as display,
+        track(run, begun.directory.path, tracking, lambda event: _epsilon(run, event)) as curves,
     ):
 
         def emit(event: Event) -> None:
             display(event)
+            curves(event)
             if on_event:
                 on_event(event)
 

@@ -51,9 +51,10 @@ class Interrupted:
         monkeypatch.setattr(run_module, "SystemClock", SkippingClock)
 
     def resume(self) -> QueuedRun:
+        config = SimpleNamespace(server=SimpleNamespace(tracking="none"))
         shared: Any = SimpleNamespace(
             queue=SimpleNamespace(run_of=lambda _: self.run),
-            home=SimpleNamespace(runs=self.runs, folder=self.runs.parent),
+            home=SimpleNamespace(runs=self.runs, folder=self.runs.parent, config=config),
             members_of=lambda run: self.members,
             is_over=lambda name: False,
             going=self.going,
