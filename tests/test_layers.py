@@ -4,6 +4,7 @@ import ast
 import re
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -63,12 +64,20 @@ def _name(path: Path) -> str:
     return ".".join(("confide", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
 
 
+NAMES = {_name(path) for path in SOURCES}
+
+
 def _inside(module: str, package: str) -> bool:
     return module == package or module.startswith(f"{package}.")
 
 
-def _imports(path: Path) -> Iterator[str]:
+@cache
+def _imports(path: Path) -> tuple[str, ...]:
     """Every module that a file imports, at its top or inside a function."""
+    return tuple(_found(path))
+
+
+def _found(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -98,8 +107,7 @@ def _may_import(importer: str, imported: str) -> bool:
 
 def _ours(path: Path) -> set[str]:
     """Modules of ours that a file imports."""
-    known = {_name(other) for other in SOURCES}
-    return {module for module in _imports(path) if module in known} - {_name(path)}
+    return {module for module in _imports(path) if module in NAMES} - {_name(path)}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=_name)

@@ -124,14 +124,19 @@ def main() -> None:
     name, rest = _find(sys.argv[1:])
     if not name:
         _without_command(rest)
-    module, _, function = COMMANDS[name][0].partition(":")
-    command = _command(getattr(importlib.import_module(module), function))
+    command = command_of(name)
     try:
         command(args=rest, prog_name=f"confide {name}")
     except ConfideError as error:
         sys.exit(_fail(str(error), error.exit_code))
     except OSError as error:  # last resort: a fault of a disk, a permission or a file without a message of our own
         sys.exit(_fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), ConfideError.exit_code))
+
+
+def command_of(name: str) -> "Command":
+    """Return a command of the table."""
+    module, _, function = COMMANDS[name][0].partition(":")
+    return _command(getattr(importlib.import_module(module), function))
 
 
 def _command(function: Callable[..., None]) -> "Command":
