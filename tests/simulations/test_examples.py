@@ -43,7 +43,10 @@ def _script(words: list[str], monkeypatch: pytest.MonkeyPatch, given: str) -> st
     return printed.getvalue()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(one, marks=pytest.mark.waits if "recommend" in one.stem else (), id=one.stem) for one in PAGES],
+)
 def test_every_command_of_a_page_runs_in_order(
     page: Path, confide: Confide, base_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from support.kinds import FAULTY_LINES, LINES, RECORDS, SETTINGS, base_of, task_
 Confide = Callable[..., tuple[int, str, str]]
 
 # These in every run, the others in `make families`.
-_USUAL = {"token-classification", "causal-lm", "seq2seq", "preference", "ranking"}
+_USUAL = {"token-classification", "causal-lm"}
 
 
 @pytest.fixture(

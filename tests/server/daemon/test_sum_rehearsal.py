@@ -216,6 +216,7 @@ def _resigned(fleet: Fleet, number: int, content: RecordDict, **changes: Any) ->
     return RecordDict({**content, name: ConfigRecord(record)})
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("kind", [pytest.param("query.rehearse", marks=pytest.mark.waits), "query.rehearse_sum"])
 def test_the_server_takes_no_envelope_of_a_round_in_a_rehearsal(fleet: Fleet, kind: str) -> None:
     def change(answer: Callable[[], Message]) -> Message:
@@ -234,6 +235,7 @@ def test_the_server_takes_no_envelope_of_a_round_in_a_rehearsal(fleet: Fleet, ki
     assert "envelope: not an answer to this ask" in told
 
 
+@pytest.mark.waits
 def test_what_is_signed_in_a_rehearsal_is_no_receipt_and_names_no_row(fleet: Fleet) -> None:
     """No receipt of it is one for ACK, and no envelope of it names a row; test_hostile_rehearsals.py has the shares."""
     fleet.rehearse()

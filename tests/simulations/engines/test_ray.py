@@ -15,7 +15,8 @@ from confide.common.errors import InputError
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is an extra: pip install 'confide[ray]'")
-@pytest.mark.parametrize("aggregation", [pytest.param("fedavg", marks=pytest.mark.waits), "secure-sum"])
+@pytest.mark.waits
+@pytest.mark.parametrize("aggregation", ["fedavg", "secure-sum"])
 def test_institutions_on_ray(run_file: Path, tmp_path: Path, aggregation: str) -> None:
     text = run_file.read_text(encoding="utf-8").replace("num_rounds = 2", "num_rounds = 1")
     if aggregation == "secure-sum":

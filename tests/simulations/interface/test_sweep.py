@@ -56,6 +56,7 @@ def test_each_trial_is_a_run_and_the_best_comes_first(file: Path, tmp_path: Path
         assert 0.01 <= event["federation.learning_rate"] <= 0.2
 
 
+@pytest.mark.waits
 def test_an_interrupted_search_goes_on(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, began = module.simulate, []
 
