@@ -9,6 +9,8 @@ training/  From units to a private update.
 answers/   Asks of the server and the answers to them, one file an ask.
 service/   The process that takes part for months.
 home/      For the institution itself: nothing of it leaves.
+steward/   The institution as a person reads it and decides for it.
+page/      `confide client page`: the same in a browser.
 commands/  `confide client ...`.
 config     site.toml
 """

@@ -33,10 +33,11 @@ ORDER = {
         "export",
         "curation",
         "explanation",
+        "pages",
         "cli",
         "verify",
     ),
-    "client": ("privacy", "data", "site", "training", "answers", "service", "home", "commands"),
+    "client": ("privacy", "data", "site", "training", "answers", "service", "home", "steward", "page", "commands"),
     "server": ("home", "aggregation", "rounds", "results", "fleet", "daemon", "commands"),
     "simulations": ("data", "sites", "engines", "studies", "interface", "commands", "benchmarks"),
 }

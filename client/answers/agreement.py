@@ -1,6 +1,6 @@
 """The steps before an answer: it must be the run that was agreed to, and the institution must agree."""
 
-from confide.client.answers.proposed_runs import keep_offer
+from confide.client.answers.proposed_runs import is_declined, keep_offer
 from confide.client.privacy.decision import Decision, decide
 from confide.client.privacy.policy import RunRequest, waits_for_approval
 from confide.client.privacy.release import acknowledge
@@ -62,12 +62,15 @@ def is_waiting(run: RunConfig, site: Institution) -> bool:
     """Return whether a person has to approve the run first, whatever the policy says of it.
 
     So a server cannot search for a limit. A study of a name that the policy does not hold waits for nobody.
+    `PolicyError` if a person declined the run.
     """
     policy = site.config.policy
     waits = waits_for_approval(run, policy, site.ledger.account().approved)
     if run.study.name not in policy.studies or not waits:
         return False
     _keep(run, site)
+    if site.offers and is_declined(site.offers, run):
+        raise PolicyError(f"run {run.sha256()[:12]} was declined here: `confide client approve {run.study.name}`")
     site.report(PolicyError(waits))
     return True
 

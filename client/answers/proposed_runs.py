@@ -35,6 +35,26 @@ def read_offers(folder: Path, study: str | None = None) -> list[RunConfig]:
     return runs
 
 
+def note_decline(folder: Path, run: RunConfig) -> None:
+    """Keep a person's no to a run, until `take_decline_back`."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    replace_durably(_decline(folder, run), b"", 0o600)
+
+
+def take_decline_back(folder: Path, run: RunConfig) -> None:
+    """Forget a person's no."""
+    _decline(folder, run).unlink(missing_ok=True)
+
+
+def is_declined(folder: Path, run: RunConfig) -> bool:
+    """Return whether a person said no to a run."""
+    return _decline(folder, run).exists()
+
+
+def _decline(folder: Path, run: RunConfig) -> Path:
+    return folder / f"{run.sha256()}.declined"
+
+
 def approved_runs(folder: Path, account: Account) -> list[RunConfig]:
     """The newest approved run of each study that can still spend: that is not closed, and has steps left."""
     agreed = [run for run in reversed(read_offers(folder)) if (run.study.name, run.sha256()) in account.approved]

@@ -35,7 +35,7 @@ def check(
     Nothing is charged and nothing leaves. Exit code 3: the policy refuses; 4: the budget does; 1: too few lines of the
     data file can be used.
     """
-    from confide.client.commands.approval import review
+    from confide.client.steward.approval import review
 
     verdict = review(_locked(run_file, site, overrides), site)
     typer.echo(json.dumps(verdict.as_json()) if as_json else verdict.text())
@@ -55,16 +55,28 @@ def approve(
     site: SiteOption = _SITE,
 ) -> None:
     """Approve a run of a study, by the hash of everything in it. Another or a changed run needs another approval."""
-    from confide.client.commands.approval import approve_run, offered_run, require_hash
+    from confide.client.steward.approval import approve_run
+    from confide.client.steward.offers import offered_run, require_hash
 
     run = _locked(run_file, site) if run_file else offered_run(site, study, sha256)
     require_hash(run, sha256)
     typer.echo(approve_run(run, study, site))
 
 
+def decline(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="name of an offered study")],
+    sha256: Annotated[str, typer.Option(metavar="HASH", help="first digits of the run's hash, if several wait")] = "",
+    site: SiteOption = _SITE,
+) -> None:
+    """Decline a run that waits for approval. `confide client approve` takes it back; nothing is charged either way."""
+    from confide.client.steward.offers import decline_run, offered_run
+
+    typer.echo(decline_run(site, offered_run(site, study, sha256)))
+
+
 def studies(site: SiteOption = _SITE, as_json: JsonOption = False) -> None:
     """List the studies that were offered, approved, opened or closed here."""
-    from confide.client.commands.studies import list_studies
+    from confide.client.steward.studies import list_studies
 
     listed = list_studies(site)
     if as_json:
@@ -78,7 +90,7 @@ def studies(site: SiteOption = _SITE, as_json: JsonOption = False) -> None:
 
 def ledger_show(site: SiteOption = _SITE, as_json: JsonOption = False) -> None:
     """Show the spend on the people of this dataset, over all studies, and the budget left."""
-    from confide.client.commands.ledger_report import ledger_facts, ledger_text
+    from confide.client.steward.ledger_report import ledger_facts, ledger_text
 
     facts = ledger_facts(site)
     typer.echo(json.dumps(facts) if as_json else ledger_text(facts))
@@ -89,7 +101,7 @@ def ledger_export(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="file to write [standard output]")] = None,
 ) -> None:
     """Write the ledger's rows as JSON lines, for anyone to recompute with `confide verify FILE`."""
-    from confide.client.commands.ledger_report import export_lines
+    from confide.client.steward.ledger_report import export_lines
     from confide.common.durable import replace_durably
     from confide.common.errors import InputError
 
@@ -117,7 +129,7 @@ def ledger_close(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="a study that is over")], site: SiteOption = _SITE
 ) -> None:
     """Close a study: steps that were never reserved are free for other studies."""
-    from confide.client.commands.ledger_report import close_study
+    from confide.client.steward.ledger_report import close_study
 
     typer.echo(close_study(site, study))
 
@@ -154,30 +166,22 @@ def start(site: SiteOption = _SITE) -> None:
 
 def pause(site: SiteOption = _SITE) -> None:
     """Answer no new ask, until `confide client resume`."""
-    from confide.client.commands.ledger_report import shares_held
-    from confide.client.site.installation import open_site
+    from confide.client.steward import pausing
 
-    here = open_site(site)
-    (here.config.state.dir / "paused").touch(0o600)
-    typer.echo("paused: nothing new is answered")
-    for share in shares_held(here):
-        typer.echo(
-            f"the share of study {share['study']}, round {share['round']}, stays here: if its sum is open, that round "
-            "is void for all its members, unless `confide client resume` comes before it closes"
-        )
+    for line in pausing.pause(site):
+        typer.echo(line)
 
 
 def resume(site: SiteOption = _SITE) -> None:
     """Answer new asks again."""
-    from confide.client.site.installation import open_site
+    from confide.client.steward import pausing
 
-    (open_site(site).config.state.dir / "paused").unlink(missing_ok=True)
-    typer.echo("answering again")
+    typer.echo(pausing.resume(site))
 
 
 def egress(site: SiteOption = _SITE, as_json: JsonOption = False) -> None:
     """List all that left this institution: time, size, hash, study and round."""
-    from confide.client.commands.ledger_report import egress_rows
+    from confide.client.steward.ledger_report import egress_rows
 
     rows: list[dict[str, Any]] = egress_rows(site)
     if as_json:

@@ -11,12 +11,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 from confide.client.answers.proposed_runs import read_offers
-from confide.client.commands.shared_noise import partners_compared
 from confide.client.config import SiteConfig, load_site_config
 from confide.client.data.line_check import check_lines
 from confide.client.service.probe import clock_ahead
 from confide.client.site.enrolment import has_joined, kit_of
 from confide.client.site.installation import open_site
+from confide.client.steward.shared_noise import partners_compared
 from confide.common.config.run import RunConfig
 from confide.common.errors import ConfideError, InputError
 from confide.common.findings import Finding, State

@@ -31,7 +31,7 @@ def doctor(site: SiteOption = _SITE) -> None:
 
 def status(site: SiteOption = _SITE, as_json: JsonOption = False) -> None:
     """Show whether the client runs, is connected or paused, and its last ask and answer. Reads files alone."""
-    from confide.client.commands.status import status_facts, status_text
+    from confide.client.steward.status import status_facts, status_text
 
     facts = status_facts(site)
     typer.echo(json.dumps(facts) if as_json else status_text(facts))

@@ -43,6 +43,10 @@ COMMANDS = {
         "confide.client.commands.looking_after_cli:status",
         "show whether the client runs, and its last answer",
     ),
+    "client page": (
+        "confide.client.commands.page_cli:page",
+        "show all of it in a browser: requests to approve, the budget, what left",
+    ),
     "client models list": (
         "confide.client.commands.looking_after_cli:models_list",
         "list finished adapters, and damage to them",
@@ -60,6 +64,7 @@ COMMANDS = {
         "show this institution's answer to a run, and its cost",
     ),
     "client approve": ("confide.client.commands.cli:approve", "agree to a run, by its hash"),
+    "client decline": ("confide.client.commands.cli:decline", "say no to a run that waits for approval"),
     "client studies": (
         "confide.client.commands.cli:studies",
         "list studies that were offered, approved, opened or closed here",

@@ -10,7 +10,7 @@ from support.deployment import POLICY, Deployment, deployed
 from support.faults import begin, judge, private_records, rounds_charged, run_file
 from support.zygote import Zygote
 
-from confide.client.commands.status import status_facts
+from confide.client.steward.status import status_facts
 
 
 def test_a_run_survives_kill_9_of_server_and_client_and_charges_nothing_twice(

@@ -20,9 +20,9 @@ from support.sites import make_records
 from confide.client.answers.agreement import agree
 from confide.client.answers.proposed_runs import keep_offer
 from confide.client.commands import doctor
-from confide.client.commands.approval import approve_run
-from confide.client.commands.studies import list_studies
 from confide.client.site.installation import open_site
+from confide.client.steward.approval import approve_run
+from confide.client.steward.studies import list_studies
 from confide.common.cli import main
 from confide.common.config.run import RunConfig, lock
 from confide.common.errors import ConfideError, PolicyError

@@ -9,7 +9,7 @@ from support.installations import write_site
 
 from confide.client.answers.proposed_runs import keep_offer
 from confide.client.commands import doctor
-from confide.client.commands.approval import review
+from confide.client.steward.approval import review
 from confide.common.config.run import RunConfig, lock
 from confide.common.model import base_models, memory
 from confide.common.model.base_models import hash_model

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from support.installations import write_site
 
-from confide.client.commands.ledger_report import export_lines
 from confide.client.data.dataset_claims import Names
 from confide.client.privacy.account import AnswerKey, Reservation
 from confide.client.privacy.release import AnswerRequest, release
 from confide.client.site.commitments import commit_to_secret
 from confide.client.site.installation import Site, open_site
+from confide.client.steward.ledger_report import export_lines
 from confide.common.errors import LedgerError
 from confide.common.privacy.filter import Cap
 from confide.common.privacy.plan import PrivacyPlan

@@ -14,13 +14,13 @@ from flwr.supercore.task_identity import TaskIdentity
 from support.https import UNUSABLE_PROXIES
 from support.installations import Asking, kinds, write_site
 
-from confide.client.commands.status import status_facts, status_text
 from confide.client.service import process
 from confide.client.service.process import _Answers
 from confide.client.service.release_ticks import at_ticks
 from confide.client.service.running import Status
 from confide.client.site.enrolment import renew_keys
 from confide.client.site.installation import open_site
+from confide.client.steward.status import status_facts, status_text
 from confide.common.config.run import RunConfig, lock
 from confide.common.errors import InputError
 from confide.common.model.base_models import hash_model

@@ -12,11 +12,11 @@ import pytest
 from support.installations import write_site
 from support.ledgers import CAP, OTHER, PLAN, make_ledger, reserve
 
-from confide.client.commands.ledger_report import export_lines
 from confide.client.data.dataset_claims import Names, People
 from confide.client.privacy.rollback import Witnesses
 from confide.client.site.commitments import commit_to_people, commit_to_secret
 from confide.client.site.installation import Site, open_site
+from confide.client.steward.ledger_report import export_lines
 from confide.common.errors import LedgerError
 from confide.common.verify.command import verify
 

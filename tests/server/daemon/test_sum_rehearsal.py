@@ -16,8 +16,8 @@ from confide.client.answers import rehearsal as answers
 from confide.client.answers.agreement import acknowledge_receipt
 from confide.client.answers.app import make_client_app
 from confide.client.answers.secure_round import require_own_rows
-from confide.client.commands.approval import approve_run
 from confide.client.site.installation import Site, open_site
+from confide.client.steward.approval import approve_run
 from confide.client.training import made_up
 from confide.common.config.run import RunConfig, lock
 from confide.common.errors import PolicyError

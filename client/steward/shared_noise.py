@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from confide.client.answers.proposed_runs import read_offers
 from confide.client.privacy.account import Account
 from confide.client.privacy.decision import partner_problems
 from confide.client.privacy.policy import cap_of
@@ -12,7 +13,7 @@ from confide.common.config.run import RunConfig
 from confide.common.config.sections import SECURE_SUM
 from confide.common.privacy.plan import Plan, PrivacyPlan
 from confide.common.privacy.secure.conditions import HIGHEST, epsilon_if_colluding, epsilon_or_infinite
-from confide.common.protocol.enrolment import partner_fingerprint
+from confide.common.protocol.enrolment import partner_fingerprint, same_fingerprint
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,47 @@ def shared_noise(run: RunConfig, plan: Plan, site: Institution, account: Account
         own=site.config.institution.name,
         fingerprints={name: partner_fingerprint(key) for name, key in run.study.keys.items()},
     )
+
+
+@dataclass(frozen=True)
+class Partner:
+    """An institution of a run with shared noise, as a person compares it.
+
+    Attributes:
+        name: in the run.
+        fingerprint: of the key that the run lists for it.
+        state: `here` for this institution, `compared` if [partners] has this fingerprint, `differs` or `unknown`.
+    """
+
+    name: str
+    fingerprint: str
+    state: Literal["here", "compared", "differs", "unknown"]
+
+
+def shared_runs(site: Institution) -> list[RunConfig]:
+    """Return the runs that were offered here in which institutions share noise."""
+    offers = read_offers(site.offers) if site.offers else []
+    return [run for run in offers if run.federation.aggregation == SECURE_SUM]
+
+
+def own_fingerprint(site: Institution) -> str:
+    """Return the fingerprint that this institution reads to the others."""
+    return partner_fingerprint(site.identity.public_hex())
+
+
+def partners_of(runs: Sequence[RunConfig], site: Institution) -> list[Partner]:
+    """Return the institutions of runs with shared noise. One that is listed with two keys is in it twice."""
+    keys = {(name, key): None for run in runs for name, key in run.study.keys.items()}
+    return [_partner(name, partner_fingerprint(key), site) for name, key in sorted(keys)]
+
+
+def _partner(name: str, fingerprint: str, site: Institution) -> Partner:
+    known = site.config.partners.get(name)
+    if name == site.config.institution.name and fingerprint == own_fingerprint(site):
+        return Partner(name, fingerprint, "here")
+    if known is None:
+        return Partner(name, fingerprint, "unknown")
+    return Partner(name, fingerprint, "compared" if same_fingerprint(known, fingerprint) else "differs")
 
 
 def partners_compared(runs: Sequence[RunConfig], site: Institution) -> tuple[Literal["ok", "problem"], str]:

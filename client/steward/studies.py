@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from confide.client.answers.proposed_runs import read_offers
-from confide.client.commands.approval import plan_here
+from confide.client.answers.proposed_runs import is_declined, read_offers
 from confide.client.privacy.account import Account, StudyAllotment
 from confide.client.privacy.policy import waits_for_approval
 from confide.client.site.installation import Site, open_site
+from confide.client.steward.approval import plan_here
 from confide.common.config.run import RunConfig
 from confide.common.errors import PolicyError
 from confide.common.privacy.plan import PrivacyPlan
@@ -23,6 +23,7 @@ def list_studies(path: Path) -> list[dict[str, Any]]:
     policy = site.config.policy
     free = {key for key, run in runs.items() if not waits_for_approval(run, policy, set())}
     told = {key: "needs no approval" if key in free else "waits for approval" for key in known}
+    told |= {key: "declined" for key, run in runs.items() if site.offers and is_declined(site.offers, run)}
     same_plan = {key for key, run in runs.items() if (study := account.studies.get(key[0])) and _pins(study, run, site)}
     return [_status(account, key, told[key], same_plan=key not in runs or key in same_plan) for key in sorted(known)]
 

@@ -13,9 +13,10 @@ from support.installations import Asking, kinds, write_records, write_site
 from support.sites import make_records
 
 from confide.client.answers.proposed_runs import keep_offer
-from confide.client.commands.approval import approve_run, offered_run, review
-from confide.client.commands.studies import list_studies
 from confide.client.site.installation import open_site
+from confide.client.steward.approval import approve_run, review
+from confide.client.steward.offers import offered_run
+from confide.client.steward.studies import list_studies
 from confide.common.cli import main
 from confide.common.config.run import RunConfig, lock, make_plan
 from confide.common.errors import InputError

@@ -1,15 +1,15 @@
-"""`client check` and `client approve`: a person reads what a run means here, and agrees to it."""
+"""A person reads what a run means here, and agrees to it."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from confide.client.answers.agreement import decision_on
-from confide.client.answers.proposed_runs import keep_offer, read_offers
-from confide.client.commands.shared_noise import SharedNoise, shared_noise
+from confide.client.answers.proposed_runs import keep_offer, take_decline_back
 from confide.client.data.line_check import too_few_lines
 from confide.client.privacy.policy import cap_of
 from confide.client.site.installation import Site, open_site
+from confide.client.steward.shared_noise import SharedNoise, shared_noise
 from confide.common.config.run import RunConfig, make_plan
 from confide.common.errors import BudgetError, ConfideError, InputError, PolicyError
 from confide.common.model.base_models import find_model
@@ -109,45 +109,6 @@ def review(run: RunConfig, path: Path) -> Verdict:
     return replace(_judge(run, site), room=_room(run, site))
 
 
-def offered_run(path: Path, study: str, sha256: str) -> RunConfig:
-    """The offered run of a study that waits for approval; ``sha256`` begins its hash, where there are several.
-
-    Raises:
-        InputError: none was offered, or several: a person must know which of them is agreed to.
-    """
-    site = open_site(path)
-    approved = site.ledger.account().approved
-    known, prefix = read_offers(site.offers, study) if site.offers else [], _digits(sha256)
-    offered = [run for run in known if run.sha256().startswith(prefix)]
-    if known and not offered:
-        hashes = ", ".join(run.sha256() for run in known)
-        raise InputError(
-            f"--sha256 {prefix}: no run of study {study!r} that was offered here begins so; they are {hashes}"
-        )
-    waiting = [run for run in offered if (study, run.sha256()) not in approved] or offered[:1]
-    if not waiting:
-        raise InputError(f"no run of study {study!r} was offered here; name its file with --run RUN.toml")
-    if len(waiting) > 1:
-        hashes = ", ".join(run.sha256()[:12] for run in waiting)
-        raise InputError(
-            f"{len(waiting)} runs of study {study!r} wait ({site.offers}); name one with --sha256: {hashes}"
-        )
-    return waiting[0]
-
-
-def require_hash(run: RunConfig, sha256: str) -> None:
-    """`InputError` where a run's hash does not begin as a person was told; blanks and capitals do not count."""
-    if not run.sha256().startswith(_digits(sha256)):
-        raise InputError(
-            f"--sha256 {_digits(sha256)}, but the run of this file has the hash {run.sha256()}: it is not the run that "
-            "you were told of; get its file again, or leave --sha256 out"
-        )
-
-
-def _digits(sha256: str) -> str:
-    return "".join(sha256.split()).lower()
-
-
 def approve_run(run: RunConfig, study: str, path: Path) -> str:
     """Approve a locked run; returns what was agreed to.
 
@@ -169,6 +130,8 @@ def approve_run(run: RunConfig, study: str, path: Path) -> str:
     if site.offers:
         keep_offer(site.offers, run)  # `doctor` looks at its labels and its base model
     site.ledger.approve(study, run.sha256(), plan_here(run, site), cap_of(site.config.policy))
+    if site.offers:
+        take_decline_back(site.offers, run)
     first, *agreed = verdict.agreed()
     return "\n".join([f"{first}: approved", *agreed])
 

@@ -19,8 +19,6 @@ from support.https import make_keys, make_kit
 from support.installations import write_site
 from support.ledgers import PLAN
 
-from confide.client.commands.ledger_report import ledger_facts
-from confide.client.commands.status import status_facts, status_text
 from confide.client.privacy.account import AnswerKey
 from confide.client.privacy.policy import cap_of
 from confide.client.service import process, running
@@ -28,6 +26,8 @@ from confide.client.service.link import Link
 from confide.client.service.running import Status, client_pid, only_client, read_status
 from confide.client.site.enrolment import node_key
 from confide.client.site.installation import Site, open_site
+from confide.client.steward.ledger_report import ledger_facts
+from confide.client.steward.status import status_facts, status_text
 from confide.common.errors import ConfideError
 from confide.common.protocol.enrolment import write_json
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from confide.client.commands.ledger_report import MASKED, egress_rows, shares_held
 from confide.client.service.running import client_pid, read_status
 from confide.client.site.enrolment import kit_of
 from confide.client.site.installation import open_site
+from confide.client.steward.ledger_report import MASKED, egress_rows, shares_held
 from confide.common.errors import InputError
 
 

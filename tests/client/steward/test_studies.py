@@ -7,8 +7,8 @@ from pathlib import Path
 from support.installations import Asking, write_site
 
 from confide.client.answers.proposed_runs import keep_offer
-from confide.client.commands.studies import list_studies
 from confide.client.site.installation import open_site
+from confide.client.steward.studies import list_studies
 from confide.common.config.run import RunConfig, lock
 from confide.common.model.base_models import hash_model
 

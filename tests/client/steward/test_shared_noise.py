@@ -12,14 +12,14 @@ from support.verifying import run_verify
 from confide.client.answers.agreement import decision_on, is_waiting
 from confide.client.answers.proposed_runs import keep_offer
 from confide.client.commands import cli
-from confide.client.commands.approval import approve_run, review
 from confide.client.commands.doctor import examine
-from confide.client.commands.ledger_report import export_lines, ledger_facts, ledger_text
-from confide.client.commands.status import status_facts, status_text
-from confide.client.commands.studies import list_studies
 from confide.client.privacy.account import AnswerKey
 from confide.client.privacy.policy import cap_of
 from confide.client.site.installation import open_site
+from confide.client.steward.approval import approve_run, review
+from confide.client.steward.ledger_report import export_lines, ledger_facts, ledger_text
+from confide.client.steward.status import status_facts, status_text
+from confide.client.steward.studies import list_studies
 from confide.common.config.run import RunConfig, lock, make_plan
 from confide.common.errors import PolicyError
 from confide.common.model.base_models import hash_model

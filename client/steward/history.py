@@ -1,0 +1,43 @@
+"""The spend over time, from the rows of the ledger."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from confide.client.privacy.account import Account
+from confide.client.privacy.policy import cap_of
+from confide.client.privacy.row_kinds import add_row
+from confide.client.site.installation import open_site
+
+_MOST = 16  # moments: an accountant is asked for each
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The spend after one charge.
+
+    Attributes:
+        time: Unix seconds.
+        study: the one that was charged.
+        epsilon, if_broken: of all charges so far, by both accounts; infinite after training without privacy.
+    """
+
+    time: int
+    study: str
+    epsilon: float
+    if_broken: float
+
+
+def spend_over_time(path: Path) -> list[Moment]:
+    """Return the spend after each charge; of many, after the first, the last, and some between."""
+    site = open_site(path)
+    delta, rows = cap_of(site.config.policy).max_delta, site.ledger.rows()
+    charges = [index for index, (row, _) in enumerate(rows) if row["kind"] in ("reserve", "infinite")]
+    stride = max(1, -(-len(charges) // (_MOST - 1)))
+    chosen = {*charges[::stride], *charges[-1:]}
+    account, moments = Account(), list[Moment]()
+    for index, (row, row_hash) in enumerate(rows):
+        add_row(account, row, row_hash)
+        if index in chosen:
+            both = account.epsilon_spent(delta), account.epsilon_spent_if_broken(delta)
+            moments.append(Moment(row["time"], row["study"], *both))
+    return moments
