@@ -133,8 +133,8 @@ def _ticks(run: RunConfig, verdict: Verdict) -> dict[str, str]:
         ticks["open"] = "I understand that nothing protects our records in this run."
     else:
         ticks["cost"] = (
-            f"I agree that this study uses epsilon {verdict.cost} of our budget. It never comes back, whatever the "
-            "study brings."
+            f"I agree that this study may use epsilon {verdict.cost} of our budget. What it uses never comes back, "
+            "whatever the study brings."
         )
     if verdict.shared:
         ticks["partners"] = (

@@ -48,7 +48,7 @@ class Sessions:
     def __init__(self, idle_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.idle_seconds, self._clock = idle_seconds, clock
         self._links = dict[bytes, float]()
-        self._open = list[Session]()
+        self._open, self._was_open = list[Session](), False
 
     def new_link(self) -> str:
         """Return a new token, which opens one session, once. Only its hash is kept."""
@@ -66,7 +66,7 @@ class Sessions:
         if not ends or now > ends[0]:
             return None
         session = Session(now)
-        self._open = [*self._open[1 - _MOST :], session]
+        self._open, self._was_open = [*self._open[1 - _MOST :], session], True
         return session
 
     def find(self, place: str, cookie: str) -> Session | None:
@@ -90,10 +90,10 @@ class Sessions:
         return self._clock() - session.seen > self.idle_seconds
 
     def is_left_alone(self, since: float) -> bool:
-        """Return whether no session is open, and nobody has opened one for the idle time since a time of the clock."""
+        """Return whether the last session has ended, or none was opened for the idle time since a time of the clock."""
         if any(not self.has_ended(session) for session in self._open):
             return False
-        return bool(self._open) or self._clock() - since > self.idle_seconds
+        return self._was_open or self._clock() - since > self.idle_seconds
 
 
 def _hash(text: str) -> bytes:
