@@ -1,5 +1,6 @@
 """Pages on loopback for tests: served in a thread, asked by httpx or by a real browser."""
 
+import asyncio
 import contextlib
 import re
 import threading
@@ -14,6 +15,8 @@ from confide.client.page.institution import InstitutionPages
 from confide.common.pages.guard import House
 from confide.common.pages.serving import listen, serve_page
 from confide.common.pages.sessions import Sessions
+
+SELF = "http://127.0.0.1:8455"
 
 
 @dataclass
@@ -51,15 +54,27 @@ def served_institution(path: Path) -> contextlib.AbstractContextManager[Served]:
     return served(lambda house: InstitutionPages(path, house).app())
 
 
-class Steward:
-    """A browser without a window: it opens a link, keeps its cookie and knows the token of its forms."""
+def local_institution(path: Path) -> "Local":
+    """The pages of a site.toml's institution, asked without a port."""
+    sessions = Sessions(1800.0)
+    return Local(InstitutionPages(path, House(sessions, "Ask again.")).app(), f"/open/{sessions.new_link()}")
 
-    def __init__(self, url: str, link: str) -> None:
-        self.url, self.web = url, httpx.Client(base_url=url, trust_env=False, timeout=60)
-        opened = self.web.get(link)
-        found = re.search(r'url=(/[^"]+)"', opened.text)
-        self.status, self.place = opened.status_code, found[1] if found else "/nowhere/"
-        self.opened = opened
+
+class Local:
+    """A person at an application of pages: opens the link, keeps the cookie, knows the token of the forms."""
+
+    def __init__(self, app: Any, link: str) -> None:
+        asgi = httpx.ASGITransport(app, raise_app_exceptions=False)
+
+        async def answer(request: httpx.Request) -> httpx.Response:
+            async with httpx.AsyncClient(transport=asgi) as web:
+                sent = request.content, request.headers
+                got = await web.request(request.method, request.url, content=sent[0], headers=sent[1])
+                return httpx.Response(got.status_code, content=got.content, headers=got.headers.multi_items())
+
+        transport = httpx.MockTransport(lambda request: asyncio.run(answer(request)))
+        self.web = httpx.Client(base_url=SELF, transport=transport)
+        self.place, self._token = re.findall(r'url=(/[^"]+)"', self.web.get(link).text)[0], ""
 
     def get(self, path: str = "", **headers: str) -> httpx.Response:
         """Ask for a page of the session."""
@@ -67,11 +82,12 @@ class Steward:
 
     def token(self) -> str:
         """Return the token that stands in the forms."""
-        return re.findall(r'name="form" value="([^"]+)"', self.get().text)[0]
+        if not self._token:
+            self._token = re.findall(r'name="form" value="([^"]+)"', self.get("left").text)[0]
+        return self._token
 
-    def post(self, path: str, form: dict[str, str], **headers: str) -> httpx.Response:
-        """Send a form as our own page would, but for the given headers."""
-        sent = {"origin": self.url, "sec-fetch-site": "same-origin", **headers}
-        return self.web.post(
-            f"{self.place}{path}", data={"form": self.token(), **form}, headers=sent, follow_redirects=True
-        )
+    def post(self, path: str, form: dict[str, str]) -> httpx.Response:
+        """Send a form as our own page does; ``form`` may have another token. Follow to the page that comes then."""
+        sent = {"origin": SELF, "sec-fetch-site": "same-origin"}
+        data = {"form": self.token(), **form}
+        return self.web.post(f"{self.place}{path}", data=data, headers=sent, follow_redirects=True)

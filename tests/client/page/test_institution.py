@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support.installations import Asking, kinds, write_site
 from support.ledgers import PLAN
-from support.pages import Served, Steward, served_institution
+from support.pages import Local, local_institution
 
 from confide.client.answers.proposed_runs import keep_offer
 from confide.client.page.overview import state_of
@@ -41,14 +41,8 @@ def path(tmp_path: Path, run: RunConfig) -> Path:
 
 
 @pytest.fixture
-def page(path: Path) -> Iterator[Served]:
-    with served_institution(path) as page:
-        yield page
-
-
-@pytest.fixture
-def steward(page: Served) -> Steward:
-    return Steward(page.url, page.link())
+def steward(path: Path) -> Local:
+    return local_institution(path)
 
 
 def _open(path: Path) -> Site:
@@ -61,13 +55,13 @@ def _approve(run: RunConfig, **changes: str) -> tuple[str, dict[str, str]]:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a ledger without what differs by chance or by the clock: salt, time, and the hash of the row before."""
+    """The rows of a ledger without what chance or the clock decides: salt, time, the hash of the row before."""
     drawn = ("salt", "time", "previous", "people")
     return [{key: value for key, value in row.items() if key not in drawn} for row, _ in _open(path).ledger.rows()]
 
 
 def test_approving_by_page_writes_the_row_of_the_command(
-    tmp_path: Path, path: Path, run: RunConfig, steward: Steward
+    tmp_path: Path, path: Path, run: RunConfig, steward: Local
 ) -> None:
     other = tmp_path / "other"
     shutil.copytree(path.parent, other)
@@ -92,7 +86,7 @@ def test_approving_by_page_writes_the_row_of_the_command(
     ],
 )
 def test_nothing_is_approved_without_every_tick_and_the_hash(
-    path: Path, run: RunConfig, steward: Steward, changes: dict[str, str]
+    path: Path, run: RunConfig, steward: Local, changes: dict[str, str]
 ) -> None:
     assert steward.post(*_approve(run, **changes)).status_code in (400, 403)
     assert steward.post(*_approve(run, hash=run.sha256()[:7])).status_code == 400, "seven characters are too few"
@@ -105,16 +99,15 @@ def test_the_page_approves_nothing_that_the_command_refuses(tmp_path: Path, run:
     for name, limit in reasons.items():
         path = write_site(tmp_path / name, policy={"require_approval": True, name: limit})
         keep_offer(_open(path).offers, run)  # type: ignore[arg-type]
-        with served_institution(path) as page:
-            steward = Steward(page.url, page.link())
-            shown = steward.get(f"requests/{run.sha256()}").text
-            assert "cannot be approved as it stands" in shown
-            assert "Approve this run" not in shown
-            assert steward.post(*_approve(run)).status_code == 400
+        steward = local_institution(path)
+        shown = steward.get(f"requests/{run.sha256()}").text
+        assert "cannot be approved as it stands" in shown
+        assert "Approve this run" not in shown
+        assert steward.post(*_approve(run)).status_code == 400
         assert _rows(path) == []
 
 
-def test_a_run_that_was_declined_is_declined_until_it_is_approved(path: Path, run: RunConfig, steward: Steward) -> None:
+def test_a_run_that_was_declined_is_declined_until_it_is_approved(path: Path, run: RunConfig, steward: Local) -> None:
     asking = Asking(run, partial(open_site, path))
     assert kinds(asking.offer()) == ["waiting"]
     assert "declined" in steward.post(f"requests/{run.sha256()}/decline", {}).text
@@ -127,7 +120,7 @@ def test_a_run_that_was_declined_is_declined_until_it_is_approved(path: Path, ru
     assert steward.post(f"requests/{run.sha256()}/decline", {}).status_code == 400, "an approval stays"
 
 
-def test_pausing_and_ending_a_study_by_page_are_those_of_the_commands(path: Path, steward: Steward) -> None:
+def test_pausing_and_ending_a_study_by_page_are_those_of_the_commands(path: Path, steward: Local) -> None:
     site, paused = _open(path), path.parent / "state" / "paused"
     steward.post("pause", {})
     assert paused.exists()
@@ -141,7 +134,7 @@ def test_pausing_and_ending_a_study_by_page_are_those_of_the_commands(path: Path
     assert site.ledger.account().studies["test"].closed
 
 
-def test_what_left_and_the_budget_are_told_as_the_ledger_has_them(path: Path, steward: Steward) -> None:
+def test_what_left_and_the_budget_are_told_as_the_ledger_has_them(path: Path, steward: Local) -> None:
     site = _open(path)
     cap = cap_of(site.config.policy)
     site.ledger.open_study("test", PLAN, cap)
@@ -155,7 +148,7 @@ def test_what_left_and_the_budget_are_told_as_the_ledger_has_them(path: Path, st
     assert "abababababababab" in steward.get("left").text
 
 
-def test_words_of_a_server_are_shown_as_text(path: Path, run: RunConfig, steward: Steward) -> None:
+def test_words_of_a_server_are_shown_as_text(path: Path, run: RunConfig, steward: Local) -> None:
     evil = "<img src=x onerror=alert(1)>\x1b[2J"
     study = run.study.model_copy(update={"institutions": (evil, "st-mary")})
     changes = {"model": run.model.model_copy(update={"base": evil}), "study": study}
@@ -167,13 +160,13 @@ def test_words_of_a_server_are_shown_as_text(path: Path, run: RunConfig, steward
     assert "\x1b" not in shown
 
 
-def test_a_page_names_no_other_host_and_holds_no_script_or_style_of_its_own(run: RunConfig, steward: Steward) -> None:
+def test_a_page_names_no_other_host_and_holds_no_script_or_style_of_its_own(run: RunConfig, steward: Local) -> None:
     for text in (steward.get(rest).text for rest in ("", f"requests/{run.sha256()}", "left", "partners")):
         assert re.findall(r"https?://", text) == []
         assert re.findall(r"<script(?! src=)|<style|\sstyle=|\son\w+=", text) == []
 
 
-def test_a_request_that_is_gone_is_told(steward: Steward) -> None:
+def test_a_request_that_is_gone_is_told(steward: Local) -> None:
     answer = steward.get(f"requests/{'0' * 64}")
     assert (answer.status_code, "is not kept here any more" in answer.text) == (400, True)
 
