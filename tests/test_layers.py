@@ -38,7 +38,7 @@ ORDER = {
         "verify",
     ),
     "client": ("privacy", "data", "site", "training", "answers", "service", "home", "steward", "page", "commands"),
-    "server": ("home", "aggregation", "rounds", "results", "fleet", "daemon", "commands"),
+    "server": ("home", "aggregation", "rounds", "results", "fleet", "daemon", "page", "commands"),
     "simulations": ("data", "sites", "engines", "studies", "interface", "commands", "benchmarks"),
 }
 USES = {"common": set[str](), "client": {"common"}, "server": {"common"}, "simulations": {"common", "client", "server"}}

@@ -34,6 +34,7 @@ class InstitutionPages:
     def __init__(self, path: Path, house: House) -> None:
         self._path, self._house = path, house
         self._site = open_site(path)
+        overview_of(path)  # an accountant counts the past now, and keeps it
 
     def app(self) -> Any:
         """Return the web application."""

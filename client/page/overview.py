@@ -13,10 +13,10 @@ from confide.client.privacy.policy import cap_of
 from confide.client.site.installation import Site, open_site
 from confide.client.steward.budget import Budget, budget_now
 from confide.client.steward.history import Moment, spend_over_time
-from confide.client.steward.ledger_report import egress_rows, ledger_facts
+from confide.client.steward.ledger_report import egress_of, ledger_facts_of
 from confide.client.steward.offers import waiting_runs
-from confide.client.steward.status import status_facts
-from confide.client.steward.studies import list_studies
+from confide.client.steward.status import status_facts_of
+from confide.client.steward.studies import studies_of
 from confide.common.config.run import RunConfig
 from confide.common.pages.pictures import Line, bar, curve
 from confide.common.pages.rendering import when
@@ -81,19 +81,19 @@ class Overview:
 def overview_of(path: Path) -> Overview:
     """Return the facts about a site.toml's institution."""
     site = open_site(path)
-    ledger = ledger_facts(path)
+    ledger = ledger_facts_of(site)
     offers = read_offers(site.offers) if site.offers else []
     return Overview(
         institution=site.config.institution.name,
         waiting=[_offered(run) for run in waiting_runs(site)],
         declined=[_offered(run) for run in offers if site.offers and is_declined(site.offers, run)],
-        status=status_facts(path),
+        status=status_facts_of(site),
         ledger=ledger,
         budget=budget_now(site),
         second=budget_now(site, "second") if "epsilon_spent_if_broken" in ledger else None,
-        studies=list_studies(path),
-        left=egress_rows(path)[::-1],
-        moments=spend_over_time(path),
+        studies=studies_of(site),
+        left=egress_of(site)[::-1],
+        moments=spend_over_time(site),
     )
 
 

@@ -17,7 +17,11 @@ MASKED = "masked share"  # `what` of a share that left, before the number of mem
 
 def ledger_facts(path: Path) -> dict[str, Any]:
     """Return the content of `confide client ledger show --json`, rounded towards more spent and less left."""
-    site = open_site(path)
+    return ledger_facts_of(open_site(path))
+
+
+def ledger_facts_of(site: Site) -> dict[str, Any]:
+    """Return the same of a site that is open."""
     account, cap = site.ledger.account(), cap_of(site.config.policy)
     filtered, composed = account.by_filter_and_pld(cap.max_delta) if account.number else (0.0, 0.0)
     return {
@@ -88,7 +92,11 @@ def export_lines(path: Path) -> list[str]:
 
 def egress_rows(path: Path) -> list[dict[str, Any]]:
     """Return every sealed answer, and every share that left masked, oldest first: each of them may have left."""
-    site = open_site(path)
+    return egress_of(open_site(path))
+
+
+def egress_of(site: Site) -> list[dict[str, Any]]:
+    """Return the same of a site that is open."""
     account = site.ledger.account()
     left = [row for row, _ in site.ledger.rows() if row["kind"] in ("seal", "release")]
     return [_left(row, account.reservations[row["reserve"]], account) for row in left]

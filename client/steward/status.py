@@ -5,15 +5,19 @@ from typing import Any
 
 from confide.client.service.running import client_pid, read_status
 from confide.client.site.enrolment import kit_of
-from confide.client.site.installation import open_site
-from confide.client.steward.ledger_report import MASKED, egress_rows, shares_held
+from confide.client.site.installation import Site, open_site
+from confide.client.steward.ledger_report import MASKED, egress_of, shares_held
 from confide.common.errors import InputError
 
 
 def status_facts(path: Path) -> dict[str, Any]:
     """Return the content of `confide client status --json`, from files alone."""
-    site = open_site(path)
-    state, account, left = site.config.state.dir, site.ledger.account(), egress_rows(path)
+    return status_facts_of(open_site(path))
+
+
+def status_facts_of(site: Site) -> dict[str, Any]:
+    """Return the same of a site that is open."""
+    state, account, left = site.config.state.dir, site.ledger.account(), egress_of(site)
     pid, told = client_pid(state), read_status(state)
     # The first exchange of a secure sum answers no round yet: its share is held here.
     answered = {

@@ -15,7 +15,11 @@ from confide.common.privacy.plan import PrivacyPlan
 
 def list_studies(path: Path) -> list[dict[str, Any]]:
     """Return every run that was offered or approved, with its study's state."""
-    site = open_site(path)
+    return studies_of(open_site(path))
+
+
+def studies_of(site: Site) -> list[dict[str, Any]]:
+    """Return the same of a site that is open."""
     account = site.ledger.account()
     runs = {(run.study.name, run.sha256()): run for run in (read_offers(site.offers) if site.offers else [])}
     known = runs.keys() | account.approved

@@ -90,6 +90,7 @@ COMMANDS = {
     "server revoke": ("confide.server.commands.cli:revoke", "shut an institution out"),
     "server run": ("confide.server.commands.cli:run", "propose a run to all institutions, or rehearse it"),
     "server status": ("confide.server.commands.cli:status", "show runs and institutions"),
+    "server page": ("confide.server.commands.cli:page", "print a link to all of it in a browser"),
     "server stop": ("confide.server.commands.cli:stop", "end a run after its open round"),
     "server resume": ("confide.server.commands.cli:resume", "continue a run that was stopped"),
 }

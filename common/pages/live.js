@@ -3,6 +3,13 @@
 (() => {
   const note = document.getElementById("live-note");
   const say = (text) => { if (note && note.textContent !== text) note.textContent = text; };
+
+  for (const chosen of document.querySelectorAll("input[data-into]")) {
+    chosen.addEventListener("change", async () => {
+      if (chosen.files[0]) document.getElementById(chosen.dataset.into).value = await chosen.files[0].text();
+    });
+  }
+
   let busy = false;
   let again = false;
   let over = false;

@@ -7,6 +7,7 @@ from typing import Any
 
 import jinja2
 
+from confide.common.model.scores import score_text
 from confide.common.shown import shown
 
 _OWN = "confide.common.pages"
@@ -39,7 +40,7 @@ def templates(package: str) -> jinja2.Environment:
     made = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=loader
     )
-    made.filters |= {"shown": shown, "number": _number, "when": when, "clock": _clock}
+    made.filters |= {"shown": shown, "number": _number, "when": when, "clock": _clock, "score": _score}
     return made
 
 
@@ -52,13 +53,17 @@ def _number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.4f}".rstrip("0").rstrip(".")
 
 
+def _score(value: float, metric: str) -> str:
+    return score_text(metric, value)
+
+
 def _clock(moment: str) -> str:
     """Return a moment of a log as a person reads it.
 
-    >>> _clock("2026-11-13T08:18:15Z")
-    '2026-11-13 08:18:15 UTC'
+    >>> _clock("2026-11-13T08:18:15Z"), _clock("2026-11-13T08:18:15.123456+00:00")
+    ('2026-11-13 08:18:15 UTC', '2026-11-13 08:18:15 UTC')
     """
-    return moment.replace("T", " ").replace("Z", " UTC")
+    return f"{moment[:10]} {moment[11:19]} UTC"
 
 
 def when(seconds: float) -> str:

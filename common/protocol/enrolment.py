@@ -117,9 +117,14 @@ def write_json(value: JoinRequest | Kit) -> str:
 
 def read_request(path: Path) -> JoinRequest:
     """Read a request file and check its signature; `InputError` for anything else."""
-    request: JoinRequest = _read(path, JoinRequest)
+    return request_from(_text(path), str(path))
+
+
+def request_from(text: str, named: str) -> JoinRequest:
+    """Return the request in the text of a request file, named so in errors, after checking its signature."""
+    request: JoinRequest = _parsed(text, named, JoinRequest)
     if not signed_by(request.update_key, request.text(), request.signature):
-        raise InputError(f"{path}: the signature is not that of its own update key; ask for a new request")
+        raise InputError(f"{named}: the signature is not that of its own update key; ask for a new request")
     return request
 
 
@@ -134,21 +139,28 @@ def signed_by(public_hex: str, text: str, signature: str) -> bool:
 
 def read_kit(path: Path) -> Kit:
     """Read a kit file; `InputError` for anything else."""
-    kit: Kit = _read(path, Kit)
+    kit: Kit = _parsed(_text(path), str(path), Kit)
     return kit
 
 
-def _read(path: Path, kind: type[Any]) -> Any:
-    expected = f"confide-{kind.__name__.lower()}-1"
+def _text(path: Path) -> str:
     try:
-        values = json.loads(path.read_text(encoding="utf-8-sig"))
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        return ""  # no JSON
+
+
+def _parsed(text: str, named: str, kind: type[Any]) -> Any:
+    expected = f"confide-{kind.__name__.lower()}-1"
+    try:
+        values = json.loads(text)
     except (ValueError, RecursionError):
-        raise InputError(f"{path}: not JSON; it must be a file of format {expected!r}") from None
+        raise InputError(f"{named}: not JSON; it must be a file of format {expected!r}") from None
     names = {field.name for field in fields(kind)} | {"format"}
     if not isinstance(values, dict) or values.keys() != names or values.pop("format") != expected:
-        raise InputError(f"{path}: must be a file of format {expected!r}")
+        raise InputError(f"{named}: must be a file of format {expected!r}")
     if not all(isinstance(value, str) and len(value) < 10_000 for value in values.values()):
-        raise InputError(f"{path}: every field must be a text of less than 10,000 characters")
+        raise InputError(f"{named}: every field must be a text of less than 10,000 characters")
     return kind(**values)

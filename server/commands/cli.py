@@ -43,11 +43,13 @@ def start(home: HomeOption = _HOME) -> None:
     prepare()
     from confide.server.daemon.logs import log_json
     from confide.server.daemon.process import serve
+    from confide.server.page.pages import page_routes
 
-    log_json()
+    recent = log_json()
     serve(
         opened,
         lambda public, admin: typer.echo(json.dumps({"event": "listening", "port": public, "admin_port": admin})),
+        lambda shared: page_routes(shared, recent),
     )
 
 
@@ -60,25 +62,22 @@ def approve(
 ) -> None:
     """Admit an institution whose fingerprint you compared, and write its kit. Repeat the command to rewrite the kit."""
     from confide.common.durable import write_durably
-    from confide.common.errors import ConfideError, InputError
-    from confide.common.protocol.enrolment import Kit, authority_of, read_request, same_fingerprint, write_json
+    from confide.common.errors import ConfideError
+    from confide.common.protocol.enrolment import read_request, write_json
+    from confide.server.home.admission import admit
     from confide.server.home.home import open_home
 
-    opened, asked = open_home(home), read_request(request)
-    ca, authority = authority_of(opened.ca(), str(opened.folder / "keys" / "ca.pem"))
-    if not same_fingerprint(fingerprint, asked.fingerprint()):
-        raise InputError(f"{request}: its fingerprint is {asked.fingerprint()}, not {fingerprint}; do not admit it")
-    opened.registry.approve(asked)
+    asked = read_request(request)
+    admitted = admit(open_home(home), asked, fingerprint, str(request))
     path = request.with_name(f"kit-{asked.institution.replace('/', '_')}.json")
-    kit = Kit(opened.address, ca, asked.institution, asked.fingerprint())
     try:
-        write_durably(path, write_json(kit).encode())
+        write_durably(path, write_json(admitted.kit).encode())
     except OSError as error:
         raise ConfideError(
             f"{path}: {error.strerror}; {asked.institution} is approved, and the same command again writes its kit"
         ) from None
     typer.echo(f"{asked.institution} is approved; give it {path}, and read this to it by telephone:")
-    typer.echo(f"authority: {authority}")
+    typer.echo(f"authority: {admitted.authority}")
 
 
 def revoke(
@@ -107,20 +106,10 @@ def run(
     With --follow or --rehearsal the exit code is 0 if the run completed, 3 if too few institutions took part, and 1 if
     the run stopped or failed.
     """
-    from confide.common.config.run import load_run, lock
-    from confide.common.export.start import with_start
-    from confide.common.flower import prepare
-    from confide.common.model.base_models import fetch_model, hash_model
-    from confide.common.model.families import with_targets
     from confide.server.home.home import open_home
-    from confide.server.home.registry import with_registered_keys
+    from confide.server.home.locking import lock_run
 
-    opened = open_home(home)
-    loaded = with_registered_keys(load_run(run_file), opened.registry.approved())
-    prepare()
-    base = fetch_model(loaded.at(loaded.model.base))
-    starts = {path: str(opened.folder / path) for path in [loaded.adapter.start_from] if path}
-    locked = lock(with_start(with_targets(loaded, base).placed(starts)), hash_model(base))
+    opened, locked = open_home(home), lock_run(home, run_file)
     kind = "rehearsal" if rehearsal else "run"
     name = admin_client.ask(opened, "POST", "/runs", {"run": locked.canonical_json(), "kind": kind})["name"]
     typer.echo(f"{name}: queued, run {locked.sha256()[:12]}")
@@ -140,6 +129,19 @@ def status(
         typer.echo(json.dumps(facts))
         return
     typer.echo("\n".join(admin_client.status_lines(facts)))
+
+
+def page(home: HomeOption = _HOME) -> None:
+    """Print a one-time link to the server's page: institutions, the open run live, start, stop, resume, admit.
+
+    The server must run. The link works once, within 15 minutes, in a browser on this machine, or through a tunnel:
+    `ssh -L 8444:127.0.0.1:8444 SERVER`. A session ends after 8 hours without use.
+    """
+    from confide.server.home.home import open_home
+
+    opened = open_home(home)
+    path = admin_client.ask(opened, "POST", "/page/links")["path"]
+    typer.echo(f"http://127.0.0.1:{opened.config.server.admin_port}{path}")
 
 
 def stop(name: NameArgument, home: HomeOption = _HOME) -> None:

@@ -8,6 +8,7 @@ rehearsal     one round without data
 torch_child   the child process that has torch
 delivery      sends out the finished adapter
 admin         the admin port
+orders        the operator's orders about runs
 status        facts for the operator
 logs          JSON lines
 """

@@ -2,38 +2,37 @@
 
 import hmac
 import json
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from confide.common.config.run import MAX_RUN_BYTES, RunConfig
-from confide.common.errors import ConfideError, InputError
+from confide.common.errors import ConfideError
+from confide.server.daemon.orders import TOO_LARGE, propose, resume_run, stop_run
 from confide.server.daemon.server_state import ServerState
 from confide.server.daemon.status import metrics_text, status_facts
-from confide.server.home.queue import ENDED, QueuedRun
-from confide.server.results.run_directory import RunDirectory
 
 _MAX_EVENTS = 1000  # in one answer
 _MAX_BODY = 4 * MAX_RUN_BYTES  # JSON in JSON: a quote takes two bytes, a letter with an accent up to six
 
 
-def admin_app(shared: ServerState) -> Any:
-    """Return the web application of the admin port."""
+def admin_app(shared: ServerState, more: Sequence[BaseRoute] = ()) -> Any:
+    """Return the web application of the admin port, with ``more`` routes behind its own."""
     admin = _Admin(shared)
     guarded = [
-        Route("/runs", _guard(shared, admin.add), methods=["POST"]),
-        Route("/status", _guard(shared, admin.status)),
-        Route("/runs/{name}/events", _guard(shared, admin.events)),
-        Route("/runs/{name}/stop", _guard(shared, admin.stop), methods=["POST"]),
-        Route("/runs/{name}/resume", _guard(shared, admin.resume), methods=["POST"]),
+        Route("/runs", with_token(shared, admin.add), methods=["POST"]),
+        Route("/status", with_token(shared, admin.status)),
+        Route("/runs/{name}/events", with_token(shared, admin.events)),
+        Route("/runs/{name}/stop", with_token(shared, admin.stop), methods=["POST"]),
+        Route("/runs/{name}/resume", with_token(shared, admin.resume), methods=["POST"]),
     ]
     open_to_all = [Route(path, handler) for path, handler in admin.open.items()]
-    return Starlette(routes=[*guarded, *open_to_all])
+    return Starlette(routes=[*guarded, *open_to_all, *more])
 
 
 class _Admin:
@@ -52,7 +51,7 @@ class _Admin:
         run = RunConfig.model_validate_json(asked["run"])
         if len(run.canonical_json().encode()) > MAX_RUN_BYTES:
             return _too_large()
-        return JSONResponse({"name": self._shared.queue.add(run, asked["kind"]).name})
+        return JSONResponse({"name": propose(self._shared, run, asked["kind"])})
 
     async def status(self, request: Request) -> Response:
         """Return the facts about runs and institutions."""
@@ -70,32 +69,15 @@ class _Admin:
 
     async def stop(self, request: Request) -> Response:
         """Stop a run after its open round, or remove it from the queue."""
-        queued = self._shared.queue.get(request.path_params["name"])
-        ended = replace(queued, status="completed" if self._is_over(queued) else "stopped")
-        now = self._shared.queue.change(ended, ["queued"])
-        if now.status == "running":
-            self._shared.stopping = now.name
-        return JSONResponse({"status": now.status})
+        return JSONResponse({"status": stop_run(self._shared, request.path_params["name"])})
 
     async def resume(self, request: Request) -> Response:
-        """Queue an unfinished run again: the server offers it anew and continues it.
-
-        A completed run sends its adapter to the participants that lack it.
-        """
-        queued = self._shared.queue.get(request.path_params["name"])
-        if queued.status == "completed" and not self._is_over(queued):
-            raise InputError(f"run {queued.name!r} is completed, and nothing of it is left to give out")
-        if self._shared.stopping == queued.name:
-            self._shared.stopping = None  # the operator had asked it to stop after its open round
-        now = self._shared.queue.change(replace(queued, status="queued", reason=""), ENDED)
-        return JSONResponse({"status": now.status})
+        """Queue an unfinished or completed run again."""
+        return JSONResponse({"status": resume_run(self._shared, request.path_params["name"])})
 
     async def health(self, request: Request) -> Response:
         """Answer that the process is alive."""
         return PlainTextResponse("healthy\n")
-
-    def _is_over(self, queued: QueuedRun) -> bool:
-        return RunDirectory.at(self._shared.home.runs / queued.name).is_over()
 
     async def ready(self, request: Request) -> Response:
         """Answer whether the server can carry out runs: it has started, and no trouble blocks its worker."""
@@ -114,10 +96,10 @@ class _Admin:
 
 
 def _too_large() -> Response:
-    return JSONResponse({"error": f"a run has at most {MAX_RUN_BYTES} bytes; shorten it"}, 413)
+    return JSONResponse({"error": TOO_LARGE}, 413)
 
 
-def _guard(shared: ServerState, handler: Any) -> Any:
+def with_token(shared: ServerState, handler: Any) -> Any:
     """Wrap a handler: it requires the token and turns our errors into answers."""
 
     async def guarded(request: Request) -> Response:

@@ -4,8 +4,10 @@ import json
 import logging
 import sys
 import time
+from collections import deque
 from traceback import extract_tb
 
+_RECENT = 200  # lines
 _FRAMES = 12  # the innermost frames of a traceback
 
 
@@ -32,11 +34,28 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-def log_json() -> None:
-    """Write all logs of this process as JSON lines to standard error, but of Flower's only critical ones."""
+class RecentLines(logging.Handler):
+    """The last lines of a log, for the server's page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(JsonLines())
+        self.lines = deque[str](maxlen=_RECENT)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a line."""
+        self.lines.append(self.format(record))
+
+
+def log_json() -> RecentLines:
+    """Write all logs of this process as JSON lines to standard error, but of Flower's only critical ones.
+
+    Return what keeps the last of them.
+    """
+    recent = RecentLines()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.basicConfig(level=logging.INFO, handlers=[handler, recent], force=True)
     for name, level in (
         ("flwr", logging.CRITICAL),
         ("uvicorn", logging.WARNING),
@@ -46,3 +65,4 @@ def log_json() -> None:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [], True
         logger.setLevel(level)
+    return recent

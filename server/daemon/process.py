@@ -5,11 +5,12 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import uvicorn
 from sqlalchemy.exc import DBAPIError
+from starlette.routing import BaseRoute
 
 from confide.common.errors import ConfideError, InputError
 from confide.server.daemon.admin import admin_app
@@ -29,12 +30,17 @@ Listening = tuple[uvicorn.Server, socket.socket]
 log = logging.getLogger("confide")
 
 
-def serve(home: Home, announce: Callable[[int, int], None]) -> None:
+def serve(
+    home: Home,
+    announce: Callable[[int, int], None],
+    more: Callable[[ServerState], Sequence[BaseRoute]] = lambda shared: (),
+) -> None:
     """Serve until SIGTERM or SIGINT. The next start resumes a run that was going on.
 
     Args:
         home: the server's folder.
         announce: receives the public and the admin port once they listen.
+        more: gives further routes of the admin port.
 
     Raises:
         InputError: a port is taken, or what `tracking` needs is not installed.
@@ -64,7 +70,7 @@ def serve(home: Home, announce: Callable[[int, int], None]) -> None:
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"{keys}: tls.pem with tls.key cannot be used: {reason}; docs/deployment.md, Keys") from None
-    admin_server = uvicorn.Server(uvicorn.Config(admin_app(shared), **common))
+    admin_server = uvicorn.Server(uvicorn.Config(admin_app(shared, more(shared)), **common))
     worker = threading.Thread(target=work, args=(shared, lambda: FlowerState(app, turn, clients), fleet), daemon=True)
     worker.start()
     announce(public.getsockname()[1], admin.getsockname()[1])

@@ -83,7 +83,7 @@ class Local:
     def token(self) -> str:
         """Return the token that stands in the forms."""
         if not self._token:
-            self._token = re.findall(r'name="form" value="([^"]+)"', self.get("left").text)[0]
+            self._token = re.findall(r'name="form" value="([^"]+)"', self.get().text)[0]
         return self._token
 
     def post(self, path: str, form: dict[str, str]) -> httpx.Response:

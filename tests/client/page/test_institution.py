@@ -114,9 +114,11 @@ def test_a_run_that_was_declined_is_declined_until_it_is_approved(path: Path, ru
     assert kinds(asking.offer()) == ["declined"]
     assert list_studies(path)[0]["status"] == "declined"
     assert "Nothing waits for your decision" in steward.get().text
+    assert "<h3>Declined</h3>" in steward.get().text
     assert _rows(path) == [], "a no costs nothing"
     assert steward.post(*_approve(run)).status_code == 200
     assert kinds(asking.offer()) == ["accepted"]
+    assert "<h3>Declined</h3>" not in steward.get().text
     assert steward.post(f"requests/{run.sha256()}/decline", {}).status_code == 400, "an approval stays"
 
 
