@@ -5,7 +5,8 @@ sites/      The institutions of a simulation.
 engines/    The same two apps as a deployment, in this process or on Ray.
 studies/    From a run.toml to numbers and to a run directory.
 interface/  The same from Python: simulate, plan, predict, evaluate, sweep.
-commands/   `confide simulate`, `confide plan` and `confide sweep`.
+audit/      Attacks on what the guarantee promises, on made-up records.
+commands/   `confide simulate`, `confide plan`, `confide sweep` and `confide audit`.
 
 Beside them lie scenarios/ (run.toml files) and benchmarks/ (scripts, not shipped).
 """

@@ -21,6 +21,7 @@ COMMANDS = {
     ),
     "simulate": ("confide.simulations.commands.cli:simulate", "run a whole federation on this machine"),
     "sweep": ("confide.simulations.commands.sweep_cli:sweep", "search for good settings, by simulations of several"),
+    "audit": ("confide.simulations.commands.audit_cli:audit", "attack a run, and show how much epsilon that proves"),
     "evaluate": ("confide.common.cli.adapters:evaluate", "score a finished adapter on a file of records"),
     "predict": ("confide.common.cli.adapters:predict", "use a finished adapter on texts"),
     "export": ("confide.common.cli.adapters:export", "merge a finished adapter into its base model"),

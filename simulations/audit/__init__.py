@@ -1,0 +1,10 @@
+"""The audit: attacks on what the guarantee promises, on made-up records.
+
+bounds     lower bounds on epsilon from guesses
+canaries   units whose gradient is chosen, and a model that has no other
+rounds     rounds on canaries by the code that clients run, as observers see them
+observers  scores and guesses of an attacker
+verdicts   what was found, beside what is stated
+mechanism  the audit of a locked run with canaries
+page       the page audit.html
+"""

@@ -1,0 +1,79 @@
+"""`confide audit`: its typer declaration and its text."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from confide.common.folders import require_new
+from confide.simulations.commands.cli import JsonOption, RunArgument, SetOption
+
+if TYPE_CHECKING:
+    from confide.common.config.run import RunConfig
+
+
+def audit(
+    run_file: RunArgument = None,
+    overrides: SetOption = None,
+    canaries: Annotated[int, typer.Option(min=200, max=20_000, help="made-up units in one run together")] = 4000,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="for audit.html and audit.json, new or empty [runs/audit-NAME]")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Attack a run on this machine, and show how much of its epsilon the attacks can prove.
+
+    The attacks go through the code that clients run, with made-up canaries: no record of any institution is read. The
+    command ends with 1 if an attack proves more than the run states (docs/audit.md).
+    """
+    from confide.simulations.studies.prepared import load, locked, simulated
+    from confide.simulations.studies.remembered import Checked
+
+    loaded = simulated(load(run_file, overrides or []))
+    folder = out or Path("runs") / f"audit-{loaded.study.name}"
+    require_new(folder)
+    run = locked(loaded, Checked())
+    from confide.simulations.audit.mechanism import audit_mechanism
+    from confide.simulations.audit.verdicts import Effort
+
+    typer.echo(f"{run.study.name}: attacking its step with {canaries} made-up canaries", err=True)
+    found = audit_mechanism(run, Effort(canaries=canaries))
+    facts = _facts(run, found.as_json())
+    _write(folder, facts)
+    typer.echo(json.dumps(facts) if as_json else _text(facts, folder))
+    if not found.holds:
+        raise typer.Exit(1)
+
+
+def _facts(run: "RunConfig", mechanism: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": run.study.name,
+        "run_sha256": run.sha256(),
+        "unit": run.privacy.unit,
+        "target_delta": run.privacy.target_delta,
+        "mechanism": mechanism,
+    }
+
+
+def _write(folder: Path, facts: dict[str, Any]) -> None:
+    from confide.simulations.audit.page import write_page
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "audit.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    write_page(folder / "audit.html", facts)
+
+
+def _text(facts: dict[str, Any], folder: Path) -> str:
+    mechanism = facts["mechanism"]
+    lines = ["epsilon   stated   proved by the best attack"]
+    for one in mechanism["observers"]:
+        mark = "" if one["holds"] else "   REFUTED"
+        lines.append(f"  {one['stated_epsilon']:13.4f}{one['epsilon_at_least']:12.2f}{mark}   {one['observer']}")
+    verdict = (
+        "no attack passes what this run states"
+        if mechanism["holds"]
+        else "WHAT THIS RUN STATES DOES NOT HOLD on this installation: do not run it, and report this"
+    )
+    lines.append(f"{verdict} (confidence {100 * mechanism['confidence']:g} %, {mechanism['seconds']:g} s)")
+    return "\n".join([*lines, f"page: {folder / 'audit.html'}"])
