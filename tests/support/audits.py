@@ -31,13 +31,14 @@ def run_to_audit(**changes: Any) -> RunConfig:
     return lock(check(RunConfig, content, "test"), "0" * 64)
 
 
-def summed_run() -> RunConfig:
+def summed_run(**changes: Any) -> RunConfig:
     """A locked run at epsilon 3 whose six institutions share the noise; one may collude."""
+    federation = {"num_rounds": 6, "min_clients": 5, "aggregation": "secure-sum", "weights": "declared"}
     return run_to_audit(
-        study={"institutions": NAMES},
-        federation={"num_rounds": 6, "min_clients": 5, "aggregation": "secure-sum", "weights": "declared"},
+        study={"institutions": list(NAMES)},
+        federation=federation | changes.get("federation", {}),
         local={"steps": 1},
-        privacy={"max_colluding": 1, "target_epsilon_if_broken": 20.0},
+        privacy={"max_colluding": 1, "target_epsilon_if_broken": 20.0} | changes.get("privacy", {}),
     )
 
 
