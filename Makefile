@@ -84,7 +84,7 @@ flower: setup
 	PYTHONPATH=$(CURDIR)/build/flower/next $(BIN)/python -c 'from confide.server.fleet.self_test import require_flower; \
 	    from pathlib import Path; require_flower(Path())' 2>&1 | grep 'does not work as this server needs it'
 
-# Each figure against its rival in the same run; writes benchmarks.json. Accuracy takes hours: simulations/benchmarks/accuracy.py.
+# Each figure against its rival in the same run; writes benchmarks.json. Accuracy takes hours: simulations/benchmarks/scores/accuracy.py.
 bench: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(CAUSAL)
 	$(BIN)/python simulations/benchmarks/bench.py
@@ -103,7 +103,7 @@ texts: setup
 
 # Long: each scenario in five ways and for three seeds, into docs/tasks.md. It goes on where it stopped (scenarios.jsonl).
 scenarios: texts
-	$(BIN)/python simulations/benchmarks/scenarios.py
+	$(BIN)/python simulations/benchmarks/scores/scenarios.py
 
 # The documentation site, in build/site: `python3 -m http.server --bind 127.0.0.1 --directory build/site` shows it, with its search.
 docs: setup
@@ -115,7 +115,7 @@ notebooks: setup
 
 # Long: every method at three learning rates and three seeds, into docs/methods.md. It goes on where it stopped.
 methods: setup
-	$(BIN)/python simulations/benchmarks/methods.py
+	$(BIN)/python simulations/benchmarks/scores/methods.py
 
 # One run attacked with canaries: a minute or two.
 audit: setup
@@ -123,7 +123,7 @@ audit: setup
 
 # Twenty audits whose bounds hold together, about 20 minutes; it goes on where it stopped (audits.jsonl).
 audit-study: setup
-	$(BIN)/python simulations/benchmarks/audit_study.py
+	$(BIN)/python simulations/benchmarks/scores/audit_study.py
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

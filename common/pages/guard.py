@@ -88,7 +88,7 @@ class Page:
 
 @dataclass(frozen=True)
 class House:
-    """What all pages of one application have in common.
+    """The common ground of all pages of one application.
 
     Attributes:
         sessions: its links and sessions.

@@ -2,7 +2,7 @@
 
     python simulations/benchmarks/bench.py [--out benchmarks.json]
 
-Each runs in a process of its own, so that none warms up another; `accuracy.py` is for a night.
+Each runs in a process of its own, so that none warms up another; `simulations/benchmarks/scores/accuracy.py` is for a night.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
 import pytest
 
-from confide.simulations.benchmarks import bases
-from confide.simulations.benchmarks.bases import LABELS, figures, table
+from confide.simulations.benchmarks.scores import bases
+from confide.simulations.benchmarks.scores.bases import LABELS, figures, table
 from confide.simulations.data.questions import read_questions
 
 

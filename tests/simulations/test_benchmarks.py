@@ -13,11 +13,11 @@ import torch
 from confide.common.config.run import RunConfig
 from confide.common.errors import InputError
 from confide.common.model.scores import Scores
-from confide.simulations.benchmarks import accuracy as accuracy_benchmark
 from confide.simulations.benchmarks import gpu, limit
-from confide.simulations.benchmarks.accuracy import RUNS, Setting
 from confide.simulations.benchmarks.deployment import training_seconds
 from confide.simulations.benchmarks.inputs import causal_model
+from confide.simulations.benchmarks.scores import accuracy as accuracy_benchmark
+from confide.simulations.benchmarks.scores.accuracy import RUNS, Setting
 
 _LOG = """2026-11-22 07:00:00,000 query.offer, round 0: answer ready after 9.100 s
 2026-11-22 07:00:00,000 train, round 1

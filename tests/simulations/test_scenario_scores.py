@@ -13,8 +13,8 @@ from confide.common.config.run import RunConfig
 from confide.common.model.evaluation import evaluate
 from confide.common.model.scores import Scores
 from confide.common.model.warm_model import warm_model
-from confide.simulations.benchmarks import scenarios
 from confide.simulations.benchmarks.rivals.central import train_centrally
+from confide.simulations.benchmarks.scores import scenarios
 
 MakeRun = Callable[..., RunConfig]
 PLACE = "before\n<!-- scores -->\nold\n<!-- end of scores -->\nafter\n"

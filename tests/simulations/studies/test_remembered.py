@@ -145,9 +145,9 @@ def test_no_institution_server_or_verifier_asks_the_memory(make_run: Any, path: 
     assert asking == {
         *("simulations/commands/cli.py", "simulations/studies/plan.py", "simulations/commands/plan_cli.py"),
         "simulations/interface/calls.py",
-        "simulations/benchmarks/methods.py",
+        "simulations/benchmarks/scores/methods.py",
         "simulations/benchmarks/round.py",
-        "simulations/benchmarks/scenarios.py",
+        "simulations/benchmarks/scores/scenarios.py",
     }
     run = make_run(privacy={"noise_multiplier": None, "target_epsilon": 3.0})
     honest = lock(run, "a" * 64)

@@ -1,6 +1,6 @@
 """Every method on the default scenario: size, step time, and score without privacy, with local and with shared noise.
 
-    python simulations/benchmarks/methods.py [--seeds 7,8,9] [--only 'lora;ia3'] [--out methods.jsonl]
+    python simulations/benchmarks/scores/methods.py [--seeds 7,8,9] [--only 'lora;ia3'] [--out methods.jsonl]
 
 It writes the table of docs/methods.md. Each score is added to the file when it is known, and the same command goes on
 from there. Methods differ in the learning rate that suits them: three are tried at the first seed, and the one whose
@@ -31,9 +31,9 @@ flower.prepare()
 from confide.common.model.adapter import build_module, schema  # noqa: E402
 from confide.common.model.base_models import fetch_model, hash_model  # noqa: E402
 from confide.common.model.families import with_targets  # noqa: E402
-from confide.simulations.benchmarks.accuracy import Setting, accuracy, kind_of_machine, read  # noqa: E402
 from confide.simulations.benchmarks.inputs.texts import PRIVATE, film_texts, prepare  # noqa: E402
-from confide.simulations.benchmarks.scenarios import shown, write_table  # noqa: E402
+from confide.simulations.benchmarks.scores.accuracy import Setting, accuracy, kind_of_machine, read  # noqa: E402
+from confide.simulations.benchmarks.scores.scenarios import shown, write_table  # noqa: E402
 from confide.simulations.benchmarks.step import step_seconds  # noqa: E402
 from confide.simulations.data.institutions import load_private  # noqa: E402
 from confide.simulations.sites.members import with_members  # noqa: E402
@@ -41,7 +41,7 @@ from confide.simulations.studies.baselines import with_local_noise, without_priv
 from confide.simulations.studies.remembered import Checked  # noqa: E402 - after Flower's environment is set
 
 Line = dict[str, Any]
-_DOCUMENT = Path(__file__).parents[2] / "docs" / "methods.md"
+_DOCUMENT = Path(__file__).parents[3] / "docs" / "methods.md"
 _RATES = (0.02, 0.06, 0.2)
 _TEXTS = 1000  # of the measured steps, of which a tenth is drawn
 

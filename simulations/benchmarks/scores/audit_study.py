@@ -1,6 +1,6 @@
 """Twenty audits of runs of several sorts, whose bounds hold together with a confidence of 95 %.
 
-    python simulations/benchmarks/audit_study.py [--out audits.jsonl]
+    python simulations/benchmarks/scores/audit_study.py [--out audits.jsonl]
 
 Each audit takes a twentieth of the risk. A line is added to the file after each, and the same command goes on there.
 It ends with 1 if a bound passes what its run states.
@@ -15,7 +15,7 @@ from typing import Any
 
 from confide.simulations.audit.mechanism import audit_mechanism
 from confide.simulations.audit.verdicts import Effort
-from confide.simulations.benchmarks.accuracy import kind_of_machine, read
+from confide.simulations.benchmarks.scores.accuracy import kind_of_machine, read
 from confide.simulations.studies.prepared import load, locked, simulated
 from confide.simulations.studies.remembered import Checked
 
