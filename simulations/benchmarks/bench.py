@@ -2,7 +2,8 @@
 
     python simulations/benchmarks/bench.py [--out benchmarks.json]
 
-Each runs in a process of its own, so that none warms up another; `simulations/benchmarks/scores/accuracy.py` is for a night.
+Each runs in a process of its own, so that none warms up another. The programs in
+`simulations/benchmarks/scores/` are for a night.
 """
 
 import argparse

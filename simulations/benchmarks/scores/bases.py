@@ -4,8 +4,8 @@
 
 Three institutions, 16 rounds at q = 0.3, the upper layer. The texts are VADER's (praise or blame), of which each
 institution trains on about 650, and TREC's questions (six types), about 1,300. A folder is one of a BERT; `smollm2` is
-of `simulations/benchmarks/inputs/causal_model.py`. A run takes minutes. Each is added to the file when it ends, and the same command goes on
-from there. After a change of the code that could move accuracy, begin another file.
+of `simulations/benchmarks/inputs/causal_model.py`. A run takes minutes. Each is added to the file when it ends, and the
+same command goes on from there. After a change of the code that could move accuracy, begin another file.
 """
 
 import argparse
