@@ -13,6 +13,7 @@ model/        base models with an adapter
 export/       finished adapters in PEFT's format
 curation/     a file of records as its owner should know it
 explanation/  the words to which a prediction owes itself
+scoring/      the answer of a test, and how far it can be trusted
 pages/        pages that a browser on this machine shows
 verify/       `confide verify`
 cli/          the `confide` command

@@ -33,6 +33,7 @@ ORDER = {
         "export",
         "curation",
         "explanation",
+        "scoring",
         "pages",
         "cli",
         "verify",

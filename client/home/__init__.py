@@ -5,6 +5,5 @@ Rooms to the left, which answer the server, cannot import this one, and read non
 training    the rounds of a run, taken at home without noise
 personal    an adapter of its own on top of the shared one
 comparison  the ways to an adapter side by side, on the held-out share
-chance      intervals, and differences that are within chance
 page        the comparison as text and as a page
 """

@@ -6,7 +6,6 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
-from confide.client.home.chance import CHANCE, HeldOut, Interval, by_chance, interval
 from confide.client.home.training import Tell, train_at_home
 from confide.client.training.shares import Shares
 from confide.common.config.run import RunConfig
@@ -16,6 +15,7 @@ from confide.common.model.evaluation import metrics_of, predict
 from confide.common.model.scores import gain
 from confide.common.model.warm_model import WarmModel
 from confide.common.privacy.coins import CoinSource
+from confide.common.scoring.chance import CHANCE, HeldOut, Interval, by_chance, interval
 
 BASE, ALONE, FEDERATED, PERSONALISED = "base", "alone", "federated", "personalised"
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 Points = Sequence[tuple[float, float]]
+_FEW = 12  # values of a line that each get a dot
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ def curve(lines: Sequence[Line], x: tuple[float, float], y: tuple[float, float],
         y: the same of the vertical one.
         title: the picture in words, for a screen reader.
     """
-    drawn = [_path(line, x, y) for line in lines if line.points]
+    drawn = [_path(line, x, y) + _dots(line, x, y) for line in lines if line.points]
     return _svg("", "0 0 100 100", title, drawn)
 
 
@@ -69,8 +70,6 @@ def squares(share: float, title: str) -> Markup:
 
 def _path(line: Line, x: tuple[float, float], y: tuple[float, float]) -> str:
     placed = [(_place(one, x), 100 - _place(other, y)) for one, other in line.points]
-    if len(placed) == 1 and line.look != "limit":  # one value is a line of its own, not a dot that is easily missed
-        placed = [placed[0], (100.0, placed[0][1])]
     told, before = f"M{placed[0][0]:.2f} {placed[0][1]:.2f}", placed[0]
     for place in placed[1:]:
         told += f"H{place[0]:.2f}V{place[1]:.2f}" if line.steps else f"L{place[0]:.2f} {place[1]:.2f}"
@@ -78,6 +77,14 @@ def _path(line: Line, x: tuple[float, float], y: tuple[float, float]) -> str:
     if line.steps and before[0] < 100:
         told += "H100"
     return f'<path class="{line.look}" d="{told}"/>'
+
+
+def _dots(line: Line, x: tuple[float, float], y: tuple[float, float]) -> str:
+    """Return a dot at each value of a main line that has few of them; a value alone would not be seen otherwise."""
+    if line.look != "main" or line.steps or len(line.points) > _FEW:
+        return ""
+    places = [(_place(one, x), 100 - _place(other, y)) for one, other in line.points]
+    return "".join(f'<path class="dot" d="M{left:.2f} {top:.2f}h0"/>' for left, top in places)
 
 
 def _place(value: float, ends: tuple[float, float]) -> float:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from flwr.app import Context, RecordDict
 
@@ -15,6 +16,7 @@ from confide.server.daemon.server_state import ServerState
 from confide.server.daemon.torch_child import Workshop
 from confide.server.fleet.superlink import FlowerState, LinkGrid
 from confide.server.home.queue import QueuedRun
+from confide.server.results.report import write_report
 from confide.server.results.report_facts import card_facts, epsilon_after, report_facts
 from confide.server.results.run_directory import RunDirectory
 from confide.server.results.tracking import track
@@ -114,18 +116,19 @@ def _finish(run: RunConfig, directory: RunDirectory, state: RunState, workshop: 
     institutions = state.everybody()
     facts = report_facts(directory, state, simulated=False)
     workshop.export(directory.path / "adapter", state.trained.average, card_facts(facts))
-    workshop.report(directory.path / "report.html", {**facts, "samples": _samples(workshop, state)})
+    write_report(directory.path / "report.html", {**facts, **_seen(workshop, state)})
     directory.write_privacy("completed", run, institutions, simulated=False)
     directory.record({"event": "completed"})
 
 
-def _samples(workshop: Workshop, state: RunState) -> list[dict[str, str]]:
-    """Return samples for the report; none, with a line in the log, if the adapter cannot answer."""
+def _seen(workshop: Workshop, state: RunState) -> dict[str, Any]:
+    """Return samples and a closer look for the report; nothing, and a line in the log, if the adapter cannot answer."""
     try:
-        return workshop.samples(state.trained.average)
+        adapter = state.trained.average
+        return {"samples": workshop.samples(adapter), "look": workshop.look(adapter)}
     except ConfideError as error:
         log.warning("the report has no samples: %s", error)
-        return []
+        return {}
 
 
 def _account_for(run: RunConfig, directory: RunDirectory) -> None:

@@ -49,13 +49,14 @@ class Workshop:
         samples: list[dict[str, str]] = self._ask("samples", state)
         return samples
 
+    def look(self, state: State) -> dict[str, Any] | None:
+        """Return a closer look at a state on the public records; None if the run names no public records."""
+        look: dict[str, Any] | None = self._ask("look", state)
+        return look
+
     def export(self, folder: Path, state: State, card: dict[str, Any]) -> None:
         """Write an adapter with its model card."""
         self._ask("export", str(folder), state, card)
-
-    def report(self, path: Path, facts: dict[str, Any]) -> None:
-        """Write report.html. Its pictures need matplotlib, which the server does not import either."""
-        self._ask("report", str(path), facts)
 
     def close(self) -> None:
         """End the child."""
@@ -124,6 +125,11 @@ class _Bench:
 
         return [] if self._public is None else samples(self._model(), state, self._records())
 
+    def look(self, state: State) -> dict[str, Any] | None:
+        from confide.common.scoring.closer_look import closer_look
+
+        return None if self._public is None else closer_look(self._model(), state, {"public": self._records()})
+
     def _records(self) -> list[dict[str, Any]]:
         from confide.common.data.records import read_public
 
@@ -133,11 +139,6 @@ class _Bench:
         from confide.common.export.write import export_adapter
 
         export_adapter(Path(folder), self._run, self._model(), state, card)
-
-    def report(self, path: str, facts: dict[str, Any]) -> None:
-        from confide.server.results.report import write_report
-
-        write_report(Path(path), facts)
 
     def _model(self) -> Any:
         from confide.common.model.warm_model import warm_model

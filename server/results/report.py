@@ -1,41 +1,20 @@
 """The page report.html about one run. It refers to nothing outside the file."""
 
-import base64
-import io
 import math
 from decimal import ROUND_CEILING, Decimal
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from markupsafe import Markup
 
 from confide.common.model.scores import is_percent, score_text
+from confide.common.pages.pictures import Line, Points, curve, squares
+from confide.common.pages.rendering import templates
 from confide.server.results.findings import findings, score_of
 from confide.server.results.run_directory import BASELINES
 
-_INK, _MUTED, _LINE, _ACCENT, _WARM = "#1d2730", "#5b6873", "#bcc7cd", "#0f6466", "#a8501f"
-_STYLE: Any = {
-    "svg.fonttype": "none",  # text stays text: small, sharp and in the reader's own font
-    "svg.hashsalt": "confide",
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "text.color": _INK,
-    "axes.edgecolor": _LINE,
-    "axes.labelcolor": _MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "grid.color": "#e8ecee",
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
-    "xtick.labelcolor": _MUTED,
-    "ytick.labelcolor": _MUTED,
-}
+_MOST_CURVES = 60  # of institutions, one beside the other
 
 
 def write_report(path: Path, facts: dict[str, Any]) -> None:
@@ -58,29 +37,46 @@ def write_report(path: Path, facts: dict[str, Any]) -> None:
             (name to ``right`` and ``wrong``, noised); may be absent or None.
             ``baselines``: by the names of `run_directory.BASELINES`, each `Scores.as_json`; each may be absent.
             ``samples``: texts of public test records, `evaluation.samples`; may be absent.
+            ``look``: `closer_look` of the finished adapter on the test records; may be absent or None.
+            ``ended``: seconds since 1970; may be absent or None.
             ``statement``: `statement.statement` of the plan; may be absent or None; then its numbers are left out.
 
     Raises:
         jinja2.UndefinedError: a fact is missing.
     """
-    facts = {"baselines": None, "statement": None, "validation": None, "samples": [], **facts}
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(
-        percent=_percent, score=score_of, epsilon=_epsilon, number=_number, size=_size, setting=_setting
-    )
-    template = environment.from_string(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
+    facts = {
+        "baselines": None,
+        "statement": None,
+        "validation": None,
+        "samples": [],
+        "look": None,
+        "ended": None,
+        **facts,
+    }
+    environment = templates("confide.server.results").overlay()
+    environment.filters = environment.filters | {
+        "percent": _percent,
+        "score": score_of,
+        "epsilon": _epsilon,
+        "number": _number,
+        "size": _size,
+        "setting": _setting,
+    }
     spent = [row["epsilon"] for row in facts["institutions"] if row["epsilon"] is not None]
-    text = template.render(
+    style = files("confide.common.pages").joinpath("style.css").read_text(encoding="utf-8")
+    text = environment.get_template("report.html").render(
         facts,
+        style=Markup(style),  # noqa: S704 - our own file
         private="no_privacy" not in facts["plan"],
         epsilon=max(spent, default=None),
         epsilon_if_broken=max((row["epsilon_if_broken"] or 0.0 for row in facts["institutions"]), default=None),
         findings=findings(facts),
         baseline_names=BASELINES,
-        score_picture=_score_picture(facts),
-        epsilon_picture=_epsilon_picture(facts),
+        score_curve=_score_curve(facts),
+        epsilon_curve=_epsilon_curve(facts),
+        own_curves=_own_curves(facts),
+        found=_found(facts["statement"]),
+        classes=_classes(facts["look"]),
         settings=_settings(facts["run"]),
     )
     path.write_text(text, encoding="utf-8")
@@ -144,61 +140,80 @@ def _setting(value: Any) -> str:
     return f"{Decimal(f'{value:.10g}'):f}" if isinstance(value, float) else str(value)
 
 
-def _score_picture(facts: dict[str, Any]) -> str | None:
-    measured = [row for row in facts["rounds"] if row["score"] is not None]
-    if not measured:
+def _score_curve(facts: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the curve of the mean score over rounds, with the words of its axes."""
+    points = [(float(row["round"]), row["score"]) for row in facts["rounds"] if row["score"] is not None]
+    if not points:
         return None
-    metric, scale = facts["metric"], 100 if is_percent(facts["metric"]) else 1
-    with mpl.rc_context(_STYLE):
-        figure, axes = _axes(f"{metric} on public test data{', %' if scale == 100 else ''}", facts)
-        for name in measured[-1]["per_institution"] or {}:
-            own = [
-                (row["round"], scale * row["per_institution"][name])
-                for row in measured
-                if name in (row["per_institution"] or {})
-            ]
-            axes.plot(*zip(*own, strict=True), color=_LINE, linewidth=1)
-        rounds, means = [row["round"] for row in measured], [scale * row["score"] for row in measured]
-        axes.plot(rounds, means, color=_ACCENT, linewidth=2, marker="o", markersize=3.5)
-        _name_line(axes, (rounds[-1], means[-1]), score_text(metric, means[-1] / scale).rstrip("%"), _ACCENT)
-        return _data_uri(figure)
+    low, high = _ends([value for _, value in points], facts["metric"])
+    title = f"Line chart of {facts['metric']} over rounds; the last value is {score_of(points[-1][1], facts['metric'])}"
+    return _framed([Line(points)], facts, (low, high), title, [score_text(facts["metric"], end) for end in (high, low)])
 
 
-def _epsilon_picture(facts: dict[str, Any]) -> str | None:
-    spending = [row for row in facts["rounds"] if row["epsilon"]]
-    if not spending:
+def _own_curves(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the score of each institution over rounds, on one scale; none without two rounds, or of too many."""
+    measured = [row for row in facts["rounds"] if row["per_institution"]]
+    names = sorted({name for row in measured for name in row["per_institution"]})
+    if len(measured) < 2 or not 2 <= len(names) <= _MOST_CURVES:
+        return []
+    metric = facts["metric"]
+    ends = _ends([value for row in measured for value in row["per_institution"].values()], metric)
+    mean: Points = [(float(row["round"]), row["score"]) for row in measured]
+    curves = []
+    for name in names:
+        own = [
+            (float(row["round"]), row["per_institution"][name]) for row in measured if name in row["per_institution"]
+        ]
+        title = f"{name}: line chart of {metric}, at last {score_of(own[-1][1], metric)}; thin, the mean of all"
+        picture = curve([Line(mean, "thin"), Line(own)], (0, _last_round(facts)), ends, title)
+        curves.append({"name": name, "picture": picture, "last": own[-1][1]})
+    return curves
+
+
+def _epsilon_curve(facts: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the curve of the most epsilon that any institution has spent, below the line of the target."""
+    most = [(float(row["round"]), max(row["epsilon"].values())) for row in facts["rounds"] if row["epsilon"]]
+    if not most:
         return None
-    with mpl.rc_context(_STYLE):
-        figure, axes = _axes("epsilon spent", facts)
-        for name in spending[-1]["epsilon"]:
-            own = [(row["round"], row["epsilon"][name]) for row in spending if name in row["epsilon"]]
-            axes.plot(*zip(*own, strict=True), color=_LINE, linewidth=1)
-        rounds, most = [row["round"] for row in spending], [max(row["epsilon"].values()) for row in spending]
-        axes.plot(rounds, most, color=_ACCENT, linewidth=2)
-        _name_line(axes, (rounds[-1], most[-1]), _epsilon(most[-1]), _ACCENT)
-        target = facts["target_epsilon"]
-        axes.plot((0, rounds[-1]), (target, target), color=_WARM, linewidth=1.2, linestyle=(0, (4, 3)))
-        axes.annotate("target", (0, target), (4, 4), textcoords="offset points", color=_WARM, fontsize=9)
-        axes.set_ylim(0, 1.15 * max(target, most[-1]))
-        return _data_uri(figure)
+    target = facts["target_epsilon"]
+    high = 1.1 * max(target, most[-1][1])
+    limit = Line([(0.0, target), (_last_round(facts), target)], "limit")
+    title = f"Line chart of epsilon over rounds; the most is {_epsilon(most[-1][1])}, the target {_number(target)}"
+    return _framed([limit, Line([(0.0, 0.0), *most])], facts, (0.0, high), title, [_epsilon(high), "0"])
 
 
-def _axes(title: str, facts: dict[str, Any]) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(4.6, 2.9), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(title, loc="left", fontsize=10.5, color=_INK)
-    axes.set_xlabel("round")
-    axes.set_xlim(0, 1.1 * max(row["round"] for row in facts["rounds"]))
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
-    axes.tick_params(length=0)
-    return figure, axes
+def _framed(
+    lines: list[Line], facts: dict[str, Any], ends: tuple[float, float], title: str, y: list[str]
+) -> dict[str, Any]:
+    return {"picture": curve(lines, (0, _last_round(facts)), ends, title), "y": y, "last": int(_last_round(facts))}
 
 
-def _name_line(axes: Axes, point: tuple[float, float], text: str, color: str) -> None:
-    axes.annotate(text, point, (5, 0), textcoords="offset points", va="center", color=color, fontweight="bold")
+def _last_round(facts: dict[str, Any]) -> float:
+    return float(max(row["round"] for row in facts["rounds"]))
 
 
-def _data_uri(figure: Figure) -> str:
-    file = io.BytesIO()
-    figure.savefig(file, format="svg", metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()
+def _ends(values: list[float], metric: str) -> tuple[float, float]:
+    """Return the ends of an axis: shares go to the next tenth, and equal values stand in the middle."""
+    low, high = min(values), max(values)
+    if is_percent(metric):
+        return math.floor(low * 10) / 10, max(math.ceil(high * 10) / 10, math.floor(low * 10) / 10 + 0.1)
+    room = 0.05 * (high - low) or 0.5 * abs(high) or 1.0
+    return low - room, high + room
+
+
+def _found(statement: dict[str, Any] | None) -> Markup | None:
+    """Return a hundred people of the data, of whom the bound on an attacker is filled."""
+    if statement is None:
+        return None
+    rate = statement["true_positive_rate"]
+    return squares(rate, f"A hundred members, of whom an attacker recognises at most {math.ceil(1000 * rate) / 10}")
+
+
+def _classes(look: dict[str, Any] | None) -> list[tuple[str, dict[str, float]]]:
+    """Return the metrics of each part, as of a label, by its name."""
+    parts: dict[str, dict[str, float]] = {}
+    for name, value in (look or {}).get("metrics", {}).items():
+        metric, _, part = name.partition("/")
+        if part:
+            parts.setdefault(part, {})[metric] = value
+    return list(parts.items())

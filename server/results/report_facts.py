@@ -65,6 +65,7 @@ def report_facts(directory: RunDirectory, state: RunState, *, simulated: bool) -
         "metric": run.task.headline,
         "score": as_json(state.scores),
         "validation": _last_validation(run, rounds),
+        "ended": rounds[-1].get("time") if rounds else None,
         "versions": versions(),
         "statement": statement(plan) if isinstance(plan, PrivacyPlan) else None,
     }

@@ -160,6 +160,7 @@ def _finish(
     from confide.common.export.write import export_adapter
     from confide.common.model.evaluation import samples
     from confide.common.model.warm_model import warm_model
+    from confide.common.scoring.closer_look import closer_look
     from confide.server.results.report import write_report
 
     run, directory = study.run, study.directory
@@ -170,6 +171,7 @@ def _finish(
     public = bool(study.sites or run.evaluation.data or not facts["own_data"])
     records = [record for share in tested.values() for record in share] if public else []
     facts["samples"] = samples(model, state.trained.average, records)
+    facts["look"] = closer_look(model, state.trained.average, tested) if tested else None
     export_adapter(directory.path / "adapter", run, model, state.trained.average, card_facts(facts))
     write_report(directory.path / "report.html", facts)
     # Last: it tells readers that all other files are there.

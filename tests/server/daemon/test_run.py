@@ -129,7 +129,7 @@ def test_a_finished_adapter_that_cannot_answer_leaves_a_report_without_samples(
 ) -> None:
     state: Any = SimpleNamespace(trained=SimpleNamespace(average={}))
     workshop: Any = SimpleNamespace(samples=_fails(ConfideError("samples: out of memory")))
-    assert run_module._samples(workshop, state) == []
+    assert run_module._seen(workshop, state) == {}
     assert "the report has no samples: samples: out of memory" in caplog.text
 
 

@@ -68,7 +68,11 @@ def test_public_records_are_read_before_anybody_is_asked(
         monkeypatch.setattr(module, "Workshop", lambda *_: workshop)
     shared: Any = SimpleNamespace(
         queue=SimpleNamespace(run_of=lambda _: make_run()),
-        home=SimpleNamespace(runs=tmp_path / "runs", folder=tmp_path),
+        home=SimpleNamespace(
+            runs=tmp_path / "runs",
+            folder=tmp_path,
+            config=SimpleNamespace(server=SimpleNamespace(tracking="none")),
+        ),
         members_of=lambda run: {},
     )
     with pytest.raises(ConfideError, match="no such file"):

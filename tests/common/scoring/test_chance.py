@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from support.kinds import task_of
 
-from confide.client.home.chance import CHANCE, HeldOut, by_chance, interval
 from confide.common.model.scores import gain
+from confide.common.scoring.chance import CHANCE, HeldOut, by_chance, interval
 
 TASK = task_of("text-classification")
 LABELS = ("negative", "positive")
