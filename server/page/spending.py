@@ -39,7 +39,7 @@ def spending(run: RunConfig, rounds: dict[int, Event]) -> Spending | None:
     numbers = sorted(rounds)
     stride = max(1, math.ceil(len(numbers) / (_MOST - 1)))
     # Whole strides of the numbers: the points stay as rounds are added, and an accountant keeps what it has counted.
-    chosen = [number for number in numbers[:-1] if number % stride == 0] + numbers[-1:]
+    chosen = [number for number in numbers[:-1] if number % stride == 0 or number == numbers[0]] + numbers[-1:]
     steps = [(rounds[number]["num_steps"], rounds[number]["num_releases"]) for number in chosen]
     shares = plan.sharing is not None
     return Spending(

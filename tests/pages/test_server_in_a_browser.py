@@ -112,7 +112,7 @@ def _propose(seen: Window, place: str, text: str, choice: str) -> None:
     seen.page.goto(f"{place}propose")
     seen.page.locator("#run").fill(text)
     seen.page.get_by_label(choice).check()
-    if choice.startswith("Start"):
+    if choice.startswith("Start it"):
         seen.page.get_by_label("To start it").check()
     seen.page.get_by_role("button", name="Go").click(timeout=60_000)
 
@@ -135,7 +135,7 @@ def test_a_real_run_is_rehearsed_started_and_followed_to_its_end(
         _propose(seen, place, text, "Rehearse it")
         seen.page.get_by_text("anne: answered").wait_for(timeout=120_000)
         seen.page.get_by_text("mary: answered").wait_for(timeout=60_000)
-        _propose(seen, place, text, "Start it")
+        _propose(seen, place, text, "Start it: it is offered")
         seen.page.get_by_text("The finished adapter is at").wait_for(timeout=180_000)
         seen.page.get_by_text("Round 4 of 4").wait_for(timeout=10_000)
         assert "4 of 4" in seen.page.locator("#institutions").inner_text()

@@ -92,7 +92,7 @@ def test_rounds_are_read_as_they_are_written_and_a_cut_file_anew(
     names = add_institutions(shared.home, 2)
     queued = add_run(shared.home, shared.queue, run)
     folder, events = shared.home.runs / queued.name, events_of(names, 9)
-    cut = len(events_of(names, 4))
+    cut = len(events_of(names, 5)) - 1  # the end of round 5
     write_events(folder, events[:cut])
     assert "round 4 of 30" in operator.get().text
     whole = json.dumps({"time": 1.0, **events[cut]})
@@ -101,6 +101,7 @@ def test_rounds_are_read_as_they_are_written_and_a_cut_file_anew(
         file.flush()
         assert "round 4 of 30" in operator.get().text, "a line that is being written is not read yet"
         file.write(f"{whole[20:]}\n")
+    assert "round 5 of 30" in operator.get().text
     write_events(folder, events[cut + 1 :])
     assert "round 9 of 30" in operator.get().text
     (folder / "events.jsonl").unlink()
