@@ -12,7 +12,8 @@ def write_page(path: Path, facts: dict[str, Any]) -> None:
 
     Args:
         path: the HTML file.
-        facts: ``name``, ``run_sha256``, ``target_delta``, ``unit``, and ``mechanism``: `verdicts.Audit.as_json`.
+        facts: ``name``, ``run_sha256``, ``target_delta``, ``unit``, ``mechanism``: `verdicts.Audit.as_json`,
+            and ``inversion``: `inversion.Inversion.as_json`.
 
     Raises:
         jinja2.UndefinedError: a fact is missing.
@@ -44,7 +45,7 @@ BLIND = (
         "(arXiv 2411.04205). The tests of the project look at the draws themselves.",
     ),
     (
-        "Noise from a seed that the server knows",
+        "Noise from a seed that the server knows, if each step has another",
         "The noise has the right size, and no attack here guesses the seed. Confide's noise comes from a key of the "
         "operating system, and a test compares two runs of one seed.",
     ),

@@ -39,7 +39,10 @@ def audit(
 
     typer.echo(f"{run.study.name}: attacking its step with {canaries} made-up canaries", err=True)
     found = audit_mechanism(run, Effort(canaries=canaries))
-    facts = _facts(run, found.as_json())
+    from confide.common.model.warm_model import warm_model
+    from confide.simulations.audit.inversion import invert
+
+    facts = _facts(run, found.as_json()) | {"inversion": invert(run, warm_model(run, run.speed)).as_json()}
     _write(folder, facts)
     typer.echo(json.dumps(facts) if as_json else _text(facts, folder))
     if not found.holds:
@@ -75,5 +78,15 @@ def _text(facts: dict[str, Any], folder: Path) -> str:
         if mechanism["holds"]
         else "WHAT THIS RUN STATES DOES NOT HOLD on this installation: do not run it, and report this"
     )
+    lines.append(_inversion_text(facts["inversion"]))
     lines.append(f"{verdict} (confidence {100 * mechanism['confidence']:g} %, {mechanism['seconds']:g} s)")
     return "\n".join([*lines, f"page: {folder / 'audit.html'}"])
+
+
+def _inversion_text(facts: dict[str, Any]) -> str:
+    if facts["void"]:
+        return f"gradient inversion: not tried, {facts['void']}"
+    return (
+        f"gradient inversion of {facts['texts']} short texts, each alone in its round: {facts['with_noise']:.0%} of "
+        f"their tokens came back, {facts['without_noise']:.0%} without clip and noise"
+    )

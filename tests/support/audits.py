@@ -90,6 +90,7 @@ FOUND: dict[str, Plant] = {
             "half noise",
             "two thirds of the noise",
             "noise reused between steps",
+            "noise from a server-chosen seed",
             "one mask for all local steps",
             "sampling rate from the number of units",
             "skipped empty batch",
@@ -124,7 +125,6 @@ NOT_FOUND: dict[str, Plant] = {
         name: _of_step(name)
         for name in (
             "three halves of the noise",
-            "noise from a server-chosen seed",
             "mean of clipped examples",
             "a unit's examples added in float32",
         )

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from confide.simulations.audit.inversion import Inversion
 from confide.simulations.audit.page import write_page
 from confide.simulations.audit.verdicts import TRIALS, Attack, Audit, Effort, View
 
@@ -10,7 +11,8 @@ def _page(folder: Path, bound: float) -> str:
     views = [View("the server <b>", 3.0, [Attack("likelihood", TRIALS, bound, 0.61, 0.35)])]
     mechanism = Audit(Effort(), 4, 20, 1.5, views).as_json()
     facts = {"name": "reviews", "run_sha256": "ab" * 32, "unit": "record", "target_delta": 1e-5}
-    write_page(folder / "audit.html", {**facts, "mechanism": mechanism})
+    inversion = Inversion(2, 10, 1.0, 0.1).as_json()
+    write_page(folder / "audit.html", {**facts, "mechanism": mechanism, "inversion": inversion})
     return (folder / "audit.html").read_text(encoding="utf-8")
 
 
