@@ -6,6 +6,7 @@ rounds     rounds on canaries by the code that clients run, as observers see the
 observers  scores and guesses of an attacker
 verdicts   what was found, beside what is stated
 mechanism  the audit of a locked run with canaries
+membership  who was trained on, by the loss of a finished adapter
 inversion  which tokens come back from what leaves in one round
 page       the page audit.html
 """

@@ -1,6 +1,6 @@
 """Gradient inversion: which tokens come back from what leaves in one round, with noise and without.
 
-A step on one text changes LoRA's B by a sum of outer products, whose second factors are A x for the layer's inputs x. So
+A step on one text changes LoRA's B by a sum of outer products, whose second factors are A x for a layer's inputs x. So
 the rows of the change span what A x spans. In the lowest layer x follows from a token and its place alone. An attacker
 who has the base looks up every token at every place: the right ones lie in the span, as long as a text has fewer tokens
 than the rank (DAGER, arXiv 2405.15586, does so with whole weights).

@@ -20,6 +20,10 @@ def audit(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="for audit.html and audit.json, new or empty [runs/audit-NAME]")
     ] = None,
+    finished: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="also look for members of this simulation on public texts"),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Attack a run on this machine, and show how much of its epsilon the attacks can prove.
@@ -43,6 +47,10 @@ def audit(
     from confide.simulations.audit.inversion import invert
 
     facts = _facts(run, found.as_json()) | {"inversion": invert(run, warm_model(run, run.speed)).as_json()}
+    if finished:
+        from confide.simulations.audit.membership import attack_finished
+
+        facts |= {"membership": attack_finished(finished).as_json(), "finished": finished.name}
     _write(folder, facts)
     typer.echo(json.dumps(facts) if as_json else _text(facts, folder))
     if not found.holds:
@@ -78,6 +86,7 @@ def _text(facts: dict[str, Any], folder: Path) -> str:
         if mechanism["holds"]
         else "WHAT THIS RUN STATES DOES NOT HOLD on this installation: do not run it, and report this"
     )
+    lines += [facts["membership"]["sentence"]] if "membership" in facts else []
     lines.append(_inversion_text(facts["inversion"]))
     lines.append(f"{verdict} (confidence {100 * mechanism['confidence']:g} %, {mechanism['seconds']:g} s)")
     return "\n".join([*lines, f"page: {folder / 'audit.html'}"])
