@@ -123,7 +123,7 @@ audit: setup
 
 # Twenty audits whose bounds hold together, about 20 minutes; it goes on where it stopped (audits.jsonl).
 audit-study: setup
-	$(BIN)/python simulations/benchmarks/scores/audit_study.py
+	$(BIN)/python simulations/benchmarks/audits/study.py
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -34,7 +34,7 @@ _ROWS = 256  # of the dictionary, looked up at once
 
 @dataclass(frozen=True)
 class Inversion:
-    """What came back.
+    """The tokens that came back.
 
     Attributes:
         texts: how many texts were attacked, each alone in its round.

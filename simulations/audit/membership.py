@@ -37,7 +37,7 @@ Unit = list[Example]
 
 @dataclass(frozen=True)
 class Membership:
-    """What attacks by loss found, and what any attack can find at most.
+    """The members that attacks by loss found, and the most that any attack can find.
 
     Attributes:
         members: units that the run trained on.

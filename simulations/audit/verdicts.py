@@ -1,4 +1,4 @@
-"""The findings of an audit: its attacks by observer, each beside the epsilon that the run states."""
+"""The results of an audit: its attacks by observer, each beside what is stated."""
 
 from dataclasses import dataclass, field
 
@@ -57,7 +57,7 @@ class View:
 
     @property
     def holds(self) -> bool:
-        """True if no attack refutes the stated epsilon."""
+        """True if no attack refutes what is stated."""
         return self.bound <= self.stated
 
     def as_json(self) -> dict[str, object]:
@@ -73,7 +73,7 @@ class View:
 
 @dataclass(frozen=True)
 class Audit:
-    """The work of an audit, and the finding of each observer."""
+    """The work that was done, and what each observer found."""
 
     effort: Effort
     rounds: int
@@ -83,7 +83,7 @@ class Audit:
 
     @property
     def holds(self) -> bool:
-        """True if no observer refutes the stated epsilon."""
+        """True if no observer refutes what is stated."""
         return all(view.holds for view in self.views)
 
     def as_json(self) -> dict[str, object]:

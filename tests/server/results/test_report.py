@@ -333,7 +333,7 @@ LOOK = {
 }
 
 
-def test_the_first_screen_says_how_good_it_is_how_sure_that_is_and_what_it_tells_of_one_person(tmp_path: Path) -> None:
+def test_the_first_screen_says_how_good_how_sure_and_what_it_tells_of_a_person(tmp_path: Path) -> None:
     page = as_read(rendered(tmp_path, make_facts(look=LOOK)))
     first = page[: page.index("Accuracy and epsilon, round by round")]
     assert "On all 118 test records together, accuracy is 75.0 % (95 % interval: 66.4 % to 82.0 %)." in first
