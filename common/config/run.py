@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from pydantic import PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from confide.common.config.accountant import Accountant, computing
 from confide.common.config.places import find_places, place_of
@@ -17,6 +17,7 @@ from confide.common.config.sections import (
     LocalSection,
     ModelSection,
     PrivacySection,
+    ReleaseSection,
     StudySection,
 )
 from confide.common.config.shared_noise import require_sum_fits, share_noise, sharing_of
@@ -43,6 +44,8 @@ class RunConfig(Section):
     local: LocalSection = LocalSection()
     privacy: PrivacySection = PrivacySection()
     evaluation: EvaluationSection = EvaluationSection()
+    # Left out of a locked run where nothing is asked for: older runs, which do not name it, keep their hash.
+    release: ReleaseSection = Field(ReleaseSection(), exclude_if=lambda value: not value.audit)
     simulation: SimulationSection | None = None
     speed: SpeedSection = SpeedSection()
     _places: dict[str, str] = PrivateAttr(default_factory=dict)  # of paths beside the file; no part of the run

@@ -118,3 +118,9 @@ class EvaluationSection(Section):
     every: int = Field(5, ge=1)
     validation_every: int | None = Field(None, ge=1)
     validation_noise_multiplier: float = Field(10.0, ge=0.1, le=1e4)
+
+
+class ReleaseSection(Section):
+    """`[release]`: what a server does before it offers the run, and tells in the model card."""
+
+    audit: bool = False  # attack the run's step with made-up canaries first; refuse what an attack refutes

@@ -11,6 +11,7 @@ from flwr.app import Context, RecordDict
 
 from confide.common.config.run import RunConfig
 from confide.common.errors import ConfideError
+from confide.server.daemon.audited import require_audit
 from confide.server.daemon.delivery import FinishedRun, give_out, given_out, not_delivered_to
 from confide.server.daemon.server_state import ServerState
 from confide.server.daemon.torch_child import Workshop
@@ -54,6 +55,8 @@ def carry_out(shared: ServerState, link: FlowerState, queued: QueuedRun) -> Queu
             track(run, path, shared.home.config.server.tracking, partial(_epsilon, run, directory)) as curves,
         ):
             workshop.read_public()
+            if run.release.audit:
+                require_audit(directory, lambda: shared.is_over(queued.name))
             state = RunState(_job(shared, queued, run, directory, workshop, curves))
             grid = LinkGrid(link)
             with link.run(grid):

@@ -67,6 +67,7 @@ def report_facts(directory: RunDirectory, state: RunState, *, simulated: bool) -
         "validation": _last_validation(run, rounds),
         "ended": rounds[-1].get("time") if rounds else None,
         "versions": versions(),
+        "audit": last_audit(directory),
         "statement": statement(plan) if isinstance(plan, PrivacyPlan) else None,
     }
 
@@ -81,6 +82,12 @@ def epsilon_after(run: RunConfig, institutions: list[Institution], line: dict[st
     }
 
 
+def last_audit(directory: RunDirectory) -> dict[str, Any] | None:
+    """Return the audit that a run's events record; None without one."""
+    found = [event for event in directory.events() if event["event"] == "audited"]
+    return {name: found[-1][name] for name in ("confidence", "canaries", "observers")} if found else None
+
+
 def _last_validation(run: RunConfig, rounds: list[dict[str, Any]]) -> dict[str, Any] | None:
     lines = [line for line in rounds if "validation" in line]
     noise = run.evaluation.validation_noise_multiplier
@@ -89,5 +96,5 @@ def _last_validation(run: RunConfig, rounds: list[dict[str, Any]]) -> dict[str, 
 
 def card_facts(facts: dict[str, Any]) -> dict[str, Any]:
     """Return the facts that `export_adapter` asks for."""
-    names = ("status", "metric", "score", "institutions", "simulated", "versions", "plan", "statement")
+    names = ("status", "metric", "score", "institutions", "simulated", "versions", "plan", "statement", "audit")
     return {"num_rounds": len(facts["rounds"]), **{name: facts[name] for name in names}}

@@ -8,5 +8,6 @@ verdicts   what was found, beside what is stated
 mechanism  the audit of a locked run with canaries
 membership  who was trained on, by the loss of a finished adapter
 inversion  which tokens come back from what leaves in one round
+gate       the audit as a server asks for it
 page       the page audit.html
 """

@@ -1,10 +1,6 @@
 """Twenty audits of runs of several sorts, whose bounds hold together with a confidence of 95 %.
 
-<<<<<<<< HEAD:simulations/benchmarks/audits/study.py
     python simulations/benchmarks/audits/study.py [--out audits.jsonl]
-========
-    python simulations/benchmarks/audits/study.py [--out audits.jsonl]
->>>>>>>> def08b8 (Audit: the study's script in a folder of its own, prose, the picture of rooms):simulations/benchmarks/audits/study.py
 
 Each audit takes a twentieth of the risk. A line is added to the file after each, and the same command goes on there.
 It ends with 1 if a bound passes what its run states.

@@ -87,6 +87,16 @@ def test_a_run_that_ends_in_an_error_has_an_account_of_all_that_was_asked(
     assert interrupted.shows() == ("stopped", [("mary", 2)])
 
 
+def test_a_run_that_its_audit_refutes_begins_no_round(
+    make_run: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Interrupted(make_run(release={"audit": True}, federation={"num_rounds": 4}), tmp_path, monkeypatch)
+    monkeypatch.setattr(run_module, "require_audit", _fails(PolicyError("refuted")))
+    monkeypatch.setattr(run_module, "make_server_app", _fails(AssertionError("a round has begun")))
+    with pytest.raises(PolicyError, match="refuted"):
+        run.resume()
+
+
 _FAILS: dict[str, Callable[[Interrupted, pytest.MonkeyPatch, Exception], object]] = {
     "a state.json": lambda run, patch, error: patch.setattr(run_module, "load_last", _fails(error)),
     "the workshop's start": lambda run, patch, error: patch.setattr(run_module, "Workshop", _fails(error)),
