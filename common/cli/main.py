@@ -27,6 +27,7 @@ COMMANDS = {
     "export": ("confide.common.cli.adapters:export", "merge a finished adapter into its base model"),
     "data check": ("confide.client.commands.data_cli:check", "find faults, doubles and hints in a file of records"),
     "data suggest": ("confide.client.commands.data_cli:suggest", "choose records to label next, by a finished adapter"),
+    "completion": ("confide.common.cli.completion:completion", "print a script that completes commands in bash or zsh"),
     "verify": (
         "confide.common.verify.command:verify",
         "recompute the claims of a run or a ledger, with public libraries alone",

@@ -29,7 +29,8 @@ def unit_means(parts: Iterable[tuple[Tensor, list[int]]]) -> Iterator[Tensor]:
         RuntimeError: a unit comes back after it was complete.
     """
     finished: set[int] = set()
-    open_unit, open_sum_P, open_count = -1, torch.zeros(0, dtype=torch.float64), 0
+    open_unit, open_sum_P = -1, torch.zeros(0, dtype=torch.float64)
+    open_count = 0
     for gradients_BP, unit_B in parts:
         runs = [(unit, len(list(run))) for unit, run in groupby(unit_B)]
         if open_count and runs[0][0] != open_unit:
