@@ -42,7 +42,7 @@ families: setup
 pages: setup
 	@command -v chromium >/dev/null || { echo 'make pages needs Chromium; on Debian: apt-get install --no-install-recommends chromium'; exit 1; }
 	$(BIN)/python -m pytest tests/pages
-	$(BIN)/python simulations/benchmarks/pages.py
+	$(BIN)/python -m tests.pages.load
 
 lint: setup
 	$(BIN)/ruff check .

@@ -88,7 +88,7 @@ class Page:
 
 @dataclass(frozen=True)
 class House:
-    """The common ground of all pages of one application.
+    """The things that all pages of one application have in common.
 
     Attributes:
         sessions: its links and sessions.

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +19,7 @@ from confide.server.rounds.run_context import Event
 
 _MAX_RUNS = 20  # the newest in the list
 _MAX_POINTS = 300  # of a curve
+_LATER_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Observer:
         self._followers = dict[str, Follower]()
         self._runs = dict[str, RunConfig]()
         self._spent, self._counting = dict[str, tuple[int, Spending | None]](), set[str]()
-        self._later = later or ThreadPoolExecutor(1).submit
+        self._later = later or _a_moment_later
 
     def run(self, name: str) -> ShownRun:
         """Return a run; `InputError` if there is none of that name, or its files cannot be read."""
@@ -203,6 +203,13 @@ class Observer:
 
     def _newest(self, known: dict[str, Any]) -> dict[str, Any]:
         return dict(list(known.items())[-3:])
+
+
+def _a_moment_later(work: Callable[[], None]) -> None:
+    """Carry out work in a thread of its own, once the page that asked for it is there."""
+    timer = threading.Timer(_LATER_SECONDS, work)
+    timer.daemon = True
+    timer.start()
 
 
 def newest(runs: list[QueuedRun]) -> list[QueuedRun]:

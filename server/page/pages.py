@@ -32,15 +32,18 @@ _PASTED = "the pasted run.toml"
 
 def page_routes(shared: ServerState, recent: RecentLines) -> Sequence[BaseRoute]:
     """Return the routes of the page on the admin port: the pages, and the order of a link, which needs the token."""
-    sessions = Sessions(_IDLE_SECONDS)
+    sessions, observer = Sessions(_IDLE_SECONDS), Observer(shared)
 
     async def link(request: Request) -> Response:
+        await run_in_threadpool(
+            lambda: observer.latest(observer.runs())
+        )  # the command waits for files, not the browser
         return JSONResponse({"path": f"/page/open/{sessions.new_link()}"})
 
     house = House(sessions, "`confide server page` prints one.")
     return [
         Route("/page/links", with_token(shared, link), methods=["POST"]),
-        Mount("/page", ServerPages(shared, recent, house, Observer(shared)).app()),
+        Mount("/page", ServerPages(shared, recent, house, observer).app()),
     ]
 
 

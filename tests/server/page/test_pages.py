@@ -141,7 +141,7 @@ def test_a_pasted_run_is_locked_and_queued(
     assert sorted(path.suffix for path in shared.home.folder.iterdir() if path.suffix == ".toml") == [".toml"]
 
 
-def test_a_wrong_run_is_refused_with_the_reason_and_without_a_file_s_name(
+def test_a_run_that_is_wrong_is_refused_with_the_reason_and_no_file_name(
     shared: ServerState, operator: Local, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pages, "lock_run_in_child", locking.lock_run)

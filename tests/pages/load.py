@@ -1,6 +1,6 @@
 """The pages with much to show: their time to load, and the cost of one that is open while nothing happens.
 
-    python simulations/benchmarks/pages.py [--institutions 50] [--rounds 1000] [--idle-seconds 60]
+    python -m tests.pages.load [--institutions 50] [--rounds 1000] [--idle-seconds 60]
 
 It starts a real server whose last run has so many rounds of so many institutions, and the page of an institution whose
 ledger has a charge for each of these rounds. It prints the time of the first load (the files are read), the median of
