@@ -53,7 +53,10 @@ def test_commands_and_templates_of_a_wheel_work(confide: Path, tmp_path: Path) -
 def test_a_wheel_holds_every_file_that_is_no_code(confide: Path) -> None:
     installed = next(confide.parents[1].glob("lib/*/site-packages/confide"))
     data = [
-        path for part in PARTS[:4] for path in (ROOT / part).rglob("*") if path.suffix in {".toml", ".html", ".jinja"}
+        path
+        for part in PARTS[:4]
+        for path in (ROOT / part).rglob("*")
+        if path.suffix in {".toml", ".html", ".jinja", ".css", ".js"}
     ]
     assert len(data) > 5
     assert [path for path in data if not (installed / path.relative_to(ROOT)).is_file()] == []
