@@ -139,12 +139,22 @@ def _simulation_of(run: RunConfig, folder: Path) -> RunConfig:
 def hits_at(members: NDArray[np.float64], outsiders: NDArray[np.float64], rates: NDArray[np.float64]) -> Any:
     """Return the share of members above the lowest threshold that keeps false alarms within each rate.
 
+    Of equal scores as large a share is accused, by chance, as the rate leaves room for: a well-trained model has many
+    losses of exactly zero.
+
     >>> hits_at(np.array([3.0, 1.0]), np.array([2.0, 0.0]), np.array([0.0, 0.5])).tolist()
     [0.5, 1.0]
+    >>> hits_at(np.zeros(4), np.zeros(4), np.array([0.25])).tolist()
+    [0.25]
     """
     descending = np.append(-np.sort(-outsiders), -np.inf)
     allowed = np.floor(rates * len(outsiders) + 1e-9).astype(int)
-    return (members[None, :] > descending[allowed][:, None]).mean(axis=1)
+    first_spared = descending[allowed]
+    above = (outsiders[None, :] > first_spared[:, None]).sum(axis=1)
+    equal = (outsiders[None, :] == first_spared[:, None]).sum(axis=1)
+    room = np.where(equal > 0, (allowed - above) / np.maximum(1, equal), 1.0)
+    over = (members[None, :] > first_spared[:, None]).mean(axis=1)
+    return over + room * (members[None, :] == first_spared[:, None]).mean(axis=1)
 
 
 def _sides(run: RunConfig, model: WarmModel) -> tuple[list[Unit], list[Unit]]:
