@@ -5,8 +5,7 @@ Only a TLS handshake and one GET of /health are sent (`probe`). Findings in the 
 
 import functools
 import platform
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,16 +16,14 @@ from confide.client.service.probe import clock_ahead
 from confide.client.site.enrolment import has_joined, kit_of
 from confide.client.site.installation import open_site
 from confide.client.steward.shared_noise import partners_compared
+from confide.common.cli.machine import GIB, Verdict, device, disk, finding, memory
 from confide.common.config.run import RunConfig
 from confide.common.errors import ConfideError, InputError
-from confide.common.findings import Finding, State
+from confide.common.findings import Finding
 from confide.common.flower import prepare
 from confide.common.model.base_models import find_model, hash_model, models_here
 
 _MAX_SECONDS_APART = 2.0
-_GIB = 2**30
-
-Verdict = tuple[State, str]
 
 
 def examine(path: Path) -> Iterator[Finding]:
@@ -38,26 +35,17 @@ def examine(path: Path) -> Iterator[Finding]:
     config, local = load_site_config(path), path.absolute().parent / "local"
     state = config.state.dir
     folders = [state, config.state.anchor, config.models.dir, local]
-    yield _finding("versions", _versions)
+    yield finding("versions", _versions)
     yield from _server_and_clock(state)
-    yield _finding("ledger", lambda: _ledger(path))
-    yield _finding("disk", lambda: _disk(folders))
-    yield _finding("memory", _memory)
-    yield _finding("data", lambda: _data(config, local))
-    yield _finding("people", lambda: _people(path))
-    yield _finding("partners", lambda: partners_compared(_offered(config), open_site(path)))
-    yield _finding("base models", lambda: _base_models(config))
-    yield _finding("device", lambda: _device(config.compute.device))
-    yield _finding("room on the device", lambda: _room(config))
-
-
-def _finding(subject: str, check: Callable[[], Verdict]) -> Finding:
-    try:
-        return Finding(subject, *check())
-    except ConfideError as error:
-        return Finding(subject, "problem", str(error))
-    except (OSError, ImportError, MemoryError) as error:
-        return Finding(subject, "problem", " ".join(f"{type(error).__name__}: {error}".split()))
+    yield finding("ledger", lambda: _ledger(path))
+    yield finding("disk", lambda: disk(folders))
+    yield finding("memory", memory)
+    yield finding("data", lambda: _data(config, local))
+    yield finding("people", lambda: _people(path))
+    yield finding("partners", lambda: partners_compared(_offered(config), open_site(path)))
+    yield finding("base models", lambda: _base_models(config))
+    yield finding("device", lambda: device(config.compute.device))
+    yield finding("room on the device", lambda: _room(config))
 
 
 def _versions() -> Verdict:
@@ -82,9 +70,9 @@ def _server_and_clock(state: Path) -> Iterator[Finding]:
         ahead.append(clock_ahead(kit))
         return "ok", f"{kit.address} answers, with a certificate of the authority that the kit pins"
 
-    yield _finding("server", server)
+    yield finding("server", server)
     for seconds in ahead:
-        yield _finding("clock", functools.partial(_clock, seconds))
+        yield finding("clock", functools.partial(_clock, seconds))
 
 
 def _clock(ahead: float | None) -> Verdict:
@@ -101,26 +89,6 @@ def _clock(ahead: float | None) -> Verdict:
 def _ledger(path: Path) -> Verdict:
     rows = open_site(path).ledger.account().number
     return "ok", f"{rows} rows, chain whole; anchor, audit log and outbox agree"
-
-
-def _disk(folders: list[Path]) -> Verdict:
-    there = [next(place for place in (folder, *folder.parents) if place.exists()) for folder in folders]
-    free, place = min((shutil.disk_usage(place).free, place) for place in there)
-    text = f"{free / _GIB:.1f} GiB free at {place}"
-    if free < _GIB:
-        return ("problem" if free < _GIB / 10 else "warning"), f"{text}; free some: a full disk ends every answer"
-    return "ok", text
-
-
-def _memory() -> Verdict:
-    """Check the memory that this machine, or this container, has left."""
-    import torch
-
-    from confide.common.model.memory import memory_of
-
-    available = memory_of(torch.device("cpu")).free
-    text = f"{available / _GIB:.1f} GiB available"
-    return ("ok", text) if available >= 2 * _GIB else ("warning", f"{text}; a base model and its training may not fit")
 
 
 def _data(config: SiteConfig, local: Path) -> Verdict:
@@ -200,17 +168,6 @@ def _unfit(run: RunConfig, models: Path) -> str | None:
     return f"study {run.study.name}: {run.model.base!r} hashes to {found}, must be {run.model.sha256}; copy it again"
 
 
-def _device(name: str) -> Verdict:
-    import torch
-
-    from confide.common.model.devices import base_precision, choose_device
-
-    place = choose_device(name)
-    precision = str(base_precision(place)).removeprefix("torch.")
-    model = f", {torch.cuda.get_device_name(place)}" if place.type == "cuda" else ""
-    return "ok", f"{place}{model}; the base model in {precision}"
-
-
 def _room(config: SiteConfig) -> Verdict:
     """Check that base and fullest step of each run on offer fit the device: its whole memory, and what is free now."""
     from confide.common.model.memory import fit_of
@@ -222,5 +179,5 @@ def _room(config: SiteConfig) -> Verdict:
     if wrong := [f"study {run.study.name}: {why}" for run, fit in fits if (why := fit.problem(run.model.base))]:
         return "problem", "; ".join(wrong)
     need, free = max(fit.base + fit.step for _, fit in fits), fits[0][1].memory.free
-    text = f"a run on offer takes about {need / _GIB:.1f} GiB, {fits[0][1].device} has {free / _GIB:.1f} GiB free"
+    text = f"a run on offer takes about {need / GIB:.1f} GiB, {fits[0][1].device} has {free / GIB:.1f} GiB free"
     return ("ok", text) if need <= free else ("warning", f"{text}; free some, unless it is this client that holds it")

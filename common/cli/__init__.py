@@ -6,5 +6,6 @@ adapters     `init`, `evaluate`, `predict`, `export`
 streams      lines as they arrive, and the records in them
 predictions  predictions for such lines
 explained    explanations beside them
+machine      checks of a machine
 pipes        output to readers that leave early
 """

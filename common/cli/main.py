@@ -28,6 +28,7 @@ COMMANDS = {
     "data check": ("confide.client.commands.data_cli:check", "find faults, doubles and hints in a file of records"),
     "data suggest": ("confide.client.commands.data_cli:suggest", "choose records to label next, by a finished adapter"),
     "completion": ("confide.common.cli.completion:completion", "print a script that completes commands in bash or zsh"),
+    "doctor": ("confide.simulations.commands.doctor_cli:doctor", "find obstacles to simulating a run on this machine"),
     "verify": (
         "confide.common.verify.command:verify",
         "recompute the claims of a run or a ledger, with public libraries alone",

@@ -1,0 +1,55 @@
+"""Checks of a machine that `confide doctor` and `confide client doctor` share: memory, disk, device."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from confide.common.errors import ConfideError
+from confide.common.findings import Finding, State
+
+GIB = 2**30
+
+Verdict = tuple[State, str]
+
+
+def finding(subject: str, check: Callable[[], Verdict]) -> Finding:
+    """Return the finding of a check; an error of ours or of the system is a problem, in one line."""
+    try:
+        return Finding(subject, *check())
+    except ConfideError as error:
+        return Finding(subject, "problem", str(error))
+    except (OSError, ImportError, MemoryError) as error:
+        return Finding(subject, "problem", " ".join(f"{type(error).__name__}: {error}".split()))
+
+
+def disk(folders: Sequence[Path]) -> Verdict:
+    """Check the space where these folders are, or will be."""
+    there = [next(place for place in (folder, *folder.parents) if place.exists()) for folder in folders]
+    free, place = min((shutil.disk_usage(place).free, place) for place in there)
+    text = f"{free / GIB:.1f} GiB free at {place}"
+    if free < GIB:
+        return ("problem" if free < GIB / 10 else "warning"), f"{text}; free some: a full disk ends every answer"
+    return "ok", text
+
+
+def memory() -> Verdict:
+    """Check the memory that this machine, or this container, has left."""
+    import torch
+
+    from confide.common.model.memory import memory_of
+
+    available = memory_of(torch.device("cpu")).free
+    text = f"{available / GIB:.1f} GiB available"
+    return ("ok", text) if available >= 2 * GIB else ("warning", f"{text}; a base model and its training may not fit")
+
+
+def device(name: str) -> Verdict:
+    """Check that the device of a setting is there, and say in which precision it holds a base model."""
+    import torch
+
+    from confide.common.model.devices import base_precision, choose_device
+
+    place = choose_device(name)
+    precision = str(base_precision(place)).removeprefix("torch.")
+    model = f", {torch.cuda.get_device_name(place)}" if place.type == "cuda" else ""
+    return "ok", f"{place}{model}; the base model in {precision}"
