@@ -58,6 +58,7 @@ def test_half_of_the_noise_is_found(run: RunConfig, monkeypatch: pytest.MonkeyPa
     assert not _audit(run, SMALL).holds
 
 
+@pytest.mark.waits
 def test_a_sum_is_seen_by_three_observers_and_too_little_noise_found(
     short_sums: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
