@@ -31,6 +31,7 @@ class Request:
         run: locked.
         verdict: the institution's answer, as `confide client check` states it.
         server: address of the server; None if none was joined.
+        dataset: name of the people whose records are asked for.
         approved, declined: what a person here said before.
         aim, lasts, round_lasts: in plain words.
         factor: e^epsilon, by which one person can change the odds of anything; None without privacy.
@@ -43,6 +44,7 @@ class Request:
     run: RunConfig
     verdict: Verdict
     server: str | None
+    dataset: str
     approved: bool
     declined: bool
     aim: str
@@ -99,6 +101,7 @@ def request_of(path: Path, sha256: str) -> Request:
         run=run,
         verdict=verdict,
         server=server,
+        dataset=site.config.dataset.id,
         approved=(run.study.name, sha256) in site.ledger.account().approved,
         declined=bool(site.offers and is_declined(site.offers, run)),
         aim=task_words(run.task),

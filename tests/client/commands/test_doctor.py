@@ -23,7 +23,7 @@ from confide.client.commands import doctor
 from confide.client.site.installation import open_site
 from confide.client.steward.approval import approve_run
 from confide.client.steward.studies import list_studies
-from confide.common.cli import main
+from confide.common.cli import machine, main
 from confide.common.config.run import RunConfig, lock
 from confide.common.errors import ConfideError, PolicyError
 from confide.common.model import base_models
@@ -334,7 +334,7 @@ def test_little_room_on_the_fullest_disk_is_told(
     def usage(place: Path) -> Any:
         return SimpleNamespace(free=(free if place == anchor else 10**6) * 2**20)
 
-    monkeypatch.setattr(doctor.shutil, "disk_usage", usage)
+    monkeypatch.setattr(machine.shutil, "disk_usage", usage)
     disk = _find(site, "disk")
     assert disk.state == state
     assert str(anchor) in disk.text
@@ -356,10 +356,10 @@ def test_a_device_that_is_not_there_is_a_problem(tmp_path: Path) -> None:
     ],
 )
 def test_whatever_stands_in_the_way_of_a_check_is_a_finding(error: Exception) -> None:
-    def check() -> doctor.Verdict:
+    def check() -> machine.Verdict:
         raise error
 
-    found = doctor._finding("x", check)
+    found = machine.finding("x", check)
     assert found.state == "problem"
     assert str(error) in found.text
 

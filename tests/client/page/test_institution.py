@@ -146,7 +146,7 @@ def test_what_left_and_the_budget_are_told_as_the_ledger_has_them(path: Path, st
     home, spent = steward.get().text, site.ledger.account().epsilon_spent(cap.max_delta)
     assert f"spent {spent:g}" in re.sub(r"\s+", " ", home)
     assert "round 1, update, 12,345 bytes" in home
-    assert "sealed; it may have left" in steward.get("left").text
+    assert "ready to leave, without a receipt yet: count it as left" in steward.get("left").text
     assert "abababababababab" in steward.get("left").text
 
 
