@@ -77,6 +77,12 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _audit_needs_privacy(self) -> "RunConfig":
+        if self.release.audit and self.privacy.unit == "none":
+            raise ValueError('release.audit = true with privacy.unit = "none": such a run states no epsilon to attack')
+        return self
+
+    @model_validator(mode="after")
     def _group_needs_a_column(self) -> "RunConfig":
         if self.simulation and self.privacy.unit == "group" and "group" not in self.simulation.columns:
             raise ValueError('privacy.unit = "group" needs simulation.columns.group, the column that names the group')

@@ -1,30 +1,35 @@
 """Everything that a report says about a finished adapter on test records."""
 
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from confide.common.config.run import RunConfig
 from confide.common.model.adapter import set_state
 from confide.common.model.evaluation import Records, predict
 from confide.common.model.warm_model import WarmModel
-from confide.common.scoring.chance import HeldOut, interval
+from confide.common.scoring.chance import HeldOut, Interval, interval
+from confide.common.tasks import Task
 from confide.common.tensors import State
 
 _MOST_CLASSES = 12  # of a table that a person reads
-_MOST_RESAMPLED = 500  # records of which other metrics than accuracy are computed five hundred times
+_MOST_SECONDS = 0.01  # for one score; an interval takes five hundred
 
 
-def closer_look(model: WarmModel, state: State, shares: Mapping[str, Records]) -> dict[str, Any]:
-    """Return the numbers of an adapter on all test records together.
+def closer_look(model: WarmModel, run: RunConfig, state: State, shares: Mapping[str, Records]) -> dict[str, Any] | None:
+    """Return the numbers of an adapter on all test records together; None without any.
 
     Args:
         model: of the run.
+        run: the locked run.
         state: of the adapter.
         shares: test records by institution.
 
     Returns:
         ``sizes``: records by institution. ``score``, ``low``, ``high``: the headline with its 95 % interval
-        (None for many records of a metric that takes long).
+        (None where
+        it would take long, and where records of one person stand side by side, of which it would have to know).
         ``metrics``: every metric. ``commonest``: score of whoever always answers the commonest label, or None for kinds
         without one label for a record. ``confusion``: ``labels`` and ``rows`` (a row for each right label, a number
         for each answer), or None for such kinds and for more labels than a person reads.
@@ -32,21 +37,29 @@ def closer_look(model: WarmModel, state: State, shares: Mapping[str, Records]) -
     set_state(model.module, state)
     records = [record for share in shares.values() for record in share]
     if not records:
-        return {"sizes": dict.fromkeys(shares, 0), "score": None}
+        return None
     answers = predict(model, records)
     truths = [model.task.truth(record) for record in records]
-    test = HeldOut(model.task, truths, [[place] for place in range(len(records))])
-    quick = model.task.headline == "accuracy" or len(records) <= _MOST_RESAMPLED
-    found = interval(test, answers) if quick else None
+    score, ends = model.task.score(truths, answers), _interval(model.task, truths, answers, run.privacy.unit)
     return {
         "sizes": {name: len(share) for name, share in shares.items()},
-        "score": test.score(answers),
-        "low": found.low if found else None,
-        "high": found.high if found else None,
+        "score": score,
+        "low": ends.low if ends else None,
+        "high": ends.high if ends else None,
         "metrics": model.task.metrics(truths, answers),
         "commonest": _commonest(truths) if model.task.headline == "accuracy" else None,
         "confusion": _confusion(truths, answers),
     }
+
+
+def _interval(task: Task, truths: Sequence[Any], answers: Sequence[Any], unit: str) -> Interval | None:
+    if unit == "group":
+        return None
+    began = time.perf_counter()
+    task.score(truths, answers)
+    if time.perf_counter() - began > _MOST_SECONDS:
+        return None
+    return interval(HeldOut(task, truths, [[place] for place in range(len(truths))]), answers)
 
 
 def _commonest(truths: Sequence[Any]) -> float | None:

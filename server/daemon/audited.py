@@ -4,7 +4,9 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from confide.common.errors import ConfideError, PolicyError
@@ -13,6 +15,7 @@ from confide.server.results.run_directory import RunDirectory
 
 _GATE = "confide.simulations.audit.gate"  # by name: the server imports neither torch nor a client's code
 _LOOK_SECONDS = 0.5
+_MOST_SECONDS = 3600.0
 _TOLD = ("observer", "stated_epsilon", "epsilon_at_least", "holds")
 
 
@@ -41,18 +44,33 @@ def require_audit(directory: RunDirectory, is_over: Callable[[], bool]) -> None:
         )
 
 
+def _wait(process: subprocess.Popen[bytes], is_over: Callable[[], bool]) -> None:
+    """Wait for an audit's end; `ConfideError` once an operator stops the run, or after the longest time."""
+    until = time.monotonic() + _MOST_SECONDS
+    while process.poll() is None:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_LOOK_SECONDS)
+        if process.poll() is not None:
+            return
+        if is_over():
+            raise ConfideError("release.audit: stopped before it had ended")
+        if time.monotonic() > until:
+            raise ConfideError(
+                f"release.audit: the audit had not ended after {_MOST_SECONDS / 60:g} minutes; propose a run of fewer "
+                "members or steps, or set release.audit = false"
+            )
+
+
 def _carry_out(directory: RunDirectory, is_over: Callable[[], bool]) -> dict[str, Any]:
-    command = [sys.executable, "-m", _GATE, str(directory.path / "run.lock.json")]
+    # -P: nothing that lies in the folder in which the server was started is imported.
+    command = [sys.executable, "-P", "-m", _GATE, str(directory.path / "run.lock.json")]
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(command, stdout=output, stderr=errors)  # noqa: S603 - our own module
-        while process.poll() is None:
-            try:
-                process.wait(_LOOK_SECONDS)
-            except subprocess.TimeoutExpired:
-                if is_over():
-                    process.kill()
-                    process.wait()
-                    raise ConfideError("release.audit: stopped before it had ended") from None
+        try:
+            _wait(process, is_over)
+        finally:
+            process.kill()  # of one that has ended: nothing
+            process.wait()
         output.seek(0)
         errors.seek(0)
         if process.returncode:

@@ -43,8 +43,11 @@ class RecentLines(logging.Handler):
         self.lines = deque[str](maxlen=_RECENT)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep a line."""
-        self.lines.append(self.format(record))
+        """Keep a line. A library's bad call is told on standard error, and raises nothing into its caller."""
+        try:
+            self.lines.append(self.format(record))
+        except Exception:  # noqa: BLE001 - as logging's own handlers do
+            self.handleError(record)
 
 
 def log_json() -> RecentLines:

@@ -128,7 +128,9 @@ class _Bench:
     def look(self, state: State) -> dict[str, Any] | None:
         from confide.common.scoring.closer_look import closer_look
 
-        return None if self._public is None else closer_look(self._model(), state, {"public": self._records()})
+        return (
+            None if self._public is None else closer_look(self._model(), self._run, state, {"public": self._records()})
+        )
 
     def _records(self) -> list[dict[str, Any]]:
         from confide.common.data.records import read_public

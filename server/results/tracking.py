@@ -3,6 +3,7 @@
 import logging
 import os
 import queue
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,14 +37,30 @@ def values_of(event: Event, epsilon: dict[str, float]) -> dict[str, float]:
     >>> event = {"round": 2, "accepted": 3, "dropped": ["a: late"], "seconds": 1.5,
     ...          "score": {"mean": 0.5, "per_institution": {"b": 0.5}}}
     >>> values_of(event, {"b": 1.25})
-    {'accepted': 3.0, 'dropped': 1.0, 'seconds': 1.5, 'score': 0.5, 'score/b': 0.5, 'epsilon': 1.25}
+    {'accepted': 3.0, 'dropped': 1.0, 'seconds': 1.5, 'score': 0.5, 'institutions/b': 0.5, 'epsilon': 1.25}
     """
     values = {"accepted": float(event["accepted"]), "dropped": float(len(event["dropped"]))}
     values["seconds"] = float(event["seconds"])
     if "score" in event:
         values["score"] = float(event["score"]["mean"])
-        values |= {f"score/{name}": float(value) for name, value in event["score"]["per_institution"].items()}
+        values |= {
+            f"institutions/{_plain(name)}": float(value) for name, value in event["score"]["per_institution"].items()
+        }
     return values | ({"epsilon": max(epsilon.values())} if epsilon else {})
+
+
+def _shown(where: str) -> str:
+    """Return an address without a name and password, which the log would keep.
+
+    >>> _shown("https://me:secret@mlflow.example.org/x")
+    'https://mlflow.example.org/x'
+    """
+    return re.sub(r"//[^/@]*@", "//", where)
+
+
+def _plain(name: str) -> str:
+    """Return an institution's name with the letters that MLflow allows in a metric's name."""
+    return re.sub(r"[^\w ./-]", "_", name, flags=re.ASCII)
 
 
 def require_tracker(where: str) -> None:
@@ -96,7 +113,7 @@ def track(
         events.put(None)
         writer.join(_SECONDS_TO_END)
         if writer.is_alive():
-            log.warning("tracking: %s does not answer; the last rounds are missing there", where)
+            log.warning("tracking: %s does not answer; the last rounds are missing there", _shown(where))
 
 
 def _write(
@@ -115,7 +132,9 @@ def _write(
                 tracker.log(values_of(event, spent(event) if due else {}), event["round"])
         tracker.close()
     except Exception as error:  # noqa: BLE001 - another program's; no run may end by it
-        log.warning("tracking: %s failed (%s); the run goes on without curves there", where, error)
+        log.warning(
+            "tracking: %s failed (%s); the run goes on without curves there", _shown(where), type(error).__name__
+        )
 
 
 class _TensorBoard:

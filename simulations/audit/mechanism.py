@@ -56,6 +56,8 @@ def audit_mechanism(
     if isinstance(plan, NoPrivacy):
         raise InputError('privacy.unit = "none": a run without privacy states no epsilon, so there is none to audit')
     chance = chance or np.random.default_rng()
+    local = run.local.model_copy(update={"steps": min(run.local.steps, MOST_STEPS)})
+    run = run.model_copy(update={"local": local})
     work = _Work(run, plan, effort, make_coins, chance)
     num_rounds = max(1, min(run.federation.num_rounds, MOST_STEPS // run.local.steps))
     views = _observers(plan)

@@ -154,13 +154,23 @@ def _stop(study: Study, state: RunState | None, status: str) -> None:
     study.directory.write_privacy(status, study.run, state.everybody() if state else [], simulated=True)
 
 
+def _look(study: Study, model: Any, state: RunState, tested: dict[str, list[Any]]) -> dict[str, Any] | None:
+    """Return a closer look for the report; None, and a line for the user, if the answers cannot be scored."""
+    from confide.common.scoring.closer_look import closer_look
+
+    try:
+        return closer_look(model, study.run, state.trained.average, tested)
+    except (ConfideError, ValueError, ArithmeticError, RuntimeError) as error:
+        study.tell(f"the report has no closer look at the test records: {error}")
+        return None
+
+
 def _finish(
     study: Study, state: RunState, tested: dict[str, list[Any]], compared: dict[str, Scores] | None, began: float
 ) -> dict[str, Any]:
     from confide.common.export.write import export_adapter
     from confide.common.model.evaluation import samples
     from confide.common.model.warm_model import warm_model
-    from confide.common.scoring.closer_look import closer_look
     from confide.server.results.report import write_report
 
     run, directory = study.run, study.directory
@@ -171,8 +181,8 @@ def _finish(
     public = bool(study.sites or run.evaluation.data or not facts["own_data"])
     records = [record for share in tested.values() for record in share] if public else []
     facts["samples"] = samples(model, state.trained.average, records)
-    facts["look"] = closer_look(model, state.trained.average, tested) if tested else None
     export_adapter(directory.path / "adapter", run, model, state.trained.average, card_facts(facts))
+    facts["look"] = _look(study, model, state, tested)
     write_report(directory.path / "report.html", facts)
     # Last: it tells readers that all other files are there.
     directory.write_privacy("completed", run, state.everybody(), simulated=True, baselines=compared or ())

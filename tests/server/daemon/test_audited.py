@@ -51,8 +51,8 @@ def test_the_gate_s_own_process_audits_a_locked_run(directory: RunDirectory, mon
     real = subprocess.Popen
 
     def smaller(command: list[str], **settings: Any) -> Any:
-        assert command[1:3] == ["-m", "confide.simulations.audit.gate"]
-        return real([command[0], "-c", small, command[3]], **settings)
+        assert command[1:4] == ["-P", "-m", "confide.simulations.audit.gate"]
+        return real([command[0], "-P", "-c", small, command[4]], **settings)
 
     monkeypatch.setattr(subprocess, "Popen", smaller)
     audited.require_audit(directory, lambda: False)
@@ -73,6 +73,32 @@ def test_an_audit_that_fails_or_is_stopped_says_so(directory: RunDirectory, monk
     with pytest.raises(ConfideError, match="stopped before"):
         audited.require_audit(directory, lambda: True)
     assert last_audit(directory) is None
+
+
+def test_an_audit_that_takes_too_long_ends_and_nothing_of_it_goes_on(
+    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = list[subprocess.Popen[bytes]]()
+    popen = subprocess.Popen
+
+    def start(*arguments: Any, **options: Any) -> Any:
+        started.append(popen(*arguments, **options))
+        return started[-1]
+
+    monkeypatch.setattr(audited.subprocess, "Popen", start)
+    monkeypatch.setattr(audited, "_GATE", "http.server")  # slower to begin than the first look
+    monkeypatch.setattr(audited, "_LOOK_SECONDS", 0.01)
+    with pytest.raises(OSError, match="registry"):
+        audited._carry_out(directory, _registry_gone)
+    monkeypatch.setattr(audited, "_MOST_SECONDS", 0.0)
+    with pytest.raises(ConfideError, match="had not ended after 0 minutes"):
+        audited._carry_out(directory, lambda: False)
+    assert [process.poll() is not None for process in started] == [True, True]
+    assert started[0].args[1] == "-P", "the folder in which the server was started is no place for code"  # type: ignore[index]
+
+
+def _registry_gone() -> bool:
+    raise OSError("registry")
 
 
 def test_a_run_without_a_gate_keeps_its_text_and_one_with_it_says_so(make_run: MakeRun) -> None:

@@ -49,7 +49,7 @@ def test_tensorboard_shows_a_run_s_curves(run: RunConfig, tmp_path: Path) -> Non
     _tracked(run, tmp_path, "tensorboard", _events())
     kept = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"tensors": 0})
     kept.Reload()
-    assert sorted(kept.Tags()["tensors"]) == ["accepted", "dropped", "epsilon", "score", "score/a", "seconds"]
+    assert sorted(kept.Tags()["tensors"]) == ["accepted", "dropped", "epsilon", "institutions/a", "score", "seconds"]
     score = [(row.step, row.tensor_proto.float_val[0]) for row in kept.Tensors("score")]
     assert score == list(SCORES.items())
     assert [row.tensor_proto.float_val[0] for row in kept.Tensors("epsilon")] == [0.5, 1.0]
@@ -96,6 +96,19 @@ def test_a_tracking_server_that_hangs_delays_no_round(
         _tracked(run, tmp_path, "http://127.0.0.1:9", _events())
     hung.set()
     assert "does not answer" in caplog.text
+
+
+def test_a_password_in_an_address_reaches_no_log(
+    run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: Any) -> None:
+        raise OSError("https://me:secret@mlflow.example.org does not answer")
+
+    monkeypatch.setattr(tracking, "_MLflow", fails)
+    with caplog.at_level(logging.WARNING, "confide"):
+        _tracked(run, tmp_path, "https://me:secret@mlflow.example.org", _events())
+    assert "mlflow.example.org failed" in caplog.text
+    assert "secret" not in caplog.text
 
 
 @pytest.mark.parametrize("value", ["wandb", "tensorboard ", "ftp://x", ""])

@@ -12,7 +12,7 @@ from confide.client.training.local_steps import share, train
 from confide.common.config.run import RunConfig
 from confide.common.errors import InputError
 from confide.common.privacy import noise
-from confide.simulations.audit import rounds
+from confide.simulations.audit import mechanism, rounds
 from confide.simulations.audit.mechanism import audit_mechanism
 from confide.simulations.audit.verdicts import Audit, Effort
 
@@ -85,6 +85,12 @@ def test_the_right_code_passes_whole() -> None:
 def test_a_planted_bug_is_found(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     FOUND[bug](monkeypatch)
     assert not _audit(run_to_audit(), WHOLE).holds
+
+
+def test_a_run_of_ever_so_many_steps_a_round_holds_no_audit_for_hours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mechanism, "MOST_STEPS", 3)
+    audit = audit_mechanism(run_to_audit(federation={"num_rounds": 2}, local={"steps": 1000}), Effort(40, 8, 0.9))
+    assert (audit.rounds, audit.steps) == (1, 3)
 
 
 @pytest.mark.waits
