@@ -52,6 +52,7 @@ def decision_on(run: RunConfig, site: Institution, lineage: str | None = None) -
 
 def agree(run: RunConfig, site: Institution, lineage: str) -> Cap:
     """Return the cap in force if the run is allowed; keep a run that only waits for a person, for that person."""
+    _require_not_declined(run, site)
     decision = decision_on(run, site, lineage)
     if decision.waits and not decision.refusals:
         _keep(run, site)
@@ -69,10 +70,17 @@ def is_waiting(run: RunConfig, site: Institution) -> bool:
     if run.study.name not in policy.studies or not waits:
         return False
     _keep(run, site)
-    if site.offers and is_declined(site.offers, run):
-        raise PolicyError(f"run {run.sha256()[:12]} was declined here: `confide client approve {run.study.name}`")
+    _require_not_declined(run, site)
     site.report(PolicyError(waits))
     return True
+
+
+def _require_not_declined(run: RunConfig, site: Institution) -> None:
+    """`PolicyError` if a person declined the run and nobody approved it. A no counts even where no yes is needed."""
+    name, sha256 = run.study.name, run.sha256()
+    if site.offers and is_declined(site.offers, run) and (name, sha256) not in site.ledger.account().approved:
+        _keep(run, site)  # for whoever changes this no
+        raise PolicyError(f"run {sha256[:12]} was declined here: `confide client approve {name}`")
 
 
 def _keep(run: RunConfig, site: Institution) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from confide.client.answers.proposed_runs import is_declined, note_decline, read_offers
 from confide.client.privacy.policy import waits_for_approval
 from confide.client.site.installation import Site, open_site
+from confide.client.steward.studies import is_open_for
 from confide.common.config.run import RunConfig
 from confide.common.errors import InputError
 
@@ -57,13 +58,19 @@ def decline_run(path: Path, run: RunConfig) -> str:
     """Decline an offered run; its approval takes that back. The client answers `declined`, as for any other reason.
 
     Raises:
-        InputError: it was approved here. An approval stays in the ledger; a study ends by `client ledger close`.
+        InputError: it was approved here, or its study is open. An approval stays in the ledger, and so does what was
+            spent; a study ends by `client ledger close`.
     """
     site, name = open_site(path), run.study.name
     if (name, run.sha256()) in site.ledger.account().approved:
         raise InputError(
             f"run {run.sha256()[:12]} of study {name!r} was approved here, and an approval stays; `confide client "
             f"pause` answers nothing for a while, `confide client ledger close {name}` ends the study once it is open"
+        )
+    if is_open_for(site, run):
+        raise InputError(
+            f"study {name!r} is open here for run {run.sha256()[:12]}, so it is too late to decline: `confide client "
+            f"ledger close {name}` ends the study, `confide client pause` answers nothing for a while"
         )
     if site.offers:
         note_decline(site.offers, run)

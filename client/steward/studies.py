@@ -32,6 +32,15 @@ def studies_of(site: Site) -> list[dict[str, Any]]:
     return [_status(account, key, told[key], same_plan=key not in runs or key in same_plan) for key in sorted(known)]
 
 
+def is_open_for(site: Site, run: RunConfig) -> bool:
+    """Return whether the study of a run is open here, for this run, and not closed."""
+    account = site.ledger.account()
+    study = account.studies.get(run.study.name)
+    if study is None or study.closed:
+        return False
+    return _is_open(account, (run.study.name, run.sha256()), same_plan=_pins(study, run, site))
+
+
 def _pins(study: StudyAllotment, run: RunConfig, site: Site) -> bool:
     """Return whether a study was opened with the plan of this run."""
     try:
