@@ -17,7 +17,7 @@ from confide.client.steward.offers import decline_run
 from confide.client.steward.shared_noise import own_fingerprint, partners_of, shared_runs
 from confide.common.errors import InputError
 from confide.common.pages.events import news
-from confide.common.pages.guard import House, Page, Visit, pages_app
+from confide.common.pages.guard import EVENTS, House, Page, Visit, pages_app
 from confide.common.pages.rendering import render
 
 _PACKAGE = "confide.client.page"
@@ -45,7 +45,7 @@ class InstitutionPages:
                 Page("requests/{sha256}", self.request),
                 Page("left", self.left),
                 Page("partners", self.partners),
-                Page("events", self.events),
+                Page(EVENTS, self.events),
                 Page("requests/{sha256}/approve", self.approve, "POST"),
                 Page("requests/{sha256}/decline", self.decline, "POST"),
                 Page("studies/{study}/close", self.close, "POST"),
@@ -124,7 +124,7 @@ class InstitutionPages:
             common = {"visit": visit, "institution": config.institution.name, "shares": bool(shared_runs(self._site))}
             idle = self._house.sessions.idle_seconds
             root = visit.request.scope.get("root_path", "")
-            return render(template, root, _PACKAGE, **common, idle=idle, events=visit.path("events"), **facts())
+            return render(template, root, _PACKAGE, **common, idle=idle, events=visit.path(EVENTS), **facts())
 
         answer = HTMLResponse(await run_in_threadpool(work))
         if "x-live" not in visit.request.headers:

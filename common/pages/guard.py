@@ -28,6 +28,7 @@ from confide.common.pages.rendering import render
 from confide.common.pages.sessions import Session, Sessions
 
 COOKIE = "confide"
+EVENTS = "events"  # the address of news: an EventSource asks for it anew by itself, and can send no header of ours
 _HOSTS = ("127.0.0.1", "localhost")  # whatever the port: a tunnel may have another one
 _MAX_FORM = 64 * 1024
 HEADERS = {
@@ -162,7 +163,7 @@ def _guarded(house: House, page: Page) -> Any:
             if body is None or (form := _form(request, session, body)) is None:
                 return told(visit, "This form did not come from this page, or is too long. Nothing was done.", 403)
             visit = Visit(request, session, form)
-        if "x-live" not in request.headers:  # the page asks for its own news; a person did not
+        if page.path != EVENTS and "x-live" not in request.headers:  # the page asks for its own news; a person did not
             house.sessions.touch(session)
         try:
             return await page.handler(visit)

@@ -2,13 +2,12 @@
 
 import asyncio
 import socket
-import time
 from typing import Any
 
 import uvicorn
 
 from confide.common.errors import InputError
-from confide.common.pages.sessions import Sessions
+from confide.common.pages.sessions import Sessions, seconds
 
 _MOST_REQUESTS = 64  # at once: pages of one person, and the streams of their news
 
@@ -32,7 +31,7 @@ def serve_page(app: Any, listening: socket.socket, sessions: Sessions) -> None:
         limit_concurrency=_MOST_REQUESTS,
         timeout_graceful_shutdown=1,
     )
-    server, since = uvicorn.Server(config), time.monotonic()
+    server, since = uvicorn.Server(config), seconds()
 
     async def run() -> None:
         serving = asyncio.create_task(server.serve(sockets=[listening]))

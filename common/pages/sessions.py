@@ -11,6 +11,12 @@ _LINK_SECONDS = 900.0  # in which a link must be used
 _MOST = 8  # links, and sessions: the oldest ends
 
 
+def seconds() -> float:
+    """Return seconds since some moment, with those in which the machine slept: time.monotonic omits them on Linux."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if clock is None else time.clock_gettime(clock)
+
+
 @dataclass
 class Session:
     """One browser that has used a link.
@@ -45,7 +51,7 @@ class Sessions:
     (True, True)
     """
 
-    def __init__(self, idle_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, idle_seconds: float, clock: Callable[[], float] = seconds) -> None:
         self.idle_seconds, self._clock = idle_seconds, clock
         self._links = dict[bytes, float]()
         self._open, self._was_open = list[Session](), False

@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from confide.common.config.run import MAX_RUN_BYTES
 from confide.common.errors import ConfideError, InputError
 from confide.common.pages.events import news
-from confide.common.pages.guard import House, Page, Visit, pages_app
+from confide.common.pages.guard import EVENTS, House, Page, Visit, pages_app
 from confide.common.pages.rendering import render
 from confide.common.pages.sessions import Sessions
 from confide.common.protocol.enrolment import request_from, write_json
@@ -70,7 +70,7 @@ class ServerPages:
                 Page("propose", self.form_of_a_run),
                 Page("admit", self.form_of_a_request),
                 Page("logs", self.logs),
-                Page("events", self.events),
+                Page(EVENTS, self.events),
                 Page("propose", self.propose, "POST", 4 * MAX_RUN_BYTES),
                 Page("admit", self.admit, "POST"),
                 Page("runs/{name}/stop", self.stop, "POST"),
@@ -176,7 +176,7 @@ class ServerPages:
     async def _shown(self, visit: Visit, template: str, facts: Callable[[], dict[str, Any]]) -> Response:
         def work() -> str:
             root = visit.request.scope.get("root_path", "")
-            common = {"visit": visit, "address": self._shared.home.address, "events": visit.path("events")}
+            common = {"visit": visit, "address": self._shared.home.address, "events": visit.path(EVENTS)}
             return render(template, root, _PACKAGE, **common, **facts())
 
         answer = HTMLResponse(await run_in_threadpool(work))

@@ -11,8 +11,8 @@ from confide.client.answers.agreement import agree
 from confide.client.answers.proposed_runs import keep_offer, note_decline, read_offers
 from confide.client.site.installation import open_site
 from confide.client.steward.approval import approve_run
-from confide.client.steward.offers import decline_run
 from confide.client.steward.ledger_report import close_study
+from confide.client.steward.offers import decline_run
 from confide.common.config.run import RunConfig, lock
 from confide.common.errors import InputError, PolicyError
 from confide.common.model.base_models import hash_model

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +11,9 @@ import pytest
 from starlette.responses import HTMLResponse, Response
 
 from confide.common.errors import PolicyError
-from confide.common.pages.guard import COOKIE, House, Page, Visit, pages_app
+from confide.common.pages.guard import COOKIE, EVENTS, House, Page, Visit, pages_app
 from confide.common.pages.serving import listen
-from confide.common.pages.sessions import Session, Sessions
+from confide.common.pages.sessions import Session, Sessions, seconds
 
 SELF = "http://127.0.0.1:8455"
 OURS = {"origin": SELF, "sec-fetch-site": "same-origin"}
@@ -24,7 +25,12 @@ class Owner:
     def __init__(self) -> None:
         self.now, self.done, self.uses = 0.0, list[str](), 0
         self.sessions = Sessions(60.0, lambda: self.now)
-        pages = [Page("", self._page), Page("form", self._do, "POST"), Page("bad", self._fail)]
+        pages = [
+            Page("", self._page),
+            Page("form", self._do, "POST"),
+            Page("bad", self._fail),
+            Page(EVENTS, self._page),
+        ]
         self.app = pages_app(House(self.sessions, "Ask again.", self._used), pages)
 
     def _used(self) -> None:
@@ -221,8 +227,26 @@ def test_a_session_ends_when_a_person_leaves_it_alone(owner: Owner) -> None:
         assert owner.get(session).status_code == 200
     for owner.now in (130.0, 159.0):
         assert owner.get(session, **{"x-live": "1"}).status_code == 200
+        assert owner.get(session, EVENTS).status_code == 200, "an EventSource connects anew by itself, without a header"
     owner.now = 161.0
     assert owner.get(session).status_code == 403
+
+
+def test_the_time_that_a_laptop_sleeps_counts_as_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """time.monotonic stands still meanwhile; the clock since the boot goes on."""
+    if not hasattr(time, "CLOCK_BOOTTIME"):
+        pytest.skip("this system has no clock that counts sleep")
+    slept = 0.0
+    boot = time.clock_gettime
+    monkeypatch.setattr(time, "clock_gettime", lambda clock: boot(clock) + slept * (clock == time.CLOCK_BOOTTIME))
+    sessions, since = Sessions(60.0), seconds()
+    token, session = sessions.new_link(), sessions.open(sessions.new_link())
+    assert session
+    assert sessions.find(session.place, session.cookie)
+    slept = 1000.0
+    assert sessions.find(session.place, session.cookie) is None
+    assert sessions.open(token) is None, "the link has ended too"
+    assert Sessions(60.0).is_left_alone(since)
 
 
 def test_a_session_that_was_ended_sees_nothing(owner: Owner) -> None:
