@@ -27,5 +27,6 @@ flower        Flower's environment and version
 findings      the finding of a check
 folders       folders that a command makes
 private_file  files that a command writes for its user alone
+aloud         hashes that people read to each other
 shown         words of others on one line
 """

@@ -50,7 +50,10 @@ def approve(
     ] = None,
     sha256: Annotated[
         str,
-        typer.Option(metavar="HASH", help="first digits of the run's hash, as you were told; another run is refused"),
+        typer.Option(
+            metavar="HASH",
+            help="first digits of the run's hash, as you were told: compare 20 or more; another run is refused",
+        ),
     ] = "",
     site: SiteOption = _SITE,
 ) -> None:

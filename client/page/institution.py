@@ -8,13 +8,14 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import HTMLResponse, Response
 
 from confide.client.page.overview import overview_of, state_of
-from confide.client.page.request import HASH_DIGITS, find_run, request_of, require_agreement
+from confide.client.page.request import find_run, request_of, require_agreement
 from confide.client.site.installation import open_site
 from confide.client.steward import pausing
 from confide.client.steward.approval import approve_run
 from confide.client.steward.ledger_report import close_study, egress_rows
 from confide.client.steward.offers import decline_run
 from confide.client.steward.shared_noise import own_fingerprint, partners_of, shared_runs
+from confide.common.aloud import HASH_DIGITS
 from confide.common.errors import InputError
 from confide.common.pages.events import news
 from confide.common.pages.guard import EVENTS, House, Page, Visit, pages_app

@@ -16,11 +16,10 @@ from confide.client.site.installation import Site, open_site
 from confide.client.steward.approval import Verdict, review
 from confide.client.steward.budget import Budget, Budgets, budgets
 from confide.client.steward.shared_noise import Partner, partners_of
+from confide.common.aloud import HASH_DIGITS, digits_of
 from confide.common.config.run import RunConfig
 from confide.common.errors import InputError
 from confide.common.pages.pictures import bar, squares
-
-HASH_DIGITS = 8  # of the run's hash, which a person types
 
 
 @dataclass(frozen=True)
@@ -120,10 +119,10 @@ def require_agreement(request: Request, form: Mapping[str, str]) -> None:
     missing = [text for name, text in request.ticks.items() if form.get(name) != "yes"]
     if missing:
         raise InputError(f"not approved: these were not ticked: {' '.join(missing)}")
-    typed = "".join(form.get("hash", "").split()).lower()
+    typed = digits_of(form.get("hash", ""))
     if len(typed) < HASH_DIGITS or not request.run.sha256().startswith(typed):
         raise InputError(
-            f"not approved: {typed!r} is not how this run's hash begins; type its first {HASH_DIGITS} characters, and "
+            f"not approved: {typed!r} is not how this run's hash begins; type its first {HASH_DIGITS} digits, and "
             "approve only if the study's coordinator told you the same"
         )
 

@@ -6,6 +6,7 @@ from confide.client.answers.proposed_runs import is_declined, note_decline, read
 from confide.client.privacy.policy import waits_for_approval
 from confide.client.site.installation import Site, open_site
 from confide.client.steward.studies import is_open_for
+from confide.common.aloud import digits_of
 from confide.common.config.run import RunConfig
 from confide.common.errors import InputError
 
@@ -27,7 +28,7 @@ def offered_run(path: Path, study: str, sha256: str) -> RunConfig:
     """
     site = open_site(path)
     approved = site.ledger.account().approved
-    known, prefix = read_offers(site.offers, study) if site.offers else [], _digits(sha256)
+    known, prefix = read_offers(site.offers, study) if site.offers else [], digits_of(sha256)
     offered = [run for run in known if run.sha256().startswith(prefix)]
     if known and not offered:
         hashes = ", ".join(run.sha256() for run in known)
@@ -46,11 +47,11 @@ def offered_run(path: Path, study: str, sha256: str) -> RunConfig:
 
 
 def require_hash(run: RunConfig, sha256: str) -> None:
-    """`InputError` where a run's hash does not begin as a person was told; blanks and capitals do not count."""
-    if not run.sha256().startswith(_digits(sha256)):
+    """`InputError` where a run's hash does not begin as a person was told; blanks, dashes and capitals do not count."""
+    if not run.sha256().startswith(digits_of(sha256)):
         raise InputError(
-            f"--sha256 {_digits(sha256)}, but the run of this file has the hash {run.sha256()}: it is not the run that "
-            "you were told of; get its file again, or leave --sha256 out"
+            f"--sha256 {digits_of(sha256)}, but the run of this file has the hash {run.sha256()}: it is not the run "
+            "that you were told of; get its file again, or leave --sha256 out"
         )
 
 
@@ -75,7 +76,3 @@ def decline_run(path: Path, run: RunConfig) -> str:
     if site.offers:
         note_decline(site.offers, run)
     return f"study {name}, run {run.sha256()[:12]}: declined; nothing was charged, and nothing leaves for it"
-
-
-def _digits(sha256: str) -> str:
-    return "".join(sha256.split()).lower()

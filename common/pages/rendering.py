@@ -7,6 +7,7 @@ from typing import Any
 
 import jinja2
 
+from confide.common.aloud import hash_start
 from confide.common.model.scores import score_text
 from confide.common.shown import shown
 
@@ -41,6 +42,7 @@ def templates(package: str) -> jinja2.Environment:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=loader
     )
     made.filters |= {"shown": shown, "number": _number, "when": when, "clock": _clock, "score": _score}
+    made.filters["hash_start"] = hash_start
     return made
 
 

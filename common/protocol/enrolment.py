@@ -6,7 +6,6 @@ that of the server's authority before the institution trusts its kit.
 
 import hashlib
 import json
-import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from confide.common.aloud import digits_of, grouped
 from confide.common.errors import InputError
 
 
@@ -66,8 +66,7 @@ class Kit:
 
 
 def _fingerprint(content: bytes) -> str:
-    digest = hashlib.sha256(content).hexdigest()[:32]
-    return "-".join(digest[index : index + 4] for index in range(0, 32, 4))
+    return grouped(hashlib.sha256(content).hexdigest()[:32])
 
 
 def partner_fingerprint(update_key: str) -> str:
@@ -85,11 +84,7 @@ def same_fingerprint(one: str, other: str) -> bool:
     >>> same_fingerprint("7e18-f737", " 7E18:f7 37"), same_fingerprint("7e18-f737", "7e18-f738")
     (True, False)
     """
-    return _digits(one) == _digits(other)
-
-
-def _digits(fingerprint: str) -> str:
-    return re.sub(r"[\s:\u2010-\u2015-]", "", fingerprint).lower()  # a mail programme may replace our dashes by others
+    return digits_of(one) == digits_of(other)
 
 
 def authority_of(pem: str, source: str) -> tuple[str, str]:

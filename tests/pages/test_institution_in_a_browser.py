@@ -38,7 +38,7 @@ def _approve(seen: Window, run: RunConfig) -> None:
     page.get_by_role("link", name="Read what is asked").click()
     page.get_by_label("I know who asks").check()
     page.get_by_label("I agree that this study").check()
-    page.get_by_label("The first 8 characters").fill(run.sha256()[:8])
+    page.get_by_label("The first 20 digits").fill(run.sha256()[:20])
     page.get_by_role("button", name="Approve this run").click()
 
 
@@ -84,7 +84,7 @@ def test_the_keyboard_alone_suffices_to_approve(path: Path, run: RunConfig, tmp_
             if focus[0] == "checkbox":
                 keyboard.press("Space")
             elif focus[0] == "text":
-                keyboard.type(run.sha256()[:8])
+                keyboard.type(run.sha256()[:20])
             elif focus == ["submit", "Approve this run"]:
                 keyboard.press("Enter")
                 break

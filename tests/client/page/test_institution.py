@@ -50,7 +50,7 @@ def _open(path: Path) -> Site:
 
 
 def _approve(run: RunConfig, **changes: str) -> tuple[str, dict[str, str]]:
-    form = {**TICKS, "hash": run.sha256()[:8], **changes}
+    form = {**TICKS, "hash": run.sha256()[:20], **changes}
     return f"requests/{run.sha256()}/approve", {name: value for name, value in form.items() if value}
 
 
@@ -89,8 +89,18 @@ def test_nothing_is_approved_without_every_tick_and_the_hash(
     path: Path, run: RunConfig, steward: Local, changes: dict[str, str]
 ) -> None:
     assert steward.post(*_approve(run, **changes)).status_code in (400, 403)
-    assert steward.post(*_approve(run, hash=run.sha256()[:7])).status_code == 400, "seven characters are too few"
+    assert steward.post(*_approve(run, hash=run.sha256()[:19])).status_code == 400, (
+        "a server could grind fewer than 80 bits"
+    )
     assert _rows(path) == []
+
+
+def test_the_hash_is_shown_in_groups_and_may_be_typed_so(path: Path, run: RunConfig, steward: Local) -> None:
+    start = run.sha256()[:20]
+    groups = [start[index : index + 4] for index in range(0, 20, 4)]
+    assert f"<code>{'-'.join(groups)}</code>" in steward.get(f"requests/{run.sha256()}").text
+    assert steward.post(*_approve(run, hash=" ".join(groups).upper() + "-")).status_code == 200
+    assert _rows(path)[-1]["kind"] == "approve"
 
 
 def test_the_page_approves_nothing_that_the_command_refuses(tmp_path: Path, run: RunConfig) -> None:

@@ -65,7 +65,7 @@ def test_both_numbers_are_shown_and_the_comparison_is_ticked(
     assert facts.budgets.second is not None
     assert facts.budgets.second.after == facts.verdict.shared.cost
     assert (facts.budgets.first.before, facts.budgets.first.after) == (0.0, facts.verdict.cost)
-    form = {"known": "yes", "cost": "yes", "hash": run.sha256()[:8]}
+    form = {"known": "yes", "cost": "yes", "hash": run.sha256()[:20]}
     assert steward.post(f"requests/{run.sha256()}/approve", form).status_code == 400, "nobody has telephoned"
     assert steward.post(f"requests/{run.sha256()}/approve", {**form, "partners": "yes"}).status_code == 200
     assert spend_over_time(open_site(path)) == [], "an approval spends nothing"
