@@ -12,7 +12,7 @@ from confide.client.page.request import find_run, request_of, require_agreement
 from confide.client.site.installation import open_site
 from confide.client.steward import pausing
 from confide.client.steward.approval import approve_run
-from confide.client.steward.ledger_report import close_study, egress_rows
+from confide.client.steward.ledger_report import close_study, egress_of
 from confide.client.steward.offers import decline_run
 from confide.client.steward.shared_noise import own_fingerprint, partners_of, shared_runs
 from confide.common.aloud import HASH_DIGITS
@@ -68,7 +68,15 @@ class InstitutionPages:
 
     async def left(self, visit: Visit) -> Response:
         """Show everything that left."""
-        return await self._shown(visit, "left.html", lambda: {"rows": egress_rows(self._path)[::-1]})
+
+        def facts() -> dict[str, Any]:
+            site = open_site(self._path)
+            rows = egress_of(site)[::-1]
+            shared = site.config.policy.share_metrics == "private"
+            counts = shared or any(row["what"] == "validation" for row in rows)  # a policy changes, what left did not
+            return {"rows": rows, "counts": counts, "no_privacy": site.ledger.account().infinite}
+
+        return await self._shown(visit, "left.html", facts)
 
     async def partners(self, visit: Visit) -> Response:
         """Show the fingerprints that people compare."""

@@ -37,6 +37,7 @@ class Request:
         budgets: before and after; None where the run is refused or has no privacy.
         partners: of shared noise, with the state of their fingerprints.
         ticks: name and text of each statement that an approval needs.
+        counts_shared: whether the policy lets noised validation counts leave.
         all_of_it: the whole run as JSON.
     """
 
@@ -53,6 +54,7 @@ class Request:
     budgets: Budgets | None
     partners: list[Partner]
     ticks: dict[str, str]
+    counts_shared: bool
     all_of_it: str
 
     @property
@@ -110,6 +112,7 @@ def request_of(path: Path, sha256: str) -> Request:
         budgets=None if verdict.cost is None else budgets(run, site),
         partners=partners_of([run], site),
         ticks=_ticks(run, verdict),
+        counts_shared=site.config.policy.share_metrics == "private",
         all_of_it=json.dumps(json.loads(run.canonical_json()), indent=1),
     )
 
