@@ -1,5 +1,6 @@
 """Runs that were offered or approved: kept as files, for whoever is to approve them, and for `client doctor`."""
 
+import contextlib
 from pathlib import Path
 
 from confide.client.privacy.account import Account
@@ -18,21 +19,32 @@ def keep_offer(folder: Path, run: RunConfig) -> None:
         path.touch()
     else:
         replace_durably(path, run.canonical_json().encode(), 0o600)
-    for old in sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime)[:-_KEPT]:
-        old.unlink()
+    for old in _newest_first(folder)[_KEPT:]:
+        old.unlink(missing_ok=True)
 
 
 def read_offers(folder: Path, study: str | None = None) -> list[RunConfig]:
     """The runs that were offered, newest first; of one study, if it is named."""
     runs = []
-    for path in sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True):
+    for path in _newest_first(folder):
         try:
             run = RunConfig.model_validate_json(path.read_bytes())
+        except FileNotFoundError:  # another process made room for a newer one
+            continue
         except (OSError, ValueError):
             raise InputError(f"{path}: not an offered run; delete the file, the server offers it again") from None
         if study in (None, run.study.name):
             runs.append(run)
     return runs
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    """Return the files of offers; without those that vanish meanwhile."""
+    times = dict[Path, float]()
+    for path in folder.glob("*.json"):
+        with contextlib.suppress(FileNotFoundError):
+            times[path] = path.stat().st_mtime
+    return sorted(times, key=times.__getitem__, reverse=True)
 
 
 def note_decline(folder: Path, run: RunConfig) -> None:

@@ -62,3 +62,26 @@ def test_a_run_whose_study_is_open_cannot_be_declined(path: Path, run: RunConfig
     assert len(read_offers(open_site(path).offers)) == 1  # type: ignore[arg-type]
     close_study(path, "test")
     assert "declined" in decline_run(path, run)
+
+
+@pytest.mark.parametrize("moment", ["stat", "read_bytes"])
+def test_an_offer_that_vanishes_while_it_is_read_is_no_error(
+    path: Path, run: RunConfig, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Another process makes room for a newer one."""
+    folder, real = open_site(path).offers, getattr(Path, moment)
+    assert folder
+    other = run.model_copy(update={"study": run.study.model_copy(update={"seed": 8})})
+    keep_offer(folder, other)
+
+    def vanished(file: Path, **more: bool) -> object:
+        if file.stem == other.sha256():
+            raise FileNotFoundError(file)
+        return real(file, **more)
+
+    monkeypatch.setattr(Path, moment, vanished)
+    assert [each.sha256() for each in read_offers(folder)] == [run.sha256()]
+    monkeypatch.undo()
+    (folder / f"{other.sha256()}.json").write_text("{")
+    with pytest.raises(InputError, match="not an offered run"):
+        read_offers(folder)
