@@ -28,8 +28,8 @@ def one_run(num_canaries: int, num_guesses: int, num_correct: int, delta: float,
     Holds for any mechanism that is (epsilon, ``delta``)-differentially private, and any attack: each canary was in with
     probability 1/2, by a coin of its own; the attacker guesses some of them, and sees whatever the run gives out.
 
-    >>> one_run(1000, 1000, 1000, 1e-5, 0.95)
-    5.783
+    >>> round(one_run(1000, 1000, 1000, 1e-5, 0.95), 2)
+    5.78
     """
     low, high = 0.0, 50.0
     if one_run_chance(num_canaries, num_guesses, num_correct, low, delta) > 1 - confidence:

@@ -48,7 +48,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 ENCODERS = ("bert", "distilbert", "roberta", "xlm-roberta", "deberta-v2", "modernbert")
 BOTH = ("t5", "bart", "marian")
 # The families whose tests take long: these go through all of them in every run, and the others in `make families`.
-USUAL = ("bert", "deberta-v2", "gpt2", "llama", "gemma2", "mixtral", "t5")
+USUAL = ("bert", "deberta-v2", "gpt2", "llama", "t5")
 EACH = [name if name in USUAL else pytest.param(name, marks=pytest.mark.families) for name in SETTINGS]
 DECODERS = tuple(family for family in SETTINGS if family not in (*ENCODERS, *BOTH))
 _TEMPLATE = (

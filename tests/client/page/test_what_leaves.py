@@ -33,9 +33,9 @@ def _left(path: Path) -> str:
     ("policy", "every", "said"),
     [
         ("private", 2, "Every 2 rounds also two noised counts"),
-        ("private", 1, "Every round also two noised counts"),
+        pytest.param("private", 1, "Every round also two noised counts", marks=pytest.mark.waits),
         ("private", None, ""),
-        ("private", 9, ""),
+        pytest.param("private", 9, "", marks=pytest.mark.waits),
         ("none", 1, "asks for counts on your held-out records too. Your policy shares none"),
     ],
 )

@@ -67,7 +67,7 @@ class Exported:
         self.predictions = predict(self.model, [{"text": text} for text in TEXTS])
 
 
-@pytest.fixture(scope="module", params=["mean", "native"])
+@pytest.fixture(scope="module", params=["mean", pytest.param("native", marks=pytest.mark.waits)])
 def exported(
     request: pytest.FixtureRequest, make_run: MakeRun, base_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Exported:

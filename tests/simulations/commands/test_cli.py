@@ -240,7 +240,7 @@ def test_runs_get_a_directory_of_their_own(confide: Confide, run_file: Path, tmp
 def test_runs_of_the_same_second_get_directories_of_their_own(
     confide: Confide, run_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(begun.time, "strftime", lambda _: "20260101-000000")
+    monkeypatch.setattr(begun.time, "strftime", lambda *_: "20260101-000000")
     runs = [json.loads(confide("simulate", run_file, "--json", "--quiet")[1])["run_dir"] for _ in range(2)]
     assert runs == ["runs/20260101-000000-small", "runs/20260101-000000-small-2"]
 

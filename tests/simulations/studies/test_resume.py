@@ -179,7 +179,7 @@ def test_counts_of_a_round_that_was_interrupted_among_them_are_given_once(
     [
         pytest.param(signal.SIGTERM, 143, marks=pytest.mark.waits),
         pytest.param(signal.SIGINT, 130, marks=pytest.mark.waits),
-        (signal.SIGKILL, -9),
+        pytest.param(signal.SIGKILL, -9, marks=pytest.mark.waits),
     ],
 )
 def test_a_signal_in_mid_round_and_then_the_rest(
