@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from support.deployment import Deployment
@@ -60,6 +61,7 @@ def test_who_may_not_take_part_is_told_why_and_holds_nobody_up(deployment: Deplo
         assert rounds_charged(deployment, name) == []
 
 
+@pytest.mark.waits
 def test_who_is_revoked_in_mid_run_is_out_and_the_others_end_it(deployment: Deployment, base_folder: Path) -> None:
     begin(deployment, ("mary", "jude", "anne"))
     run = deployment.propose(run_file(deployment.folder, base_folder, rounds=20))

@@ -6,6 +6,7 @@ import ssl
 import subprocess
 from pathlib import Path
 
+import pytest
 from support.deployment import POLICY, Deployment
 from support.faults import private_records, rounds_charged, run_file
 
@@ -43,6 +44,7 @@ def _carry_out(deployment: Deployment, base_folder: Path, study: str) -> None:
     deployment.confide("verify", f"srv/runs/{run}")
 
 
+@pytest.mark.waits
 def test_new_keys_and_a_new_authority_leave_the_ledger_whole(deployment: Deployment, base_folder: Path) -> None:
     for name in ("mary", "jude"):
         deployment.add(name, private_records(), POLICY.replace('["small"]', '["small", "second"]'))
