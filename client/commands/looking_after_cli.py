@@ -18,15 +18,9 @@ def doctor(site: SiteOption = _SITE) -> None:
     local/doctor.txt, beside site.toml. Exit code 1: a problem; warnings do not count.
     """
     from confide.client.commands.doctor import examine
+    from confide.common.cli.machine import report
 
-    states = []
-    for finding in examine(site):
-        typer.echo(finding.line())
-        states.append(finding.state)
-    problems, warnings = states.count("problem"), states.count("warning")
-    typer.echo(f"problems: {problems}, warnings: {warnings}")
-    if problems:
-        raise typer.Exit(1)
+    report(examine(site))
 
 
 def status(site: SiteOption = _SITE, as_json: JsonOption = False) -> None:

@@ -1,8 +1,10 @@
 """Checks of a machine that `confide doctor` and `confide client doctor` share: memory, disk, device."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+
+import typer
 
 from confide.common.errors import ConfideError
 from confide.common.findings import Finding, State
@@ -20,6 +22,18 @@ def finding(subject: str, check: Callable[[], Verdict]) -> Finding:
         return Finding(subject, "problem", str(error))
     except (OSError, ImportError, MemoryError) as error:
         return Finding(subject, "problem", " ".join(f"{type(error).__name__}: {error}".split()))
+
+
+def report(findings: Iterable[Finding]) -> None:
+    """Print findings as they come, then their numbers; `typer.Exit` with 1 where there is a problem."""
+    states = []
+    for found in findings:
+        typer.echo(found.line())
+        states.append(found.state)
+    problems, warnings = states.count("problem"), states.count("warning")
+    typer.echo(f"problems: {problems}, warnings: {warnings}")
+    if problems:
+        raise typer.Exit(1)
 
 
 def disk(folders: Sequence[Path]) -> Verdict:

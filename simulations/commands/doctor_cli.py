@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-import typer
-
-from confide.common.cli.machine import GIB, Verdict, device, disk, finding, memory
+from confide.common.cli.machine import GIB, Verdict, device, disk, finding, memory, report
 from confide.common.findings import Finding
 from confide.simulations.commands.cli import RunArgument, SetOption
 
@@ -29,14 +27,7 @@ def doctor(run_file: RunArgument = None, overrides: SetOption = None) -> None:
 
     Exit code 1: a problem; warnings do not count.
     """
-    states = []
-    for found in examine(run_file, overrides or []):
-        typer.echo(found.line())
-        states.append(found.state)
-    problems, warnings = states.count("problem"), states.count("warning")
-    typer.echo(f"problems: {problems}, warnings: {warnings}")
-    if problems:
-        raise typer.Exit(1)
+    report(examine(run_file, overrides or []))
 
 
 def examine(run_file: Path | None, overrides: list[str]) -> Iterator[Finding]:
