@@ -83,9 +83,10 @@ class ShownRun:
         total = self.run.federation.num_rounds
         return bar([("asked", self.round)], total, f"Round {self.round} of {total}")
 
-    def top_of_scores(self) -> str:
-        """Return the value at the top of the curve of scores."""
-        return score_text(self.scores[0][1], self._highest())
+    def ends_of_scores(self) -> tuple[str, str]:
+        """Return the values at the bottom and at the top of the curve of scores."""
+        low, high = self._ends()
+        return score_text(self.scores[0][1], low), score_text(self.scores[0][1], high)
 
     def picture_of_scores(self) -> Markup:
         """Return the mean score of each round that was scored."""
@@ -93,7 +94,7 @@ class ShownRun:
         thin = points[:: max(1, len(points) // _MAX_POINTS)]
         thin += points[-1:] if thin[-1] != points[-1] else []
         title = f"{self.last_score} after round {int(points[-1][0])}"
-        return curve([Line(thin)], (0.0, float(self.run.federation.num_rounds)), (0.0, self._highest()), title)
+        return curve([Line(thin)], (0.0, float(self.run.federation.num_rounds)), self._ends(), title)
 
     def picture_of_spending(self) -> Markup:
         """Return epsilon after some rounds, below that of the whole run."""
@@ -109,9 +110,10 @@ class ShownRun:
         title = f"Epsilon {told.epsilon[-1]:g} after round {told.rounds[-1]}, {told.whole:g} after all"
         return curve([limit, Line(points)], (0.0, total), (0.0, told.whole), title)
 
-    def _highest(self) -> float:
+    def _ends(self) -> tuple[float, float]:
+        """Return 0 and the largest score, or 1 for a share; a correlation may be below 0."""
         metric, values = self.scores[0][1], [value for _, _, value in self.scores]
-        return 1.0 if is_percent(metric) else max(values)
+        return min(0.0, *values), 1.0 if is_percent(metric) else max(0.0, *values)
 
 
 class Observer:
