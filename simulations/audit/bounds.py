@@ -88,7 +88,7 @@ def of_trials(tally: Tally, plan: PrivacyPlan, num_steps: int, confidence: float
     `privacy.step` promises; whatever refutes the stated noise has broken that promise.
 
     Returns:
-        Epsilon, rounded down to the next noise that was tried; `LARGEST` if it is larger.
+        Epsilon, rounded down to the next noise that was tried; a little below `LARGEST` if it is larger than that.
     """
     hits, alarms = tally.surely(confidence)
 
@@ -106,8 +106,6 @@ def of_trials(tally: Tally, plan: PrivacyPlan, num_steps: int, confidence: float
             high = middle
         else:
             low = middle
-    if _is_large(_with_noise(plan, low)):
-        return LARGEST
     found = _with_noise(plan, high)
     least = least_epsilon(found)
     return least if least > _EXACT else accounting.epsilon(found, num_releases=0)

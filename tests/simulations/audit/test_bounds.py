@@ -70,8 +70,8 @@ def test_few_steps_are_stated_for_all_of_them() -> None:
     assert of_trials(_exact(6.0, 10**6), plan, 1, 0.95) == pytest.approx(epsilon(plan), rel=0.06)
 
 
-def test_what_no_noise_explains_is_the_largest() -> None:
-    assert of_trials(Tally(500, 500, 0, 500), make_plan(num_steps=4), 4, 0.95) == LARGEST
+def test_what_no_noise_explains_is_bounded_just_below_the_largest() -> None:
+    assert 0.95 * LARGEST < of_trials(Tally(500, 500, 0, 500), make_plan(num_steps=4), 4, 0.95) <= LARGEST
 
 
 @pytest.mark.parametrize(("hits", "alarms"), [(0, 0), (20, 20), (13, 4)])
