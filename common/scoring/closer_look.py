@@ -1,6 +1,5 @@
 """Everything that a report says about a finished adapter on test records."""
 
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,12 +8,10 @@ from confide.common.config.run import RunConfig
 from confide.common.model.adapter import set_state
 from confide.common.model.evaluation import Records, predict
 from confide.common.model.warm_model import WarmModel
-from confide.common.scoring.chance import HeldOut, Interval, interval
-from confide.common.tasks import Task
+from confide.common.scoring.chance import HeldOut, wilson
 from confide.common.tensors import State
 
 _MOST_CLASSES = 12  # of a table that a person reads
-_MOST_SECONDS = 0.01  # for one score; an interval takes five hundred
 
 
 def closer_look(model: WarmModel, run: RunConfig, state: State, shares: Mapping[str, Records]) -> dict[str, Any] | None:
@@ -27,9 +24,9 @@ def closer_look(model: WarmModel, run: RunConfig, state: State, shares: Mapping[
         shares: test records by institution.
 
     Returns:
-        ``sizes``: records by institution. ``score``, ``low``, ``high``: the headline with its 95 % interval
-        (None where
-        it would take long, and where records of one person stand side by side, of which it would have to know).
+        ``sizes``: records by institution. ``score``, ``low``, ``high``: the headline with its 95 % interval. That is
+        None where the headline is no share of right answers, whose resampling takes minutes for some kinds, and where
+        a person has several records, which such an interval would count as several people.
         ``metrics``: every metric. ``commonest``: score of whoever always answers the commonest label, or None for kinds
         without one label for a record. ``confusion``: ``labels`` and ``rows`` (a row for each right label, a number
         for each answer), or None for such kinds and for more labels than a person reads.
@@ -40,26 +37,18 @@ def closer_look(model: WarmModel, run: RunConfig, state: State, shares: Mapping[
         return None
     answers = predict(model, records)
     truths = [model.task.truth(record) for record in records]
-    score, ends = model.task.score(truths, answers), _interval(model.task, truths, answers, run.privacy.unit)
+    metrics = model.task.metrics(truths, answers)
+    test = HeldOut(model.task, truths, [[place] for place in range(len(records))])
+    ends = None if run.privacy.unit == "group" else wilson(test, answers)
     return {
         "sizes": {name: len(share) for name, share in shares.items()},
-        "score": score,
+        "score": metrics[model.task.headline],
         "low": ends.low if ends else None,
         "high": ends.high if ends else None,
-        "metrics": model.task.metrics(truths, answers),
+        "metrics": metrics,
         "commonest": _commonest(truths) if model.task.headline == "accuracy" else None,
         "confusion": _confusion(truths, answers),
     }
-
-
-def _interval(task: Task, truths: Sequence[Any], answers: Sequence[Any], unit: str) -> Interval | None:
-    if unit == "group":
-        return None
-    began = time.perf_counter()
-    task.score(truths, answers)
-    if time.perf_counter() - began > _MOST_SECONDS:
-        return None
-    return interval(HeldOut(task, truths, [[place] for place in range(len(truths))]), answers)
 
 
 def _commonest(truths: Sequence[Any]) -> float | None:

@@ -1,6 +1,5 @@
 """What a report says of an adapter on test records: true sums, an interval where one holds, and no long wait."""
 
-import time
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +8,6 @@ from support.sites import make_records, random_state
 from confide.common.config.run import RunConfig
 from confide.common.model.evaluation import predict
 from confide.common.model.warm_model import WarmModel
-from confide.common.scoring import closer_look as module
 from confide.common.scoring.closer_look import closer_look
 from confide.common.tasks.text_classification import TextClassification
 
@@ -44,18 +42,17 @@ def test_records_of_one_person_get_no_interval_that_counts_them_as_several(make_
     assert (look["low"], look["high"]) == (None, None)
 
 
-def test_a_score_that_takes_long_is_not_computed_five_hundred_times(
+def test_a_headline_that_is_no_share_of_right_answers_is_computed_once(
     make_run: MakeRun, model: WarmModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls, score = list[int](), TextClassification.score
+    calls, metrics = list[int](), TextClassification.metrics
 
-    def slow(self: TextClassification, *arguments: list[str]) -> float:
+    def counted(self: TextClassification, *arguments: list[str]) -> dict[str, float]:
         calls.append(1)
-        time.sleep(2 * module._MOST_SECONDS)
-        return score(self, *arguments)
+        return metrics(self, *arguments)
 
-    monkeypatch.setattr(TextClassification, "score", slow)
+    monkeypatch.setattr(TextClassification, "metrics", counted)
+    monkeypatch.setattr(TextClassification, "rightness", lambda *_: 0.5)
     look = closer_look(model, make_run(), random_state(model), SHARES)
     assert look
-    assert look["low"] is None
-    assert len(calls) < 5
+    assert (look["low"], look["high"], len(calls)) == (None, None, 1)
