@@ -10,7 +10,7 @@ from confide.common.config.run import RunConfig
 from confide.common.model.devices import peak_memory
 from confide.server.results.progress import show
 from confide.server.results.run_directory import spent
-from confide.server.results.tracking import require_tracker, track
+from confide.server.results.tracking import track
 from confide.server.rounds.roster import Institution
 from confide.server.rounds.run_context import Event
 from confide.simulations.studies.begun import Begun
@@ -39,7 +39,6 @@ def carry_out_shown(
             console.print(line)
 
     tracking = run.simulation.tracking if run.simulation else "none"
-    require_tracker(tracking)
     tell(opening(run))
     memory = peak_memory if engine == "in-process" else None  # of workers this process sees none
     with (

@@ -47,10 +47,12 @@ def locked(run: RunConfig, accountant: Accountant) -> RunConfig:
 
 
 def check_simulation(run: RunConfig, warn: Callable[[str], None]) -> None:
-    """Read the data of `[simulation]`, give warnings about them, and check that the institutions are enough."""
+    """Read the data of `[simulation]`, give warnings about them, and check what is cheap to check before a run."""
+    from confide.server.results.tracking import require_tracker
     from confide.server.rounds.participation import check_quorum
     from confide.simulations.data.institutions import load_institutions
 
+    require_tracker(run.simulation.tracking if run.simulation else "none")
     institutions = load_institutions(run)
     for warning in institutions.warnings:
         warn(warning)

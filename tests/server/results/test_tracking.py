@@ -1,6 +1,7 @@
 """The curves of a run in TensorBoard and MLflow."""
 
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from confide.common.config.run import RunConfig
+from confide.common.errors import InputError
 from confide.common.settings import Tracking
 from confide.server.results import tracking
 from confide.server.results.tracking import track
@@ -115,3 +117,12 @@ def test_a_password_in_an_address_reaches_no_log(
 def test_an_unknown_place_for_curves_is_refused_with_those_that_are_known(value: str) -> None:
     with pytest.raises(ValidationError, match='must be "none", "tensorboard", or an address of MLflow'):
         TypeAdapter(Tracking).validate_python(value)
+
+
+@pytest.mark.parametrize(("where", "module"), [("tensorboard", "tensorboard.summary"), ("sqlite:///x.db", "mlflow")])
+def test_an_extra_that_is_absent_is_named_before_anything_begins(
+    where: str, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(InputError, match=r"needs the extra '(tensorboard|mlflow)'; pip install"):
+        tracking.require_tracker(where)
