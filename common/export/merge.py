@@ -4,12 +4,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 
+from confide.common.config.run import RunConfig
+from confide.common.config.sections import Quantization
 from confide.common.errors import InputError
 from confide.common.export.load import Found, find_adapter, load_for_merging
 from confide.common.export.personal import require_shareable
 from confide.common.model.base_models import loading
+from confide.common.model.quantization import settings_of
 from confide.common.protocol.asks import CARD_FILE, HEAD_FILE, RUN_FILE
 
 # The lines of a model card's program that lay an adapter over its base, and what stands there for a merged model.
@@ -22,23 +26,26 @@ _PROGRAM = {
 }
 
 
-def merge_adapter(source: Path, folder: Path, base: str | None = None) -> None:
+def merge_adapter(source: Path, folder: Path, base: str | None = None, quantization: Quantization = "none") -> None:
     """Write the base model with a finished adapter in its weights; a reader sees the whole folder or none of it.
 
-    The weights are merged in float32 and written in the precision of the base's own files. A head of ours stays a file
-    of its own beside them, which the model card's program reads.
+    The weights are merged in float32 and written in the precision of the base's own files, or in eight or four bits. A
+    head is never quantised. One of ours stays a file of its own beside them, which the model card's program reads.
 
     Args:
         source: an exported adapter, or a run's folder that holds one.
         folder: to make.
         base: the base model on this machine, if it is not the one that the run names.
+        quantization: of the linear layers, by bitsandbytes; "int8" takes eight bits and "nf4" four.
 
     Raises:
-        InputError: the folder exists, there is no adapter or no base model that fits, or the adapter is a personalised
-            one.
+        InputError: the folder exists, there is no adapter or no base model that fits, the adapter is a personalised
+            one, or bitsandbytes is not installed.
     """
     if folder.exists():
         raise InputError(f"--merge {folder}: exists already, must be a new folder; name another, or remove it")
+    if quantization != "none":
+        settings_of(quantization, f"--quantization {quantization}", torch.float32)  # first: merging takes minutes
     found = find_adapter(source, base)
     require_shareable(found.folder)
     run, model = load_for_merging(found)
@@ -52,17 +59,33 @@ def merge_adapter(source: Path, folder: Path, base: str | None = None) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     merged.config = config  # as it is in the base's folder: for training, caches and dropout were off
     merged.to(config.dtype).save_pretrained(temporary)
+    if quantization != "none":
+        _quantise(temporary, run, quantization)
     model.tokenizer.save_pretrained(temporary)
     for name in (HEAD_FILE, RUN_FILE):
         if (found.folder / name).is_file():
             shutil.copy(found.folder / name, temporary)
-    (temporary / CARD_FILE).write_text(_card(found), encoding="utf-8")
+    (temporary / CARD_FILE).write_text(_card(found, quantization), encoding="utf-8")
     temporary.rename(folder)
 
 
-def _card(found: Found) -> str:
+def _quantise(folder: Path, run: RunConfig, quantization: Quantization) -> None:
+    """Replace the weights of a merged model by quantised ones, but for a head's, which are few and decide most."""
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+    kept = sorted(run.task.head_parts()) or None
+    settings = settings_of(quantization, "--quantization", config.dtype, kept)
+    load = run.task.auto_class().from_pretrained
+    model = load(folder, quantization_config=settings, local_files_only=True)
+    for weights in folder.glob("*.safetensors*"):
+        weights.unlink()  # shards of other names would stay beside the new ones
+    model.save_pretrained(folder)
+
+
+def _card(found: Found, quantization: Quantization) -> str:
     """Return the adapter's model card with a program for the merged model."""
     text = (found.folder / CARD_FILE).read_text(encoding="utf-8")
     for before, after in {**_PROGRAM, found.run.adapter.program(found.run.task): "model = model.eval()"}.items():
         text = text.replace(before, after)
+    if quantization != "none":
+        text = text.replace("transformers and safetensors", "transformers, bitsandbytes and safetensors")
     return text

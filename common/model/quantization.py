@@ -1,6 +1,7 @@
 """A frozen base in four or eight bits, by bitsandbytes. The adapter and every gradient stay in float32."""
 
 import importlib.util
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -30,12 +31,31 @@ def quantization_of(run: RunConfig, compute: torch.dtype) -> Any:
             f"model.quantization = {kind!r} with task.pooling = 'native': a quantised head cannot be trained; use "
             f"{run.task.head_setting()}"
         )
+    return settings_of(kind, f"model.quantization = {kind!r}", compute)
+
+
+def settings_of(kind: str, setting: str, compute: torch.dtype, kept: Sequence[str] | None = None) -> Any:
+    """Return transformers' settings for ``kind``, "int8" or "nf4".
+
+    Args:
+        kind: of quantization.
+        setting: that asks for it, for the error.
+        compute: precision of products with a weight of four bits.
+        kept: names of modules that are not quantised; None leaves the choice to transformers (the layer that writes).
+
+    Raises:
+        InputError: bitsandbytes is not installed.
+    """
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise InputError(f"model.quantization = {kind!r} needs bitsandbytes; pip install 'confide[quantization]'")
+        raise InputError(f"{setting} needs bitsandbytes; pip install 'confide[quantization]'")
     from transformers import BitsAndBytesConfig
 
     if kind == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0, llm_int8_skip_modules=kept)
     return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute, bnb_4bit_use_double_quant=True
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=compute,
+        bnb_4bit_use_double_quant=True,
+        llm_int8_skip_modules=kept,
     )

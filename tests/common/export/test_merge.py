@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from support import families
 from support.cards import make_card
 from support.families import BOTH, DECODERS, EACH, save_tiny
 from support.sites import random_state
 from support.speed import CPU
 
 from confide.common.config.run import RunConfig, lock
+from confide.common.config.sections import Quantization
 from confide.common.data.batches import collate
 from confide.common.errors import InputError
 from confide.common.export.merge import merge_adapter
@@ -83,3 +85,52 @@ def test_the_base_s_own_settings_are_kept(make_run: MakeRun, tmp_path: Path) -> 
         "attention_dropout": 0.125,
         "use_cache": True,
     }
+
+
+@pytest.mark.parametrize(("quantization", "stored"), [("int8", torch.int8), ("nf4", torch.uint8)])
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_a_quantised_merge_computes_nearly_the_same(
+    make_run: MakeRun,
+    family: str,
+    quantization: Quantization,
+    stored: torch.dtype,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Linear layers are stored in few bits; a head of the base's own is not; the folder loads in transformers alone."""
+    # bitsandbytes packs blocks of 64 weights of a row on a CPU.
+    wide = {"hidden_size": 64, "intermediate_size": 64}
+    monkeypatch.setitem(families.SETTINGS, family, {**families.SETTINGS[family], **wide})
+    base = save_tiny(family, tmp_path / "base")
+    run = with_targets(make_run(model={"base": str(base)}, adapter={"targets": "auto"}), base)
+    if family == "llama":
+        run = run.model_copy(update={"task": CausalLM(kind="causal-lm", form="text", max_length=32)})
+    else:
+        run = run.model_copy(update={"task": run.task.model_copy(update={"pooling": "native"})})
+    run = lock(run, hash_model(base))
+    model = warm_model(run, CPU)
+    export_adapter(tmp_path / "adapter", run, model, random_state(model), make_card(run))
+    merge_adapter(tmp_path / "adapter", tmp_path / "merged")
+    merge_adapter(tmp_path / "adapter", tmp_path / "few", quantization=quantization)
+    few, whole = (run.task.auto_class().from_pretrained(tmp_path / name).eval() for name in ("few", "merged"))
+    dtypes = {name: value.dtype for name, value in few.state_dict().items() if value.ndim == 2 or stored == value.dtype}
+    assert stored in {dtypes[name] for name in dtypes if "layer" in name}
+    heads = {name: value for name, value in dtypes.items() if name.startswith(("classifier", "lm_head"))}
+    assert heads
+    assert set(heads.values()) == {torch.float32}
+    ids = torch.randint(5, 50, (2, 12), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        ours, theirs = few(input_ids=ids).logits, whole(input_ids=ids).logits
+    error = float((ours - theirs).norm() / theirs.norm())
+    assert 0 < error < 0.25
+    assert "transformers, bitsandbytes and safetensors" in (tmp_path / "few" / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_quantised_merge_without_bitsandbytes_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("confide.common.model.quantization.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        InputError, match=r"--quantization nf4 needs bitsandbytes; pip install 'confide\[quantization\]'"
+    ):
+        merge_adapter(tmp_path / "adapter", tmp_path / "new", quantization="nf4")
