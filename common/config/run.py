@@ -83,6 +83,15 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _earlier_needs_a_start(self) -> "RunConfig":
+        if self.evaluation.earlier and not self.adapter.start_from:
+            raise ValueError(
+                f"evaluation.earlier = {self.evaluation.earlier!r}, but adapter.start_from names no adapter that was "
+                "trained for an earlier task; set both, or evaluation.data alone"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _group_needs_a_column(self) -> "RunConfig":
         if self.simulation and self.privacy.unit == "group" and "group" not in self.simulation.columns:
             raise ValueError('privacy.unit = "group" needs simulation.columns.group, the column that names the group')
@@ -218,8 +227,8 @@ def load_run(path: Path, overrides: list[str] | None = None) -> RunConfig:
     for override in overrides or []:
         apply_override(content, override)
     run = check(RunConfig, content, str(path))
-    written = {"model.base": run.model.base, "evaluation.data": run.evaluation.data}
-    written["adapter.start_from"] = run.adapter.start_from
+    written = {"model.base": run.model.base, "adapter.start_from": run.adapter.start_from}
+    written |= {"evaluation.data": run.evaluation.data, "evaluation.earlier": run.evaluation.earlier}
     written |= {"simulation.data": run.simulation.data if run.simulation else None}
     for override in overrides or []:  # a path that a user types counts from the current folder
         written.pop(override.partition("=")[0], None)

@@ -118,6 +118,8 @@ class EvaluationSection(Section):
     """`[evaluation]`: accuracy on public data, at the server."""
 
     data: str | None = None
+    # Left out of a locked run where it is not set: older runs, which do not name it, keep their hash.
+    earlier: str | None = Field(None, exclude_if=lambda value: value is None)
     every: int = Field(5, ge=1)
     validation_every: int | None = Field(None, ge=1)
     validation_noise_multiplier: float = Field(10.0, ge=0.1, le=1e4)

@@ -128,7 +128,8 @@ def _seen(workshop: Workshop, state: RunState) -> dict[str, Any]:
     """Return samples and a closer look for the report; nothing, and a line in the log, if the adapter cannot answer."""
     try:
         adapter = state.trained.average
-        return {"samples": workshop.samples(adapter), "look": workshop.look(adapter)}
+        seen = {"samples": workshop.samples(adapter), "look": workshop.look(adapter)}
+        return {**seen, "earlier": workshop.earlier(adapter)}
     except ConfideError as error:
         log.warning("the report has no samples: %s", error)
         return {}

@@ -20,7 +20,7 @@ class Workshop:
 
     Args:
         run: the locked run.
-        home: the server's folder; relative paths of a run (`evaluation.data`, `adapter.start_from`) are paths in it.
+        home: the server's folder; relative paths of a run (of `evaluation`, and `adapter.start_from`) are paths in it.
     """
 
     def __init__(self, run: RunConfig, home: Path) -> None:
@@ -53,6 +53,11 @@ class Workshop:
         """Return a closer look at a state on the public records; None if the run names no public records."""
         look: dict[str, Any] | None = self._ask("look", state)
         return look
+
+    def earlier(self, state: State) -> dict[str, Any] | None:
+        """Return what a state has kept of the earlier task; None if the run names no records of one."""
+        earlier: dict[str, Any] | None = self._ask("earlier", state)
+        return earlier
 
     def export(self, folder: Path, state: State, card: dict[str, Any]) -> None:
         """Write an adapter with its model card."""
@@ -98,6 +103,7 @@ class _Bench:
     def __init__(self, run: RunConfig, home: Path) -> None:
         self._run = run.placed({path: str(home / path) for path in [run.adapter.start_from] if path})
         self._public = str(home / run.evaluation.data) if run.evaluation.data else None
+        self._earlier = str(home / run.evaluation.earlier) if run.evaluation.earlier else None
 
     def initial(self) -> State:
         from confide.common.export.start import initial_state
@@ -105,6 +111,9 @@ class _Bench:
         return initial_state(self._run, self._model())
 
     def read_public(self) -> None:
+        from confide.common.scoring.earlier import read_earlier
+
+        read_earlier(self._run, self._earlier)
         if self._public is None:
             return
         try:
@@ -131,6 +140,11 @@ class _Bench:
         return (
             None if self._public is None else closer_look(self._model(), self._run, state, {"public": self._records()})
         )
+
+    def earlier(self, state: State) -> dict[str, Any] | None:
+        from confide.common.scoring.earlier import earlier_scores, read_earlier
+
+        return earlier_scores(self._model(), self._run, state, read_earlier(self._run, self._earlier))
 
     def _records(self) -> list[dict[str, Any]]:
         from confide.common.data.records import read_public

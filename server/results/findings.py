@@ -12,9 +12,12 @@ def findings(facts: dict[str, Any]) -> list[str]:
     >>> findings(facts)[0]
     'Training together reached 78.1 %, an institution alone 71.8 % on average: federating gained 6.3 points.'
     """
+    metric, sentences = facts["metric"], list[str]()
+    if earlier := facts.get("earlier"):
+        sentences.append(_of_the_earlier_task(metric, earlier))
     if not facts["baselines"] or not facts["score"]:
-        return []
-    metric, mean, sentences = facts["metric"], facts["score"]["mean"], list[str]()
+        return sentences
+    mean = facts["score"]["mean"]
     alone, local, open_run = (facts["baselines"].get(name) for name in ("local_only", "local_noise", "no_privacy"))
     if alone:
         words = ("federating gained", "federating lost", "federating gained nothing")
@@ -34,6 +37,22 @@ def findings(facts: dict[str, Any]) -> list[str]:
     if home := facts["baselines"].get("personalised"):
         sentences.append(personalising(metric, facts["score"], home))
     return sentences
+
+
+def _of_the_earlier_task(metric: str, earlier: dict[str, Any]) -> str:
+    """Return a sentence about what was forgotten.
+
+    >>> _of_the_earlier_task("accuracy", {"records": 500, "start": 0.812, "finished": 0.79})
+    'On 500 records of the earlier task the start reached 81.2 %, the end 79.0 %: 2.2 points were forgotten.'
+    """
+    start, finished = earlier["start"], earlier["finished"]
+    lost = gain(metric, start, finished)
+    amount = f"{100 * abs(lost):.1f} points" if is_percent(metric) else f"{abs(lost):.3f}"
+    told = f"{amount} were {'forgotten' if lost > 0 else 'gained'}"
+    if float(amount.split(maxsplit=1)[0]) == 0:
+        told = "nothing was forgotten"
+    who = f"On {earlier['records']} records of the earlier task the start reached"
+    return f"{who} {score_of(start, metric)}, the end {score_of(finished, metric)}: {told}."
 
 
 def personalising(metric: str, shared: dict[str, Any], home: dict[str, Any]) -> str:

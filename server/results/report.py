@@ -38,6 +38,7 @@ def write_report(path: Path, facts: dict[str, Any]) -> None:
             ``baselines``: by the names of `run_directory.BASELINES`, each `Scores.as_json`; each may be absent.
             ``samples``: texts of public test records, `evaluation.samples`; may be absent.
             ``look``: `closer_look` of the finished adapter on the test records; may be absent or None.
+            ``earlier``: `earlier_scores` of the finished adapter; may be absent or None.
             ``ended``: seconds since 1970; may be absent or None.
             ``audit``: `report_facts.last_audit`; may be absent or None.
             ``statement``: `statement.statement` of the plan; may be absent or None; then its numbers are left out.
@@ -51,6 +52,7 @@ def write_report(path: Path, facts: dict[str, Any]) -> None:
         "validation": None,
         "samples": [],
         "look": None,
+        "earlier": None,
         "audit": None,
         "ended": None,
         **facts,

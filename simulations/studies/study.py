@@ -111,6 +111,10 @@ def _federation(study: Study) -> Federation:
     def save(number: int, state: Any, accepted: list[dict[str, str]], lineage: str) -> None:
         save_round(directory.path / "rounds", number, state, accepted, lineage)
 
+    if run.evaluation.earlier:
+        from confide.common.scoring.earlier import read_earlier
+
+        read_earlier(run, run.evaluation.earlier)  # its faults show before anybody is charged
     sites: Sites = study.sites or simulated_sites(run, load_private, study.local, places)
     public = read_public_test(run) if study.sites else load_institutions(run).public
     federation = Federation(
@@ -154,15 +158,18 @@ def _stop(study: Study, state: RunState | None, status: str) -> None:
     study.directory.write_privacy(status, study.run, state.everybody() if state else [], simulated=True)
 
 
-def _look(study: Study, model: Any, state: RunState, tested: dict[str, list[Any]]) -> dict[str, Any] | None:
-    """Return a closer look for the report; None, and a line for the user, if the answers cannot be scored."""
+def _seen(study: Study, model: Any, state: RunState, tested: dict[str, list[Any]]) -> dict[str, Any]:
+    """Return a closer look for the report; nothing, and a line for the user, if the answers cannot be scored."""
     from confide.common.scoring.closer_look import closer_look
+    from confide.common.scoring.earlier import earlier_scores, read_earlier
 
+    run, adapter = study.run, state.trained.average
     try:
-        return closer_look(model, study.run, state.trained.average, tested)
+        earlier = earlier_scores(model, run, adapter, read_earlier(run, run.evaluation.earlier))
+        return {"look": closer_look(model, run, adapter, tested), "earlier": earlier}
     except (ConfideError, ValueError, ArithmeticError, RuntimeError) as error:
         study.tell(f"the report has no closer look at the test records: {error}")
-        return None
+        return {}
 
 
 def _finish(
@@ -182,7 +189,7 @@ def _finish(
     records = [record for share in tested.values() for record in share] if public else []
     facts["samples"] = samples(model, state.trained.average, records)
     export_adapter(directory.path / "adapter", run, model, state.trained.average, card_facts(facts))
-    facts["look"] = _look(study, model, state, tested)
+    facts |= _seen(study, model, state, tested)
     write_report(directory.path / "report.html", facts)
     # Last: it tells readers that all other files are there.
     directory.write_privacy("completed", run, state.everybody(), simulated=True, baselines=compared or ())
