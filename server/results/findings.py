@@ -18,21 +18,24 @@ def findings(facts: dict[str, Any]) -> list[str]:
     if not facts["baselines"] or not facts["score"]:
         return sentences
     mean = facts["score"]["mean"]
+    if begun := facts["baselines"].get("start"):
+        told = _difference(metric, gain(metric, mean, begun["mean"]), "training gained", "training lost", "no change")
+        sentences.append(f"Before the first round the score was {score_of(begun['mean'], metric)}: {told}.")
     alone, local, open_run = (facts["baselines"].get(name) for name in ("local_only", "local_noise", "no_privacy"))
     if alone:
         words = ("federating gained", "federating lost", "federating gained nothing")
-        told = _difference(metric, mean - alone["mean"], *words)
+        told = _difference(metric, gain(metric, mean, alone["mean"]), *words)
         own = f"an institution alone {score_of(alone['mean'], metric)} on average"
         reached = f"Training together reached {score_of(mean, metric)}, {own}"
         sentences.append(f"{reached}: {told}.")
     if local:
         words = ("sharing it gained", "sharing it lost", "sharing it gained nothing")
-        told = _difference(metric, mean - local["mean"], *words)
+        told = _difference(metric, gain(metric, mean, local["mean"]), *words)
         reached = f"With all of the noise from each institution it reached {score_of(local['mean'], metric)}"
         sentences.append(f"{reached}: {told}.")
     if open_run:
         words = ("privacy cost", "it was worse by", "privacy cost nothing that shows")
-        told = _difference(metric, open_run["mean"] - mean, *words)
+        told = _difference(metric, gain(metric, open_run["mean"], mean), *words)
         sentences.append(f"Without privacy the same federation reached {score_of(open_run['mean'], metric)}: {told}.")
     if home := facts["baselines"].get("personalised"):
         sentences.append(personalising(metric, facts["score"], home))

@@ -27,6 +27,7 @@ from confide.server.rounds.statements import FileStatements
 
 # Results that `--baselines` computes from the same records besides the run, in the words of all who show them.
 BASELINES = {
+    "start": "before the first round",
     "local_only": "each institution alone, with privacy",
     "local_noise": "together, with all of the noise from each institution",
     "no_privacy": "together, without privacy",

@@ -12,6 +12,7 @@ from confide.client.training.shares import shares_at_home
 from confide.common.config.run import RunConfig
 from confide.common.config.sections import SECURE_SUM
 from confide.common.data.records import Record
+from confide.common.export.start import initial_state
 from confide.common.model.evaluation import evaluate
 from confide.common.model.scores import Scores
 from confide.common.model.warm_model import warm_model
@@ -37,16 +38,19 @@ def run_baselines(federation: Federation, shared: State, local: Path, tell: Call
         ``local_only``: each institution alone with its privacy, on its own test share. ``no_privacy``: the same
         federation without clip and noise. ``central``: all records as one institution, without privacy. A secure sum
         has in place of the last ``local_noise``: the same federation in which every institution adds all of the noise.
-        ``personalised``, where institutions differ by their partition: the shared adapter, trained on by each for
-        itself, on its own test share.
+        ``start``: the adapter before the first round, where that is no guess: a base that writes without a head, or
+        the adapter of `start_from`. ``personalised``, where institutions differ by their partition: the shared adapter,
+        trained on by each for itself, on its own test share.
     """
     quiet = replace(federation, emit=lambda event: None, save=lambda *_: None, resumed=Resumed())
     open_run, local_run = without_privacy(federation.run), with_local_noise(federation.run)
-    own = {}
+    own, found = {}, {}
+    if federation.run.adapter.start_from or not (federation.run.task.own_head or federation.run.task.native_head):
+        found["start"] = before_training(quiet)
     tell(f"baseline: each of {len(federation.sites.names)} institutions alone, with privacy")
     for name in federation.sites.names:
         own.update(alone(name, quiet, local_run, local).per_institution)
-    found = {"local_only": Scores(federation.run.task.headline, own)}
+    found["local_only"] = Scores(federation.run.task.headline, own)
     if local_run is not federation.run:
         tell("baseline: the same federation, in which every institution adds all of the noise")
         found["local_noise"] = together(quiet, local_run, local)
@@ -59,6 +63,12 @@ def run_baselines(federation: Federation, shared: State, local: Path, tell: Call
         tell("baseline: the shared adapter, trained on at each institution, without privacy")
         found["personalised"] = personalised(quiet, shared)
     return found
+
+
+def before_training(federation: Federation) -> Scores:
+    """Return the scores of the adapter before its first round: of a base that writes, what a prompt alone gives."""
+    model = warm_model(federation.run, federation.run.speed)
+    return evaluate(model, initial_state(federation.run, model), federation.public)
 
 
 def personalised(federation: Federation, shared: State) -> Scores:

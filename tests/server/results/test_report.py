@@ -388,6 +388,19 @@ def test_findings_follow_the_sign_of_the_difference() -> None:
     assert findings({"metric": "accuracy", "score": None, "baselines": baselines}) == []
 
 
+def test_a_lower_perplexity_is_a_gain() -> None:
+    told = {"start": scored(12.0), "local_only": scored(11.0), "no_privacy": scored(9.0)}
+    assert findings({"metric": "perplexity", "score": scored(10.0), "baselines": told}) == [
+        "Before the first round the score was 12.000: training gained 2.000.",
+        "Training together reached 10.000, an institution alone 11.000 on average: federating gained 1.000.",
+        "Without privacy the same federation reached 9.000: privacy cost 1.000.",
+    ]
+    earlier = {"records": 40, "start": 8.0, "finished": 9.5}
+    assert findings({"metric": "perplexity", "score": None, "baselines": None, "earlier": earlier}) == [
+        "On 40 records of the earlier task the start reached 8.000, the end 9.500: 1.500 were forgotten."
+    ]
+
+
 def test_the_institution_that_is_served_least_has_its_gain_told() -> None:
     shared = {"mean": 0.6, "per_institution": {"a": 0.9, "b": 0.3}}
     home = {"mean": 0.85, "per_institution": {"a": 0.95, "b": 0.75}}
