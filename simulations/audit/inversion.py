@@ -20,7 +20,7 @@ from confide.client.data.units import UnitTable
 from confide.client.training.batches import batch_units
 from confide.client.training.local_steps import LocalWork, train
 from confide.common.config.run import RunConfig, make_plan
-from confide.common.data.batches import Example, collate, padded_length
+from confide.common.data.batches import Example, collate, length, padded_length
 from confide.common.data.shapes import one_row_each
 from confide.common.model.adapter import get_state, public_name
 from confide.common.model.warm_model import WarmModel
@@ -28,6 +28,7 @@ from confide.common.privacy.coins import Coins
 from confide.common.privacy.plan import NoPrivacy, Plan, PrivacyPlan
 from confide.common.tensors import State
 
+PLAIN = NoPrivacy(1.0, 1, 1)  # of one unit: no clip, no noise
 _TEXTS = 10
 _ROWS = 256  # of the dictionary, looked up at once
 
@@ -75,15 +76,12 @@ def invert(run: RunConfig, model: WarmModel) -> Inversion:
         return Inversion(void=f"no text is shorter than the rank of {rank}, so every token fits into the span")
     if not _reads_tokens_alone(model, layer, texts[0]):
         return Inversion(void="the lowest adapted layer reads tokens that lower layers have mixed")
-    plan = make_plan(run, 1)
-    private = replace(plan.if_broken, sampling_probability=1.0) if isinstance(plan, PrivacyPlan) else plan
-    plain = NoPrivacy(1.0, 1, 1)
     right = {"without": 0, "with": 0}
     dictionary = _looked_up(model, layer, max(texts, key=lambda text: len(text["input_ids"])))
     for text in texts:
         places = dictionary[: len(text["input_ids"])]
-        right["without"] += _found(_update(model, text, plain), layer, places, text)
-        right["with"] += _found(_update(model, text, private), layer, places, text)
+        right["without"] += _found(lone_update(model, text, PLAIN), layer, places, text)
+        right["with"] += _found(lone_update(model, text, lone_plan(run)), layer, places, text)
     tokens = sum(len(text["input_ids"]) for text in texts)
     return Inversion(len(texts), tokens, right["without"] / tokens, right["with"] / tokens)
 
@@ -95,10 +93,24 @@ def _short_texts(model: WarmModel, rank: int) -> list[Example]:
     return [example for example in examples if len(example["input_ids"]) < rank][:_TEXTS]
 
 
-def _update(model: WarmModel, text: Example, plan: Plan) -> State:
-    """Return one round's change of the adapter by the code that clients run."""
-    units = batch_units(UnitTable([[text]]), model, one_row_each(padded_length(len(text["input_ids"]))))
-    return train(LocalWork(plan, get_state(model.module), 1, 1.0), model, units, Coins.fresh())
+def lone_plan(run: RunConfig) -> Plan:
+    """Return the plan of an institution's one unit, which is drawn for certain; with shared noise, of its own share."""
+    plan = make_plan(run, 1)
+    return replace(plan.if_broken, sampling_probability=1.0) if isinstance(plan, PrivacyPlan) else plan
+
+
+def lone_update(model: WarmModel, text: Example | None, plan: Plan) -> State:
+    """Return one round's change of the adapter by the code that clients run.
+
+    Args:
+        model: with the weights that the round begins with, and ends with here.
+        text: the only unit; None: there is none, so under a `PrivacyPlan` the change is noise alone.
+        plan: `lone_plan`, or `PLAIN`.
+    """
+    units = [] if text is None else [[text]]
+    shapes = one_row_each(padded_length(1 if text is None else length(text)))
+    start = get_state(model.module)
+    return train(LocalWork(plan, start, 1, 1.0), model, batch_units(UnitTable(units), model, shapes), Coins.fresh())
 
 
 def _found(change: State, layer: str, places_TVR: NDArray[np.float64], text: Example) -> int:
