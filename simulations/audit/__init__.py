@@ -8,6 +8,9 @@ verdicts   what was found, beside what is stated
 mechanism  the audit of a locked run with canaries
 membership  who was trained on, by the loss of a finished adapter
 inversion  which tokens come back from what leaves in one round
+heads      which label and which text come back from a head's change
+matching   which tokens come back by a search for the text whose gradient fits
+exposure   secrets in training texts, ranked by the finished adapter
 gate       the audit as a server asks for it
 page       the page audit.html
 """

@@ -35,15 +35,15 @@ class CameBack:
 
     Attributes:
         with_noise: the update as the run's plan makes it, of one institution.
-        clip_alone: the same with next to no noise.
         without_noise: an update without clip and noise.
-        chance: an update of the run's noise, in a round that nobody's text is in.
+        chance: an update of the run's noise alone: a round that nobody's text is in.
+        clip_alone: the update with its clip and next to no noise; None where it was not tried.
     """
 
     with_noise: float
-    clip_alone: float
     without_noise: float
     chance: float
+    clip_alone: float | None = None
 
 
 @dataclass(frozen=True)
