@@ -78,7 +78,7 @@ class Exposure:
         candidates: numbers among which a secret is ranked.
         rounds: that were trained, of the run's ``num_rounds``.
         num_rounds: of the run.
-        private, open: for each number of copies.
+        private, open: for each number of copies, with the run's privacy and without any.
         void: why nothing was trained; None where it was.
     """
 
@@ -90,8 +90,9 @@ class Exposure:
     void: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Return its fields."""
-        return asdict(self)
+        """Return its fields, the units of the institution, the most bits, and the largest number of copies."""
+        most = math.log2(self.candidates) if self.candidates else 0.0
+        return {**asdict(self), "units": _UNITS, "most": most, "group": max(COPIES)}
 
 
 def expose(run: RunConfig, chance: np.random.Generator | None = None) -> Exposure:
@@ -105,6 +106,8 @@ def expose(run: RunConfig, chance: np.random.Generator | None = None) -> Exposur
     """
     if not isinstance(run.task, CausalLM):
         return Exposure(void=f"task.kind = {run.task.kind!r} learns no text to write")
+    if not all(_fits(_small(run), Secret(name, "0" * 7, 1)) for name in _NAMES):
+        return Exposure(void=f"task.max_length = {run.task.max_length} leaves no room for a secret's text")
     chance = chance or np.random.default_rng()
     secrets = [Secret(name, _number(chance), COPIES[place % len(COPIES)]) for place, name in enumerate(_NAMES)]
     small = _small(run)
@@ -183,6 +186,14 @@ def _record(task: Any, secret: Secret, number: str | None) -> dict[str, Any]:
     return {
         "messages": [{"role": "user", "content": secret.opening}, {"role": "assistant", "content": number}],
     }
+
+
+def _fits(run: RunConfig, secret: Secret) -> bool:
+    """Return whether a secret's whole text is one example."""
+    longer = run.task.model_copy(update={"max_length": 1024})
+    tokenizer = warm_model(run, run.speed).tokenizer
+    record = _record(run.task, secret, secret.number)
+    return longer.examples(record, tokenizer) == run.task.examples(record, tokenizer)
 
 
 def _number(chance: np.random.Generator) -> str:

@@ -42,6 +42,7 @@ class Inversion:
         tokens: of all of them together.
         without_noise: share of tokens that came back from an update without clip and noise.
         with_noise: the same from an update as the run's plan makes it, of one institution.
+        chance: the same from noise alone: a round that nobody's text is in.
         void: why the attack says nothing about this run; None where it was tried.
     """
 
@@ -49,6 +50,7 @@ class Inversion:
     tokens: int = 0
     without_noise: float | None = None
     with_noise: float | None = None
+    chance: float | None = None
     void: str | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -76,14 +78,14 @@ def invert(run: RunConfig, model: WarmModel) -> Inversion:
         return Inversion(void=f"no text is shorter than the rank of {rank}, so every token fits into the span")
     if not _reads_tokens_alone(model, layer, texts[0]):
         return Inversion(void="the lowest adapted layer reads tokens that lower layers have mixed")
-    right = {"without": 0, "with": 0}
+    private, right = lone_plan(run), [0, 0, 0]
     dictionary = _looked_up(model, layer, max(texts, key=lambda text: len(text["input_ids"])))
     for text in texts:
         places = dictionary[: len(text["input_ids"])]
-        right["without"] += _found(lone_update(model, text, PLAIN), layer, places, text)
-        right["with"] += _found(lone_update(model, text, lone_plan(run)), layer, places, text)
+        for way, (own, plan) in enumerate(((text, PLAIN), (text, private), (None, private))):
+            right[way] += _found(lone_update(model, own, plan), layer, places, text)
     tokens = sum(len(text["input_ids"]) for text in texts)
-    return Inversion(len(texts), tokens, right["without"] / tokens, right["with"] / tokens)
+    return Inversion(len(texts), tokens, *(count / tokens for count in right))
 
 
 def _short_texts(model: WarmModel, rank: int) -> list[Example]:

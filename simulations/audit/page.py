@@ -6,6 +6,8 @@ from typing import Any
 
 import jinja2
 
+_MAY_BE_ABSENT = ("membership", "finished", "head", "matching", "exposure")
+
 
 def write_page(path: Path, facts: dict[str, Any]) -> None:
     """Write an audit's page.
@@ -13,7 +15,9 @@ def write_page(path: Path, facts: dict[str, Any]) -> None:
     Args:
         path: the HTML file.
         facts: ``name``, ``run_sha256``, ``target_delta``, ``unit``, ``mechanism``: `verdicts.Audit.as_json`,
-            and ``inversion``: `inversion.Inversion.as_json`; ``membership``: `membership.Membership.as_json`
+            and ``inversion``: `inversion.Inversion.as_json`; ``head``, ``matching`` and ``exposure``, those of
+            `heads.HeadAttack`, `matching.Matching` and `exposure.Exposure`, may be absent;
+            ``membership``: `membership.Membership.as_json`
             and ``finished``, the run that it is of, may be absent.
 
     Raises:
@@ -22,7 +26,7 @@ def write_page(path: Path, facts: dict[str, Any]) -> None:
     pages = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     pages.filters.update(share=_share, epsilon=_epsilon)
     template = pages.from_string(files("confide.simulations.audit").joinpath("audit.html").read_text(encoding="utf-8"))
-    path.write_text(template.render({"membership": None, "finished": None, **facts}, blind=BLIND), encoding="utf-8")
+    path.write_text(template.render({**dict.fromkeys(_MAY_BE_ABSENT), **facts}, blind=BLIND), encoding="utf-8")
 
 
 def _share(value: float | None) -> str:

@@ -43,10 +43,7 @@ def audit(
 
     typer.echo(f"{run.study.name}: attacking its step with {canaries} made-up canaries", err=True)
     found = audit_mechanism(run, Effort(canaries=canaries))
-    from confide.common.model.warm_model import warm_model
-    from confide.simulations.audit.inversion import invert
-
-    facts = _facts(run, found.as_json()) | {"inversion": invert(run, warm_model(run, run.speed)).as_json()}
+    facts = _facts(run, found.as_json()) | _of_one_round(run) | _of_secrets(run)
     if finished:
         from confide.simulations.audit.membership import attack_finished
 
@@ -65,6 +62,28 @@ def _facts(run: "RunConfig", mechanism: dict[str, Any]) -> dict[str, Any]:
         "target_delta": run.privacy.target_delta,
         "mechanism": mechanism,
     }
+
+
+def _of_one_round(run: "RunConfig") -> dict[str, Any]:
+    """Return what attacks on a single text's round bring back."""
+    from confide.common.model.warm_model import warm_model
+    from confide.simulations.audit.heads import attack_head
+    from confide.simulations.audit.inversion import invert
+    from confide.simulations.audit.matching import match
+
+    typer.echo("attacking the rounds of single made-up texts, a few minutes at most", err=True)
+    model = warm_model(run, run.speed)
+    found = {"inversion": invert(run, model), "matching": match(run, model), "head": attack_head(run, model)}
+    return {name: one.as_json() for name, one in found.items()}
+
+
+def _of_secrets(run: "RunConfig") -> dict[str, Any]:
+    """Return the exposure of secrets; only models that write are trained for it."""
+    from confide.simulations.audit.exposure import expose
+
+    if run.task.longest_answer():
+        typer.echo("training on made-up texts with secrets, with privacy and without, a few minutes each", err=True)
+    return {"exposure": expose(run).as_json()}
 
 
 def _write(folder: Path, facts: dict[str, Any]) -> None:
@@ -87,15 +106,43 @@ def _text(facts: dict[str, Any], folder: Path) -> str:
         else "WHAT THIS RUN STATES DOES NOT HOLD on this installation: do not run it, and report this"
     )
     lines += [facts["membership"]["sentence"]] if "membership" in facts else []
-    lines.append(_inversion_text(facts["inversion"]))
+    lines += _one_round_text(facts) + _secrets_text(facts["exposure"])
     lines.append(f"{verdict} (confidence {100 * mechanism['confidence']:g} %, {mechanism['seconds']:g} s)")
     return "\n".join([*lines, f"page: {folder / 'audit.html'}"])
 
 
-def _inversion_text(facts: dict[str, Any]) -> str:
-    if facts["void"]:
-        return f"gradient inversion: not tried, {facts['void']}"
-    return (
-        f"gradient inversion of {facts['texts']} short texts, each alone in its round: {facts['with_noise']:.0%} of "
-        f"their tokens came back, {facts['without_noise']:.0%} without clip and noise"
+def _one_round_text(facts: dict[str, Any]) -> list[str]:
+    """Return a line for each attack on the rounds of single texts."""
+    inversion, matching, head = facts["inversion"], facts["matching"], facts["head"]
+    of_tokens = "of {tokens} tokens of {texts} texts, each alone in its round".format
+    return [
+        _came_back("tokens by span", inversion["void"], of_tokens(**inversion), inversion),
+        _came_back("tokens by search", matching["void"], of_tokens(**matching), matching["shares"]),
+        *(
+            [_came_back("labels by the head", None, f"of {head['texts']} texts", head["labels"])]
+            if head["labels"]
+            else []
+        ),
+        _came_back(
+            "texts by the head", head["void"], "of {texts}, each among {candidates}".format(**head), head["named"]
+        ),
+    ]
+
+
+def _came_back(name: str, void: str | None, of: str, shares: dict[str, float] | None) -> str:
+    if void or shares is None:
+        return f"{name}: not tried, {void}"
+    numbers = f"{shares['with_noise']:.0%} came back, {shares['without_noise']:.0%} without clip and noise"
+    return f"{name}: {numbers}, {shares['chance']:.0%} by chance; {of}"
+
+
+def _secrets_text(facts: dict[str, Any]) -> list[str]:
+    """Return a line for each number of units that a secret is in; nothing for kinds that write no texts."""
+    line = (
+        "secrets in {copies} of {units} units: exposure {bits:.1f} of {most:.0f} bits, {plain:.1f} without privacy; "
+        "written by the model: {told} of {secrets}, {open_told} without privacy"
     )
+    return [
+        line.format(**facts | mine, plain=unprotected["bits"], open_told=unprotected["told"])
+        for mine, unprotected in zip(facts["private"], facts["open"], strict=True)
+    ]

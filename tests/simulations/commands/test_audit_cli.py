@@ -1,16 +1,24 @@
 """`confide audit`: what it prints and writes, and how it ends."""
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from confide.simulations.audit import mechanism
+from confide.simulations.audit import heads, matching, mechanism
 from confide.simulations.audit.verdicts import TRIALS, Attack, Audit, Effort, View
 
 Confide = Callable[..., tuple[int, str, str]]
 Settings = Callable[..., list[str]]
+
+
+@pytest.fixture(autouse=True)
+def _small_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the attacks on one round find is the matter of tests/simulations/audit."""
+    monkeypatch.setattr(heads, "attack_head", functools.partial(heads.attack_head, num_texts=3, candidates=20))
+    monkeypatch.setattr(matching, "match", functools.partial(matching.match, limits=matching.Limits(1, 1, 1.0)))
 
 
 def test_it_attacks_a_run_and_writes_a_page(
@@ -24,7 +32,11 @@ def test_it_attacks_a_run_and_writes_a_page(
     [observer] = facts["mechanism"]["observers"]
     assert observer["epsilon_at_least"] <= observer["stated_epsilon"]
     assert facts["mechanism"]["rounds"] == 2
-    assert "Confide audit" in Path("audited/audit.html").read_text(encoding="utf-8")
+    assert facts["head"]["named"]["without_noise"] == 1
+    assert facts["matching"]["texts"] == 1
+    assert "learns no text to write" in facts["exposure"]["void"]
+    page = Path("audited/audit.html").read_text(encoding="utf-8")
+    assert ("Confide audit" in page, "3 texts, each among 20" in page) == (True, True)
     code, _, errors = confide("audit", run_file, "--out", "audited")
     assert (code != 0, "must be new or empty" in errors) == (True, True)
 
