@@ -13,8 +13,8 @@ from confide.simulations.audit.heads import HeadAttack, attack_head, guessed_lab
 MakeRun = Callable[..., RunConfig]
 
 
-def _attacked(make_run: MakeRun, kind: str, num_texts: int = 12, **task: object) -> HeadAttack:
-    run = of_kind(make_run(federation={"num_rounds": 4}, privacy={"noise_multiplier": 4.0}), kind)
+def _attacked(make_run: MakeRun, kind: str, num_texts: int = 24, **task: object) -> HeadAttack:
+    run = of_kind(make_run(federation={"num_rounds": 4}, privacy={"noise_multiplier": 20.0}), kind)
     run = run.model_copy(update={"task": run.task.model_copy(update=task)})
     locked = lock(run, "0" * 64).model_copy(update={"model": run.model})
     return attack_head(locked, warm_model(locked, locked.speed), num_texts, candidates=100)
