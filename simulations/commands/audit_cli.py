@@ -73,8 +73,11 @@ def _of_one_round(run: "RunConfig") -> dict[str, Any]:
 
     typer.echo("attacking the rounds of single made-up texts, a few minutes at most", err=True)
     model = warm_model(run, run.speed)
-    found = {"inversion": invert(run, model), "matching": match(run, model), "head": attack_head(run, model)}
-    return {name: one.as_json() for name, one in found.items()}
+    return {
+        "inversion": invert(run, model).as_json(),
+        "matching": match(run, model).as_json(),
+        "head": attack_head(run, model).as_json(),
+    }
 
 
 def _of_secrets(run: "RunConfig") -> dict[str, Any]:
