@@ -117,7 +117,7 @@ notebooks: setup
 methods: setup
 	$(BIN)/python simulations/benchmarks/scores/methods.py
 
-# One run attacked with canaries: a minute or two.
+# One run attacked, with canaries and by what single rounds tell: a few minutes.
 audit: setup
 	$(BIN)/confide audit reviews --out runs/audit-$$(date +%Y%m%d-%H%M%S)
 

@@ -85,7 +85,8 @@ def invert(run: RunConfig, model: WarmModel) -> Inversion:
         for way, (own, plan) in enumerate(((text, PLAIN), (text, private), (None, private))):
             right[way] += _found(lone_update(model, own, plan), layer, places, text)
     tokens = sum(len(text["input_ids"]) for text in texts)
-    return Inversion(len(texts), tokens, *(count / tokens for count in right))
+    without_noise, with_noise, chance = (count / tokens for count in right)
+    return Inversion(len(texts), tokens, without_noise, with_noise, chance)
 
 
 def _short_texts(model: WarmModel, rank: int) -> list[Example]:
