@@ -55,7 +55,7 @@ class Secret:
 
 @dataclass(frozen=True)
 class Exposed:
-    """What an adapter gives away of secrets that were in as many units.
+    """Secrets that were in as many units each, and what an adapter gives away of them.
 
     Attributes:
         copies: units that hold such a secret, all of one institution; 0: it was in none.

@@ -16,7 +16,7 @@ Settings = Callable[..., list[str]]
 
 @pytest.fixture(autouse=True)
 def _small_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the attacks on one round find is the matter of tests/simulations/audit."""
+    """Make the attacks on one round small: what they find is the matter of tests/simulations/audit."""
     monkeypatch.setattr(heads, "attack_head", functools.partial(heads.attack_head, num_texts=3, candidates=20))
     monkeypatch.setattr(matching, "match", functools.partial(matching.match, limits=matching.Limits(1, 1, 1.0)))
 
