@@ -1,5 +1,6 @@
 """The pages of the server, and its forms. Each form does what the command of its name does."""
 
+import secrets
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from confide.server.daemon.server_state import ServerState
 from confide.server.home.admission import Admitted, admit
 from confide.server.home.locking import lock_run_in_child
 from confide.server.page.facts import Observer, newest
+from confide.server.page.once import Once
 
 _PACKAGE = "confide.server.page"
 _IDLE_SECONDS = 8 * 3600.0  # a working day: who follows a run does not click
@@ -59,6 +61,7 @@ class ServerPages:
 
     def __init__(self, shared: ServerState, recent: RecentLines, house: House, observer: Observer) -> None:
         self._shared, self._recent, self._house, self._observer = shared, recent, house, observer
+        self._once = Once()
 
     def app(self) -> Any:
         """Return the web application."""
@@ -106,7 +109,7 @@ class ServerPages:
 
     async def form_of_a_run(self, visit: Visit) -> Response:
         """Show the form that proposes or rehearses a run."""
-        return await self._shown(visit, "propose.html", dict)
+        return await self._shown(visit, "propose.html", lambda: {"number": secrets.token_urlsafe(16)})
 
     async def form_of_a_request(self, visit: Visit) -> Response:
         """Show the form that admits an institution."""
@@ -129,7 +132,10 @@ class ServerPages:
         text, kind = visit.form.get("run", ""), "rehearsal" if visit.form.get("kind") == "rehearsal" else "run"
         if kind == "run" and visit.form.get("sure") != "yes":
             raise InputError("nothing was proposed: the box was not ticked; a rehearsal needs none")
-        name = await run_in_threadpool(self._propose, text, kind)
+        number = visit.form.get("number", "")
+        if not number:
+            raise InputError("nothing was proposed: this form has no number; open the page again")
+        name = await self._once.ordered((number, text, kind), lambda: self._propose(text, kind))
         return visit.then(f"{name}: queued", f"runs/{name}")
 
     async def admit(self, visit: Visit) -> Response:

@@ -19,6 +19,7 @@ from confide.client.privacy.account import AnswerKey
 from confide.client.privacy.policy import cap_of
 from confide.client.site.installation import Site, open_site
 from confide.client.steward.approval import approve_run
+from confide.client.steward.budget import budgets
 from confide.client.steward.studies import list_studies
 from confide.common.config.run import RunConfig, lock
 from confide.common.model.base_models import hash_model
@@ -93,6 +94,17 @@ def test_nothing_is_approved_without_every_tick_and_the_hash(
         "a server could grind fewer than 80 bits"
     )
     assert _rows(path) == []
+
+
+def test_the_budget_before_and_after_is_told_in_a_sentence(path: Path, run: RunConfig, steward: Local) -> None:
+    """A bar alone says nothing to whoever sees it for the first time."""
+    found = budgets(run, _open(path))
+    assert found
+    text = re.sub("<[^>]+>| +", " ", steward.get(f"requests/{run.sha256()}").text)
+    text = " ".join(text.split())
+    first = found.first
+    assert f"your institution allows epsilon {first.cap:g}. Nothing of it is spent yet. With this study" in text
+    assert f"With this study it would be {first.after:g}, and {first.left:g} would be left for everything" in text
 
 
 def test_the_hash_is_shown_in_groups_and_may_be_typed_so(path: Path, run: RunConfig, steward: Local) -> None:

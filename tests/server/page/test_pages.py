@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from support.server_pages import add_institutions, add_run, events_of, write_eve
 
 from confide.common.cli.main import main
 from confide.common.config.run import RunConfig, lock
-from confide.common.errors import ConfideError
+from confide.common.errors import ConfideError, InputError
 from confide.common.pages.guard import House
 from confide.common.pages.sessions import Sessions
 from confide.common.privacy.accounting import epsilon
@@ -28,6 +29,7 @@ from confide.server.home.home import Home, init_home
 from confide.server.home.queue import Queue
 from confide.server.page import pages
 from confide.server.page.facts import Observer
+from confide.server.page.once import Once
 from confide.server.page.pages import ServerPages, page_routes
 
 MakeRun = Callable[..., RunConfig]
@@ -119,6 +121,47 @@ def test_stop_and_resume_are_those_of_the_commands(shared: ServerState, operator
     assert operator.post("runs/none/stop", {}).status_code == 400
 
 
+def _number(operator: Local) -> str:
+    return operator.get("propose").text.split('name="number" value="')[1].split('"')[0]
+
+
+def test_a_form_that_is_sent_twice_queues_one_run_and_a_new_form_another(
+    shared: ServerState, operator: Local, run: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A double click sends it twice, and the browser shows the second answer."""
+    monkeypatch.setattr(pages, "lock_run_in_child", lambda folder, file: run)
+    form = {"run": "text", "kind": "run", "sure": "yes", "number": _number(operator)}
+    answers = [operator.post("propose", form) for _ in range(3)]
+    [queued] = shared.queue.all()
+    assert {answer.text.count(queued.name) > 0 for answer in answers} == {True}
+    operator.post("propose", {**form, "number": _number(operator)})
+    assert len(shared.queue.all()) == 2
+    assert operator.post("propose", {key: form[key] for key in ("run", "kind", "sure")}).status_code == 400
+
+
+def test_two_requests_at_once_are_one_order_and_a_failed_order_may_be_given_again() -> None:
+    calls: list[str] = []
+
+    def order() -> str:
+        time.sleep(0.05)
+        calls.append("call")
+        if len(calls) == 1:
+            raise InputError("wrong")
+        return f"run {len(calls)}"
+
+    async def twice() -> list[str | BaseException]:
+        once = Once()
+        first = await asyncio.gather(*(once.ordered(("1", "text"), order) for _ in range(2)), return_exceptions=True)
+        given_up = asyncio.ensure_future(once.ordered(("1", "text"), order))
+        await asyncio.sleep(0.01)
+        given_up.cancel()
+        return [*first, await once.ordered(("1", "text"), order), await once.ordered(("1", "other"), order)]
+
+    first, second, third, other = asyncio.run(twice())
+    assert str(first) == str(second) == "wrong"
+    assert (third, other) == ("run 2", "run 3")
+
+
 def test_a_pasted_run_is_locked_and_queued(
     shared: ServerState, operator: Local, run: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,9 +173,10 @@ def test_a_pasted_run_is_locked_and_queued(
         return run
 
     monkeypatch.setattr(pages, "lock_run_in_child", locked)
-    assert operator.post("propose", {"run": "text", "kind": "run"}).status_code == 400, "the box was not ticked"
-    operator.post("propose", {"run": "text", "kind": "run", "sure": "yes"})
-    operator.post("propose", {"run": "text", "kind": "rehearsal"})
+    form = {"run": "text", "kind": "run", "number": _number(operator)}
+    assert operator.post("propose", form).status_code == 400, "the box was not ticked"
+    operator.post("propose", {**form, "sure": "yes"})
+    operator.post("propose", {**form, "kind": "rehearsal"})
     assert read == ["text", "text"]
     assert [(queued.kind, queued.status) for queued in shared.queue.all()] == [
         ("run", "queued"),
@@ -145,7 +189,8 @@ def test_a_run_that_is_wrong_is_refused_with_the_reason_and_no_file_name(
     shared: ServerState, operator: Local, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pages, "lock_run_in_child", locking.lock_run)
-    answer = operator.post("propose", {"run": "[privacy]\nnoise = 1\n", "kind": "rehearsal"})
+    form = {"run": "[privacy]\nnoise = 1\n", "kind": "rehearsal", "number": _number(operator)}
+    answer = operator.post("propose", form)
     assert (answer.status_code, "the pasted run.toml" in answer.text) == (400, True)
     assert shared.queue.all() == []
 
