@@ -31,7 +31,6 @@ max_length = 32
 [federation]
 num_rounds = 4
 min_clients = 3
-deadline_seconds = 300
 learning_rate = 4e-2
 [local]
 sampling_probability = 0.2
