@@ -15,7 +15,7 @@ BUNDLE, OFFLINE = ROOT / "build" / "bundle", ROOT / "build" / "offline"
 def install_commands() -> list[str]:
     """The commands of INSTALL.txt that install, for a folder of ours in place of /opt/confide."""
     text = (BUNDLE / "INSTALL.txt").read_text(encoding="utf-8")
-    found: list[str] = re.findall(r"^    sudo (\S.*/opt/confide.*)$", text, flags=re.MULTILINE)
+    found: list[str] = re.findall(r"^    sudo (.*/opt/confide.*)$", text, flags=re.MULTILINE)
     installs = [command for command in found if "-m venv" in command or "pip install" in command]
     return [command.replace("/opt/confide", str(OFFLINE)) for command in installs]
 
