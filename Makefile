@@ -47,7 +47,7 @@ pages: setup
 
 # The charts as helm renders them, the trial as docker compose reads it: seconds. Both tools come in Python packages.
 charts: setup build/tools/ready
-	$(BIN)/python -m pytest tests/charts -m "not waits"
+	$(BIN)/python -m pytest tests/charts --confcutdir=tests/charts -m "not waits"
 
 # What a machine without a network needs, in build/bundle; INSTALL.txt there has the two commands. BASE=FOLDER adds a base model.
 BASE ?=
@@ -57,7 +57,7 @@ bundle: setup
 # Long: all of this, and the bundle installed in a place without a route; then the trial and the pods of the charts run there,
 # with the user, the rights and the volumes that they ask for. It needs root, and no engine: nothing here starts an image.
 deploy-check: charts bundle
-	unshare --net sh -c 'ip link set lo up && exec $(BIN)/python -m pytest tests/charts -m waits'
+	unshare --net sh -c 'ip link set lo up && exec $(BIN)/python -m pytest tests/charts --confcutdir=tests/charts -m waits'
 
 build/tools/ready: Makefile
 	rm -rf build/tools
