@@ -1,12 +1,13 @@
 """A whole federation on one machine, through the same ServerApp and ClientApp as a real one.
 
-data/       Public texts, shared out to imagined institutions.
-sites/      The institutions of a simulation.
-engines/    The same two apps as a deployment, in this process or on Ray.
-studies/    From a run.toml to numbers and to a run directory.
-interface/  The same from Python: simulate, plan, predict, evaluate, sweep.
-audit/      Attacks on what the guarantee promises, on made-up records.
-commands/   `confide simulate`, `confide plan`, `confide sweep` and `confide audit`.
+data/            Public texts, shared out to imagined institutions.
+sites/           The institutions of a simulation.
+engines/         The same two apps as a deployment, in this process or on Ray.
+studies/         From a run.toml to numbers and to a run directory.
+interface/       The same from Python: simulate, plan, predict, evaluate, sweep.
+reconstruction/  Attacks that bring back texts from what leaves.
+audit/           Attacks on what the guarantee promises, on made-up records.
+commands/        `confide simulate`, `confide plan`, `confide sweep` and `confide audit`.
 
 Beside them lie scenarios/ (run.toml files) and benchmarks/ (scripts, not shipped).
 """

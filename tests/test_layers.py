@@ -40,7 +40,17 @@ ORDER = {
     ),
     "client": ("privacy", "data", "site", "training", "answers", "service", "home", "steward", "page", "commands"),
     "server": ("home", "aggregation", "rounds", "results", "fleet", "daemon", "page", "commands"),
-    "simulations": ("data", "sites", "engines", "studies", "interface", "audit", "commands", "benchmarks"),
+    "simulations": (
+        "data",
+        "sites",
+        "engines",
+        "studies",
+        "interface",
+        "reconstruction",
+        "audit",
+        "commands",
+        "benchmarks",
+    ),
 }
 USES = {"common": set[str](), "client": {"common"}, "server": {"common"}, "simulations": {"common", "client", "server"}}
 MAX_FILES = 15  # of a room

@@ -1,4 +1,4 @@
-"""What a run that went on from a finished adapter has kept of what that adapter was trained for."""
+"""The score on the task that a finished adapter was trained for, before and after a run that goes on from it."""
 
 from pathlib import Path
 from typing import Any

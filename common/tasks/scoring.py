@@ -93,6 +93,11 @@ class Scoring(Task):
         output: Tensor = module(**model_inputs(batch))
         return output.squeeze(1) + 0.5
 
+    @property
+    def likely(self) -> bool:
+        """Return False: a loss is a squared error."""
+        return False
+
     def losses(self, module: "nn.Module", batch: "Mapping[str, Tensor]") -> "Tensor":
         """Return the squared error of each example, in shares of the range, shape ``(B,)``."""
         error = self.shares(module, batch) - batch["share"]

@@ -159,6 +159,11 @@ class Task(Section):
         """Return one loss per example, shape ``(B,)``; each depends on its own example only."""
 
     @property
+    def likely(self) -> bool:
+        """True: a loss is minus the logarithm of the right answer's probability, or a weighted mean of such."""
+        return True
+
+    @property
     def num_texts(self) -> int:
         """The number of texts of an example, which pass the base one after the other."""
         return 1

@@ -75,7 +75,11 @@ def _carry_out(directory: RunDirectory, is_over: Callable[[], bool]) -> dict[str
         errors.seek(0)
         if process.returncode:
             last = errors.read().decode(errors="replace").strip().splitlines()[-1:]
-            raise ConfideError(f"release.audit: the audit failed: {last[0] if last else process.returncode}")
+            raise ConfideError(
+                f"release.audit: the audit failed: {last[0] if last else process.returncode}; the run was not offered. "
+                "`confide audit RUN.toml` on this machine shows the fault; mend it and start the run again, or set "
+                "release.audit = false"
+            )
         found = json.loads(output.read())
     observers = [{name: one[name] for name in _TOLD} for one in found["observers"]]
     return {"confidence": found["confidence"], "canaries": found["canaries"], "observers": observers}

@@ -4,6 +4,16 @@ from typing import Any
 
 from confide.common.model.scores import gain, is_percent, score_text
 
+# Results that `--baselines` computes from the same records besides the run, in the words of all who show them.
+BASELINES = {
+    "start": "before the first round",
+    "local_only": "each institution alone, with privacy",
+    "local_noise": "together, with all of the noise from each institution",
+    "no_privacy": "together, without privacy",
+    "central": "all records in one place, without privacy",
+    "personalised": "this run, trained on at each institution without privacy",
+}
+
 
 def findings(facts: dict[str, Any]) -> list[str]:
     """Return a sentence for each baseline comparison; none if there is nothing to compare.

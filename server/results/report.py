@@ -11,8 +11,7 @@ from markupsafe import Markup
 from confide.common.model.scores import is_percent, score_text
 from confide.common.pages.pictures import Line, Points, curve, squares
 from confide.common.pages.rendering import templates
-from confide.server.results.findings import findings, score_of
-from confide.server.results.run_directory import BASELINES
+from confide.server.results.findings import BASELINES, findings, score_of
 
 _MOST_CURVES = 60  # of institutions, one beside the other
 
@@ -35,12 +34,14 @@ def write_report(path: Path, facts: dict[str, Any]) -> None:
             (accepted), ``dropped`` (list of str), ``score`` (or None).
             ``validation``: the last one of the run: ``round``, ``noise`` (standard deviation), ``counts``
             (name to ``right`` and ``wrong``, noised); may be absent or None.
-            ``baselines``: by the names of `run_directory.BASELINES`, each `Scores.as_json`; each may be absent.
+            ``baselines``: by the names of `findings.BASELINES`, each `Scores.as_json`; each may be absent.
             ``samples``: texts of public test records, `evaluation.samples`; may be absent.
             ``look``: `closer_look` of the finished adapter on the test records; may be absent or None.
             ``earlier``: `earlier_scores` of the finished adapter; may be absent or None.
             ``ended``: seconds since 1970; may be absent or None.
             ``audit``: `report_facts.last_audit`; may be absent or None.
+            ``attacked``: the ``sentence`` and the ``shadow_runs`` of attacks on the finished adapter; may be absent or
+            None.
             ``statement``: `statement.statement` of the plan; may be absent or None; then its numbers are left out.
 
     Raises:
@@ -54,6 +55,7 @@ def write_report(path: Path, facts: dict[str, Any]) -> None:
         "look": None,
         "earlier": None,
         "audit": None,
+        "attacked": None,
         "ended": None,
         **facts,
     }

@@ -21,19 +21,10 @@ from confide.common.flower import versions
 from confide.common.folders import require_new
 from confide.common.privacy.accounting import epsilon, epsilon_rdp
 from confide.common.privacy.plan import NoPrivacy
+from confide.server.results.findings import BASELINES
 from confide.server.rounds.roster import Institution
 from confide.server.rounds.run_context import Event
 from confide.server.rounds.statements import FileStatements
-
-# Results that `--baselines` computes from the same records besides the run, in the words of all who show them.
-BASELINES = {
-    "start": "before the first round",
-    "local_only": "each institution alone, with privacy",
-    "local_noise": "together, with all of the noise from each institution",
-    "no_privacy": "together, without privacy",
-    "central": "all records in one place, without privacy",
-    "personalised": "this run, trained on at each institution without privacy",
-}
 
 
 class RunDirectory:

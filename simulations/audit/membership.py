@@ -2,37 +2,33 @@
 
 import base64
 import io
-from collections.abc import Iterable
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from confide.client.data.units import gather_units, split_records
-from confide.common.config.run import RunConfig, make_plan
-from confide.common.data.batches import Example, collate, length, padded_length
-from confide.common.data.records import MAX_CHARS, Record
+from confide.common.config.run import RunConfig, load_run, make_plan
 from confide.common.errors import InputError
 from confide.common.export.load import load_adapter
 from confide.common.export.start import initial_state
-from confide.common.model.adapter import get_state, set_state
-from confide.common.model.warm_model import WarmModel
+from confide.common.model.adapter import get_state
+from confide.common.model.warm_model import warm_model
 from confide.common.privacy.accounting import attack_true_positive_rate, round_up
 from confide.common.privacy.plan import PrivacyPlan
 from confide.simulations.audit.bounds import most_hits
-from confide.simulations.data.institutions import load_institutions
+from confide.simulations.audit.lira import offline, online, scaled
+from confide.simulations.audit.shadows import FOLDER, Pool, Shadows, pool_of, shadow_runs
 from confide.simulations.data.texts import SOURCES
-from confide.simulations.sites.simulated_sites import simulated_secret
 
 FALSE_ALARMS = 0.01
-_MOST_RECORDS = {"record": 1, "group": 8}  # of a unit, as a simulated institution uses them
 _CURVE = np.linspace(0, 1, 201)
-Unit = list[Example]
+Scores = dict[str, NDArray[np.float64]]  # of each unit, by attack: the higher, the likelier a member
 
 
 @dataclass(frozen=True)
@@ -46,6 +42,8 @@ class Membership:
         curves: by attack, hits at 201 rates of false alarms from 0 to 1.
         most_hits: the accountant's bound at 1 %.
         bound: the accountant's bound at the same rates.
+        colluding: the most members of a sum that may collude where that bound holds; None where no noise is shared.
+        shadows: the number of shadow runs.
     """
 
     members: int
@@ -54,13 +52,16 @@ class Membership:
     curves: dict[str, list[float]]
     most_hits: float
     bound: list[float]
+    colluding: int | None = None
+    shadows: int = 0
 
     def sentence(self) -> str:
-        """Return the result in words."""
-        best = max(self.hits.values())
+        """Return the result in words, with the condition under which its bound holds."""
+        most = round_up(self.most_hits, 3)
+        shared = f", if at most {self.colluding} members of a sum collude" if self.colluding is not None else ""
         return (
-            f"an attacker who accuses {FALSE_ALARMS:.0%} of outsiders finds at most {self.most_hits:.1%} of members; "
-            f"our best attack found {best:.1%}"
+            f"an attacker who accuses {FALSE_ALARMS:.0%} of outsiders finds at most {most:.1%} of members"
+            f"{shared}; our best attack found {max(self.hits.values()):.1%}"
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -70,6 +71,8 @@ class Membership:
             "outsiders": self.outsiders,
             "hits_at_1_percent": {name: round(value, 4) for name, value in self.hits.items()},
             "at_most": self.most_hits,
+            "max_colluding": self.colluding,
+            "shadow_runs": self.shadows,
             "sentence": self.sentence(),
             "picture": self.picture(),
         }
@@ -89,51 +92,104 @@ class Membership:
         return "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def attack_finished(folder: Path) -> Membership:
+def _silently(line: str) -> None:
+    """Tell nobody."""
+
+
+def attack_finished(folder: Path, num_shadows: int = 0, tell: Callable[[str], None] = _silently) -> Membership:
     """Attack the finished adapter of a simulation on texts that packages carry.
 
     Args:
-        folder: of a simulated run, or its adapter.
+        folder: of a simulated run.
+        num_shadows: shadow runs of the likelihood-ratio attack; an even number, 0 for none.
+        tell: gets a line before the shadow runs, and one after each.
 
     Raises:
-        InputError: the records are somebody's own, or the run has no privacy.
+        InputError: the records are somebody's own, the run has no privacy, or the number is odd.
     """
-    run, model = load_adapter(folder)
-    run = _simulation_of(run, folder)
-    plan = make_plan(run, run.local.nominal_units)
-    if not isinstance(plan, PrivacyPlan):
-        raise InputError('privacy.unit = "none": no bound on attacks is stated; audit a run with privacy')
-    members, outsiders = _sides(run, model)
-    trained = _losses(model, [*members, *outsiders], get_state(model.module))
-    before = _losses(model, [*members, *outsiders], initial_state(run, model))
-    inside = np.arange(len(trained)) < len(members)
-    scores = {"low loss": -trained, "loss against the start": before - trained}
-    curves = {name: hits_at(values[inside], values[~inside], _CURVE) for name, values in scores.items()}
-    hits = {name: float(hits_at(s[inside], s[~inside], np.array([FALSE_ALARMS]))[0]) for name, s in scores.items()}
-    most = round_up(attack_true_positive_rate(plan, FALSE_ALARMS))
-    bound = [most_hits(plan, plan.num_steps, float(rate)) for rate in _CURVE]
+    run, plan = require_attackable(folder, num_shadows)
+    finished = get_state(load_adapter(folder)[1].module)
+    pool = pool_of(run, warm_model(run, run.speed))
+    scores = loss_scores(pool, finished)
+    if num_shadows:
+        tell(cost(folder, num_shadows))
+        shadows = shadow_runs(pool, num_shadows, folder / FOLDER, tell)
+        scores |= shadow_scores(run, pool.losses(finished), shadows)
+    return _measured(scores, pool.members, plan, num_shadows)
+
+
+def loss_scores(pool: Pool, finished: Any) -> Scores:
+    """Return the scores of attacks that look at the finished adapter alone."""
+    model = warm_model(pool.run, pool.run.speed)
+    before, after = pool.losses(initial_state(pool.run, model)), pool.losses(finished)
+    return {"low loss": -after, "loss against the start": before - after}
+
+
+def shadow_scores(run: RunConfig, losses: NDArray[np.float64], shadows: Shadows) -> Scores:
+    """Return the scores of the likelihood-ratio attack on a finished adapter's losses, in both forms."""
+    seen, others = (scaled(each, likely=run.task.likely) for each in (losses, shadows.losses))
+    return {
+        "likelihood ratio (LiRA)": online(seen, others, shadows.inside),
+        "LiRA, from runs without the unit": offline(seen, others, shadows.inside),
+    }
+
+
+def _measured(scores: Scores, inside: NDArray[np.bool], plan: PrivacyPlan, num_shadows: int) -> Membership:
+    rate = np.array([FALSE_ALARMS])
     return Membership(
-        len(members),
-        len(outsiders),
-        hits,
-        {name: list(map(float, curve)) for name, curve in curves.items()},
-        most,
-        bound,
+        int(inside.sum()),
+        int((~inside).sum()),
+        {name: float(hits_at(each[inside], each[~inside], rate)[0]) for name, each in scores.items()},
+        {name: list(map(float, hits_at(each[inside], each[~inside], _CURVE))) for name, each in scores.items()},
+        round_up(attack_true_positive_rate(plan, FALSE_ALARMS)),
+        [most_hits(plan, plan.num_steps, float(rate)) for rate in _CURVE],
+        plan.sharing.max_colluding if plan.sharing else None,
+        num_shadows,
     )
 
 
-def _simulation_of(run: RunConfig, folder: Path) -> RunConfig:
-    """Return the run with its `[simulation]`, which an exported adapter leaves out."""
-    from confide.common.config.run import load_run
+def cost(folder: Path, num_shadows: int) -> str:
+    """Return a line about the time that shadow runs take, by the rounds of the finished run."""
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    seconds = sum({line["round"]: line["seconds"] for line in map(json.loads, lines)}.values())
+    there = len(list((folder / FOLDER).glob("*.npz")))
+    left = max(0, num_shadows - there)
+    return (
+        f"{left} shadow runs of about {seconds:.0f} s each, as the rounds of {folder} took: {left * seconds / 60:.0f} "
+        f"minutes in all; what is done stays in {folder / FOLDER}"
+    )
 
-    places = [folder / "run.lock.toml", folder.parent / "run.lock.toml"]
-    found = next((load_run(path) for path in places if path.is_file()), run)
-    if found.simulation is None or found.simulation.data not in SOURCES:
+
+def require_attackable(folder: Path, num_shadows: int) -> tuple[RunConfig, PrivacyPlan]:
+    """Return the locked run and the plan of a finished simulation; errors as of `attack_finished`."""
+    run = run_of(folder)
+    plan = make_plan(run, run.local.nominal_units)
+    if not isinstance(plan, PrivacyPlan):
+        raise InputError('privacy.unit = "none": no bound on attacks is stated; audit a run with privacy')
+    if num_shadows % 2:
+        raise InputError(
+            f"--shadows {num_shadows} must be even: every second of these runs takes the units that the one before "
+            "left out"
+        )
+    return run, plan
+
+
+def run_of(folder: Path) -> RunConfig:
+    """Return the locked run of a simulation's folder, with its `[simulation]`.
+
+    Raises:
+        InputError: there is none, or its records are somebody's own.
+    """
+    path = folder / "run.lock.toml"
+    if not path.is_file():
+        raise InputError(f"{folder}: has no run.lock.toml, must be the folder of a finished simulation; name that")
+    run = load_run(path)
+    if run.simulation is None or run.simulation.data not in SOURCES:
         raise InputError(
             f"{folder}: membership is attacked only on texts that packages carry ({', '.join(SOURCES)}); what an "
             "attack finds of private records is no public number"
         )
-    return found
+    return run
 
 
 def hits_at(members: NDArray[np.float64], outsiders: NDArray[np.float64], rates: NDArray[np.float64]) -> Any:
@@ -155,44 +211,3 @@ def hits_at(members: NDArray[np.float64], outsiders: NDArray[np.float64], rates:
     room = np.where(equal > 0, (allowed - above) / np.maximum(1, equal), 1.0)
     over = (members[None, :] > first_spared[:, None]).mean(axis=1)
     return over + room * (members[None, :] == first_spared[:, None]).mean(axis=1)
-
-
-def _sides(run: RunConfig, model: WarmModel) -> tuple[list[Unit], list[Unit]]:
-    """Return units that were trained on, and units of the same institutions that were not."""
-    found, most = load_institutions(run), _MOST_RECORDS[run.privacy.unit]
-    share = run.simulation.validation_fraction if run.simulation else 0.0
-    members, outsiders = list[Unit](), list[Unit]()
-    for name, records in found.private.items():
-        secret = simulated_secret(run, name)
-        cut = [run.task.cut(dict(record), MAX_CHARS) for record in records]
-        trained, held_out = split_records(cut, secret, share)
-        members += _units(model, trained, secret, most)
-        outsiders += _units(model, held_out, secret, most)
-        outsiders += _units(model, found.public.get(name, []), secret, most)
-    return members, outsiders
-
-
-def _units(model: WarmModel, records: list[Record], secret: bytes, most: int) -> list[Unit]:
-    gathered = gather_units(records, model.task, model.tokenizer, secret, most)
-    units = ([example for _, examples in unit for example in examples if length(example)] for unit in gathered)
-    return [unit for unit in units if unit]
-
-
-def _losses(model: WarmModel, units: list[Unit], state: Any) -> NDArray[np.float64]:
-    """Return the mean loss of each unit under a state, shape ``(U,)``."""
-    set_state(model.module, state)
-    examples = [(place, example) for place, unit in enumerate(units) for example in unit]
-    sums, counts = np.zeros(len(units)), np.zeros(len(units))
-    for part in _by_length(examples):
-        longest = padded_length(max(length(example) for _, example in part))
-        batch = collate([example for _, example in part], longest, model.pads, model.device)
-        with torch.no_grad():
-            losses = model.task.losses(model.module, batch).double().cpu().numpy()
-        np.add.at(sums, [place for place, _ in part], losses)
-        np.add.at(counts, [place for place, _ in part], 1)
-    return np.asarray(sums / counts)
-
-
-def _by_length(examples: list[tuple[int, Example]], rows: int = 32) -> Iterable[list[tuple[int, Example]]]:
-    ordered = sorted(examples, key=lambda one: length(one[1]))
-    return (ordered[start : start + rows] for start in range(0, len(ordered), rows))

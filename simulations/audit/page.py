@@ -6,7 +6,7 @@ from typing import Any
 
 import jinja2
 
-_MAY_BE_ABSENT = ("membership", "finished", "head", "matching", "exposure")
+_MAY_BE_ABSENT = ("texts", "membership", "finished", "head", "matching", "exposure")
 
 
 def write_page(path: Path, facts: dict[str, Any]) -> None:
@@ -16,9 +16,9 @@ def write_page(path: Path, facts: dict[str, Any]) -> None:
         path: the HTML file.
         facts: ``name``, ``run_sha256``, ``target_delta``, ``unit``, ``mechanism``: `verdicts.Audit.as_json`,
             and ``inversion``: `inversion.Inversion.as_json`; ``head``, ``matching`` and ``exposure``, those of
-            `heads.HeadAttack`, `matching.Matching` and `exposure.Exposure`, may be absent;
-            ``membership``: `membership.Membership.as_json`
-            and ``finished``, the run that it is of, may be absent.
+            `heads.HeadAttack`, `matching.Matching` and `exposure.Exposure`, ``texts``, that of
+            `text_canaries.TextAudit`, and ``membership``, that of `membership.Membership` with ``finished``, the run
+            that it is of, may be absent.
 
     Raises:
         jinja2.UndefinedError: a fact is missing.

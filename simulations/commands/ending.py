@@ -7,9 +7,8 @@ import typer
 from confide.common.config.run import RunConfig
 from confide.common.errors import ConfideError
 from confide.common.model.scores import score_text
-from confide.server.results.findings import personalising
+from confide.server.results.findings import BASELINES, personalising
 from confide.server.results.progress import round_up_to_cents
-from confide.server.results.run_directory import BASELINES
 from confide.simulations.sites.real_sites import RealSites
 from confide.simulations.studies.study import explained
 

@@ -16,7 +16,8 @@ from confide.common.export.load import load_adapter
 from confide.common.model.evaluation import answer
 from confide.common.model.scores import score_text
 from confide.common.model.warm_model import WarmModel
-from confide.server.results.run_directory import BASELINES, RunDirectory
+from confide.server.results.findings import BASELINES
+from confide.server.results.run_directory import RunDirectory
 
 
 def predicted(model: WarmModel, inputs: Iterable[str | Record]) -> list[Any]:

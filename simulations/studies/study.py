@@ -178,7 +178,7 @@ def _finish(
     from confide.common.export.write import export_adapter
     from confide.common.model.evaluation import samples
     from confide.common.model.warm_model import warm_model
-    from confide.server.results.report import write_report
+    from confide.simulations.studies.reported import keep_report
 
     run, directory = study.run, study.directory
     facts = report_facts(directory, state, simulated=True)
@@ -190,7 +190,7 @@ def _finish(
     facts["samples"] = samples(model, state.trained.average, records)
     export_adapter(directory.path / "adapter", run, model, state.trained.average, card_facts(facts))
     facts |= _seen(study, model, state, tested)
-    write_report(directory.path / "report.html", facts)
+    keep_report(directory.path, facts)
     # Last: it tells readers that all other files are there.
     directory.write_privacy("completed", run, state.everybody(), simulated=True, baselines=compared or ())
     seconds = round(time.monotonic() - began, 1)

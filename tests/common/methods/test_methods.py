@@ -33,7 +33,19 @@ from confide.common.tensors import State
 
 REFUSED = {  # families that cannot do a method, with the reason
     "prefix-tuning": {"distilbert", "deberta-v2", "modernbert"},
-    "bitfit": {"deberta-v2", "llama", "mistral", "gemma", "gemma2", "gemma3_text", "phi3", "mixtral", "qwen3", "t5"},
+    "bitfit": {
+        "deberta-v2",
+        "modernbert",
+        "llama",
+        "mistral",
+        "gemma",
+        "gemma2",
+        "gemma3_text",
+        "phi3",
+        "mixtral",
+        "qwen3",
+        "t5",
+    },
     "norms": {"deberta-v2"},
     "bottleneck": {"mixtral"},
 }

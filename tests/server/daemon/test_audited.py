@@ -66,7 +66,7 @@ def test_the_gate_s_own_process_audits_a_locked_run(directory: RunDirectory, mon
 
 def test_an_audit_that_fails_or_is_stopped_says_so(directory: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audited, "_GATE", "confide.nowhere")
-    with pytest.raises(ConfideError, match="the audit failed"):
+    with pytest.raises(ConfideError, match=r"the audit failed: .*the run was not offered\. `confide audit RUN\.toml`"):
         audited.require_audit(directory, lambda: False)
     monkeypatch.setattr(audited, "_GATE", "http.server")  # slower to begin than the first look
     monkeypatch.setattr(audited, "_LOOK_SECONDS", 0.01)

@@ -139,7 +139,7 @@ def test_a_form_that_is_sent_twice_queues_one_run_and_a_new_form_another(
     assert operator.post("propose", {key: form[key] for key in ("run", "kind", "sure")}).status_code == 400
 
 
-def test_two_requests_at_once_are_one_order_and_a_failed_order_may_be_given_again() -> None:
+def test_two_requests_at_once_are_one_order_and_a_failed_one_may_be_repeated() -> None:
     calls: list[str] = []
 
     def order() -> str:

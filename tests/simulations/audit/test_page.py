@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from confide.simulations.audit.inversion import Inversion
 from confide.simulations.audit.page import write_page
 from confide.simulations.audit.verdicts import TRIALS, Attack, Audit, Effort, View
+from confide.simulations.reconstruction.inversion import Inversion
 
 
 def _page(folder: Path, bound: float) -> str:

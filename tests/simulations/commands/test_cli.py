@@ -64,6 +64,7 @@ def test_json_is_one_object_and_the_directory_is_complete(
             "metrics.jsonl",
             "privacy.json",
             "report.html",
+            "report.json",
             "rounds",
             "adapter",
         )

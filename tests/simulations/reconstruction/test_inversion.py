@@ -6,7 +6,7 @@ import pytest
 
 from confide.common.config.run import RunConfig, lock
 from confide.common.model.warm_model import WarmModel, warm_model
-from confide.simulations.audit.inversion import invert
+from confide.simulations.reconstruction.inversion import invert
 
 MakeRun = Callable[..., RunConfig]
 

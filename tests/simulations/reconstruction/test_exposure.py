@@ -10,8 +10,8 @@ from support.kinds import of_kind
 
 from confide.common.config.run import RunConfig, lock
 from confide.common.model.base_models import hash_model
-from confide.simulations.audit import exposure
-from confide.simulations.audit.exposure import Secret, bits_of, expose, records_of
+from confide.simulations.reconstruction import exposure
+from confide.simulations.reconstruction.exposure import Secret, bits_of, expose, records_of
 
 MakeRun = Callable[..., RunConfig]
 

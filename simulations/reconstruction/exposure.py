@@ -24,9 +24,9 @@ from confide.common.model.evaluation import predict, write
 from confide.common.model.warm_model import WarmModel, warm_model
 from confide.common.tasks.causal_lm import CausalLM
 from confide.common.tensors import State
-from confide.simulations.audit.inversion import PLAIN, lone_update
 from confide.simulations.engines.federation import Federation, simulate, start
 from confide.simulations.engines.grid import SkippingClock
+from confide.simulations.reconstruction.inversion import PLAIN, lone_update
 from confide.simulations.sites.simulated_sites import simulated_sites
 from confide.simulations.studies.baselines import with_local_noise, without_privacy
 

@@ -21,7 +21,7 @@ from confide.common.tasks.heads import MeanPooledHead, TokenHead
 from confide.common.tasks.multi_label_classification import MultiLabelClassification
 from confide.common.tasks.text_classification import TextClassification
 from confide.common.tensors import State
-from confide.simulations.audit.inversion import PLAIN, lone_plan, lone_update
+from confide.simulations.reconstruction.inversion import PLAIN, lone_plan, lone_update
 
 CANDIDATES = 1000  # texts on the attacker's list
 _TEXTS = 50  # of them, each attacked alone in its round

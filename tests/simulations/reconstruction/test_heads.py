@@ -8,7 +8,7 @@ from support.kinds import of_kind
 
 from confide.common.config.run import RunConfig, lock
 from confide.common.model.warm_model import warm_model
-from confide.simulations.audit.heads import HeadAttack, attack_head, guessed_labels, nearest
+from confide.simulations.reconstruction.heads import HeadAttack, attack_head, guessed_labels, nearest
 
 MakeRun = Callable[..., RunConfig]
 

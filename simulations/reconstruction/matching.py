@@ -26,8 +26,8 @@ from confide.common.tasks.multi_label_classification import MultiLabelClassifica
 from confide.common.tasks.scoring import Scoring
 from confide.common.tasks.text_classification import TextClassification
 from confide.common.tensors import State
-from confide.simulations.audit.heads import CameBack
-from confide.simulations.audit.inversion import PLAIN, lone_plan, lone_update
+from confide.simulations.reconstruction.heads import CameBack
+from confide.simulations.reconstruction.inversion import PLAIN, lone_plan, lone_update
 
 _ONE_TEXT = (TextClassification, MultiLabelClassification, Scoring)
 _SINGLE, _DOUBLE, _EXCHANGED = 40, 16, 8  # texts to try in a step, by what is changed

@@ -9,8 +9,8 @@ from support.kinds import of_kind
 from confide.common.config.run import RunConfig, lock
 from confide.common.methods.prompt_tuning import PromptTuning
 from confide.common.model.warm_model import WarmModel, warm_model
-from confide.simulations.audit.inversion import PLAIN, invert, lone_update
-from confide.simulations.audit.matching import Limits, in_common, match, search
+from confide.simulations.reconstruction.inversion import PLAIN, invert, lone_update
+from confide.simulations.reconstruction.matching import Limits, in_common, match, search
 
 MakeRun = Callable[..., RunConfig]
 
