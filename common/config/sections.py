@@ -52,6 +52,8 @@ class FederationSection(Section):
     transfer: Transfer = "float32"
     server_optimizer: Literal["adamw", "none"] = "adamw"
     learning_rate: float = Field(4e-2, gt=0)
+    # Left out of a locked run where it is 0: older runs, which do not name it, keep their hash.
+    learning_rate_left: float = Field(0.0, ge=0, le=1, exclude_if=lambda value: value == 0)
     average_decay: float = Field(0.5, ge=0, lt=1)
 
     @model_validator(mode="after")
@@ -95,6 +97,8 @@ class LocalSection(Section):
     sampling_probability: float = Field(0.1, ge=1e-4, le=1)
     nominal_units: int = Field(2000, ge=1)
     learning_rate: float = Field(1.0, gt=0)
+    # Left out of a locked run where it is 0: older runs, which do not name it, keep their hash.
+    adversarial: float = Field(0.0, ge=0, le=1, exclude_if=lambda value: value == 0)
 
 
 class PrivacySection(Section):

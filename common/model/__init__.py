@@ -11,6 +11,7 @@ checkpointing  layers that compute again in the backward pass
 quantization   a base in four or eight bits
 lower_layers   frozen layers below the adapter
 plain_texts    public constants that standardise what a head reads
+adversarial    a second loss of each text, moved where the first rises
 warm_model     one loaded model for all rounds
 evaluation     predictions and accuracy
 scores         accuracy by institution, without torch

@@ -19,6 +19,7 @@ from confide.common.data.batches import Batch, Example, collate, length, padded_
 from confide.common.data.shapes import Shapes
 from confide.common.errors import InputError
 from confide.common.model.adapter import build_module
+from confide.common.model.adversarial import adversarial_losses, require_adversarial
 from confide.common.model.base_models import find_model, hash_model, load_tokenizer, loading
 from confide.common.model.devices import choose_device
 from confide.common.model.lower_layers import LowerLayers, find_lower_layers
@@ -37,6 +38,7 @@ class WarmModel:
     Only its trained parameters ever change, and `train` writes all of them before it reads any.
 
     Attributes:
+        adversarial: length of the move of adversarial training, 0 for none (`adversarial.adversarial_losses`).
         tried: the shapes that passed the client's trial, by bound on a micro-batch's tokens and by number of threads.
     """
 
@@ -46,6 +48,7 @@ class WarmModel:
     task: Task
     device: torch.device
     lower: LowerLayers | None = None
+    adversarial: float = 0.0
     tried: dict[tuple[int, int], Shapes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -84,6 +87,15 @@ class WarmModel:
         if self.lower is None:
             return self.task.losses(self.wrapped, batch)
         states = batch[PREFIX] if PREFIX in batch else self.prefix(batch)
+        if self.adversarial:
+            above = functools.partial(self._losses_above, batch)
+            return adversarial_losses(above, states, self.adversarial, self.wrapped)
+        return self._losses_above(batch, states)
+
+    def _losses_above(self, batch: Any, states: torch.Tensor) -> torch.Tensor:
+        """Return one loss per example, given what the lower layers put out."""
+        if self.lower is None:
+            raise ValueError("every layer of this model is adapted: there is nothing below")
         with self.lower.given(states.to(next(self.module.parameters()).dtype)):
             return self.task.losses(self.wrapped, batch)
 
@@ -122,7 +134,7 @@ def warm_model(run: RunConfig, speed: SpeedSection = AUTO, models: Path | None =
     """
     place = choose_device(speed.device)
     key = run.model_dump_json(include={"study": {"seed"}, "model": True, "adapter": True, "task": True})
-    key += f"{place} {speed.precision} {speed.attention} {speed.checkpointing}"
+    key += f"{place} {speed.precision} {speed.attention} {speed.checkpointing} {run.local.adversarial}"
     if key not in _warm:
         forget_models()
         folder = find_model(run.at(run.model.base), models)
@@ -137,7 +149,8 @@ def warm_model(run: RunConfig, speed: SpeedSection = AUTO, models: Path | None =
         lower = find_lower_layers(module)
         if lower is not None:
             lower.texts = run.task.num_texts
-        model = WarmModel(module, wrap(module), tokenizer, run.task, place, lower)
+        require_adversarial(run.local.adversarial, frozen_below=lower is not None, checkpointing=speed.checkpointing)
+        model = WarmModel(module, wrap(module), tokenizer, run.task, place, lower, run.local.adversarial)
         _check_step(run, model)
         if isinstance(module, TokenHead):
             standardise(module, tokenizer, run.task.max_length)

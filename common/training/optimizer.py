@@ -45,14 +45,16 @@ def apply(state: GlobalState, update: State, settings: FederationSection) -> Glo
     """Return the state after a round.
 
     "adamw" takes the negative update as gradient (FedOpt, Reddi et al., arXiv 2003.00295; AdamW without weight decay,
-    Loshchilov and Hutter, arXiv 1711.05101) with a learning rate that falls linearly to 0. "none" adds the update.
+    Loshchilov and Hutter, arXiv 1711.05101) with a learning rate that falls linearly to `learning_rate_left` of itself.
+    "none" adds the update.
     """
     number = state.round + 1
     first, second, adapter = state.first, state.second, {}
     if settings.server_optimizer == "adamw":
         first = {name: _float32(_BETA1 * first[name] - (1 - _BETA1) * update[name]) for name in update}
         second = {name: _float32(_BETA2 * second[name] + (1 - _BETA2) * np.square(update[name])) for name in update}
-        rate = settings.learning_rate * max(0.0, 1 - state.round / settings.num_rounds)
+        fallen = (1 - settings.learning_rate_left) * min(1.0, state.round / settings.num_rounds)
+        rate = settings.learning_rate * (1 - fallen)
         rate *= math.sqrt(1 - _BETA2**number) / (1 - _BETA1**number)
         for name, value in state.adapter.items():
             adapter[name] = _float32(value - rate * first[name] / (np.sqrt(second[name]) + _STABILITY))

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -32,6 +34,22 @@ def test_adamw_is_that_of_torch_on_the_negative_update() -> None:
         schedule.step()
     for name, value in weights.items():
         np.testing.assert_allclose(states[-1].adapter[name], value.detach().numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("left", "shares"), [(0.0, (1, 0.75, 0.5, 0.25)), (0.5, (1, 0.875, 0.75, 0.625)), (1.0, (1,) * 4)]
+)
+def test_the_rate_falls_to_what_is_left(left: float, shares: tuple[float, ...]) -> None:
+    """Of equal updates AdamW's step is the rate itself."""
+    up = {name: np.ones_like(value) for name, value in _state(0).items()}
+    states = _run([up] * 4, num_rounds=4, learning_rate=0.01, learning_rate_left=left)
+    steps = [float((after.adapter["a"] - before.adapter["a"])[0]) for before, after in itertools.pairwise(states)]
+    np.testing.assert_allclose(steps, [0.01 * share for share in shares], rtol=1e-3)
+
+
+def test_a_run_whose_rate_falls_to_zero_keeps_its_hash() -> None:
+    assert "learning_rate_left" not in FederationSection().model_dump_json()
+    assert "learning_rate_left" in FederationSection(learning_rate_left=1.0).model_dump_json()
 
 
 def test_none_adds_the_update() -> None:
