@@ -220,6 +220,7 @@ def _run_tests(mutant: Mutant) -> None:
     try:
         assert tests_of(mutant.path), f"no test imports {mutant.path}"
         options = ["-x", "-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+        options += ["-m", "not families and not waits"]  # these take minutes, and repeat what others show
         code = pytest.main([*options, *map(str, tests_of(mutant.path))])
     finally:
         sys.stdout.flush()
