@@ -18,6 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 _SOURCES = ("common", "client", "server", "simulations", "pyproject.toml", "README.md", "LICENSE")
+_PARTS = {"wheels", "models", "requirements.txt", "constraints.txt", "INSTALL.txt", "SHA256SUMS"}
 _INSTALL = """\
 Confide {version}, with all that it needs: for Python {python} on {platform}, glibc {libc} or newer.
 
@@ -34,9 +35,9 @@ Two commands install Confide. They need no network; pip checks every wheel once 
 `/opt/confide/bin/confide doctor` then names what is still in the way. Users and folders: docs/deployment.md.
 {base}"""
 _BASE = """
-A base model lies in models/. Every machine needs it in the folder of its user:
+A base model lies in models/. Every machine needs it in a folder of its user, which docs/deployment.md makes:
 
-    sudo cp -r models/{name} /var/lib/confide/models/
+    sudo cp -r -t /var/lib/confide/models models/{name}
 """
 
 
@@ -75,6 +76,16 @@ def checksums(folder: Path) -> str:
     return "".join(f"{sha256(folder / path)}  {path}\n" for path in files if str(path) != "SHA256SUMS")
 
 
+def remove_bundle(folder: Path) -> None:
+    """Remove an earlier bundle, whole or half-made; end with a message if the folder holds anything else."""
+    if not folder.exists():
+        return
+    if not folder.is_dir() or (others := {path.name for path in folder.iterdir()} - _PARTS):
+        found = "is a file" if not folder.is_dir() else f"holds {min(others)!r}, which is not of a bundle"
+        sys.exit(f"{folder} {found}; name a new folder, or that of an earlier bundle, which is made anew")
+    shutil.rmtree(folder)
+
+
 def write_bundle(folder: Path, base: Path | None) -> None:
     """Write everything beside the wheels: requirements, base model, instructions, checksums."""
     [ours] = (folder / "wheels").glob("confide-*.whl")
@@ -101,9 +112,11 @@ def main() -> None:
     options = parser.parse_args()
     if options.base and not (options.base / "config.json").is_file():
         sys.exit(f"{options.base} has no config.json; --base takes the folder of a base model")
-    shutil.rmtree(options.folder, ignore_errors=True)
+    if options.base and options.base.resolve().is_relative_to(options.folder.resolve()):
+        sys.exit(f"{options.base} is in {options.folder}, which is made anew; name a base model outside of it")
+    remove_bundle(options.folder)
     collect_wheels(options.folder / "wheels")
-    write_bundle(options.folder, options.base and options.base.resolve())
+    write_bundle(options.folder, options.base and options.base.absolute())
     size = sum(path.stat().st_size for path in options.folder.rglob("*") if path.is_file())
     print(f"{options.folder}: {size / 1e6:,.0f} MB; {options.folder}/INSTALL.txt says how to install it")
     print(f"sha256 of its SHA256SUMS: {sha256(options.folder / 'SHA256SUMS')}")

@@ -88,4 +88,7 @@ def _card(found: Found, quantization: Quantization) -> str:
         text = text.replace(before, after)
     if quantization != "none":
         text = text.replace("transformers and safetensors", "transformers, bitsandbytes and safetensors")
+        bits = {"int8": "eight", "nf4": "four"}[quantization]
+        text += f"\nIts linear layers were put into {bits} bits ({quantization}) at the end. All scores above are from "
+        text += "before that.\n"
     return text

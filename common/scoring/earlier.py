@@ -18,7 +18,7 @@ def read_earlier(run: RunConfig, path: str | None) -> Records:
     Raises:
         InputError: the file does not fit the run; the message names the setting.
     """
-    if path is None:
+    if not path:
         return []
     try:
         return read_public(Path(run.at(path)), run.task)[0]

@@ -125,14 +125,18 @@ def _finish(run: RunConfig, directory: RunDirectory, state: RunState, workshop: 
 
 
 def _seen(workshop: Workshop, state: RunState) -> dict[str, Any]:
-    """Return samples and a closer look for the report; nothing, and a line in the log, if the adapter cannot answer."""
+    """Return what of samples, closer look and earlier task the adapter can answer; a line in the log tells the rest."""
+    facts = dict[str, Any]()
     try:
-        adapter = state.trained.average
-        seen = {"samples": workshop.samples(adapter), "look": workshop.look(adapter)}
-        return {**seen, "earlier": workshop.earlier(adapter)}
+        facts["samples"] = workshop.samples(state.trained.average)
+        facts["look"] = workshop.look(state.trained.average)
     except ConfideError as error:
         log.warning("the report has no samples: %s", error)
-        return {}
+    try:
+        facts["earlier"] = workshop.earlier(state.trained.average)
+    except ConfideError as error:  # its file may be gone by now
+        log.warning("the report has no scores on the earlier task: %s", error)
+    return facts
 
 
 def _account_for(run: RunConfig, directory: RunDirectory) -> None:

@@ -26,14 +26,11 @@ class Once:
         Raises:
             ConfideError: as the order does.
         """
-        if form not in self._orders:
-            self._orders[form] = asyncio.ensure_future(run_in_threadpool(order))
+        known = self._orders.get(form)
+        if known is None or (known.done() and (known.cancelled() or known.exception())):
+            self._orders.pop(form, None)
+            known = self._orders[form] = asyncio.ensure_future(run_in_threadpool(order))
             for oldest in list(self._orders)[:-_MOST]:
                 del self._orders[oldest]
-        try:
-            # The browser gives up the first of two requests, and the order goes on.
-            return await asyncio.shield(self._orders[form])
-        except BaseException:
-            if (failed := self._orders.get(form)) and failed.done():
-                del self._orders[form]
-            raise
+        # The browser gives up the first of two requests, and the order goes on.
+        return await asyncio.shield(known)

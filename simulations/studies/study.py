@@ -159,17 +159,20 @@ def _stop(study: Study, state: RunState | None, status: str) -> None:
 
 
 def _seen(study: Study, model: Any, state: RunState, tested: dict[str, list[Any]]) -> dict[str, Any]:
-    """Return a closer look for the report; nothing, and a line for the user, if the answers cannot be scored."""
+    """Return what of closer look and earlier task can be scored, for the report; a line tells the user the rest."""
     from confide.common.scoring.closer_look import closer_look
     from confide.common.scoring.earlier import earlier_scores, read_earlier
 
-    run, adapter = study.run, state.trained.average
+    run, adapter, facts = study.run, state.trained.average, dict[str, Any]()
     try:
-        earlier = earlier_scores(model, run, adapter, read_earlier(run, run.evaluation.earlier))
-        return {"look": closer_look(model, run, adapter, tested), "earlier": earlier}
+        facts["look"] = closer_look(model, run, adapter, tested)
     except (ConfideError, ValueError, ArithmeticError, RuntimeError) as error:
         study.tell(f"the report has no closer look at the test records: {error}")
-        return {}
+    try:
+        facts["earlier"] = earlier_scores(model, run, adapter, read_earlier(run, run.evaluation.earlier))
+    except (ConfideError, ValueError, ArithmeticError, RuntimeError) as error:  # its file may be gone by now
+        study.tell(f"the report has no scores on the earlier task: {error}")
+    return facts
 
 
 def _finish(

@@ -50,6 +50,8 @@ def _complaints(objects: list[Object], end: str) -> Iterator[str]:
 def _set(spec: Object, end: str) -> Iterator[str]:
     if spec["replicas"] != 1:
         yield f"replicas: {spec['replicas']}"
+    if spec.get("podManagementPolicy") != "Parallel":
+        yield "an upgrade waits for a pod that it would mend"
     if set(spec["persistentVolumeClaimRetentionPolicy"].values()) != {"Retain"}:
         yield "a volume goes with its set"
     claims = spec["volumeClaimTemplates"]

@@ -87,5 +87,7 @@ def test_a_base_model_of_ones_own_is_put_in(tmp_path: Path) -> None:
     (bundle / "wheels").mkdir(parents=True)
     shutil.copy(next((BUNDLE / "wheels").glob("confide-*.whl")), bundle / "wheels")
     runpy.run_path(str(ROOT / "deploy" / "bundle.py"))["write_bundle"](bundle, base)
-    assert "cp -r models/my-base" in (bundle / "INSTALL.txt").read_text(encoding="utf-8")
+    # -t: without a folder models/ there, cp would give the base itself this name.
+    told = (bundle / "INSTALL.txt").read_text(encoding="utf-8")
+    assert "cp -r -t /var/lib/confide/models models/my-base\n" in told
     assert "models/my-base/config.json" in (bundle / "SHA256SUMS").read_text(encoding="utf-8")

@@ -123,7 +123,9 @@ def test_a_quantised_merge_computes_nearly_the_same(
         ours, theirs = few(input_ids=ids).logits, whole(input_ids=ids).logits
     error = float((ours - theirs).norm() / theirs.norm())
     assert 0 < error < 0.25
-    assert "transformers, bitsandbytes and safetensors" in (tmp_path / "few" / "README.md").read_text(encoding="utf-8")
+    card = (tmp_path / "few" / "README.md").read_text(encoding="utf-8")
+    assert "transformers, bitsandbytes and safetensors" in card
+    assert f"bits ({quantization}) at the end. All scores above are from before that." in card
 
 
 def test_a_quantised_merge_without_bitsandbytes_says_how_to_get_it(

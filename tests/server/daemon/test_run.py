@@ -13,7 +13,7 @@ from flwr.app import Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from confide.common.config.run import RunConfig
-from confide.common.errors import ConfideError, PolicyError
+from confide.common.errors import ConfideError, InputError, PolicyError
 from confide.common.protocol.answers import declined
 from confide.server.daemon import delivery
 from confide.server.daemon import run as run_module
@@ -138,9 +138,13 @@ def test_a_finished_adapter_that_cannot_answer_leaves_a_report_without_samples(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     state: Any = SimpleNamespace(trained=SimpleNamespace(average={}))
-    workshop: Any = SimpleNamespace(samples=_fails(ConfideError("samples: out of memory")))
-    assert run_module._seen(workshop, state) == {}
+    workshop: Any = SimpleNamespace(samples=_fails(ConfideError("samples: out of memory")), earlier=lambda _: None)
+    assert run_module._seen(workshop, state) == {"earlier": None}
     assert "the report has no samples: samples: out of memory" in caplog.text
+    gone = _fails(InputError("evaluation.earlier = 'old.jsonl': no such file"))
+    workshop = SimpleNamespace(samples=lambda _: ["a"], look=lambda _: {}, earlier=gone)
+    assert run_module._seen(workshop, state) == {"samples": ["a"], "look": {}}
+    assert "the report has no scores on the earlier task: evaluation.earlier = 'old.jsonl'" in caplog.text
 
 
 @pytest.fixture

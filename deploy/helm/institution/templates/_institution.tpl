@@ -28,6 +28,9 @@ volumeMounts:
 {{- if ne (dig "state" "anchor" "" $site) "/srv/confide-anchor" }}
 {{- fail "site.toml: [state] anchor must be \"/srv/confide-anchor\", a disk of its own; else an old copy of the ledger goes unnoticed" }}
 {{- end }}
+{{- if ne (dig "state" "dir" "state" $site) "state" }}
+{{- fail "site.toml: [state] dir must be left out: the chart keeps the ledger on the volume \"state\", apart from the anchor" }}
+{{- end }}
 {{- if not (hasPrefix "/data/" (dig "dataset" "path" "" $site)) }}
 {{- fail "site.toml: [dataset] path must begin with \"/data/\", where the records are mounted" }}
 {{- end }}
