@@ -117,8 +117,12 @@ def load_site_config(path: Path) -> SiteConfig:
 
     dataset = config.dataset.model_copy(update={"path": place("dataset.path", config.dataset.path)})
     folders = {"dir": place("state.dir", config.state.dir), "anchor": place("state.anchor", config.state.anchor)}
-    if folders["anchor"].resolve().is_relative_to(folders["dir"].resolve()):
-        raise InputError(f"{path}: state.anchor = {folders['anchor']} must not be in state.dir: both would go together")
+    anchor, state_dir = folders["anchor"].resolve(), folders["dir"].resolve()
+    if anchor.is_relative_to(state_dir) or state_dir.is_relative_to(anchor):
+        raise InputError(
+            f"{path}: state.anchor = {folders['anchor']} and state.dir = {folders['dir']}: neither may be in the "
+            "other, for a restored copy would take both back together; put the anchor on another disk"
+        )
     models = ModelsSection(dir=place("models.dir", config.models.dir))
     state = config.state.model_copy(update=folders)
     return config.model_copy(update={"dataset": dataset, "state": state, "models": models})

@@ -53,6 +53,7 @@ EQUIVALENT: dict[tuple[str, str], str] = {
     ("common/privacy/least.py", "draws = np.arange("): "draws beyond twelve standard deviations have no chance",
     ("common/privacy/unit_means.py", "open_unit, open_sum_P = -1"): "without open examples neither is read",
     ("common/privacy/unit_means.py", "if len(runs) > 1"): "a matrix of no units adds nothing",
+    ("common/privacy/plan.py", "1e-6 <= getattr(self, name) <= 1e6"): "far above any norm that is used, too",
     ("common/privacy/plan.py", "<= 1e6, name"): "far above any noise that is used; any large bound will do",
     ("common/privacy/statement.py", "_INTERVALS, _MIXTURE_INTERVALS ="): "a grid; every grid gives an upper bound",
     ("common/privacy/statement.py", "losses = 10 * largest"): "the same grid",

@@ -72,6 +72,7 @@ def test_the_text_of_site_toml_arrives_unchanged() -> None:
         ("institution", {"egress": {"addresses": ["0.0.0.0/0"]}}, "addresses"),
         ("institution", {"egress": {"addresses": ["::/0"]}}, "addresses"),
         ("institution", {"egress": {"addresses": ["fl.example.org"]}}, "addresses"),
+        ("institution", {"egress": {**ALL["institution"]["egress"], "proxy": "http://user:word@proxy:3128"}}, "proxy"),
         ("institution", {"dns": [{}]}, "dns"),
         ("institution", {"gpu": {"count": 2}}, "gpu"),
         ("institution", {"service": {}}, "service"),

@@ -11,6 +11,7 @@ import pytest
 from support.installations import Asking, kinds, write_site
 from support.ledgers import CAP, PLAN, reserve
 
+from confide.client.config import load_site_config
 from confide.client.privacy.ledger import Ledger
 from confide.client.site import installation as site_module
 from confide.client.site.installation import Site, open_site
@@ -277,3 +278,13 @@ def test_a_network_file_system_whose_place_has_a_space_is_found(tmp_path: Path, 
     mounts("ext4 /\nnfs4 " + str(folder).replace(" ", "\\040"))
     with pytest.raises(InputError, match="nfs4"):
         open_site(write_site(folder))
+
+
+@pytest.mark.parametrize(
+    ("state", "anchor"), [("state", "state/anchor"), ("anchor/state", "anchor"), ("both", "both"), ("a/../b", "b")]
+)
+def test_state_and_its_anchor_lie_apart(state: str, anchor: str, tmp_path: Path) -> None:
+    """A copy that takes both back would show an old ledger as the newest."""
+    site = write_site(tmp_path, state={"dir": state, "anchor": anchor})
+    with pytest.raises(InputError, match="neither may be in the other, for a restored copy"):
+        load_site_config(site)
