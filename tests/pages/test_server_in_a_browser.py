@@ -114,7 +114,7 @@ def _propose(seen: Window, place: str, text: str, choice: str) -> None:
     seen.page.get_by_label(choice).check()
     if choice.startswith("Start it"):
         seen.page.get_by_label("To start it").check()
-    seen.page.get_by_role("button", name="Go").click(timeout=60_000)
+    seen.page.get_by_role("button", name="Go").click()
 
 
 def test_a_real_run_is_rehearsed_started_and_followed_to_its_end(
@@ -130,14 +130,14 @@ def test_a_real_run_is_rehearsed_started_and_followed_to_its_end(
         deployment.start_client(name)
     with window(tmp_path / "profile") as seen:
         place = seen.open(_link(deployment))
-        seen.page.get_by_text("2 of 2 institutions connected.").wait_for(timeout=60_000)
+        seen.page.get_by_text("2 of 2 institutions connected.").wait_for()
         text = _RUN.format(base=base_folder)
         _propose(seen, place, text, "Rehearse it")
-        seen.page.get_by_text("anne: answered").wait_for(timeout=120_000)
-        seen.page.get_by_text("mary: answered").wait_for(timeout=60_000)
+        seen.page.get_by_text("anne: answered").wait_for()
+        seen.page.get_by_text("mary: answered").wait_for()
         _propose(seen, place, text, "Start it: it is offered")
-        seen.page.get_by_text("The finished adapter is at").wait_for(timeout=180_000)
-        seen.page.get_by_text("Round 4 of 4").wait_for(timeout=10_000)
+        seen.page.get_by_text("The finished adapter is at").wait_for()
+        seen.page.get_by_text("Round 4 of 4").wait_for()
         assert "4 of 4" in seen.page.locator("#institutions").inner_text()
         assert seen.hosts == {f"127.0.0.1:{deployment.admin_port}"}
         token = place.rstrip("/").rpartition("/")[2]

@@ -27,6 +27,7 @@ class Window:
 
     def __init__(self, context: Any) -> None:
         self.page, self.hosts, self.errors = context.new_page(), set[str](), list[str]()
+        self.page.set_default_timeout(180_000)  # a first request waits until torch is read
         self.page.on("request", lambda request: self.hosts.add(urlsplit(request.url).netloc))
         self.page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
