@@ -71,7 +71,7 @@ def test_ctrl_c_outside_the_rounds_is_told_too(
     assert not (out / "adapter").exists()
 
 
-@pytest.mark.parametrize("place", ["common.export.write.export_adapter", "server.results.report.write_report"])
+@pytest.mark.parametrize("place", ["common.export.write.export_adapter", "simulations.studies.reported.write_report"])
 def test_ctrl_c_while_results_are_written_does_not_look_finished(
     place: str, confide: Confide, run_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -146,6 +146,7 @@ def test_no_institution_server_or_verifier_asks_the_memory(make_run: Any, path: 
         *("simulations/commands/cli.py", "simulations/studies/plan.py", "simulations/commands/plan_cli.py"),
         "simulations/interface/calls.py",
         *("simulations/commands/audit_cli.py", "simulations/benchmarks/audits/study.py"),  # what is audited is checked
+        "simulations/benchmarks/audits/members.py",
         "simulations/benchmarks/scores/methods.py",
         "simulations/benchmarks/round.py",
         "simulations/benchmarks/scores/scenarios.py",
