@@ -62,6 +62,7 @@ def test_kinds_that_write_nothing_and_texts_without_room_tell_why(make_run: Make
     assert "leaves no room" in str(expose(_locked(make_run, "text", 1, max_length=16)).void)
 
 
+@pytest.mark.waits
 def test_a_run_trains_as_many_rounds_as_time_allows(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exposure, "_SECONDS", 1e-6)
     monkeypatch.setattr(exposure, "_NAMES", ("ANNA", "BRUNO", "CLARA"))
