@@ -59,9 +59,10 @@ def merge_adapter(source: Path, folder: Path, base: str | None = None, quantizat
     shutil.rmtree(temporary, ignore_errors=True)
     merged.config = config  # as it is in the base's folder: for training, caches and dropout were off
     merged.to(config.dtype).save_pretrained(temporary)
-    if quantization != "none":
-        _quantise(temporary, run, quantization)
     model.tokenizer.save_pretrained(temporary)
+    if quantization != "none":
+        del model, encoder, merged  # room for the second model
+        _quantise(temporary, run, quantization)
     for name in (HEAD_FILE, RUN_FILE):
         if (found.folder / name).is_file():
             shutil.copy(found.folder / name, temporary)

@@ -56,14 +56,10 @@ def _of_the_earlier_task(metric: str, earlier: dict[str, Any]) -> str:
     """Return a sentence about what was forgotten.
 
     >>> _of_the_earlier_task("accuracy", {"records": 500, "start": 0.812, "finished": 0.79})
-    'On 500 records of the earlier task the start reached 81.2 %, the end 79.0 %: 2.2 points were forgotten.'
+    'On 500 records of the earlier task the start reached 81.2 %, the end 79.0 %: it forgot 2.2 points.'
     """
     start, finished = earlier["start"], earlier["finished"]
-    lost = gain(metric, start, finished)
-    amount = f"{100 * abs(lost):.1f} points" if is_percent(metric) else f"{abs(lost):.3f}"
-    told = f"{amount} were {'forgotten' if lost > 0 else 'gained'}"
-    if float(amount.split(maxsplit=1)[0]) == 0:
-        told = "nothing was forgotten"
+    told = _difference(metric, gain(metric, start, finished), "it forgot", "it gained", "nothing was forgotten")
     who = f"On {earlier['records']} records of the earlier task the start reached"
     return f"{who} {score_of(start, metric)}, the end {score_of(finished, metric)}: {told}."
 

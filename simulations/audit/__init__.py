@@ -6,7 +6,6 @@ rounds         rounds on canaries by the code that clients run, as observers see
 observers      scores and guesses of an attacker
 verdicts       what was found, beside what is stated
 mechanism      the audit of a locked run with canaries
-reruns         a locked run carried out once more on other records, and losses of units
 text_canaries  made-up records in a run, and guesses who was in
 lira           the likelihood-ratio attack on losses
 shadows        a finished run again, on random halves of its units

@@ -3,8 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from confide.simulations.audit.observers import Inside
+
 Losses = NDArray[np.float64]
-Inside = NDArray[np.bool]
 _LEAST = 1e-6  # of a loss in float32: below it nothing is told apart
 _LEAST_SPREAD = 1e-3  # of a unit's score over runs: a spread of zero would be certainty
 

@@ -16,13 +16,13 @@ from confide.common.data.records import MAX_CHARS, Record
 from confide.common.errors import InputError
 from confide.common.model.warm_model import WarmModel, warm_model
 from confide.common.tensors import State
-from confide.simulations.audit.reruns import Unit, encoded, rerun, unit_losses
+from confide.simulations.audit.observers import Inside
 from confide.simulations.data.institutions import load_institutions
 from confide.simulations.data.partition import gather
 from confide.simulations.sites.simulated_sites import simulated_secret
+from confide.simulations.studies.reruns import Unit, encoded, rerun, unit_losses
 
 FOLDER = "shadows"  # of a run's folder: each shadow run is kept, so an attack goes on where it stopped
-Inside = NDArray[np.bool]
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from confide.common.privacy import accounting
 from confide.common.privacy.plan import PrivacyPlan
 from confide.simulations.audit.bounds import one_run
 from confide.simulations.audit.observers import Inside, Scores, surest
-from confide.simulations.audit.reruns import Reran, Unit, rerun, unit_losses
 from confide.simulations.audit.verdicts import ONE_RUN, Attack, View
 from confide.simulations.data.institutions import load_institutions
 from confide.simulations.sites.simulated_sites import simulated_secret
+from confide.simulations.studies.reruns import Reran, Unit, rerun, unit_losses
 
 WORDS = 12
 _GUESSED = (0.1, 0.5)  # of the canaries, the surest first

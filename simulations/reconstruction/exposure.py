@@ -7,11 +7,9 @@ of its rank among them, by the loss. Nobody's secret is as good as random: its e
 
 import math
 import re
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,11 +22,9 @@ from confide.common.model.evaluation import predict, write
 from confide.common.model.warm_model import WarmModel, warm_model
 from confide.common.tasks.causal_lm import CausalLM
 from confide.common.tensors import State
-from confide.simulations.engines.federation import Federation, simulate, start
-from confide.simulations.engines.grid import SkippingClock
 from confide.simulations.reconstruction.inversion import PLAIN, lone_update
-from confide.simulations.sites.simulated_sites import simulated_sites
 from confide.simulations.studies.baselines import with_local_noise, without_privacy
+from confide.simulations.studies.reruns import rerun
 
 COPIES = (1, 4, 0)  # units that hold a secret; those in none show what chance gives
 CANDIDATES = 128  # numbers, the secret among them
@@ -115,20 +111,10 @@ def expose(run: RunConfig, chance: np.random.Generator | None = None) -> Exposur
     small = small.model_copy(update={"federation": small.federation.model_copy(update={"num_rounds": rounds})})
     others = [_number(chance) for _ in range(CANDIDATES - 1)]
     found = [
-        _exposed(this, trained(this, records_of(this, secrets)), secrets, others)
+        _exposed(this, rerun(this, {"audited": records_of(this, secrets)}).finished, secrets, others)
         for this in (small, without_privacy(small))
     ]
     return Exposure(CANDIDATES, rounds, run.federation.num_rounds, found[0], found[1])
-
-
-def trained(run: RunConfig, records: list[dict[str, Any]]) -> State:
-    """Return the adapter that a simulation of one institution with these records releases."""
-    with tempfile.TemporaryDirectory() as folder:
-        sites = simulated_sites(run, lambda _: {"audited": records}, Path(folder))
-        federation = Federation(run, sites, {}, lambda event: None, lambda *_: None)
-        state = start(federation, SkippingClock())
-        simulate(federation, state)
-    return state.trained.average
 
 
 def records_of(run: RunConfig, secrets: list[Secret]) -> list[dict[str, Any]]:

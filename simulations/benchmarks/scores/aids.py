@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from numpy.random import PCG64, Generator
+from scipy.stats import t as student
 
 from confide.common import flower
 from confide.common.config.run import RunConfig
@@ -53,8 +54,6 @@ AIDS: dict[str, Callable[[RunConfig, Path], RunConfig]] = {
     "learning_rate_left = 1": lambda run, start: _with(run, "federation", learning_rate_left=1.0),
     "adversarial = 0.05": lambda run, start: _with(run, "local", adversarial=0.05),
 }
-# Student's t for a 95 % interval, by number of pairs; beyond these the normal value is near enough.
-_STUDENT = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31, 10: 2.26}
 
 
 def scenario(changed: Changed, seed: int) -> RunConfig:
@@ -179,7 +178,7 @@ def interval(gains: list[float]) -> str:
     mean, error = sum(gains) / len(gains), standard_error(gains)
     if error is None:
         return f"{mean:+.1f}"
-    half = _STUDENT.get(len(gains), 2.2 if len(gains) < 30 else 2.0) * error
+    half = float(student.ppf(0.975, len(gains) - 1)) * error
     return f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})"
 
 

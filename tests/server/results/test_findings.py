@@ -30,7 +30,7 @@ def test_a_lower_perplexity_is_a_gain() -> None:
     ]
     earlier = {"records": 40, "start": 8.0, "finished": 9.5}
     assert findings({"metric": "perplexity", "score": None, "baselines": None, "earlier": earlier}) == [
-        "On 40 records of the earlier task the start reached 8.000, the end 9.500: 1.500 were forgotten."
+        "On 40 records of the earlier task the start reached 8.000, the end 9.500: it forgot 1.500."
     ]
 
 

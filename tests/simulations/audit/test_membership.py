@@ -12,8 +12,8 @@ from confide.common.model.adapter import get_state
 from confide.common.model.warm_model import WarmModel
 from confide.simulations.audit import membership
 from confide.simulations.audit.membership import Membership, attack_finished, hits_at
-from confide.simulations.audit.reruns import unit_losses
 from confide.simulations.audit.shadows import Person, Pool, Shadows
+from confide.simulations.studies.reruns import unit_losses
 
 
 def test_hits_are_counted_above_the_threshold_that_spares_the_outsiders() -> None:

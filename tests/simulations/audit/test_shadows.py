@@ -15,8 +15,8 @@ from confide.common.errors import InputError
 from confide.common.model.base_models import hash_model
 from confide.common.model.warm_model import warm_model
 from confide.simulations.audit import shadows
-from confide.simulations.audit.reruns import rerun
 from confide.simulations.audit.shadows import Pool, pool_of, shadow_runs
+from confide.simulations.studies.reruns import rerun
 
 MakeRun = Callable[..., RunConfig]
 

@@ -16,10 +16,10 @@ from confide.common.errors import InputError
 from confide.common.model.base_models import hash_model
 from confide.common.privacy import noise
 from confide.simulations.audit import text_canaries
-from confide.simulations.audit.reruns import Reran
 from confide.simulations.audit.text_canaries import TextAudit, audit_texts, make_canaries, with_canaries
 from confide.simulations.studies.prepared import load, locked
 from confide.simulations.studies.remembered import Checked
+from confide.simulations.studies.reruns import Reran
 
 MakeRun = Callable[..., RunConfig]
 # Three institutions of 80 questions each, drawn so often that a model learns some canaries by heart without noise.

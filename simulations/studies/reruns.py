@@ -1,4 +1,4 @@
-"""A locked run carried out once more on records of the auditor's choice, and losses of units under its adapters."""
+"""A locked run carried out once more on records of the caller's choice, and losses of units under its adapters."""
 
 import tempfile
 from collections.abc import Iterable
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from confide.client.config import DatasetSection
 from confide.client.data.units import gather_units
 from confide.common.config.run import RunConfig
 from confide.common.data.batches import Example, collate, length, padded_length
@@ -23,7 +24,7 @@ from confide.simulations.engines.grid import SkippingClock
 from confide.simulations.sites.simulated_sites import simulated_sites
 from confide.simulations.studies.study import explained
 
-MAX_RECORDS = 8  # of a group, as a simulated institution uses them
+_MAX_RECORDS: int = DatasetSection.model_fields["max_records_per_group"].default  # a simulated institution's
 Unit = list[Example]
 
 
@@ -60,7 +61,7 @@ def rerun(run: RunConfig, private: dict[str, list[Record]]) -> Reran:
 
 def encoded(model: WarmModel, records: list[Record], secret: bytes) -> list[Unit]:
     """Return the units of records that can be learnt from, in the order of their keyed names."""
-    gathered = gather_units(records, model.task, model.tokenizer, secret, MAX_RECORDS)
+    gathered = gather_units(records, model.task, model.tokenizer, secret, _MAX_RECORDS)
     units = ([example for _, examples in unit for example in examples if length(example)] for unit in gathered)
     return [unit for unit in units if unit]
 
