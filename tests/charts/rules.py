@@ -69,6 +69,9 @@ def _pod(pod: Object, claims: list[str], end: str) -> Iterator[str]:
         yield f"grace: {pod['terminationGracePeriodSeconds']} s"
     kinds = {volume["name"]: set(volume) - {"name"} - _VOLUMES for volume in pod["volumes"]}
     yield from (f"volume {name}: {wrong}" for name, wrong in kinds.items() if wrong)
+    for volume in pod["volumes"]:
+        if volume.get("emptyDir", {"medium": "Memory"}).get("medium") != "Memory":
+            yield f"volume {volume['name']}: what fills it ends the pod in mid-round"
     [main] = pod["containers"]
     if main["command"] != _COMMANDS[end]:
         yield f"command: {main['command']}"
@@ -127,11 +130,14 @@ def _egress(rules: list[Object]) -> Iterator[str]:
 
 
 def _same_pods(objects: list[Object]) -> Iterator[str]:
-    """Whatever selects pods selects those of the set."""
-    labels = [each["spec"]["template"]["metadata"]["labels"] for each in objects if each["kind"] == "StatefulSet"]
+    """Whatever selects pods selects those of the set, and the Service its first one."""
+    [pods] = [each for each in objects if each["kind"] == "StatefulSet"]
+    labels = pods["spec"]["template"]["metadata"]["labels"]
+    first = {**labels, "statefulset.kubernetes.io/pod-name": f"{pods['metadata']['name']}-0"}
     for each in objects:
         selector = each.get("spec", {}).get("selector") or each.get("spec", {}).get("podSelector")
-        if selector is not None and [selector.get("matchLabels", selector)] != labels:
+        wanted = first if each["kind"] == "Service" else labels
+        if selector is not None and selector.get("matchLabels", selector) != wanted:
             yield f"{each['kind']} selects other pods"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from charts.rendered import ALL, CHARTS, NEEDED, SITE, HelmError, faults, render
+from charts.rendered import ADDRESS, ALL, CHARTS, NEEDED, SITE, HelmError, faults, render
 from charts.rules import complaints
 from charts.schemas import NEWEST, OLDEST
 
@@ -46,6 +46,20 @@ def test_a_gpu_is_asked_for_beside_the_other_limits() -> None:
     assert client["resources"]["limits"] == {"memory": "8Gi", "nvidia.com/gpu": 1}
 
 
+def test_a_proxys_password_stays_in_its_secret() -> None:
+    egress = {"addresses": [ADDRESS], "proxySecret": "proxy-of-ours"}
+    [pods] = [
+        each
+        for each in render(CHARTS / "institution", {**NEEDED["institution"], "egress": egress})
+        if each["kind"] == "StatefulSet"
+    ]
+    assert faults(pods, OLDEST) == []
+    pod = pods["spec"]["template"]["spec"]
+    secret = {"secretKeyRef": {"name": "proxy-of-ours", "key": "proxy"}}
+    for container in [*pod["initContainers"], *pod["containers"]]:
+        assert container["env"] == [{"name": "HTTPS_PROXY", "valueFrom": secret}]
+
+
 def test_the_text_of_site_toml_arrives_unchanged() -> None:
     site = SITE + '# "quotes", {{ braces }}, back\\slashes: and $money\n'
     objects = render(CHARTS / "institution", {**NEEDED["institution"], "site": site})
@@ -73,6 +87,7 @@ def test_the_text_of_site_toml_arrives_unchanged() -> None:
         ("institution", {"egress": {"addresses": ["::/0"]}}, "addresses"),
         ("institution", {"egress": {"addresses": ["fl.example.org"]}}, "addresses"),
         ("institution", {"egress": {**ALL["institution"]["egress"], "proxy": "http://user:word@proxy:3128"}}, "proxy"),
+        ("institution", {"egress": {**ALL["institution"]["egress"], "proxySecret": "proxy"}}, "must not both"),
         ("institution", {"dns": [{}]}, "dns"),
         ("institution", {"gpu": {"count": 2}}, "gpu"),
         ("institution", {"service": {}}, "service"),
@@ -111,7 +126,9 @@ spec: {ports: [{port: 8443}]}
         ("institution", "institution.yaml", "          readinessProbe", "          livenessProbe", "mid-round"),
         ("institution", "institution.yaml", "client, start", "client, join", "command"),
         ("institution", "_institution.tpl", "quote }}, readOnly: true}", "quote }}}", "records can be written"),
-        ("institution", "institution.yaml", "emptyDir: {sizeLimit: 1Gi}", "hostPath: {path: /tmp}", "hostPath"),
+        ("institution", "institution.yaml", "emptyDir: {medium: Memory, sizeLimit: 256Mi}", "hostPath: {path: /tmp}", "hostPath"),
+        ("institution", "institution.yaml", "{medium: Memory, sizeLimit: 256Mi}", "{sizeLimit: 1Gi}", "in mid-round"),
+        ("server", "network.yaml", "pod-name: {{ .Release.Name }}-0", "pod-name: {{ .Release.Name }}-1", "other pods"),
         ("institution", "network.yaml", "  ingress: []", "  ingress: [{}]", "ingress"),
         ("institution", "network.yaml", "  policyTypes: [Ingress, Egress]", "  policyTypes: [Ingress]", "policyTypes"),
         ("institution", "network.yaml", "  egress:\n", "  egress:\n    - {}\n", "anywhere"),

@@ -4,6 +4,10 @@
 env:
   - {name: HTTPS_PROXY, value: {{ . | quote }}}
 {{ end -}}
+{{- with .Values.egress.proxySecret -}}
+env:
+  - {name: HTTPS_PROXY, valueFrom: {secretKeyRef: {name: {{ . | quote }}, key: proxy}}}
+{{ end -}}
 volumeMounts:
   - {name: state, mountPath: /var/lib/confide}
   - {name: anchor, mountPath: /srv/confide-anchor}
@@ -30,6 +34,9 @@ volumeMounts:
 {{- end }}
 {{- if ne (dig "state" "dir" "state" $site) "state" }}
 {{- fail "site.toml: [state] dir must be left out: the chart keeps the ledger on the volume \"state\", apart from the anchor" }}
+{{- end }}
+{{- if and .Values.egress.proxy .Values.egress.proxySecret }}
+{{- fail "egress.proxy and egress.proxySecret must not both be set: the pod calls one proxy" }}
 {{- end }}
 {{- if not (hasPrefix "/data/" (dig "dataset" "path" "" $site)) }}
 {{- fail "site.toml: [dataset] path must begin with \"/data/\", where the records are mounted" }}
