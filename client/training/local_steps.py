@@ -1,6 +1,6 @@
 """The local steps of one round: a received adapter in, the change of it out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from confide.common.privacy.coins import CoinSource
 from confide.common.privacy.plan import NoPrivacy, Plan, PrivacyPlan
 from confide.common.privacy.sampling import draw_units
 from confide.common.privacy.secure.share import private_share
-from confide.common.privacy.step import private_step
+from confide.common.privacy.step import Worker, private_step
 from confide.common.protocol.gate import RECEIVED_NORM_BOUND
 from confide.common.protocol.secure_sum import Shared
 from confide.common.tensors import State, alphabetical, norm_of, split
@@ -42,16 +42,15 @@ def train(work: LocalWork, model: WarmModel, units: BatchedUnits, coins: CoinSou
         raise ValueError(f"local_steps={work.local_steps} must not be above the plan's num_steps={work.plan.num_steps}")
     shapes = schema(model.module)
     head_weight = 1.0 if isinstance(work.plan, NoPrivacy) else work.plan.head_weight
-    weights_P = coordinate_weights(shapes, head_weight).to(model.device)
+    weights_P = coordinate_weights(shapes, head_weight)
     current = dict(work.received)
     for _ in range(work.local_steps):
         current = _within_the_gate(current)
-        set_state(model.module, current)
         if isinstance(work.plan, NoPrivacy):
+            set_state(model.module, current)
             gradient_P = plain_step(work.plan, coins, units, model)
         else:
-            model.wrapped.enable_hooks()
-            gradient_P = private_step(work.plan, coins, units, model.wrapped, model.losses, weights_P)
+            gradient_P = private_step(work.plan, coins, _workers(model, units, current), weights_P)
         change = split((-work.learning_rate * gradient_P).astype(np.float32), shapes)
         current = {name: current[name] + change[name] for name in shapes}
     return {name: current[name] - work.received[name] for name in shapes}
@@ -64,11 +63,18 @@ def share(plan: PrivacyPlan, received: State, model: WarmModel, units: BatchedUn
         Array of shape ``(P,)``, uint32: `private_share`, tensors in alphabetical order.
     """
     shapes = schema(model.module)
-    weights_P = coordinate_weights(shapes, plan.head_weight).to(model.device)
-    set_state(model.module, received)
-    model.wrapped.enable_hooks()
-    parts = split(private_share(plan, coins, units, model.wrapped, model.losses, weights_P), shapes)
+    weights_P = coordinate_weights(shapes, plan.head_weight)
+    parts = split(private_share(plan, coins, _workers(model, units, received), weights_P), shapes)
     return np.concatenate([parts[name].ravel() for name in alphabetical(shapes)])
+
+
+def _workers(model: WarmModel, units: BatchedUnits, state: State) -> list[Worker]:
+    """Write a state into the model on each of its devices, ready for a private step."""
+    placed = [(units, model), *((replace(units, device=copy.device), copy) for copy in model.copies)]
+    for _, each in placed:
+        set_state(each.module, state)
+        each.wrapped.enable_hooks()
+    return [Worker(own, each.wrapped, each.losses) for own, each in placed]
 
 
 def _within_the_gate(state: State) -> State:

@@ -74,7 +74,7 @@ def tried_shapes(model: WarmModel, tokens_per_micro_batch: int) -> Shapes:
     would decline just those rounds that draw many units, or long ones, and so tell which they are.
 
     Raises:
-        InputError: the memory does not suffice for some shape.
+        InputError: the memory does not suffice for some shape, or further devices give other bits than the first.
     """
     setting = (tokens_per_micro_batch, torch.get_num_threads())
     if setting not in model.tried:
@@ -89,8 +89,22 @@ def tried_shapes(model: WarmModel, tokens_per_micro_batch: int) -> Shapes:
         uneven = {shape for shape, of in sizes.items() if not fill_vectors(of, threads)}
         alone, small = one_row_each(longest), (4, asked.padded(min(longest, 64)))  # fits wherever a step does
         follows = follow_from_shape(model, *(_texts(model, small, first) for first in (0, 4)))
-        model.tried[setting] = agreeing(asked, seen, uneven, alone) if follows else alone
+        shapes = agreeing(asked, seen, uneven, alone) if follows else alone
+        for copy in model.copies:
+            _require_same_bits(copy, shapes, asked, seen, f"tokens_per_micro_batch = {tokens_per_micro_batch}")
+        model.tried[setting] = shapes
     return model.tried[setting]
+
+
+def _require_same_bits(copy: WarmModel, shapes: Shapes, asked: Shapes, seen: Seen, setting: str) -> None:
+    """Refuse a further device on which any row differs: a draw decides which device computes a unit."""
+    place = f"device: {copy.device} beside others"
+    used = [(sight, shape) for sight in seen for shape in shapes.by_length[sight.padded]]
+    if not all(seen[sight][shape] for sight, shape in used):
+        raise InputError(f"{place}: this base computes some rows alone, in shapes that were not tried; name one device")
+    found = _try(copy, asked, setting)
+    if any(found[sight][shape] != seen[sight][shape] for sight, shape in used):
+        raise InputError(f"{place}: a text has other gradients there; name devices of one kind, or one alone")
 
 
 def agreeing(asked: Shapes, seen: Seen, uneven: set[Shape], alone: Shapes) -> Shapes:

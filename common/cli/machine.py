@@ -57,13 +57,13 @@ def memory() -> Verdict:
     return ("ok", text) if available >= 2 * GIB else ("warning", f"{text}; a base model and its training may not fit")
 
 
-def device(name: str) -> Verdict:
-    """Check that the device of a setting is there, and say in which precision it holds a base model."""
+def device(names: str) -> Verdict:
+    """Check that the devices of a setting are there, and say in which precision they hold a base model."""
     import torch
 
-    from confide.common.model.devices import base_precision, choose_device
+    from confide.common.model.devices import base_precision, choose_devices
 
-    place = choose_device(name)
-    precision = str(base_precision(place)).removeprefix("torch.")
-    model = f", {torch.cuda.get_device_name(place)}" if place.type == "cuda" else ""
-    return "ok", f"{place}{model}; the base model in {precision}"
+    places = choose_devices(names)
+    precision = str(base_precision(places[0])).removeprefix("torch.")
+    said = [f"{each}, {torch.cuda.get_device_name(each)}" if each.type == "cuda" else str(each) for each in places]
+    return "ok", f"{'; '.join(said)}; the base model in {precision}"

@@ -5,6 +5,9 @@ unit's length would change the rounding of all other rows. Here there is always 
 attention, the way without it, holds scores of all pairs of tokens several times over.
 """
 
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -18,13 +21,39 @@ from confide.common.errors import InputError
 _KERNELS = {"cpu": SDPBackend.FLASH_ATTENTION, "cuda": SDPBackend.EFFICIENT_ATTENTION}  # these take a mask
 
 
+class _Only:
+    """Lets attention take one kernel, as long as any thread is inside.
+
+    The choice is one of the whole process. Without the count the first of two threads that leaves would give the
+    other one the free choice back, in the middle of its attention.
+    """
+
+    def __init__(self, kernel: SDPBackend) -> None:
+        self._kernel, self._lock, self._inside, self._chosen = kernel, threading.Lock(), 0, ExitStack()
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Let the block take this kernel and no other."""
+        with self._lock:
+            if not self._inside:
+                self._chosen.enter_context(sdpa_kernel(self._kernel))
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if not self._inside:
+                    self._chosen.close()
+
+
 def _explicit_mask(*given: Any, **named: Any) -> Any:  # the signature is transformers'
     """Return a boolean mask of shape ``(B, 1, T, T)``, never None."""
     return sdpa_mask(*given, **{**named, "allow_is_causal_skip": False, "allow_is_bidirectional_skip": False})
 
 
 for _device, _kernel in _KERNELS.items():
-    AttentionInterface.register(f"confide-{_device}", sdpa_kernel(_kernel)(sdpa_attention_forward))
+    AttentionInterface.register(f"confide-{_device}", _Only(_kernel).inside()(sdpa_attention_forward))
     AttentionMaskInterface.register(f"confide-{_device}", _explicit_mask)
 
 

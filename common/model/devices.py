@@ -8,6 +8,18 @@ import torch
 from confide.common.errors import InputError
 
 
+def choose_devices(names: str) -> list[torch.device]:
+    """Return the devices for a setting of one name, or of several GPUs separated by commas.
+
+    Raises:
+        InputError: a device that this machine does not have, that stands there twice, or that is no GPU among several.
+    """
+    devices = [choose_device(name.strip()) for name in names.split(",")]
+    if len(devices) > 1 and (any(each.index is None for each in devices) or len(set(devices)) < len(devices)):
+        raise InputError(f"device = {names!r} names several, must be different GPUs, as 'cuda:0,cuda:1'")
+    return devices
+
+
 def choose_device(name: str) -> torch.device:
     """Return the device for a setting of "auto", "cpu", "cuda" or "cuda:N".
 

@@ -17,7 +17,7 @@ from confide.common.data.shapes import Shape, public_shapes
 from confide.common.methods import is_added
 from confide.common.methods.inserted import stacks
 from confide.common.model.adapter import build_module
-from confide.common.model.devices import base_precision, choose_device
+from confide.common.model.devices import base_precision, choose_devices
 
 GIB = 2**30
 MAX_GRADIENT_NUMBERS = 2**26  # in a micro-batch's matrix of rows by parameters: 256 MB of float32
@@ -39,7 +39,7 @@ class Fit(NamedTuple):
         base: bytes of the base.
         step: bytes that the fullest step takes beside it.
         shape: of that step.
-        device: for the run.
+        device: for the run; of several, the one with the least memory.
         memory: of that device.
     """
 
@@ -86,7 +86,7 @@ def fit_of(run: RunConfig, folder: Path, speed: SpeedSection) -> Fit:
     Raises:
         InputError: the base cannot be built, or the device is not there.
     """
-    device = choose_device(speed.device)
+    device = min(choose_devices(speed.device), key=lambda each: memory_of(each).whole)
     number = (torch.float32 if run.task.native_head else base_precision(device, speed.precision)).itemsize
     module = build_module(run, folder, torch.device("meta"))
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -4,7 +4,7 @@ import functools
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from confide.common.errors import InputError
 from confide.common.model.adapter import build_module
 from confide.common.model.adversarial import adversarial_losses, require_adversarial
 from confide.common.model.base_models import find_model, hash_model, load_tokenizer, loading
-from confide.common.model.devices import choose_device
+from confide.common.model.devices import choose_devices
 from confide.common.model.lower_layers import LowerLayers, find_lower_layers
 from confide.common.model.plain_texts import standardise
 from confide.common.privacy.gradients import per_example_gradients, wrap
@@ -39,6 +39,7 @@ class WarmModel:
 
     Attributes:
         adversarial: length of the move of adversarial training, 0 for none (`adversarial.adversarial_losses`).
+        copies: the same model on further devices, for `train` alone.
         tried: the shapes that passed the client's trial, by bound on a micro-batch's tokens and by number of threads.
     """
 
@@ -49,6 +50,7 @@ class WarmModel:
     device: torch.device
     lower: LowerLayers | None = None
     adversarial: float = 0.0
+    copies: tuple["WarmModel", ...] = ()
     tried: dict[tuple[int, int], Shapes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -132,30 +134,35 @@ def warm_model(run: RunConfig, speed: SpeedSection = AUTO, models: Path | None =
     Raises:
         InputError: no base model has this name and hash, or it cannot do what the run asks.
     """
-    place = choose_device(speed.device)
+    places = choose_devices(speed.device)
     key = run.model_dump_json(include={"study": {"seed"}, "model": True, "adapter": True, "task": True})
-    key += f"{place} {speed.precision} {speed.attention} {speed.checkpointing} {run.local.adversarial}"
+    key += f"{places} {speed.precision} {speed.attention} {speed.checkpointing} {run.local.adversarial}"
     if key not in _warm:
         forget_models()
         folder = find_model(run.at(run.model.base), models)
         found = hash_model(folder)
         if run.model.sha256 not in (None, found):
             raise InputError(f"model.sha256 = {run.model.sha256}, but the files of {run.model.base!r} hash to {found}")
-        with loading(folder) as visible:
-            tokenizer = load_tokenizer(visible)
-            config = transformers.AutoConfig.from_pretrained(visible, trust_remote_code=False, local_files_only=True)
-        _check_tokens(run, tokenizer, config)
-        module = build_module(run, folder, place, speed)
-        lower = find_lower_layers(module)
-        if lower is not None:
-            lower.texts = run.task.num_texts
-        require_adversarial(run.local.adversarial, frozen_below=lower is not None, checkpointing=speed.checkpointing)
-        model = WarmModel(module, wrap(module), tokenizer, run.task, place, lower, run.local.adversarial)
-        _check_step(run, model)
-        if isinstance(module, TokenHead):
-            standardise(module, tokenizer, run.task.max_length)
-        _warm[key] = model
+        first, *others = (_load(run, folder, place, speed) for place in places)
+        _warm[key] = replace(first, copies=tuple(others))
     return _warm[key]
+
+
+def _load(run: RunConfig, folder: Path, place: torch.device, speed: SpeedSection) -> WarmModel:
+    with loading(folder) as visible:
+        tokenizer = load_tokenizer(visible)
+        config = transformers.AutoConfig.from_pretrained(visible, trust_remote_code=False, local_files_only=True)
+    _check_tokens(run, tokenizer, config)
+    module = build_module(run, folder, place, speed)
+    lower = find_lower_layers(module)
+    if lower is not None:
+        lower.texts = run.task.num_texts
+    require_adversarial(run.local.adversarial, frozen_below=lower is not None, checkpointing=speed.checkpointing)
+    model = WarmModel(module, wrap(module), tokenizer, run.task, place, lower, run.local.adversarial)
+    _check_step(run, model)
+    if isinstance(module, TokenHead):
+        standardise(module, tokenizer, run.task.max_length)
+    return model
 
 
 def forget_models() -> None:

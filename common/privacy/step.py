@@ -1,7 +1,8 @@
 """One private step: draw -> gradients -> mean per unit -> clip -> sum -> noise -> normalise."""
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -35,26 +36,33 @@ class Units(Protocol):
         """
 
 
+class Worker(NamedTuple):
+    """A device's view of the training share, and its copy of the model.
+
+    Attributes:
+        units: the training share; its batches are on the device.
+        module: wrapped module (`gradients.wrap`) with trainable parameters of P entries in all.
+        losses: one loss per example of a micro-batch, shape ``(B,)``.
+    """
+
+    units: Units
+    module: GradSampleModule
+    losses: Callable[[Any], Tensor]
+
+
 def private_step(
-    plan: PrivacyPlan,
-    coins: CoinSource,
-    units: Units,
-    module: GradSampleModule,
-    losses: Callable[[Any], Tensor],
-    weights_P: Tensor,
+    plan: PrivacyPlan, coins: CoinSource, workers: Sequence[Worker], weights_P: Tensor
 ) -> NDArray[np.float32]:
     """Return one step's noised mean gradient (Abadi et al., arXiv 1607.00133, algorithm 1, with units for examples).
 
-    Formal guarantee: the result is the Poisson-subsampled Gaussian mechanism of ``plan`` applied to ``units``, under
-    adding or removing one unit, for any weights of ``module``. Nothing else about ``units`` is returned, and no
+    Formal guarantee: the result is the Poisson-subsampled Gaussian mechanism of ``plan`` applied to the units, under
+    adding or removing one unit, for any weights of the module. Nothing else about the units is returned, and no
     error, count or order of this function's results depends on a unit.
 
     Args:
         plan: sampling probability, clip, noise and normaliser.
         coins: private randomness, drawn fresh for this round.
-        units: the training share.
-        module: wrapped module (`gradients.wrap`) with trainable parameters of P entries in all.
-        losses: one loss per example of a micro-batch, shape ``(B,)``.
+        workers: one for each device, all with the same units and weights.
         weights_P: public weight of each coordinate before the clip (`[privacy] head_weight` on the head, else 1).
 
     Returns:
@@ -65,19 +73,52 @@ def private_step(
     """
     if plan.sharing is not None:
         raise ValueError("a plan with sharing has a share of the noise only: use private_share")
-    drawn = draw_units(plan, coins, units.num_units)
-    sum_P = torch.zeros(len(weights_P), dtype=torch.float64, device=weights_P.device)
-    for clipped_UP in clipped_gradients(plan, units.micro_batches(drawn), module, losses, weights_P):
-        # The order of this sum depends on the draw. In float64 that moves it by less than 1e-6 of a clip norm for
-        # 100,000 units, and the norm that `clip` bounds is rounded up by more (docs/guarantee.md, "Bit for bit").
-        for rows_UP in torch.split(clipped_UP, ROWS):
-            sum_P += rows_UP.sum(dim=0, dtype=torch.float64)
-        # Otherwise they would stay in memory while the next micro-batch is computed. A step's memory would then depend
-        # on the two micro-batches that follow each other; it must depend on the fullest one alone.
-        del clipped_UP, rows_UP
-    noised_P = add_noise(sum_P.cpu().numpy(), plan, coins)  # an empty draw comes here too: zero plus noise
+    drawn = draw_units(plan, coins, workers[0].units.num_units)
+    # The order of this sum depends on the draw. In float64 that moves it by less than 1e-6 of a clip norm for 100,000
+    # units, and the norm that `clip` bounds is rounded up by more (docs/guarantee.md, "Bit for bit").
+    sum_P = clipped_sum(plan, drawn, workers, weights_P, lambda rows_UP: rows_UP.sum(dim=0, dtype=torch.float64))
+    noised_P = add_noise(sum_P.numpy(), plan, coins)  # an empty draw comes here too: zero plus noise
     mean_P: NDArray[np.float32] = noised_P / weights_P.cpu().numpy() / np.float32(plan.expected_batch_size)
     return mean_P
+
+
+def clipped_sum(
+    plan: PrivacyPlan,
+    drawn: list[int],
+    workers: Sequence[Worker],
+    weights_P: Tensor,
+    counted: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Return the sum over the drawn units of what their clipped gradients count, shape ``(P,)``, on the CPU.
+
+    Each unit goes to one worker, whole. Its row is the same bit for bit on every one (`training.trial`), so that
+    nothing depends on which. Workers take turns in the draw and compute at the same time.
+
+    Args:
+        plan: clip.
+        drawn: the units.
+        workers: as of `private_step`.
+        weights_P: as of `private_step`.
+        counted: the sum of some rows, from ``(U, P)`` to ``(P,)``, in float64 or int64.
+    """
+
+    def of(worker: Worker, units: list[int]) -> Tensor:
+        weights = weights_P.to(next(worker.module.parameters()).device)
+        sum_P = counted(weights.new_zeros(1, len(weights)))
+        batches = worker.units.micro_batches(units)
+        for clipped_UP in clipped_gradients(plan, batches, worker.module, worker.losses, weights):
+            for rows_UP in torch.split(clipped_UP, ROWS):
+                sum_P += counted(rows_UP)
+            # Otherwise they would stay in memory while the next micro-batch is computed. A step's memory would then
+            # depend on the two micro-batches that follow each other; it must depend on the fullest one alone.
+            del clipped_UP, rows_UP
+        return sum_P.cpu()
+
+    if len(workers) == 1:
+        return of(workers[0], drawn)
+    with ThreadPoolExecutor(len(workers)) as pool:
+        turns = [drawn[first :: len(workers)] for first in range(len(workers))]
+        return torch.stack(list(pool.map(of, workers, turns))).sum(dim=0)
 
 
 def clipped_gradients(
@@ -98,4 +139,4 @@ def clipped_gradients(
     )
     for gradients_UP in unit_means(parts):
         yield clip(gradients_UP, plan)
-        del gradients_UP  # as in `private_step`
+        del gradients_UP  # as in `clipped_sum`

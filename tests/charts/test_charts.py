@@ -89,7 +89,7 @@ def test_the_text_of_site_toml_arrives_unchanged() -> None:
         ("institution", {"egress": {**ALL["institution"]["egress"], "proxy": "http://user:word@proxy:3128"}}, "proxy"),
         ("institution", {"egress": {**ALL["institution"]["egress"], "proxySecret": "proxy"}}, "must not both"),
         ("institution", {"dns": [{}]}, "dns"),
-        ("institution", {"gpu": {"count": 2}}, "gpu"),
+        ("institution", {"gpu": {"count": 17}}, "gpu"),
         ("institution", {"service": {}}, "service"),
     ],
 )
@@ -126,7 +126,13 @@ spec: {ports: [{port: 8443}]}
         ("institution", "institution.yaml", "          readinessProbe", "          livenessProbe", "mid-round"),
         ("institution", "institution.yaml", "client, start", "client, join", "command"),
         ("institution", "_institution.tpl", "quote }}, readOnly: true}", "quote }}}", "records can be written"),
-        ("institution", "institution.yaml", "emptyDir: {medium: Memory, sizeLimit: 256Mi}", "hostPath: {path: /tmp}", "hostPath"),
+        (
+            "institution",
+            "institution.yaml",
+            "emptyDir: {medium: Memory, sizeLimit: 256Mi}",
+            "hostPath: {path: /tmp}",
+            "hostPath",
+        ),
         ("institution", "institution.yaml", "{medium: Memory, sizeLimit: 256Mi}", "{sizeLimit: 1Gi}", "in mid-round"),
         ("server", "network.yaml", "pod-name: {{ .Release.Name }}-0", "pod-name: {{ .Release.Name }}-1", "other pods"),
         ("institution", "network.yaml", "  ingress: []", "  ingress: [{}]", "ingress"),

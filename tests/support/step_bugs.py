@@ -105,9 +105,9 @@ def _divided_by(divisor: Callable[[Any, list[int]], float]) -> Plant:
             drawn[:] = real_draw(*arguments)
             return list(drawn)
 
-        def private_step(plan: Any, coins: Any, units: Any, *rest: Any) -> Any:
-            result = real_step(plan, coins, units, *rest)
-            return (result * plan.expected_batch_size / max(1.0, divisor(units, drawn))).astype(np.float32)
+        def private_step(plan: Any, coins: Any, workers: Any, *rest: Any) -> Any:
+            result = real_step(plan, coins, workers, *rest)
+            return (result * plan.expected_batch_size / max(1.0, divisor(workers[0].units, drawn))).astype(np.float32)
 
         patch.setattr(step, "draw_units", draw)
         patch.setattr(step, "private_step", private_step)

@@ -65,6 +65,6 @@ class ToyUnits:
 def toy_step(plan: PrivacyPlan, coins: CoinSource, units: ToyUnits, size: int = 4) -> NDArray[np.float64]:
     """One private step, times the expected batch size: the noised sum of clipped unit gradients, ``(size,)``."""
     module = wrap(Toy(size))
-    result = step.private_step(plan, coins, units, module, module, torch.ones(size))
+    result = step.private_step(plan, coins, [step.Worker(units, module, module)], torch.ones(size))
     assert result.dtype == np.float32
     return result.astype(np.float64) * plan.expected_batch_size

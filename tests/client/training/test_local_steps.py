@@ -3,17 +3,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import MakeRun
 from support import guarantees
 from support.coins import TestCoins
 from support.sites import batched, flatten, make_records, make_table, random_state, train_sum
+from support.speed import CPU
 from support.toy import make_plan
 
+from confide.client.training.batches import BatchedUnits
 from confide.client.training.local_steps import LocalWork, train
 from confide.common.model.adapter import schema, set_state
-from confide.common.model.warm_model import WarmModel
+from confide.common.model.warm_model import WarmModel, forget_models, warm_model
 from confide.common.privacy.coins import Coins
-from confide.common.privacy.plan import NoPrivacy
-from confide.common.privacy.step import private_step
+from confide.common.privacy.plan import NoPrivacy, PrivacyPlan
+from confide.common.privacy.step import Worker, private_step
+from confide.common.tensors import State
 
 FREE = {"clip_norm": 1e6, "clipping": "abadi", "noise_multiplier": 1e-9}  # clips nothing, adds nothing, rounds nothing
 
@@ -78,7 +82,9 @@ def test_absurd_weights_of_the_server_change_no_bound(model: WarmModel, value: f
     work = LocalWork(plan, received, 1, 1.0)
     model.wrapped.enable_hooks()
     size = sum(int(np.prod(shape)) for shape in shapes.values())
-    gradient = private_step(plan, TestCoins(0, quiet=True), site, model.wrapped, model.losses, torch.ones(size))
+    gradient = private_step(
+        plan, TestCoins(0, quiet=True), [Worker(site, model.wrapped, model.losses)], torch.ones(size)
+    )
     assert np.linalg.norm(gradient.astype(float)) * plan.expected_batch_size <= 6 * plan.clip_norm * 1.00001
     assert np.isfinite(flatten(train(work, model, site, TestCoins(0)))).all()
 
@@ -124,3 +130,16 @@ def test_no_local_step_begins_on_weights_beyond_the_norm_that_a_server_may_send(
     train(LocalWork(make_plan(), random_state(model), 3, 1e6), model, site, TestCoins(0))
     assert norms[0] < 100
     assert norms[1:] == pytest.approx([1000, 1000], rel=1e-5)
+
+
+def test_two_devices_train_what_one_trains(model: WarmModel, make_run: MakeRun) -> None:
+    plan, site = make_plan(sampling_probability=0.6), batched(model, make_table(model, make_records(20)), 100)
+    forget_models()
+    both = replace(model, copies=(warm_model(make_run(), CPU),))
+    alone, together = (flatten(train_two(plan, each, site)) for each in (model, both))
+    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-6)
+
+
+def train_two(plan: PrivacyPlan, model: WarmModel, site: BatchedUnits) -> State:
+    """Two local steps, so that the second begins on weights that every copy must get."""
+    return train(LocalWork(plan, random_state(model), 2, 0.5), model, site, TestCoins(1))

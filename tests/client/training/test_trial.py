@@ -1,6 +1,7 @@
 """Every shape of a micro-batch is tried before a run: for its memory, and for the bits of its rows."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from confide.client.training.trial import Seen, Sight, agreeing, tried_shapes
 from confide.common.config.run import RunConfig, lock
 from confide.common.data.batches import length
 from confide.common.data.shapes import Shape, Shapes, one_row_each, public_shapes
+from confide.common.errors import InputError
 from confide.common.model.adapter import get_state
 from confide.common.model.base_models import hash_model
 from confide.common.model.warm_model import WarmModel, forget_models, warm_model
@@ -49,6 +51,38 @@ def _seen(**bits: dict[Shape, set[bytes]]) -> Seen:
     """A sight of 16 tokens for each name, which says weights and way; and one of 24 tokens on which all agree."""
     seen: Seen = {Sight(16, 0, *name.split("_")): by_shape for name, by_shape in bits.items()}
     return {**seen, Sight(24, 0, "usual", "whole"): {(4, 24): {b"x"}}}
+
+
+def _beside(fresh: WarmModel, other: WarmModel) -> WarmModel:
+    """A model with another one in the place of a copy on a further device."""
+    return replace(fresh, copies=(other,), tried={})
+
+
+def test_a_further_device_that_gives_the_same_bits_is_used(fresh: WarmModel, make_run: MakeRun) -> None:
+    forget_models()
+    copy = warm_model(make_run(), CPU)
+    assert copy.module is not fresh.module
+    assert tried_shapes(_beside(fresh, copy), 256) == tried_shapes(fresh, 256)
+
+
+def test_a_further_device_that_differs_in_a_last_bit_is_refused(fresh: WarmModel) -> None:
+    """A draw decides which device computes a unit, so companions would decide about that bit."""
+
+    class Otherwise(WarmModel):
+        def losses(self, batch: Any) -> torch.Tensor:
+            return super().losses(batch) * (1 + 2**-22)
+
+    other = Otherwise(**{part.name: getattr(fresh, part.name) for part in fields(fresh)})
+    with pytest.raises(InputError, match="a text has other gradients there; name devices of one kind, or one alone"):
+        tried_shapes(_beside(fresh, other), 256)
+
+
+def test_several_devices_are_refused_where_rows_are_computed_alone(
+    fresh: WarmModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "follow_from_shape", lambda *_: False)
+    with pytest.raises(InputError, match="computes some rows alone, in shapes that were not tried; name one device"):
+        tried_shapes(_beside(fresh, fresh), 256)
 
 
 SAME: dict[Shape, set[bytes]] = {shape: {b"a"} for shape in ASKED.by_length[16]}

@@ -1,5 +1,7 @@
 """Attention in one kernel and gradient checkpointing: the same gradients, in shapes that give every unit the same."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ import torch
 from conftest import MakeRun
 from support.families import BOTH, DECODERS, EACH, save_tiny
 from support.sites import random_state
+from torch.nn.attention import SDPBackend
 
 from confide.client.training.trial import tried_shapes
 from confide.common.config.run import RunConfig
@@ -14,6 +17,7 @@ from confide.common.config.simulation import SpeedSection
 from confide.common.data.batches import Batch, collate, length, padded_length
 from confide.common.errors import InputError
 from confide.common.model.adapter import set_state
+from confide.common.model.attention import _Only
 from confide.common.model.warm_model import WarmModel, warm_model
 from confide.common.privacy.gradients import per_example_gradients
 from confide.common.tasks.causal_lm import CausalLM
@@ -103,3 +107,36 @@ def test_a_row_without_padding_takes_the_same_kernel(make_run: MakeRun, tmp_path
         patch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
         model.task.losses(model.module, collate([example, example], length(example), model.pads, model.device))
     assert masks == [True] * 2
+
+
+def test_the_kernel_stays_chosen_until_the_last_thread_has_left() -> None:
+    """The choice is one of the whole process: two GPUs of an institution have a thread each."""
+    only = _Only(SDPBackend.FLASH_ATTENTION)
+    with only.inside():
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(_pass_through, only).result()
+        assert not torch.backends.cuda.math_sdp_enabled()
+    assert torch.backends.cuda.math_sdp_enabled()
+
+
+def _pass_through(only: _Only) -> None:
+    with only.inside():
+        assert not torch.backends.cuda.math_sdp_enabled()
+
+
+def test_threads_that_cross_leave_the_choice_as_it_was() -> None:
+    only, first, second = _Only(SDPBackend.FLASH_ATTENTION), threading.Event(), threading.Event()
+
+    def enters_first() -> None:
+        with only.inside():
+            first.set()
+            assert second.wait(20)
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(enters_first)
+        assert first.wait(20)
+        with only.inside():
+            second.set()
+            running.result()
+            assert not torch.backends.cuda.math_sdp_enabled()
+    assert torch.backends.cuda.math_sdp_enabled()

@@ -7,12 +7,15 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from conftest import MakeRun
 from support.speed import CPU
 from transformers import BertModel
 
 from confide.common.errors import InputError
+from confide.common.model.adapter import get_state
 from confide.common.model.warm_model import forget_models, warm_model
 
 
@@ -95,3 +98,14 @@ def test_a_forgotten_model_takes_no_memory(make_run: MakeRun) -> None:
         assert held() is None
     finally:
         gc.enable()
+
+
+def test_a_model_has_a_copy_on_every_further_device(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    forget_models()
+    monkeypatch.setattr("confide.common.model.warm_model.choose_devices", lambda names: [torch.device("cpu")] * 3)
+    found = warm_model(make_run(), CPU)
+    modules = [each.module for each in (found, *found.copies)]
+    assert len({id(module) for module in modules}) == 3
+    starts = [get_state(module) for module in modules]
+    assert all(np.array_equal(starts[0][name], start[name]) for start in starts for name in starts[0])
+    forget_models()

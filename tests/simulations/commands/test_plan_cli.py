@@ -15,7 +15,7 @@ from confide.common.model.adapter import coordinate_weights, schema
 from confide.common.model.warm_model import WarmModel
 from confide.common.privacy.plan import PrivacyPlan
 from confide.common.privacy.secure.sharing import Sharing
-from confide.common.privacy.step import private_step
+from confide.common.privacy.step import Worker, private_step
 from confide.simulations.studies import plan
 
 Confide = Callable[..., tuple[int, str, str]]
@@ -106,9 +106,10 @@ def test_the_noise_on_a_head_is_that_of_the_mean_of_all_steps(
     weights = coordinate_weights(shapes, private.head_weight)
     on_head = weights.numpy() == private.head_weight
     updates = int(run.num_steps * run.federation.participation * run.federation.min_clients)
-    coins, units, lengths = TestCoins(3), DrawsOnly(0), []
+    coins, lengths = TestCoins(3), []
+    workers = [Worker(DrawsOnly(0), model.wrapped, model.losses)]
     for _ in range(20):
-        steps = [private_step(private, coins, units, model.wrapped, model.losses, weights) for _ in range(updates)]
+        steps = [private_step(private, coins, workers, weights) for _ in range(updates)]
         lengths.append(private.head_weight * np.linalg.norm(np.mean(steps, axis=0)[on_head]))
     assert plan.head_noise(run, private, int(on_head.sum())) == pytest.approx(np.mean(lengths), rel=0.1)
 

@@ -11,6 +11,7 @@ from support.coins import TestCoins
 from support.planting import Planted, require_caught
 from support.toy import Toy, ToyUnits, make_plan, toy_step
 
+from confide.common.privacy import step
 from confide.common.privacy.coins import Coins, CoinSource
 from confide.common.privacy.gradients import wrap
 from confide.common.privacy.plan import PrivacyPlan
@@ -23,7 +24,7 @@ UNITS = ToyUnits([[[3.0, 0.0, 0.0, 4.0]], [[0.1, 0.2, 0.0, 0.0]], [[0.0, 0.0, -9
 
 def _share(plan: PrivacyPlan, coins: CoinSource, units: ToyUnits, size: int = 4) -> NDArray[np.uint32]:
     module = wrap(Toy(size))
-    return share.private_share(plan, coins, units, module, module, torch.ones(size))
+    return share.private_share(plan, coins, [step.Worker(units, module, module)], torch.ones(size))
 
 
 def test_a_share_is_the_clipped_sum_plus_noise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,6 +60,15 @@ def test_honest_shares_together_have_the_noise_that_accounting_counts() -> None:
     assert found.var() <= PLAN.noise_multiplier**2 * (1 + 5 * math.sqrt(2 / 50_000)) + 1e-6
 
 
+def test_several_devices_give_the_very_share_of_one() -> None:
+    """Whole numbers add up to the same in any order."""
+    first, second = wrap(Toy(4)), wrap(Toy(4))
+    second.load_state_dict(first.state_dict())
+    workers = [step.Worker(UNITS, first, first), step.Worker(UNITS, second, second)]
+    alone, together = (share.private_share(PLAN, TestCoins(0), some, torch.ones(4)) for some in (workers[:1], workers))
+    np.testing.assert_array_equal(together, alone)
+
+
 def test_each_plan_has_one_step() -> None:
     with pytest.raises(ValueError, match="use private_share"):
         toy_step(PLAN, TestCoins(0), UNITS)
@@ -73,8 +83,8 @@ PLANTED: Planted = {
         test_a_share_s_noise_has_the_plan_s_variance_and_no_other,
     ),
     "no-noise-on-an-empty-draw": (
-        "return noised_share(sum_P.cpu().numpy(), plan.sharing, coins)",
-        "return noised_share(sum_P.cpu().numpy(), plan.sharing, coins) if drawn else np.zeros(len(weights_P), 'u4')",
+        "return noised_share(sum_P.numpy(), sharing, coins)",
+        "return noised_share(sum_P.numpy(), sharing, coins) if drawn else np.zeros(len(weights_P), 'u4')",
         test_an_empty_draw_has_noise_too,
     ),
     "one-step-for-both-plans": (

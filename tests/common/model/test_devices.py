@@ -1,0 +1,30 @@
+"""The names of devices in `[compute]` and `[speed]`."""
+
+import pytest
+import torch
+
+from confide.common.errors import InputError
+from confide.common.model import devices
+from confide.common.model.devices import choose_devices
+
+
+def test_one_name_is_one_device() -> None:
+    assert choose_devices("cpu") == [torch.device("cpu")]
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names are taken as they are, without a GPU."""
+    monkeypatch.setattr(devices, "choose_device", torch.device)
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_several_gpus_are_separated_by_commas() -> None:
+    assert choose_devices("cuda:0, cuda:1") == [torch.device("cuda:0"), torch.device("cuda:1")]
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize("names", ["cuda:0,cuda:0", "cuda,cuda:1", "cpu,cpu", "cuda:0,cpu"])
+def test_several_must_be_different_gpus(names: str) -> None:
+    with pytest.raises(InputError, match=f"device = {names!r} names several, must be different GPUs"):
+        choose_devices(names)
