@@ -77,8 +77,9 @@ class Setting:
 
     @property
     def key(self) -> str:
-        """The hash of all settings."""
-        return hashlib.sha256((self.way + self.run.model_dump_json()).encode()).hexdigest()[:16]
+        """The hash of all settings; of the base model its own hash alone, wherever its folder lies."""
+        settings = self.run.model_dump_json(exclude={"model": {"base"}})
+        return hashlib.sha256((self.way + settings).encode()).hexdigest()[:16]
 
 
 def settings(overrides: list[str]) -> dict[str, Setting]:

@@ -1,6 +1,6 @@
 """The gain of each training aid on the default scenario: the same federation with and without it, over paired seeds.
 
-    python simulations/benchmarks/scores/aids.py [--seeds 21,22,23,24,25] [--public 300] [--out aids.jsonl]
+    python simulations/benchmarks/scores/aids.py [--seeds 21,22,23,24,25] [--public 300] [--out FILE]
         [--scenario questions --set simulation.test_fraction=0.89]
 
 Some of the scenario's texts are declared public; the institutions hold the others. An adapter is trained on the public
@@ -12,7 +12,6 @@ same command goes on from there.
 import argparse
 import functools
 import hashlib
-import json
 import sys
 import tempfile
 import time
@@ -35,7 +34,7 @@ from confide.common.model.adapter import get_state  # noqa: E402
 from confide.common.model.evaluation import evaluate  # noqa: E402
 from confide.simulations.benchmarks.scores.accuracy import kind_of_machine, read, standard_error  # noqa: E402
 from confide.simulations.benchmarks.scores.methods import WAYS  # noqa: E402
-from confide.simulations.benchmarks.scores.scenarios import shown, write_table  # noqa: E402
+from confide.simulations.benchmarks.scores.scenarios import MEASURED, append, shown, write_table  # noqa: E402
 from confide.simulations.data.institutions import load_institutions  # noqa: E402
 from confide.simulations.interface.calls import simulate  # noqa: E402
 from confide.simulations.interface.given import with_data  # noqa: E402
@@ -164,8 +163,7 @@ def add(path: Path, pair: Pair, name: str, find: Callable[[], float]) -> None:
         "score": round(find(), 3),
         "seconds": round(time.monotonic() - began, 1),
     }
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    append(path, line)
     print(f"{name:42} seed {pair.seed} {line['score']:.1f} ({line['seconds']:.0f} s)", file=sys.stderr)
 
 
@@ -199,7 +197,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--seeds", default="21,22,23,24,25", help="seeds separated by commas (21,22,23,24,25)")
     parser.add_argument("--public", type=int, default=300, help="texts that are declared public (300)")
-    parser.add_argument("--out", type=Path, default=Path("aids.jsonl"), help="file of the scores")
+    parser.add_argument("--out", type=Path, default=MEASURED / "aids.jsonl", help="file of the scores")
     parser.add_argument("--scenario", default="default", help="another scenario, whose table is printed only")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change the scenario")
     options = parser.parse_args()

@@ -1,6 +1,6 @@
 """Every method on the default scenario: size, step time, and score without privacy, with local and with shared noise.
 
-    python simulations/benchmarks/scores/methods.py [--seeds 7,8,9] [--only 'lora;ia3'] [--out methods.jsonl]
+    python simulations/benchmarks/scores/methods.py [--seeds 7,8,9] [--only 'lora;ia3'] [--out FILE]
 
 It writes the table of docs/methods.md. Each score is added to the file when it is known, and the same command goes on
 from there. Methods differ in the learning rate that suits them: three are tried at the first seed, and the one whose
@@ -8,7 +8,6 @@ score with shared noise is best stands in the table. That choice flatters each m
 """
 
 import argparse
-import json
 import math
 import statistics
 import sys
@@ -33,7 +32,7 @@ from confide.common.model.base_models import fetch_model, hash_model  # noqa: E4
 from confide.common.model.families import with_targets  # noqa: E402
 from confide.simulations.benchmarks.inputs.texts import PRIVATE, film_texts, prepare  # noqa: E402
 from confide.simulations.benchmarks.scores.accuracy import Setting, accuracy, kind_of_machine, read  # noqa: E402
-from confide.simulations.benchmarks.scores.scenarios import shown, write_table  # noqa: E402
+from confide.simulations.benchmarks.scores.scenarios import MEASURED, append, shown, write_table  # noqa: E402
 from confide.simulations.benchmarks.step import step_seconds  # noqa: E402
 from confide.simulations.data.institutions import load_private  # noqa: E402
 from confide.simulations.sites.members import with_members  # noqa: E402
@@ -90,8 +89,7 @@ def add(path: Path, trial: Trial, way: str) -> None:
         "score": round(100 * scores.mean, 3),
         "seconds": round(time.monotonic() - began, 1),
     }
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    append(path, line)
     told = f"{trial.method:24} {way:13} rate {trial.rate} seed {trial.seed} {line['score']:.1f}"
     print(f"{told} ({line['seconds']:.0f} s)", file=sys.stderr)
 
@@ -153,7 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--seeds", default="7,8,9", help="seeds separated by commas (7,8,9)")
     parser.add_argument("--only", help=f"separated by semicolons, of: {'; '.join(METHODS)}")
-    parser.add_argument("--out", type=Path, default=Path("methods.jsonl"), help="file of the scores")
+    parser.add_argument("--out", type=Path, default=MEASURED / "methods.jsonl", help="file of the scores")
     options = parser.parse_args()
     seeds = [int(seed) for seed in options.seeds.split(",")]
     methods = options.only.split(";") if options.only else list(METHODS)

