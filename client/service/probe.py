@@ -24,9 +24,11 @@ def require_usable_proxies() -> None:
     try:
         httpx.Client(verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)).close()  # SSL_CERT_FILE is not read
     except (ValueError, ImportError, httpx.InvalidURL) as error:
+        # InvalidURL quotes a part of the address: of a password with a sign that was not encoded, the password.
+        why = "no address" if isinstance(error, httpx.InvalidURL) else " ".join(str(error).split())
         raise InputError(
-            f"HTTPS_PROXY, ALL_PROXY or NO_PROXY cannot be used: {' '.join(str(error).split())}; must be like "
-            "http://proxy.example.org:3128, and hosts between commas"
+            f"HTTPS_PROXY, ALL_PROXY or NO_PROXY cannot be used: {why}; must be like http://proxy.example.org:3128, "
+            "with signs of a password percent-encoded, and hosts between commas"
         ) from None
 
 

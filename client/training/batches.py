@@ -1,5 +1,6 @@
 """Units as micro-batches of public shapes."""
 
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -40,6 +41,10 @@ class BatchedUnits:
     def num_examples(self, unit: int) -> int:
         """Return how many examples of a unit hold a token; only these are trained on."""
         return sum(length(example) > 0 for example in self.table.units[unit])
+
+    def turn(self, unit: int) -> int:
+        """Return a checksum of a unit's own tokens."""
+        return zlib.crc32(repr([example["input_ids"] for example in self.table.units[unit]]).encode())
 
     def micro_batches(self, drawn: list[int]) -> Iterator[tuple[Batch, list[int]]]:
         """Yield micro-batches over all examples of the drawn units, long units first.

@@ -8,6 +8,8 @@ others. The code does not show which kernels a machine takes; so every shape is 
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -74,8 +76,10 @@ def tried_shapes(model: WarmModel, tokens_per_micro_batch: int) -> Shapes:
     would decline just those rounds that draw many units, or long ones, and so tell which they are.
 
     Raises:
-        InputError: the memory does not suffice for some shape, or further devices give other bits than the first.
+        InputError: the memory does not suffice for some shape.
     """
+    if model.copies:
+        return _tried_everywhere(model, tokens_per_micro_batch)
     setting = (tokens_per_micro_batch, torch.get_num_threads())
     if setting not in model.tried:
         longest, size = model.task.max_length, sum(value.size for value in get_state(model.module).values())
@@ -89,22 +93,21 @@ def tried_shapes(model: WarmModel, tokens_per_micro_batch: int) -> Shapes:
         uneven = {shape for shape, of in sizes.items() if not fill_vectors(of, threads)}
         alone, small = one_row_each(longest), (4, asked.padded(min(longest, 64)))  # fits wherever a step does
         follows = follow_from_shape(model, *(_texts(model, small, first) for first in (0, 4)))
-        shapes = agreeing(asked, seen, uneven, alone) if follows else alone
-        for copy in model.copies:
-            _require_same_bits(copy, shapes, asked, seen, f"tokens_per_micro_batch = {tokens_per_micro_batch}")
-        model.tried[setting] = shapes
+        model.tried[setting] = agreeing(asked, seen, uneven, alone) if follows else alone
     return model.tried[setting]
 
 
-def _require_same_bits(copy: WarmModel, shapes: Shapes, asked: Shapes, seen: Seen, setting: str) -> None:
-    """Refuse a further device on which any row differs: a draw decides which device computes a unit."""
-    place = f"device: {copy.device} beside others"
-    used = [(sight, shape) for sight in seen for shape in shapes.by_length[sight.padded]]
-    if not all(seen[sight][shape] for sight, shape in used):
-        raise InputError(f"{place}: this base computes some rows alone, in shapes that were not tried; name one device")
-    found = _try(copy, asked, setting)
-    if any(found[sight][shape] != seen[sight][shape] for sight, shape in used):
-        raise InputError(f"{place}: a text has other gradients there; name devices of one kind, or one alone")
+def _tried_everywhere(model: WarmModel, tokens_per_micro_batch: int) -> Shapes:
+    """Return the shapes that every device may use; all are tried at once and in threads, as a step takes them."""
+    devices = (replace(model, copies=()), *model.copies)
+    with ThreadPoolExecutor(len(devices)) as pool:
+        first, *others = pool.map(lambda each: tried_shapes(each, tokens_per_micro_batch), devices)
+    longest = model.task.max_length
+    common = {
+        padded: tuple(shape for shape in usable if all(shape in other.by_length[padded] for other in others))
+        for padded, usable in first.by_length.items()
+    }
+    return Shapes({padded: usable or one_row_each(longest).by_length[padded] for padded, usable in common.items()})
 
 
 def agreeing(asked: Shapes, seen: Seen, uneven: set[Shape], alone: Shapes) -> Shapes:
@@ -149,7 +152,8 @@ def _try(model: WarmModel, shapes: Shapes, setting: str) -> Seen:
     rows, tokens = shape
     remedy = "lower it" if rows > 1 else "only a smaller task.max_length takes less"
     raise InputError(
-        f"{setting}: no step can be taken of {rows} rows of {tokens} tokens ({said[:200]}); {remedy}, or free memory"
+        f"{setting}: no step can be taken of {rows} rows of {tokens} tokens on {model.device} ({said[:200]}); "
+        f"{remedy}, or free memory"
     )
 
 

@@ -21,30 +21,38 @@ from confide.common.errors import InputError
 _KERNELS = {"cpu": SDPBackend.FLASH_ATTENTION, "cuda": SDPBackend.EFFICIENT_ATTENTION}  # these take a mask
 
 
-class _Only:
-    """Lets attention take one kernel, as long as any thread is inside.
+class _OneKernel:
+    """Lets the process take one kernel as long as any thread is inside; whoever wants another one waits.
 
-    The choice is one of the whole process. Without the count the first of two threads that leaves would give the
-    other one the free choice back, in the middle of its attention.
+    PyTorch's choice is one of the whole process. Without the count, the first of two threads to leave would give the
+    other one the free choice back in the middle of its attention.
     """
 
-    def __init__(self, kernel: SDPBackend) -> None:
-        self._kernel, self._lock, self._inside, self._chosen = kernel, threading.Lock(), 0, ExitStack()
+    def __init__(self) -> None:
+        self._change, self._chosen = threading.Condition(), ExitStack()
+        self._kernel: SDPBackend | None = None
+        self._inside = 0
 
     @contextmanager
-    def inside(self) -> Iterator[None]:
+    def only(self, kernel: SDPBackend) -> Iterator[None]:
         """Let the block take this kernel and no other."""
-        with self._lock:
+        with self._change:
+            self._change.wait_for(lambda: not self._inside or self._kernel is kernel)
             if not self._inside:
-                self._chosen.enter_context(sdpa_kernel(self._kernel))
+                self._kernel = kernel
+                self._chosen.enter_context(sdpa_kernel(kernel))
             self._inside += 1
         try:
             yield
         finally:
-            with self._lock:
+            with self._change:
                 self._inside -= 1
                 if not self._inside:
                     self._chosen.close()
+                    self._change.notify_all()
+
+
+_ATTENTION = _OneKernel()
 
 
 def _explicit_mask(*given: Any, **named: Any) -> Any:  # the signature is transformers'
@@ -53,7 +61,7 @@ def _explicit_mask(*given: Any, **named: Any) -> Any:  # the signature is transf
 
 
 for _device, _kernel in _KERNELS.items():
-    AttentionInterface.register(f"confide-{_device}", _Only(_kernel).inside()(sdpa_attention_forward))
+    AttentionInterface.register(f"confide-{_device}", _ATTENTION.only(_kernel)(sdpa_attention_forward))
     AttentionMaskInterface.register(f"confide-{_device}", _explicit_mask)
 
 

@@ -15,8 +15,9 @@ def choose_devices(names: str) -> list[torch.device]:
         InputError: a device that this machine does not have, that stands there twice, or that is no GPU among several.
     """
     devices = [choose_device(name.strip()) for name in names.split(",")]
-    if len(devices) > 1 and (any(each.index is None for each in devices) or len(set(devices)) < len(devices)):
-        raise InputError(f"device = {names!r} names several, must be different GPUs, as 'cuda:0,cuda:1'")
+    numbered = all(each.type == "cuda" and each.index is not None for each in devices)
+    if len(devices) > 1 and not (numbered and len(set(devices)) == len(devices)):
+        raise InputError(f"device = {names!r}: several must be different GPUs with their numbers, 'cuda:0,cuda:1'")
     return devices
 
 

@@ -35,6 +35,9 @@ class Units(Protocol):
         The first ``len(unit_B)`` rows of a batch are examples; more rows only fill it up to a public shape.
         """
 
+    def turn(self, unit: int) -> int:
+        """Return a number that follows from a unit's own examples alone."""
+
 
 class Worker(NamedTuple):
     """A device's view of the training share, and its copy of the model.
@@ -74,7 +77,7 @@ def private_step(
     if plan.sharing is not None:
         raise ValueError("a plan with sharing has a share of the noise only: use private_share")
     drawn = draw_units(plan, coins, workers[0].units.num_units)
-    # The order of this sum depends on the draw. In float64 that moves it by less than 1e-6 of a clip norm for 100,000
+    # The order of this sum depends on the draw. In float64 that moves it by less than 3e-6 of a clip norm for 100,000
     # units, and the norm that `clip` bounds is rounded up by more (docs/guarantee.md, "Bit for bit").
     sum_P = clipped_sum(plan, drawn, workers, weights_P, lambda rows_UP: rows_UP.sum(dim=0, dtype=torch.float64))
     noised_P = add_noise(sum_P.numpy(), plan, coins)  # an empty draw comes here too: zero plus noise
@@ -91,8 +94,8 @@ def clipped_sum(
 ) -> Tensor:
     """Return the sum over the drawn units of what their clipped gradients count, shape ``(P,)``, on the CPU.
 
-    Each unit goes to one worker, whole. Its row is the same bit for bit on every one (`training.trial`), so that
-    nothing depends on which. Workers take turns in the draw and compute at the same time.
+    Each unit goes to one worker, whole. Which one follows from the unit alone, never from the draw or from a place:
+    devices may differ in a last bit, and companions would decide about it. Workers compute at the same time.
 
     Args:
         plan: clip.
@@ -117,8 +120,9 @@ def clipped_sum(
     if len(workers) == 1:
         return of(workers[0], drawn)
     with ThreadPoolExecutor(len(workers)) as pool:
-        turns = [drawn[first :: len(workers)] for first in range(len(workers))]
-        return torch.stack(list(pool.map(of, workers, turns))).sum(dim=0)
+        turns = {unit: workers[0].units.turn(unit) % len(workers) for unit in drawn}
+        parts = [[unit for unit in drawn if turns[unit] == number] for number in range(len(workers))]
+        return torch.stack(list(pool.map(of, workers, parts))).sum(dim=0)
 
 
 def clipped_gradients(

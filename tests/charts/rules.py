@@ -69,9 +69,10 @@ def _pod(pod: Object, claims: list[str], end: str) -> Iterator[str]:
         yield f"grace: {pod['terminationGracePeriodSeconds']} s"
     kinds = {volume["name"]: set(volume) - {"name"} - _VOLUMES for volume in pod["volumes"]}
     yield from (f"volume {name}: {wrong}" for name, wrong in kinds.items() if wrong)
-    for volume in pod["volumes"]:
-        if volume.get("emptyDir", {"medium": "Memory"}).get("medium") != "Memory":
-            yield f"volume {volume['name']}: what fills it ends the pod in mid-round"
+    folders = {volume["name"]: volume["emptyDir"] for volume in pod["volumes"] if "emptyDir" in volume}
+    yield from (f"volume {name}: without a limit" for name, folder in folders.items() if "sizeLimit" not in folder)
+    if end == "institution" and any(folder.get("medium") != "Memory" for folder in folders.values()):
+        yield "what fills /tmp ends the pod in mid-round"
     [main] = pod["containers"]
     if main["command"] != _COMMANDS[end]:
         yield f"command: {main['command']}"
@@ -131,7 +132,7 @@ def _egress(rules: list[Object]) -> Iterator[str]:
 
 def _same_pods(objects: list[Object]) -> Iterator[str]:
     """Whatever selects pods selects those of the set, and the Service its first one."""
-    [pods] = [each for each in objects if each["kind"] == "StatefulSet"]
+    pods = next(each for each in objects if each["kind"] == "StatefulSet")
     labels = pods["spec"]["template"]["metadata"]["labels"]
     first = {**labels, "statefulset.kubernetes.io/pod-name": f"{pods['metadata']['name']}-0"}
     for each in objects:

@@ -90,6 +90,7 @@ def test_the_text_of_site_toml_arrives_unchanged() -> None:
         ("institution", {"egress": {**ALL["institution"]["egress"], "proxySecret": "proxy"}}, "must not both"),
         ("institution", {"dns": [{}]}, "dns"),
         ("institution", {"gpu": {"count": 17}}, "gpu"),
+        ("institution", {"gpu": {"count": 2}}, "gpu.count is 2, but site.toml names 1 device"),
         ("institution", {"service": {}}, "service"),
     ],
 )
@@ -134,6 +135,14 @@ spec: {ports: [{port: 8443}]}
             "hostPath",
         ),
         ("institution", "institution.yaml", "{medium: Memory, sizeLimit: 256Mi}", "{sizeLimit: 1Gi}", "in mid-round"),
+        (
+            "institution",
+            "institution.yaml",
+            "{medium: Memory, sizeLimit: 256Mi}",
+            "{medium: Memory}",
+            "without a limit",
+        ),
+        ("server", "server.yaml", "{sizeLimit: 8Gi}", "{}", "without a limit"),
         ("server", "network.yaml", "pod-name: {{ .Release.Name }}-0", "pod-name: {{ .Release.Name }}-1", "other pods"),
         ("institution", "network.yaml", "  ingress: []", "  ingress: [{}]", "ingress"),
         ("institution", "network.yaml", "  policyTypes: [Ingress, Egress]", "  policyTypes: [Ingress]", "policyTypes"),

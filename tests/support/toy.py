@@ -1,5 +1,6 @@
 """A module whose per-example gradients are given by the data: the loss of example x is x . w, so its gradient is x."""
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -53,6 +54,9 @@ class ToyUnits:
     @property
     def num_units(self) -> int:
         return len(self.units)
+
+    def turn(self, unit: int) -> int:
+        return zlib.crc32(repr(self.units[unit]).encode())
 
     def micro_batches(self, drawn: list[int]) -> Iterator[tuple[Tensor, list[int]]]:
         self.draws.append(drawn)

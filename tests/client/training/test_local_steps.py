@@ -1,4 +1,5 @@
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,14 +11,12 @@ from support.sites import batched, flatten, make_records, make_table, random_sta
 from support.speed import CPU
 from support.toy import make_plan
 
-from confide.client.training.batches import BatchedUnits
 from confide.client.training.local_steps import LocalWork, train
 from confide.common.model.adapter import schema, set_state
 from confide.common.model.warm_model import WarmModel, forget_models, warm_model
 from confide.common.privacy.coins import Coins
-from confide.common.privacy.plan import NoPrivacy, PrivacyPlan
+from confide.common.privacy.plan import NoPrivacy
 from confide.common.privacy.step import Worker, private_step
-from confide.common.tensors import State
 
 FREE = {"clip_norm": 1e6, "clipping": "abadi", "noise_multiplier": 1e-9}  # clips nothing, adds nothing, rounds nothing
 
@@ -133,13 +132,25 @@ def test_no_local_step_begins_on_weights_beyond_the_norm_that_a_server_may_send(
 
 
 def test_two_devices_train_what_one_trains(model: WarmModel, make_run: MakeRun) -> None:
+    """In two steps: the second one begins on weights that every copy must get."""
     plan, site = make_plan(sampling_probability=0.6), batched(model, make_table(model, make_records(20)), 100)
     forget_models()
-    both = replace(model, copies=(warm_model(make_run(), CPU),))
-    alone, together = (flatten(train_two(plan, each, site)) for each in (model, both))
+    copy, rows = warm_model(make_run(), CPU), list[int]()
+    counted = Counting(rows, **{part.name: getattr(copy, part.name) for part in fields(copy)})
+    work, both = LocalWork(plan, random_state(model), 2, 0.5), replace(model, copies=(counted,))
+    alone, together = (flatten(train(work, each, site, TestCoins(1))) for each in (model, both))
     np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-6)
+    assert rows, "the copy took its part"
 
 
-def train_two(plan: PrivacyPlan, model: WarmModel, site: BatchedUnits) -> State:
-    """Two local steps, so that the second begins on weights that every copy must get."""
-    return train(LocalWork(plan, random_state(model), 2, 0.5), model, site, TestCoins(1))
+class Counting(WarmModel):
+    """A model that notes the rows of its micro-batches."""
+
+    def __init__(self, rows: list[int], **parts: Any) -> None:
+        super().__init__(**parts)
+        object.__setattr__(self, "rows", rows)
+
+    def losses(self, batch: Any) -> torch.Tensor:
+        rows: list[int] = self.rows  # type: ignore[attr-defined]
+        rows.append(len(batch["input_ids"]))
+        return super().losses(batch)

@@ -1,7 +1,8 @@
 """Every shape of a micro-batch is tried before a run: for its memory, and for the bits of its rows."""
 
+import threading
 from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from confide.client.training.trial import Seen, Sight, agreeing, tried_shapes
 from confide.common.config.run import RunConfig, lock
 from confide.common.data.batches import length
 from confide.common.data.shapes import Shape, Shapes, one_row_each, public_shapes
-from confide.common.errors import InputError
 from confide.common.model.adapter import get_state
 from confide.common.model.base_models import hash_model
 from confide.common.model.warm_model import WarmModel, forget_models, warm_model
@@ -53,36 +53,29 @@ def _seen(**bits: dict[Shape, set[bytes]]) -> Seen:
     return {**seen, Sight(24, 0, "usual", "whole"): {(4, 24): {b"x"}}}
 
 
-def _beside(fresh: WarmModel, other: WarmModel) -> WarmModel:
-    """A model with another one in the place of a copy on a further device."""
-    return replace(fresh, copies=(other,), tried={})
-
-
-def test_a_further_device_that_gives_the_same_bits_is_used(fresh: WarmModel, make_run: MakeRun) -> None:
-    forget_models()
-    copy = warm_model(make_run(), CPU)
-    assert copy.module is not fresh.module
-    assert tried_shapes(_beside(fresh, copy), 256) == tried_shapes(fresh, 256)
-
-
-def test_a_further_device_that_differs_in_a_last_bit_is_refused(fresh: WarmModel) -> None:
-    """A draw decides which device computes a unit, so companions would decide about that bit."""
-
-    class Otherwise(WarmModel):
-        def losses(self, batch: Any) -> torch.Tensor:
-            return super().losses(batch) * (1 + 2**-22)
-
-    other = Otherwise(**{part.name: getattr(fresh, part.name) for part in fields(fresh)})
-    with pytest.raises(InputError, match="a text has other gradients there; name devices of one kind, or one alone"):
-        tried_shapes(_beside(fresh, other), 256)
-
-
-def test_several_devices_are_refused_where_rows_are_computed_alone(
+def test_several_devices_use_the_shapes_that_each_of_them_may_use(
     fresh: WarmModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trial, "follow_from_shape", lambda *_: False)
-    with pytest.raises(InputError, match="computes some rows alone, in shapes that were not tried; name one device"):
-        tried_shapes(_beside(fresh, fresh), 256)
+    asked = public_shapes(64, 256, 100)
+    of = {1: {**asked.by_length, 16: asked.by_length[16][:1]}, 2: {**asked.by_length, 24: ((1, 24),)}}
+    threads = set[int]()
+
+    def tried(model: WarmModel, tokens: int) -> Shapes:
+        threads.add(threading.get_ident())
+        return Shapes(of[int(model.adversarial)]) if model.adversarial else asked
+
+    monkeypatch.setattr(trial, "tried_shapes", tried)
+    others = tuple(replace(fresh, adversarial=float(number)) for number in of)
+    found = tried_shapes(replace(fresh, copies=others), 256)
+    assert found.by_length == {**asked.by_length, 16: asked.by_length[16][:1], 24: ((1, 24),)}
+    assert threading.get_ident() not in threads
+
+
+def test_every_device_is_tried(fresh: WarmModel, make_run: MakeRun) -> None:
+    forget_models()
+    copy = warm_model(make_run(), CPU)
+    assert tried_shapes(replace(fresh, copies=(copy,)), 256) == tried_shapes(fresh, 256)
+    assert copy.tried
 
 
 SAME: dict[Shape, set[bytes]] = {shape: {b"a"} for shape in ASKED.by_length[16]}

@@ -1,6 +1,7 @@
 """Attention in one kernel and gradient checkpointing: the same gradients, in shapes that give every unit the same."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from confide.common.config.simulation import SpeedSection
 from confide.common.data.batches import Batch, collate, length, padded_length
 from confide.common.errors import InputError
 from confide.common.model.adapter import set_state
-from confide.common.model.attention import _Only
+from confide.common.model.attention import _OneKernel
 from confide.common.model.warm_model import WarmModel, warm_model
 from confide.common.privacy.gradients import per_example_gradients
 from confide.common.tasks.causal_lm import CausalLM
@@ -109,34 +110,38 @@ def test_a_row_without_padding_takes_the_same_kernel(make_run: MakeRun, tmp_path
     assert masks == [True] * 2
 
 
-def test_the_kernel_stays_chosen_until_the_last_thread_has_left() -> None:
-    """The choice is one of the whole process: two GPUs of an institution have a thread each."""
-    only = _Only(SDPBackend.FLASH_ATTENTION)
-    with only.inside():
-        with ThreadPoolExecutor(1) as pool:
-            pool.submit(_pass_through, only).result()
-        assert not torch.backends.cuda.math_sdp_enabled()
-    assert torch.backends.cuda.math_sdp_enabled()
-
-
-def _pass_through(only: _Only) -> None:
-    with only.inside():
-        assert not torch.backends.cuda.math_sdp_enabled()
-
-
-def test_threads_that_cross_leave_the_choice_as_it_was() -> None:
-    only, first, second = _Only(SDPBackend.FLASH_ATTENTION), threading.Event(), threading.Event()
+def test_threads_that_cross_keep_the_kernel_until_the_last_has_left() -> None:
+    """The choice is one of the whole process, and each GPU of an institution has a thread of its own."""
+    one, first, second = _OneKernel(), threading.Event(), threading.Event()
 
     def enters_first() -> None:
-        with only.inside():
+        with one.only(SDPBackend.FLASH_ATTENTION):
             first.set()
             assert second.wait(20)
 
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(enters_first)
         assert first.wait(20)
-        with only.inside():
+        with one.only(SDPBackend.FLASH_ATTENTION):
             second.set()
             running.result()
             assert not torch.backends.cuda.math_sdp_enabled()
+    assert torch.backends.cuda.math_sdp_enabled()
+
+
+def test_another_kernel_waits_until_all_have_left_the_first() -> None:
+    one, order = _OneKernel(), list[str]()
+
+    def enters_second() -> None:
+        with one.only(SDPBackend.EFFICIENT_ATTENTION):
+            order.append("second")
+            assert not torch.backends.cuda.flash_sdp_enabled()
+
+    with ThreadPoolExecutor(1) as pool:
+        with one.only(SDPBackend.FLASH_ATTENTION):
+            running = pool.submit(enters_second)
+            time.sleep(0.2)
+            order.append("first")
+        running.result(20)
+    assert order == ["first", "second"]
     assert torch.backends.cuda.math_sdp_enabled()

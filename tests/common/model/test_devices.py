@@ -24,7 +24,7 @@ def test_several_gpus_are_separated_by_commas() -> None:
 
 
 @pytest.mark.usefixtures("two_gpus")
-@pytest.mark.parametrize("names", ["cuda:0,cuda:0", "cuda,cuda:1", "cpu,cpu", "cuda:0,cpu"])
+@pytest.mark.parametrize("names", ["cuda:0,cuda:0", "cuda,cuda:1", "cpu,cpu", "cuda:0,cpu", "cpu:0,cpu:1"])
 def test_several_must_be_different_gpus(names: str) -> None:
-    with pytest.raises(InputError, match=f"device = {names!r} names several, must be different GPUs"):
+    with pytest.raises(InputError, match=f"device = {names!r}: several must be different GPUs"):
         choose_devices(names)

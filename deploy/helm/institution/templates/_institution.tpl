@@ -35,6 +35,10 @@ volumeMounts:
 {{- if ne (dig "state" "dir" "state" $site) "state" }}
 {{- fail "site.toml: [state] dir must be left out: the chart keeps the ledger on the volume \"state\", apart from the anchor" }}
 {{- end }}
+{{- $devices := splitList "," (dig "compute" "device" "auto" $site) }}
+{{- if and (gt (int .Values.gpu.count) 1) (ne (len $devices) (int .Values.gpu.count)) }}
+{{- fail (printf "gpu.count is %d, but site.toml names %d device: [compute] device = \"cuda:0,cuda:1\" uses two" (int .Values.gpu.count) (len $devices)) }}
+{{- end }}
 {{- if and .Values.egress.proxy .Values.egress.proxySecret }}
 {{- fail "egress.proxy and egress.proxySecret must not both be set: the pod calls one proxy" }}
 {{- end }}
