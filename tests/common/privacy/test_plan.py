@@ -47,6 +47,24 @@ def test_expected_batch_size_is_public() -> None:
     assert NoPrivacy(0.1, 5, 2000).expected_batch_size == pytest.approx(200.0)
 
 
+@pytest.mark.parametrize(
+    ("numbers", "name"),
+    [
+        ((0.0, 5, 10), "sampling_probability=0.0"),
+        ((1.001, 5, 10), "sampling_probability=1.001"),
+        ((0.1, 0, 10), "num_steps=0"),
+        ((0.1, 5, 0), "declared_units=0"),
+    ],
+)
+def test_a_plan_without_privacy_refuses_what_no_step_could_use(numbers: tuple[float, int, int], name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        NoPrivacy(*numbers)
+
+
+def test_the_least_and_the_most_of_a_plan_without_privacy_are_taken() -> None:
+    assert NoPrivacy(1.0, 1, 1).expected_batch_size == 1.0
+
+
 def test_training_without_privacy_is_another_type_that_no_private_step_takes() -> None:
     assert not issubclass(NoPrivacy, PrivacyPlan)
     with pytest.raises(AttributeError):
