@@ -1,6 +1,9 @@
 """Training, the prefix cache, validation and prediction on a device that is not the CPU (`support.second_device`)."""
 
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +16,13 @@ from support.second_device import SECOND, second_device
 from support.sites import batched, make_records, make_table, random_state, train_sum
 from support.toy import make_plan
 
+from confide.client.training import trial
 from confide.client.training.batches import with_prefixes
 from confide.client.training.validation import count_cells
 from confide.common.model.adapter import get_state, set_state
 from confide.common.model.evaluation import predict
 from confide.common.model.warm_model import WarmModel, forget_models, warm_model
+from confide.common.privacy import step
 from confide.common.privacy.plan import NoPrivacy, Plan
 
 PLANS: dict[str, Plan] = {
@@ -42,7 +47,7 @@ def on_both(request: pytest.FixtureRequest, make_run: MakeRun, monkeypatch: pyte
 
     def run_on(device: torch.device, work: Callable[[WarmModel], Any]) -> Any:
         forget_models()
-        monkeypatch.setattr("confide.common.model.warm_model.choose_device", lambda name: device)
+        monkeypatch.setattr("confide.common.model.warm_model.choose_devices", lambda names: [device])
         model = warm_model(run)
         assert {parameter.device for parameter in model.module.parameters()} == {device}
         return work(model)
@@ -67,6 +72,36 @@ def test_an_update_is_the_same(on_both: OnBoth, plan: str, groups: int | None, t
 
     here, there = on_both(work)
     np.testing.assert_allclose(there, here, atol=1e-5 * np.abs(here).max())
+
+
+@pytest.mark.parametrize("prefixes", [True, pytest.param(False, marks=pytest.mark.waits)])
+def test_two_devices_together_give_the_update_of_one(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, prefixes: bool
+) -> None:
+    """Each has its own copy of the model, of the weights before the clip and of the sum."""
+    sums = []
+    for module in (step, trial):
+        monkeypatch.setattr(module, "ThreadPoolExecutor", partial(ThreadPoolExecutor, initializer=_exists_here))
+    for places in ([torch.device("cpu")], [torch.device("cpu"), SECOND]):
+        monkeypatch.setattr("confide.common.model.warm_model.choose_devices", lambda names, found=places: found)
+        forget_models()
+        with second_device():
+            model = warm_model(make_run(adapter={"layers": "top:1"}))
+            units = batched(model, make_table(model, make_records(20, groups=13)), tokens=100)
+            units = with_prefixes(units, model, tmp_path) if prefixes else units
+            sums.append(train_sum(PLANS["automatic"], model, units, TestCoins(3), steps=2))
+    np.testing.assert_allclose(sums[1], sums[0], atol=1e-5 * np.abs(sums[0]).max())
+    assert {units.turn(unit) % 2 for unit in range(13)} == {0, 1}
+    forget_models()
+
+
+_OWN = threading.local()
+
+
+def _exists_here() -> None:
+    """Let the second device exist in this thread until it ends."""
+    _OWN.context = second_device()
+    _OWN.context.__enter__()
 
 
 def test_predictions_and_private_counts_are_the_same(on_both: OnBoth) -> None:
