@@ -137,10 +137,11 @@ def _looked_up(model: WarmModel, layer: str, text: Example) -> NDArray[np.float6
 
 
 def _reads_tokens_alone(model: WarmModel, layer: str, text: Example) -> bool:
+    """Return whether no later and no earlier token changes what a place reads; a causal model looks back alone."""
     tokens = list(text["input_ids"])
-    other = [*tokens[:-1], tokens[0]]
-    mine, theirs = _read(model, layer, text, [tokens, other])
-    return bool(np.allclose(mine[:-1], theirs[:-1], rtol=1e-4, atol=1e-6))
+    mine, later, earlier = _read(model, layer, text, [tokens, [*tokens[:-1], tokens[0]], [tokens[-1], *tokens[1:]]])
+    pairs = ((mine[:-1], later[:-1]), (mine[1:], earlier[1:]))
+    return all(np.allclose(own, other, rtol=1e-4, atol=1e-6) for own, other in pairs)
 
 
 def _read(model: WarmModel, layer: str, text: Example, rows: list[list[int]]) -> NDArray[np.float64]:
