@@ -40,6 +40,8 @@ EQUIVALENT: dict[tuple[str, str], str] = {
     ("client/privacy/rollback.py", 'row["number"] > anchored'): "the same number is the same row, written once more",
     ("client/privacy/rollback.py", 'failpoint("witness-written")'): "only `make crash-test` stops there",
     ("client/privacy/rollback.py", "<= e.keys()"): "each kept line has more keys than the two",
+    ("common/privacy/accounting.py", "neutral = replace(plan"): "one value for all plans in fields of no account",
+    ("common/privacy/accounting.py", "_epsilon(replace(plan, declared_units=1"): "the same",
     ("common/privacy/accounting.py", "_MAX_NOISE_MULTIPLIER = 1e4"): "where a search ends; any large noise will do",
     ("common/privacy/clipping.py", "_ENTRIES = 1024"): "numbers of a lane: the rounding bound holds for a few more",
     ("common/privacy/clipping.py", "_ROUND_UP = "): "the slack of a norm; a test holds that it is enough",
