@@ -42,6 +42,16 @@ EQUIVALENT: dict[tuple[str, str], str] = {
     ("client/privacy/rollback.py", "<= e.keys()"): "each kept line has more keys than the two",
     ("common/privacy/accounting.py", "neutral = replace(plan"): "one value for all plans in fields of no account",
     ("common/privacy/accounting.py", "_epsilon(replace(plan, declared_units=1"): "the same",
+    (
+        "common/privacy/accounting.py",
+        "orders = range(2, 257)",
+    ): "one order more or less of a looser check",
+    ("common/privacy/accounting.py", "grid = _COARSE if"): "either grid gives an upper bound; which one is quicker",
+    (
+        "common/privacy/accounting.py",
+        "spends(_MAX_NOISE_MULTIPLIER) >",
+    ): "a cost that equals the target to the last digit",
+    ("common/privacy/accounting.py", "low = high = 1.0"): "where a search begins; any noise will do",
     ("common/privacy/accounting.py", "_MAX_NOISE_MULTIPLIER = 1e4"): "where a search ends; any large noise will do",
     ("common/privacy/clipping.py", "_ENTRIES = 1024"): "numbers of a lane: the rounding bound holds for a few more",
     ("common/privacy/clipping.py", "_ROUND_UP = "): "the slack of a norm; a test holds that it is enough",

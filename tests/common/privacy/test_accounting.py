@@ -91,6 +91,24 @@ def test_epsilon_counts_steps() -> None:
     assert spent[-1] == epsilon(plan)
 
 
+def test_as_many_releases_as_steps_cost_more_than_either() -> None:
+    plan = replace(_plan(0.1, 2.178, 200), validation_noise_multiplier=20.0)
+    assert epsilon(plan, 5, 5) > max(epsilon(plan, 5, 0), epsilon(plan, 0, 5)) > 0
+
+
+def test_noise_is_calibrated_for_validation_releases_too() -> None:
+    alone = replace(_plan(0.2, 1.0, 20), validation_noise_multiplier=20.0)
+    both = replace(alone, validation_releases=4)
+    assert calibrate(both, 3.0).noise_multiplier > calibrate(alone, 3.0).noise_multiplier
+    assert epsilon(calibrate(both, 3.0)) <= 3.0
+
+
+def test_validation_releases_that_pass_a_target_alone_are_named() -> None:
+    plan = replace(_plan(0.2, 1.0, 20), validation_releases=4, validation_noise_multiplier=0.5)
+    with pytest.raises(ValueError, match=r"4 validation releases alone pass target_epsilon=3\.0"):
+        calibrate(plan, 3.0)
+
+
 def test_epsilon_is_rounded_up_to_four_digits() -> None:
     value = epsilon(_plan(0.2, 4.0, 100))
     assert value == round(value, 4) >= 2.10205
