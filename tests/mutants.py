@@ -61,6 +61,8 @@ EQUIVALENT: dict[tuple[str, str], str] = {
     ("common/privacy/filter.py", "range(2, 257)"): "one order more at the end; no plan was seen to choose it",
     ("common/privacy/filter.py", "best = int(order) if total"): "a cost that equals the cap to the last digit",
     ("common/privacy/filter.py", "copies <= 1024"): "where the search ends for a plan that costs next to nothing",
+    ("common/privacy/gradients.py", "rows = 0"): "each call sets it before it is read",
+    ("common/privacy/gradients.py", "Full backward hook is firing"): "a warning",
     ("common/privacy/least.py", "_THRESHOLDS = 128"): "one threshold more: the bound is as good",
     ("common/privacy/least.py", "excess > 0"): "an excess of exactly 0",
     ("common/privacy/least.py", "draws = np.arange("): "draws beyond twelve standard deviations have no chance",

@@ -103,3 +103,22 @@ def test_a_layer_that_is_used_on_more_than_its_examples_is_refused() -> None:
     module = wrap(_SharedProjection())
     with pytest.raises(RuntimeError, match="one row for each example"):
         per_example_gradients(module, module, torch.ones(3, 4, 3))
+
+
+class _TwoHeads(nn.Module):
+    """A base with a buffer, as position ids are one, whose loss passes one of two heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.left_out = nn.Linear(3, 2), nn.Linear(3, 2)
+        self.register_buffer("numbers", torch.arange(3))
+
+    def forward(self, texts: Tensor) -> Tensor:
+        return self.used(texts).sum(dim=(1, 2))
+
+
+def test_a_trained_layer_that_the_loss_does_not_pass_is_refused() -> None:
+    """Its part of a row would be missing, and every later part would stand at another place."""
+    module = wrap(_TwoHeads())
+    with pytest.raises(RuntimeError, match="left_out.weight has no gradient for each example"):
+        per_example_gradients(module, module, torch.ones(3, 4, 3))
