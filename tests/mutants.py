@@ -62,6 +62,7 @@ EQUIVALENT: dict[tuple[str, str], str] = {
     ("common/privacy/filter.py", "best = int(order) if total"): "a cost that equals the cap to the last digit",
     ("common/privacy/filter.py", "copies <= 1024"): "where the search ends for a plan that costs next to nothing",
     ("common/privacy/gradients.py", "rows = 0"): "each call sets it before it is read",
+    ("common/privacy/gradients.py", "strict=False)"): "no layer that may be trained has the buffers that it is about",
     ("common/privacy/gradients.py", "Full backward hook is firing"): "a warning",
     ("common/privacy/least.py", "_THRESHOLDS = 128"): "one threshold more: the bound is as good",
     ("common/privacy/least.py", "excess > 0"): "an excess of exactly 0",

@@ -20,7 +20,7 @@ class _Wrapped(GradSampleModule):  # type: ignore[misc]
     rows = 0  # examples of the micro-batch whose gradients are computed
 
     def __init__(self, module: nn.Module) -> None:
-        # The loss is a sum over examples. Not strict: Opacus refuses every buffer, and position ids are one.
+        # The loss is a sum over examples. Not strict: `wrap` checks what may be trained, and says what is wrong.
         super().__init__(module, batch_first=True, loss_reduction="sum", strict=False)
         own = dict.fromkeys(RULES, self._own_gradients)
         self.GRAD_SAMPLERS = {**GradSampleModule.GRAD_SAMPLERS, nn.Linear: self._linear_gradients, **own}

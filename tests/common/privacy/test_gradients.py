@@ -106,12 +106,11 @@ def test_a_layer_that_is_used_on_more_than_its_examples_is_refused() -> None:
 
 
 class _TwoHeads(nn.Module):
-    """A base with a buffer, as position ids are one, whose loss passes one of two heads."""
+    """A base whose loss passes one of two heads."""
 
     def __init__(self) -> None:
         super().__init__()
         self.used, self.left_out = nn.Linear(3, 2), nn.Linear(3, 2)
-        self.register_buffer("numbers", torch.arange(3))
 
     def forward(self, texts: Tensor) -> Tensor:
         return self.used(texts).sum(dim=(1, 2))
