@@ -119,5 +119,5 @@ class _TwoHeads(nn.Module):
 def test_a_trained_layer_that_the_loss_does_not_pass_is_refused() -> None:
     """Its part of a row would be missing, and every later part would stand at another place."""
     module = wrap(_TwoHeads())
-    with pytest.raises(RuntimeError, match="left_out.weight has no gradient for each example"):
+    with pytest.raises(RuntimeError, match=r"left_out\.weight has no gradient for each example"):
         per_example_gradients(module, module, torch.ones(3, 4, 3))
