@@ -106,9 +106,8 @@ def calibrate(plan: PrivacyPlan, target_epsilon: float) -> PrivacyPlan:
             )
     while spends(low) <= target_epsilon:
         low, high = low / 2, low
-    root = brentq(
-        lambda noise: math.log(max(spends(noise), 1e-12) / target_epsilon), low, high, xtol=0.1 * 10**-_DIGITS
-    )
+    tolerance = 0.1 * 10**-_DIGITS
+    root = brentq(lambda noise: math.log(max(spends(noise), 1e-12) / target_epsilon), low, high, xtol=tolerance)
     calibrated = replace(plan, noise_multiplier=round_up(root), sharing=None)
     while epsilon(calibrated) > target_epsilon:  # the stated epsilon, itself rounded up, stays in the target
         calibrated = replace(calibrated, noise_multiplier=round_up(calibrated.noise_multiplier + 10**-_DIGITS))
