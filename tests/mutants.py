@@ -57,6 +57,8 @@ EQUIVALENT: dict[tuple[str, str], str] = {
     ("common/privacy/accounting.py", "low, high = low / 2, low"): "how fast it goes down",
     ("common/privacy/accounting.py", "if high > _MAX_NOISE"): "a noise of exactly 10,000",
     ("common/privacy/accounting.py", "tolerance = "): "the loop below adds what a root lacks",
+    ("common/privacy/accounting.py", "for index in range(1, 1001)"): "a grid; every grid gives an upper bound",
+    ("common/privacy/accounting.py", "zip(grid, deltas, strict=True)"): "a check of our own lists",
     ("common/privacy/accounting.py", "low = high = 1.0"): "where a search begins; any noise will do",
     ("common/privacy/accounting.py", "_MAX_NOISE_MULTIPLIER = 1e4"): "where a search ends; any large noise will do",
     ("common/privacy/clipping.py", "_ENTRIES = 1024"): "numbers of a lane: the rounding bound holds for a few more",

@@ -152,6 +152,10 @@ def test_an_attack_s_true_positive_rate_is_bounded() -> None:
     assert attack_true_positive_rate(strong, 0.5) <= 1
 
 
+def test_no_attack_finds_more_than_everybody() -> None:
+    assert attack_true_positive_rate(_plan(1.0, 0.5, 10), 0.9) == 1.0
+
+
 def test_an_attack_on_one_gaussian_mechanism_meets_its_bound() -> None:
     """The best attack on one unsampled step has power Phi(Phi^-1(FPR) + 1 / noise_multiplier)."""
     for rate in (0.01, 0.1):
