@@ -102,7 +102,6 @@ def test_an_open_page_shows_a_new_request_by_itself(path: Path, run: RunConfig, 
         seen.page.get_by_text("2 requests wait for your decision.").wait_for(timeout=10_000)
 
 
-@pytest.mark.waits
 def test_a_page_of_another_port_can_neither_frame_nor_drive_this_one(path: Path, tmp_path: Path) -> None:
     """The attacker is another user of the machine. Its page knows even our address and our token."""
     with served_institution(path) as ours, _hostile() as theirs, window(tmp_path / "profile") as seen:

@@ -20,7 +20,6 @@ from confide.server.page.facts import Observer
 from confide.server.page.pages import ServerPages
 
 MakeRun = Callable[..., RunConfig]
-pytestmark = pytest.mark.waits
 _RUN = """
 [study]
 name = "small"
@@ -81,7 +80,10 @@ def test_curves_move_as_rounds_end(shared: ServerState, page: Served, run: RunCo
         assert seen.errors == []
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1100, "light"), (1100, "dark"), (390, "light")])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [(1100, "light"), *(pytest.param(*each, marks=pytest.mark.waits) for each in ((1100, "dark"), (390, "light")))],
+)
 def test_every_page_can_be_read_by_everybody(
     shared: ServerState, page: Served, run: RunConfig, tmp_path: Path, width: int, scheme: str
 ) -> None:
@@ -117,6 +119,7 @@ def _propose(seen: Window, place: str, text: str, choice: str) -> None:
     seen.page.get_by_role("button", name="Go").click()
 
 
+@pytest.mark.waits
 def test_a_real_run_is_rehearsed_started_and_followed_to_its_end(
     deployment: Deployment, base_folder: Path, tmp_path: Path
 ) -> None:
