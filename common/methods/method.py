@@ -75,8 +75,12 @@ class Method(Section):
 
     @classmethod
     def start_value(cls, name: str, shape: tuple[int, ...], stream: "Generator") -> "NDArray[np.float64]":
-        """Return the start value of a parameter that the method adds, drawn from a public stream."""
-        raise NotImplementedError(name)
+        """Return the start value of a parameter that the method adds, drawn from a public stream.
+
+        Raises:
+            ValueError: the method adds none (the head alone is trained).
+        """
+        raise ValueError(f"{name}: {cls.__name__} adds no parameters to a base")
 
     def peft_config(self, adapted: Any, task: "Task") -> Any:
         """Return PEFT's configuration of the exported adapter; None where PEFT does not have the method."""

@@ -76,10 +76,11 @@ def invert(run: RunConfig, model: WarmModel) -> Inversion:
     texts = _short_texts(model, rank)
     if not texts:
         return Inversion(void=f"no text is shorter than the rank of {rank}, so every token fits into the span")
-    if not _reads_tokens_alone(model, layer, texts[0]):
+    longest = max(texts, key=lambda text: len(text["input_ids"]))
+    if not _reads_tokens_alone(model, layer, longest):
         return Inversion(void="the lowest adapted layer reads tokens that lower layers have mixed")
     private, right = lone_plan(run), [0, 0, 0]
-    dictionary = _looked_up(model, layer, max(texts, key=lambda text: len(text["input_ids"])))
+    dictionary = _looked_up(model, layer, longest)
     for text in texts:
         places = dictionary[: len(text["input_ids"])]
         for way, (own, plan) in enumerate(((text, PLAIN), (text, private), (None, private))):
@@ -138,8 +139,10 @@ def _looked_up(model: WarmModel, layer: str, text: Example) -> NDArray[np.float6
 
 def _reads_tokens_alone(model: WarmModel, layer: str, text: Example) -> bool:
     """Return whether no later and no earlier token changes what a place reads; a causal model looks back alone."""
-    tokens = list(text["input_ids"])
-    mine, later, earlier = _read(model, layer, text, [tokens, [*tokens[:-1], tokens[0]], [tokens[-1], *tokens[1:]]])
+    rows = [list(text["input_ids"]) for _ in range(3)]
+    for row, place in ((rows[1], -1), (rows[2], 0)):
+        row[place] = (row[place] + 1) % len(model.tokenizer)
+    mine, later, earlier = _read(model, layer, text, rows)
     pairs = ((mine[:-1], later[:-1]), (mine[1:], earlier[1:]))
     return all(np.allclose(own, other, rtol=1e-4, atol=1e-6) for own, other in pairs)
 

@@ -90,6 +90,14 @@ def test_a_proxy_that_cannot_be_used_is_named(
         clock_ahead(make_kit(keys, free_port()))
 
 
+def test_a_proxy_s_password_is_in_no_message(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """httpx quotes what stands behind the colon as the port, if a sign of the password is not encoded."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://anne:geheim#1@proxy.example.org:3128")
+    with pytest.raises(InputError, match="percent-encoded") as found:
+        clock_ahead(make_kit(keys, free_port()))
+    assert "geheim" not in str(found.value)
+
+
 def test_nobody_there_is_said_in_one_line(keys: Path) -> None:
     with pytest.raises(ConfideError, match=r"127.0.0.1:\d+: no connection \(ConnectError.*is the server running"):
         clock_ahead(make_kit(keys, free_port()))
