@@ -39,7 +39,7 @@ class WarmModel:
 
     Attributes:
         adversarial: length of the move of adversarial training, 0 for none (`adversarial.adversarial_losses`).
-        copies: the same model on further devices, for `train` alone.
+        copies: the same model on further devices, for private steps alone.
         tried: the shapes that passed the client's trial, by bound on a micro-batch's tokens and by number of threads.
     """
 
