@@ -42,7 +42,7 @@ families: setup
 # The pages in a real browser, with a run followed to its end; then their load and what an open one costs.
 pages: setup
 	@command -v chromium >/dev/null || { echo 'make pages needs Chromium; on Debian: apt-get install --no-install-recommends chromium'; exit 1; }
-	$(BIN)/python -m pytest tests/pages
+	$(BIN)/python -m pytest tests/pages tests/deployment/test_followed_in_a_browser.py
 	$(BIN)/python -m tests.pages.load
 
 # The charts as helm renders them, the trial as docker compose reads it: seconds. Both tools come in Python packages.

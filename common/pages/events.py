@@ -11,15 +11,19 @@ from confide.common.pages.guard import Visit
 from confide.common.pages.sessions import Sessions
 
 _LOOK_SECONDS = 1.0
+_NEWS = "event: news\ndata:\n\n"
 _SIGN_SECONDS = 15.0  # between signs of life, by which a browser that left is noticed
 
 
 def news(visit: Visit, sessions: Sessions, state: Callable[[], object], is_over: Callable[[], bool]) -> Response:
-    """Return a stream that tells each change of ``state``, until the session ends or ``is_over``."""
+    """Return a stream that tells each change of ``state``, until the session ends or ``is_over``.
+
+    It begins with news: something may have changed since the page was made, and before the first look.
+    """
 
     async def stream() -> AsyncIterator[str]:
         last, quiet = await _look(state), 0.0
-        yield "retry: 2000\n\n"
+        yield f"retry: 2000\n{_NEWS}"
         while not sessions.has_ended(visit.session):
             await asyncio.sleep(_LOOK_SECONDS)
             if is_over():
@@ -28,7 +32,7 @@ def news(visit: Visit, sessions: Sessions, state: Callable[[], object], is_over:
             now = await _look(state)
             if now != last:
                 last, quiet = now, 0.0
-                yield "event: news\ndata:\n\n"
+                yield _NEWS
             elif quiet >= _SIGN_SECONDS:
                 quiet = 0.0
                 yield ": here\n\n"

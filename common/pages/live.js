@@ -12,7 +12,6 @@
 
   let busy = false;
   let again = false;
-  let over = false;
 
   function putIn(fresh) {
     for (const part of document.querySelectorAll("[data-live]")) {
@@ -35,8 +34,8 @@
   }
 
   const source = new EventSource(document.body.dataset.events);
-  source.addEventListener("open", () => { say("This page keeps itself up to date."); if (over) refresh(); over = false; });
+  source.addEventListener("open", () => say("This page keeps itself up to date."));
   source.addEventListener("news", refresh);
   source.addEventListener("ended", () => { source.close(); say("This page has ended. Ask for a new link."); });
-  source.addEventListener("error", () => { over = true; say("This page is not up to date: nothing answers at present."); });
+  source.addEventListener("error", () => say("This page is not up to date: nothing answers at present."));
 })();

@@ -1,14 +1,13 @@
-"""The server's page in a real browser: a run followed live to its end, an institution admitted, a run stopped."""
+"""The server's page in a real browser: curves that move, and what everybody can read."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support.browser import Window, require_browser, window
-from support.deployment import Deployment, deployed
+from support.browser import window
 from support.pages import Served, served
 from support.server_pages import add_institutions, add_run, events_of, write_events
-from support.sites import make_records
 
 from confide.common.config.run import RunConfig, lock
 from confide.common.pages.guard import House
@@ -20,26 +19,6 @@ from confide.server.page.facts import Observer
 from confide.server.page.pages import ServerPages
 
 MakeRun = Callable[..., RunConfig]
-_RUN = """
-[study]
-name = "small"
-[model]
-base = "{base}"
-[adapter]
-rank = 4
-targets = ["query", "value"]
-[task]
-kind = "text-classification"
-labels = ["negative", "positive"]
-max_length = 64
-[federation]
-num_rounds = 4
-min_clients = 2
-[local]
-nominal_units = 20
-[privacy]
-noise_multiplier = 4.0
-"""
 
 
 @pytest.fixture
@@ -80,6 +59,19 @@ def test_curves_move_as_rounds_end(shared: ServerState, page: Served, run: RunCo
         assert seen.errors == []
 
 
+def test_a_change_while_a_page_opens_is_seen(shared: ServerState, page: Served, tmp_path: Path) -> None:
+    """The page is made, then something changes, then its stream begins: the stream itself sees no change."""
+    with window(tmp_path / "profile") as seen:
+
+        def late(route: Any) -> None:
+            add_institutions(shared.home, 2)
+            route.continue_()
+
+        seen.page.route("**/events", late, times=1)
+        seen.open(page.link())
+        seen.page.get_by_text("0 of 2 institutions connected.").wait_for(timeout=10_000)
+
+
 @pytest.mark.parametrize(
     ("width", "scheme"),
     [(1100, "light"), *(pytest.param(*each, marks=pytest.mark.waits) for each in ((1100, "dark"), (390, "light")))],
@@ -97,52 +89,3 @@ def test_every_page_can_be_read_by_everybody(
             assert (rest, seen.complaints(), seen.is_too_wide()) == (rest, [], False)
         assert seen.errors == []
         assert seen.hosts == {page.url.removeprefix("http://")}
-
-
-@pytest.fixture
-def deployment(tmp_path: Path) -> Iterator[Deployment]:
-    require_browser()
-    with deployed(tmp_path) as deployment:
-        yield deployment
-
-
-def _link(deployment: Deployment) -> str:
-    return deployment.confide("server", "page", "--home", "srv").strip()
-
-
-def _propose(seen: Window, place: str, text: str, choice: str) -> None:
-    seen.page.goto(f"{place}propose")
-    seen.page.locator("#run").fill(text)
-    seen.page.get_by_label(choice).check()
-    if choice.startswith("Start it"):
-        seen.page.get_by_label("To start it").check()
-    seen.page.get_by_role("button", name="Go").click()
-
-
-@pytest.mark.waits
-def test_a_real_run_is_rehearsed_started_and_followed_to_its_end(
-    deployment: Deployment, base_folder: Path, tmp_path: Path
-) -> None:
-    """A server and two clients as processes; all that the operator does is done in the browser."""
-    deployment.start_server()
-    for name in ("anne", "mary"):
-        site = deployment.add(name, make_records(20))
-        models = site.parent / "models"
-        models.mkdir()
-        (models / base_folder.name).symlink_to(base_folder)
-        deployment.start_client(name)
-    with window(tmp_path / "profile") as seen:
-        place = seen.open(_link(deployment))
-        seen.page.get_by_text("2 of 2 institutions connected.").wait_for()
-        text = _RUN.format(base=base_folder)
-        _propose(seen, place, text, "Rehearse it")
-        seen.page.get_by_text("anne: answered").wait_for()
-        seen.page.get_by_text("mary: answered").wait_for()
-        _propose(seen, place, text, "Start it: it is offered")
-        seen.page.get_by_text("The finished adapter is at").wait_for()
-        seen.page.get_by_text("Round 4 of 4").wait_for()
-        assert "4 of 4" in seen.page.locator("#institutions").inner_text()
-        assert seen.hosts == {f"127.0.0.1:{deployment.admin_port}"}
-        token = place.rstrip("/").rpartition("/")[2]
-        assert token not in deployment.log("server"), "the way to the page stands in the log"
-        assert seen.errors == []
