@@ -94,7 +94,7 @@ def _ledger(path: Path) -> Verdict:
 def _data(config: SiteConfig, local: Path) -> Verdict:
     """Check the data. Only counts are printed; lines and reasons are in a file that only its owner may read."""
     runs = _offered(config)
-    found = check_lines(config.dataset, runs)
+    found = check_lines(config.dataset, runs, config.models.dir)
     report = found.write(local)
     counts = (
         f"{len(found.broken)} of {found.num_lines} lines cannot be read, {len(found.unused)} would contribute nothing"

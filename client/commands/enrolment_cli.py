@@ -78,7 +78,8 @@ def _require_usable_lines(site: "Site") -> None:
     from confide.client.data.line_check import require_usable
 
     if site.offers:
-        require_usable(site.config.dataset, approved_runs(site.offers, site.ledger.account()))
+        runs = approved_runs(site.offers, site.ledger.account())
+        require_usable(site.config.dataset, runs, site.config.models.dir)
 
 
 def _ask_for_authority(site: "Site", kit: "Kit") -> str:

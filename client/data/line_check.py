@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from confide.client.config import DatasetSection
 from confide.client.data.records import columns_of
@@ -81,8 +82,13 @@ class Lines:
         return report
 
 
-def check_lines(dataset: DatasetSection, runs: list[RunConfig]) -> Lines:
+def check_lines(dataset: DatasetSection, runs: list[RunConfig], models: Path) -> Lines:
     """Check every line, as joining a run does and as the tasks of the runs on offer do.
+
+    Args:
+        dataset: of the institution.
+        runs: on offer.
+        models: the institution's folder of base models. Of a kind that writes, the base's tokenizer is asked too.
 
     Raises:
         InputError: the file cannot be read at all, or is empty.
@@ -91,13 +97,14 @@ def check_lines(dataset: DatasetSection, runs: list[RunConfig]) -> Lines:
     columns = columns or {"": columns_of(dataset, sorted(dataset.columns.keys() or {"text"}))}
     broken, unused, spread, numbers = dict[int, str](), dict[int, str](), dict[int, int](), set[int]()
     wasted = {study: Counter[str]() for study in _studies(runs)}
+    tokenizers = {run.study.name: _tokenizer(run, models) for run in runs}
     for number, row in inspect_rows(dataset.path):
         numbers.add(number)
         if isinstance(row, str):
             broken[number] = row
         elif all(lacking := [_lacking(row, own) for own in columns.values()]):
             broken[number] = str(lacking[0])
-        elif reasons := _unused(row, columns, dataset, runs):
+        elif reasons := _unused(row, columns, dataset, runs, tokenizers):
             unused[number] = next(f"study {study}: {why}" if study else why for study, why in reasons.items())
             for study, why in reasons.items():
                 wasted[study][why] += 1
@@ -113,24 +120,24 @@ def _num_lines(row: Record, path: Path) -> int:
     return 1 + sum(str(cell).count("\n") for cell in row.values()) if ".csv" in path.suffixes else 1
 
 
-def too_few_lines(dataset: DatasetSection, runs: list[RunConfig]) -> str | None:
+def too_few_lines(dataset: DatasetSection, runs: list[RunConfig], models: Path) -> str | None:
     """Return the reason to refuse runs that could use too few lines; None if each can use enough.
 
     Raises:
         InputError: the file cannot be read at all, or is empty.
     """
-    found = check_lines(dataset, runs).too_few(dataset.min_usable_fraction) if runs else []
+    found = check_lines(dataset, runs, models).too_few(dataset.min_usable_fraction) if runs else []
     return f"{'; '.join(found)} (`confide client doctor` says why of each line)" if found else None
 
 
-def require_usable(dataset: DatasetSection, runs: list[RunConfig]) -> None:
+def require_usable(dataset: DatasetSection, runs: list[RunConfig], models: Path) -> None:
     """Check that each run can use enough lines: otherwise it would be charged for noise about very few people.
 
     Raises:
         ConfideError: a run could use a smaller share than `min_usable_fraction`.
         InputError: the file cannot be read at all, or is empty.
     """
-    if why := too_few_lines(dataset, runs):
+    if why := too_few_lines(dataset, runs, models):
         raise ConfideError(why)
 
 
@@ -145,20 +152,47 @@ def _lacking(row: Record, columns: dict[str, str]) -> str | None:
     return f"no column {column!r}; it has: {', '.join(map(repr, row))}" if column is not None else None
 
 
+def _tokenizer(run: RunConfig, models: Path) -> Any:
+    """Return the tokenizer of a run whose kind writes; None for others, and where the base is not here or unreadable.
+
+    A chat template may refuse a record that the kind takes. `client doctor` speaks of a base that is not here.
+    """
+    if run.task.own_head or run.task.native_head:
+        return None
+    from confide.common.model.base_models import find_model, load_tokenizer, loading
+
+    try:
+        with loading(find_model(run.model.base, models)) as visible:
+            return load_tokenizer(visible)
+    except ConfideError:
+        return None
+
+
 def _unused(
-    row: Record, columns: dict[str, dict[str, str]], dataset: DatasetSection, runs: list[RunConfig]
+    row: Record,
+    columns: dict[str, dict[str, str]],
+    dataset: DatasetSection,
+    runs: list[RunConfig],
+    tokenizers: dict[str, Any],
 ) -> dict[str, str]:
     """Return the reasons why a row would contribute nothing, by study; the empty name stands for any study."""
     group = next(iter(columns.values())).get("group")
     if group is not None and group in row and group_of({"group": row[group]}) is None:
         return dict.fromkeys(_studies(runs), f"no group in column {group!r}")
-    found = {run.study.name: _why_unused(row, columns[run.study.name], dataset, run) for run in runs}
+    found = dict[str, str | None]()
+    for run in runs:
+        name = run.study.name
+        found[name] = _why_unused(row, columns[name], dataset, run, tokenizers[name])
     return {study: why for study, why in found.items() if why}
 
 
-def _why_unused(row: Record, columns: dict[str, str], dataset: DatasetSection, run: RunConfig) -> str | None:
+def _why_unused(
+    row: Record, columns: dict[str, str], dataset: DatasetSection, run: RunConfig, tokenizer: Any
+) -> str | None:
     """Return the reason why a row would contribute nothing to a run, or None."""
     if lacking := _lacking(row, columns):
         return lacking
     own = {name: row[column] for name, column in columns.items()}
-    return run.task.check(run.task.cut(run.task.translate(own, dataset.labels), dataset.max_chars))
+    record = run.task.cut(run.task.translate(own, dataset.labels), dataset.max_chars)
+    problem = run.task.check(record)
+    return problem if problem or tokenizer is None else run.task.why_no_example(record, tokenizer)

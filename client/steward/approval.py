@@ -185,7 +185,7 @@ def _judge(run: RunConfig, site: Site) -> Verdict:
         attack=round_up(attack_true_positive_rate(plan, 0.01)) if private and isinstance(plan, PrivacyPlan) else None,
         policy=reasons,
         budget=budget,
-        data=None if reasons or budget else too_few_lines(site.config.dataset, [run]),
+        data=None if reasons or budget else too_few_lines(site.config.dataset, [run], site.config.models.dir),
         waits=decision.waits,
         left_out=size_problem(site.config.dataset.declared_units, run.local.nominal_units),
         shared=shared_noise(run, plan, site, account) if private else None,

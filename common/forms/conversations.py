@@ -77,7 +77,7 @@ def rendered(record: Mapping[str, Any], form: Form, tokenizer: Any) -> Rendered:
     """Return a record as one text with the parts to write in it; a part that is missing is not written.
 
     Raises:
-        InputError: the model has no chat template.
+        InputError: messages that the model's chat template cannot render.
     """
     if form == "text":
         return Rendered(record["text"], [(0, len(record["text"]))], by_template=False)
@@ -106,13 +106,26 @@ def _conversation(messages: list[Any], first: int, tokenizer: Any) -> Rendered:
 
 
 def by_template(messages: list[Any], tokenizer: Any, *, begin: bool = False) -> str:
-    """Return messages as the model's chat template renders them; with ``begin`` the assistant's turn is begun."""
+    """Return messages as the model's chat template renders them; with ``begin`` the assistant's turn is begun.
+
+    Raises:
+        InputError: the model has no chat template, or it refuses these messages, as Gemma's does a system turn.
+    """
     if tokenizer.chat_template is None:
         raise InputError(
             "the model has no chat template, which messages need; use a model for dialogue, or the columns prompt and "
             "completion with texts (task.form = 'completion')"
         )
-    text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=begin)
+    from jinja2 import TemplateError
+
+    try:
+        text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=begin)
+    except (TemplateError, TypeError, ValueError) as error:  # a template is a program of the base's makers
+        roles = ", ".join(message["role"] for message in messages[:3])
+        raise InputError(
+            f"the model's chat template refuses messages with the roles {roles}: {error!s:.100}; change the messages, "
+            "or use another base"
+        ) from None
     return text
 
 

@@ -22,7 +22,7 @@ from confide.common.model.attention import attention_of
 from confide.common.model.base_models import loading
 from confide.common.model.checkpointing import checkpoint_layers
 from confide.common.model.devices import base_precision
-from confide.common.model.families import with_targets
+from confide.common.model.families import require_sort, with_targets
 from confide.common.model.quantization import quantization_of
 from confide.common.tensors import Schema, State
 
@@ -75,6 +75,7 @@ def _load_base(run: "RunConfig", folder: Path, device: torch.device, speed: Spee
     config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **settings)
     for name in [name for name in vars(config) if "drop" in name and isinstance(getattr(config, name), float)]:
         setattr(config, name, 0.0)
+    require_sort(run, config)
     config.use_cache = False  # the cache of keys and values serves to generate tokens
     if device.type == "meta":
         with torch.device("meta"):
@@ -107,7 +108,8 @@ def _check_loaded(facts: dict[str, Any], run: "RunConfig") -> None:
     if absent:
         raise InputError(
             f"model.base = {run.model.base!r} lacks weights, {absent[0]!r} among {len(absent)}; "
-            f"use the complete model, or {run.task.head_setting()}"
+            f"use the complete model, or {run.task.head_setting()}: task.kind = {run.task.kind!r} needs "
+            f"{run.task.base_wanted()}"
         )
     for name, *shapes in sorted(facts["mismatched_keys"]):
         found, built = map(tuple, shapes)

@@ -126,8 +126,6 @@ def _remedy(error: Exception, text: str) -> str:
         return "install that, or name another base"
     if isinstance(error, MemoryError) or "memory" in text:
         return "free some memory, or name a smaller base"
-    if "AutoModelForSequenceClassification" in text:
-        return "use task.pooling = 'mean', or name another base"
     return "copy the model again, or name another base"
 
 

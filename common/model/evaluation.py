@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from confide.common.data.batches import Batch, Example, collate, length, sorted_batches
+from confide.common.errors import InputError
 from confide.common.generation.language_model import LanguageModel
 from confide.common.generation.text_metrics import written_metrics
 from confide.common.generation.writing import write as write_texts
@@ -22,6 +23,17 @@ _RECORDS_AT_A_TIME = 4096
 _SAMPLES = 10
 _MOST_CHARACTERS = 600  # of a text in a sample
 _WRITTEN = 200  # records of which a metric of written texts is taken
+
+
+def require_readable(model: WarmModel, records: Records, source: str) -> None:
+    """Check that each record gives the model something, as its tokenizer and chat template render it.
+
+    Raises:
+        InputError: a record does not; the message names the source and its number.
+    """
+    for number, record in enumerate(records, start=1):
+        if why := model.task.why_no_example(record, model.tokenizer):
+            raise InputError(f"{source}: record {number}: {why}")
 
 
 def predict(model: WarmModel, records: Records, tokens_per_batch: int = 2048) -> list[Any]:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -67,6 +68,7 @@ def all_linear(run: RunConfig, folder: Path) -> tuple[str, ...]:
     """
     with loading(folder) as visible, torch.device("meta"):
         config = transformers.AutoConfig.from_pretrained(visible, trust_remote_code=False, local_files_only=True)
+        require_sort(run, config)
         base = run.task.auto_class().from_config(config, trust_remote_code=False, attn_implementation="eager")
     shared = {"query_proj", "key_proj"} if config.model_type == "deberta-v2" else set()
     names = [
@@ -77,6 +79,24 @@ def all_linear(run: RunConfig, folder: Path) -> tuple[str, ...]:
         if isinstance(part, LINEAR) and name.rpartition(".")[2] not in shared
     ]
     return tuple(dict.fromkeys(names))
+
+
+def require_sort(run: RunConfig, config: Any) -> None:
+    """Refuse a base of a sort that cannot do the kind of task, before its weights are read.
+
+    Args:
+        run: any.
+        config: of its base model, as transformers reads it.
+
+    Raises:
+        InputError: the kind needs another sort of base.
+    """
+    known = getattr(run.task.auto_class(), "_model_mapping", None)  # transformers has no public name for it
+    if known is not None and type(config) not in known:
+        raise InputError(
+            f"model.base = {run.model.base!r} is of type {config.model_type!r}, which cannot do task.kind = "
+            f"{run.task.kind!r}: that needs {run.task.base_wanted()}; use {run.task.head_setting()}"
+        )
 
 
 def _with(run: RunConfig, targets: tuple[str, ...]) -> RunConfig:

@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from confide.common.config.run import RunConfig
 from confide.common.config.simulation import SpeedSection
 from confide.common.data.shapes import Shape, public_shapes
+from confide.common.errors import InputError
 from confide.common.methods import is_added
 from confide.common.methods.inserted import stacks
 from confide.common.model.adapter import build_module
@@ -22,6 +23,7 @@ from confide.common.model.devices import base_precision, choose_devices
 GIB = 2**30
 MAX_GRADIENT_NUMBERS = 2**26  # in a micro-batch's matrix of rows by parameters: 256 MB of float32
 _KEPT = 1.5  # numbers kept for the backward pass, over the outputs of linear layers and norms: an upper bound
+_OTHER_BASE = "use another device, or ask for a run with a smaller base or with model.quantization"
 _QUANTISED = {"nf4": 0.52, "int8": 1.01}  # bytes of a number, with the scales of its block
 
 
@@ -56,7 +58,7 @@ class Fit(NamedTuple):
             return None
         remedy = "lower compute.tokens_per_micro_batch or set compute.checkpointing = true"
         if self.base > whole:
-            remedy = "use another device, or ask for a run with a smaller base or with model.quantization"
+            remedy = _OTHER_BASE
         return (
             f"base model {name!r} takes about {self.base / GIB:.1f} GiB and a step of {rows} rows of {tokens} tokens "
             f"{self.step / GIB:.1f} GiB, together more than the {whole / GIB:.1f} GiB of {self.device}; {remedy}"
@@ -75,6 +77,23 @@ def memory_of(device: torch.device) -> Memory:
     return Memory(free, whole)
 
 
+def require_room(run: RunConfig, folder: Path, speed: SpeedSection) -> None:
+    """Refuse a base that is larger than the device's whole memory: reading its weights would end the process.
+
+    Only the base counts: its size is known, while that of a step is an estimate.
+
+    Raises:
+        InputError: it is larger; or it cannot be built, or the device is not there.
+    """
+    device, number = _least(run, speed)
+    base = _base_bytes(build_module(run, folder, torch.device("meta")), number, run.model.quantization)
+    if base > (whole := memory_of(device).whole):
+        raise InputError(
+            f"base model {run.model.base!r} takes about {base / GIB:.1f} GiB, more than the {whole / GIB:.1f} GiB of "
+            f"{device}; {_OTHER_BASE}"
+        )
+
+
 def fit_of(run: RunConfig, folder: Path, speed: SpeedSection) -> Fit:
     """Return an estimate of the memory that a run needs, right to about a factor of two, and that of its device.
 
@@ -86,8 +105,7 @@ def fit_of(run: RunConfig, folder: Path, speed: SpeedSection) -> Fit:
     Raises:
         InputError: the base cannot be built, or the device is not there.
     """
-    device = min(choose_devices(speed.device), key=lambda each: memory_of(each).whole)
-    number = (torch.float32 if run.task.native_head else base_precision(device, speed.precision)).itemsize
+    device, number = _least(run, speed)
     module = build_module(run, folder, torch.device("meta"))
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
     shapes = public_shapes(
@@ -104,6 +122,12 @@ def fit_of(run: RunConfig, folder: Path, speed: SpeedSection) -> Fit:
     gradients = 2 * 4 * fullest[0] * trained  # of each layer, and joined
     base = _base_bytes(module, number, run.model.quantization)
     return Fit(base, int(kept[fullest] * number) + gradients, fullest, device, memory_of(device))
+
+
+def _least(run: RunConfig, speed: SpeedSection) -> tuple[torch.device, int]:
+    """Return the device with the least memory, and the bytes of a number of the frozen base on it."""
+    device = min(choose_devices(speed.device), key=lambda each: memory_of(each).whole)
+    return device, (torch.float32 if run.task.native_head else base_precision(device, speed.precision)).itemsize
 
 
 def kept_numbers(module: nn.Module, shape: Shape, *, eager: bool, checkpointing: bool) -> float:

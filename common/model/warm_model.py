@@ -23,6 +23,7 @@ from confide.common.model.adversarial import adversarial_losses, require_adversa
 from confide.common.model.base_models import find_model, hash_model, load_tokenizer, loading
 from confide.common.model.devices import choose_devices
 from confide.common.model.lower_layers import LowerLayers, find_lower_layers
+from confide.common.model.memory import require_room
 from confide.common.model.plain_texts import standardise
 from confide.common.privacy.gradients import per_example_gradients, wrap
 from confide.common.tasks import Task
@@ -132,7 +133,8 @@ def warm_model(run: RunConfig, speed: SpeedSection = AUTO, models: Path | None =
         models: an institution's folder of base models.
 
     Raises:
-        InputError: no base model has this name and hash, or it cannot do what the run asks.
+        InputError: no base model has this name and hash, the device has too little memory for it, or it cannot do what
+            the run asks.
     """
     places = choose_devices(speed.device)
     key = run.model_dump_json(include={"study": {"seed"}, "model": True, "adapter": True, "task": True})
@@ -143,6 +145,7 @@ def warm_model(run: RunConfig, speed: SpeedSection = AUTO, models: Path | None =
         found = hash_model(folder)
         if run.model.sha256 not in (None, found):
             raise InputError(f"model.sha256 = {run.model.sha256}, but the files of {run.model.base!r} hash to {found}")
+        require_room(run, folder, speed)
         first, *others = (_load(run, folder, place, speed) for place in places)
         _warm[key] = replace(first, copies=tuple(others))
     return _warm[key]
@@ -207,9 +210,13 @@ def _tried(run: RunConfig, model: WarmModel, batch: Batch) -> torch.Tensor:
     try:
         return per_example_gradients(model.wrapped, model.losses, batch)
     except Exception as error:  # noqa: BLE001 - each architecture fails in its own way
+        encoder: Any = model.module.encoder
+        remedy = "use other targets, another adapter.method or another base"
+        if encoder.config.is_encoder_decoder:
+            remedy = "an encoder-decoder is for task.kind = 'seq2seq': use that, or another base"
         raise InputError(
-            f"model.base = {run.model.base!r} with {run.adapter.described()} gives no gradient for each example "
-            f"({type(error).__name__}: {error}); use other targets, another adapter.method or another base"
+            f"model.base = {run.model.base!r} with {run.adapter.described()} gives no gradient for each example of "
+            f"task.kind = {run.task.kind!r} ({type(error).__name__}: {error!s:.200}); {remedy}"
         ) from None
 
 

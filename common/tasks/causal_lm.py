@@ -52,6 +52,10 @@ class CausalLM(Written, Task):
 
         return transformers.AutoModelForCausalLM
 
+    def base_wanted(self) -> str:
+        """Return the sort of base that the kind needs."""
+        return "a model that writes, such as GPT-2, Llama or Qwen"
+
     def inputs(self) -> tuple[str, ...]:
         """Return the columns that are read: all that a person wrote."""
         return COLUMNS[self.form][:1]

@@ -10,6 +10,7 @@ from confide.common.forms.texts import made_up_words
 from confide.common.generation import IGNORED
 from confide.common.tasks.causal_lm import CausalLM
 from confide.common.tasks.task import Example, Record, Task
+from confide.common.tasks.written import why_nothing_to_write
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -70,6 +71,10 @@ class Preference(Task):
         """Return the transformers class of the base model."""
         return self._writer.auto_class()
 
+    def base_wanted(self) -> str:
+        """Return the sort of base that the kind needs."""
+        return self._writer.base_wanted()
+
     def inputs(self) -> tuple[str, ...]:
         """Return all columns: a prediction says which answer the model prefers."""
         return ("prompt", *_SIDES)
@@ -119,6 +124,10 @@ class Preference(Task):
                 "rejected_mask": [1] * len(rejected["input_ids"]),
             }
         ]
+
+    def why_no_example(self, record: Record, tokenizer: Any) -> str | None:
+        """Return why a checked pair gives the model nothing to compare; None if it gives something."""
+        return why_nothing_to_write(self, record, tokenizer)
 
     def columns(self) -> Mapping[str, int]:
         """Return the columns of both texts beside the first one's tokens; padding is masked."""

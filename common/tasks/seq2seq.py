@@ -39,6 +39,10 @@ class Seq2Seq(Written, Task):
 
         return transformers.AutoModelForSeq2SeqLM
 
+    def base_wanted(self) -> str:
+        """Return the sort of base that the kind needs."""
+        return "an encoder-decoder, such as T5, BART or Marian"
+
     def inputs(self) -> tuple[str, ...]:
         """Return the source's column."""
         return ("source",)

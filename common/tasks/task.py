@@ -103,6 +103,13 @@ class Task(Section):
         or a number. All examples of a record belong to its unit. A record without its answer can be encoded too.
         """
 
+    def why_no_example(self, record: Record, tokenizer: Any) -> str | None:
+        """Return why a checked record gives no example with a tokenizer; None if it gives one.
+
+        Under a head of ours every checked record gives one, so nothing is tried.
+        """
+        return None
+
     def columns(self) -> Mapping[str, int]:
         """Return the columns of examples with one value for each token, besides ``input_ids``, and what pads them."""
         return {}
@@ -145,6 +152,10 @@ class Task(Section):
         import transformers
 
         return transformers.AutoModel
+
+    def base_wanted(self) -> str:
+        """Return the sort of base that the kind needs, for messages."""
+        return "an encoder such as BERT, or a decoder such as Llama"
 
     def auto_settings(self) -> dict[str, Any]:
         """Return settings of the base model's configuration."""

@@ -56,6 +56,10 @@ class TextClassification(Task):
         """Return the setting that puts our head on any base."""
         return "task.pooling = 'mean'"
 
+    def base_wanted(self) -> str:
+        """Return the sort of base that the kind needs."""
+        return super().base_wanted() if self.own_head else "one for which transformers has a head of classes"
+
     def peft_type(self) -> str | None:
         """Return PEFT's name of the task, with which it saves the base model's own head."""
         return None if self.own_head else "SEQ_CLS"

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from confide.common.errors import InputError
 from confide.common.generation.text_metrics import WORST_LOSS, perplexity
 from confide.common.tasks.task import Record
 
@@ -27,6 +28,10 @@ class Written:
     def num_outputs(self) -> int:
         """No output of ours: the base's head gives one for each word of its vocabulary."""
         return 0
+
+    def why_no_example(self, record: Record, tokenizer: Any) -> str | None:
+        """Return why a checked record gives the model nothing to learn; None if it gives something."""
+        return why_nothing_to_write(self, record, tokenizer)
 
     def columns(self) -> Mapping[str, int]:
         """Return the column of the tokens to write; padding is none."""
@@ -69,6 +74,16 @@ class Written:
         """Return the geometric mean of the probabilities of a record's answer tokens, in [0, 1]."""
         total, count = prediction
         return math.exp(-total / count) if count else 0.0
+
+
+def why_nothing_to_write(task: Any, record: Record, tokenizer: Any) -> str | None:
+    """Return why a record of a kind that writes gives no example: the template refuses it, or renders no answer."""
+    try:
+        if task.examples(record, tokenizer):
+            return None
+    except InputError as error:
+        return str(error)
+    return "its answer has no token to write; change it, or remove the record"
 
 
 def _answer_losses(module: Any, batch: "Mapping[str, Tensor]") -> "tuple[Tensor, Tensor]":

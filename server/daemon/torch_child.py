@@ -116,8 +116,11 @@ class _Bench:
         read_earlier(self._run, self._earlier)
         if self._public is None:
             return
+        from confide.common.model.evaluation import require_readable
+
+        model = self._model()
         try:
-            self._records()
+            require_readable(model, self._records(), self._public)
         except InputError as error:
             raise InputError(
                 f"evaluation.data = {self._run.evaluation.data!r}: {error}; mend it at the server, where a relative "

@@ -79,7 +79,7 @@ def require_lines(sites: RealSites, run: RunConfig) -> None:
     """
     for site in sites.sites:
         try:
-            require_usable(site.config.dataset, [run])
+            require_usable(site.config.dataset, [run], site.config.models.dir)
         except ConfideError as error:
             raise type(error)(f"{site.config.institution.name!r}: {error}") from None
 

@@ -2,15 +2,19 @@
 
 import shlex
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from confide.common.config.run import RunConfig, require_base
+from confide.common.data.records import Record
 from confide.common.errors import InputError
 from confide.common.model.base_models import fetch_model, hash_model
+from confide.common.model.evaluation import require_readable
 from confide.common.model.warm_model import warm_model
 from confide.server.results.run_directory import RunDirectory
-from confide.simulations.sites.real_sites import RealSites
+from confide.simulations.data.institutions import load_institutions
+from confide.simulations.sites.real_sites import RealSites, read_public_test
 from confide.simulations.sites.unfinished import Unfinished
 
 
@@ -41,7 +45,9 @@ class Begun:
 
 def begin(run: RunConfig, out: Path | None, engine: str, sites: RealSites | None) -> Begun:
     """Begin a locked run whose data and sites were checked; a fault of its model shows before the folder is made."""
-    warm_model(run, run.speed)
+    model = warm_model(run, run.speed)
+    for source, records in _records(run, sites):
+        require_readable(model, records, source)
     directory = RunDirectory(out or _free_folder(f"{time.strftime('%Y%m%d-%H%M%S')}-{run.study.name}"), run)
     kept = (
         Unfinished.begin(directory.path, run.places, real_sites=sites is not None) if engine == "in-process" else None
@@ -69,6 +75,16 @@ def go_on(run: RunConfig, path: Path, kept: Unfinished, sites: RealSites | None)
     warm_model(run, run.speed)
     with kept.alone():
         return Begun(run, RunDirectory.open(path, run), sites, kept)
+
+
+def _records(run: RunConfig, sites: RealSites | None) -> Iterator[tuple[str, list[Record]]]:
+    """Give all records that may be looked at, with the place that they come from: none of a real institution's."""
+    if sites:
+        yield from ((str(run.evaluation.data), own) for own in read_public_test(run).values())
+        return
+    found = load_institutions(run)
+    for kind, shares in (("test", found.public), ("private", found.private)):
+        yield from ((f"{kind} share of {name!r}", own) for name, own in shares.items())
 
 
 def _free_folder(name: str) -> Path:

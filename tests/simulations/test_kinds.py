@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.families import save_tiny
 from support.kinds import FAULTY_LINES, LINES, RECORDS, SETTINGS, base_of, task_of
 
 Confide = Callable[..., tuple[int, str, str]]
@@ -68,3 +69,29 @@ def test_a_kind_runs_from_plan_to_prediction(confide: Confide, kind: str, kind_f
     for line, fault in (FAULTY_LINES[kind],) if kind in FAULTY_LINES else ():
         code, output, _ = confide("predict", out, line)
         assert (code, fault in json.loads(output)["error"]) == (2, True)
+
+
+@pytest.mark.parametrize("file", ["data", "test"])
+def test_a_record_that_a_template_refuses_ends_a_simulation_before_it_begins(
+    confide: Confide, run_file: Path, tmp_path: Path, file: str
+) -> None:
+    base = save_tiny("llama", tmp_path / "talker")
+    template = base / "chat_template.jinja"
+    refusal = "{{ raise_exception('no system turns') if messages[0].role == 'system' else '' }}"
+    template.write_text(refusal + template.read_text(encoding="utf-8"), encoding="utf-8")
+    good = {"messages": RECORDS["causal-lm"][0]["messages"]}
+    bad = {"messages": [{"role": "system", "content": "be kind"}, *good["messages"]]}
+    for name in ("data", "test"):
+        records = [good] * 29 + [bad if name == file else good]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
+    text = re.sub(
+        r"(?s)\[task\]\n.*?\[federation\]",
+        '[task]\nkind = "causal-lm"\nmax_length = 64\n\n[federation]',
+        run_file.read_text(),
+    )
+    text = re.sub(r"(?m)^base = .*$", f'base = "{base}"', text)
+    run_file.write_text(text + f'\n[evaluation]\ndata = "{tmp_path}/test.jsonl"\n', encoding="utf-8")
+    code, _, errors = confide("simulate", run_file, "--out", tmp_path / "out")
+    assert (code, (tmp_path / "out").exists()) == (2, False)
+    assert "no system turns; change the messages, or use another base" in errors
+    assert "Traceback" not in errors

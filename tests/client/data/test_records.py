@@ -89,7 +89,7 @@ def test_every_shape_holds_the_same_people_with_the_same_answers(tmp_path: Path,
     assert [unit_key(record, secret) for record in records] == [unit_key(row, secret) for row in wanted]
     answers = TASK.answers()
     assert [names_of(record, answers, secret) for record in records] == [names_of(row, (), secret) for row in wanted]
-    found = check_lines(dataset, [])
+    found = check_lines(dataset, [], Path())
     assert (found.num_lines, found.broken) == (len(NOTES), {})
 
 

@@ -8,6 +8,7 @@ import torch
 import transformers
 from conftest import MakeRun
 from support.families import BOTH, DECODERS, EACH, ENCODERS, SETTINGS, save_tiny
+from support.kinds import of_kind
 from support.sites import random_state
 from support.speed import CPU
 
@@ -109,3 +110,22 @@ def test_the_table_names_layers_of_each_family(name: str) -> None:
 
 def test_every_family_of_the_table_has_a_tiny_model() -> None:
     assert {*ENCODERS, *DECODERS, *BOTH} == set(SETTINGS) <= set(TARGETS)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "words"),
+    [
+        ("llama", "seq2seq", "of type 'llama', which cannot do task.kind = 'seq2seq': that needs an encoder-decoder"),
+        ("t5", "causal-lm", "of type 't5', which cannot do task.kind = 'causal-lm': that needs a model that writes"),
+        ("t5", "preference", "of type 't5', which cannot do task.kind = 'preference': that needs a model that writes"),
+        ("t5", "scoring", "of task.kind = 'scoring' .* an encoder-decoder is for task.kind = 'seq2seq'"),
+    ],
+)
+def test_a_kind_that_a_family_cannot_do_is_named(
+    make_run: MakeRun, tmp_path: Path, name: str, kind: str, words: str
+) -> None:
+    run = of_kind(make_run(adapter={"targets": "auto"}), kind)
+    base = save_tiny(name, tmp_path / name)
+    with pytest.raises(InputError, match=words) as refused:
+        warm_model(run.model_copy(update={"model": run.model.model_copy(update={"base": str(base), "sha256": None})}))
+    assert "\n" not in str(refused.value)

@@ -13,6 +13,7 @@ from torch import Tensor
 from confide.common.config.run import RunConfig
 from confide.common.config.simulation import SpeedSection
 from confide.common.data.batches import collate
+from confide.common.errors import InputError
 from confide.common.model import memory
 from confide.common.model.memory import Memory, fit_of, kept_numbers
 from confide.common.model.warm_model import WarmModel, warm_model
@@ -20,6 +21,16 @@ from confide.common.tasks.causal_lm import CausalLM
 from confide.common.tasks.seq2seq import Seq2Seq
 
 SHAPE = (4, 64)
+
+
+def test_a_base_larger_than_the_memory_is_refused_before_its_weights_are_read(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(study={"seed": 77})
+    monkeypatch.setattr(memory, "memory_of", lambda device: Memory(1, 50_000))
+    monkeypatch.setattr("confide.common.model.warm_model.build_module", None)  # it would read them
+    with pytest.raises(InputError, match=r"takes about 0\.0 GiB, more than the 0\.0 GiB of cpu; use another device"):
+        warm_model(run)
 
 
 def _run(make_run: MakeRun, family: str, folder: Path) -> RunConfig:
