@@ -59,6 +59,8 @@ def _plan_text(run: "RunConfig", facts: dict[str, Any]) -> str:
             f"  warning: the noise on the head is {facts['head_noise']:g}, should be at most {MOST_HEAD_NOISE:g}, so "
             "the run may learn little; take more units, institutions or rounds, or a larger epsilon"
         )
+    if not facts["head_noise"]:
+        lines.append("  no head is trained, so what the noise leaves of the signal is not estimated: simulate it first")
     if "seconds_per_round" in facts:
         lines.append(
             f"  {facts['seconds_per_round']} s for a round of one institution, "

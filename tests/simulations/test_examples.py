@@ -8,7 +8,7 @@ import re
 import runpy
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -98,6 +98,15 @@ def test_the_monitor_alerts_on_the_topic_that_turned_bad_and_on_no_other() -> No
     assert [line.partition(":")[0] for line in told if line.startswith("ALERT")] == [f"ALERT day {monitor.DAYS}, train"]
     page = (EXAMPLES / "opinion-monitor.md").read_text(encoding="utf-8")
     assert f"day {monitor.DAYS}, train" in page
+
+
+def test_the_monitor_tells_of_a_day_while_the_stream_goes_on() -> None:
+    def stream() -> Iterator[str]:
+        for day in (1, 2):
+            yield json.dumps({"day": day, "topic": "train", "prediction": "negative"})
+        raise AssertionError("the first day is not told before more is read")
+
+    assert next(iter(_module("opinion_monitor").monitor(stream()))) == "day 1, train: 1 of 1 are blame"
 
 
 def test_the_monitor_counts_no_line_with_an_error() -> None:
