@@ -4,14 +4,19 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 import pytest
-from support.guarantees import same_bits_in_any_company, sums_add_up
+from support.guarantees import (
+    counts_as_clipped_means,
+    same_bits_in_any_company,
+    sums_add_up,
+    weighs_1_in_the_counts,
+)
 from support.kinds import SETTINGS, of_kind
-from support.sites import MIXED_UNITS, mixed_table
+from support.sites import MIXED_UNITS, mixed_table, mixed_units, random_state
 from support.speed import CPU
 
 from confide.client.data.units import UnitTable
 from confide.common.config.run import RunConfig
-from confide.common.model.adapter import reset
+from confide.common.model.adapter import reset, set_state
 from confide.common.model.warm_model import WarmModel, warm_model
 from confide.common.tasks import TaskSettings
 
@@ -45,6 +50,16 @@ def test_a_unit_of_any_kind_is_the_same_in_any_company(model: WarmModel, table: 
     assert table.num_units == MIXED_UNITS
     same_bits_in_any_company(model, table)
     sums_add_up(model, table)
+
+
+def test_a_unit_of_any_kind_counts_as_its_clipped_mean(model: WarmModel, table: UnitTable) -> None:
+    set_state(model.module, random_state(model))
+    assert max(map(len, table.units)) > 1
+    counts_as_clipped_means(model, table)
+
+
+def test_a_unit_of_any_kind_weighs_1_in_the_counts(model: WarmModel) -> None:
+    weighs_1_in_the_counts(model, mixed_units(model))
 
 
 @pytest.mark.parametrize("bug", BUGS)

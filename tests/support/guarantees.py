@@ -7,6 +7,7 @@ its modules, at the time of the call. Statistical ones run at ALPHA.
 
 import os
 import tempfile
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 from typing import Any, get_args
@@ -31,7 +32,7 @@ from confide.client.training import validation
 from confide.client.training.batches import BatchedUnits, batch_units
 from confide.common.config.run import RunConfig
 from confide.common.config.sections import Transfer
-from confide.common.data.batches import Example
+from confide.common.data.batches import Example, collate, length
 from confide.common.data.shapes import public_shapes
 from confide.common.model.adapter import coordinate_weights, schema, set_state
 from confide.common.model.warm_model import WarmModel, warm_model
@@ -45,6 +46,7 @@ from confide.common.tensors import State, dump_state
 
 ALPHA = 1e-6
 TOLERANCE = 1e-5  # float32, at clip norm 1
+Loss = Callable[[WarmModel, Example], torch.Tensor]
 
 
 def _assert_normal(values: NDArray[np.float64], stddev: float) -> None:
@@ -146,15 +148,26 @@ def check_a_unit_that_is_not_finite_contributes_zero() -> None:
             np.testing.assert_array_equal(actual, expected)
 
 
-def _reference(plan: PrivacyPlan, model: WarmModel, unit: list[Example]) -> NDArray[np.float64]:
+def _label_loss(model: WarmModel, example: Example) -> torch.Tensor:
+    """The loss of a text classification by its definition."""
+    ids = torch.tensor([example["input_ids"]])
+    logits = model.module(input_ids=ids, attention_mask=torch.ones_like(ids))
+    return torch.nn.functional.cross_entropy(logits, torch.tensor([example["label"]]))
+
+
+def own_loss(model: WarmModel, example: Example) -> torch.Tensor:
+    """The loss of any kind, of one example alone and without padding."""
+    batch = collate([example], length(example), model.pads, model.device)
+    return model.task.losses(model.module, batch).sum()
+
+
+def _reference(plan: PrivacyPlan, model: WarmModel, unit: list[Example], loss_of: Loss) -> NDArray[np.float64]:
     """A unit's clipped gradient by its definition: plain autograd, one example at a time, without padding."""
     model.wrapped.disable_hooks()
     parameters = [parameter for parameter in model.module.parameters() if parameter.requires_grad]
     gradients = []
     for example in unit:
-        ids = torch.tensor([example["input_ids"]])
-        logits = model.module(input_ids=ids, attention_mask=torch.ones_like(ids))
-        loss = torch.nn.functional.cross_entropy(logits, torch.tensor([example["label"]]))
+        loss = loss_of(model, example)
         gradients.append(torch.cat([g.ravel() for g in torch.autograd.grad(loss, parameters)]).double())
     weights = coordinate_weights(schema(model.module), plan.head_weight).double()
     mean = torch.stack(gradients).mean(dim=0) * weights
@@ -169,11 +182,17 @@ def check_a_unit_counts_as_its_clipped_mean_gradient(model: WarmModel) -> None:
     table = make_table(model, [*make_records(14, groups=2), *make_records(17, groups=17)[14:]])
     assert sorted(map(len, table.units)) == [1, 1, 1, 7, 7]
     set_state(model.module, random_state(model))
+    counts_as_clipped_means(model, table, _label_loss)
+
+
+def counts_as_clipped_means(model: WarmModel, table: units.UnitTable, loss_of: Loss = own_loss) -> None:
+    """Compare a step's sum with that of the definition, over micro-batches of several sizes."""
     plan = make_plan(sampling_probability=1.0, head_weight=0.5, clip_norm=0.5)
-    expected = sum(_reference(plan, model, unit) for unit in table.units)
+    expected = sum(_reference(plan, model, unit, loss_of) for unit in table.units)
     for tokens in (1, 70, 200, 10_000):
-        actual = train_sum(plan, model, batched(model, table, tokens), TestCoins(0, quiet=True))
-        np.testing.assert_allclose(actual, expected, atol=TOLERANCE)
+        site = batch_units(table, model, public_shapes(model.task.max_length, tokens, 10_000))
+        actual = train_sum(plan, model, site, TestCoins(0, quiet=True))
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=TOLERANCE)
 
 
 def hostile_states(model: WarmModel) -> list[State]:
@@ -382,6 +401,11 @@ def check_a_unit_weighs_1_in_the_counts(model: WarmModel) -> None:
     set_state(model.module, random_state(model))
     records, sizes = make_records(30), (1, 2, 3, 7, 11, 6)
     several = [records[sum(sizes[:place]) : sum(sizes[: place + 1])] for place in range(len(sizes))]
+    weighs_1_in_the_counts(model, several)
+
+
+def weighs_1_in_the_counts(model: WarmModel, several: validation.Units) -> None:
+    """Compare the counts of several units with and without each."""
     everyone = validation.count_cells(model, several)
     for number in range(len(several)):
         change = everyone - validation.count_cells(model, several[:number] + several[number + 1 :])

@@ -72,10 +72,20 @@ class DrawsOnly:
 MIXED_UNITS = 7
 
 
-def mixed_table(model: WarmModel, more: int) -> units.UnitTable:
-    """Seven units of one record or two, of made-up texts that grow by so many words."""
-    records = [
+def mixed_records(model: WarmModel, more: int) -> list[dict[str, Any]]:
+    """Records of seven units, one or two for each, of made-up texts that grow by so many words."""
+    return [
         {**model.task.made_up(5, number, 3 + more * number), "group": str(number % MIXED_UNITS)}
         for number in range(MIXED_UNITS + 3)
     ]
-    return make_table(model, records)
+
+
+def mixed_units(model: WarmModel) -> list[list[dict[str, Any]]]:
+    """The records of seven units, unit by unit."""
+    records = mixed_records(model, 2)
+    return [[row for row in records if row["group"] == str(number)] for number in range(MIXED_UNITS)]
+
+
+def mixed_table(model: WarmModel, more: int) -> units.UnitTable:
+    """Seven units of one record or two."""
+    return make_table(model, mixed_records(model, more))
