@@ -23,6 +23,7 @@ _FILES: dict[str, tuple[type[BaseModel], str, str]] = {
     "site.toml": (SiteConfig, "confide.client", "one institution's own settings; it never leaves the institution"),
     "server.toml": (ServerConfig, "confide.server.home", "the coordinator's own settings"),
 }
+_HEAD = "| key | value | default | meaning |\n|---|---|---|---|"
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
@@ -57,8 +58,11 @@ def _settings(name: str) -> str:
     parts = [f"# {name}", f"{what[0].upper()}{what[1:]}."]
     for section, content in schema["properties"].items():
         parts.append(f"## [{section}]")
-        for variant in _variants(content, schema):
-            parts += _table(variant, schema, told)
+        variants = _variants(content, schema)
+        for variant in variants:
+            parts += _table(section, variant, schema, told)
+        if not variants:  # its keys are names that the institution writes
+            parts.append(f"{_HEAD}\n| name of an institution | text | not set | {told[section,]} |")
     parts += ["## The file with comments", f"```toml\n{template}\n```"]
     return "\n\n".join(parts) + "\n"
 
@@ -69,14 +73,17 @@ def _variants(content: dict[str, Any], schema: dict[str, Any]) -> list[dict[str,
     return [schema["$defs"][choice["$ref"].rpartition("/")[2]] for choice in choices if "$ref" in choice]
 
 
-def _table(variant: dict[str, Any], schema: dict[str, Any], told: dict[str, str]) -> Iterator[str]:
+def _table(
+    section: str, variant: dict[str, Any], schema: dict[str, Any], told: dict[tuple[str, ...], str]
+) -> Iterator[str]:
     fixed = [(key, value["const"]) for key, value in variant["properties"].items() if "const" in value]
     yield from (f'### {key} = "{value}"' for key, value in fixed)
     yield variant.get("description", "").replace("``", "`").split("\n\n")[0]
-    rows = ["| key | value | default | meaning |", "|---|---|---|---|"]
+    kind, rows = (fixed[0][1] if fixed else ""), [_HEAD]
     for key, value in variant["properties"].items():
         default = "required" if key in variant.get("required", []) else _literal(value.get("default"))
-        rows.append(f"| `{key}` | {_kind(value, schema)} | {default} | {told.get(key, '')} |")
+        meaning = told.get((section, kind, key)) or told.get((section, "", key), "")
+        rows.append(f"| `{key}` | {_kind(value, schema)} | {default} | {meaning} |")
     yield "\n".join(rows)
 
 
@@ -100,9 +107,21 @@ def _literal(value: object) -> str:
     return f"`{value!r}`".replace("'", '"').replace("`True`", "`true`").replace("`False`", "`false`")
 
 
-def _told(template: str) -> dict[str, str]:
-    """Return the comment of each key in a commented settings file."""
-    found = re.findall(r"^#? *([a-z_0-9]+) = .*?\S\s+# (.+)$", template, flags=re.MULTILINE)
-    return {
-        key: comment.replace("|", "\\|").removeprefix("example; ").removeprefix("example: ") for key, comment in found
-    }
+def _told(template: str) -> dict[tuple[str, ...], str]:
+    """Return the comments of a commented settings file, by section, kind or method (all: "") and key, or by section."""
+    told: dict[tuple[str, ...], str] = {}
+    section = kind = ""
+    last: tuple[str, ...] = ()
+    for line in template.splitlines():
+        if head := re.match(r"(?:# )?\[(\w+)\]", line):
+            section, kind, last = head[1], "", (head[1],)
+        elif line.startswith("# Of "):
+            only = re.match(r'# Of (?:kind|method) "([\w-]+)" only', line)
+            kind, last = only[1] if only else "", ()
+        elif key := re.match(r"#? *(\w+) = ", line):
+            last = (section, kind, key[1])
+        more = re.fullmatch(r"# {8,}# (.+)", line)
+        if last and (comment := more or re.fullmatch(r"\S.*?\S[ \t]+# (.+)", line)):
+            words = re.sub(r"^example[;:] ", "", comment[1]).replace("|", "\\|")
+            told[last] = f"{told[last]} {words}" if more else words
+    return told

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,45 @@ def test_the_reference_has_every_command_and_every_section(site: Path) -> None:
     run = (site / "reference" / "run-toml.html").read_text(encoding="utf-8")
     assert [name for name in RunConfig.model_fields if f"[{name}]" not in run] == []
     assert "sampling_probability" in run
+
+
+@pytest.fixture(scope="module")
+def meanings() -> dict[tuple[str, ...], str]:
+    """The meaning of each key in the reference, by file, section, kind or method, and key."""
+    found: dict[tuple[str, ...], str] = {}
+    for path, text in runpy.run_path(str(ROOT / "docs" / "reference.py"))["pages"]().items():
+        section = kind = ""
+        for line in text.partition("## The file with comments")[0].splitlines():
+            if line.startswith("## "):
+                section, kind = line[3:], ""
+            elif line.startswith("### "):
+                kind = line[4:]
+            elif row := re.fullmatch(r"\| (`\w+`|name of an institution) \|.*\| (.*) \|", line):
+                found[Path(path).name, section, kind, row[1].strip("`")] = row[2].strip()
+    return found
+
+
+def test_every_key_of_the_reference_has_a_meaning_of_its_own(meanings: dict[tuple[str, ...], str]) -> None:
+    assert len(meanings) > 120
+    assert [key for key, meaning in meanings.items() if not meaning or meaning == "example"] == []
+    of_another = re.compile(r"^[\[\w]+\]? = |\s# |^Of kind")
+    assert [key for key, meaning in meanings.items() if of_another.search(meaning)] == []
+    assert [key for key, meaning in meanings.items() if meaning.endswith((",", " at a"))] == [], "cut at a line's end"
+
+
+def test_keys_of_one_name_have_the_meaning_of_their_place(meanings: dict[tuple[str, ...], str]) -> None:
+    def of(file: str, section: str, key: str, kind: str = "") -> str:
+        return meanings[f"{file}-toml.md", f"[{section}]", kind and f'kind = "{kind}"', key]
+
+    assert "ledger" in of("site", "state", "dir")
+    assert "base models" in of("site", "models", "dir")
+    assert "public" in of("run", "evaluation", "data")
+    assert "Parquet" in of("run", "simulation", "data")
+    assert "tags" in of("run", "task", "form", "token-classification")
+    assert "messages" in of("run", "task", "form", "causal-lm")
+    assert "score" in of("run", "task", "highest", "scoring")
+    assert "relevance" in of("run", "task", "highest", "ranking")
+    assert "telephone" in of("site", "partners", "name of an institution")
 
 
 def test_the_site_asks_no_other_host_for_anything(site: Path) -> None:
