@@ -1,6 +1,7 @@
 """The page report.html about one run. It refers to nothing outside the file."""
 
 import math
+import time
 from decimal import ROUND_CEILING, Decimal
 from importlib.resources import files
 from pathlib import Path
@@ -29,16 +30,17 @@ def write_report(path: Path, facts: dict[str, Any]) -> None:
             ``metric``: name of the task's headline. ``score``: `Scores.as_json`, or None if nothing was measured.
             ``rounds``: each ``round``, ``score`` (mean, or None), ``per_institution`` (name to score, or None),
             ``epsilon`` (name to epsilon so far, or None), ``accepted`` (number), ``dropped`` (list of str),
-            ``seconds``.
+            ``seconds``, ``ended`` (seconds since 1970, or None).
             ``institutions``: each ``name``, ``declared_units``, ``epsilon`` (or None), ``num_steps``, ``rounds``
-            (accepted), ``dropped`` (list of str), ``score`` (or None).
+            (accepted), ``accepted_in`` (their numbers), ``dropped`` (list of str), ``score`` (or None).
             ``validation``: the last one of the run: ``round``, ``noise`` (standard deviation), ``counts``
             (name to ``right`` and ``wrong``, noised); may be absent or None.
             ``baselines``: by the names of `findings.BASELINES`, each `Scores.as_json`; each may be absent.
             ``samples``: texts of public test records, `evaluation.samples`; may be absent.
             ``look``: `closer_look` of the finished adapter on the test records; may be absent or None.
             ``earlier``: `earlier_scores` of the finished adapter; may be absent or None.
-            ``ended``: seconds since 1970; may be absent or None.
+            ``ended``: seconds since 1970; may be absent or None. ``speed``: units a second, or None.
+            ``memory``: the most that the training process took, in words; may be absent or None.
             ``audit``: `report_facts.last_audit`; may be absent or None.
             ``attacked``: the ``sentence`` and the ``shadow_runs`` of attacks on the finished adapter; may be absent or
             None.
@@ -57,6 +59,7 @@ def write_report(path: Path, facts: dict[str, Any]) -> None:
         "audit": None,
         "attacked": None,
         "ended": None,
+        "memory": None,
         **facts,
     }
     environment = templates("confide.server.results").overlay()
@@ -67,6 +70,8 @@ def write_report(path: Path, facts: dict[str, Any]) -> None:
         "number": _number,
         "size": _size,
         "setting": _setting,
+        "ranges": _ranges,
+        "second": _second,
     }
     spent = [row["epsilon"] for row in facts["institutions"] if row["epsilon"] is not None]
     style = files("confide.common.pages").joinpath("style.css").read_text(encoding="utf-8")
@@ -126,6 +131,23 @@ def _size(count: float) -> str:
         if count >= factor:
             return f"{count / factor:.1f} {unit}"
     return f"{count:.0f} bytes"
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Return numbers as ranges.
+
+    >>> _ranges([4, 1, 2, 3, 6]), _ranges([])
+    ('1–4, 6', '–')
+    """
+    ordered, known = sorted(numbers), set(numbers)
+    firsts = [number for number in ordered if number - 1 not in known]
+    lasts = [number for number in ordered if number + 1 not in known]
+    parts = (f"{first}–{last}" if first < last else f"{first}" for first, last in zip(firsts, lasts, strict=True))
+    return ", ".join(parts) or "–"
+
+
+def _second(moment: float | None) -> str:
+    return "–" if moment is None else time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(moment))
 
 
 def _settings(run: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:

@@ -42,6 +42,7 @@ def report_facts(directory: RunDirectory, state: RunState, *, simulated: bool) -
                 "accepted": line["accepted"],
                 "dropped": line["dropped"],
                 "seconds": line["seconds"],
+                "ended": line.get("time"),
             }
             for line in rounds
         ],
@@ -53,6 +54,7 @@ def report_facts(directory: RunDirectory, state: RunState, *, simulated: bool) -
                 "epsilon_if_broken": spent_if_broken(run, item),
                 "num_steps": item.num_steps,
                 "rounds": item.accepted,
+                "accepted_in": [number for number, reason in item.outcomes.items() if reason is None],
                 "dropped": item.dropped,
                 "score": state.scores.per_institution.get(item.name) if state.scores else None,
             }
@@ -66,6 +68,7 @@ def report_facts(directory: RunDirectory, state: RunState, *, simulated: bool) -
         "score": as_json(state.scores),
         "validation": _last_validation(run, rounds),
         "ended": rounds[-1].get("time") if rounds else None,
+        "speed": _speed(rounds),
         "versions": versions(),
         "audit": last_audit(directory),
         "statement": statement(plan) if isinstance(plan, PrivacyPlan) else None,
@@ -86,6 +89,17 @@ def last_audit(directory: RunDirectory) -> dict[str, Any] | None:
     """Return the audit that a run's events record; None without one."""
     found = [event for event in directory.events() if event["event"] == "audited"]
     return {name: found[-1][name] for name in ("confidence", "canaries", "observers")} if found else None
+
+
+def _speed(rounds: list[dict[str, Any]]) -> float | None:
+    """Return the units that all together are expected to draw in a second; the first round, which encodes, if alone.
+
+    >>> _speed([{"expected_units": 8, "seconds": 9.0}, {"expected_units": 8, "seconds": 2.0}]), _speed([])
+    (4.0, None)
+    """
+    counted = rounds[1:] or rounds
+    seconds = sum(line["seconds"] for line in counted)
+    return sum(line["expected_units"] for line in counted) / seconds if seconds else None
 
 
 def _last_validation(run: RunConfig, rounds: list[dict[str, Any]]) -> dict[str, Any] | None:

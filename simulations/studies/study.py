@@ -179,6 +179,7 @@ def _finish(
     study: Study, state: RunState, tested: dict[str, list[Any]], compared: dict[str, Scores] | None, began: float
 ) -> dict[str, Any]:
     from confide.common.export.write import export_adapter
+    from confide.common.model.devices import peak_memory
     from confide.common.model.evaluation import samples
     from confide.common.model.warm_model import warm_model
     from confide.simulations.studies.reported import keep_report
@@ -187,6 +188,7 @@ def _finish(
     facts = report_facts(directory, state, simulated=True)
     facts["own_data"] = bool(not study.sites and run.simulation and run.simulation.data not in SOURCES)
     facts["baselines"] = {name: scores.as_json() for name, scores in compared.items()} if compared else None
+    facts["memory"] = peak_memory() if study.engine == "in-process" else None  # of Ray's workers this process sees none
     model = warm_model(run, run.speed)
     public = bool(study.sites or run.evaluation.data or not facts["own_data"])
     records = [record for share in tested.values() for record in share] if public else []

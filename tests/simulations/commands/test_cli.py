@@ -172,6 +172,10 @@ def test_baselines(confide: Confide, settings: Settings, run_file: Path, tmp_pat
     assert "without privacy" in report
     assert "not" in report
     assert "share" in report
+    assert re.search(r"[\d.,]+ records a second by all together", report)
+    assert re.search(r"The process that trained took at most [\d,]+ MB of memory", report)
+    assert re.findall(r'<td class="n">(\d+)</td><td>1–2</td></tr>', report) == ["4"] * len(NAMES), "shares, rounds"
+    assert len(re.findall(r"<td>20\d\d-\d\d-\d\d \d\d:\d\d:\d\d</td></tr>", report)) == 2
     assert {row["num_steps"] for row in read_json(out / "privacy.json")["institutions"]} == {2}
     rounds = [line["round"] for line in read_lines(out / "metrics.jsonl")]
     assert rounds == [1, 2], "baselines leave no rounds of their own"
