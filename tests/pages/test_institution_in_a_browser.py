@@ -37,6 +37,7 @@ def _approve(seen: Window, run: RunConfig) -> None:
     page = seen.page
     page.get_by_role("link", name="Read what is asked").click()
     page.get_by_label("I know who asks").check()
+    assert seen.complaints() == []
     page.get_by_label("I agree that this study").check()
     page.get_by_label("The first 20 digits").fill(run.sha256()[:20])
     page.get_by_role("button", name="Approve this run").click()

@@ -1,10 +1,12 @@
 """Debian's Chromium, without a window, driven by Playwright."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -54,12 +56,12 @@ class Window:
 
 
 def require_browser() -> None:
-    """Skip where Playwright or Chromium is absent."""
-    pytest.importorskip("playwright", reason="no Playwright: `make setup` installs it")
+    """Skip where Playwright or Chromium is absent; fail if the environment says that there has to be one."""
+    leave_out = pytest.fail if os.environ.get("CONFIDE_NEED_BROWSER") else pytest.skip
+    if not find_spec("playwright"):
+        leave_out("no Playwright: `make setup` installs it")
     if not shutil.which("chromium"):
-        pytest.skip(
-            "no Chromium: `apt-get install --no-install-recommends chromium` (Debian), or as your system has it"
-        )
+        leave_out("no Chromium: `apt-get install --no-install-recommends chromium` (Debian), or as your system has it")
 
 
 @contextmanager
