@@ -82,6 +82,22 @@ def test_the_site_asks_no_other_host_for_anything(site: Path) -> None:
     assert [found for page in pages for found in re.findall(loaded, page.read_text(encoding="utf-8"))] == []
 
 
+def test_notebooks_are_on_the_site_and_a_page_of_it_links_each(site: Path) -> None:
+    names = sorted(path.name for path in (ROOT / "docs" / "notebooks").glob("*.ipynb"))
+    start = (site / "index.html").read_text(encoding="utf-8")
+    assert len(names) == 3
+    assert [name for name in names if not (site / "notebooks" / name).is_file()] == []
+    assert [name for name in names if not re.search(f'href="?notebooks/{name}', start)] == []
+
+
+def test_the_steward_s_page_has_every_step_of_a_steward_in_the_pilot() -> None:
+    steward, pilot = ((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("steward", "pilot"))
+    steps = set(re.findall(r"confide (?:client (?:ledger \w+|models \w+|\w+)|verify)", pilot))
+    assert {"confide client approve", "confide client ledger export"} <= steps
+    assert sorted(step for step in steps if step not in steward) == []
+    assert "answer for an institution's data | [Data stewards](steward.md)" in (ROOT / "docs" / "index.md").read_text()
+
+
 def test_every_page_stands_in_the_site_s_contents() -> None:
     written = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
     assert written <= set(re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
