@@ -103,9 +103,9 @@ def _records(path: Path, columns: Mapping[str, str], broken: Broken) -> Iterator
         if isinstance(row, str):
             broken.add(number, row)
         elif missing is not None:
-            reason = f"no column {missing!r}; it has: {', '.join(map(repr, row))}"
+            reason = shown(f"no column {missing!r}; it has: {', '.join(map(repr, row))}", 200)
             lacking = lacking or reason
-            broken.add(number, shown(reason, 200))
+            broken.add(number, reason)
         else:
             whole += 1
             yield number, row
@@ -125,7 +125,7 @@ def _see_test(path: Path, form: Form, duplicates: Duplicates) -> None:
         if names is None:
             raise InputError(
                 f"{path}: record {number} has none of the columns {', '.join(map(repr, places[0].values()))}; "
-                f"it has: {', '.join(map(repr, row))}"
+                f"it has: {shown(', '.join(map(repr, row)), 200)}"
             )
         duplicates.see_test(seen(Form(form.inputs, (), names, max_chars=form.max_chars), number, row))
 

@@ -11,6 +11,7 @@ from confide.common.data.records import MAX_CHARS, Record, group_of
 from confide.common.errors import InputError
 from confide.common.forms.entities import OUTSIDE, plain
 from confide.common.forms.labels import label_of, number_of, spellings
+from confide.common.shown import shown
 from confide.common.tasks import Task
 
 _DEPTH = 4  # of lists and objects in a value; texts below are not read
@@ -135,8 +136,8 @@ def guessed_form(there: Collection[str], columns: Mapping[str, str], source: str
         if set(names.values()) <= set(there):
             return Form(inputs, answers, names)
     raise InputError(
-        f"{source}: no kind of task reads the columns {', '.join(map(repr, there))}; name them with --columns "
-        "text=note,label=code, or the run with --run"
+        f"{source}: no kind of task reads the columns {shown(', '.join(map(repr, there)), 200)}; name them with "
+        "--columns text=note,label=code, or the run with --run"
     )
 
 

@@ -119,7 +119,7 @@ def _jsonl_row(line: str) -> Record | str:
     try:
         row = json.loads(line, object_pairs_hook=_distinct)
     except _TwiceError as error:
-        return f"two values are called {str(error)!r}; remove one"
+        return f"two values are called {str(error)!r:.60}; remove one"
     except (ValueError, RecursionError):
         return "not a line of JSON; each line must be one JSON object"
     if not isinstance(row, dict):
@@ -189,7 +189,7 @@ def _header_problem(line: bytes, header: list[str] | str, delimiter: str) -> str
     if isinstance(header, str):
         return header
     twice = [column for column in header if header.count(column) > 1]
-    return f"two columns are called {twice[0]!r}; rename one" if twice else None
+    return f"two columns are called {twice[0]!r:.60}; rename one" if twice else None
 
 
 def _other_delimiter(line: str, delimiter: str) -> str | None:

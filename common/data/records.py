@@ -8,6 +8,7 @@ from typing import Any
 from confide.common.data.lines import inspect_csv, inspect_jsonl, inspect_tsv
 from confide.common.data.tables import inspect_folder, inspect_parquet
 from confide.common.errors import InputError
+from confide.common.shown import shown
 from confide.common.tasks import Task
 
 Record = dict[str, Any]
@@ -82,7 +83,7 @@ def select(rows: list[Record], columns: Mapping[str, str], source: str) -> list[
             if column not in row:
                 raise InputError(
                     f"{source}: record {number} has no column {column!r} (our {name!r}); "
-                    f"it has: {', '.join(map(repr, row))}"
+                    f"it has: {shown(', '.join(map(repr, row)), 200)}"
                 )
     return [{name: row[column] for name, column in columns.items()} for row in rows]
 

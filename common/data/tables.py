@@ -131,7 +131,7 @@ def _opened(path: Path) -> Iterator[Any]:
 def _require_distinct(path: Path, names: list[str]) -> None:
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise InputError(f"{path}: two columns are called {twice[0]!r}; rename one")
+        raise InputError(f"{path}: two columns are called {twice[0]!r:.60}; rename one")
 
 
 def _rows(table: Any) -> Iterator[tuple[int, Record | str]]:

@@ -38,7 +38,9 @@ def _problem(text: Any, start: Any, context: str) -> str | None:
         return problem
     if isinstance(start, int) and start >= 0 and context[start : start + len(text)] == text:
         return None
-    return f"answer {text!r:.60} does not stand at {start!r} in its context; mend answer_start, in characters from 0"
+    return (
+        f"answer {text!r:.60} does not stand at {start!r:.60} in its context; mend answer_start, in characters from 0"
+    )
 
 
 def ending_within(answers: Any, size: int) -> Any:

@@ -54,10 +54,10 @@ def messages_problem(messages: Any, name: str) -> str | None:
     """Return the fault of a list of messages, or None."""
     messages = plain(messages)
     if not isinstance(messages, list) or not messages:
-        return f"{name} is {messages!r}, must be a list of messages, each with role and content"
+        return f"{name} is {messages!r:.60}, must be a list of messages, each with role and content"
     for number, message in enumerate(messages, start=1):
         if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
-            return f"message {number} of {name} is {message!r}, must be an object with role and content"
+            return f"message {number} of {name} is {message!r:.60}, must be an object with role and content"
         if problem := text_problem(message["content"], f"content of message {number}"):
             return problem
     roles = [message["role"] for message in messages]
@@ -65,7 +65,9 @@ def messages_problem(messages: Any, name: str) -> str | None:
     for place, role in enumerate(roles[begin:]):
         if role != (expected := ("user", "assistant")[place % 2]):
             number = place + begin + 1
-            return f"message {number} of {name} has role {role!r}, must be {expected!r}: user and assistant alternate"
+            return (
+                f"message {number} of {name} has role {role!r:.60}, must be {expected!r}: user and assistant alternate"
+            )
     return None if "assistant" in roles else f"{name} has no message of the assistant; add one, or remove the record"
 
 

@@ -4,7 +4,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from confide.common.forms.labels import NamedCode, find_label, shown
+from confide.common.forms.labels import NamedCode, find_label, listed, shown
 from confide.common.forms.texts import text_problem
 
 OUTSIDE = "O"
@@ -40,26 +40,29 @@ def words_problem(tokens: Any, tags: Any, known: Sequence[str]) -> str | None:
     """Return the fault of words and their tags, or None."""
     tokens, tags = plain(tokens), plain(tags)
     if not isinstance(tokens, list) or not tokens:
-        return f"tokens is {tokens!r}, must be a list of words, at least one"
+        return f"tokens is {tokens!r:.60}, must be a list of words, at least one"
     if problem := next((found for token in tokens if (found := text_problem(token, "a token"))), None):
         return problem
     if not isinstance(tags, list) or len(tags) != len(tokens):
         size = f"of {len(tags)}" if isinstance(tags, list) else "no list"
         return f"tags ({size}) must be a list with one tag for each of the {len(tokens)} tokens"
     wrong = [tag for tag in tags if find_label(tag, known) is None][:1]
-    return f"tag {shown(wrong[0])} is not one of {list(known)}; mend it or add to task.labels" if wrong else None
+    return f"tag {shown(wrong[0])} is not one of {listed(known)}; mend it or add to task.labels" if wrong else None
 
 
 def span_problem(entity: Any, labels: Sequence[str], size: int) -> str | None:
     """Return the fault of an entity in a text of so many characters, or None."""
     if not isinstance(entity, dict) or not {"start", "end", "label"} <= entity.keys():
-        return f"an entity is {entity!r}, must be an object with start, end and label"
+        return f"an entity is {entity!r:.60}, must be an object with start, end and label"
     if entity["label"] not in labels:
-        return f"entity label {entity['label']!r} is not one of {list(labels)}; mend it or add to task.labels"
+        return f"entity label {shown(entity['label'])} is not one of {listed(labels)}; mend it or add to task.labels"
     start, end = entity["start"], entity["end"]
     if isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= size:
         return None
-    return f"an entity stands at {start!r} to {end!r}, must be whole numbers within the {size} characters of its text"
+    return (
+        f"an entity stands at {start!r:.60} to {end!r:.60}, must be whole numbers within the {size} characters of its "
+        "text"
+    )
 
 
 def ends_within(entity: Any, size: int) -> bool:

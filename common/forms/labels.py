@@ -10,6 +10,8 @@ from collections.abc import Container, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+from confide.common.shown import shown as cut
+
 
 class NamedCode(int):
     """A number to which a file gives a name, as a ClassLabel of Hugging Face's datasets does.
@@ -59,7 +61,16 @@ def shown(value: Any) -> str:
     """Return a label as a message shows it: a text in quotes, so that blanks show, and a named code with its name."""
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{int(value)} ({value.name!r})" if isinstance(value, NamedCode) else repr(value)
+    return f"{int(value)} ({value.name!r:.60})" if isinstance(value, NamedCode) else f"{value!r:.60}"
+
+
+def listed(labels: Sequence[str]) -> str:
+    """Return labels as a message lists them, in one short line.
+
+    >>> listed(["bad", "good"])
+    "['bad', 'good']"
+    """
+    return cut(list(labels), 150)
 
 
 def label_problem(value: Any, labels: Sequence[str]) -> str | None:
@@ -67,7 +78,7 @@ def label_problem(value: Any, labels: Sequence[str]) -> str | None:
     if find_label(value, labels) is not None:
         return None
     kind = " (a truth value: 'true' or 'True', never 1)" if isinstance(value, bool) else ""
-    return f"label {shown(value)}{kind} is not one of {list(labels)}; mend it or add it to task.labels"
+    return f"label {shown(value)}{kind} is not one of {listed(labels)}; mend it or add it to task.labels"
 
 
 def label_of(value: Any, labels: Sequence[str]) -> str:

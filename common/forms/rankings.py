@@ -20,7 +20,9 @@ def list_problem(candidates: Any, relevance: Any, highest: float) -> str | None:
         return f"relevance ({size}) must be a list with a number for each of the {len(candidates)} candidates"
     wrong = [value for value in relevance if not _within(value, highest)][:1]
     return (
-        f"relevance {wrong[0]!r} is no number from 0 to {highest:g}; mend it or change task.highest" if wrong else None
+        f"relevance {wrong[0]!r:.60} is no number from 0 to {highest:g}; mend it or change task.highest"
+        if wrong
+        else None
     )
 
 

@@ -54,8 +54,8 @@ class Scoring(Task):
         score = number_of(record["score"])
         if score is None or not self.lowest <= score <= self.highest:
             return (
-                f"score {record['score']!r} is no number from {self.lowest:g} to {self.highest:g}; mend it or change "
-                "task.lowest and task.highest"
+                f"score {record['score']!r:.60} is no number from {self.lowest:g} to {self.highest:g}; mend it or "
+                "change task.lowest and task.highest"
             )
         return None
 

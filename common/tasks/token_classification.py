@@ -84,7 +84,7 @@ class TokenClassification(Task):
         if problem := text_problem(text):
             return problem
         if not isinstance(given, list):
-            return f"entities is {given!r}, must be a list, [] where the text has none"
+            return f"entities is {given!r:.60}, must be a list, [] where the text has none"
         problems = (span_problem(entity, self.labels, len(text)) for entity in given)
         return next((problem for problem in problems if problem), None)
 

@@ -182,6 +182,9 @@ def test_bad_files_are_refused_in_one_line(tmp_path: Path) -> None:
         path.write_text(content, encoding="utf-8")
         with pytest.raises(InputError, match=words):
             check_data(path, _form())
+    with pytest.raises(InputError) as long:
+        check_data(_write(tmp_path, [{"x" * 10_000: "a"}]), _form())
+    assert len(str(long.value).removeprefix(str(tmp_path))) < 400
     with pytest.raises(InputError, match="No such file"):
         check_data(tmp_path / "none.jsonl", _form())
     with pytest.raises(InputError, match="no kind of task reads the columns 'note'"):

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from confide.common.curation.form import guessed_form
 from confide.common.data.records import check_records, read_rows, read_usable_rows, select
 from confide.common.errors import InputError
 from confide.common.tasks import TextClassification
@@ -93,6 +94,20 @@ def test_no_bytes_of_a_file_can_do_more_than_be_refused(
 def test_columns_are_renamed_to_ours() -> None:
     rows = [{"note": "good", "code": "positive", "more": 1}]
     assert select(rows, {"text": "note", "label": "code"}, "x.csv") == [{"text": "good", "label": "positive"}]
+
+
+def test_columns_of_any_length_and_number_make_a_short_line(tmp_path: Path) -> None:
+    """A file without a header has its first record in the place of one."""
+    wide = {f"{number} {'x' * 1000}": "a" for number in range(1000)}
+    twice = _write(tmp_path, "x.csv", f"{'x' * 1000},{'x' * 1000}\na,b\n")
+    for refused in (
+        lambda: select([wide], {"text": "text"}, "x"),
+        lambda: read_rows(twice),
+        lambda: guessed_form(wide.keys(), {}, "x"),
+    ):
+        with pytest.raises(InputError) as error:
+            refused()
+        assert len(str(error.value).removeprefix(str(tmp_path))) < 400
 
 
 def test_a_column_that_is_not_there_is_named_with_those_that_are() -> None:

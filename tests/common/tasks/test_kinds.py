@@ -1,7 +1,7 @@
 """The promises that every kind of task keeps: columns, losses of their own rows only, metrics, rightness."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -16,6 +16,7 @@ from confide.client.training.trial import tried_shapes
 from confide.common.config.run import RunConfig
 from confide.common.data.batches import collate, length, padded_length
 from confide.common.errors import InputError
+from confide.common.forms.labels import NamedCode
 from confide.common.model.adapter import get_state, reset, set_state
 from confide.common.model.evaluation import answer, evaluate, predict, samples
 from confide.common.model.warm_model import PREFIX, WarmModel, warm_model
@@ -181,6 +182,33 @@ def test_a_record_that_the_task_cannot_use_contributes_nothing(task: Task, kind:
     assert [record for record in broken if not task.check(record)] == []
     [unit] = gather_units([*broken, good], task, model.tokenizer, bytes(32))
     assert [record for record, _ in unit] == [good]
+
+
+def _replaced(value: Any, hostile: Any) -> Iterator[Any]:
+    """Yield a value with each of its parts replaced, itself first."""
+    yield hostile
+    if isinstance(value, dict | list):
+        for place in list(value) if isinstance(value, dict) else range(len(value)):
+            for part in _replaced(value[place], hostile):
+                changed = value.copy()
+                changed[place] = part
+                yield changed
+
+
+def test_no_fault_of_a_record_quotes_it_whole(kind: str) -> None:
+    """A value may be a whole file: the line that names its fault must stay one that people read."""
+    many = ["none", *(f"label {number}" for number in range(500))]
+    tasks = [task_of(kind), *([task_of(kind, labels=many)] if "labels" in SETTINGS[kind] else [])]
+    long = "x y" * 40_000
+    for task in tasks:
+        for hostile in (long, [long], {long: long}, NamedCode(1, long), 10**4000, [[long]], [{"role": long}]):
+            found = [
+                fault
+                for name, value in RECORDS[kind][0].items()
+                for part in _replaced(value, hostile)
+                if (fault := task.check({**RECORDS[kind][0], name: part}))
+            ]
+            assert [fault for fault in found if len(fault) > 300] == []
 
 
 def test_a_record_with_another_answer_is_the_same_person(task: Task, kind: str) -> None:
