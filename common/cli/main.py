@@ -6,7 +6,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import TYPE_CHECKING, get_type_hints
 
-from confide.common.cli.pipes import outlive_readers
+from confide.common.cli.pipes import outlive_readers, print_any_text
 from confide.common.errors import ConfideError
 
 if TYPE_CHECKING:
@@ -130,6 +130,7 @@ def _find(arguments: list[str]) -> tuple[str, list[str]]:
 def main() -> None:
     """Run one command; our errors, and those of files, become one line and an exit code."""
     outlive_readers()
+    print_any_text()
     name, rest = _find(sys.argv[1:])
     if not name:
         _without_command(rest)

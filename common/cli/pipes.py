@@ -1,4 +1,4 @@
-"""Standard output and error into a pipe whose reader may leave before the end, as `head -1` does."""
+"""Standard output and error: a pipe's reader may leave before the end, as `head -1` does; a sign may be unprintable."""
 
 import io
 import os
@@ -21,6 +21,12 @@ def outlive_readers() -> None:
 def _is_pipe(descriptor: int) -> bool:
     mode = os.fstat(descriptor).st_mode
     return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+
+def print_any_text() -> None:
+    r"""Print a sign that its encoding does not hold, as half a character of a record, by its escape: \ud83d."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # it is None where a process has no output
+        sys.stdout.reconfigure(errors="backslashreplace")  # as Python sets standard error
 
 
 class _Pipe(io.FileIO):

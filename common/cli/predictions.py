@@ -7,6 +7,8 @@ from confide.common.cli.streams import record_of, text_of
 from confide.common.errors import InputError
 from confide.common.model.evaluation import answer
 from confide.common.model.warm_model import WarmModel
+from confide.common.tasks import Task
+from confide.common.tasks.task import Record
 
 Extra = Callable[[dict[str, Any], Any], dict[str, Any]]
 
@@ -36,10 +38,16 @@ def predicted(
             result.append({"error": found})
             continue
         prediction = next(answers)
-        result.append(
-            {**found[1], **(prediction or {"error": f"record {number} is not of the form that the task reads"})}
-        )
+        fields = {"error": f"record {number}{prediction}"} if isinstance(prediction, str) else prediction
+        result.append({**found[1], **fields})
     return result
+
+
+def input_fault(task: Task, record: Record) -> str | None:
+    """Return the fault of a record's inputs: the one that stands whatever its answers are; None if there is none."""
+    others = ({**record, **dict.fromkeys(task.answers(), other)} for other in (None, list[str]()))
+    faults = set(map(task.check, others))
+    return faults.pop() if len(faults) == 1 else None
 
 
 def _read(model: WarmModel, line: bytes, number: int, *, records: bool) -> tuple[dict[str, Any], dict[str, Any]] | str:
@@ -54,14 +62,15 @@ def _read(model: WarmModel, line: bytes, number: int, *, records: bool) -> tuple
         return str(error)
 
 
-def _answers(model: WarmModel, records: list[dict[str, Any]], extra: Extra) -> list[dict[str, Any] | None]:
-    """Return the prediction for each record; None for one on which the task fails, whatever its form is."""
+def _answers(model: WarmModel, records: list[dict[str, Any]], extra: Extra) -> list[dict[str, Any] | str]:
+    """Return the prediction for each record; for one on which the task fails, whatever its form is, the reason."""
     if not records:
         return []
     try:
         found = zip(records, answer(model, records), strict=True)
         return [{"prediction": prediction, **extra(record, prediction)} for record, prediction in found]
-    except Exception:  # noqa: BLE001 - a record may have any form
+    except Exception as error:  # noqa: BLE001 - a record may have any form
         if len(records) == 1:
-            return [None]
+            fault = str(error) if isinstance(error, InputError) else input_fault(model.task, records[0])
+            return [f": {fault}" if fault else " is not of the form that the task reads"]
         return [found for record in records for found in _answers(model, [record], extra)]

@@ -107,9 +107,10 @@ def _write(rows: list[Record], folder: Path) -> Path:
     if not rows:
         raise InputError("data hold no record; give at least ten for each institution")
     try:
-        content = "".join(json.dumps(row, ensure_ascii=False, default=_plain) + "\n" for row in rows).encode()
+        text = "".join(json.dumps(row, ensure_ascii=False, default=_plain) + "\n" for row in rows)
     except (TypeError, AttributeError) as error:
         raise InputError(f"data hold a value without a form in JSON ({error}); use texts, numbers, lists") from None
+    content = text.encode(errors="backslashreplace")  # half a character stays one, for the record's fault to be named
     path = folder / f"{hashlib.sha256(content).hexdigest()[:16]}.jsonl"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)

@@ -13,9 +13,11 @@ from typing import get_args
 import datasets
 import pytest
 from support.cards import make_card
+from support.kinds import RECORDS, task_of
 from support.sites import make_records, random_state
 
 from confide.common.cli.main import main
+from confide.common.cli.predictions import input_fault
 from confide.common.config.run import RunConfig, load_run, lock
 from confide.common.export.load import load_adapter
 from confide.common.export.write import export_adapter
@@ -212,10 +214,36 @@ def test_predict_gives_records_back_with_a_prediction_or_an_error(
     assert [row["error"] for row in wrong] == [
         "record 2 is no JSON object; write one on each line, with text",
         "record 3 has no 'text'; it needs text",
-        "record 4 is not of the form that the task reads",
+        "record 4: text is a number, must be a string; put it in quotes, or name another column",
     ]
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(path.read_bytes())))
     assert confide("predict", adapter, "--file", "-", "--jsonl")[1] == output
+
+
+@pytest.mark.parametrize("options", [[], ["--explain"], ["--explain-text"]])
+def test_half_a_character_costs_its_own_line_alone(
+    confide: Confide, adapter: Path, tmp_path: Path, options: list[str]
+) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_text('{"text": "a \\ud83d"}\n{"text": "bad", "note": "\\ud83d"}\n{"text": "good"}', encoding="utf-8")
+    code, output, errors = confide("predict", adapter, "--file", path, *options)
+    wrong, *rest = output.splitlines()
+    assert (code, json.loads(wrong)["text"]) == (2, "a \ud83d")
+    assert json.loads(wrong)["error"].startswith("record 1: text holds half a surrogate pair")
+    assert "1 of 3 lines could not be predicted" in errors
+    assert [word in output for word in ("bad", "good")] == [True, True]
+    assert options or [json.loads(line).get("note") for line in rest] == ["\ud83d", None]
+
+
+def test_the_answer_of_a_record_is_never_why_it_is_not_predicted() -> None:
+    """A fault is shown only where it stands whatever the answer is."""
+    for kind, (good, *_) in RECORDS.items():
+        task = task_of(kind)
+        without = {name: good[name] for name in task.inputs()}
+        assert input_fault(task, {**good, **dict.fromkeys(task.answers(), 3)}) is None
+        assert input_fault(task, without) is None
+        both = kind == "causal-lm, completion"  # prompt and completion are texts or lists alike: either may be wrong
+        assert both or input_fault(task, {**without, task.inputs()[0]: 3}), kind
 
 
 def test_predict_answers_before_its_input_ends(adapter: Path) -> None:
