@@ -1,7 +1,7 @@
 """A finished run, as Python sees it."""
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from confide.common.config.run import RunConfig
 from confide.common.data.records import Record
+from confide.common.errors import InputError
 from confide.common.export.load import load_adapter
 from confide.common.model.evaluation import answer
 from confide.common.model.scores import score_text
@@ -21,8 +22,12 @@ from confide.server.results.run_directory import RunDirectory
 
 
 def predicted(model: WarmModel, inputs: Iterable[str | Record]) -> list[Any]:
-    """Return a model's prediction for each text or record."""
-    return answer(model, [model.task.from_text(item) if isinstance(item, str) else item for item in inputs])
+    """Return a model's prediction for each text or record; `InputError` for one that stands in no list."""
+    single = isinstance(inputs, str | Mapping | pandas.DataFrame)  # iterated, they give letters or names of columns
+    items = [] if single else list(inputs)
+    if single or not all(isinstance(item, str | Mapping) for item in items):
+        raise InputError(f"predict got a {type(inputs).__name__}: give a list of texts or of records (dictionaries)")
+    return answer(model, [model.task.from_text(item) if isinstance(item, str) else item for item in items])
 
 
 @dataclass(frozen=True)

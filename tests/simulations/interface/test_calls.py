@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 from conftest import MakeRun
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
@@ -12,10 +13,12 @@ from support.sites import make_records
 
 import confide.simulations
 from confide.common.config.run import RunConfig
+from confide.common.data.records import read_public
 from confide.common.errors import InputError
+from confide.common.model.warm_model import WarmModel
 from confide.simulations.interface.calls import evaluate, plan, predict, simulate
 from confide.simulations.interface.given import rows_of, with_data
-from confide.simulations.interface.result import Result
+from confide.simulations.interface.result import Result, predicted
 
 ROWS = [{key: row[key] for key in ("text", "label")} for row in make_records(60)]
 SHARES = {"north": ROWS[:30], "south": ROWS[30:]}
@@ -52,13 +55,21 @@ def test_a_federation_of_given_institutions(result: Result, tmp_path: Path) -> N
 
 def test_predictions_and_metrics_are_those_of_the_commands(result: Result) -> None:
     texts = [row["text"] for row in ROWS[:5]]
-    found = result.predict(texts)
+    found = result.predict(iter(texts))
     assert found == predict(result.folder, texts) == predict(result.folder, [{"text": text} for text in texts])
     assert set(found) <= {"negative", "positive"}
     metrics = evaluate(result.folder, Dataset.from_list(ROWS))
     right = sum(one == row["label"] for one, row in zip(result.predict([r["text"] for r in ROWS]), ROWS, strict=True))
     assert metrics["accuracy"] == pytest.approx(right / len(ROWS))
     assert type(result.adapter).__name__.startswith("PeftModel")
+
+
+@pytest.mark.parametrize(
+    "one", ["bad film", b"bad film", {"text": "bad film"}, pandas.DataFrame([{"text": "bad film"}]), [3], [b"bad"]]
+)
+def test_one_text_is_no_list_of_its_letters(one: Any, model: WarmModel) -> None:
+    with pytest.raises(InputError, match="give a list of texts or of records"):
+        predicted(model, one)
 
 
 def test_events_reach_the_callers_function(run: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,6 +129,13 @@ def test_a_plan_is_that_of_the_command(run: RunConfig, tmp_path: Path, monkeypat
 def test_bad_data_are_named(data: Any, words: str, run: RunConfig, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=words):
         with_data(run, data, tmp_path)
+
+
+def test_half_a_character_is_the_fault_of_its_record(run: RunConfig, tmp_path: Path) -> None:
+    section = with_data(run, [*ROWS, {"text": "a \ud83d", "label": "negative"}], tmp_path).simulation
+    assert section is not None
+    with pytest.raises(InputError, match="record 61: text holds half a surrogate pair"):
+        read_public(Path(section.data), run.task)
 
 
 def test_bad_runs_are_named(run: RunConfig, tmp_path: Path) -> None:
