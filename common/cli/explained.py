@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from confide.common.explanation.coloured import coloured
+from confide.common.explanation.coloured import MAX_CHARS, coloured
 from confide.common.explanation.explaining import explanation
 from confide.common.explanation.page import MAX_RECORDS, write_page
 from confide.common.explanation.spans import read_texts
 from confide.common.explanation.targets import explained_task
 from confide.common.model.warm_model import WarmModel
+from confide.common.shown import shown
 
 
 class Explainer:
@@ -33,7 +34,7 @@ class Explainer:
         found = self.fields(record, prediction)["explanation"]
         texts = read_texts(self.task, record)
         parts = [coloured(texts, explained) for explained in found]
-        return {"shown": "\n".join(parts or ["nothing was found here: " + " ".join(texts.values())])}
+        return {"shown": "\n".join(parts or ["nothing was found here: " + shown(" ".join(texts.values()), MAX_CHARS)])}
 
     def write_page(self, path: Path) -> None:
         """Write the page; `InputError` if it cannot be written."""

@@ -1,12 +1,13 @@
 """Explanations as text for a terminal: words that speak for a value in green, against it in red."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
 from confide.common.shown import shown
 
 _STRONGEST = 5
-_CHARS = 20_000  # of a text
+MAX_CHARS = 20_000  # of a text
 
 
 def names_of(explained: dict[str, Any]) -> str:
@@ -43,7 +44,9 @@ def coloured(texts: dict[str, str], explained: dict[str, Any]) -> str:
     tokens = explained["tokens"]
     first = sorted(tokens, key=lambda token: -abs(token["attribution"]))[:_STRONGEST]
     words = ", ".join(f"{shown(token['text'].strip(), 40)} {token['attribution']:+.3g}" for token in first)
-    lines = [f"{names_of(explained)}: {explained['value']:.3g}, of padding {explained['baseline']:.3g}; {words}"]
+    lines = [
+        f"{shown(names_of(explained), 100)}: {explained['value']:.3g}, of padding {explained['baseline']:.3g}; {words}"
+    ]
     for column, text in texts.items():
         own = [token for token in tokens if token["column"] == column]
         lines.append("  " + "".join(_painted(piece, share) for piece, share in pieces(text, own)))
@@ -51,10 +54,15 @@ def coloured(texts: dict[str, str], explained: dict[str, Any]) -> str:
 
 
 def _painted(piece: str, share: float) -> str:
-    """Return a piece on a green or red ground, the stronger its share the brighter; a faint one stays as it is."""
+    """Return a piece on a green or red ground, the stronger its share the brighter; a faint one stays as it is.
+
+    Where NO_COLOR is set (no-color.org), the share stands behind the piece instead.
+    """
     level = round(abs(share) * 4)
-    text = shown(piece, _CHARS)
+    text = shown(piece, MAX_CHARS)
     if not level:
         return text
+    if os.environ.get("NO_COLOR"):
+        return f"{text}[{share:+.2f}]"
     ground = (22, 28, 34, 40)[level - 1] if share > 0 else (52, 88, 124, 160)[level - 1]
     return f"\x1b[48;5;{ground}m\x1b[97m{text}\x1b[0m"

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from confide.common.shown import shown
+
 _PERCENT = {"accuracy", "f1", "exact match"}  # metrics that people read in percent
 
 
@@ -57,7 +59,8 @@ def metrics_table(metrics: Mapping[str, float]) -> str:
     person   0.250  0.750
     """
     whole = {name: value for name, value in metrics.items() if "/" not in name}
-    parts = {tuple(name.split("/", 1)): value for name, value in metrics.items() if "/" in name}
+    # A label may be a server's words.
+    parts = {tuple(shown(name).split("/", 1)): value for name, value in metrics.items() if "/" in name}
     columns, rows = list(dict.fromkeys(column for column, _ in parts)), list(dict.fromkeys(row for _, row in parts))
     width = max(map(len, whole), default=0)
     lines = [f"{name:<{width}}  {value:9.3f}" for name, value in whole.items()]

@@ -5,17 +5,20 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support.cards import make_card
-from support.kinds import of_kind
+from support.kinds import of_kind, task_of
 from support.sites import random_state
 
+from confide.common.cli.explained import Explainer
 from confide.common.cli.main import main
 from confide.common.config.run import RunConfig, lock
 from confide.common.explanation.coloured import coloured
 from confide.common.export.write import export_adapter
 from confide.common.model.base_models import hash_model
+from confide.common.model.scores import metrics_table
 from confide.common.model.warm_model import warm_model
 
 Confide = Callable[..., tuple[int, str, str]]
@@ -120,11 +123,33 @@ def test_a_page_that_cannot_be_written_is_one_line(confide: Confide, export: Exp
     assert errors.splitlines() == [f"confide: error: --explain-html {tmp_path}: is a folder; name a file in it"]
 
 
-def test_words_for_a_value_are_green_and_those_against_it_red() -> None:
-    tokens = [
-        {"column": "text", "text": text, "start": start, "end": start + len(text), "attribution": share}
-        for text, start, share in (("good", 0, 2.0), ("so", 5, 0.01), ("bad", 8, -1.0))
-    ]
-    shown = coloured({"text": "good so bad\x1b[2J"}, {"label": "a", "value": 1.0, "baseline": 0.0, "tokens": tokens})
+TOKENS = [
+    {"column": "text", "text": text, "start": start, "end": start + len(text), "attribution": share}
+    for text, start, share in (("good", 0, 2.0), ("so", 5, 0.01), ("bad", 8, -1.0))
+]
+EXPLAINED = {"label": "a", "value": 1.0, "baseline": 0.0, "tokens": TOKENS}
+
+
+def test_words_for_a_value_are_green_and_those_against_it_red(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "")  # empty, it means nothing: no-color.org
+    shown = coloured({"text": "good so bad\x1b[2J"}, EXPLAINED)
     assert shown.splitlines()[0] == "a: 1, of padding 0; good +2, bad -1, so +0.01"
     assert "\x1b[48;5;40m\x1b[97mgood\x1b[0m so \x1b[48;5;88m\x1b[97mbad\x1b[0m\\x1b[2J" in shown
+
+
+def test_shares_take_the_place_of_colours_where_none_are_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert coloured({"text": "good so bad"}, EXPLAINED).splitlines()[1] == "  good[+1.00] so bad[-0.50]"
+
+
+def test_a_servers_label_moves_no_terminals_cursor() -> None:
+    evil = "a\x1b[2J"
+    for name in ({"label": evil}, {"entity": evil, "first_word": 0, "last_word": 1}):
+        assert "\x1b[2J" not in coloured({}, {**EXPLAINED, **name})
+    assert "\x1b" not in metrics_table({f"f1/{evil}": 0.5})
+
+
+def test_a_text_without_a_finding_is_shown_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("confide.common.cli.explained.explanation", lambda *_: [])
+    explainer = Explainer(SimpleNamespace(task=task_of("scoring")))  # type: ignore[arg-type]
+    assert explainer.text({"text": "a\x1b[2J"}, 0.0) == {"shown": "nothing was found here: a\\x1b[2J"}
