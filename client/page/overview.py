@@ -14,7 +14,7 @@ from confide.client.site.installation import Site, open_site
 from confide.client.steward.budget import Budget, budget_now
 from confide.client.steward.history import Moment, spend_over_time
 from confide.client.steward.ledger_report import egress_of, ledger_facts_of
-from confide.client.steward.offers import waiting_runs
+from confide.client.steward.offers import sorted_by_decision, waiting_runs
 from confide.client.steward.status import status_facts_of
 from confide.client.steward.studies import studies_of
 from confide.common.config.run import RunConfig
@@ -37,7 +37,9 @@ class Overview:
 
     Attributes:
         institution: its name.
-        waiting, declined: offered runs.
+        waiting: offered runs that a person may approve.
+        refused: offered runs against which the institution's limits or its ledger speak.
+        declined: offered runs that a person declined.
         status: as `confide client status` states it.
         ledger: as `confide client ledger show` states it.
         budget, second: both accounts; the second is None where no study shares noise.
@@ -48,6 +50,7 @@ class Overview:
 
     institution: str
     waiting: list[Offered]
+    refused: list[Offered]
     declined: list[Offered]
     status: dict[str, Any]
     ledger: dict[str, Any]
@@ -83,9 +86,11 @@ def overview_of(path: Path) -> Overview:
     site = open_site(path)
     ledger = ledger_facts_of(site)
     offers = read_offers(site.offers) if site.offers else []
+    waiting, refused = sorted_by_decision(site, waiting_runs(site))
     return Overview(
         institution=site.config.institution.name,
-        waiting=[_offered(run) for run in waiting_runs(site)],
+        waiting=list(map(_offered, waiting)),
+        refused=list(map(_offered, refused)),
         declined=[_offered(run) for run in offers if site.offers and is_declined(site.offers, run)],
         status=status_facts_of(site),
         ledger=ledger,

@@ -15,6 +15,7 @@ from confide.client.site.enrolment import kit_of
 from confide.client.site.installation import Site, open_site
 from confide.client.steward.approval import Verdict, review
 from confide.client.steward.budget import Budget, Budgets, budgets
+from confide.client.steward.offers import only_partners
 from confide.client.steward.shared_noise import Partner, partners_of
 from confide.common.aloud import HASH_DIGITS, digits_of
 from confide.common.config.run import RunConfig
@@ -65,8 +66,7 @@ class Request:
     @property
     def waits_for_partners(self) -> bool:
         """Return whether nothing but partners that nobody has compared stands against the run."""
-        reasons = self.verdict.policy
-        return bool(reasons) and all(reason.startswith("study.keys:") for reason in reasons)
+        return bool(self.verdict.policy) and only_partners(self.verdict.policy)
 
     def picture_of_budget(self) -> Markup:
         """Return the first account as a bar."""

@@ -1,7 +1,9 @@
 """Runs that were offered here: the one that a person means, those that wait, and a person's no."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
+from confide.client.answers.agreement import decision_on
 from confide.client.answers.proposed_runs import is_declined, note_decline, read_offers
 from confide.client.privacy.policy import waits_for_approval
 from confide.client.site.installation import Site, open_site
@@ -18,6 +20,24 @@ def waiting_runs(site: Site) -> list[RunConfig]:
         return []
     waiting = [run for run in read_offers(offers) if waits_for_approval(run, site.config.policy, approved)]
     return [run for run in waiting if not is_declined(offers, run)]
+
+
+def sorted_by_decision(site: Site, runs: list[RunConfig]) -> tuple[list[RunConfig], list[RunConfig]]:
+    """Return the runs that a person may approve, if need be after comparing partners, and those that cannot be."""
+    waiting, refused = list[RunConfig](), list[RunConfig]()
+    for run in runs:
+        try:
+            decision = decision_on(run, site)
+        except ValueError:  # of a run that fixes no noise: a server may offer anything
+            refused.append(run)
+        else:
+            (refused if decision.budget or not only_partners(decision.refusals) else waiting).append(run)
+    return waiting, refused
+
+
+def only_partners(refusals: Iterable[str]) -> bool:
+    """Return whether nothing but partners that nobody has compared stands against a run."""
+    return all(reason.startswith("study.keys:") for reason in refusals)
 
 
 def offered_run(path: Path, study: str, sha256: str) -> RunConfig:

@@ -18,7 +18,7 @@ from confide.client.page.words import _KINDS, task_words
 from confide.client.privacy.account import AnswerKey
 from confide.client.privacy.policy import cap_of
 from confide.client.site.installation import Site, open_site
-from confide.client.steward.approval import approve_run
+from confide.client.steward.approval import approve_run, plan_here
 from confide.client.steward.budget import budgets
 from confide.client.steward.studies import list_studies
 from confide.common.config.run import RunConfig, lock
@@ -156,6 +156,49 @@ def test_pausing_and_ending_a_study_by_page_are_those_of_the_commands(path: Path
     assert not site.ledger.account().studies["test"].closed
     assert "is closed" in steward.post("studies/test/close", {"sure": "yes"}).text
     assert site.ledger.account().studies["test"].closed
+
+
+def test_a_page_says_from_which_adapter_a_run_goes_on_and_what_the_head_weighs(
+    path: Path, run: RunConfig, steward: Local
+) -> None:
+    """As `confide client check` does: who approves on the page is shown no less."""
+    start = run.model_copy(update={"adapter": run.adapter.model_copy(update={"start_sha256": "ab12" * 16})})
+    keep_offer(_open(path).offers, start)  # type: ignore[arg-type]
+    plain, other = (steward.get(f"requests/{each.sha256()}").text for each in (run, start))
+    assert "goes on from a finished adapter (sha256 <code>ab12ab12ab12</code>)" in other
+    assert "goes on from" not in plain
+    assert f"the head weighs {run.privacy.head_weight:g} times" in plain
+
+
+def test_an_approved_run_of_an_ended_study_is_not_said_to_be_answered(
+    path: Path, run: RunConfig, steward: Local
+) -> None:
+    steward.post(*_approve(run))
+    site = _open(path)
+    site.ledger.open_study("test", plan_here(run, site), cap_of(site.config.policy))
+    assert "Your client answers it by itself" in steward.get(f"requests/{run.sha256()}").text
+    steward.post("studies/test/close", {"sure": "yes"})
+    shown = steward.get(f"requests/{run.sha256()}").text
+    assert "Your client answers it by itself" not in shown
+    assert "You have approved this run, but your client answers nothing more for it" in shown
+    assert "is closed" in shown
+
+
+def test_a_run_that_cannot_be_approved_does_not_wait_for_a_decision(path: Path, run: RunConfig, steward: Local) -> None:
+    site = _open(path)
+    refused = run.model_copy(update={"study": run.study.model_copy(update={"name": "elsewhere"})})
+    unlocked = run.model_copy(update={"privacy": run.privacy.model_copy(update={"noise_multiplier": None})})
+    for each in (refused, unlocked):
+        keep_offer(site.offers, each)  # type: ignore[arg-type]
+    shown = steward.get().text
+    assert "1 request waits for your decision" in shown
+    assert "2 requests cannot be approved as they stand" in shown
+    site.ledger.open_study("test", PLAN, cap_of(site.config.policy))
+    steward.post("studies/test/close", {"sure": "yes"})
+    shown = steward.get().text
+    assert "Nothing waits for your decision" in shown
+    assert "3 requests cannot be approved as they stand" in shown
+    assert f"requests/{run.sha256()}" in shown, "a person may read it, and decline it"
 
 
 def test_what_left_and_the_budget_are_told_as_the_ledger_has_them(path: Path, steward: Local) -> None:
