@@ -16,7 +16,7 @@ from confide.client.site.installation import Site, open_site
 from confide.client.training.held_out import at_home, held_out_fraction, note_split
 from confide.client.training.shares import Shares, model_of, shares_at_home
 from confide.common.durable import replace_durably
-from confide.common.errors import ConfideError, InputError
+from confide.common.errors import ConfideError, InputError, PolicyError
 from confide.common.export.personal import is_personalised
 from confide.common.model.warm_model import WarmModel, forget_models
 from confide.common.privacy.coins import Coins
@@ -84,6 +84,7 @@ def evaluate(path: Path, model: str, out: Path | None, tell: Tell) -> Evaluated:
     Raises:
         InputError: nothing was held out, no record can be used, or the page cannot be written.
         ConfideError: the client is running.
+        PolicyError: the dataset is retired.
     """
     home = _home(path, model)
     page = out or home.local / f"evaluation-{home.kept.study}-{home.kept.name}.html"
@@ -122,6 +123,7 @@ def make_personalised(path: Path, model: str, tell: Tell) -> Path:
     Raises:
         InputError: no record can be used, or the folder cannot be written.
         ConfideError: the client is running.
+        PolicyError: the dataset is retired.
     """
     home = _home(path, model)
     kept = home.kept
@@ -134,6 +136,11 @@ def make_personalised(path: Path, model: str, tell: Tell) -> Path:
 
 def _home(path: Path, model: str) -> Home:
     site = open_site(path)
+    if site.ledger.account().retired:
+        raise PolicyError(
+            f"dataset {site.config.dataset.id!r} is retired: nothing is trained on these people any more, at home "
+            "either; delete local/personalised/ and local/evaluation-*.html too if these people are to be forgotten"
+        )
     kept = find_kept(path, site, model)
     state = site.config.state.dir
     if (pid := client_pid(state)) is not None and not (state / "paused").exists():

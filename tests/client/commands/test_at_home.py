@@ -19,7 +19,7 @@ from confide.client.service.running import only_client
 from confide.client.site.installation import open_site
 from confide.common.cli import main
 from confide.common.config.run import RunConfig
-from confide.common.errors import ConfideError, InputError
+from confide.common.errors import ConfideError, InputError, PolicyError
 from confide.common.export.load import load_adapter
 from confide.common.export.merge import merge_adapter
 from confide.common.model.evaluation import answer
@@ -205,6 +205,14 @@ def test_a_client_that_runs_must_be_paused_or_stopped(site: KeptSite) -> None:
                 command()
         (state / "paused").touch()
         assert personalise(site) == site.personalised
+
+
+def test_nothing_is_trained_at_home_on_a_retired_dataset_either(site: KeptSite) -> None:
+    open_site(site.path).ledger.retire()
+    for command in (lambda: evaluate(site.path, "test", None, _quiet), lambda: personalise(site)):
+        with pytest.raises(PolicyError, match="is retired: nothing is trained on these people any more"):
+            command()
+    assert not list(site.path.parent.glob("local/*"))
 
 
 def personalise(site: KeptSite) -> Path:
