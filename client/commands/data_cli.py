@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -72,19 +72,12 @@ def _form(path: Path, run: RunConfig | None, config: SiteConfig | None, columns:
     from dataclasses import replace
 
     from confide.common.curation.form import form_of, guessed_form
-    from confide.common.data.records import inspect_rows
 
     names = dict(run.simulation.columns) if run and run.simulation else {}
     if config:
         names = columns_of(config.dataset, config.dataset.columns)
     names |= columns
-    if run:
-        form = form_of(run.task, names)
-    else:
-        first = next((row for _, row in inspect_rows(path) if not isinstance(row, str)), None)
-        if first is None:
-            raise InputError(f"{path}: holds no records that can be read")
-        form = guessed_form(first.keys(), names, str(path))
+    form = form_of(run.task, names) if run else guessed_form(_first_record(path).keys(), names, str(path))
     if config is None:
         return form
     data = config.dataset
@@ -95,6 +88,18 @@ def _form(path: Path, run: RunConfig | None, config: SiteConfig | None, columns:
         least_usable=data.min_usable_fraction,
         records_of_a_unit=data.most_records,
     )
+
+
+def _first_record(path: Path) -> dict[str, Any]:
+    """Return the first record that can be read; `InputError` says why the first line cannot, where there is none."""
+    from confide.common.data.records import inspect_rows
+
+    why = ""
+    for number, row in inspect_rows(path):
+        if not isinstance(row, str):
+            return row
+        why = why or f"line {number}: {row}"
+    raise InputError(f"{path}: holds no record that can be read; {why}" if why else f"{path}: holds no records")
 
 
 def _counter(run: RunConfig | None, config: SiteConfig | None) -> "Count | None":

@@ -68,7 +68,9 @@ class Form:
     def record(self, row: Record) -> Record:
         """Return a row in our columns, with the study's labels, its texts cut."""
         own = {name: row[column] for name, column in self.columns.items()}
-        return self.task.cut(self.task.translate(own, self.codes), self.max_chars) if self.task else own
+        if self.task:
+            return self.task.cut(self.task.translate(own, self.codes), self.max_chars)
+        return {name: value if name == "group" else cut(value, self.max_chars) for name, value in own.items()}
 
     def text(self, record: Mapping[str, Any]) -> str:
         """Return all that a model reads or learns to write of a record."""
@@ -88,6 +90,11 @@ class Form:
         return [number for number in found if number is not None]
 
 
+def cut(value: Any, max_chars: int) -> Any:
+    """Return a text cut; a value of another form stays."""
+    return value[:max_chars] if isinstance(value, str) else value
+
+
 @dataclass(frozen=True)
 class Seen:
     """One record as checks see it.
@@ -97,6 +104,7 @@ class Seen:
         record: in our columns; its text, labels and numbers are read from it.
         fault: the reason why no round would use it, or None.
         group: the person; None without one.
+        was_cut: True: the file has more of its texts than is read.
     """
 
     number: int
@@ -106,6 +114,7 @@ class Seen:
     numbers: tuple[float, ...] = ()
     fault: str | None = None
     group: str | None = None
+    was_cut: bool = False
 
 
 def seen(form: Form, number: int, row: Record) -> Seen:
@@ -116,7 +125,8 @@ def seen(form: Form, number: int, row: Record) -> Seen:
     if form.has_groups and group is None:
         fault = f"no group in column {form.columns['group']!r}"
     labels, numbers = form.labels(record), tuple(form.numbers(record))
-    return Seen(number, record, form.text(record), labels, numbers, fault, group)
+    was_cut = any(cut(row[form.columns[name]], form.max_chars) != row[form.columns[name]] for name in form.inputs)
+    return Seen(number, record, form.text(record), labels, numbers, fault, group, was_cut)
 
 
 def form_of(task: Task, columns: Mapping[str, str]) -> Form:

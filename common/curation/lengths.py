@@ -36,7 +36,7 @@ class Lengths:
     def __init__(self, task: Task | None, count: Count | None) -> None:
         self.count, self.unit = (count, "tokens") if count else (count_words, "words")
         self.most = task.max_length * getattr(task, "max_windows", 1) if task else None
-        self.empty, self.long = Places(), Places()
+        self.empty, self.long, self.cut = Places(), Places(), Places()
         self.sizes = array("q")
         self.waiting: list[tuple[int, str]] = []
 
@@ -45,6 +45,8 @@ class Lengths:
         if not seen.text.strip():
             self.empty.add(seen.number)
             return
+        if seen.was_cut:
+            self.cut.add(seen.number)
         self.waiting.append((seen.number, seen.text))
         if len(self.waiting) == _WAITING:
             self._measure()
@@ -62,6 +64,10 @@ class Lengths:
         self._measure()
         text = f"{self.empty}; remove them" if self.empty.count else "none"
         yield Finding("empty texts", "warning" if self.empty.count else "ok", text)
+        if self.cut.count:
+            yield Finding(
+                "long texts", "warning", f"{self.cut} are cut to max_chars of [dataset], 20,000 without a site"
+            )
         if not self.sizes:
             return
         middle, high, top = (int(value) for value in np.percentile(self.sizes, (50, 95, 100)))

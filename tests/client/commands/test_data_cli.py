@@ -127,7 +127,7 @@ def test_exit_code_1_says_which_check_stops_use(confide: Confide, notes: Path, r
 @pytest.mark.parametrize(
     ("content", "arguments", "words"),
     [
-        ("", (), "holds no records that can be read"),
+        ("", (), "holds no records"),
         ('{"body": "x"}', (), "no kind of task reads the columns 'body'"),
         ('{"text": "x", "label": "y"}', ("--columns", "text"), "--columns 'text' must have the form"),
         ('{"text": "x"}', ("--run", "run.toml", "--columns", "text=text"), "no column 'code'; it has: 'text'"),
@@ -153,3 +153,35 @@ def test_no_file_and_no_such_file(confide: Confide, run: Path, tmp_path: Path) -
         code, _, errors = confide(tmp_path / "none.jsonl", *extra)
         assert code == 2
         assert "none.jsonl: cannot be read: No such file" in errors
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("x.jsonl", '{"text": "schön"}\n'.encode("cp1252"), "line 1: not UTF-8; convert the file"),
+        ("x.jsonl", '{"text": "a"}\n'.encode("utf-16"), "line 1: not UTF-8; convert the file"),
+        ("x.csv", b"text,text\na,b\n", "line 1: two columns are called 'text'; rename one"),
+        ("x.jsonl", b'\n["a"]\n', "line 2: a JSON list, must be an object"),
+        ("x.jsonl", b"\x00\x00\n", "line 1: not a line of JSON"),
+    ],
+)
+def test_a_file_of_which_no_line_can_be_read_says_why(
+    confide: Confide, tmp_path: Path, name: str, content: bytes, words: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    code, output, errors = confide(path)
+    assert (code, output, len(errors.splitlines())) == (2, "", 1)
+    assert f"{path}: holds no record that can be read; {words}" in errors
+    path.write_bytes(b"")
+    assert "holds no records" in confide(path)[2]
+
+
+def test_without_a_run_records_are_cut_as_they_are_read(confide: Confide, tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text(json.dumps({"text": "x" * 50_000, "label": "a"}), encoding="utf-8")
+    code, output, _ = confide(path)
+    assert code == 0
+    assert "[19936 characters left out]" in output
+    path.write_text(json.dumps({"text": "x" * 19_999 + " more words", "label": "a"}), encoding="utf-8")
+    assert "1 record (at 1) are cut" in confide(path)[1]
