@@ -38,7 +38,9 @@ def sweep(
         values = ", ".join(f"{key} {value}" for key, value in event.items() if key not in ("event", "number", "score"))
         typer.echo(f"trial {event['number'] + 1} of {trials}: {values}: {event['score']:.4f}", err=as_json)
 
-    typer.echo(f"{trials} trials below {out}; on public or made-up records they cost no budget", err=as_json)
+    typer.echo(
+        f"{trials} trials below {out}; nothing is charged for them: use public or made-up records only", err=as_json
+    )
     with interruptible(lambda: "the same command goes on with the trials that are left"):
         table = search(file, vary, out, trials=trials, on_event=tell)
     typer.echo(json.dumps(table.to_dict(orient="records")) if as_json else table.to_string(index=False))

@@ -15,6 +15,7 @@ from confide.simulations.interface.given import Data, Run, read_run, with_data
 from confide.simulations.interface.shown import OnEvent
 
 _RANGE = re.compile(r"(?P<low>[^:,]+):(?P<high>[^:,]+)(?P<log>:log)?")
+_FURTHEST = 1e15  # below 2**53: whole numbers that a float holds
 JOURNAL = "trials.journal"
 
 
@@ -53,6 +54,8 @@ def varied(text: str) -> Varied:
             raise InputError(f"--vary {text!r}: a range goes from one number to another, as in 0.01:0.2") from None
         if not low < high or (found["log"] and low <= 0):
             raise InputError(f"--vary {text!r}: a range goes up, and a logarithmic one begins above 0")
+        if max(-low, high) > _FURTHEST:
+            raise InputError(f"--vary {text!r}: a range ends, within {_FURTHEST:g} of 0")
         return Varied(key, low=low, high=high, log=bool(found["log"]))
     return Varied(key, choices=tuple(values.split(",")))
 

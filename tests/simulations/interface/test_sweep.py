@@ -1,12 +1,15 @@
 """A search for settings: what is varied, what a folder holds, and how an interrupted search goes on."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 from support.sites import make_records
 
+from confide.common.cli.main import main
 from confide.common.errors import InputError
 from confide.simulations.interface import sweep as module
 from confide.simulations.interface.sweep import Varied, sweep, varied
@@ -104,6 +107,9 @@ def test_settings_are_read(text: str, found: Varied) -> None:
         ("a.b=2:1", "a range goes up"),
         ("a.b=0:1:log", "begins above 0"),
         ("a.b=x:y", "from one number to another"),
+        ("a.b=1:inf", "a range ends"),
+        ("a.b=-1e999:1", "a range ends"),
+        ("a.b=1:1e300", "a range ends"),
     ],
 )
 def test_a_bad_setting_is_named(text: str, words: str) -> None:
@@ -117,3 +123,14 @@ def test_a_search_needs_a_file_and_a_setting(file: Path, tmp_path: Path) -> None
     with pytest.raises(InputError, match="changes settings of a file"):
         sweep({"study": {"name": "x"}}, VARY, tmp_path / "sweep")
     assert not (tmp_path / "sweep").exists()
+
+
+def test_the_command_promises_nothing_about_private_records(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No trial is charged, whatever its data are: so they must be public."""
+    monkeypatch.setattr("confide.simulations.sweep", lambda *_, **__: pandas.DataFrame([{"score": 1.0}]))
+    monkeypatch.setattr(sys, "argv", ["confide", "sweep", str(file), "--vary", VARY[0]])
+    with pytest.raises(SystemExit):
+        main()
+    assert "nothing is charged for them: use public or made-up records only" in capsys.readouterr().out
