@@ -17,6 +17,7 @@ from confide.common.config.run import RunConfig
 from confide.common.data.records import Record, group_of, inspect_rows
 from confide.common.durable import replace_durably
 from confide.common.errors import ConfideError, InputError
+from confide.common.shown import shown
 
 _ALIKE = 10  # lines that must share a reason before it is shown: a rarer one could quote a person
 
@@ -149,7 +150,7 @@ def _studies(runs: list[RunConfig]) -> list[str]:
 def _lacking(row: Record, columns: dict[str, str]) -> str | None:
     """Return the first of a run's columns that a row lacks, in words, or None."""
     column = next((column for column in columns.values() if column not in row), None)
-    return f"no column {column!r}; it has: {', '.join(map(repr, row))}" if column is not None else None
+    return f"no column {column!r}; it has: {shown(', '.join(map(repr, row)), 200)}" if column is not None else None
 
 
 def _tokenizer(run: RunConfig, models: Path) -> Any:

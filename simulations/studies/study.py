@@ -188,7 +188,7 @@ def _finish(
     facts = report_facts(directory, state, simulated=True)
     facts["own_data"] = bool(not study.sites and run.simulation and run.simulation.data not in SOURCES)
     facts["baselines"] = {name: scores.as_json() for name, scores in compared.items()} if compared else None
-    facts["memory"] = peak_memory() if study.engine == "in-process" else None  # of Ray's workers this process sees none
+    facts["memory"] = peak_memory() if study.engine == "in-process" and not study.sites else None
     model = warm_model(run, run.speed)
     public = bool(study.sites or run.evaluation.data or not facts["own_data"])
     records = [record for share in tested.values() for record in share] if public else []

@@ -41,6 +41,7 @@ from confide.simulations.studies.baselines import alone, pooled, together  # noq
 Way = Literal["together", "pooled", "alone"]
 Line = dict[str, Any]
 EPSILONS = (8, 3, 1)
+MEASURED = Path(__file__).parents[3] / "docs" / "measured"  # figures that are kept
 _AT_3 = "privacy.target_epsilon=3"
 
 # Runs by name: the way in which institutions train, and the changes to the scenario. The first ones make the picture.

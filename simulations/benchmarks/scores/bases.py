@@ -1,11 +1,12 @@
 """The accuracy of the defaults on several bases and two kinds of texts, over several runs each.
 
-    python simulations/benchmarks/scores/bases.py [--base minilm --base FOLDER] [--repeats 5] [--out bases.jsonl]
+    python simulations/benchmarks/scores/bases.py [--base minilm --base FOLDER] [--repeats 5] [--out FILE]
 
 Three institutions, 16 rounds at q = 0.3, the upper layer. The texts are VADER's (praise or blame), of which each
 institution trains on about 650, and TREC's questions (six types), about 1,300. A folder is one of a BERT; `smollm2` is
-of `simulations/benchmarks/inputs/causal_model.py`. A run takes minutes. Each is added to the file when it ends, and the
-same command goes on from there. After a change of the code that could move accuracy, begin another file.
+of `simulations/benchmarks/inputs/causal_model.py`. A run takes minutes. Each is added to docs/measured/bases.jsonl when
+it ends, and the same command goes on from there. After a change of the code that could move accuracy, begin another
+file.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from confide.common.model.base_models import find_model, hash_model
 flower.prepare()
 
 from confide.simulations.benchmarks.inputs.causal_model import causal_model  # noqa: E402
-from confide.simulations.benchmarks.scores.accuracy import Setting, add, read  # noqa: E402 - after Flower's environment is set
+from confide.simulations.benchmarks.scores.accuracy import MEASURED, Setting, add, read  # noqa: E402 - after Flower's environment is set
 
 LABELS = {"sentiment": ("negative", "positive"), "questions": ("ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM")}
 RECORDS = {"sentiment": 900, "questions": 1800}  # of an institution, its public test share and held-out share included
@@ -98,7 +99,7 @@ def main() -> None:
     parser.add_argument("--base", action="append", help="minilm, smollm2 or a folder (the first two)")
     parser.add_argument("--only", choices=LABELS, help="one kind of texts")
     parser.add_argument("--repeats", type=int, default=5, help="runs at epsilon 3, beside one without privacy (5)")
-    parser.add_argument("--out", type=Path, default=Path("bases.jsonl"), help="file of the runs (bases.jsonl)")
+    parser.add_argument("--out", type=Path, default=MEASURED / "bases.jsonl", help="file of the runs")
     options = parser.parse_args()
     facts = {}
     for base in options.base or ["minilm", "smollm2"]:

@@ -33,7 +33,14 @@ from confide.common.model.families import with_targets  # noqa: E402
 from confide.common.model.warm_model import warm_model  # noqa: E402
 from confide.simulations.benchmarks.inputs.causal_model import causal_model  # noqa: E402
 from confide.simulations.benchmarks.rivals.central import train_centrally  # noqa: E402
-from confide.simulations.benchmarks.scores.accuracy import Setting, accuracy, kind_of_machine, read, standard_error  # noqa: E402
+from confide.simulations.benchmarks.scores.accuracy import (  # noqa: E402
+    MEASURED,
+    Setting,
+    accuracy,
+    kind_of_machine,
+    read,
+    standard_error,
+)
 from confide.simulations.data.institutions import load_institutions, load_pooled  # noqa: E402
 from confide.simulations.studies.baselines import without_privacy  # noqa: E402
 from confide.simulations.studies.remembered import Checked  # noqa: E402 - after Flower's environment is set
@@ -41,7 +48,7 @@ from confide.simulations.studies.remembered import Checked  # noqa: E402 - after
 Line = dict[str, Any]
 _CAUSAL = "HuggingFaceTB/SmolLM2-135M-Instruct"  # the scenarios name it as users would; here it comes from a package
 _DOCS = Path(__file__).parents[3] / "docs"
-_DOCUMENT, MEASURED = _DOCS / "tasks.md", _DOCS / "measured"
+_DOCUMENT = _DOCS / "tasks.md"
 _BEGIN, _END = "<!-- scores -->\n", "<!-- end of scores -->\n"
 
 
