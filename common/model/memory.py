@@ -7,6 +7,7 @@ tries it, and a large base takes minutes to load.
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -69,8 +70,8 @@ def memory_of(device: torch.device) -> Memory:
     """Return the memory of a GPU, or of this machine or container (cgroup v2)."""
     if device.type == "cuda":
         return Memory(*torch.cuda.mem_get_info(device))
-    facts = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
-    free, whole = (int(facts[name].split()[0]) * 1024 for name in ("MemAvailable", "MemTotal"))
+    found = psutil.virtual_memory()
+    free, whole = found.available, found.total
     limit, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
     if limit.is_file() and (most := limit.read_text(encoding="utf-8").strip()).isdigit():
         free, whole = min(free, int(most) - int(used.read_text(encoding="utf-8"))), min(whole, int(most))
