@@ -4,15 +4,15 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 import pytest
-from support.guarantees import (
+from support.kinds import SETTINGS, of_kind
+from support.sites import MIXED_UNITS, mixed_table, mixed_units, random_state
+from support.speed import CPU
+from support.units_apart import (
     counts_as_clipped_means,
     same_bits_in_any_company,
     sums_add_up,
     weighs_1_in_the_counts,
 )
-from support.kinds import SETTINGS, of_kind
-from support.sites import MIXED_UNITS, mixed_table, mixed_units, random_state
-from support.speed import CPU
 
 from confide.client.data.units import UnitTable
 from confide.common.config.run import RunConfig

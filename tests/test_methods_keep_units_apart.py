@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from conftest import MakeRun
 from support.families import save_tiny
-from support.guarantees import same_bits_in_any_company, sums_add_up
 from support.methods import SETTINGS, run_with, task_for
 from support.sites import MIXED_UNITS, mixed_table
 from support.speed import CPU
+from support.units_apart import same_bits_in_any_company, sums_add_up
 
 from confide.client.data.units import UnitTable
 from confide.common.model.adapter import reset

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 import pytest
-from support.guarantees import counts_as_clipped_means, sums_add_up, weighs_1_in_the_counts
 from support.kinds import SETTINGS, of_kind, task_of
 from support.sites import mixed_table, mixed_units, random_state
 from support.speed import CPU
 from support.step_bugs import COUNTING_BUGS, TRAINING_BUGS
+from support.units_apart import counts_as_clipped_means, sums_add_up, weighs_1_in_the_counts
 
 from confide.common.config.run import RunConfig
 from confide.common.model.adapter import set_state

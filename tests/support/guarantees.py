@@ -7,7 +7,6 @@ its modules, at the time of the call. Statistical ones run at ALPHA.
 
 import os
 import tempfile
-from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 from typing import Any, get_args
@@ -24,29 +23,27 @@ from support.leaving import CANARY, canary_site, disguises, grouped, search, sen
 from support.sites import SECRET, DrawsOnly, batched, flatten, make_records, make_table, random_state, train_sum
 from support.speed import CPU
 from support.toy import ToyUnits, make_plan, toy_step
+from support.units_apart import (
+    counts_as_clipped_means,
+    same_bits_in_any_company,
+    sums_add_up,
+    weighs_1_in_the_counts,
+)
 
 from confide.client.answers import round as round_module
 from confide.client.data import units
 from confide.client.site.installation import open_site
 from confide.client.training import validation
-from confide.client.training.batches import BatchedUnits, batch_units
 from confide.common.config.run import RunConfig
 from confide.common.config.sections import Transfer
-from confide.common.data.batches import Example, collate, length
-from confide.common.data.shapes import public_shapes
-from confide.common.model.adapter import coordinate_weights, schema, set_state
+from confide.common.data.batches import Example
+from confide.common.model.adapter import set_state
 from confide.common.model.warm_model import WarmModel, warm_model
-from confide.common.privacy import step
-from confide.common.privacy.clipping import STABILITY
 from confide.common.privacy.coins import Coins
-from confide.common.privacy.plan import PrivacyPlan
 from confide.common.protocol import transfer
-from confide.common.protocol.gate import RECEIVED_NORM_BOUND, load_state
-from confide.common.tensors import State, dump_state
+from confide.common.tensors import State
 
 ALPHA = 1e-6
-TOLERANCE = 1e-5  # float32, at clip norm 1
-Loss = Callable[[WarmModel, Example], torch.Tensor]
 
 
 def _assert_normal(values: NDArray[np.float64], stddev: float) -> None:
@@ -155,28 +152,6 @@ def _label_loss(model: WarmModel, example: Example) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(logits, torch.tensor([example["label"]]))
 
 
-def own_loss(model: WarmModel, example: Example) -> torch.Tensor:
-    """The loss of any kind, of one example alone and without padding."""
-    batch = collate([example], length(example), model.pads, model.device)
-    return model.task.losses(model.module, batch).sum()
-
-
-def _reference(plan: PrivacyPlan, model: WarmModel, unit: list[Example], loss_of: Loss) -> NDArray[np.float64]:
-    """A unit's clipped gradient by its definition: plain autograd, one example at a time, without padding."""
-    model.wrapped.disable_hooks()
-    parameters = [parameter for parameter in model.module.parameters() if parameter.requires_grad]
-    gradients = []
-    for example in unit:
-        loss = loss_of(model, example)
-        gradients.append(torch.cat([g.ravel() for g in torch.autograd.grad(loss, parameters)]).double())
-    weights = coordinate_weights(schema(model.module), plan.head_weight).double()
-    mean = torch.stack(gradients).mean(dim=0) * weights
-    factor = plan.clip_norm / (mean.norm() + STABILITY)
-    if plan.clipping == "abadi":
-        factor = min(1.0, plan.clip_norm / mean.norm())
-    return (mean * factor / weights).numpy()
-
-
 def check_a_unit_counts_as_its_clipped_mean_gradient(model: WarmModel) -> None:
     """The step's sum is that of the definition, for groups of 1 to 7 records over micro-batches of several sizes."""
     table = make_table(model, [*make_records(14, groups=2), *make_records(17, groups=17)[14:]])
@@ -185,75 +160,15 @@ def check_a_unit_counts_as_its_clipped_mean_gradient(model: WarmModel) -> None:
     counts_as_clipped_means(model, table, _label_loss)
 
 
-def counts_as_clipped_means(model: WarmModel, table: units.UnitTable, loss_of: Loss = own_loss) -> None:
-    """Compare a step's sum with that of the definition, over micro-batches of several sizes."""
-    plan = make_plan(sampling_probability=1.0, head_weight=0.5, clip_norm=0.5)
-    expected = sum(_reference(plan, model, unit, loss_of) for unit in table.units)
-    for tokens in (1, 70, 200, 10_000):
-        site = batch_units(table, model, public_shapes(model.task.max_length, tokens, 10_000))
-        actual = train_sum(plan, model, site, TestCoins(0, quiet=True))
-        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=TOLERANCE)
-
-
-def hostile_states(model: WarmModel) -> list[State]:
-    """Weights that a server would choose: usual ones, the largest that pass the gate, and a head that saturates."""
-    usual = random_state(model)
-    norm = np.linalg.norm(flatten(usual))
-    largest = {name: value * np.float32(0.999 * RECEIVED_NORM_BOUND / norm) for name, value in usual.items()}
-    # Softmax rounds to 1 for some texts.
-    times = min(300.0, 0.9 * RECEIVED_NORM_BOUND / norm)
-    saturated = {name: np.float32(times) * value if name == "head.weight" else value for name, value in usual.items()}
-    return [load_state(dump_state(s), schema(model.module), RECEIVED_NORM_BOUND) for s in (usual, largest, saturated)]
-
-
-def clipped_rows(model: WarmModel, site: BatchedUnits, drawn: list[int]) -> dict[int, NDArray[np.float32]]:
-    """The clipped gradient of each drawn unit under the weights that the module has, as the private step takes it."""
-    model.wrapped.enable_hooks()
-    micro_batches = list(site.micro_batches(drawn))
-    plan, weights = make_plan(head_weight=0.5), coordinate_weights(schema(model.module), 0.5)
-    parts = step.clipped_gradients(plan, micro_batches, model.wrapped, model.losses, weights)
-    order = dict.fromkeys(unit for _, unit_B in micro_batches for unit in unit_B)
-    return dict(zip(order, torch.cat(list(parts)).numpy(), strict=True))
-
-
 def check_companions_do_not_change_a_unit(model: WarmModel) -> None:
     """A unit's clipped gradient has the same bits alone, and among 1 to 30 others, at any place in any micro-batch."""
     for groups in (None, 13):
         same_bits_in_any_company(model, make_table(model, make_records(31, groups)))
 
 
-def same_bits_in_any_company(model: WarmModel, table: units.UnitTable) -> None:
-    """Compare each unit's clipped gradient alone and among the others, under weights that a server would choose."""
-    site = batched(model, table, tokens=150)
-    everyone = list(range(site.num_units))
-    for state in hostile_states(model):
-        set_state(model.module, state)
-        alone = {unit: clipped_rows(model, site, [unit])[unit] for unit in everyone}
-        assert sum(row.any() for row in alone.values()) > len(everyone) / 3, "there is something to compare"
-        for size in everyone[1:]:
-            company = everyone[-size - 1 :] if size % 2 else everyone[: size + 1]
-            for unit, row in clipped_rows(model, site, company).items():
-                np.testing.assert_array_equal(row, alone[unit])
-
-
 def check_a_loss_is_of_its_own_example(model: WarmModel) -> None:
     """In shapes that nothing was tried of: a trial would keep those in which the error is the same."""
     sums_add_up(model, make_table(model, make_records(24, groups=7)))
-
-
-def sums_add_up(model: WarmModel, table: units.UnitTable) -> None:
-    """Compare the step's sum with and without each unit."""
-    plan = make_plan(sampling_probability=1.0)
-
-    def step_sum(chosen: list[list[Example]]) -> NDArray[np.float64]:
-        shapes = public_shapes(model.task.max_length, 150, 10_000)
-        site = batch_units(units.UnitTable(chosen), model, shapes)
-        return train_sum(plan, model, site, TestCoins(0, quiet=True))
-
-    everyone = step_sum(table.units)
-    for number, unit in enumerate(table.units):
-        others = table.units[:number] + table.units[number + 1 :]
-        np.testing.assert_allclose(everyone - step_sum(others), step_sum([unit]), atol=TOLERANCE)
 
 
 def check_the_order_of_a_unit_s_examples_is_its_own() -> None:
@@ -402,13 +317,3 @@ def check_a_unit_weighs_1_in_the_counts(model: WarmModel) -> None:
     records, sizes = make_records(30), (1, 2, 3, 7, 11, 6)
     several = [records[sum(sizes[:place]) : sum(sizes[: place + 1])] for place in range(len(sizes))]
     weighs_1_in_the_counts(model, several)
-
-
-def weighs_1_in_the_counts(model: WarmModel, several: validation.Units) -> None:
-    """Compare the counts of several units with and without each."""
-    everyone = validation.count_cells(model, several)
-    for number in range(len(several)):
-        change = everyone - validation.count_cells(model, several[:number] + several[number + 1 :])
-        assert (change > -TOLERANCE).all(), "a cell that counts others"
-        assert np.linalg.norm(change) <= 1 + TOLERANCE, "a unit that weighs more than 1"
-        assert abs(change.sum() - 1) <= TOLERANCE, "cells that are not disjoint"

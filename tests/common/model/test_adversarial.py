@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 from conftest import MakeRun
-from support.guarantees import same_bits_in_any_company, sums_add_up
 from support.sites import make_records, make_table, mixed_table, random_state
 from support.speed import CPU
+from support.units_apart import same_bits_in_any_company, sums_add_up
 from torch import Tensor
 
 from confide.client.data.units import UnitTable
