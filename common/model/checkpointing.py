@@ -27,7 +27,7 @@ def checkpoint_layers(base: Any) -> None:
             f"checkpointing = true: models of type {base.config.model_type!r} have no gradient checkpointing; leave "
             "it out, or use another base"
         )
-    warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)  # old names, since 5.23
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)  # old names
     base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": True})
     warnings.filterwarnings("ignore", message="None of the inputs have requires_grad=True")  # of layers below
     for layer in _lowest_adapted(base):
