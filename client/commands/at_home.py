@@ -139,7 +139,8 @@ def _home(path: Path, model: str) -> Home:
     if site.ledger.account().retired:
         raise PolicyError(
             f"dataset {site.config.dataset.id!r} is retired: nothing is trained on these people any more, at home "
-            "either; delete local/personalised/ and local/evaluation-*.html too if these people are to be forgotten"
+            "either; delete local/personalised/, local/evaluation-*.html, local/doctor.txt and local/errors.log too if "
+            "these people are to be forgotten"
         )
     kept = find_kept(path, site, model)
     state = site.config.state.dir

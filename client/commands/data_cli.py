@@ -1,6 +1,7 @@
 """`confide data ...`: commands about an institution's own records. They work here and send nothing."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,6 @@ from confide.common.tasks import Task
 
 if TYPE_CHECKING:
     from confide.common.curation.form import Form
-    from confide.common.curation.lengths import Count
 
 FileArgument = Annotated[
     Path | None, typer.Argument(metavar="[FILE]", help="records: .jsonl, .csv, .tsv, .parquet or a folder [of --site]")
@@ -48,11 +48,13 @@ def check(
         raise InputError("data check: no file; name one, or a site.toml with --site")
     prepare()
     from confide.common.curation.check import check_data, report_text
+    from confide.common.curation.lengths import token_counter
     from confide.common.curation.page import write_page
 
     settings = load_run(run) if run else _offered(config)
-    form = _form(path, settings, config, columns_named(columns))
-    report = check_data(path, form, _counter(settings, config), test)
+    tokenizer = _tokenizer(settings, config)
+    form = replace(_form(path, settings, config, columns_named(columns)), tokenizer=tokenizer)
+    report = check_data(path, form, token_counter(tokenizer) if tokenizer else None, test)
     if html:
         write_page(html, report)
     typer.echo(report_text(report))
@@ -69,8 +71,6 @@ def _offered(config: SiteConfig | None) -> RunConfig | None:
 
 def _form(path: Path, run: RunConfig | None, config: SiteConfig | None, columns: dict[str, str]) -> "Form":
     """Return how the file is read: by site.toml, else by the run, else by its columns; ``columns`` come first."""
-    from dataclasses import replace
-
     from confide.common.curation.form import form_of, guessed_form
 
     names = dict(run.simulation.columns) if run and run.simulation else {}
@@ -102,17 +102,16 @@ def _first_record(path: Path) -> dict[str, Any]:
     raise InputError(f"{path}: holds no record that can be read; {why}" if why else f"{path}: holds no records")
 
 
-def _counter(run: RunConfig | None, config: SiteConfig | None) -> "Count | None":
-    """Return the function that counts tokens as the run's base does; None if the base is not on this machine."""
+def _tokenizer(run: RunConfig | None, config: SiteConfig | None) -> Any:
+    """Return the tokenizer of the run's base; None without a run, or if the base is not on this machine."""
     if run is None:
         return None
-    from confide.common.curation.lengths import token_counter
     from confide.common.model.base_models import find_model, load_tokenizer, loading
 
     try:
         with loading(find_model(run.at(run.model.base), config.models.dir if config else None)) as visible:
-            return token_counter(load_tokenizer(visible))
-    except InputError:
+            return load_tokenizer(visible)
+    except (InputError, OSError):
         return None
 
 

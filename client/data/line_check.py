@@ -19,6 +19,7 @@ from confide.common.durable import replace_durably
 from confide.common.errors import ConfideError, InputError
 from confide.common.shown import shown
 
+_answers = dict[str, str | None]()  # the last answer of `too_few_lines`
 _ALIKE = 10  # lines that must share a reason before it is shown: a rarer one could quote a person
 
 
@@ -124,11 +125,22 @@ def _num_lines(row: Record, path: Path) -> int:
 def too_few_lines(dataset: DatasetSection, runs: list[RunConfig], models: Path) -> str | None:
     """Return the reason to refuse runs that could use too few lines; None if each can use enough.
 
+    A page asks this at each view, and a base that writes renders each record. So the last answer is kept until file,
+    settings or runs change.
+
     Raises:
         InputError: the file cannot be read at all, or is empty.
     """
+    parts = sorted(dataset.path.iterdir()) if dataset.path.is_dir() else [dataset.path]
+    state = [(str(part), part.stat().st_mtime_ns, part.stat().st_size) for part in parts if part.exists()]
+    key = f"{state} {models} {dataset.model_dump_json()} {[run.sha256() for run in runs]}"
+    if key in (known := dict(_answers)):
+        return known[key]
     found = check_lines(dataset, runs, models).too_few(dataset.min_usable_fraction) if runs else []
-    return f"{'; '.join(found)} (`confide client doctor` says why of each line)" if found else None
+    answer = f"{'; '.join(found)} (`confide client doctor` says why of each line)" if found else None
+    _answers.clear()
+    _answers[key] = answer
+    return answer
 
 
 def require_usable(dataset: DatasetSection, runs: list[RunConfig], models: Path) -> None:
@@ -163,9 +175,9 @@ def _tokenizer(run: RunConfig, models: Path) -> Any:
     from confide.common.model.base_models import find_model, load_tokenizer, loading
 
     try:
-        with loading(find_model(run.model.base, models)) as visible:
+        with loading(find_model(run.at(run.model.base), models)) as visible:
             return load_tokenizer(visible)
-    except ConfideError:
+    except (ConfideError, OSError):  # a server may name anything
         return None
 
 

@@ -102,10 +102,13 @@ def _print(model: "WarmModel", parts: Iterable[list[bytes]], extra: "Extra", *, 
     from confide.common.cli.predictions import predicted
 
     number, failed = 0, 0
+    escaped = (
+        "utf" not in (sys.stdout.encoding or "").lower()
+    )  # JSON has escapes of its own for what such a stream lacks
     for lines in parts:
         places = range(number + 1, number + 1 + len(lines))
         for answer in predicted(model, list(zip(places, lines, strict=True)), records=records, extra=extra):
-            typer.echo(answer.get("shown") or json.dumps(answer, ensure_ascii=False, default=str))
+            typer.echo(answer.get("shown") or json.dumps(answer, ensure_ascii=escaped, default=str))
             failed += "error" in answer
         number += len(lines)
     return f"predict: {failed} of {number} lines could not be predicted; each says why" if failed else ""

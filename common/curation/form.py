@@ -49,6 +49,7 @@ class Form:
         max_chars: longer texts are cut.
         least_usable: the smallest share of records that must be usable.
         records_of_a_unit: so many records count for one person.
+        tokenizer: of the run's base; None without a run, or where the base is not on this machine.
     """
 
     inputs: tuple[str, ...]
@@ -59,6 +60,7 @@ class Form:
     max_chars: int = MAX_CHARS
     least_usable: float = 0.5
     records_of_a_unit: int = 8
+    tokenizer: Any = None
 
     @property
     def has_groups(self) -> bool:
@@ -122,6 +124,8 @@ def seen(form: Form, number: int, row: Record) -> Seen:
     record = form.record(row)
     group = group_of(record) if form.has_groups else None
     fault = form.task.check(record) if form.task else None
+    if form.task and form.tokenizer and not fault:
+        fault = form.task.why_no_example(record, form.tokenizer)
     if form.has_groups and group is None:
         fault = f"no group in column {form.columns['group']!r}"
     labels, numbers = form.labels(record), tuple(form.numbers(record))

@@ -212,7 +212,7 @@ def _tried(run: RunConfig, model: WarmModel, batch: Batch) -> torch.Tensor:
     except Exception as error:  # noqa: BLE001 - each architecture fails in its own way
         encoder: Any = model.module.encoder
         remedy = "use other targets, another adapter.method or another base"
-        if encoder.config.is_encoder_decoder:
+        if encoder.config.is_encoder_decoder and run.task.own_head:
             remedy = "an encoder-decoder is for task.kind = 'seq2seq': use that, or another base"
         raise InputError(
             f"model.base = {run.model.base!r} with {run.adapter.described()} gives no gradient for each example of "

@@ -111,14 +111,13 @@ class _Bench:
         return initial_state(self._run, self._model())
 
     def read_public(self) -> None:
+        from confide.common.model.evaluation import require_readable
         from confide.common.scoring.earlier import read_earlier
 
-        read_earlier(self._run, self._earlier)
+        model = self._model()
+        require_readable(model, read_earlier(self._run, self._earlier), f"evaluation.earlier = {self._earlier!r}")
         if self._public is None:
             return
-        from confide.common.model.evaluation import require_readable
-
-        model = self._model()
         try:
             require_readable(model, self._records(), self._public)
         except InputError as error:

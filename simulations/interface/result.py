@@ -24,9 +24,10 @@ from confide.server.results.run_directory import RunDirectory
 def predicted(model: WarmModel, inputs: Iterable[str | Record]) -> list[Any]:
     """Return a model's prediction for each text or record; `InputError` for one that stands in no list."""
     single = isinstance(inputs, str | Mapping | pandas.DataFrame)  # iterated, they give letters or names of columns
-    items = [] if single else list(inputs)
-    if single or not all(isinstance(item, str | Mapping) for item in items):
-        raise InputError(f"predict got a {type(inputs).__name__}: give a list of texts or of records (dictionaries)")
+    items: list[Any] = [inputs] if single else list(inputs)
+    wrong = [type(item).__name__ for item in items if single or not isinstance(item, str | Mapping)]
+    if wrong:
+        raise InputError(f"predict got a {wrong[0]}: give a list of texts or of records (dictionaries)")
     return answer(model, [model.task.from_text(item) if isinstance(item, str) else item for item in items])
 
 

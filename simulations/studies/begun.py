@@ -12,6 +12,7 @@ from confide.common.errors import InputError
 from confide.common.model.base_models import fetch_model, hash_model
 from confide.common.model.evaluation import require_readable
 from confide.common.model.warm_model import warm_model
+from confide.common.scoring.earlier import read_earlier
 from confide.server.results.run_directory import RunDirectory
 from confide.simulations.data.institutions import load_institutions
 from confide.simulations.sites.real_sites import RealSites, read_public_test
@@ -79,6 +80,7 @@ def go_on(run: RunConfig, path: Path, kept: Unfinished, sites: RealSites | None)
 
 def _records(run: RunConfig, sites: RealSites | None) -> Iterator[tuple[str, list[Record]]]:
     """Give all records that may be looked at, with the place that they come from: none of a real institution's."""
+    yield f"evaluation.earlier = {run.evaluation.earlier!r}", [*map(dict, read_earlier(run, run.evaluation.earlier))]
     if sites:
         yield from ((str(run.evaluation.data), own) for own in read_public_test(run).values())
         return

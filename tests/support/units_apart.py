@@ -1,4 +1,4 @@
-"""What each unit is alone and among others, for the checks of the guarantee, in any kind of task and by any method."""
+"""Each unit alone and among others, for the checks of the guarantee, in any kind of task and by any method."""
 
 from collections.abc import Callable
 

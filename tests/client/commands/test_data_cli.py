@@ -9,6 +9,7 @@ from typing import Any
 import datasets
 import pandas
 import pytest
+from support.families import save_tiny
 from support.installations import write_site
 
 Confide = Callable[..., tuple[int, str, str]]
@@ -55,6 +56,19 @@ def test_a_run_gives_kind_columns_and_base(confide: Confide, notes: Path, run: P
     assert "9 records (at 1, 2, 3, 4, 5, 6, 7, 8, 9) have more than the 8 tokens" in output
     assert "none has negative" in output
     assert "not covered by the guarantee" in output
+
+
+def test_what_the_chat_template_of_the_base_refuses_is_a_fault(confide: Confide, tmp_path: Path) -> None:
+    base = save_tiny("llama", tmp_path / "talker")
+    template = base / "chat_template.jinja"
+    refusal = "{{ raise_exception('no system turns') if messages[0].role == 'system' else '' }}"
+    template.write_text(refusal + template.read_text(encoding="utf-8"), encoding="utf-8")
+    run = tmp_path / "run.toml"
+    run.write_text(f'[study]\nname = "test"\n[model]\nbase = "{base}"\n[task]\nkind = "causal-lm"\n', encoding="utf-8")
+    turns = [{"role": name, "content": f"{name} says"} for name in ("system", "user", "assistant")]
+    (tmp_path / "talks.jsonl").write_text(f"{json.dumps({'messages': turns})}\n" * 3, encoding="utf-8")
+    code, output, _ = confide(tmp_path / "talks.jsonl", "--run", run)
+    assert (code, "no system turns" in output) == (1, True)
 
 
 def test_without_the_base_words_are_counted(confide: Confide, notes: Path, run: Path) -> None:

@@ -118,6 +118,10 @@ def test_a_record_that_the_chat_template_refuses_contributes_nothing(tmp_path: P
     config = json.loads((base / "tokenizer_config.json").read_text(encoding="utf-8"))
     (base / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": None}), encoding="utf-8")
     assert [*check_lines(dataset, [run], base.parent).unused] == [1, 2]
+    beside = run.model_copy(update={"model": run.model.model_copy(update={"base": "near"})})
+    assert [*check_lines(dataset, [beside.placed({"near": str(base)})], tmp_path).unused] == [1, 2]
+    long = run.model_copy(update={"model": run.model.model_copy(update={"base": "a" * 300})})
+    assert check_lines(dataset, [long], tmp_path).unused == {}, "a server may name anything"
     assert check_lines(dataset, [run], tmp_path).unused == {}, "a base that is not here is the doctor's matter"
 
 
