@@ -126,14 +126,13 @@ def too_few_lines(dataset: DatasetSection, runs: list[RunConfig], models: Path) 
     """Return the reason to refuse runs that could use too few lines; None if each can use enough.
 
     A page asks this at each view, and a base that writes renders each record. So the last answer is kept until file,
-    settings or runs change.
+    base, settings or runs change.
 
     Raises:
         InputError: the file cannot be read at all, or is empty.
     """
-    parts = sorted(dataset.path.iterdir()) if dataset.path.is_dir() else [dataset.path]
-    state = [(str(part), part.stat().st_mtime_ns, part.stat().st_size) for part in parts if part.exists()]
-    key = f"{state} {models} {dataset.model_dump_json()} {[run.sha256() for run in runs]}"
+    state = [_state(place) for place in (dataset.path, *(_base(run, models) for run in runs))]
+    key = f"{state} {dataset.model_dump_json()} {[run.sha256() for run in runs]}"
     if key in (known := dict(_answers)):
         return known[key]
     found = check_lines(dataset, runs, models).too_few(dataset.min_usable_fraction) if runs else []
@@ -170,15 +169,35 @@ def _tokenizer(run: RunConfig, models: Path) -> Any:
 
     A chat template may refuse a record that the kind takes. `client doctor` speaks of a base that is not here.
     """
-    if run.task.own_head or run.task.native_head:
+    folder = None if run.task.own_head or run.task.native_head else _base(run, models)
+    if folder is None:
         return None
-    from confide.common.model.base_models import find_model, load_tokenizer, loading
+    from confide.common.model.base_models import load_tokenizer, loading
 
     try:
-        with loading(find_model(run.at(run.model.base), models)) as visible:
+        with loading(folder) as visible:
             return load_tokenizer(visible)
+    except (ConfideError, OSError):
+        return None
+
+
+def _base(run: RunConfig, models: Path) -> Path | None:
+    """Return the folder of a run's base; None if it is not here."""
+    from confide.common.model.base_models import find_model
+
+    try:
+        return find_model(run.at(run.model.base), models)
     except (ConfideError, OSError):  # a server may name anything
         return None
+
+
+def _state(place: Path | None) -> list[tuple[str, int, int]]:
+    """Return names, times and sizes of a file, or of a folder's files: they differ after a change."""
+    try:
+        parts = sorted(place.iterdir()) if place and place.is_dir() else [place] if place else []
+        return [(str(part), part.stat().st_mtime_ns, part.stat().st_size) for part in parts]
+    except OSError:  # reading the data says so
+        return []
 
 
 def _unused(

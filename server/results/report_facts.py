@@ -35,13 +35,10 @@ def report_facts(directory: RunDirectory, state: RunState, *, simulated: bool) -
         "run_dir_name": directory.path.name,
         "rounds": [
             {
-                "round": line["round"],
+                **{name: line[name] for name in ("round", "accepted", "dropped", "seconds")},
                 "score": line.get("score", {}).get("mean"),
                 "per_institution": line.get("score", {}).get("per_institution"),
                 "epsilon": so_far(line) if private and "score" in line else None,
-                "accepted": line["accepted"],
-                "dropped": line["dropped"],
-                "seconds": line["seconds"],
                 "ended": line.get("time"),
             }
             for line in rounds

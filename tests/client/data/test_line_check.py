@@ -14,7 +14,7 @@ from support.installations import write_site
 from support.kinds import task_of
 
 from confide.client.config import DatasetSection, load_site_config
-from confide.client.data.line_check import Lines, check_lines
+from confide.client.data.line_check import Lines, check_lines, too_few_lines
 from confide.client.data.records import check_file
 from confide.common.config.run import RunConfig
 from confide.common.errors import InputError
@@ -123,6 +123,20 @@ def test_a_record_that_the_chat_template_refuses_contributes_nothing(tmp_path: P
     long = run.model_copy(update={"model": run.model.model_copy(update={"base": "a" * 300})})
     assert check_lines(dataset, [long], tmp_path).unused == {}, "a server may name anything"
     assert check_lines(dataset, [run], tmp_path).unused == {}, "a base that is not here is the doctor's matter"
+
+
+def test_the_kept_answer_is_of_this_file_and_this_base(tmp_path: Path, make_run: MakeRun) -> None:
+    """A page that stays open must not approve by an answer from before the base came, or the file changed."""
+    turns = [{"role": name, "content": "the film"} for name in ("system", "user", "assistant")]
+    dataset = _dataset(tmp_path, _lines({"messages": turns}))
+    run = make_run(model={"base": "talker"}).model_copy(update={"task": task_of("causal-lm")})
+    assert too_few_lines(dataset, [run], tmp_path / "models") is None, "without a base nothing is known"
+    base = save_tiny("llama", tmp_path / "models" / "talker")
+    refusal = "{{ raise_exception('no system turns') if messages[0].role == 'system' else '' }}"
+    (base / "chat_template.jinja").write_text(refusal, encoding="utf-8")
+    assert "could use 0 of 1 lines" in str(too_few_lines(dataset, [run], base.parent))
+    dataset.path.write_text(_lines({"messages": turns}, {"messages": turns}), encoding="utf-8")
+    assert "could use 0 of 2 lines" in str(too_few_lines(dataset, [run], base.parent))
 
 
 def test_a_record_without_a_group_contributes_nothing(tmp_path: Path, make_run: MakeRun) -> None:
