@@ -11,7 +11,8 @@ from support.sites import batched, flatten, make_records, make_table, random_sta
 from support.speed import CPU
 from support.toy import make_plan
 
-from confide.client.training.local_steps import LocalWork, train
+from confide.client.training import local_steps
+from confide.client.training.local_steps import PLAIN_NORM_BOUND, LocalWork, train
 from confide.common.model.adapter import schema, set_state
 from confide.common.model.warm_model import WarmModel, forget_models, warm_model
 from confide.common.privacy.coins import Coins
@@ -97,6 +98,18 @@ def test_without_privacy_a_step_is_the_mean_gradient_of_each_drawn_unit(model: W
         expected = train_sum(bound, model, site, TestCoins(0, quiet=True))
         actual = train_sum(NoPrivacy(1.0, 10, 40), model, site, TestCoins(0))
         np.testing.assert_allclose(actual, expected, atol=1e-4)
+
+
+def test_without_privacy_a_large_gradient_is_scaled_back_to_the_bound(
+    model: WarmModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its direction stays; a small one is left as it is, as `torch.nn.utils.clip_grad_norm_` leaves it."""
+    site, plan = batched(model, make_table(model, make_records(7))), NoPrivacy(1.0, 7, 40)
+    free = train_sum(plan, model, site, TestCoins(0))
+    size = float(np.linalg.norm(free))
+    assert size < PLAIN_NORM_BOUND * plan.expected_batch_size  # not bounded yet: the line before is the whole gradient
+    monkeypatch.setattr(local_steps, "PLAIN_NORM_BOUND", size / plan.expected_batch_size / 5)
+    np.testing.assert_allclose(train_sum(plan, model, site, TestCoins(0)), free / 5, atol=1e-5)
 
 
 def test_without_privacy_sampling_is_the_same(model: WarmModel) -> None:
