@@ -131,9 +131,15 @@ def add(path: Path, name: str, setting: Setting) -> None:
         "per_institution": {name: round(100 * value, 3) for name, value in reached.per_institution.items()},
         "seconds": round(time.monotonic() - began, 1),
     }
+    append(path, line)
+    print(f"{name:18} {line['accuracy']:.2f} ({line['seconds']:.0f} s)", file=sys.stderr, flush=True)
+
+
+def append(path: Path, line: Line) -> None:
+    """Add a line to a file of scores."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
-    print(f"{name:18} {line['accuracy']:.2f} ({line['seconds']:.0f} s)", file=sys.stderr, flush=True)
 
 
 def summary(lines: list[Line], wanted: dict[str, Setting]) -> dict[str, Any]:

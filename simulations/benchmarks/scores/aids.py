@@ -32,9 +32,9 @@ flower.prepare()
 from confide.common.export.load import load_adapter  # noqa: E402
 from confide.common.model.adapter import get_state  # noqa: E402
 from confide.common.model.evaluation import evaluate  # noqa: E402
-from confide.simulations.benchmarks.scores.accuracy import MEASURED, kind_of_machine, read, standard_error  # noqa: E402
+from confide.simulations.benchmarks.scores.accuracy import MEASURED, append, kind_of_machine, read, standard_error  # noqa: E402
 from confide.simulations.benchmarks.scores.methods import WAYS  # noqa: E402
-from confide.simulations.benchmarks.scores.scenarios import append, shown, write_table  # noqa: E402
+from confide.simulations.benchmarks.scores.scenarios import shown, write_table  # noqa: E402
 from confide.simulations.data.institutions import load_institutions  # noqa: E402
 from confide.simulations.interface.calls import simulate  # noqa: E402
 from confide.simulations.interface.given import with_data  # noqa: E402

@@ -31,8 +31,8 @@ from confide.common.model.adapter import build_module, schema  # noqa: E402
 from confide.common.model.base_models import fetch_model, hash_model  # noqa: E402
 from confide.common.model.families import with_targets  # noqa: E402
 from confide.simulations.benchmarks.inputs.texts import PRIVATE, film_texts, prepare  # noqa: E402
-from confide.simulations.benchmarks.scores.accuracy import MEASURED, Setting, accuracy, kind_of_machine, read  # noqa: E402
-from confide.simulations.benchmarks.scores.scenarios import append, shown, write_table  # noqa: E402
+from confide.simulations.benchmarks.scores.accuracy import MEASURED, Setting, accuracy, append, kind_of_machine, read  # noqa: E402
+from confide.simulations.benchmarks.scores.scenarios import shown, write_table  # noqa: E402
 from confide.simulations.benchmarks.step import step_seconds  # noqa: E402
 from confide.simulations.data.institutions import load_private  # noqa: E402
 from confide.simulations.sites.members import with_members  # noqa: E402

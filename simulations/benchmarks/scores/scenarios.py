@@ -9,7 +9,6 @@ no package has.
 """
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -37,6 +36,7 @@ from confide.simulations.benchmarks.scores.accuracy import (  # noqa: E402
     MEASURED,
     Setting,
     accuracy,
+    append,
     kind_of_machine,
     read,
     standard_error,
@@ -115,13 +115,6 @@ def add(path: Path, scenario: str, seed: int, way: str, run: RunConfig) -> None:
     }
     append(path, line)
     print(f"{line['scenario']:18} {way:12} seed {seed} {scores.mean:.4f} ({line['seconds']:.0f} s)", file=sys.stderr)
-
-
-def append(path: Path, line: Line) -> None:
-    """Add a line to a file of scores."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
 
 
 def table(lines: list[Line]) -> str:
