@@ -80,15 +80,16 @@ def decline(
 def studies(site: SiteOption = _SITE, as_json: JsonOption = False) -> None:
     """List the studies that were offered, approved, opened or closed here."""
     from confide.client.steward.studies import list_studies
+    from confide.common.aloud import hash_start
 
     listed = list_studies(site)
     if as_json:
         typer.echo(json.dumps(listed))
         return
-    for item in listed or [{}]:
-        typer.echo(
-            f"{item['study']}: {item['status']}, run {item['run_sha256'][:12]}, {item['steps']}" if item else "none yet"
-        )
+    for item in listed:
+        typer.echo(f"{item['study']}: {item['status']}, run {hash_start(item['run_sha256'])}, {item['steps']}")
+    if not listed:
+        typer.echo("none yet")
 
 
 def ledger_show(site: SiteOption = _SITE, as_json: JsonOption = False) -> None:

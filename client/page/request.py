@@ -126,13 +126,13 @@ def require_agreement(request: Request, form: Mapping[str, str]) -> None:
     if len(typed) < HASH_DIGITS or not request.run.sha256().startswith(typed):
         raise InputError(
             f"not approved: {typed!r} is not how this run's hash begins; type its first {HASH_DIGITS} digits, and "
-            "approve only if the study's coordinator told you the same"
+            "approve only if the study designer told you the same"
         )
 
 
 def _ticks(run: RunConfig, verdict: Verdict) -> dict[str, str]:
     ticks: dict[str, Any] = {
-        "known": "I know who asks, and the study's coordinator gave me the same hash in another way than this page.",
+        "known": "I know who asks, and the study designer gave me the same hash in another way than this page.",
     }
     if run.privacy.unit == "none":
         ticks["open"] = "I understand that nothing protects our records in this run."

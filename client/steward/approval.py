@@ -10,6 +10,7 @@ from confide.client.data.line_check import too_few_lines
 from confide.client.privacy.policy import cap_of
 from confide.client.site.installation import Site, open_site
 from confide.client.steward.shared_noise import SharedNoise, shared_noise
+from confide.common.aloud import hash_start
 from confide.common.config.run import RunConfig, make_plan
 from confide.common.errors import BudgetError, ConfideError, InputError, PolicyError
 from confide.common.model.base_models import find_model
@@ -81,7 +82,7 @@ class Verdict:
 
     def agreed(self) -> list[str]:
         """Return what a person agrees to."""
-        lines = [f"study {self.study}, run {self.run_sha256[:12]}", *_told(self.terms)]
+        lines = [f"study {self.study}, run {hash_start(self.run_sha256)}", *_told(self.terms)]
         if self.cost is not None:
             spent = f"spent so far {self.spent} of {self.cap:g}"
             lines.append(f"  would cost epsilon {self.cost} at delta {self.delta:g}; {spent}")

@@ -8,7 +8,7 @@ from confide.client.answers.proposed_runs import is_declined, note_decline, read
 from confide.client.privacy.policy import waits_for_approval
 from confide.client.site.installation import Site, open_site
 from confide.client.steward.studies import is_open_for
-from confide.common.aloud import digits_of
+from confide.common.aloud import digits_of, hash_start
 from confide.common.config.run import RunConfig
 from confide.common.errors import InputError
 
@@ -59,7 +59,7 @@ def offered_run(path: Path, study: str, sha256: str) -> RunConfig:
     if not waiting:
         raise InputError(f"no run of study {study!r} was offered here; name its file with --run RUN.toml")
     if len(waiting) > 1:
-        hashes = ", ".join(run.sha256()[:12] for run in waiting)
+        hashes = ", ".join(hash_start(run.sha256()) for run in waiting)
         raise InputError(
             f"{len(waiting)} runs of study {study!r} wait ({site.offers}); name one with --sha256: {hashes}"
         )

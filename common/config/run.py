@@ -173,7 +173,8 @@ def lock(run: RunConfig, base_sha256: str, accountant: Accountant | None = None)
     if run.federation.aggregation == SECURE_SUM and not run.study.institutions:
         raise InputError(
             "study.institutions is empty, but a secure sum needs the names and keys of its members: a simulation takes "
-            "them from its data, `confide server run` from the institutions that have joined"
+            "them from its data, `confide server run` from the institutions that have joined; an institution sees the "
+            "offered run with `confide client page`, and approves it by the study's name alone"
         )
     privacy = run.privacy
     if privacy.unit != "none":

@@ -106,13 +106,14 @@ def run(
     With --follow or --rehearsal the exit code is 0 if the run completed, 3 if too few institutions took part, and 1 if
     the run stopped or failed.
     """
+    from confide.common.aloud import hash_start
     from confide.server.home.home import open_home
     from confide.server.home.locking import lock_run
 
     opened, locked = open_home(home), lock_run(home, run_file)
     kind = "rehearsal" if rehearsal else "run"
     name = admin_client.ask(opened, "POST", "/runs", {"run": locked.canonical_json(), "kind": kind})["name"]
-    typer.echo(f"{name}: queued, run {locked.sha256()[:12]}")
+    typer.echo(f"{name}: queued, run {hash_start(locked.sha256())}")
     if follow or rehearsal:
         sys.exit(admin_client.follow(opened, name, kind))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from confide.common.config.run import RunConfig
 from confide.common.model.scores import Scores
-from confide.common.protocol.transfer import encode
+from confide.common.protocol.transfer import update_bytes
 from confide.common.tensors import State
 from confide.common.training import optimizer
 from confide.common.training.optimizer import GlobalState
@@ -87,8 +87,8 @@ class RunState:
 
     @property
     def bytes_per_client_round(self) -> int:
-        """The size of one adapter as it is sent."""
-        return len(encode(self.job.initial, self.job.run.federation.transfer))
+        """The size of one institution's update as it travels."""
+        return update_bytes(self.job.run.federation, self.job.initial)
 
     def everybody(self) -> list[Institution]:
         """Return the institutions that take part, and those that did before a crash."""

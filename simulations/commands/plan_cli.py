@@ -25,9 +25,9 @@ def plan(
     """Print the cost and the privacy of a run, before any data is touched."""
     settings = [*(overrides or []), *([f"privacy.noise_multiplier={noise_multiplier}"] if noise_multiplier else [])]
     from confide.common.errors import InputError
-    from confide.simulations.studies.prepared import load, locked, simulated
+    from confide.simulations.studies.prepared import load, locked, planned
 
-    loaded = simulated(load(run_file, settings))
+    loaded = planned(load(run_file, settings))
     from confide.simulations.studies.plan import measure as measure_steps
     from confide.simulations.studies.plan import plan_facts
     from confide.simulations.studies.remembered import Remembered

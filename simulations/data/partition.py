@@ -39,7 +39,8 @@ def partition(rows: list[Record], settings: SimulationSection, task: Task, seed:
     """
     if settings.partition == "natural":
         return _natural(rows, settings)
-    units, num = gather(rows), settings.clients or 4
+    names = numbered_names(settings.clients)
+    units, num = gather(rows), len(names)
     if num * _MIN_UNITS > len(units):
         raise InputError(
             f"{settings.data}: {len(units)} records or groups are too few for {num} institutions; use --clients N"
@@ -62,8 +63,18 @@ def partition(rows: list[Record], settings: SimulationSection, task: Task, seed:
             f"simulation.partition = {settings.partition!r} with alpha = {settings.alpha} and {num} institutions "
             f"cannot be made from {len(units)} records or groups; use fewer institutions or another alpha"
         ) from None
+    return {name: [units[index] for index in part] for name, part in zip(names, parts, strict=True)}
+
+
+def numbered_names(clients: int | None) -> list[str]:
+    """Return the names of so many institutions that no data name, of four if None.
+
+    >>> numbered_names(2)
+    ['institution-1', 'institution-2']
+    """
+    num = clients or 4
     width = len(str(num))
-    return {f"institution-{number:0{width}d}": [units[index] for index in part] for number, part in enumerate(parts, 1)}
+    return [f"institution-{number:0{width}d}" for number in range(1, num + 1)]
 
 
 def _partitioner(settings: SimulationSection, num: int, num_units: int, seed: int) -> Any:

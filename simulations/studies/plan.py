@@ -7,7 +7,6 @@ from importlib.metadata import version
 from typing import Any
 
 from confide.common.config.run import RunConfig, make_plan
-from confide.common.config.sections import SECURE_SUM
 from confide.common.config.shared_noise import MAX_IF_BROKEN
 from confide.common.methods import is_added
 from confide.common.privacy.plan import NoPrivacy, PrivacyPlan
@@ -130,19 +129,12 @@ def _row(accounts: Remembered, plan: PrivacyPlan, target: float) -> dict[str, fl
 
 
 def bytes_per_client_round(run: RunConfig) -> int:
-    """Return the size of an update as it travels, without envelope and signature; no weights of the base are read.
-
-    The adapter that an institution receives in each round has the same size, but for a secure sum: there an
-    institution sends four bytes for each number, whatever `federation.transfer` is.
-    """
+    """Return the size of an institution's update as it travels; no weights of the base are read."""
     import numpy as np
 
-    from confide.common.protocol.transfer import encode
+    from confide.common.protocol.transfer import update_bytes
 
-    if run.federation.aggregation == SECURE_SUM:
-        return 4 * sum(math.prod(shape) for shape in _shapes(run).values())
-    zeros = {name: np.zeros(shape, np.float32) for name, shape in _shapes(run).items()}
-    return len(encode(zeros, run.federation.transfer))
+    return update_bytes(run.federation, {name: np.zeros(shape, np.float32) for name, shape in _shapes(run).items()})
 
 
 def _shapes(run: RunConfig) -> Schema:

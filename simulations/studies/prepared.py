@@ -36,6 +36,21 @@ def simulated(run: RunConfig) -> RunConfig:
     return with_members(run, load_institutions(run).private)
 
 
+def planned(run: RunConfig) -> RunConfig:
+    """Return a run with as many institutions as its simulation has, for a plan of it.
+
+    No data are read where `simulation.clients` is their number: an account depends on how many institutions sign, and
+    on nothing else about them. With the natural partition only the data tell how many there are.
+    """
+    settings = run.simulation
+    if run.federation.aggregation != SECURE_SUM or settings is None or settings.partition == "natural":
+        return simulated(run)
+    from confide.simulations.data.partition import numbered_names
+    from confide.simulations.sites.members import with_members
+
+    return with_members(run, run.study.institutions or numbered_names(settings.clients))
+
+
 def locked(run: RunConfig, accountant: Accountant) -> RunConfig:
     """Return the same run with its noise, which takes some seconds to find, and its base model's hash."""
     from confide.common.export.start import with_start

@@ -15,6 +15,7 @@ from support.pages import served_institution
 from confide.client.answers.proposed_runs import keep_offer
 from confide.client.privacy.policy import cap_of
 from confide.client.site.installation import open_site
+from confide.common.aloud import hash_start
 from confide.common.config.run import RunConfig, lock, make_plan
 from confide.common.model.base_models import hash_model
 
@@ -49,7 +50,7 @@ def test_an_approval_is_clicked_and_stands_in_the_ledger(path: Path, run: RunCon
         seen.open(served.link())
         assert "1 request waits for your decision." in seen.page.content()
         _approve(seen, run)
-        seen.page.get_by_text(f"study test, run {run.sha256()[:12]}: approved").wait_for()
+        seen.page.get_by_text(f"study test, run {hash_start(run.sha256())}: approved").wait_for()
         assert "Nothing waits for your decision." in seen.page.content()
         assert open_site(path).ledger.account().approved == {("test", run.sha256())}
         assert seen.hosts == {served.url.removeprefix("http://")}, "the page asked another host"

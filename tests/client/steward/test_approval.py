@@ -17,6 +17,7 @@ from confide.client.site.installation import open_site
 from confide.client.steward.approval import approve_run, review
 from confide.client.steward.offers import offered_run
 from confide.client.steward.studies import list_studies
+from confide.common.aloud import hash_start
 from confide.common.cli import main
 from confide.common.config.run import RunConfig, lock, make_plan
 from confide.common.errors import InputError
@@ -197,6 +198,21 @@ def test_a_study_whose_steps_are_spent_is_refused_beforehand(
     assert kinds(asking.update(2)) == ["update"]
     assert kinds(asking.offer(lineage="cd" * 16)) == ["declined"]
     assert list_studies(site)[0]["steps"] == "2 of 2 steps reserved"
+    _, text = _call(monkeypatch, capsys, "client", "studies", "--site", str(site))
+    assert text == f"test: open, run {hash_start(run.sha256())}, 2 of 2 steps reserved\n"
+
+
+def test_a_file_of_shared_noise_has_no_members_yet_and_the_error_says_where_to_look(
+    tmp_path: Path, make_run: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    sections: dict[str, dict[str, Any]] = {
+        "federation": {"aggregation": "secure-sum", "weights": "declared"},
+        "local": {"steps": 1, "nominal_units": 20},
+    }
+    site, file = write_site(tmp_path), _write_run(make_run(**sections), tmp_path)
+    for words in (("check", file), ("approve", "test", "--run", file)):
+        code, text = _call(monkeypatch, capsys, "client", *words, "--site", str(site))
+        assert (code, "sees the offered run with `confide client page`" in text) == (2, True), text
 
 
 # What is agreed to

@@ -187,6 +187,19 @@ def test_a_run_may_have_every_choice_that_is_told(num: int, numbers: tuple[int, 
 
 
 @pytest.mark.usefixtures("_no_table")
+def test_a_plan_of_shared_noise_reads_no_data_and_counts_clients(
+    confide: Confide, settings: Settings, run_file: Path
+) -> None:
+    """Whoever designs a study, and the server's operator, have no records."""
+    facts, _ = _shared(confide, settings, run_file)
+    (run_file.parent / "data.jsonl").unlink()
+    assert _shared(confide, settings, run_file)[0] == facts
+    assert facts["secure_sum"]["institutions"] == 8
+    code, _, errors = confide("plan", run_file, *settings(*SHARED, "simulation.partition=natural"))
+    assert (code, "data.jsonl: cannot be read" in errors) == (2, True), "there the data alone tell how many there are"
+
+
+@pytest.mark.usefixtures("_no_table")
 def test_a_run_without_shared_noise_tells_nothing_of_it(confide: Confide, settings: Settings, run_file: Path) -> None:
     _, output, _ = confide("plan", run_file, *settings())
     assert not [word for word in ("league", "broken", "max_colluding") if word in output]

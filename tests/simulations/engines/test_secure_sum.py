@@ -79,6 +79,7 @@ def test_a_federation_learns_and_each_institution_is_charged_a_step_a_round(
     start = flat(ran.state.job.initial)
     assert (flat(ran.state.trained.average) != start).mean() > 0.9
     assert [len(accepted) for accepted in ran.saved] == [4, 4]
+    assert ran.state.bytes_per_client_round == 4 * start.size  # of a masked sum; the adapter that comes in is float32
     for ledger in ran.sites.ledgers.values():
         kinds = [row["kind"] for row, _ in ledger.rows()]
         assert kinds.count("reserve") == kinds.count("seal") == kinds.count("release") == 2
