@@ -199,7 +199,7 @@ def test_a_study_whose_steps_are_spent_is_refused_beforehand(
     assert kinds(asking.offer(lineage="cd" * 16)) == ["declined"]
     assert list_studies(site)[0]["steps"] == "2 of 2 steps reserved"
     _, text = _call(monkeypatch, capsys, "client", "studies", "--site", str(site))
-    assert text == f"test: open, run {hash_start(run.sha256())}, 2 of 2 steps reserved\n"
+    assert text == f"test: open, this run needs no approval, run {hash_start(run.sha256())}, 2 of 2 steps reserved\n"
 
 
 def test_a_file_of_shared_noise_has_no_members_yet_and_the_error_says_where_to_look(
