@@ -21,7 +21,7 @@ from confide.server.home.home import ServerConfig
 _FILES: dict[str, tuple[type[BaseModel], str, str]] = {
     "run.toml": (RunConfig, "confide.common.config", "one federated training; public, and what institutions approve"),
     "site.toml": (SiteConfig, "confide.client", "one institution's own settings; it never leaves the institution"),
-    "server.toml": (ServerConfig, "confide.server.home", "the coordinator's own settings"),
+    "server.toml": (ServerConfig, "confide.server.home", "the server's own settings"),
 }
 _HEAD = "| key | value | default | meaning |\n|---|---|---|---|"
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}

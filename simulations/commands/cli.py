@@ -35,7 +35,8 @@ SiteOption = Annotated[
 BaselinesOption = Annotated[
     bool,
     typer.Option(
-        "--baselines", help="also run without privacy, with all data together, each alone, and trained on at each"
+        "--baselines",
+        help="also run comparisons: each alone, without privacy, all data together or with noise of its own for each",
     ),
 ]
 ResumeOption = Annotated[
