@@ -1,4 +1,4 @@
-"""The server end.
+"""The server's end.
 
 A run passes through home, rounds, aggregation and results. A message passes through fleet. The daemon is the process.
 
