@@ -36,7 +36,7 @@ BaselinesOption = Annotated[
     bool,
     typer.Option(
         "--baselines",
-        help="also run comparisons: each alone, without privacy, all data together or with noise of its own for each",
+        help="also run, to compare: each alone; without privacy; all data together, or all of the noise from each",
     ),
 ]
 ResumeOption = Annotated[
