@@ -263,7 +263,7 @@ def test_who_approves_a_run_without_privacy_is_told_so(
     site = write_site(tmp_path, policy={"allow_no_privacy": True})
     run = lock(make_run(local={"nominal_units": 20}, privacy={"unit": "none"}), hash_model(base_folder))
     approved = approve_run(run, "test", site).splitlines()
-    assert approved[2:] == ["  WITHOUT PRIVACY: nothing is clipped, and no noise is added"]
+    assert approved[2:] == ["  WITHOUT PRIVACY: no person's part is clipped, and no noise is added"]
     assert review(run, site).as_json()["terms"]["clip_norm"] is None
 
 
