@@ -69,7 +69,7 @@ def test_a_signal_ends_both_ports_the_worker_in_its_round_and_its_child(
 
     def works() -> None:
         child.start()
-        assert signal.getsignal(number) is handler, "uvicorn's own would not tell the worker, nor heed a second signal"
+        handlers.append(signal.getsignal(number))
         os.kill(os.getpid(), number)
         try:
             while True:
@@ -86,9 +86,10 @@ def test_a_signal_ends_both_ports_the_worker_in_its_round_and_its_child(
     one, other = [(server, socket.create_server(("127.0.0.1", 0))) for server in servers]
     thread = threading.Thread(target=lambda: [time.sleep(0.3), works()], daemon=True)
     with process._ended_by_signals(shared, servers):
-        handler = signal.getsignal(number)
+        handlers = [signal.getsignal(number)]
         thread.start()
         asyncio.run(process._both(shared, one, other, lambda: process._end(thread, turn)))
+    assert handlers[0] is handlers[1], "uvicorn's own would not tell the worker, nor heed a second signal"
     assert ended == ["round", "child"]
     assert not thread.is_alive()
     assert child.exitcode == -signal.SIGKILL
