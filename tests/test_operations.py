@@ -1,7 +1,9 @@
 """The systemd units and the Dockerfile say what docs/deployment.md promises; nobody can start them in a test."""
 
+import os
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -141,3 +143,43 @@ def test_all_that_the_image_copies_exists_and_nothing_else_reaches_the_build() -
 def test_the_image_copies_all_that_the_wheel_needs() -> None:
     packages = re.findall(r'"confide\.(\w+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert _sources() == {*packages, "pyproject.toml", "constraints.txt", "README.md", "LICENSE"}
+
+
+_INITS = sorted(
+    line.strip()
+    for path in ("deploy/helm/server/templates/server.yaml", "deploy/compose/compose.yaml")
+    for line in (ROOT / path).read_text(encoding="utf-8").splitlines()
+    if "confide server init" in line
+)
+_DIES = 'mkdir "$3" && touch "$3/half" && test -e disk && touch "$3/server.toml"'
+
+
+def _shell(command: str, folder: Path, environment: dict[str, str]) -> int:
+    return subprocess.run(["sh", "-c", command], cwd=folder, env=environment, check=False).returncode
+
+
+def test_chart_and_trial_make_the_server_s_folder_whole_or_not_at_all(tmp_path: Path) -> None:
+    """A pod that is moved, a disk that is full: `server init` refuses a folder that is not empty, for ever."""
+    confide = tmp_path / "bin" / "confide"
+    confide.parent.mkdir()
+    confide.write_text(f"#!/bin/sh\n{_DIES}\n", encoding="utf-8")
+    confide.chmod(0o755)
+    assert len(_INITS) == 2
+    for number, command in enumerate(_INITS):
+        home = tmp_path / str(number)
+        home.mkdir()
+        environment = {"PATH": f"{confide.parent}:{os.environ['PATH']}"}
+        for there in ([False], [True, True]):
+            if there[0]:
+                (home / "disk").touch()
+            codes = [_shell(command, home, environment) for _ in there]
+            assert [code == 0 for code in codes] == there
+            assert (home / "fl" / "server.toml").exists() == there[0]
+
+
+def test_the_charts_share_their_parts_to_the_byte() -> None:
+    """Helm takes no file from outside a chart, so that there are two copies."""
+    server, institution = (
+        (ROOT / "deploy/helm" / end / "templates/_parts.tpl").read_bytes() for end in ("server", "institution")
+    )
+    assert server == institution

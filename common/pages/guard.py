@@ -169,6 +169,9 @@ def _guarded(house: House, page: Page) -> Any:
             return await page.handler(visit)
         except ConfideError as error:
             return told(visit, str(error), 400)
+        except OSError as error:
+            text = f"{error.filename or 'a file'}: {error.strerror or error}; mend it at this machine, then try again"
+            return told(visit, text, 500)
 
     return guarded
 

@@ -36,10 +36,13 @@ def init(
 
 def start(home: HomeOption = _HOME) -> None:
     """Serve until stopped: institutions on the public port, the operator's commands on loopback."""
+    import os
+
     from confide.common.flower import prepare
     from confide.server.home.home import open_home
 
     opened = open_home(home)
+    os.environ["FLWR_HOME"] = str(opened.folder / "flwr")  # else `prepare` makes one that a killed server leaves behind
     prepare()
     from confide.server.daemon.logs import log_json
     from confide.server.daemon.process import serve
@@ -86,7 +89,7 @@ def revoke(
     ],
     home: HomeOption = _HOME,
 ) -> None:
-    """Shut an institution out. To come back it needs new keys and a new approval."""
+    """Shut an institution out, at the latest when the open round ends. To come back it needs new keys and approval."""
     from confide.server.home.home import open_home
 
     open_home(home).registry.revoke(institution)

@@ -36,7 +36,10 @@ def admin_app(shared: ServerState, more: Sequence[BaseRoute] = ()) -> Any:
 
 
 class _Admin:
-    """The handlers of the admin port, one method for each request."""
+    """The handlers of the admin port, one method for each request.
+
+    Files are read and written in a thread: the loop serves the institutions too, whose heartbeats wait 5 s at most.
+    """
 
     def __init__(self, shared: ServerState) -> None:
         self._shared = shared
@@ -46,12 +49,13 @@ class _Admin:
         """Queue a run or a rehearsal."""
         body = await request.body()
         if len(body) > _MAX_BODY:
-            return _too_large()
+            return JSONResponse({"error": TOO_LARGE}, 413)
         asked = json.loads(body)
-        run = RunConfig.model_validate_json(asked["run"])
-        if len(run.canonical_json().encode()) > MAX_RUN_BYTES:
-            return _too_large()
-        return JSONResponse({"name": propose(self._shared, run, asked["kind"])})
+
+        def work() -> str:
+            return propose(self._shared, RunConfig.model_validate_json(asked["run"]), asked["kind"])
+
+        return JSONResponse({"name": await run_in_threadpool(work)})
 
     async def status(self, request: Request) -> Response:
         """Return the facts about runs and institutions."""
@@ -60,20 +64,15 @@ class _Admin:
     async def events(self, request: Request) -> Response:
         """Return the events of a run from a given number on."""
         name, after = request.path_params["name"], int(request.query_params.get("after", "0"))
-        queued = self._shared.queue.get(name)
-        path = self._shared.home.runs / name / "events.jsonl"
-        content = path.read_bytes() if path.is_file() else b""
-        lines = content.split(b"\n")[:-1]  # a line behind the last newline is still being written
-        shown = [line.decode() for line in lines[after : after + _MAX_EVENTS]]
-        return JSONResponse({"status": queued.status, "reason": queued.reason, "events": shown})
+        return JSONResponse(await run_in_threadpool(_events, self._shared, name, after))
 
     async def stop(self, request: Request) -> Response:
         """Stop a run after its open round, or remove it from the queue."""
-        return JSONResponse({"status": stop_run(self._shared, request.path_params["name"])})
+        return JSONResponse({"status": await run_in_threadpool(stop_run, self._shared, request.path_params["name"])})
 
     async def resume(self, request: Request) -> Response:
         """Queue an unfinished or completed run again."""
-        return JSONResponse({"status": resume_run(self._shared, request.path_params["name"])})
+        return JSONResponse({"status": await run_in_threadpool(resume_run, self._shared, request.path_params["name"])})
 
     async def health(self, request: Request) -> Response:
         """Answer that the process is alive."""
@@ -95,8 +94,13 @@ class _Admin:
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
 
-def _too_large() -> Response:
-    return JSONResponse({"error": TOO_LARGE}, 413)
+def _events(shared: ServerState, name: str, after: int) -> dict[str, Any]:
+    queued = shared.queue.get(name)
+    path = shared.home.runs / name / "events.jsonl"
+    content = path.read_bytes() if path.is_file() else b""
+    lines = content.split(b"\n")[:-1]  # a line behind the last newline is still being written
+    shown = [line.decode() for line in lines[after : after + _MAX_EVENTS]]
+    return {"status": queued.status, "reason": queued.reason, "events": shown}
 
 
 def with_token(shared: ServerState, handler: Any) -> Any:

@@ -65,7 +65,8 @@ def _carry_out(directory: RunDirectory, is_over: Callable[[], bool]) -> dict[str
     # -P: nothing that lies in the folder in which the server was started is imported.
     command = [sys.executable, "-P", "-m", _GATE, str(directory.path / "run.lock.json")]
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(command, stdout=output, stderr=errors)  # noqa: S603 - our own module
+        # A session of its own: Ctrl-C reaches every process of a terminal's, and would look like a fault of the audit.
+        process = subprocess.Popen(command, stdout=output, stderr=errors, start_new_session=True)  # noqa: S603 - ours
         try:
             _wait(process, is_over)
         finally:

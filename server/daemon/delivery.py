@@ -12,6 +12,7 @@ from confide.common.config.run import RunConfig
 from confide.common.protocol import asks
 from confide.common.protocol.answers import content_of, is_declined
 from confide.common.protocol.wire import MessageError
+from confide.server.fleet.public_port import ServerEndsError
 from confide.server.rounds.collect import Clock, collect
 from confide.server.rounds.roster import Institution
 from confide.server.rounds.run_context import Event
@@ -42,10 +43,12 @@ def give_out(grid: Grid, clock: Clock, finished: FinishedRun, to: Mapping[int, I
     kept: set[str] = set()
     try:
         files = {path.name: path.read_bytes() for path in sorted(adapter.iterdir()) if path.is_file()}
-        asks = [finished.message(node, institution.receipt, files) for node, institution in to.items()]
-        for reply in collect(grid, asks, clock.now() + _SECONDS, clock):
+        messages = [finished.message(node, institution.receipt, files) for node, institution in to.items()]
+        for reply in collect(grid, messages, clock.now() + _SECONDS, clock):
             if _is_kept(reply):
                 kept.add(to[reply.metadata.src_node_id].name)
+    except ServerEndsError:
+        log.info("%s: the finished adapter is given out again after the server's next start", adapter)
     except Exception:
         log.exception("%s: the finished adapter could not be given out", adapter)
     return kept

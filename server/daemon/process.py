@@ -1,11 +1,15 @@
 """The server process: the public port, the admin port, and a thread that carries out runs one at a time."""
 
 import asyncio
+import contextlib
+import fcntl
 import logging
+import multiprocessing
 import os
+import signal
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import uvicorn
@@ -19,7 +23,7 @@ from confide.server.daemon.worker import work
 from confide.server.fleet.client_limits import Clients
 from confide.server.fleet.connection_limits import Connection, LimitedListener, most_connections
 from confide.server.fleet.flower_app import fleet_app
-from confide.server.fleet.public_port import DatabaseTurn, FleetGate, FleetServer
+from confide.server.fleet.public_port import DatabaseTurn, FleetGate, FleetServer, PortServer
 from confide.server.fleet.self_test import require_flower
 from confide.server.fleet.superlink import FlowerState
 from confide.server.home.home import Home
@@ -28,6 +32,8 @@ from confide.server.results.tracking import require_tracker
 
 Listening = tuple[uvicorn.Server, socket.socket]
 log = logging.getLogger("confide")
+_WORKER_SECONDS = 2.0  # for the worker to end by itself, before its children are killed
+_LAST_SECONDS = 5.0  # for it to end then
 
 
 def serve(
@@ -37,15 +43,42 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT. The next start resumes a run that was going on.
 
+    When this returns, the worker and its children have ended. A second signal ends the process at once.
+
     Args:
         home: the server's folder.
         announce: receives the public and the admin port once they listen.
         more: gives further routes of the admin port.
 
     Raises:
-        InputError: a port is taken, or what `tracking` needs is not installed.
-        ConfideError: the installed Flower does not do what this server needs.
+        InputError: another process serves this folder, a port is taken, or what `tracking` needs is not installed.
+        ConfideError: the installed Flower does not do what this server needs, or its application does not start.
     """
+    with _alone(home):
+        _serve(home, announce, more)
+
+
+@contextlib.contextmanager
+def _alone(home: Home) -> Iterator[None]:
+    """Hold a lock while this process serves; `InputError` if another one serves this folder.
+
+    Two servers would carry out one run twice, and each institution would be charged twice for a round.
+    """
+    home.runs.mkdir(mode=0o700, exist_ok=True)
+    descriptor = os.open(home.runs, os.O_RDONLY)  # not the folder itself: the registry locks that for each change
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(f"{home.folder}: another `confide server start` serves it; stop that one first") from None
+    else:
+        yield
+    finally:
+        os.close(descriptor)  # which unlocks
+
+
+def _serve(
+    home: Home, announce: Callable[[int, int], None], more: Callable[[ServerState], Sequence[BaseRoute]]
+) -> None:
     settings = home.config.server
     require_tracker(settings.tracking)
     public = LimitedListener(_bind(settings.host, settings.port), most_connections())
@@ -70,15 +103,34 @@ def serve(
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"{keys}: tls.pem with tls.key cannot be used: {reason}; docs/deployment.md, Keys") from None
-    admin_server = uvicorn.Server(uvicorn.Config(admin_app(shared, more(shared)), **common))
+    admin_server = PortServer(uvicorn.Config(admin_app(shared, more(shared)), **common))
     worker = threading.Thread(target=work, args=(shared, lambda: FlowerState(app, turn, clients), fleet), daemon=True)
-    worker.start()
-    announce(public.getsockname()[1], admin.getsockname()[1])
+    with _ended_by_signals(shared, [fleet, admin_server]):
+        worker.start()
+        announce(public.getsockname()[1], admin.getsockname()[1])
+        asyncio.run(_both(shared, (fleet, public), (admin_server, admin), lambda: _end(worker, turn)))
+    if not fleet.started:
+        raise ConfideError(f"{home.folder}: the public port did not start; the log above says why")
+
+
+@contextlib.contextmanager
+def _ended_by_signals(shared: ServerState, servers: Sequence[uvicorn.Server]) -> Iterator[None]:
+    """Let the first SIGTERM or SIGINT end the servers, and the second one the process, even if their end hangs."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+
+    def end(number: int, frame: object) -> None:
+        shared.going = False  # before a child that Ctrl-C has ended too can look like a run that fails
+        for server in servers:
+            server.should_exit = True
+        for each in numbers:
+            signal.signal(each, signal.SIG_DFL)
+
+    before = {number: signal.signal(number, end) for number in numbers}
     try:
-        asyncio.run(_both(shared, (fleet, public), (admin_server, admin)))
+        yield
     finally:
-        shared.going = False
-        worker.join(timeout=5)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _fresh_fleet_app(home: Home) -> Any:
@@ -96,15 +148,31 @@ def _fresh_fleet_app(home: Home) -> Any:
         raise ConfideError(f"{home.folder}: {disk_reason(error)}; mend it and start again") from None
 
 
-async def _both(shared: ServerState, one: Listening, other: Listening) -> None:
-    """Run both servers until one of them ends. A signal ends both."""
+async def _both(shared: ServerState, one: Listening, other: Listening, end: Callable[[], None]) -> None:
+    """Run both servers until one of them ends, and the other with it.
+
+    ``end`` ends the worker while this loop still runs: in a turn that no loop gives any more it would wait for ever.
+    """
 
     async def run(server: uvicorn.Server, listening: socket.socket, other: uvicorn.Server) -> None:
         await server.serve(sockets=[listening])
-        shared.going = False  # before the loop closes, so that the worker knows why no client answers any more
+        shared.going = False  # so that the worker knows why no client answers any more
         other.should_exit = True
 
-    await asyncio.gather(run(*one, other[0]), run(*other, one[0]))
+    try:
+        await asyncio.gather(run(*one, other[0]), run(*other, one[0]))
+    finally:
+        shared.going = False
+        await asyncio.to_thread(end)
+
+
+def _end(worker: threading.Thread, turn: DatabaseTurn) -> None:
+    """End the worker, and every child: one that evaluates, or reads a run that the page proposes, may take minutes."""
+    turn.close()
+    worker.join(_WORKER_SECONDS)
+    for child in multiprocessing.active_children():
+        child.kill()
+    worker.join(_LAST_SECONDS)
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -11,10 +11,12 @@ from flwr.app import Context, RecordDict
 
 from confide.common.config.run import RunConfig
 from confide.common.errors import ConfideError
+from confide.common.training.optimizer import GlobalState
 from confide.server.daemon.audited import require_audit
 from confide.server.daemon.delivery import FinishedRun, give_out, given_out, not_delivered_to
 from confide.server.daemon.server_state import ServerState
 from confide.server.daemon.torch_child import Workshop
+from confide.server.fleet.public_port import ServerEndsError
 from confide.server.fleet.superlink import FlowerState, LinkGrid
 from confide.server.home.queue import QueuedRun
 from confide.server.results.report import write_report
@@ -45,6 +47,8 @@ def carry_out(shared: ServerState, link: FlowerState, queued: QueuedRun) -> Queu
     if RunDirectory.at(path).is_over():
         try:
             _give_out_again(shared, link, queued, run)
+        except ServerEndsError:
+            raise
         except Exception:
             log.exception("run %s is completed; its adapter could not be given out", queued.name)
         return replace(queued, status="completed", reason="")
@@ -52,7 +56,7 @@ def carry_out(shared: ServerState, link: FlowerState, queued: QueuedRun) -> Queu
     try:
         with (
             closing(Workshop(run, shared.home.folder)) as workshop,
-            track(run, path, shared.home.config.server.tracking, partial(_epsilon, run, directory)) as curves,
+            track(run, path, shared.home.config.server.tracking, partial(epsilon_after, run)) as curves,
         ):
             workshop.read_public()
             if run.release.audit:
@@ -71,11 +75,6 @@ def carry_out(shared: ServerState, link: FlowerState, queued: QueuedRun) -> Queu
         _account_for(run, directory)
 
 
-def _epsilon(run: RunConfig, directory: RunDirectory, event: Event) -> dict[str, float]:
-    values = epsilon_after(run, list(directory.institutions(run).values()), event)
-    return {name: value for name, value in values.items() if value is not None}
-
-
 def _job(
     shared: ServerState,
     queued: QueuedRun,
@@ -88,8 +87,8 @@ def _job(
     saved, damaged = load_last(rounds, queued.lineage)
     members = shared.members_of(run)
 
-    def save(number: int, state: object, accepted: list[dict[str, str]]) -> None:
-        save_round(rounds, number, state, accepted, queued.lineage)  # type: ignore[arg-type]
+    def save(number: int, state: GlobalState, accepted: list[dict[str, str]]) -> None:
+        save_round(rounds, number, state, accepted, queued.lineage)
 
     def emit(event: Event) -> None:
         directory.record(event)

@@ -4,6 +4,7 @@ The child lives as long as a run. It holds no private data, for the server has n
 """
 
 import multiprocessing
+import signal
 import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -83,6 +84,7 @@ class Workshop:
 
 def _work(pipe: Connection, run_json: str, home: str) -> None:
     """Run the child's loop until the server closes the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the server ends this one
     bench = _Bench(RunConfig.model_validate_json(run_json), Path(home))
     while True:
         try:

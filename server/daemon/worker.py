@@ -13,6 +13,7 @@ from confide.common.errors import ConfideError, PolicyError
 from confide.server.daemon.rehearsal import rehearse
 from confide.server.daemon.run import carry_out
 from confide.server.daemon.server_state import ServerState, disk_reason
+from confide.server.fleet.public_port import ServerEndsError
 from confide.server.fleet.superlink import FlowerState
 from confide.server.home.queue import QueuedRun
 
@@ -29,11 +30,13 @@ def work(shared: ServerState, make_link: Callable[[], FlowerState], fleet: uvico
     pause = threading.Event()
     while shared.going and not fleet.started:
         pause.wait(0.05)
-    shared.link = link = make_link()
     while shared.going:
         try:
-            _look(shared, link)
+            shared.link = shared.link or make_link()
+            _look(shared, shared.link)
         except Exception as error:  # noqa: BLE001 - this thread must live on; a run left "running" is resumed
+            if not shared.going:
+                return
             shared.complain("worker", error)
             pause.wait(_RETRY_SECONDS)
 
@@ -55,24 +58,33 @@ def _carry_out(shared: ServerState, link: FlowerState, queued: QueuedRun) -> Non
         return  # an operator has stopped it first
     shared.troubles.pop("worker", None)  # the trouble that blocked this run is over
     log.info("run %s begins, or goes on", queued.name)
-    try:
-        ended = _CARRY_OUT[queued.kind](shared, link, queued)
-        if ended.status == "stopped" and shared.stopping != queued.name:
-            ended = replace(queued, status="queued")  # an operator resumed it before it stopped
-    except PolicyError as error:
-        ended = replace(queued, status="refused", reason=str(error))
-    except ConfideError as error:
-        ended = replace(queued, status="stopped", reason=str(error))
-    except (OSError, DBAPIError) as error:
-        reason = f"{shared.home.folder}: {disk_reason(error)}; mend it, then `{_resume(shared, queued)}`"
-        ended = replace(queued, status="stopped", reason=reason)
-    except Exception:
-        log.exception("run %s failed", queued.name)
-        ended = replace(queued, status="failed", reason="an error of the server; its log says which")
+    ended = _outcome(shared, link, queued)
     if shared.going:  # otherwise the next start continues it, if only to send out the adapter
         ended = shared.queue.change(ended, ["running"])
         log.info("run %s: %s %s", ended.name, ended.status, ended.reason)
     shared.stopping = None
+
+
+def _outcome(shared: ServerState, link: FlowerState, queued: QueuedRun) -> QueuedRun:
+    """Carry out a run, and return it with the status that its end gives it."""
+    try:
+        ended = _CARRY_OUT[queued.kind](shared, link, queued)
+        if ended.status == "stopped" and shared.stopping != queued.name:
+            return replace(queued, status="queued")  # an operator resumed it before it stopped
+        return ended
+    except PolicyError as error:
+        status, reason = "refused", str(error)
+    except ConfideError as error:
+        status, reason = "stopped", str(error)
+    except (OSError, DBAPIError) as error:
+        status = "stopped"
+        reason = f"{shared.home.folder}: {disk_reason(error)}; mend it, then `{_resume(shared, queued)}`"
+    except ServerEndsError:
+        status, reason = "running", ""
+    except Exception:
+        log.exception("run %s failed", queued.name)
+        status, reason = "failed", "an error of the server; its log says which"
+    return replace(queued, status=status, reason=reason)
 
 
 def _resume(shared: ServerState, queued: QueuedRun) -> str:

@@ -27,6 +27,10 @@ _KNOWN = (200, 403)  # Flower's answers after a signature check; 403 means that 
 Send = Callable[[Any], Awaitable[None]]
 
 
+class ServerEndsError(RuntimeError):
+    """The server ends: no turn is given any more."""
+
+
 class DatabaseTurn:
     """The turn at the database, shared by fleet requests (in the event loop) and the run (in a thread).
 
@@ -37,10 +41,17 @@ class DatabaseTurn:
     def __init__(self) -> None:
         self.semaphore = asyncio.Semaphore(1)
         self.loop: asyncio.AbstractEventLoop | None = None  # set when the server starts
+        self.closed = False
+
+    def close(self) -> None:
+        """Give no more turns to threads: a round that waits for its institutions ends with `ServerEndsError`."""
+        self.closed = True
 
     @contextlib.contextmanager
     def from_thread(self) -> Iterator[None]:
         """Hold the turn in a thread other than the event loop's."""
+        if self.closed:
+            raise ServerEndsError("the server ends")
         if self.loop is None:
             raise RuntimeError("the server has not started")
         asyncio.run_coroutine_threadsafe(self.semaphore.acquire(), self.loop).result()
@@ -156,7 +167,19 @@ class FleetGate:
         return None
 
 
-class FleetServer(uvicorn.Server):
+class PortServer(uvicorn.Server):
+    """A uvicorn server that leaves signals to the process.
+
+    Uvicorn raises the signal that ended it once more. That would kill the process before its worker has ended.
+    """
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+class FleetServer(PortServer):
     """The uvicorn server of a gate. At its end it releases held polls before it waits for open connections."""
 
     def __init__(self, config: uvicorn.Config, clients: Clients) -> None:

@@ -15,13 +15,7 @@ from typing import Any
 
 from flwr.app import Error, Message, RecordDict
 from flwr.app.message import remove_content_from_message
-from flwr.common.constant import (
-    NOOP_ACCOUNT_NAME,
-    NOOP_FLWR_AID,
-    SUPERLINK_NODE_ID,
-    ErrorCode,
-    SubStatus,
-)
+from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, SUPERLINK_NODE_ID, ErrorCode, SubStatus
 from flwr.serverapp import Grid
 from flwr.supercore.constant import NOOP_FEDERATION_ID, TaskType
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree, iterate_object_tree
@@ -103,6 +97,8 @@ class FlowerState:
 
     def _clean_up(self, run: Run, outcome: str) -> None:
         """Drop a run's messages and objects. An error here must not decide how the run ended."""
+        if self.turn.closed:
+            return  # the next start makes a new link.db
         try:
             with self.turn.from_thread():
                 self.state.finish_task(run.primary_task_id, outcome, "")
@@ -187,8 +183,9 @@ class LinkGrid(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Return complete replies. Half-sent ones are left for a later call."""
-        wanted = MessageRes.reply_to_message_id.in_(list(message_ids))
-        replies = [self._refused.pop(ask_id) for ask_id in list(self._refused) if ask_id in set(message_ids)]
+        ids = set(message_ids)
+        wanted = MessageRes.reply_to_message_id.in_(ids)
+        replies = [self._refused.pop(ask_id) for ask_id in list(self._refused) if ask_id in ids]
         with self._link.turn.from_thread(), self._link.state.session() as session:
             found = select(MessageRes.message_id, MessageRes.reply_to_message_id).where(wanted)
             for reply_id, ask_id in session.execute(found).all():

@@ -49,7 +49,8 @@ class Queue:
         if kind not in KINDS:
             raise InputError(f"kind = {kind!r} must be one of {list(KINDS)}")
         label = run.study.name if kind == "run" else f"{run.study.name}-{kind}"
-        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{label}-{secrets.token_hex(2)}"
+        # In UTC: runs are taken in the order of their names, which must not go back when summer time ends.
+        name = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{label}-{secrets.token_hex(2)}"
         queued = QueuedRun(name, secrets.token_hex(16), kind=kind)
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         replace_durably(self.folder / f"{name}.run", run.canonical_json().encode())

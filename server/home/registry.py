@@ -28,7 +28,10 @@ class Member:
 
 
 class Registry:
-    """The file ``registry.json``. Every call reads it anew, so that an operator's command takes effect at once."""
+    """The file ``registry.json``. Every call reads it anew, so that no restart is needed after an operator's command.
+
+    The server reads it between rounds, each second while no run is going on, and whenever a status is asked for.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -70,7 +73,7 @@ class Registry:
         self._write([*members, member])
 
     def revoke(self, institution: str) -> None:
-        """Shut an institution out from its next message on; `InputError` if it was not approved."""
+        """Shut an institution out, at the latest when the open round has ended; `InputError` if it was not approved."""
         with self._alone():
             members = self.members()
             approved = _approved(members)

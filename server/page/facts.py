@@ -154,7 +154,8 @@ class Observer:
         """Return every approved institution, by name, with its part in a run."""
         seen = self._shared.link.last_seen() if self._shared.link else {}
         nodes = {name: node for node, name in self._shared.nodes().items()}
-        names = sorted({*nodes, *self._shared.home.registry.approved()})
+        # Once Flower knows them, the names of before hold while the registry cannot be read: the page then shows why.
+        names = sorted(nodes if self._shared.admitted else self._shared.home.registry.approved())
         return [self._connected(name, seen.get(nodes.get(name, -1), ("unknown", None, None)), shown) for name in names]
 
     def runs(self) -> list[QueuedRun]:

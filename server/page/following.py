@@ -95,8 +95,7 @@ class Followed:
         if kind in ("offered", "offered_later"):
             self._offered(event)
         if event.get("what") == "update":
-            for name in event["institutions"]:
-                self.parts[name].asked.add(number)
+            self._asked(event)
         if kind in ("accepted", "dropped"):
             self.parts[event["institution"]].outcomes[number] = event.get("reason")
         if kind == "round":
@@ -105,7 +104,7 @@ class Followed:
             self.rehearsed.append(event)
         self.is_over |= kind == "completed"
         if kind == "given_out":
-            self.given_out = event["to"]
+            self.given_out = sorted({*(self.given_out or []), *event["to"]})  # each time, of those that lacked it
 
     def _offered(self, event: Event) -> None:
         self.versions = event.get("versions", self.versions)
@@ -113,6 +112,14 @@ class Followed:
             self.parts[name].answer = "accepted"
         for name, answer in event["others"].items():
             self.parts[name].answer = answer
+
+    def _asked(self, event: Event) -> None:
+        """Take in an ask. A round that begins again discards its earlier outcomes, as the run itself does."""
+        if event["event"] == "round_started":
+            for part in self.parts.values():
+                part.outcomes = {of: reason for of, reason in part.outcomes.items() if of < event["round"]}
+        for name in event["institutions"]:
+            self.parts[name].asked.add(event["round"])
 
     def _ended(self, event: Event) -> None:
         most = {what: max(event.get(what, {}).values(), default=0) for what in ("num_steps", "num_releases")}

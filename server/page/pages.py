@@ -37,9 +37,8 @@ def page_routes(shared: ServerState, recent: RecentLines) -> Sequence[BaseRoute]
     sessions, observer = Sessions(_IDLE_SECONDS), Observer(shared)
 
     async def link(request: Request) -> Response:
-        await run_in_threadpool(
-            lambda: observer.latest(observer.runs())
-        )  # the command waits for files, not the browser
+        # The command reads the files of the run that the first page shows, so that the browser does not wait for them.
+        await run_in_threadpool(lambda: observer.latest(observer.runs()))
         return JSONResponse({"path": f"/page/open/{sessions.new_link()}"})
 
     house = House(sessions, "`confide server page` prints one.")

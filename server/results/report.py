@@ -31,8 +31,9 @@ def write_report(path: Path, facts: dict[str, Any]) -> None:
             ``rounds``: each ``round``, ``score`` (mean, or None), ``per_institution`` (name to score, or None),
             ``epsilon`` (name to epsilon so far, or None), ``accepted`` (number), ``dropped`` (list of str),
             ``seconds``, ``ended`` (seconds since 1970, or None).
-            ``institutions``: each ``name``, ``declared_units``, ``epsilon`` (or None), ``num_steps``, ``rounds``
-            (accepted), ``accepted_in`` (their numbers), ``dropped`` (list of str), ``score`` (or None).
+            ``institutions``: each ``name``, ``declared_units``, ``epsilon`` (or None), ``epsilon_if_broken`` (or None),
+            ``num_steps``, ``rounds`` (accepted), ``accepted_in`` (their numbers), ``dropped`` (list of str), ``score``
+            (or None).
             ``validation``: the last one of the run: ``round``, ``noise`` (standard deviation), ``counts``
             (name to ``right`` and ``wrong``, noised); may be absent or None.
             ``baselines``: by the names of `findings.BASELINES`, each `Scores.as_json`; each may be absent.
@@ -47,7 +48,7 @@ def write_report(path: Path, facts: dict[str, Any]) -> None:
             ``statement``: `statement.statement` of the plan; may be absent or None; then its numbers are left out.
 
     Raises:
-        jinja2.UndefinedError: a fact is missing.
+        KeyError, jinja2.UndefinedError: a fact is missing.
     """
     facts = {
         "baselines": None,

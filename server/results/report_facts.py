@@ -1,17 +1,16 @@
 """Facts about a finished run for the report and the model card."""
 
-from dataclasses import asdict, replace
-from functools import partial
+from dataclasses import asdict
 from typing import Any
 
 from confide.common.config.run import RunConfig, make_plan
 from confide.common.flower import versions
 from confide.common.model.scores import Scores
+from confide.common.privacy.accounting import epsilon
 from confide.common.privacy.plan import PrivacyPlan
 from confide.common.privacy.statement import statement
 from confide.server.results.run_directory import RunDirectory, spent, spent_if_broken
-from confide.server.rounds.roster import Institution
-from confide.server.rounds.run_context import RunState
+from confide.server.rounds.run_context import Event, RunState
 
 
 def as_json(scores: Scores | None) -> dict[str, Any] | None:
@@ -24,7 +23,6 @@ def report_facts(directory: RunDirectory, state: RunState, *, simulated: bool) -
     run, institutions = state.job.run, state.everybody()
     plan = make_plan(run, run.local.nominal_units)
     private = isinstance(plan, PrivacyPlan)
-    so_far = partial(epsilon_after, run, institutions)
     rounds = directory.rounds()
     return {
         "title": run.study.name,
@@ -38,7 +36,7 @@ def report_facts(directory: RunDirectory, state: RunState, *, simulated: bool) -
                 **{name: line[name] for name in ("round", "accepted", "dropped", "seconds")},
                 "score": line.get("score", {}).get("mean"),
                 "per_institution": line.get("score", {}).get("per_institution"),
-                "epsilon": so_far(line) if private and "score" in line else None,
+                "epsilon": epsilon_after(run, line) if private and "score" in line else None,
                 "ended": line.get("time"),
             }
             for line in rounds
@@ -72,14 +70,12 @@ def report_facts(directory: RunDirectory, state: RunState, *, simulated: bool) -
     }
 
 
-def epsilon_after(run: RunConfig, institutions: list[Institution], line: dict[str, Any]) -> dict[str, float | None]:
-    """Return epsilon by institution after the round of a line of metrics.jsonl."""
-    steps, releases = line["num_steps"], line["num_releases"]
-    return {
-        item.name: spent(run, replace(item, num_steps=steps[item.name], num_releases=releases[item.name]))
-        for item in institutions
-        if item.name in steps
-    }
+def epsilon_after(run: RunConfig, event: Event) -> dict[str, float]:
+    """Return epsilon by institution after the round of an event; none without privacy. Sizes do not change it."""
+    plan = make_plan(run, run.local.nominal_units)
+    if not isinstance(plan, PrivacyPlan):
+        return {}
+    return {name: epsilon(plan, steps, event["num_releases"][name]) for name, steps in event["num_steps"].items()}
 
 
 def last_audit(directory: RunDirectory) -> dict[str, Any] | None:

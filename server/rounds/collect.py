@@ -14,7 +14,7 @@ from confide.common.protocol.gate import RECEIVED_NORM_BOUND, GateError
 from confide.common.protocol.transfer import decode, encode
 from confide.common.tensors import State, norm_of, schema_of
 
-Again = Callable[[Message], None]
+OnRepeat = Callable[[Message], None]
 
 CONNECT_SECONDS = 60.0  # for institutions that are still connecting
 NOT_CONNECTED, NO_ANSWER = "not connected", "no answer before the deadline"
@@ -84,7 +84,7 @@ class _Asked:
     times: int = 1
 
 
-def _untold(message: Message) -> None:
+def _ignore_repeat(message: Message) -> None:
     """Ignore a repeated ask: an offer costs an institution nothing."""
 
 
@@ -98,7 +98,7 @@ def collect(
     messages: list[Message],
     deadline: float,
     clock: Clock,
-    again: Again = _untold,
+    on_repeat: OnRepeat = _ignore_repeat,
     is_over: Callable[[], bool] = _never,
 ) -> Iterator[Message]:
     """Push messages and yield replies one by one as they come.
@@ -113,7 +113,7 @@ def collect(
         messages: one for each institution.
         deadline: seconds since the epoch; the wait ends then.
         clock: tells the time and lets it pass.
-        again: receives every message that goes out once more, before it does.
+        on_repeat: receives every message that goes out once more, before it does.
         is_over: returns whether to stop waiting.
 
     Yields:
@@ -129,11 +129,11 @@ def collect(
                 continue
             del asked[reply.metadata.reply_to_message_id]
             if reply.has_error() and isinstance(grid, RealGrid) and ask.times < _MAX_ASKS:
-                asked |= _again(grid, ask, clock, again)
+                asked |= _ask_again(grid, ask, clock, on_repeat)
             else:
                 yield reply
         if isinstance(grid, RealGrid):
-            _ask_the_reconnected(grid, asked, clock, again)
+            _ask_the_reconnected(grid, asked, clock, on_repeat)
         if not replies:
             clock.sleep(_POLL_SECONDS)
     if isinstance(grid, RealGrid):
@@ -152,24 +152,24 @@ def _push(grid: Grid, messages: list[Message], clock: Clock) -> dict[str, _Asked
     return {ask_id: _Asked(message, before) for ask_id, message in zip(ids, messages, strict=True)}
 
 
-def _again(grid: Grid, ask: _Asked, clock: Clock, again: Again) -> dict[str, _Asked]:
+def _ask_again(grid: Grid, ask: _Asked, clock: Clock, on_repeat: OnRepeat) -> dict[str, _Asked]:
     """Push the same content as a new message, because Flower hands out each message once."""
     old = ask.message
-    again(old)
+    on_repeat(old)
     meta = old.metadata
     copy = Message(old.content, meta.dst_node_id, meta.message_type, ttl=meta.ttl, group_id=meta.group_id)
     before = clock.now()
     return {name: _Asked(copy, before, ask.times + 1) for name in grid.push_messages([copy])}
 
 
-def _ask_the_reconnected(grid: Grid, asked: dict[str, _Asked], clock: Clock, again: Again) -> None:
+def _ask_the_reconnected(grid: Grid, asked: dict[str, _Asked], clock: Clock, on_repeat: OnRepeat) -> None:
     activated = grid.activated_at() if isinstance(grid, RealGrid) else {}
     for ask_id, ask in list(asked.items()):
         if activated.get(ask.message.metadata.dst_node_id, 0.0) > ask.at and ask.times < _MAX_ASKS:
             del asked[ask_id]
             if isinstance(grid, RealGrid):
                 grid.forget([ask_id])
-            asked |= _again(grid, ask, clock, again)
+            asked |= _ask_again(grid, ask, clock, on_repeat)
 
 
 def wait_for_nodes(

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 
 from confide.common.config.run import RunConfig, make_plan
 from confide.common.protocol.answers import Acceptance, Update, content_of, is_declined, seal_envelope
@@ -158,26 +158,17 @@ def _other_key(acceptance: Acceptance, run: RunConfig) -> str | None:
     return None
 
 
-def check_answer(
-    reply: Message, ask: Ask | None, what: str, institution: Institution, base_sha256: str | None
-) -> Update:
+def check_answer(reply: Message, ask: Ask, what: str, institution: Institution, run: RunConfig) -> Update:
     """Return a reply as this institution's answer to this ask, without a look at its payload.
 
     Raises:
         MessageError: declined, malformed, signed by another, or an answer to something else.
     """
-    content = content_of(reply)
-    if is_declined(content):
-        raise MessageError("declined")
-    update = Update.from_content(content)
-    if ask is None or base_sha256 is None:
-        raise MessageError("nothing was asked")
-    expected = seal_envelope(ask, what, (institution.name, base_sha256), update.payload, "")
+    update = Update.from_content(_records(reply))
+    expected = seal_envelope(ask, what, (institution.name, str(run.model.sha256)), update.payload, "")
     said = update.envelope
-    if said != replace(expected, update_id=said.update_id, ledger_head=said.ledger_head):
-        raise MessageError("envelope: not an answer to this ask")
-    if not signed_by(institution.update_key, said.text(), update.signature):
-        raise MessageError("signature: not this institution's")
+    _require_same(said, replace(expected, update_id=said.update_id, ledger_head=said.ledger_head))
+    _require_signed(institution, said.text(), update.signature)
     return update
 
 
@@ -187,15 +178,11 @@ def check_share(reply: Message, ask: Ask, institution: Institution, run: RunConf
     Raises:
         MessageError: declined, malformed, signed by another, or an answer to something else.
     """
-    content = content_of(reply)
-    if is_declined(content):
-        raise MessageError("declined")
-    share = share_from(content)
+    share = share_from(_records(reply))
     said = share.envelope()
-    if said != seal_share(ask, (institution.name, str(run.model.sha256)), said.mask_key, said.ledger_head, what):
-        raise MessageError("envelope: not an answer to this ask")
-    if not signed_by(institution.update_key, share.text, share.signature):
-        raise MessageError("signature: not this institution's")
+    expected = seal_share(ask, (institution.name, str(run.model.sha256)), said.mask_key, said.ledger_head, what)
+    _require_same(said, expected)
+    _require_signed(institution, share.text, share.signature)
     require_mask_key(said.mask_key)
     return share
 
@@ -208,14 +195,28 @@ def check_masked(
     Raises:
         MessageError: declined, malformed, signed by another, or an answer to something else.
     """
+    masked = Masked.from_content(_records(reply))
+    masked.numbers(size)
+    said = masked.envelope
+    expected = seal_sum(ask, (institution.name, str(run.model.sha256)), masked.payload, said.ledger_head, what)
+    _require_same(said, expected)
+    _require_signed(institution, said.text(), masked.signature)
+    return masked
+
+
+def _records(reply: Message) -> RecordDict:
+    """Return the records of a reply; `MessageError` if it declines."""
     content = content_of(reply)
     if is_declined(content):
         raise MessageError("declined")
-    masked = Masked.from_content(content)
-    masked.numbers(size)
-    said = masked.envelope
-    if said != seal_sum(ask, (institution.name, str(run.model.sha256)), masked.payload, said.ledger_head, what):
+    return content
+
+
+def _require_same(said: object, expected: object) -> None:
+    if said != expected:
         raise MessageError("envelope: not an answer to this ask")
-    if not signed_by(institution.update_key, said.text(), masked.signature):
+
+
+def _require_signed(institution: Institution, text: str, signature: str) -> None:
+    if not signed_by(institution.update_key, text, signature):
         raise MessageError("signature: not this institution's")
-    return masked

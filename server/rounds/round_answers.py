@@ -7,8 +7,9 @@ from confide.common.config.run import RunConfig
 from confide.common.protocol.answers import Update
 from confide.common.protocol.gate import load_state
 from confide.common.protocol.sum_messages import Masked
+from confide.server.rounds.collect import NO_ANSWER, NOT_ASKED, NOT_CONNECTED
 from confide.server.rounds.roster import Institution
-from confide.server.rounds.run_context import Event
+from confide.server.rounds.run_context import Event, Job
 
 _MAX_UNITS = 1e9  # bound on a validation count
 
@@ -60,3 +61,19 @@ class Answers:
         for what in ("num_releases", "num_steps"):
             event[what] = {item.name: getattr(item, what) for item in institutions}
         return event
+
+
+def drop(job: Job, answers: Answers, number: int, institution: Institution, reason: str) -> None:
+    """Leave an institution out of a round, and write down why."""
+    answers.drop(number, institution, reason)
+    job.emit({"event": "dropped", "round": number, "institution": institution.name, "reason": reason})
+
+
+def drop_absent(
+    job: Job, answers: Answers, number: int, silent: Iterable[Institution], away: Iterable[Institution]
+) -> None:
+    """Leave out those that were asked and did not answer, and those that were not asked."""
+    for institution in silent:
+        drop(job, answers, number, institution, NO_ANSWER)
+    for institution in away:
+        drop(job, answers, number, institution, NOT_ASKED if institution.connected else NOT_CONNECTED)

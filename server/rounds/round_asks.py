@@ -40,7 +40,7 @@ def record_asks(job: Job, event: str, what: str, number: int, institutions: Iter
 def recording_repeats(job: Job, what: str, asked: Mapping[int, Institution]) -> Callable[[Message], None]:
     """Return a function that counts an ask which goes out once more."""
 
-    def again(message: Message) -> None:
+    def record(message: Message) -> None:
         record_asks(job, "asked_again", what, int(message.metadata.group_id), [asked[message.metadata.dst_node_id]])
 
-    return again
+    return record

@@ -23,9 +23,9 @@ from confide.common.protocol.sum_messages import Masked, SumAsk, ask_for_sum
 from confide.common.protocol.wire import MessageError
 from confide.common.tensors import State, alphabetical, schema_of, split
 from confide.common.training import optimizer
-from confide.server.rounds.collect import NO_ANSWER, NOT_ASKED, NOT_CONNECTED, collect, to_send
+from confide.server.rounds.collect import NO_ANSWER, collect, to_send
 from confide.server.rounds.roster import Institution, check_masked, check_share
-from confide.server.rounds.round_answers import Answers
+from confide.server.rounds.round_answers import Answers, drop, drop_absent
 from confide.server.rounds.round_asks import make_ask, messages_of, record_asks, recording_repeats
 from confide.server.rounds.run_context import Job, RunState
 from confide.server.rounds.training_round import Chosen
@@ -71,7 +71,7 @@ def train_shares(state: RunState, grid: Grid, number: int, chosen: Chosen) -> An
     update = _update(job, round_sum, [masked.numbers(job.size) for masked in shares.values()])
     if update is None:
         for institution in members.values():
-            _drop(job, answers, number, institution, "the norm of the sum is above its bound")
+            drop(job, answers, number, institution, "the norm of the sum is above its bound")
         return answers
     for node, masked in shares.items():
         answers.accept(number, members[node], masked)
@@ -119,14 +119,11 @@ def _first_exchange(state: RunState, grid: Grid, ask: Ask, chosen: Chosen, answe
             _require_another_key(share, shares.values())
             shares[reply.metadata.src_node_id] = share
         except MessageError as error:
-            _drop(job, answers, ask.round, institution, str(error))
-    for institution in silent.values():
-        _drop(job, answers, ask.round, institution, NO_ANSWER)
-    for institution in chosen.away.values():
-        _drop(job, answers, ask.round, institution, NOT_ASKED if institution.connected else NOT_CONNECTED)
+            drop(job, answers, ask.round, institution, str(error))
+    drop_absent(job, answers, ask.round, silent.values(), chosen.away.values())
     connected = set(grid.get_node_ids())
     for node in shares.keys() - connected:
-        _drop(job, answers, ask.round, chosen.asked[node], _LEFT_OUT)
+        drop(job, answers, ask.round, chosen.asked[node], _LEFT_OUT)
     here = [share for node, share in shares.items() if node in connected]
     if len(here) < federation.min_clients:
         job.emit({"event": "no_quorum", "round": ask.round, "accepted": len(here)})
@@ -149,20 +146,19 @@ def _second_exchange(job: Job, grid: Grid, of: _Sum, answers: Answers) -> dict[i
     started = {"event": "sum_started", "round": number, "statement_sha256": of.statement.sha256()}
     job.emit({**started, "institutions": names})
 
-    def again(message: Message) -> None:
-        job.emit(
-            {"event": "sum_asked_again", "round": number, "institution": of.members[message.metadata.dst_node_id].name}
-        )
+    def record_repeat(message: Message) -> None:
+        name = of.members[message.metadata.dst_node_id].name
+        job.emit({"event": "sum_asked_again", "round": number, "institution": name})
 
     found, messages = dict[int, Masked](), list(messages_of(of.ask, "query.sum", of.members, seconds))
-    for reply in collect(grid, messages, of.ask.deadline_unix, job.clock, again):
+    for reply in collect(grid, messages, of.ask.deadline_unix, job.clock, record_repeat):
         node = reply.metadata.src_node_id
         try:
             masked = check_masked(reply, of.ask, of.members[node], job.run, job.size)
             job.resumed.require_known(number, of.members[node].name, masked.envelope.payload_sha256)
             found[node] = masked
         except MessageError as error:
-            _drop(job, answers, number, of.members[node], str(error))
+            drop(job, answers, number, of.members[node], str(error))
     return found
 
 
@@ -173,7 +169,7 @@ def _void(state: RunState, of: _Sum, missing: set[str], answers: Answers) -> Non
     for institution in of.members.values():
         if institution.outcomes.get(number) is None:
             reason = NO_ANSWER if institution.name in missing else f"the sum is void without {told}"
-            _drop(state.job, answers, number, institution, reason)
+            drop(state.job, answers, number, institution, reason)
     asked = missing & {item.name for item in of.members.values()}
     left = [item.name for item in state.institutions.values() if item.name not in state.benched | asked]
     if asked and len(left) >= state.job.run.federation.min_clients:  # else it was the server's own network
@@ -198,8 +194,3 @@ def _update(job: Job, of: _Sum, shares: list[Shared]) -> State | None:
     except GateError:
         job.emit({"event": "sum_rejected", "round": of.ask.round})
         return None
-
-
-def _drop(job: Job, answers: Answers, number: int, institution: Institution, reason: str) -> None:
-    answers.drop(number, institution, reason)
-    job.emit({"event": "dropped", "round": number, "institution": institution.name, "reason": reason})

@@ -13,11 +13,11 @@ from confide.common.protocol.wire import MessageError
 from confide.common.tensors import State, schema_of
 from confide.common.training import optimizer
 from confide.server.aggregation import RULES
-from confide.server.rounds.collect import NO_ANSWER, NOT_ASKED, NOT_CONNECTED, collect, to_send
+from confide.server.rounds.collect import collect, to_send
 from confide.server.rounds.offer import connected_quorum
 from confide.server.rounds.participation import draw
 from confide.server.rounds.roster import Institution, check_answer
-from confide.server.rounds.round_answers import Answers
+from confide.server.rounds.round_answers import Answers, drop, drop_absent
 from confide.server.rounds.round_asks import make_ask, messages_of, record_asks, recording_repeats
 from confide.server.rounds.run_context import Job, RunState
 
@@ -73,15 +73,12 @@ def _aggregate(job: Job, ask: Ask, replies: Iterable[Message], chosen: Chosen) -
         try:
             update = _take(job, ask, reply, institution, answers)
         except (GateError, MessageError) as error:
-            _drop(job, answers, ask.round, institution, str(error))
+            drop(job, answers, ask.round, institution, str(error))
             continue
         weight = float(institution.declared_units) if run.federation.weights == "declared" else 1.0
         total = rule.add(total, update, weight)
         job.emit({"event": "accepted", "round": ask.round, "institution": institution.name})
-    for institution in silent.values():
-        _drop(job, answers, ask.round, institution, NO_ANSWER)
-    for institution in chosen.away.values():
-        _drop(job, answers, ask.round, institution, NOT_ASKED if institution.connected else NOT_CONNECTED)
+    drop_absent(job, answers, ask.round, silent.values(), chosen.away.values())
     if (accepted := len(answers.accepted)) < run.federation.min_clients:
         job.emit({"event": "no_quorum", "round": ask.round, "accepted": accepted})
         return answers, None
@@ -91,13 +88,8 @@ def _aggregate(job: Job, ask: Ask, replies: Iterable[Message], chosen: Chosen) -
 def _take(job: Job, ask: Ask, reply: Message, institution: Institution, answers: Answers) -> State:
     """Return the update in a reply, which is accepted; `GateError` or `MessageError` says why one is not."""
     run, shapes = job.run, schema_of(job.initial)
-    update = check_answer(reply, ask, "update", institution, run.model.sha256)
+    update = check_answer(reply, ask, "update", institution, run)
     job.resumed.require_known(ask.round, institution.name, update.envelope.payload_sha256)
     state = decode(update.payload, shapes, run.federation.transfer, institution.norm_bound(run, shapes))
     answers.accept(ask.round, institution, update)
     return state
-
-
-def _drop(job: Job, answers: Answers, number: int, institution: Institution, reason: str) -> None:
-    answers.drop(number, institution, reason)
-    job.emit({"event": "dropped", "round": number, "institution": institution.name, "reason": reason})

@@ -38,7 +38,7 @@ def validate(state: RunState, grid: Grid, number: int, trained: Mapping[int, Ins
     for reply in collect(grid, messages, deadline, job.clock, recording_repeats(job, "validation", asked)):
         institution = asked[reply.metadata.src_node_id]
         try:
-            update = check_answer(reply, ask, "validation", institution, job.run.model.sha256)
+            update = check_answer(reply, ask, "validation", institution, job.run)
             answers.take_counts(institution.name, update.payload)
         except (GateError, MessageError):
             continue  # an institution need not share counts, and nothing is lost

@@ -142,7 +142,7 @@ spec: {ports: [{port: 8443}]}
             "{medium: Memory}",
             "without a limit",
         ),
-        ("server", "server.yaml", "{sizeLimit: 8Gi}", "{}", "without a limit"),
+        ("server", "server.yaml", "{sizeLimit: 256Mi}", "{}", "without a limit"),
         ("server", "network.yaml", "pod-name: {{ .Release.Name }}-0", "pod-name: {{ .Release.Name }}-1", "other pods"),
         ("institution", "network.yaml", "  ingress: []", "  ingress: [{}]", "ingress"),
         ("institution", "network.yaml", "  policyTypes: [Ingress, Egress]", "  policyTypes: [Ingress]", "policyTypes"),

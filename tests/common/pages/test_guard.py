@@ -1,6 +1,8 @@
 """Who has no session gets nothing: other users of the machine, stolen links, other sites, other names, frames."""
 
 import asyncio
+import errno
+import os
 import re
 import time
 from collections.abc import Callable
@@ -44,6 +46,8 @@ class Owner:
         return visit.then("done")
 
     async def _fail(self, visit: Visit) -> Response:
+        if "disk" in visit.request.query_params:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "queue/a-run.json")
         if visit.request.query_params:
             raise ValueError("secret")
         raise PolicyError("<script>alert(1)</script>\x1b[2J")
@@ -85,6 +89,12 @@ def test_who_has_used_a_link_sees_the_page_and_sends_forms(owner: Owner) -> None
     assert owner.send(session, {"form": session.form, "text": "a"}) == 303
     assert owner.done == ["a"]
     assert owner.uses == 1
+
+
+def test_a_full_disk_is_told_with_the_remedy(owner: Owner) -> None:
+    answer = owner.get(owner.open(), "bad?disk")
+    assert answer.status_code == 500
+    assert "queue/a-run.json: No space left on device; mend it at this machine, then try again" in answer.text
 
 
 def test_another_user_of_the_machine_sees_nothing(owner: Owner) -> None:

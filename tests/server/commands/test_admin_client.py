@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 
 from confide.common.errors import ConfideError
@@ -80,6 +81,21 @@ def test_an_error_of_the_server_itself_ends_it(monkeypatch: pytest.MonkeyPatch) 
     _answers(monkeypatch, ConfideError("no run 'a-run' here"))
     with pytest.raises(ConfideError, match="no run"):
         admin_client.follow(HOME, "a-run", "run")
+
+
+def test_a_follower_leaves_no_connection_open_and_reads_no_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks three times a second, for as long as a run lasts."""
+    made, client, home = list[tuple[httpx.Client, Any]](), httpx.Client, SimpleNamespace(token="a token")  # noqa: S106
+    home.config = SimpleNamespace(server=SimpleNamespace(admin_port=8444))
+
+    def answers(**settings: Any) -> httpx.Client:
+        transport = httpx.MockTransport(lambda request: httpx.Response(200, json={}))
+        made.append((client(**settings, transport=transport), settings["verify"]))
+        return made[-1][0]
+
+    monkeypatch.setattr(httpx, "Client", answers)
+    admin_client.ask(home, "GET", "/status")
+    assert [(one.is_closed, verified) for one, verified in made] == [(True, False)]
 
 
 def test_the_status_is_told_in_lines() -> None:

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -78,6 +79,25 @@ def test_a_run_counts_as_it_goes_to_institutions_and_not_as_it_travels_here(
     assert _propose(shared.home, labelled(most))["name"]
     with pytest.raises(InputError, match=f"at most {MAX_RUN_BYTES} bytes"):
         _propose(shared.home, labelled(most + 1))
+
+
+def test_orders_touch_no_file_in_the_loop_that_serves_the_institutions(
+    shared: ServerState, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A heartbeat waits 5 s at most, and a disk may be slow."""
+    threads = list[bool]()
+    for name in ("add", "get"):
+        method = getattr(Queue, name)
+
+        def watched(queue: Queue, *rest: Any, method: Any = method) -> Any:
+            threads.append(threading.current_thread() is threading.main_thread())
+            return method(queue, *rest)
+
+        monkeypatch.setattr(Queue, name, watched)
+    name = _propose(shared.home, make_run())["name"]
+    for method, order in (("GET", "events"), ("POST", "stop"), ("POST", "resume")):
+        admin_client.ask(shared.home, method, f"/runs/{name}/{order}")
+    assert (len(threads) >= 4, any(threads)) == (True, False)
 
 
 def test_a_line_that_is_being_written_is_not_shown_yet(shared: ServerState, make_run: MakeRun) -> None:

@@ -82,6 +82,7 @@ def test_an_audit_that_takes_too_long_ends_and_nothing_of_it_goes_on(
     popen = subprocess.Popen
 
     def start(*arguments: Any, **options: Any) -> Any:
+        assert options["start_new_session"], "Ctrl-C at the server's terminal would look like a fault of the audit"
         started.append(popen(*arguments, **options))
         return started[-1]
 

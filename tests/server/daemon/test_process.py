@@ -346,7 +346,7 @@ def test_both_ports_bound_heads_and_the_public_one_its_connections(home: Home, m
     monkeypatch.setattr(process, "fleet_app", lambda database, port: None)
     server = SimpleNamespace(config=SimpleNamespace(load=lambda: None))
     monkeypatch.setattr(process, "FleetServer", lambda config, clients: configs.append(config) or server)  # type: ignore[func-returns-value]
-    monkeypatch.setattr(uvicorn, "Server", caught)
+    monkeypatch.setattr(process, "PortServer", caught)
     monkeypatch.setenv("FLWR_HOME", "set by serve")
     with pytest.raises(CaughtError):
         process.serve(home, lambda public, admin: None)

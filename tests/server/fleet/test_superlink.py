@@ -227,7 +227,7 @@ def test_a_part_of_the_next_ask_that_a_client_announced_otherwise_ends_no_run(se
         asks = _ask(grid, node)
         reply = _answer(mary, node)
         _announce(mary, node, reply, ObjectTree(object_id=reply.object_id, children=[poison]))
-        [refused] = grid.pull_messages(push())  # while she is asked: one ask is lost, and counts as an error
+        [refused] = grid.pull_messages(iter(push()))  # while she is asked: one ask is lost, and counts as an error
         assert refused.has_error()
         grid.forget(asks)
         asks = push()

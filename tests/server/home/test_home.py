@@ -1,10 +1,13 @@
 """A server's folder, its certificates and its queue."""
 
+import calendar
 import re
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -37,6 +40,21 @@ def test_a_name_that_nobody_can_reach_is_refused_before_anything_is_made(tmp_pat
     ):
         init_home(tmp_path / "srv", ["fl.example.org", name], 9443)
     assert not (tmp_path / "srv").exists()
+
+
+def test_runs_are_named_and_taken_by_universal_time(
+    tmp_path: Path, make_run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When summer time ends, local time goes back an hour."""
+    names = []
+    for zone in ("XYZ-14", "XYZ12"):  # 26 hours apart
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+        names.append(Queue(tmp_path / "queue").add(make_run()).name[:15])
+    monkeypatch.undo()
+    time.tzset()
+    first, second = (calendar.timegm(time.strptime(name, "%Y%m%d-%H%M%S")) for name in names)
+    assert 0 <= second - first < 600
 
 
 def test_an_ipv6_address_is_told_as_a_url_has_it(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from confide.common.errors import ConfideError, InputError
 from confide.common.privacy import accounting
 from confide.common.privacy.accounting import epsilon
 from confide.common.privacy.plan import PrivacyPlan
+from confide.server.results.report_facts import epsilon_after
 from confide.server.results.run_directory import RunDirectory, spent
 from confide.server.rounds.roster import Institution
 
@@ -120,6 +121,17 @@ def test_without_privacy_there_is_no_epsilon(make_run: MakeRun, tmp_path: Path) 
     assert row["no_privacy"] is True
     assert not any("epsilon" in key for key in row)
     assert spent(run, institution) is None
+
+
+def test_epsilon_after_a_round_is_that_of_its_counts_whatever_the_sizes(make_run: MakeRun) -> None:
+    event = {"num_steps": {"mary": 2, "jude": 3}, "num_releases": {"mary": 0, "jude": 0}}
+    run = make_run(privacy={"noise_multiplier": 2.0})
+    sizes = {"mary": 90, "jude": 500}
+    by_account = {
+        name: spent(run, Institution(name, sizes[name], num_steps=steps)) for name, steps in event["num_steps"].items()
+    }
+    assert epsilon_after(run, event) == by_account
+    assert epsilon_after(make_run(privacy={"unit": "none"}), event) == {}
 
 
 # What a resumed run knows of the rounds before
