@@ -202,7 +202,7 @@ def test_a_study_whose_steps_are_spent_is_refused_beforehand(
     assert text == f"test: open, this run needs no approval, run {hash_start(run.sha256())}, 2 of 2 steps reserved\n"
 
 
-def test_a_file_of_shared_noise_has_no_members_yet_and_the_error_says_where_to_look(
+def test_the_error_for_a_file_of_shared_noise_says_where_its_members_are(
     tmp_path: Path, make_run: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     sections: dict[str, dict[str, Any]] = {
