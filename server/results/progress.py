@@ -83,7 +83,7 @@ class _View:
     def update(self, event: Event) -> None:
         """Take in an event."""
         kind = event["event"]
-        if kind == "round_started":
+        if kind == "round_started" or (kind == "sum_started" and event["round"] != self.round):  # resumed with its sum
             self.round, self.asked, self.answered = event["round"], len(event["institutions"]), 0
             self.pace.start(event["round"])
         elif kind == "accepted":

@@ -76,23 +76,24 @@ def carry_out(study: Study, *, baselines: bool) -> dict[str, Any]:
         KeyboardInterrupt: the user interrupted the run. The directory says where it stopped.
     """
     began = time.monotonic()
-    federation, state = _federation(study), None
+    federation: Federation | None = None
     try:
+        federation = _federation(study)
         state = start(federation, _clock(study.engine))
         _simulate(study.engine, federation, state)
         federation.emit({"event": "federation_finished", "score": as_json(state.scores)})
         compared = run_baselines(federation, state.trained.average, study.local, study.tell) if baselines else None
         return _finish(study, state, federation.public, compared, began)
     except KeyboardInterrupt:
-        _stop(study, state, "interrupted")
+        _stop(study, "interrupted")
         raise
     except ConfideError as error:
-        _stop(study, state, "stopped")
+        _stop(study, "stopped")
         if study.sites and not any("what" in event for event in study.directory.events()):
             shutil.rmtree(study.directory.path)  # no site was asked or charged, and each has the reason in its log
-        raise explained(error, federation.sites.refused, study.local) from None
+        raise explained(error, federation.sites.refused if federation else {}, study.local) from None
     except BaseException:
-        _stop(study, state, "failed")
+        _stop(study, "failed")
         raise
 
 
@@ -152,10 +153,12 @@ def _simulate(engine: str, federation: Federation, state: RunState) -> None:
     simulate_on_ray(federation, state)
 
 
-def _stop(study: Study, state: RunState | None, status: str) -> None:
-    """Record where the run stopped, and the epsilon that it had spent by then."""
-    study.directory.record({"event": status, "after_round": state.round if state else 0})
-    study.directory.write_privacy(status, study.run, state.everybody() if state else [], simulated=True)
+def _stop(study: Study, status: str) -> None:
+    """Record where the run stopped, and the epsilon of all asks in its events: a resumed run may stop before any."""
+    directory = study.directory
+    institutions = list(directory.institutions(study.run).values())
+    directory.record({"event": status, "after_round": max((line["round"] for line in directory.rounds()), default=0)})
+    directory.write_privacy(status, study.run, institutions, simulated=True)
 
 
 def _seen(study: Study, model: Any, state: RunState, tested: dict[str, list[Any]]) -> dict[str, Any]:

@@ -141,6 +141,18 @@ def test_an_estimate_is_there_within_the_first_round(run: RunConfig, clock: list
     assert view.line() == "round 1/4, 1/2 institutions, about 1 min 10 s left"
 
 
+def test_a_round_that_goes_on_with_its_sum_is_the_one_that_is_shown(run: RunConfig, clock: list[float]) -> None:
+    """After an interruption no `round_started` comes for it; before one, the sum is of fewer than were asked."""
+    resumed, whole = (progress._View(run, _spent, None, progress._Pace(run)) for _ in range(2))
+    whole.update({"event": "round_started", "round": 3, "institutions": ["a", "b", "c"]})
+    clock[0] = 10.0
+    for view in (resumed, whole):
+        view.update({"event": "sum_started", "round": 3, "institutions": ["a", "b"]})
+        view.update({"event": "accepted", "round": 3, "institution": "b"})
+    assert resumed.line().startswith("round 3/4, 1/2 institutions")
+    assert whole.line().startswith("round 3/4, 1/3 institutions")
+
+
 def test_groups_are_counted_as_groups(make_run: MakeRun) -> None:
     pace = progress._Pace(make_run(privacy={"unit": "group"}))
     assert pace.speed() is None
