@@ -19,8 +19,13 @@ def as_json(scores: Scores | None) -> dict[str, Any] | None:
     return scores.as_json() if scores else None
 
 
-def report_facts(directory: RunDirectory, state: RunState, *, simulated: bool) -> dict[str, Any]:
-    """Return the facts about a finished run that `write_report` and `export_adapter` need."""
+def report_facts(
+    directory: RunDirectory, state: RunState, *, simulated: bool, one_machine: bool = False
+) -> dict[str, Any]:
+    """Return the facts about a finished run that `write_report` and `export_adapter` need.
+
+    ``one_machine`` is True for real institutions that all ran on one.
+    """
     run, institutions = state.job.run, state.everybody()
     plan = make_plan(run, run.local.nominal_units)
     private = isinstance(plan, PrivacyPlan)
@@ -30,6 +35,7 @@ def report_facts(directory: RunDirectory, state: RunState, *, simulated: bool) -
         "title": run.study.name,
         "status": "completed",
         "simulated": simulated,
+        "one_machine": one_machine,
         "own_data": False,
         "run": run.model_dump(mode="json"),
         "run_dir_name": directory.path.name,
@@ -107,5 +113,6 @@ def _last_validation(run: RunConfig, rounds: list[dict[str, Any]]) -> dict[str, 
 
 def card_facts(facts: dict[str, Any]) -> dict[str, Any]:
     """Return the facts that `export_adapter` asks for."""
-    names = ("status", "metric", "score", "institutions", "simulated", "versions", "plan", "statement", "audit")
+    names = ("status", "metric", "score", "institutions", "simulated", "one_machine", "versions", "plan")
+    names += ("statement", "audit")
     return {"num_rounds": len(facts["rounds"]), **{name: facts[name] for name in names}}

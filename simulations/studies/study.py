@@ -158,7 +158,7 @@ def _stop(study: Study, status: str) -> None:
     directory = study.directory
     institutions = list(directory.institutions(study.run).values())
     directory.record({"event": status, "after_round": max((line["round"] for line in directory.rounds()), default=0)})
-    directory.write_privacy(status, study.run, institutions, simulated=True)
+    directory.write_privacy(status, study.run, institutions, simulated=study.sites is None)
 
 
 def _seen(study: Study, model: Any, state: RunState, tested: dict[str, list[Any]]) -> dict[str, Any]:
@@ -188,7 +188,7 @@ def _finish(
     from confide.simulations.studies.reported import keep_report
 
     run, directory = study.run, study.directory
-    facts = report_facts(directory, state, simulated=True)
+    facts = report_facts(directory, state, simulated=study.sites is None, one_machine=study.sites is not None)
     facts["own_data"] = bool(not study.sites and run.simulation and run.simulation.data not in SOURCES)
     facts["baselines"] = {name: scores.as_json() for name, scores in compared.items()} if compared else None
     facts["memory"] = peak_memory() if study.engine == "in-process" and not study.sites else None
@@ -200,7 +200,9 @@ def _finish(
     facts |= _seen(study, model, state, tested)
     keep_report(directory.path, facts)
     # Last: it tells readers that all other files are there.
-    directory.write_privacy("completed", run, state.everybody(), simulated=True, baselines=compared or ())
+    directory.write_privacy(
+        "completed", run, state.everybody(), simulated=study.sites is None, baselines=compared or ()
+    )
     seconds = round(time.monotonic() - began, 1)
     directory.record({"event": "completed", "seconds": seconds})
     if study.kept:

@@ -237,6 +237,16 @@ def test_a_simulation_says_so(tmp_path: Path) -> None:
     assert "simulated on one machine" in rendered(tmp_path, make_facts())
     real = rendered(tmp_path, make_facts(simulated=False))
     assert "simulated" not in as_read(real)
+    assert "one machine" not in as_read(real)
+
+
+def test_real_institutions_on_one_machine_are_no_simulation(tmp_path: Path) -> None:
+    page = as_read(rendered(tmp_path, make_facts(simulated=False, one_machine=True)))
+    assert "real institutions on one machine" in page
+    assert "its own ledger is charged before anything is computed. In this run all institutions" in page
+    assert "nobody was protected from its operator" in page
+    assert "typed by hand, never counted from private records" in page
+    assert "simula" not in page
 
 
 def test_a_run_that_stopped_early_still_has_a_report(tmp_path: Path) -> None:

@@ -211,7 +211,7 @@ def test_a_signal_in_mid_round_and_then_the_rest(
     verify(out)
 
 
-def test_a_torn_line_at_the_end_of_the_ledgers_is_passed_over_at_every_resumption(
+def test_a_torn_line_at_the_end_of_the_ledgers_is_passed_over_each_time(
     confide: Confide, interrupted: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = interrupted(_stopping(2, 1000), "federation.num_rounds=2")
@@ -236,7 +236,7 @@ def test_a_secure_sum_goes_on_from_its_statement(confide: Confide, interrupted: 
 
 
 @pytest.mark.parametrize(("place", "code", "status"), [("start", 130, "interrupted"), ("load_last", 1, "stopped")])
-def test_a_resumption_that_ends_before_its_first_ask_accounts_for_what_was_spent_before(
+def test_a_resumption_that_asks_nobody_accounts_for_what_was_spent(
     confide: Confide,
     interrupted: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,
