@@ -85,6 +85,15 @@ def test_a_log_gets_a_line_for_each_evaluated_round(run: RunConfig) -> None:
     assert re.search(", peak memory 700 MB, about [0-9]+ s left$", line)
 
 
+def test_the_first_epsilon_of_shared_noise_is_shown_with_its_condition(run: RunConfig) -> None:
+    shared = run.privacy.model_copy(update={"max_colluding": 3, "grid_bits": 10})
+    told = _shown(run.model_copy(update={"privacy": shared}), terminal=False).splitlines()[-1]
+    assert "epsilon 3.00 of 8 if at most 3 members of a sum collude, 150 records/s" in told
+    table = _shown(run.model_copy(update={"privacy": shared}), terminal=True)
+    assert "epsilon spent / target if at most 3 members of a sum collude" in table
+    assert "collude" not in _shown(run, terminal=True)
+
+
 def test_a_terminal_gets_a_table(run: RunConfig) -> None:
     text = _shown(run, terminal=True)
     for word in ("clinic", "50.0%", "3.00 / 8", "round 2/4", "150 records/s", "700 MB"):
