@@ -113,6 +113,6 @@ def _last_validation(run: RunConfig, rounds: list[dict[str, Any]]) -> dict[str, 
 
 def card_facts(facts: dict[str, Any]) -> dict[str, Any]:
     """Return the facts that `export_adapter` asks for."""
-    names = ("status", "metric", "score", "institutions", "simulated", "one_machine", "versions", "plan")
-    names += ("statement", "audit")
-    return {"num_rounds": len(facts["rounds"]), **{name: facts[name] for name in names}}
+    about = ("status", "metric", "score", "institutions", "simulated", "one_machine", "versions")
+    private = ("plan", "statement", "audit")
+    return {"num_rounds": len(facts["rounds"]), **{name: facts[name] for name in (*about, *private)}}

@@ -5,7 +5,7 @@
 `make texts` installs the texts first. A seed decides the split of the data and the start values. Each score is added to
 docs/measured/scenarios.jsonl when it is known, and the same command goes on from there. Scores of other settings or of
 another kind of machine stay in the file and are left out. `--only` also takes paths of run.toml files, for texts that
-no package has.
+no package has. A part of the table (`--only`, `--ways`) is printed, and the document stays.
 """
 
 import argparse
@@ -171,7 +171,8 @@ def main() -> None:
                 if not any(own.items() <= line.items() and line["way"] == way for line in read(options.out)):
                     add(options.out, scenario, seed, way, run)
             lines += [line for line in read(options.out) if own.items() <= line.items()]
-    write_table(_DOCUMENT, table(lines))
+    if (options.only, options.ways) == (parser.get_default("only"), parser.get_default("ways")):
+        write_table(_DOCUMENT, table(lines))
     print(table(lines))
 
 
