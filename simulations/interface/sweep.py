@@ -124,7 +124,7 @@ def _search(folder: Path, name: str, first_trials: int, *, lower: bool) -> Any:
     try:
         import optuna
     except ImportError:
-        raise InputError('a sweep needs Optuna: pip install "confide[sweep]"') from None
+        raise InputError("a sweep needs Optuna; pip install '.[sweep]' in a checkout of Confide") from None
     folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna.create_study(
