@@ -18,7 +18,7 @@ from confide.server.daemon.torch_child import Workshop
 from confide.server.fleet.superlink import FlowerState, LinkGrid
 from confide.server.home.queue import QueuedRun
 from confide.server.results.report import write_report
-from confide.server.results.report_facts import card_facts, epsilon_after, report_facts
+from confide.server.results.report_facts import card_facts, epsilon_of, report_facts
 from confide.server.results.run_directory import RunDirectory
 from confide.server.results.tracking import track
 from confide.server.rounds.checkpoint import load_last, save_round
@@ -52,7 +52,7 @@ def carry_out(shared: ServerState, link: FlowerState, queued: QueuedRun) -> Queu
     try:
         with (
             closing(Workshop(run, shared.home.folder)) as workshop,
-            track(run, path, shared.home.config.server.tracking, partial(_epsilon, run, directory)) as curves,
+            track(run, path, shared.home.config.server.tracking, partial(epsilon_of, run)) as curves,
         ):
             workshop.read_public()
             if run.release.audit:
@@ -69,11 +69,6 @@ def carry_out(shared: ServerState, link: FlowerState, queued: QueuedRun) -> Queu
             return replace(queued, status="completed", reason="")
     finally:
         _account_for(run, directory)
-
-
-def _epsilon(run: RunConfig, directory: RunDirectory, event: Event) -> dict[str, float]:
-    values = epsilon_after(run, list(directory.institutions(run).values()), event)
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def _job(

@@ -1,7 +1,6 @@
 """Facts about a finished run for the report and the model card."""
 
-from dataclasses import asdict, replace
-from functools import partial
+from dataclasses import asdict
 from typing import Any
 
 from confide.common.config.run import RunConfig, make_plan
@@ -29,7 +28,6 @@ def report_facts(
     run, institutions = state.job.run, state.everybody()
     plan = make_plan(run, run.local.nominal_units)
     private = isinstance(plan, PrivacyPlan)
-    so_far = partial(epsilon_after, run, institutions)
     rounds = directory.rounds()
     return {
         "title": run.study.name,
@@ -44,7 +42,7 @@ def report_facts(
                 **{name: line[name] for name in ("round", "accepted", "dropped", "seconds")},
                 "score": line.get("score", {}).get("mean"),
                 "per_institution": line.get("score", {}).get("per_institution"),
-                "epsilon": so_far(line) if private and "score" in line else None,
+                "epsilon": epsilon_of(run, line) if private and "score" in line else None,
                 "ended": line.get("time"),
             }
             for line in rounds
@@ -78,14 +76,16 @@ def report_facts(
     }
 
 
-def epsilon_after(run: RunConfig, institutions: list[Institution], line: dict[str, Any]) -> dict[str, float | None]:
-    """Return epsilon by institution after the round of a line of metrics.jsonl."""
-    steps, releases = line["num_steps"], line["num_releases"]
-    return {
-        item.name: spent(run, replace(item, num_steps=steps[item.name], num_releases=releases[item.name]))
-        for item in institutions
-        if item.name in steps
-    }
+def epsilon_of(run: RunConfig, event: dict[str, Any]) -> dict[str, float]:
+    """Return epsilon by institution after the round of an event; nothing for a run without privacy.
+
+    It depends on no declared size, so any stands for that of an institution.
+    """
+    values = {}
+    for name, steps in event["num_steps"].items():
+        releases = event["num_releases"][name]
+        values[name] = spent(run, Institution(name, run.local.nominal_units, num_steps=steps, num_releases=releases))
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def last_audit(directory: RunDirectory) -> dict[str, Any] | None:

@@ -101,7 +101,7 @@ def sweep(  # noqa: PLR0913 - as many as the command has options
             values = {item.key: item.suggest(trial) for item in settings}
         except ValueError:
             raise InputError(f"{folder} holds trials of other --vary settings; use another --out") from None
-        trial.set_user_attr("used", values)  # `trial.params` has numbers before they were rounded
+        trial.set_user_attr("used", values)  # Optuna keeps numbers as they were before rounding
         changes = [f"{key}={value}" for key, value in values.items()]
         given = with_data(read_run(run, changes), data, folder.absolute() / "data")
         result = simulate(given, out=folder / f"trial-{trial.number:03}", quiet=quiet)

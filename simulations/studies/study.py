@@ -12,9 +12,11 @@ from confide.common.config.sections import SECURE_SUM
 from confide.common.errors import BudgetError, ConfideError, LedgerError, PolicyError
 from confide.common.model.scores import Scores
 from confide.common.privacy.plan import PrivacyPlan
+from confide.common.training.optimizer import GlobalState
 from confide.server.results.report_facts import as_json, card_facts, report_facts
 from confide.server.results.run_directory import RunDirectory, spent, spent_if_broken
 from confide.server.rounds.checkpoint import load_last, save_round
+from confide.server.rounds.collect import Clock, SystemClock
 from confide.server.rounds.resume import Resumed
 from confide.server.rounds.run_context import Event, RunState
 from confide.server.rounds.statements import FileStatements
@@ -109,7 +111,7 @@ def _federation(study: Study) -> Federation:
             box.clear()
         study.emit(event)
 
-    def save(number: int, state: Any, accepted: list[dict[str, str]], lineage: str) -> None:
+    def save(number: int, state: GlobalState, accepted: list[dict[str, str]], lineage: str) -> None:
         save_round(directory.path / "rounds", number, state, accepted, lineage)
 
     if run.evaluation.earlier:
@@ -138,9 +140,7 @@ def explained(error: ConfideError, refused: dict[str, ConfideError], local: Path
     return kind("\n".join(lines))
 
 
-def _clock(engine: str) -> Any:
-    from confide.server.rounds.collect import SystemClock
-
+def _clock(engine: str) -> Clock:
     return SkippingClock() if engine == "in-process" else SystemClock()
 
 

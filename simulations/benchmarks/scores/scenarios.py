@@ -43,6 +43,7 @@ from confide.simulations.benchmarks.scores.accuracy import (  # noqa: E402
 )
 from confide.simulations.data.institutions import load_institutions, load_pooled  # noqa: E402
 from confide.simulations.studies.baselines import without_privacy  # noqa: E402
+from confide.simulations.studies.prepared import file_of  # noqa: E402
 from confide.simulations.studies.remembered import Checked  # noqa: E402 - after Flower's environment is set
 
 Line = dict[str, Any]
@@ -88,8 +89,7 @@ def with_own_noise() -> list[str]:
 
 def named(scenario: str, seed: int) -> RunConfig:
     """Return a scenario, or the run of a file, with a seed, locked."""
-    shipped = Path(str(files("confide.simulations").joinpath(f"scenarios/{scenario}.toml")))
-    path = Path(scenario) if scenario.endswith(".toml") else shipped
+    path = file_of(Path(scenario))
     run = load_run(path)
     own = [f"study.seed={seed}", "privacy.target_epsilon=8", f"evaluation.every={run.federation.num_rounds}"]
     base = [f"model.base={causal_model()}"] if run.model.base == _CAUSAL else []

@@ -18,8 +18,8 @@ from support.sites import make_records
 from confide.client.site.installation import open_site
 from confide.common.errors import ConfideError
 from confide.common.verify.command import verify
-from confide.simulations.engines.faults import Answer, Faults, no_faults
 from confide.simulations.engines.federation import simulate
+from confide.simulations.engines.grid import Answer, Faults, no_faults
 from confide.simulations.sites.unfinished import Unfinished
 from confide.simulations.studies import prepared, study
 
