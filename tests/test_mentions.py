@@ -96,3 +96,10 @@ def test_what_is_missing_is_noticed() -> None:
     assert not _missing("common/errors.py")
     assert not _missing("errors.InputError")
     assert not _missing("torch.load")
+
+
+def test_no_remedy_installs_a_package_by_a_name_that_no_index_gives_us() -> None:
+    """Pip would find nothing, or one day what somebody else publishes under that name."""
+    places = {path: path.read_text(encoding="utf-8") for path in [*DOCUMENTS, *SOURCES]}
+    by_name = re.compile(r"pip install (-\S+ )*['\"]?confide\b")
+    assert [str(path.relative_to(ROOT)) for path, text in places.items() if by_name.search(text)] == []

@@ -43,7 +43,7 @@ def require_captum() -> Any:
     try:
         from captum import attr
     except ImportError:
-        raise InputError("--explain needs Captum: pip install 'confide[explain]'") from None
+        raise InputError("--explain needs Captum; pip install '.[explain]' in a checkout of Confide") from None
     return attr
 
 

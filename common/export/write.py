@@ -35,7 +35,8 @@ def export_adapter(folder: Path, run: RunConfig, model: WarmModel, state: State,
         run: locked.
         model: of that run; afterwards it holds ``state``.
         state: the adapter to release.
-        card: facts from the results: ``status``, ``simulated``, ``num_rounds`` (done),
+        card: facts from the results: ``status``, ``simulated``, ``one_machine`` (True for real institutions that all
+            ran on one; may be absent), ``num_rounds`` (done),
             ``metric``, ``score`` (`Scores.as_json`, or None), ``institutions`` (each ``name``, ``epsilon`` or None,
             ``num_steps``, ``declared_units``), ``plan`` (fields of the `PrivacyPlan`, or ``{"no_privacy": True}``),
             ``statement`` (`statement.statement` of that plan; None or absent without), ``versions``

@@ -47,7 +47,7 @@ def settings_of(kind: str, setting: str, compute: torch.dtype, kept: Sequence[st
         InputError: bitsandbytes is not installed.
     """
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise InputError(f"{setting} needs bitsandbytes; pip install 'confide[quantization]'")
+        raise InputError(f"{setting} needs bitsandbytes; pip install '.[quantization]' in a checkout of Confide")
     from transformers import BitsAndBytesConfig
 
     if kind == "int8":

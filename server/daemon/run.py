@@ -20,7 +20,7 @@ from confide.server.fleet.public_port import ServerEndsError
 from confide.server.fleet.superlink import FlowerState, LinkGrid
 from confide.server.home.queue import QueuedRun
 from confide.server.results.report import write_report
-from confide.server.results.report_facts import card_facts, epsilon_after, report_facts
+from confide.server.results.report_facts import card_facts, epsilon_of, report_facts
 from confide.server.results.run_directory import RunDirectory
 from confide.server.results.tracking import track
 from confide.server.rounds.checkpoint import load_last, save_round
@@ -56,7 +56,7 @@ def carry_out(shared: ServerState, link: FlowerState, queued: QueuedRun) -> Queu
     try:
         with (
             closing(Workshop(run, shared.home.folder)) as workshop,
-            track(run, path, shared.home.config.server.tracking, partial(epsilon_after, run)) as curves,
+            track(run, path, shared.home.config.server.tracking, partial(epsilon_of, run)) as curves,
         ):
             workshop.read_public()
             if run.release.audit:

@@ -83,7 +83,7 @@ class _View:
     def update(self, event: Event) -> None:
         """Take in an event."""
         kind = event["event"]
-        if kind == "round_started":
+        if kind == "round_started" or (kind == "sum_started" and event["round"] != self.round):  # resumed with its sum
             self.round, self.asked, self.answered = event["round"], len(event["institutions"]), 0
             self.pace.start(event["round"])
         elif kind == "accepted":
@@ -110,7 +110,7 @@ class _View:
             parts.append(f"{self.metric} {score_text(self.metric, self.mean)}")
         if self.epsilon:
             spent, target = beside(max(self.epsilon.values()), self.run.privacy.target_epsilon)
-            parts.append(f"epsilon {spent} of {target}")
+            parts.append(f"epsilon {spent} of {target}{condition(self.run)}")
         if speed := self.pace.speed():
             parts.append(speed)
         if self.memory:
@@ -120,10 +120,14 @@ class _View:
             parts.append(f"about {_duration(left)} left")
         return ", ".join(parts)
 
+    def epsilon_column(self) -> str:
+        """Return the heading over the epsilon of each institution."""
+        return f"epsilon spent / target{condition(self.run)}"
+
     def render(self) -> RenderableType:
         """Return the live table."""
         names = sorted(set(self.scores) | set(self.epsilon))
-        table = Table("institution", f"{self.metric} (public test)", "epsilon spent / target", "dropped", box=None)
+        table = Table("institution", f"{self.metric} (public test)", self.epsilon_column(), "dropped", box=None)
         for name in names[:12]:
             score = score_text(self.metric, self.scores[name]) if name in self.scores else ""
             pair = beside(self.epsilon[name], self.run.privacy.target_epsilon) if name in self.epsilon else ()
@@ -181,6 +185,16 @@ def round_up_to_cents(epsilon: float) -> str:
     '3.00'
     """
     return f"{math.ceil(epsilon * 100 - 1e-9) / 100:.2f}"
+
+
+def condition(run: RunConfig) -> str:
+    """Return on what the first epsilon of shared noise depends; "" where each institution adds its own noise."""
+    return f" if at most {run.privacy.max_colluding} members of a sum collude" if run.privacy.grid_bits else ""
+
+
+def conditions(run: RunConfig, if_broken: float | None) -> str:
+    """Return what belongs behind the first epsilon of shared noise: its condition, and the second; "" for None."""
+    return "" if if_broken is None else f",{condition(run)}, {round_up_to_cents(if_broken)} if all others do"
 
 
 def beside(epsilon: float, target: float) -> tuple[str, str]:

@@ -24,6 +24,7 @@ def write_report(path: Path, facts: dict[str, Any]) -> None:
         path: the HTML file.
         facts: all public, or the user's own in a simulation.
             ``title``, ``status``, ``run_dir_name``: str. ``simulated``, ``own_data``: bool.
+            ``one_machine``: bool, True for real institutions that all ran on one; may be absent.
             ``run``: ``RunConfig.model_dump(mode="json")`` of the locked run. ``versions``: name to version.
             ``plan``: fields of the `PrivacyPlan`, or ``{"no_privacy": True}``.
             ``target_epsilon``, ``target_delta``: float. ``bytes_per_client_round``: int, one update as sent.
@@ -51,6 +52,7 @@ def write_report(path: Path, facts: dict[str, Any]) -> None:
         KeyError, jinja2.UndefinedError: a fact is missing.
     """
     facts = {
+        "one_machine": False,
         "baselines": None,
         "statement": None,
         "validation": None,

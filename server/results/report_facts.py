@@ -18,8 +18,13 @@ def as_json(scores: Scores | None) -> dict[str, Any] | None:
     return scores.as_json() if scores else None
 
 
-def report_facts(directory: RunDirectory, state: RunState, *, simulated: bool) -> dict[str, Any]:
-    """Return the facts about a finished run that `write_report` and `export_adapter` need."""
+def report_facts(
+    directory: RunDirectory, state: RunState, *, simulated: bool, one_machine: bool = False
+) -> dict[str, Any]:
+    """Return the facts about a finished run that `write_report` and `export_adapter` need.
+
+    ``one_machine`` is True for real institutions that all ran on one.
+    """
     run, institutions = state.job.run, state.everybody()
     plan = make_plan(run, run.local.nominal_units)
     private = isinstance(plan, PrivacyPlan)
@@ -28,6 +33,7 @@ def report_facts(directory: RunDirectory, state: RunState, *, simulated: bool) -
         "title": run.study.name,
         "status": "completed",
         "simulated": simulated,
+        "one_machine": one_machine,
         "own_data": False,
         "run": run.model_dump(mode="json"),
         "run_dir_name": directory.path.name,
@@ -36,7 +42,7 @@ def report_facts(directory: RunDirectory, state: RunState, *, simulated: bool) -
                 **{name: line[name] for name in ("round", "accepted", "dropped", "seconds")},
                 "score": line.get("score", {}).get("mean"),
                 "per_institution": line.get("score", {}).get("per_institution"),
-                "epsilon": epsilon_after(run, line) if private and "score" in line else None,
+                "epsilon": epsilon_of(run, line) if private and "score" in line else None,
                 "ended": line.get("time"),
             }
             for line in rounds
@@ -70,7 +76,7 @@ def report_facts(directory: RunDirectory, state: RunState, *, simulated: bool) -
     }
 
 
-def epsilon_after(run: RunConfig, event: Event) -> dict[str, float]:
+def epsilon_of(run: RunConfig, event: Event) -> dict[str, float]:
     """Return epsilon by institution after the round of an event; none without privacy. Sizes do not change it."""
     plan = make_plan(run, run.local.nominal_units)
     if not isinstance(plan, PrivacyPlan):
@@ -103,5 +109,6 @@ def _last_validation(run: RunConfig, rounds: list[dict[str, Any]]) -> dict[str, 
 
 def card_facts(facts: dict[str, Any]) -> dict[str, Any]:
     """Return the facts that `export_adapter` asks for."""
-    names = ("status", "metric", "score", "institutions", "simulated", "versions", "plan", "statement", "audit")
-    return {"num_rounds": len(facts["rounds"]), **{name: facts[name] for name in names}}
+    about = ("status", "metric", "score", "institutions", "simulated", "one_machine", "versions")
+    private = ("plan", "statement", "audit")
+    return {"num_rounds": len(facts["rounds"]), **{name: facts[name] for name in (*about, *private)}}

@@ -62,7 +62,7 @@ class RunDirectory:
         """
         directory = cls.at(path)
         for name in ("events.jsonl", "metrics.jsonl"):
-            _cut_torn_line(path / name)
+            cut_torn_line(path / name)
         try:
             directory.institutions(run)
         except KeyError as missing:
@@ -207,8 +207,8 @@ def _append(path: Path, line: str) -> None:
         file.write(line + "\n")
 
 
-def _cut_torn_line(path: Path) -> None:
-    """Remove the torn last line that a power cut left. The server never acted on it."""
+def cut_torn_line(path: Path) -> None:
+    """Remove the torn last line that a power cut or a full disk left. Nobody ever acted on it."""
     if path.is_file():
         with path.open("rb+") as file:
             file.truncate(file.read().rfind(b"\n") + 1)

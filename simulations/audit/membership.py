@@ -178,7 +178,7 @@ def run_of(folder: Path) -> RunConfig:
     """Return the locked run of a simulation's folder, with its `[simulation]`.
 
     Raises:
-        InputError: there is none, or its records are somebody's own.
+        InputError: there is none, its records are somebody's own, or its institutions were real ones.
     """
     path = folder / "run.lock.toml"
     if not path.is_file():
@@ -189,6 +189,8 @@ def run_of(folder: Path) -> RunConfig:
             f"{folder}: membership is attacked only on texts that packages carry ({', '.join(SOURCES)}); what an "
             "attack finds of private records is no public number"
         )
+    if not json.loads((folder / "privacy.json").read_bytes())["simulated"]:
+        raise InputError(f"{folder}: its institutions were real ones (--site), whose records are not attacked")
     return run
 
 

@@ -1,9 +1,9 @@
-"""All benchmarks but that of accuracy, which takes hours; the results are a table on the screen and benchmarks.json.
+"""The benchmarks of a step, its limit, a round, scale, bytes, overhead and a ledger: a table, and benchmarks.json.
 
     python simulations/benchmarks/bench.py [--out benchmarks.json]
 
-Each runs in a process of its own, so that none warms up another. The programs in
-`simulations/benchmarks/scores/` are for a night.
+Each runs in a process of its own, so that none warms up another. The other programs in `simulations/benchmarks/` run by
+themselves; those in `simulations/benchmarks/scores/` are for a night.
 """
 
 import argparse

@@ -22,7 +22,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -35,6 +34,7 @@ flower.prepare()
 
 from confide.simulations.benchmarks.inputs.processes import Processes, cpu_seconds, machine  # noqa: E402
 from confide.simulations.data.institutions import load_institutions  # noqa: E402
+from confide.simulations.studies.prepared import file_of  # noqa: E402
 
 _INSTITUTIONS = 3
 _IDLE_SECONDS = 60.0
@@ -181,7 +181,7 @@ def idle_cost(processes: Processes) -> None:
 
 def demo(processes: Processes, rounds: int, way: Way) -> dict[str, object]:
     """Go the whole way, from empty folders to a prediction; return the figures of deployment-demo.json."""
-    shares = load_institutions(load_run(Path(str(files("confide.simulations").joinpath("scenarios/reviews.toml")))))
+    shares = load_institutions(load_run(file_of(Path("reviews"))))
     names, folder = list(shares.private)[:_INSTITUTIONS], processes.folder
     public = "".join(json.dumps(row) + "\n" for name in names for row in shares.public[name])
     (folder / "public-test.jsonl").write_text(public, encoding="utf-8")

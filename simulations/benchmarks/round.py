@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -36,6 +35,7 @@ from confide.simulations.engines.grid import SkippingClock  # noqa: E402
 from confide.simulations.sites.members import with_members  # noqa: E402
 from confide.simulations.sites.simulated_sites import simulated_sites  # noqa: E402
 from confide.simulations.studies.baselines import with_local_noise  # noqa: E402
+from confide.simulations.studies.prepared import file_of  # noqa: E402
 from confide.simulations.studies.remembered import Checked  # noqa: E402
 
 TEXTS_EACH = 30
@@ -78,7 +78,7 @@ def federation_seconds(run: RunConfig) -> list[tuple[float, float]]:
 
 def default_run(rounds: int) -> RunConfig:
     """Return the locked run of the default scenario, with so many rounds and no test."""
-    path = Path(str(files("confide.simulations").joinpath("scenarios/default.toml")))
+    path = file_of(Path("default"))
     run = load_run(path, [f"federation.num_rounds={rounds}", f"evaluation.every={rounds + 1}"])
     folder = find_model(run.model.base)
     run = with_members(with_targets(run, folder), load_private(run))

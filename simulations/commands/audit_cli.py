@@ -49,7 +49,7 @@ def audit(  # noqa: PLR0913 - one parameter an option
     if texts and run.simulation:
         facts["texts"] = _attacked_texts(run, texts)
     if finished:
-        facts |= {"membership": _found_members(finished, shadows), "finished": finished.name}
+        facts |= {"membership": _found_members(finished, shadows), "finished": finished.resolve().name}
     _write(folder, facts)
     typer.echo(json.dumps(facts) if as_json else _text(facts, folder))
     if not _holds(facts):
@@ -77,7 +77,7 @@ def _run_and_folder(
 
         require_attackable(finished, shadows)
     loaded = simulated(load(finished / "run.lock.toml" if finished else run_file, overrides))
-    folder = out or Path("runs") / f"audit-{finished.name if finished else loaded.study.name}"
+    folder = out or Path("runs") / f"audit-{finished.resolve().name if finished else loaded.study.name}"
     require_new(folder)
     return locked(loaded, Checked()), folder
 

@@ -51,7 +51,8 @@ def _extras() -> Verdict:
     """Name the extras that are not here; none of them is needed by everything."""
     absent = {extra: use for name, (extra, use) in _EXTRAS.items() if importlib.util.find_spec(name) is None}
     listed = ", ".join(f"{extra} ({use})" for extra, use in absent.items())
-    return "ok", f"not installed: {listed}; pip install 'confide[EXTRA]' adds one" if absent else "all are installed"
+    add = "pip install '.[EXTRA]' in a checkout of Confide adds one"
+    return "ok", f"not installed: {listed}; {add}" if absent else "all are installed"
 
 
 def _run(run_file: Path | None, overrides: list[str]) -> Verdict:

@@ -8,7 +8,7 @@ from confide.common.config.run import RunConfig
 from confide.common.errors import ConfideError
 from confide.common.model.scores import score_text
 from confide.server.results.findings import BASELINES, personalising
-from confide.server.results.progress import round_up_to_cents
+from confide.server.results.progress import conditions, round_up_to_cents
 from confide.simulations.sites.real_sites import RealSites
 from confide.simulations.studies.study import explained
 
@@ -24,7 +24,7 @@ def closing(run: RunConfig, summary: dict[str, Any]) -> str:
         lines = [f"{metric} on the public test shares", *_compared(metric, mean, summary["baselines"])]
         if home := summary["baselines"].get("personalised"):
             lines.append(personalising(metric, summary["score"], home))
-    lines += _of_each(metric, summary) if len(summary["epsilon"]) <= _MOST_LINES else [_of_many(run, summary)]
+    lines += _of_each(run, summary) if len(summary["epsilon"]) <= _MOST_LINES else [_of_many(run, summary)]
     lines.append(f"{summary['bytes_per_client_round']:,} bytes from each institution in each round")
     lines.append(f"{summary['seconds']:.0f} s; report: {summary['run_dir']}/report.html")
     return "\n".join(lines)
@@ -38,15 +38,15 @@ def _compared(metric: str, mean: float, baselines: dict[str, Any]) -> list[str]:
     return [f"  {name:<{width}}  {score_text(metric, value):>6}" for name, value in ordered]
 
 
-def _of_each(metric: str, summary: dict[str, Any]) -> list[str]:
+def _of_each(run: RunConfig, summary: dict[str, Any]) -> list[str]:
     """Return a line for each institution."""
+    metric = run.task.headline
     shares, lines = (summary["score"] or {"per_institution": {}})["per_institution"], []
     for name, epsilon in summary["epsilon"].items():
         share = score_text(metric, shares[name]) if name in shares else ""
         broken = summary.get("epsilon_if_broken", {}).get(name)
         privacy = "no privacy" if epsilon is None else f"{_spent(epsilon)} at delta {summary['target_delta']:g}"
-        privacy += f", {round_up_to_cents(broken)} if all others collude" if broken is not None else ""
-        lines.append(f"  {name}: {share:>6}  {privacy}")
+        lines.append(f"  {name}: {share:>6}  {privacy}{conditions(run, broken)}")
     return lines
 
 
@@ -62,9 +62,7 @@ def _of_many(run: RunConfig, summary: dict[str, Any]) -> str:
     if not spent:
         return f"{text}; no privacy"
     text += f"; {_spent(max(spent))} at most for each, at delta {summary['target_delta']:g}"
-    broken = summary.get("epsilon_if_broken")
-    condition = f"if at most {run.privacy.max_colluding} members of a sum collude"
-    return f"{text}, {condition}, {round_up_to_cents(max(broken.values()))} if all others do" if broken else text
+    return text + conditions(run, max(summary.get("epsilon_if_broken", {}).values(), default=None))
 
 
 def _spent(epsilon: float) -> str:

@@ -39,7 +39,8 @@ def load_institutions(run: RunConfig) -> Institutions:
     """
     study = run.study.model_copy(update={"institutions": (), "keys": {}})  # which a secure sum takes from the data
     neutral = run.model_copy(update={"privacy": PrivacySection(unit="none"), "study": study, **_placed(run)})
-    return _load(neutral.model_dump_json(include={"study", "task", "privacy", "simulation", "evaluation"}))
+    deciding = dict.fromkeys(("study", "task", "privacy", "simulation"), True)
+    return _load(neutral.model_dump_json(include={**deciding, "evaluation": {"data"}}))  # all that chooses records
 
 
 def _placed(run: RunConfig) -> dict[str, Section]:

@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from typing import Protocol
 
 from flwr.app import Context, RecordDict
 
@@ -24,10 +24,8 @@ from confide.server.rounds.loop import make_server_app
 from confide.server.rounds.resume import Resumed
 from confide.server.rounds.run_context import Event, Job, RunState
 from confide.server.rounds.statements import MemoryStatements, Statements
-from confide.simulations.engines.faults import Faults, no_faults
-from confide.simulations.engines.grid import FIRST_NODE, InProcessGrid, SkippingClock
+from confide.simulations.engines.grid import FIRST_NODE, Faults, InProcessGrid, SkippingClock, no_faults
 
-Engine = Literal["in-process", "ray"]
 Save = Callable[[int, GlobalState, list[dict[str, str]], str], None]
 
 

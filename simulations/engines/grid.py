@@ -8,7 +8,7 @@ it), `Metadata._message_id` (Flower's engines set it when they take a message).
 import heapq
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -18,9 +18,16 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from confide.simulations.engines.faults import Faults, no_faults
-
 FIRST_NODE = 1000
+
+# A fault takes a message and a function that makes the honest reply. It returns seconds of delay, and a reply or None.
+Answer = Callable[[], Message]
+Faults = Callable[[Message, Answer], tuple[float, Message | None]]
+
+
+def no_faults(message: Message, answer: Answer) -> tuple[float, Message | None]:
+    """Give the honest reply at once."""
+    return 0.0, answer()
 
 
 class SkippingClock:

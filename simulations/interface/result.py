@@ -18,6 +18,7 @@ from confide.common.model.evaluation import answer
 from confide.common.model.scores import score_text
 from confide.common.model.warm_model import WarmModel
 from confide.server.results.findings import BASELINES
+from confide.server.results.progress import conditions
 from confide.server.results.run_directory import RunDirectory
 
 
@@ -112,4 +113,5 @@ class Result:
         reached = "not measured" if mean is None else score_text(metric, mean)
         most = max((value for value in self.epsilon.values() if value is not None), default=None)
         privacy = "no privacy" if most is None else f"epsilon {most:.4g} at delta {self.summary['target_delta']:g}"
+        privacy += conditions(self.run, max((self.epsilon_if_broken or {}).values(), default=None))
         return f"Result({self.run.study.name}: {metric} {reached}, {privacy}; {self.folder})"

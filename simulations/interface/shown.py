@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -9,9 +10,8 @@ from rich.console import Console
 from confide.common.config.run import RunConfig
 from confide.common.model.devices import peak_memory
 from confide.server.results.progress import show
-from confide.server.results.run_directory import spent
+from confide.server.results.report_facts import epsilon_of
 from confide.server.results.tracking import track
-from confide.server.rounds.roster import Institution
 from confide.server.rounds.run_context import Event
 from confide.simulations.studies.begun import Begun
 from confide.simulations.studies.study import Study, carry_out
@@ -43,8 +43,8 @@ def carry_out_shown(
     memory = peak_memory if engine == "in-process" else None  # of workers this process sees none
     with (
         begun.kept.alone() if begun.kept else nullcontext(),
-        show(run, lambda event: _epsilon(run, event), console, quiet=quiet, memory=memory) as display,
-        track(run, begun.directory.path, tracking, lambda event: _epsilon(run, event)) as curves,
+        show(run, partial(epsilon_of, run), console, quiet=quiet, memory=memory) as display,
+        track(run, begun.directory.path, tracking, partial(epsilon_of, run)) as curves,
     ):
 
         def emit(event: Event) -> None:
@@ -55,15 +55,6 @@ def carry_out_shown(
 
         study = Study(run, begun.directory, engine, emit, tell, begun.sites, begun.kept)
         return carry_out(study, baselines=baselines)
-
-
-def _epsilon(run: RunConfig, event: Event) -> dict[str, float]:
-    """Return epsilon by institution after the round of an event."""
-    values = {}
-    for name, steps in event["num_steps"].items():
-        asked = Institution(name, run.local.nominal_units, num_steps=steps, num_releases=event["num_releases"][name])
-        values[name] = spent(run, asked)
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def opening(run: RunConfig) -> str:

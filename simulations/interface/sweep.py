@@ -101,6 +101,7 @@ def sweep(  # noqa: PLR0913 - as many as the command has options
             values = {item.key: item.suggest(trial) for item in settings}
         except ValueError:
             raise InputError(f"{folder} holds trials of other --vary settings; use another --out") from None
+        trial.set_user_attr("used", values)  # Optuna keeps numbers as they were before rounding
         changes = [f"{key}={value}" for key, value in values.items()]
         given = with_data(read_run(run, changes), data, folder.absolute() / "data")
         result = simulate(given, out=folder / f"trial-{trial.number:03}", quiet=quiet)
@@ -111,7 +112,7 @@ def sweep(  # noqa: PLR0913 - as many as the command has options
     done = [trial for trial in study.trials if trial.value is not None]
     study.optimize(tried, n_trials=max(0, trials - len(done)))
     rows = [
-        {**trial.params, "score": trial.value, "trial": trial.number}
+        {**trial.user_attrs["used"], "score": trial.value, "trial": trial.number}
         for trial in study.trials
         if trial.value is not None
     ]
@@ -123,7 +124,7 @@ def _search(folder: Path, name: str, first_trials: int, *, lower: bool) -> Any:
     try:
         import optuna
     except ImportError:
-        raise InputError('a sweep needs Optuna: pip install "confide[sweep]"') from None
+        raise InputError("a sweep needs Optuna; pip install '.[sweep]' in a checkout of Confide") from None
     folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna.create_study(

@@ -19,6 +19,7 @@ from confide.client.privacy.account import LedgerRow
 from confide.client.privacy.database import Database
 from confide.client.privacy.row_kinds import canonical, hash_row
 from confide.common.errors import InputError
+from confide.server.results.run_directory import cut_torn_line
 
 _FACTS, _ROWS, _ANSWERS, _SHARES, _LEDGER = "simulation.json", "ledger.jsonl", "answers", "shares", "ledger.db"
 
@@ -80,6 +81,7 @@ class Unfinished:
 
     def open_database(self) -> Database:
         """Return the database of all ledgers: in memory, or on the disk if there were rows before."""
+        cut_torn_line(self.folder / _ROWS)  # else the next row would be written behind it, and be lost
         rows = self._rows()
         if not rows:
             return Database(":memory:")

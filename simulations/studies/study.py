@@ -12,9 +12,11 @@ from confide.common.config.sections import SECURE_SUM
 from confide.common.errors import BudgetError, ConfideError, LedgerError, PolicyError
 from confide.common.model.scores import Scores
 from confide.common.privacy.plan import PrivacyPlan
+from confide.common.training.optimizer import GlobalState
 from confide.server.results.report_facts import as_json, card_facts, report_facts
 from confide.server.results.run_directory import RunDirectory, spent, spent_if_broken
 from confide.server.rounds.checkpoint import load_last, save_round
+from confide.server.rounds.collect import Clock, SystemClock
 from confide.server.rounds.resume import Resumed
 from confide.server.rounds.run_context import Event, RunState
 from confide.server.rounds.statements import FileStatements
@@ -76,23 +78,24 @@ def carry_out(study: Study, *, baselines: bool) -> dict[str, Any]:
         KeyboardInterrupt: the user interrupted the run. The directory says where it stopped.
     """
     began = time.monotonic()
-    federation, state = _federation(study), None
+    federation: Federation | None = None
     try:
+        federation = _federation(study)
         state = start(federation, _clock(study.engine))
         _simulate(study.engine, federation, state)
         federation.emit({"event": "federation_finished", "score": as_json(state.scores)})
         compared = run_baselines(federation, state.trained.average, study.local, study.tell) if baselines else None
         return _finish(study, state, federation.public, compared, began)
     except KeyboardInterrupt:
-        _stop(study, state, "interrupted")
+        _stop(study, "interrupted")
         raise
     except ConfideError as error:
-        _stop(study, state, "stopped")
+        _stop(study, "stopped")
         if study.sites and not any("what" in event for event in study.directory.events()):
             shutil.rmtree(study.directory.path)  # no site was asked or charged, and each has the reason in its log
-        raise explained(error, federation.sites.refused, study.local) from None
+        raise explained(error, federation.sites.refused if federation else {}, study.local) from None
     except BaseException:
-        _stop(study, state, "failed")
+        _stop(study, "failed")
         raise
 
 
@@ -108,7 +111,7 @@ def _federation(study: Study) -> Federation:
             box.clear()
         study.emit(event)
 
-    def save(number: int, state: Any, accepted: list[dict[str, str]], lineage: str) -> None:
+    def save(number: int, state: GlobalState, accepted: list[dict[str, str]], lineage: str) -> None:
         save_round(directory.path / "rounds", number, state, accepted, lineage)
 
     if run.evaluation.earlier:
@@ -137,9 +140,7 @@ def explained(error: ConfideError, refused: dict[str, ConfideError], local: Path
     return kind("\n".join(lines))
 
 
-def _clock(engine: str) -> Any:
-    from confide.server.rounds.collect import SystemClock
-
+def _clock(engine: str) -> Clock:
     return SkippingClock() if engine == "in-process" else SystemClock()
 
 
@@ -152,10 +153,12 @@ def _simulate(engine: str, federation: Federation, state: RunState) -> None:
     simulate_on_ray(federation, state)
 
 
-def _stop(study: Study, state: RunState | None, status: str) -> None:
-    """Record where the run stopped, and the epsilon that it had spent by then."""
-    study.directory.record({"event": status, "after_round": state.round if state else 0})
-    study.directory.write_privacy(status, study.run, state.everybody() if state else [], simulated=True)
+def _stop(study: Study, status: str) -> None:
+    """Record where the run stopped, and the epsilon of all asks in its events: a resumed run may stop before any."""
+    directory = study.directory
+    institutions = list(directory.institutions(study.run).values())
+    directory.record({"event": status, "after_round": max((line["round"] for line in directory.rounds()), default=0)})
+    directory.write_privacy(status, study.run, institutions, simulated=study.sites is None)
 
 
 def _seen(study: Study, model: Any, state: RunState, tested: dict[str, list[Any]]) -> dict[str, Any]:
@@ -185,7 +188,7 @@ def _finish(
     from confide.simulations.studies.reported import keep_report
 
     run, directory = study.run, study.directory
-    facts = report_facts(directory, state, simulated=True)
+    facts = report_facts(directory, state, simulated=study.sites is None, one_machine=study.sites is not None)
     facts["own_data"] = bool(not study.sites and run.simulation and run.simulation.data not in SOURCES)
     facts["baselines"] = {name: scores.as_json() for name, scores in compared.items()} if compared else None
     facts["memory"] = peak_memory() if study.engine == "in-process" and not study.sites else None
@@ -197,7 +200,9 @@ def _finish(
     facts |= _seen(study, model, state, tested)
     keep_report(directory.path, facts)
     # Last: it tells readers that all other files are there.
-    directory.write_privacy("completed", run, state.everybody(), simulated=True, baselines=compared or ())
+    directory.write_privacy(
+        "completed", run, state.everybody(), simulated=study.sites is None, baselines=compared or ()
+    )
     seconds = round(time.monotonic() - began, 1)
     directory.record({"event": "completed", "seconds": seconds})
     if study.kept:

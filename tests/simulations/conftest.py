@@ -14,9 +14,8 @@ from confide.common.cli.main import main
 from confide.common.config.run import RunConfig, lock
 from confide.common.model.base_models import hash_model
 from confide.server.rounds.run_context import Event, RunState
-from confide.simulations.engines.faults import Faults, no_faults
 from confide.simulations.engines.federation import Federation, simulate, start
-from confide.simulations.engines.grid import SkippingClock
+from confide.simulations.engines.grid import Faults, SkippingClock, no_faults
 from confide.simulations.sites.simulated_sites import SimulatedSites, simulated_sites
 
 Confide = Callable[..., tuple[int, str, str]]

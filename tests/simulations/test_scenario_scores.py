@@ -28,6 +28,7 @@ def measure(
     document = tmp_path / "tasks.md"
     document.write_text(PLACE, encoding="utf-8")
     monkeypatch.setattr(scenarios, "_DOCUMENT", document)
+    monkeypatch.setattr(scenarios, "with_own_noise", lambda: ["names", "praise"])
     monkeypatch.setattr(
         scenarios, "named", lambda name, seed: make_run(study={"name": name.removesuffix(".toml"), "seed": seed})
     )
@@ -51,7 +52,7 @@ def measure(
 
 
 def test_measuring_goes_on_where_it_stopped(measure: Callable[..., Any]) -> None:
-    options = ("--only", "names,praise", "--seeds", "7,8")
+    options = ("--seeds", "7,8")
     with pytest.raises(IndexError):  # cut off in the fourth of eight
         measure([0.5, 0.1, 0.7], *options)
     ran, document = measure([0.2, 0.6, 0.1, 0.9, 0.3], *options)
@@ -66,16 +67,27 @@ def test_measuring_goes_on_where_it_stopped(measure: Callable[..., Any]) -> None
     assert document.endswith("|\n<!-- end of scores -->\nafter\n")
 
 
-def test_a_table_leaves_out_scores_of_other_settings(measure: Callable[..., Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [("--only", "names"), ("--only", "own.toml"), ("--ways", "start")])
+def test_a_part_of_the_table_is_printed_and_the_document_stays(
+    measure: Callable[..., Any], capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
+    _, document = measure([0.5] * 4, *options, "--seeds", "7")
+    assert document == PLACE
+    assert "| f1 | 0.500 |  |" in capsys.readouterr().out
+
+
+def test_a_table_leaves_out_scores_of_other_settings(
+    measure: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     measure([0.5, 0.1], "--only", "names", "--seeds", "7")
     path = tmp_path / "scores.jsonl"
     first = json.loads(path.read_text(encoding="utf-8").splitlines()[0])
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps({**first, "settings": "0" * 16, "score": 0.9}) + "\n")
         file.write(json.dumps({**first, "machine": {}, "score": 0.9}) + "\n")
-    ran, document = measure([], "--only", "names", "--seeds", "7")
-    assert ran == []
-    assert "| `names` | f1 | 0.100 |  | 0.500 |  |  |\n" in document
+    capsys.readouterr()
+    assert measure([], "--only", "names", "--seeds", "7")[0] == []
+    assert "| `names` | f1 | 0.100 |  | 0.500 |  |  |\n" in capsys.readouterr().out
 
 
 def test_a_document_without_a_place_for_the_table_is_refused_and_stays(tmp_path: Path) -> None:

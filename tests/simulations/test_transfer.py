@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flwr.app import Message
 from safetensors.numpy import load
+from support import misbehaving
 from support.coins import TestCoins
 
 from confide.client.training.shares import ClientProcess
@@ -15,8 +16,8 @@ from confide.common.config.run import RunConfig
 from confide.common.protocol.answers import Update
 from confide.common.protocol.asks import Ask
 from confide.common.protocol.transfer import encode
-from confide.simulations.engines import faults, federation
-from confide.simulations.engines.faults import Answer
+from confide.simulations.engines import federation
+from confide.simulations.engines.grid import Answer
 from confide.simulations.studies.plan import bytes_per_client_round
 
 MakeRun = Callable[..., RunConfig]
@@ -97,5 +98,6 @@ def test_an_update_in_another_form_is_dropped(federate: Federate, locked: MakeRu
         lambda tensors: {**tensors, "scales": np.full_like(tensors["scales"], np.inf)},
         lambda tensors: {**tensors, "scales": np.full_like(tensors["scales"], 1e6)},
     ):
-        ran = federate(run, faults=faults.schedule({(1001, str(n)): faults.malformed(change) for n in (1, 2, 3)}))
+        hostile = misbehaving.malformed(change)
+        ran = federate(run, faults=misbehaving.schedule({(1001, str(n)): hostile for n in (1, 2, 3)}))
         assert ran.accepted == {"site-0": 3, "site-1": 0, "site-2": 3}

@@ -1,9 +1,9 @@
 """A state as one vector, and one institution that misbehaves in every round."""
 
 import numpy as np
+from support import misbehaving
 
-from confide.simulations.engines import faults
-from confide.simulations.engines.faults import Faults
+from confide.simulations.engines.grid import Faults
 
 
 def flat(state: dict[str, np.ndarray]) -> np.ndarray:
@@ -12,4 +12,4 @@ def flat(state: dict[str, np.ndarray]) -> np.ndarray:
 
 def always(fault: Faults) -> Faults:
     """Site-1, on node 1001, misbehaves in both rounds."""
-    return faults.schedule({(1001, str(number)): fault for number in (1, 2)})
+    return misbehaving.schedule({(1001, str(number)): fault for number in (1, 2)})

@@ -18,7 +18,6 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +36,7 @@ from confide.simulations.data.institutions import load_institutions, load_privat
 from confide.simulations.engines.federation import Federation  # noqa: E402
 from confide.simulations.sites.simulated_sites import simulated_sites  # noqa: E402
 from confide.simulations.studies.baselines import alone, pooled, together  # noqa: E402 - after Flower's environment is set
+from confide.simulations.studies.prepared import file_of  # noqa: E402
 
 Way = Literal["together", "pooled", "alone"]
 Line = dict[str, Any]
@@ -85,7 +85,7 @@ class Setting:
 
 def settings(overrides: list[str]) -> dict[str, Setting]:
     """Return the runs by name, each to be evaluated once, at its end."""
-    path = Path(str(files("confide.simulations").joinpath("scenarios/reviews.toml")))
+    path = file_of(Path("reviews"))
     sha256 = hash_model(fetch_model(load_run(path, overrides).model.base))
     found = {}
     for name, (way, own) in RUNS.items():

@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ from confide.simulations.benchmarks.step import step_seconds  # noqa: E402
 from confide.simulations.data.institutions import load_private  # noqa: E402
 from confide.simulations.sites.members import with_members  # noqa: E402
 from confide.simulations.studies.baselines import with_local_noise, without_privacy  # noqa: E402
+from confide.simulations.studies.prepared import file_of  # noqa: E402
 from confide.simulations.studies.remembered import Checked  # noqa: E402 - after Flower's environment is set
 
 Line = dict[str, Any]
@@ -64,7 +64,7 @@ class Trial:
 
     def run(self) -> RunConfig:
         """Return the default scenario with this method, locked."""
-        path = Path(str(files("confide.simulations").joinpath("scenarios/default.toml")))
+        path = file_of(Path("default"))
         run = load_run(path, [f"study.seed={self.seed}", f"federation.learning_rate={self.rate}"])
         every = run.evaluation.model_copy(update={"every": run.federation.num_rounds})
         adapter = TypeAdapter(MethodSettings).validate_python(METHODS[self.method])

@@ -5,7 +5,7 @@
 `make texts` installs the texts first. A seed decides the split of the data and the start values. Each score is added to
 docs/measured/scenarios.jsonl when it is known, and the same command goes on from there. Scores of other settings or of
 another kind of machine stay in the file and are left out. `--only` also takes paths of run.toml files, for texts that
-no package has.
+no package has. A part of the table (`--only`, `--ways`) is printed, and the document stays.
 """
 
 import argparse
@@ -43,6 +43,7 @@ from confide.simulations.benchmarks.scores.accuracy import (  # noqa: E402
 )
 from confide.simulations.data.institutions import load_institutions, load_pooled  # noqa: E402
 from confide.simulations.studies.baselines import without_privacy  # noqa: E402
+from confide.simulations.studies.prepared import file_of  # noqa: E402
 from confide.simulations.studies.remembered import Checked  # noqa: E402 - after Flower's environment is set
 
 Line = dict[str, Any]
@@ -88,8 +89,7 @@ def with_own_noise() -> list[str]:
 
 def named(scenario: str, seed: int) -> RunConfig:
     """Return a scenario, or the run of a file, with a seed, locked."""
-    shipped = Path(str(files("confide.simulations").joinpath(f"scenarios/{scenario}.toml")))
-    path = Path(scenario) if scenario.endswith(".toml") else shipped
+    path = file_of(Path(scenario))
     run = load_run(path)
     own = [f"study.seed={seed}", "privacy.target_epsilon=8", f"evaluation.every={run.federation.num_rounds}"]
     base = [f"model.base={causal_model()}"] if run.model.base == _CAUSAL else []
@@ -171,7 +171,8 @@ def main() -> None:
                 if not any(own.items() <= line.items() and line["way"] == way for line in read(options.out)):
                     add(options.out, scenario, seed, way, run)
             lines += [line for line in read(options.out) if own.items() <= line.items()]
-    write_table(_DOCUMENT, table(lines))
+    if (options.only, options.ways) == (parser.get_default("only"), parser.get_default("ways")):
+        write_table(_DOCUMENT, table(lines))
     print(table(lines))
 
 

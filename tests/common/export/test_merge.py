@@ -133,6 +133,6 @@ def test_a_quantised_merge_without_bitsandbytes_says_how_to_get_it(
 ) -> None:
     monkeypatch.setattr("confide.common.model.quantization.importlib.util.find_spec", lambda name: None)
     with pytest.raises(
-        InputError, match=r"--quantization nf4 needs bitsandbytes; pip install 'confide\[quantization\]'"
+        InputError, match=r"--quantization nf4 needs bitsandbytes; pip install '\.\[quantization\]' in a checkout"
     ):
         merge_adapter(tmp_path / "adapter", tmp_path / "new", quantization="nf4")

@@ -74,5 +74,5 @@ def test_what_cannot_be_quantised_is_refused(make_run: MakeRun, monkeypatch: pyt
     with pytest.raises(InputError, match="a quantised head cannot be trained; use task"):
         warm_model(native, CPU)
     monkeypatch.setattr(quantization.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"needs bitsandbytes; pip install 'confide\[quantization\]'"):
+    with pytest.raises(InputError, match=r"needs bitsandbytes; pip install '\.\[quantization\]' in a checkout"):
         warm_model(_quantised(make_run(), "nf4"), CPU)

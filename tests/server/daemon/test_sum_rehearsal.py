@@ -31,8 +31,7 @@ from confide.common.tensors import State
 from confide.server.commands.admin_client import _told
 from confide.server.daemon import rehearsal as rehearsals
 from confide.server.home.registry import Member
-from confide.simulations.engines.faults import Faults, no_faults
-from confide.simulations.engines.grid import InProcessGrid, SkippingClock
+from confide.simulations.engines.grid import Faults, InProcessGrid, SkippingClock, no_faults
 
 NAMES = ("anne", "jude", "luke", "mary")
 LINEAGE = "ab" * 16

@@ -85,6 +85,15 @@ def test_a_log_gets_a_line_for_each_evaluated_round(run: RunConfig) -> None:
     assert re.search(", peak memory 700 MB, about [0-9]+ s left$", line)
 
 
+def test_the_first_epsilon_of_shared_noise_is_shown_with_its_condition(run: RunConfig) -> None:
+    shared = run.privacy.model_copy(update={"max_colluding": 3, "grid_bits": 10})
+    told = _shown(run.model_copy(update={"privacy": shared}), terminal=False).splitlines()[-1]
+    assert "epsilon 3.00 of 8 if at most 3 members of a sum collude, 150 records/s" in told
+    table = _shown(run.model_copy(update={"privacy": shared}), terminal=True)
+    assert "epsilon spent / target if at most 3 members of a sum collude" in table
+    assert "collude" not in _shown(run, terminal=True)
+
+
 def test_a_terminal_gets_a_table(run: RunConfig) -> None:
     text = _shown(run, terminal=True)
     for word in ("clinic", "50.0%", "3.00 / 8", "round 2/4", "150 records/s", "700 MB"):
@@ -139,6 +148,18 @@ def test_an_estimate_is_there_within_the_first_round(run: RunConfig, clock: list
     assert view.line() == "round 1/4, 0/2 institutions"
     view.update({"event": "accepted", "round": 1, "institution": "b"})
     assert view.line() == "round 1/4, 1/2 institutions, about 1 min 10 s left"
+
+
+def test_a_round_that_goes_on_with_its_sum_is_the_one_that_is_shown(run: RunConfig, clock: list[float]) -> None:
+    """After an interruption no `round_started` comes for it; before one, the sum is of fewer than were asked."""
+    resumed, whole = (progress._View(run, _spent, None, progress._Pace(run)) for _ in range(2))
+    whole.update({"event": "round_started", "round": 3, "institutions": ["a", "b", "c"]})
+    clock[0] = 10.0
+    for view in (resumed, whole):
+        view.update({"event": "sum_started", "round": 3, "institutions": ["a", "b"]})
+        view.update({"event": "accepted", "round": 3, "institution": "b"})
+    assert resumed.line().startswith("round 3/4, 1/2 institutions")
+    assert whole.line().startswith("round 3/4, 1/3 institutions")
 
 
 def test_groups_are_counted_as_groups(make_run: MakeRun) -> None:

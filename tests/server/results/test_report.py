@@ -73,6 +73,21 @@ def test_the_verdict_is_one_line(tmp_path: Path) -> None:
     assert "4 institutions, 40 of 40 rounds: epsilon 3.00 at delta 0.00001, accuracy 78.1 %." in page
 
 
+def test_the_first_epsilon_of_shared_noise_stands_beside_its_condition(tmp_path: Path) -> None:
+    broken = {"epsilon_if_broken": 19.9986, "colluding": {1: 2.6}, "institutions_if_broken": {2: 30.0}}
+    plan = {**PLAN, "sharing": {"max_colluding": 3, "min_members": 17}}
+    institutions = [{**row, "epsilon_if_broken": 19.9986} for row in make_facts()["institutions"]]
+    condition = "if at most 3 of a sum's members are in league with the server"
+    for statement in (make_statement(**broken), None):
+        facts = make_facts(plan=plan, statement=statement, institutions=institutions)
+        page = as_read(rendered(tmp_path, facts)).replace("&#39;", "'")
+        assert f"epsilon 3.00 {condition} (20.00 if all others are)" in page
+        assert f"The most of any institution {condition}. Dashed" in page
+        assert f"at most 3.00 at any institution {condition}, but" in page
+        first = f"who are not in them, {condition}." if statement else f"Epsilon 3.00 at delta 0.00001 {condition};"
+        assert first in page
+
+
 def test_sections_come_in_order(tmp_path: Path) -> None:
     headings = re.findall(r"<h2>(.*?)</h2>", rendered(tmp_path, make_facts()))
     assert headings == [
@@ -237,6 +252,16 @@ def test_a_simulation_says_so(tmp_path: Path) -> None:
     assert "simulated on one machine" in rendered(tmp_path, make_facts())
     real = rendered(tmp_path, make_facts(simulated=False))
     assert "simulated" not in as_read(real)
+    assert "one machine" not in as_read(real)
+
+
+def test_real_institutions_on_one_machine_are_no_simulation(tmp_path: Path) -> None:
+    page = as_read(rendered(tmp_path, make_facts(simulated=False, one_machine=True)))
+    assert "real institutions on one machine" in page
+    assert "its own ledger is charged before anything is computed. In this run all institutions" in page
+    assert "nobody was protected from its operator" in page
+    assert "typed by hand, never counted from private records" in page
+    assert "simula" not in page
 
 
 def test_a_run_that_stopped_early_still_has_a_report(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from confide.common.errors import ConfideError, InputError
 from confide.common.privacy import accounting
 from confide.common.privacy.accounting import epsilon
 from confide.common.privacy.plan import PrivacyPlan
-from confide.server.results.report_facts import epsilon_after
+from confide.server.results.report_facts import epsilon_of
 from confide.server.results.run_directory import RunDirectory, spent
 from confide.server.rounds.roster import Institution
 
@@ -130,8 +130,8 @@ def test_epsilon_after_a_round_is_that_of_its_counts_whatever_the_sizes(make_run
     by_account = {
         name: spent(run, Institution(name, sizes[name], num_steps=steps)) for name, steps in event["num_steps"].items()
     }
-    assert epsilon_after(run, event) == by_account
-    assert epsilon_after(make_run(privacy={"unit": "none"}), event) == {}
+    assert epsilon_of(run, event) == by_account
+    assert epsilon_of(make_run(privacy={"unit": "none"}), event) == {}
 
 
 # What a resumed run knows of the rounds before

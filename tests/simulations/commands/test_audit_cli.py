@@ -97,8 +97,10 @@ def test_a_finished_simulation_is_audited_and_its_report_says_what_was_found(
     assert f"Attacked afterwards: {words}, with 4 shadow runs." in report
     assert words in Path("runs/audit-done/audit.html").read_text(encoding="utf-8").replace("An attacker", "an attacker")
     (Path("done") / "report.json").unlink()
-    _, _, errors = confide("audit", "--finished", "done", "--texts", 0, "--out", "again")
-    assert "done/report.html stays as it is" in errors
+    monkeypatch.chdir("done")  # a folder has its own name, however it is written
+    _, _, errors = confide("audit", "--finished", ".", "--texts", 0)
+    assert "/report.html stays as it is" in errors
+    assert json.loads(Path("runs/audit-done/audit.json").read_text(encoding="utf-8"))["finished"] == "done"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from support.json_files import read_json, read_lines
 
 from confide.common.config.run import RunConfig, check, load_run, make_plan
 from confide.common.privacy.accounting import epsilon
-from confide.simulations.interface.shown import _epsilon
+from confide.server.results.report_facts import epsilon_of
 from confide.simulations.studies import begun, prepared
 
 Confide = Callable[..., tuple[int, str, str]]
@@ -287,7 +287,7 @@ def test_a_scenario_is_found_by_its_name(name: str, tmp_path: Path, monkeypatch:
 def test_the_epsilon_that_progress_shows_is_that_of_the_steps_so_far(make_run: Any) -> None:
     run = make_run()
     counts = {"num_steps": {"mary": 10, "jude": 1}, "num_releases": {"mary": 0, "jude": 0}}
-    shown = _epsilon(run, {"event": "round", "round": 10, **counts})
+    shown = epsilon_of(run, {"event": "round", "round": 10, **counts})
     plan_of = make_plan(run, run.local.nominal_units)
     assert shown == {"mary": epsilon(plan_of, 10, 0), "jude": epsilon(plan_of, 1, 0)}
     assert shown["mary"] > shown["jude"] > 0

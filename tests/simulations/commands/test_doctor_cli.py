@@ -49,5 +49,5 @@ def test_extras_that_are_absent_are_named(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(doctor_cli.importlib.util, "find_spec", lambda name: None if name == "captum" else object())
     assert doctor_cli._extras() == (
         "ok",
-        "not installed: explain (predict --explain); pip install 'confide[EXTRA]' adds one",
+        "not installed: explain (predict --explain); pip install '.[EXTRA]' in a checkout of Confide adds one",
     )

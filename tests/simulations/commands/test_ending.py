@@ -1,14 +1,17 @@
 """The last lines of a simulation: every number named, ways to train in order, many institutions in one line."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from confide.common.config.run import RunConfig
 from confide.simulations.commands.ending import closing
+from confide.simulations.interface.result import Result
 
 MakeRun = Callable[..., RunConfig]
+SHARED = {"max_colluding": 3, "grid_bits": 10}
 
 
 def _summary(count: int, **more: Any) -> dict[str, Any]:
@@ -35,6 +38,22 @@ def test_each_of_a_few_institutions_has_a_line(make_run: MakeRun) -> None:
     ]
 
 
+def test_each_line_of_shared_noise_has_both_epsilons_with_their_conditions(make_run: MakeRun) -> None:
+    run = make_run()
+    run = run.model_copy(update={"privacy": run.privacy.model_copy(update=SHARED)})
+    summary = _summary(2, epsilon_if_broken={"hospital-1": 19.9, "hospital-2": 20.0})
+    condition = "if at most 3 members of a sum collude"
+    assert closing(run, summary).splitlines()[1:3] == [
+        f"  hospital-1:  70.0%  epsilon 2.02 at delta 1e-05, {condition}, 19.90 if all others do",
+        f"  hospital-2:  71.0%  epsilon 2.03 at delta 1e-05, {condition}, 20.00 if all others do",
+    ]
+    result = Result(run, Path("runs/one"), summary)
+    assert (
+        repr(result)
+        == f"Result(test: accuracy 70.5%, epsilon 2.021 at delta 1e-05, {condition}, 20.00 if all others do; runs/one)"
+    )
+
+
 @pytest.mark.parametrize(
     ("more", "privacy"),
     [
@@ -49,7 +68,7 @@ def test_each_of_a_few_institutions_has_a_line(make_run: MakeRun) -> None:
 )
 def test_many_institutions_have_one_line(make_run: MakeRun, more: dict[str, Any], privacy: str) -> None:
     run = make_run()
-    run = run.model_copy(update={"privacy": run.privacy.model_copy(update={"max_colluding": 3})})
+    run = run.model_copy(update={"privacy": run.privacy.model_copy(update=SHARED)})
     told = closing(run, _summary(20, **more))
     assert f"20 institutions from 70.0% (hospital-1) to 89.0% (hospital-20); {privacy}" in told.splitlines()
     assert "hospital-7" not in told

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from flwr.app import Message
 from support.json_files import read_json, read_lines
+from support.misbehaving import dropout
 
-from confide.simulations.engines.faults import Answer, Faults, dropout, no_faults
 from confide.simulations.engines.federation import simulate
+from confide.simulations.engines.grid import Answer, Faults, no_faults
 from confide.simulations.studies import study
 
 Confide = Callable[..., tuple[int, str, str]]

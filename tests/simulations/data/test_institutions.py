@@ -140,6 +140,11 @@ def test_public_test_data_have_the_fields_as_columns_as_they_have_at_a_server(lo
     assert institutions.public == {"public": [{"text": "good", "label": "positive"}]}
 
 
+def test_records_of_an_earlier_task_have_no_part_in_the_institutions(load: Load) -> None:
+    onward = {"adapter": {"start_from": "there"}, "evaluation": {"earlier": "old.jsonl", "every": 3}}
+    assert load(clients=3, sections=onward) == load(clients=3)
+
+
 def test_adding_or_removing_a_unit_moves_no_other_between_train_and_validation(load: Load) -> None:
     records = load(clients=1).private["institution-1"]
     train, validation = split_records(records, b"secret", 0.3)

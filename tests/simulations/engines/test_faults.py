@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Message
+from support import misbehaving
 from support.federations import always, flat
 
 from confide.common.config.run import RunConfig
 from confide.common.errors import ConfideError
 from confide.common.protocol.answers import Update
-from confide.simulations.engines import faults
-from confide.simulations.engines.faults import Answer, Faults
+from confide.simulations.engines.grid import Answer, Faults, no_faults
 
 MakeRun = Callable[..., RunConfig]
 Federate = Callable[..., Any]  # of conftest: gives a `Ran`
@@ -24,7 +24,7 @@ Federate = Callable[..., Any]  # of conftest: gives a `Ran`
 
 
 def _scale(factor: float) -> Faults:
-    return faults.malformed(lambda state: {name: value * np.float32(factor) for name, value in state.items()})
+    return misbehaving.malformed(lambda state: {name: value * np.float32(factor) for name, value in state.items()})
 
 
 def _first(change: Callable[[np.ndarray], np.ndarray]) -> Faults:
@@ -32,7 +32,7 @@ def _first(change: Callable[[np.ndarray], np.ndarray]) -> Faults:
         name = next(name for name in sorted(state) if state[name].ndim == 2)
         return {**state, name: change(state[name])}
 
-    return faults.malformed(apply)
+    return misbehaving.malformed(apply)
 
 
 def _forged(**changes: Any) -> Faults:
@@ -56,14 +56,14 @@ def _from_node(node_id: int) -> Faults:
 
 
 SILENT = {
-    "dropout": faults.dropout,
-    "straggler": faults.straggler(10_000.0),
+    "dropout": misbehaving.dropout,
+    "straggler": misbehaving.straggler(10_000.0),
     "another node id": _from_node(1002),
     "no node": _from_node(5),
 }
 DROPPED = {
-    "crash": (faults.crash, "error"),
-    "garbage": (faults.garbage, "form"),
+    "crash": (misbehaving.crash, "error"),
+    "garbage": (misbehaving.garbage, "form"),
     "nan": (_first(lambda value: np.full_like(value, np.nan)), "norm"),
     "inf": (_first(lambda value: np.full_like(value, np.inf)), "norm"),
     "huge": (_scale(1e6), "norm"),
@@ -71,11 +71,11 @@ DROPPED = {
     "shape": (_first(lambda value: value[:-1]), "shape"),
     "transposed": (_first(lambda value: np.ascontiguousarray(value.T)), "shape"),
     "float64": (_first(lambda value: value.astype(np.float64)), "float32"),
-    "float16": (faults.malformed(lambda s: {k: v.astype(np.float16) for k, v in s.items()}), "float32"),
-    "extra key": (faults.malformed(lambda state: {**state, "more": np.zeros(1, np.float32)}), "keys"),
-    "huge extra key": (faults.malformed(lambda state: {**state, "more": np.zeros(10**6, np.float32)}), "size"),
-    "missing key": (faults.malformed(lambda state: dict(list(state.items())[1:])), "keys"),
-    "empty": (faults.malformed(lambda state: {}), "keys"),
+    "float16": (misbehaving.malformed(lambda s: {k: v.astype(np.float16) for k, v in s.items()}), "float32"),
+    "extra key": (misbehaving.malformed(lambda state: {**state, "more": np.zeros(1, np.float32)}), "keys"),
+    "huge extra key": (misbehaving.malformed(lambda state: {**state, "more": np.zeros(10**6, np.float32)}), "size"),
+    "missing key": (misbehaving.malformed(lambda state: dict(list(state.items())[1:])), "keys"),
+    "empty": (misbehaving.malformed(lambda state: {}), "keys"),
     "round": (_forged(round=7), "envelope"),
     "institution": (_forged(institution="site-2"), "envelope"),
     "lineage": (_forged(lineage="0" * 32), "envelope"),
@@ -134,7 +134,7 @@ def test_an_old_reply_counts_in_no_later_round(federate: Federate) -> None:
             return 0.0, kept[0]
         if (message.metadata.dst_node_id, message.metadata.group_id) == (1001, "2"):
             return 0.0, Message(kept[0].content, reply_to=message)
-        return faults.no_faults(message, answer)
+        return no_faults(message, answer)
 
     ran = federate(faults=fault)
     assert ran.accepted == {"site-0": 2, "site-1": 1, "site-2": 2}
@@ -143,17 +143,15 @@ def test_an_old_reply_counts_in_no_later_round(federate: Federate) -> None:
 
 def test_a_late_reply_does_not_count_in_the_next_round(federate: Federate) -> None:
     """100 s late with a deadline of 60 s: it comes in during the second round and is not mistaken for its answer."""
-    ran = federate(
-        None,
-        faults=faults.schedule({(1001, "1"): faults.straggler(100.0), (1002, "2"): faults.straggler(100.0)}),
-    )
+    late = {(1001, "1"): misbehaving.straggler(100.0), (1002, "2"): misbehaving.straggler(100.0)}
+    ran = federate(None, faults=misbehaving.schedule(late))
     assert ran.accepted == {"site-0": 2, "site-1": 2, "site-2": 2}, "within the default deadline of 1800 s"
 
 
 def test_a_deadline_ends_the_round(federate: Federate, locked: MakeRun) -> None:
     run = locked(federation={"num_rounds": 2, "deadline_seconds": 60.0})
-    late = {(1001, "1"): faults.straggler(100.0), (1002, "2"): faults.straggler(100.0)}
-    ran = federate(run, faults=faults.schedule(late))
+    late = {(1001, "1"): misbehaving.straggler(100.0), (1002, "2"): misbehaving.straggler(100.0)}
+    ran = federate(run, faults=misbehaving.schedule(late))
     assert ran.accepted == {"site-0": 2, "site-1": 1, "site-2": 1}
     assert [[item["institution"] for item in accepted] for accepted in ran.saved] == [
         ["site-0", "site-2"],
@@ -163,7 +161,7 @@ def test_a_deadline_ends_the_round(federate: Federate, locked: MakeRun) -> None:
 
 def test_a_round_without_quorum_changes_nothing(federate: Federate, locked: MakeRun) -> None:
     run = locked(federation={"num_rounds": 3, "min_clients": 3})
-    ran = federate(run, faults=faults.schedule({(1001, "2"): faults.dropout}))
+    ran = federate(run, faults=misbehaving.schedule({(1001, "2"): misbehaving.dropout}))
     assert ran.state.trained.round == 2
     assert [event["round"] for event in ran.of("no_quorum")] == [2]
     assert len(ran.saved) == 2
@@ -171,16 +169,16 @@ def test_a_round_without_quorum_changes_nothing(federate: Federate, locked: Make
 
 def test_three_rounds_in_a_row_without_quorum_stop_the_run(federate: Federate, locked: MakeRun) -> None:
     run = locked(federation={"num_rounds": 9, "min_clients": 3})
-    missing = faults.schedule({(1001, str(number)): faults.dropout for number in (1, 2, 4, 5, 6)})
+    missing = misbehaving.schedule({(1001, str(number)): misbehaving.dropout for number in (1, 2, 4, 5, 6)})
     with pytest.raises(ConfideError, match=r"round 6: .*federation.min_clients = 3"):
         federate(run, faults=missing)
 
 
 def test_too_few_acceptances_stop_the_run_before_round_1(federate: Federate, locked: MakeRun) -> None:
     run = locked(federation={"num_rounds": 2, "min_clients": 3})
-    for fault in (faults.dropout, faults.garbage, faults.crash):
+    for fault in (misbehaving.dropout, misbehaving.garbage, misbehaving.crash):
         with pytest.raises(ConfideError, match="2 of 3 institutions accepted"):
-            federate(run, faults=faults.schedule({(1001, "0"): fault}))
+            federate(run, faults=misbehaving.schedule({(1001, "0"): fault}))
 
 
 def test_who_did_not_accept_is_not_asked(federate: Federate) -> None:
@@ -189,7 +187,7 @@ def test_who_did_not_accept_is_not_asked(federate: Federate) -> None:
     def fault(message: Message, answer: Answer) -> tuple[float, Message | None]:
         asked.append((message.metadata.dst_node_id, message.metadata.group_id))
         drop = asked[-1] == (1001, "0")
-        return (faults.dropout if drop else faults.no_faults)(message, answer)
+        return (misbehaving.dropout if drop else no_faults)(message, answer)
 
     ran = federate(faults=fault)
     assert ran.accepted == {"site-0": 2, "site-2": 2}

@@ -13,6 +13,7 @@ import pytest
 import torch
 from flwr.app import Context, Message
 from safetensors.numpy import load
+from support import misbehaving
 from support.federations import always, flat
 
 from confide.client.training import shares
@@ -23,8 +24,7 @@ from confide.common.protocol.signed import read_receipt
 from confide.common.protocol.wire import sha256
 from confide.server.results.run_directory import spent
 from confide.server.rounds.participation import draw
-from confide.simulations.engines import faults
-from confide.simulations.engines.faults import Answer
+from confide.simulations.engines.grid import Answer, no_faults
 
 MakeRun = Callable[..., RunConfig]
 Federate = Callable[..., Any]  # of conftest: gives a `Ran`
@@ -111,7 +111,7 @@ def test_every_institution_gets_the_same_ask_but_for_its_receipt(federate: Feder
         ask = Ask.from_content(message.content)
         receipts.append(ask.receipt)
         seen.setdefault(message.metadata.group_id, set()).add(replace(ask, receipt="").content().object_id)
-        return faults.no_faults(message, answer)
+        return no_faults(message, answer)
 
     ran = federate(faults=fault)
     assert {number: len(contents) for number, contents in seen.items()} == {"0": 1, "1": 1, "2": 1}
@@ -163,7 +163,7 @@ def test_a_ledger_is_charged_for_the_rounds_that_ask_it_and_for_no_other(federat
 
 
 def test_institutions_on_one_connection_have_accounts_of_their_own(federate: Federate, locked: MakeRun) -> None:
-    ran = federate(locked(), faults=always(faults.dropout))
+    ran = federate(locked(), faults=always(misbehaving.dropout))
     trained = ["dataset", "open", "reserve", "seal", "ack", "reserve", "seal"]  # two rounds
     assert _rows(ran, "site-0") == _rows(ran, "site-2") == trained
     assert _rows(ran, "site-1") == ["dataset", "open"]
@@ -193,7 +193,7 @@ def test_what_stays_in_memory_does_not_grow_with_the_institutions(
             message.content = replace(ask, run_json=other_plan, run_sha256=sha256(other_plan.encode())).content()
         if message.metadata.group_id == "2" and not contexts:
             contexts.update(_alive(Context) - before)
-        return faults.no_faults(message, answer)
+        return no_faults(message, answer)
 
     ran = federate(run, count=30, public=False, faults=half_refuse)
     assert len(ran.sites.ledgers) == 30

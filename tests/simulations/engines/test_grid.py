@@ -3,10 +3,10 @@
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
+from support.misbehaving import dropout, schedule, straggler
 
 from confide.server.rounds.collect import collect
-from confide.simulations.engines.faults import Faults, dropout, no_faults, schedule, straggler
-from confide.simulations.engines.grid import InProcessGrid, SkippingClock
+from confide.simulations.engines.grid import Faults, InProcessGrid, SkippingClock, no_faults
 
 
 def _app(calls: list[int]) -> ClientApp:

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from confide.common.errors import InputError
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is an extra: pip install 'confide[ray]'")
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is an extra: pip install '.[ray]'")
 @pytest.mark.waits
 @pytest.mark.parametrize("aggregation", ["fedavg", "secure-sum"])
 def test_institutions_on_ray(run_file: Path, tmp_path: Path, aggregation: str) -> None:

@@ -19,7 +19,8 @@ from confide.common.protocol.secure_sum import as_signed, total
 from confide.common.protocol.signatures import Identity
 from confide.server.rounds import secure_round
 from confide.server.rounds.statements import MemoryStatements
-from confide.simulations.engines import faults, federation
+from confide.simulations.engines import federation
+from confide.simulations.engines.grid import Faults
 from confide.simulations.sites.simulated_sites import simulated_secret
 
 MakeRun = Callable[..., RunConfig]
@@ -97,7 +98,7 @@ def test_the_noise_of_the_sum_is_what_the_plan_says(
     assert abs(found.var() / variance - 1) < 5 * np.sqrt(2 / found.size)
 
 
-def _silent_in(kind: str, node: int = 1001, rounds: tuple[str, ...] = ("1",)) -> faults.Faults:
+def _silent_in(kind: str, node: int = 1001, rounds: tuple[str, ...] = ("1",)) -> Faults:
     def fault(message: Message, answer: Callable[[], Message]) -> tuple[float, Message | None]:
         metadata = message.metadata
         is_it = (metadata.message_type, metadata.dst_node_id) == (kind, node) and metadata.group_id in rounds

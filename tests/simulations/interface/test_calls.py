@@ -53,6 +53,18 @@ def test_a_federation_of_given_institutions(result: Result, tmp_path: Path) -> N
     assert repr(result).startswith("Result(test: accuracy ")
 
 
+def test_a_run_that_goes_on_from_an_adapter_tells_what_it_forgot(
+    result: Result, run: RunConfig, tmp_path: Path
+) -> None:
+    earlier = tmp_path / "earlier.jsonl"
+    earlier.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    adapter = run.adapter.model_copy(update={"start_from": str(result.folder / "adapter")})
+    evaluation = run.evaluation.model_copy(update={"earlier": str(earlier)})
+    onward = run.model_copy(update={"adapter": adapter, "evaluation": evaluation})
+    found = simulate(onward, SHARES, out=tmp_path / "onward", quiet=True)
+    assert "On 60 records of the earlier task the start reached" in found.report.read_text(encoding="utf-8")
+
+
 def test_predictions_and_metrics_are_those_of_the_commands(result: Result) -> None:
     texts = [row["text"] for row in ROWS[:5]]
     found = result.predict(iter(texts))

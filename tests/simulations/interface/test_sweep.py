@@ -57,6 +57,8 @@ def test_each_trial_is_a_run_and_the_best_comes_first(file: Path, tmp_path: Path
         assert f"rank = {event['adapter.rank']}\n" in lock
         assert f"learning_rate = {event['federation.learning_rate']}\n" in lock
         assert 0.01 <= event["federation.learning_rate"] <= 0.2
+    used = {event["number"]: event["federation.learning_rate"] for event in events}
+    assert dict(zip(table["trial"], table["federation.learning_rate"], strict=True)) == used, "a row names its own run"
 
 
 @pytest.mark.waits

@@ -16,6 +16,8 @@ from support.sites import make_records
 from support.tiny_bert import tiny_tokenizer
 
 from confide.common.errors import InputError
+from confide.common.verify.command import verify
+from confide.simulations.audit.membership import require_attackable
 from confide.simulations.interface import shown
 
 Confide = Callable[..., tuple[int, str, str]]
@@ -38,6 +40,26 @@ def test_a_run_with_real_sites_charges_the_real_ledgers(
         assert not account_of(path).first["simulated"]
     spent = {row["institution"]: row["epsilon"] for row in read_json(tmp_path / "out" / "privacy.json")["institutions"]}
     assert spent == {name: account_of(path).epsilon_spent(1e-5) for name, path in sites.items()}
+
+
+def test_it_does_not_call_itself_a_simulation(
+    federate: Federate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, errors = federate()
+    assert code == 0, errors
+    report, card = (
+        (tmp_path / "out" / name).read_text(encoding="utf-8") for name in ("report.html", "adapter/README.md")
+    )
+    assert "real institutions on one machine" in report
+    for text in (report, card):
+        assert "all institutions and the server were on one machine: nobody was protected from its operator" in text
+        assert "simulated" not in text.lower()
+    verify(tmp_path / "out")
+    assert "simulated: False" in capsys.readouterr().out
+    lock = tmp_path / "out" / "run.lock.toml"
+    lock.write_text(re.sub('data = ".*"', 'data = "questions"', lock.read_text(encoding="utf-8")), encoding="utf-8")
+    with pytest.raises(InputError, match="its institutions were real ones"):
+        require_attackable(tmp_path / "out", 0)
 
 
 def test_it_says_what_it_charges_before_it_starts(

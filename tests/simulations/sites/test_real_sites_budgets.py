@@ -14,8 +14,8 @@ from support.installations import GENEROUS
 from support.real_sites import account_of, reserved_by, set_policy
 
 from confide.client.site.installation import open_site
-from confide.simulations.engines.faults import Answer, no_faults
 from confide.simulations.engines.federation import simulate
+from confide.simulations.engines.grid import Answer, no_faults
 from confide.simulations.studies import study
 
 Confide = Callable[..., tuple[int, str, str]]

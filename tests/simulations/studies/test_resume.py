@@ -16,9 +16,10 @@ from support.installations import write_site
 from support.sites import make_records
 
 from confide.client.site.installation import open_site
+from confide.common.errors import ConfideError
 from confide.common.verify.command import verify
-from confide.simulations.engines.faults import Answer, Faults, no_faults
 from confide.simulations.engines.federation import simulate
+from confide.simulations.engines.grid import Answer, Faults, no_faults
 from confide.simulations.sites.unfinished import Unfinished
 from confide.simulations.studies import prepared, study
 
@@ -210,14 +211,50 @@ def test_a_signal_in_mid_round_and_then_the_rest(
     verify(out)
 
 
-def test_a_torn_line_at_the_end_of_the_ledgers_is_passed_over(
-    confide: Confide, interrupted: Callable[..., Path]
+def test_a_torn_line_at_the_end_of_the_ledgers_is_passed_over_each_time(
+    confide: Confide, interrupted: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = interrupted(_stopping(2, 1000), "federation.num_rounds=2")
     with (out / "resume" / "ledger.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"kind": "res')
-    assert confide("simulate", "--resume", out, "--quiet")[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "simulate", functools.partial(simulate, faults=_stopping(2, 1002)))
+        assert confide("simulate", "--resume", out, "--quiet")[0] == 130
+    code, _, errors = confide("simulate", "--resume", out, "--quiet")
+    assert code == 0, errors
     _ends_well(out, 2)
+
+
+def test_a_secure_sum_goes_on_from_its_statement(confide: Confide, interrupted: Callable[..., Path]) -> None:
+    """Shown to a person: no round starts in this process before the sum of the open one."""
+    pairs = ("federation.aggregation=secure-sum", "federation.weights=declared", "federation.min_clients=3")
+    out = interrupted(_stopping(2, 1001, kind="query.sum"), *pairs, "privacy.max_colluding=1")
+    code, output, errors = confide("simulate", "--resume", out)
+    assert code == 0, errors
+    assert "round 2/2, 3/3 institutions" in output
+    _ends_well(out, 2)
+
+
+@pytest.mark.parametrize(("place", "code", "status"), [("start", 130, "interrupted"), ("load_last", 1, "stopped")])
+def test_a_resumption_that_asks_nobody_accounts_for_what_was_spent(
+    confide: Confide,
+    interrupted: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    code: int,
+    status: str,
+) -> None:
+    def end(*arguments: object) -> None:
+        raise KeyboardInterrupt if place == "start" else ConfideError("state.json cannot be read")
+
+    out = interrupted(_stopping(2, 1001), "federation.num_rounds=3")
+    with monkeypatch.context() as patch:
+        patch.setattr(study, place, end)
+        assert confide("simulate", "--resume", out, "--quiet")[0] == code
+    assert _steps(out) == dict.fromkeys(NAMES, 2)
+    assert json.loads((out / "privacy.json").read_text(encoding="utf-8"))["status"] == status
+    assert _lines(out / "events.jsonl")[-1]["after_round"] == 1
+    verify(out)
 
 
 def test_what_cannot_be_resumed_is_refused_and_why(

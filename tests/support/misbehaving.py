@@ -1,7 +1,4 @@
-"""Faults of an institution, made on purpose: for tests, and to study how a federation copes with them.
-
-A fault takes a message and a function that makes the honest reply. It returns a delay in seconds, and a reply or None.
-"""
+"""Faults of an institution, made on purpose: it is silent, late, broken or malformed."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -14,15 +11,8 @@ from confide.common.protocol.answers import Update
 from confide.common.protocol.asks import Ask
 from confide.common.protocol.signatures import Identity
 from confide.common.protocol.wire import sha256
+from confide.simulations.engines.grid import Answer, Faults, no_faults
 from confide.simulations.sites.simulated_sites import simulated_secret
-
-Answer = Callable[[], Message]
-Faults = Callable[[Message, Answer], tuple[float, Message | None]]
-
-
-def no_faults(message: Message, answer: Answer) -> tuple[float, Message | None]:
-    """Give the honest reply at once."""
-    return 0.0, answer()
 
 
 def dropout(message: Message, answer: Answer) -> tuple[float, Message | None]:
