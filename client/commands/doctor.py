@@ -44,7 +44,7 @@ def examine(path: Path) -> Iterator[Finding]:
     yield finding("people", lambda: _people(path))
     yield finding("partners", lambda: partners_compared(_offered(config), open_site(path)))
     yield finding("base models", lambda: _base_models(config))
-    yield finding("device", lambda: device(config.compute.device))
+    yield finding("device", lambda: device(config.compute.device, config.compute.precision))
     yield finding("room on the device", lambda: _room(config))
 
 

@@ -88,7 +88,7 @@ def _ask_for_authority(site: "Site", kit: "Kit") -> str:
     from confide.common.errors import InputError
 
     fingerprint = check_kit(site, kit)
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise InputError(
             f"client join --kit needs --authority: the fingerprint of {shown(kit.address)}'s authority, as its "
             "operator reads it to you by telephone (`server approve` prints it)"

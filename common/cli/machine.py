@@ -57,13 +57,18 @@ def memory() -> Verdict:
     return ("ok", text) if available >= 2 * GIB else ("warning", f"{text}; a base model and its training may not fit")
 
 
-def device(names: str) -> Verdict:
-    """Check that the devices of a setting are there, and say in which precision they hold a base model."""
+def device(names: str, precision: str = "auto") -> Verdict:
+    """Check that the devices of a setting are there, and say in which precision they hold a base model.
+
+    Args:
+        names: of devices, as the setting has them.
+        precision: of the base, likewise.
+    """
     import torch
 
     from confide.common.model.devices import base_precision, choose_devices
 
     places = choose_devices(names)
-    precision = str(base_precision(places[0])).removeprefix("torch.")
+    held = str(base_precision(places[0], precision)).removeprefix("torch.")
     said = [f"{each}, {torch.cuda.get_device_name(each)}" if each.type == "cuda" else str(each) for each in places]
-    return "ok", f"{'; '.join(said)}; the base model in {precision}"
+    return "ok", f"{'; '.join(said)}; the base model in {held}"

@@ -64,7 +64,7 @@ def _run(run_file: Path | None, overrides: list[str]) -> Verdict:
     loaded = load(run_file, overrides)
     base = find_model(loaded.at(loaded.model.base))
     run = with_targets(loaded, base)
-    _, place = device(run.speed.device)
+    _, place = device(run.speed.device, run.speed.precision)
     fit = fit_of(run, base, run.speed)
     if why := fit.problem(run.model.base):
         return "problem", why
