@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from confide.client.commands.cli import SiteOption
+from confide.client.commands.cli import SITE, SiteOption
 from confide.common.shown import shown
 
 if TYPE_CHECKING:
     from confide.client.site.installation import Site
     from confide.common.protocol.enrolment import Kit
-
-_SITE = Path("site.toml")
 
 
 def join(
@@ -29,7 +27,7 @@ def join(
         ),
     ] = None,
     new_keys: Annotated[bool, typer.Option("--new-keys", help="replace both keys; the ledger stays")] = False,
-    site: SiteOption = _SITE,
+    site: SiteOption = SITE,
 ) -> None:
     """Join a server: first with its ADDRESS, then with --kit.
 

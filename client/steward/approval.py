@@ -106,7 +106,11 @@ class Verdict:
 
 def review(run: RunConfig, path: Path) -> Verdict:
     """Return the answer of a site.toml's institution to a locked run. Nothing is written."""
-    site = open_site(path)
+    return verdict_of(run, open_site(path))
+
+
+def verdict_of(run: RunConfig, site: Site) -> Verdict:
+    """Return the answer of an institution to a locked run. Nothing is written."""
     return replace(_judge(run, site), room=_room(run, site))
 
 

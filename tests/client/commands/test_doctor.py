@@ -356,7 +356,7 @@ def test_a_device_that_is_not_there_is_a_problem(tmp_path: Path) -> None:
     ],
 )
 def test_whatever_stands_in_the_way_of_a_check_is_a_finding(error: Exception) -> None:
-    def check() -> machine.Verdict:
+    def check() -> machine.CheckResult:
         raise error
 
     found = machine.finding("x", check)
