@@ -191,7 +191,7 @@ class Broken(Doors):
 
 
 @pytest.mark.parametrize(("seconds", "most"), [(0.0, 25), (61.0, 10)])
-def test_a_server_that_takes_connections_and_fails_every_poll_is_met_ever_more_seldom(
+def test_a_server_that_fails_every_poll_is_met_ever_more_seldom(
     link: Link, monkeypatch: pytest.MonkeyPatch, seconds: float, most: int
 ) -> None:
     """In ten minutes; after a connection that lasted a minute the pause is a second again."""
