@@ -90,6 +90,13 @@ def test_notebooks_are_on_the_site_and_a_page_of_it_links_each(site: Path) -> No
     assert [name for name in names if not re.search(f'href="?notebooks/{name}', start)] == []
 
 
+def test_the_first_page_installs_the_texts_of_the_default_scenario() -> None:
+    """Or the first commands that a reader types would fail."""
+    [texts] = re.findall(r"^TEXTS := (\S+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    first = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    assert f".venv/bin/pip install --no-deps {texts} " in first.partition(".venv/bin/confide simulate")[0]
+
+
 def test_the_steward_s_page_has_every_step_of_a_steward_in_the_pilot() -> None:
     steward, pilot = ((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("steward", "pilot"))
     steps = set(re.findall(r"confide (?:client (?:ledger \w+|models \w+|\w+)|verify)", pilot))

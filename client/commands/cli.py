@@ -178,7 +178,7 @@ def resume(site: SiteOption = SITE) -> None:
 
 
 def egress(site: SiteOption = SITE, as_json: JsonOption = False) -> None:
-    """List all that left this institution: time, size, hash, study and round."""
+    """List every answer made from records that left this institution: time, size, hash, study and round."""
     from confide.client.steward.ledger_report import egress_rows
 
     rows: list[dict[str, Any]] = egress_rows(site)

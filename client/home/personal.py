@@ -30,8 +30,9 @@ tags:
 
 # {study}, personalised
 
-> **NOT PRIVATE. NEVER LEAVES.** This adapter was trained on one institution's records without clipping and without
-> noise. What is in these records may be recovered from it. It stays at that institution, with those who may see them.
+> **NOT PRIVATE. NEVER LEAVES.** This adapter was trained on one institution's records without noise, and no person's
+> part was clipped. What is in these records may be recovered from it. It stays at that institution, with those who may
+> see them.
 
 It began as the shared adapter of run {run}, and was then trained for {steps} steps at home, on the training share.
 

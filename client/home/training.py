@@ -18,7 +18,7 @@ Tell = Callable[[str], None]
 def train_at_home(
     run: RunConfig, model: WarmModel, units: BatchedUnits, begin: State, coins: CoinSource, tell: Tell
 ) -> State:
-    """Return the adapter after as many rounds as a run has, of this institution alone, without clip and noise.
+    """Return the adapter after as many rounds as a run has, of this institution alone, without privacy.
 
     Args:
         run: gives rounds, steps, sampling and learning rates.

@@ -168,7 +168,7 @@ def _told(terms: dict[str, Any]) -> list[str]:
     if start := terms.get("start_sha256"):
         work += f"; goes on from a finished adapter (sha256 {start[:12]})"
     if terms["unit"] == "none":
-        return [work, "  WITHOUT PRIVACY: nothing is clipped, and no noise is added"]
+        return [work, "  WITHOUT PRIVACY: no person's part is clipped, and no noise is added"]
     return [
         work,
         f"  one {terms['unit']} moves a step by at most clip norm {terms['clip_norm']:g} "

@@ -14,14 +14,9 @@ from confide.common.privacy.plan import NoPrivacy, Plan, PrivacyPlan
 from confide.common.privacy.sampling import draw_units
 from confide.common.privacy.secure.share import private_share
 from confide.common.privacy.step import Worker, private_step
-from confide.common.protocol.gate import RECEIVED_NORM_BOUND
+from confide.common.protocol.gate import PLAIN_NORM_BOUND, RECEIVED_NORM_BOUND
 from confide.common.protocol.secure_sum import Shared
 from confide.common.tensors import State, alphabetical, norm_of, split
-
-# Norm that a gradient without privacy is scaled back to: the Hugging Face Trainer's own `max_grad_norm`. Large first
-# gradients stay in AdamW's second moment for tens of steps: F1 of `persons` was 0.38 without this bound, 0.47 with it
-# (docs/decisions.md).
-PLAIN_NORM_BOUND = 1.0
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,10 @@ COMMANDS = {
         "confide.client.commands.cli:studies",
         "list studies that were offered, approved, opened or closed here",
     ),
-    "client egress": ("confide.client.commands.cli:egress", "list everything that left this institution, and when"),
+    "client egress": (
+        "confide.client.commands.cli:egress",
+        "list every answer made from your records that left, and when",
+    ),
     "client ledger show": (
         "confide.client.commands.cli:ledger_show",
         "show the budget spent on these people, and the rest",

@@ -141,4 +141,4 @@ def head_problem(module: LanguageModel, batch: Mapping[str, Tensor]) -> str | No
         return "its tokens see those that come after them, so that it cannot learn to write; use a base that writes"
     if torch.allclose(ours.float(), whole.float(), rtol=1e-2, atol=1e-2 * float(whole.abs().max())):
         return None
-    return "it does something to its logits that Confide does not know; use a base of another family (docs/tasks.md)"
+    return "it does something to its logits that Confide does not know; use a base of another family (docs/models.md)"

@@ -192,7 +192,7 @@ def _one_round_text(facts: dict[str, Any]) -> list[str]:
 def _came_back(name: str, void: str | None, of: str, shares: dict[str, float] | None) -> str:
     if void or shares is None:
         return f"{name}: not tried, {void}"
-    numbers = f"{shares['with_noise']:.0%} came back, {shares['without_noise']:.0%} without clip and noise"
+    numbers = f"{shares['with_noise']:.0%} came back, {shares['without_noise']:.0%} without privacy"
     return f"{name}: {numbers}, {shares['chance']:.0%} by chance; {of}"
 
 

@@ -35,7 +35,8 @@ SiteOption = Annotated[
 BaselinesOption = Annotated[
     bool,
     typer.Option(
-        "--baselines", help="also run without privacy, with all data together, each alone, and trained on at each"
+        "--baselines",
+        help="also run, to compare: each alone; without privacy; all data together, or all of the noise from each",
     ),
 ]
 ResumeOption = Annotated[

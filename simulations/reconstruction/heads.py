@@ -35,7 +35,7 @@ class CameBack:
 
     Attributes:
         with_noise: the update as the run's plan makes it, of one institution.
-        without_noise: an update without clip and noise.
+        without_noise: an update without privacy.
         chance: an update of the run's noise alone: a round that nobody's text is in.
         clip_alone: the update with its clip and next to no noise; None where it was not tried.
     """

@@ -28,7 +28,7 @@ from confide.common.privacy.coins import Coins
 from confide.common.privacy.plan import NoPrivacy, Plan, PrivacyPlan
 from confide.common.tensors import State
 
-PLAIN = NoPrivacy(1.0, 1, 1)  # of one unit: no clip, no noise
+PLAIN = NoPrivacy(1.0, 1, 1)  # of one unit: no noise, and a bound on the whole step alone
 _TEXTS = 10
 _ROWS = 256  # of the dictionary, looked up at once
 
@@ -40,7 +40,7 @@ class Inversion:
     Attributes:
         texts: how many texts were attacked, each alone in its round.
         tokens: of all of them together.
-        without_noise: share of tokens that came back from an update without clip and noise.
+        without_noise: share of tokens that came back from an update without privacy.
         with_noise: the same from an update as the run's plan makes it, of one institution.
         chance: the same from noise alone: a round that nobody's text is in.
         void: why the attack says nothing about this run; None where it was tried.

@@ -36,7 +36,7 @@ def run_baselines(federation: Federation, shared: State, local: Path, tell: Call
 
     Returns:
         ``local_only``: each institution alone with its privacy, on its own test share. ``no_privacy``: the same
-        federation without clip and noise. ``central``: all records as one institution, without privacy. A secure sum
+        federation without privacy. ``central``: all records as one institution, without privacy. A secure sum
         has in place of the last ``local_noise``: the same federation in which every institution adds all of the noise.
         ``start``: the adapter before the first round, where that is no guess: a base that writes without a head, or
         the adapter of `start_from`. ``personalised``, where institutions differ by their partition: the shared adapter,

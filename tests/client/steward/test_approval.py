@@ -204,10 +204,10 @@ def test_a_study_whose_steps_are_spent_is_refused_beforehand(
     assert kinds(asking.offer(lineage="cd" * 16)) == ["declined"]
     assert list_studies(site)[0]["steps"] == "2 of 2 steps reserved"
     _, text = _call(monkeypatch, capsys, "client", "studies", "--site", str(site))
-    assert text == f"test: open, run {hash_start(run.sha256())}, 2 of 2 steps reserved\n"
+    assert text == f"test: open, this run needs no approval, run {hash_start(run.sha256())}, 2 of 2 steps reserved\n"
 
 
-def test_a_file_of_shared_noise_has_no_members_yet_and_the_error_says_where_to_look(
+def test_a_file_of_shared_noise_has_no_members_and_is_told_where_to_look(
     tmp_path: Path, make_run: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     sections: dict[str, dict[str, Any]] = {
@@ -268,7 +268,7 @@ def test_who_approves_a_run_without_privacy_is_told_so(
     site = write_site(tmp_path, policy={"allow_no_privacy": True})
     run = lock(make_run(local={"nominal_units": 20}, privacy={"unit": "none"}), hash_model(base_folder))
     approved = approve_run(run, "test", site).splitlines()
-    assert approved[2:] == ["  WITHOUT PRIVACY: nothing is clipped, and no noise is added"]
+    assert approved[2:] == ["  WITHOUT PRIVACY: no person's part is clipped, and no noise is added"]
     assert review(run, site).as_json()["terms"]["clip_norm"] is None
 
 

@@ -12,12 +12,13 @@ from support.speed import CPU
 from support.toy import make_plan
 
 from confide.client.training import local_steps
-from confide.client.training.local_steps import PLAIN_NORM_BOUND, LocalWork, train
+from confide.client.training.local_steps import LocalWork, train
 from confide.common.model.adapter import schema, set_state
 from confide.common.model.warm_model import WarmModel, forget_models, warm_model
 from confide.common.privacy.coins import Coins
 from confide.common.privacy.plan import NoPrivacy
 from confide.common.privacy.step import Worker, private_step
+from confide.common.protocol.gate import PLAIN_NORM_BOUND
 
 FREE = {"clip_norm": 1e6, "clipping": "abadi", "noise_multiplier": 1e-9}  # clips nothing, adds nothing, rounds nothing
 

@@ -143,7 +143,7 @@ def test_it_warns_of_results_without_privacy_on_own_data(
 
 def test_no_privacy_is_said_loudly(tmp_path: Path) -> None:
     page = as_read(rendered(tmp_path, without_privacy(make_facts())))
-    assert "No privacy. This run neither clipped nor added noise." in page
+    assert "No privacy. This run clipped no person's part and added no noise." in page
     assert "st-mary 2 000 ∞ 40" in page
     assert "40 of 40 rounds: no privacy, accuracy" in page
     assert "There is none." in page
