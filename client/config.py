@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from confide.common.config.simulation import SpeedSection
 from confide.common.config.toml import check, expanded, read_toml
@@ -15,6 +15,13 @@ class InstitutionSection(Section):
     """`[institution]`: the name of this institution."""
 
     name: str = Field(min_length=1, max_length=64)
+
+    @field_validator("name")
+    @classmethod
+    def _printable(cls, name: str) -> str:
+        if not name.isprintable():
+            raise ValueError(f"{name!r} must be printable characters: no server takes another name")
+        return name
 
 
 class DatasetSection(Section):

@@ -35,16 +35,17 @@ def append_durably(path: Path, line: str, mode: int = 0o600) -> None:
 
     A line that a crash cut short stays alone: the next one begins on a line of its own.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, mode)
-    try:
-        size = os.fstat(descriptor).st_size
-        torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-        left = b"\n" * torn + line.encode() + b"\n"
-        while left:  # a disk that is nearly full writes a part, and reports the error at the next call
-            left = left[os.write(descriptor, left) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with _naming(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, mode)
+        try:
+            size = os.fstat(descriptor).st_size
+            torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+            left = b"\n" * torn + line.encode() + b"\n"
+            while left:  # a disk that is nearly full writes a part, and reports the error at the next call
+                left = left[os.write(descriptor, left) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 @contextmanager

@@ -225,3 +225,14 @@ def test_the_picture_of_the_rooms_is_that_of_the_imports() -> None:
     from rooms import picture
 
     assert picture() in (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"), "python -m tests.rooms"
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=_name)
+def test_a_model_s_own_code_is_refused_wherever_one_is_loaded(path: Path) -> None:
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    calls = {
+        id(node.func): [ast.unparse(each) for each in node.keywords] for node in nodes if isinstance(node, ast.Call)
+    }
+    for node in nodes:
+        if isinstance(node, ast.Attribute) and node.attr in ("from_pretrained", "from_config"):
+            assert "trust_remote_code=False" in calls.get(id(node), []), f"{path}:{node.lineno}"

@@ -33,7 +33,7 @@ class Price:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class AnswerInputs:
     """Everything that an answer is computed from, after the institution has agreed."""
 
     model: WarmModel
@@ -45,7 +45,7 @@ class Prepared:
 class Work:
     """The work of an answer: ``make`` computes it, ``keep`` stores what stays here, both as `release` calls them."""
 
-    make: Callable[[Reservation, Prepared], bytes]
+    make: Callable[[Reservation, AnswerInputs], bytes]
     keep: Callable[[Reservation], None] = lambda reservation: None
 
 
@@ -61,7 +61,7 @@ def answered(
     require_in_time(ask, client)
     acknowledge_receipt(ask, site)
 
-    def agreed() -> tuple[Cap, Prepared]:
+    def agreed() -> tuple[Cap, AnswerInputs]:
         if not 1 <= ask.round <= run.federation.num_rounds:
             raise PolicyError(f"round {ask.round} is refused: the run has {run.federation.num_rounds}")
         cap = agree(run, site, ask.lineage)
@@ -70,7 +70,7 @@ def answered(
         require_room(run, sum(math.prod(shape) for shape in shapes.values()))
         received = decode(ask.adapter, shapes, run.federation.transfer, RECEIVED_NORM_BOUND)
         site.ledger.open_study(run.study.name, plan_of(run, site), cap)
-        return cap, Prepared(model, shares, received)
+        return cap, AnswerInputs(model, shares, received)
 
     key = AnswerKey(ask.study, ask.lineage, price.what, ask.round)
     coins = "os" if client.coins == Coins.fresh else "test"

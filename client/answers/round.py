@@ -5,7 +5,7 @@ from collections.abc import Callable
 from flwr.app import RecordDict
 
 from confide.client.answers.agreement import agreed_run, names_of, plan_of
-from confide.client.answers.answering import Prepared, Price, Work, answered
+from confide.client.answers.answering import AnswerInputs, Price, Work, answered
 from confide.client.answers.secure_round import answer_share
 from confide.client.privacy.account import Reservation
 from confide.client.site.installation import Site
@@ -30,7 +30,7 @@ def answer_update(content: RecordDict, site: Site, client: ClientProcess) -> Rec
     if run.federation.aggregation == SECURE_SUM:
         return answer_share(ask, run, site, client)
 
-    def compute(prepared: Prepared) -> bytes:
+    def compute(prepared: AnswerInputs) -> bytes:
         work = LocalWork(plan_of(run, site), prepared.received, run.local.steps, run.local.learning_rate)
         return encode(train(work, prepared.model, prepared.shares.training, client.coins()), run.federation.transfer)
 
@@ -47,7 +47,7 @@ def answer_validation(content: RecordDict, site: Site, client: ClientProcess) ->
     if every is None or ask.round % every:
         raise PolicyError(f"validation counts are refused: round {ask.round} is not one of the plan's")
 
-    def compute(prepared: Prepared) -> bytes:
+    def compute(prepared: AnswerInputs) -> bytes:
         counts = validate(plan, prepared.model, prepared.received, prepared.shares.validation, client.coins())
         return dump_state(counts)
 
@@ -60,11 +60,11 @@ def _answer(
     site: Site,
     client: ClientProcess,
     price: Price,
-    compute: Callable[[Prepared], bytes],
+    compute: Callable[[AnswerInputs], bytes],
 ) -> RecordDict:
     """One signed answer through the release protocol."""
 
-    def make(reservation: Reservation, prepared: Prepared) -> bytes:
+    def make(reservation: Reservation, prepared: AnswerInputs) -> bytes:
         with forgetting_on_error():
             payload = compute(prepared)
         envelope = seal_envelope(ask, price.what, names_of(run, site), payload, reservation.hash)

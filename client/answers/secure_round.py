@@ -11,7 +11,7 @@ from confide.client.answers.agreement import (
     plan_of,
     require_in_time,
 )
-from confide.client.answers.answering import Prepared, Price, Work, answered
+from confide.client.answers.answering import AnswerInputs, Price, Work, answered
 from confide.client.privacy.account import AnswerKey, Reservation
 from confide.client.privacy.sum_checks import Agreed, require_open, require_statement
 from confide.client.privacy.sum_release import SumRequest, release_sum
@@ -56,7 +56,7 @@ def answer_share(ask: Ask, run: RunConfig, site: Site, client: ClientProcess) ->
     require_open(site.ledger.account(), key, asked)
     require_held(site.ledger.account(), key, asked, site.shares)
 
-    def make(reservation: Reservation, prepared: Prepared) -> bytes:
+    def make(reservation: Reservation, prepared: AnswerInputs) -> bytes:
         with forgetting_on_error():
             share_P = share(plan, prepared.received, prepared.model, prepared.shares.training, client.coins())
         secret = new_mask_secret()

@@ -15,11 +15,11 @@ from confide.client.service.running import client_pid
 from confide.client.site.installation import Site, open_site
 from confide.client.training.held_out import at_home, held_out_fraction, note_split
 from confide.client.training.shares import Shares, model_of, shares_at_home
-from confide.common.durable import replace_durably
 from confide.common.errors import ConfideError, InputError, PolicyError
 from confide.common.export.personal import is_personalised
 from confide.common.model.warm_model import WarmModel, forget_models
 from confide.common.privacy.coins import Coins
+from confide.common.private_file import write_private
 
 _READ = "no training here has read them"
 _UNKNOWN = (
@@ -108,7 +108,7 @@ def evaluate(path: Path, model: str, out: Path | None, tell: Tell) -> Evaluated:
         "kind": home.kept.run.task.kind,
         "held out": f"{found.num_records} records in {found.num_units} units; {home.caution}",
     }
-    _write(page, as_page(found, head))
+    write_private(page, as_page(found, head), "--out")
     return Evaluated(as_text(found, head), {**head, **found.as_json(), "page": str(page)}, page)
 
 
@@ -176,10 +176,3 @@ def _require_units(home: Home, count: int, share: str, remedy: str) -> None:
     if not count:
         data = home.site.config.dataset.path
         raise InputError(f"{data}: the {share} holds no record that this run could use; {remedy}")
-
-
-def _write(page: Path, text: str) -> None:
-    try:
-        replace_durably(page, text.encode(), 0o600)
-    except OSError as error:
-        raise InputError(f"--out {page}: cannot be written: {error.strerror}; choose another file") from None

@@ -6,18 +6,17 @@ from typing import Annotated
 
 import typer
 
-from confide.client.commands.cli import JsonOption, SiteOption
+from confide.client.commands.cli import SITE, JsonOption, SiteOption
 from confide.common.flower import prepare
 
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="STUDY, STUDY/RUN or the folder, as `client models list` shows it")
 ]
-_SITE = Path("site.toml")
 
 
 def evaluate(
     model: ModelArgument,
-    site: SiteOption = _SITE,
+    site: SiteOption = SITE,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="page to write [local/evaluation-STUDY-RUN.html]")
     ] = None,
@@ -35,7 +34,7 @@ def evaluate(
     typer.echo(json.dumps(found.as_json) if as_json else f"{found.text}\n\npage: {found.page} (do not share it)")
 
 
-def personalise(model: ModelArgument, site: SiteOption = _SITE) -> None:
+def personalise(model: ModelArgument, site: SiteOption = SITE) -> None:
     """Train a shared adapter on, at home and without noise. The result is not private and never leaves.
 
     It lies in local/personalised/STUDY/RUN, beside site.toml. Nothing is charged.

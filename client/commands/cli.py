@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 SiteOption = Annotated[Path, typer.Option("--site", metavar="SITE.toml", help="this institution's site.toml")]
 JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on standard output")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN.toml", help="the run that a study proposes")]
-_SITE = Path("site.toml")
+SITE = Path("site.toml")
 
 
 def init() -> None:
@@ -27,7 +27,7 @@ def check(
         list[str] | None,
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="try another setting; may be repeated"),
     ] = None,
-    site: SiteOption = _SITE,
+    site: SiteOption = SITE,
     as_json: JsonOption = False,
 ) -> None:
     """Tell beforehand whether a run would be accepted, its cost, and every reason to refuse it.
@@ -55,7 +55,7 @@ def approve(
             help="first digits of the run's hash, as you were told: compare 20 or more; another run is refused",
         ),
     ] = "",
-    site: SiteOption = _SITE,
+    site: SiteOption = SITE,
 ) -> None:
     """Approve a run of a study, by the hash of everything in it. Another or a changed run needs another approval."""
     from confide.client.steward.approval import approve_run
@@ -69,7 +69,7 @@ def approve(
 def decline(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="name of an offered study")],
     sha256: Annotated[str, typer.Option(metavar="HASH", help="first digits of the run's hash, if several wait")] = "",
-    site: SiteOption = _SITE,
+    site: SiteOption = SITE,
 ) -> None:
     """Decline a run that waits for approval. `confide client approve` takes it back; nothing is charged either way."""
     from confide.client.steward.offers import decline_run, offered_run
@@ -77,7 +77,7 @@ def decline(
     typer.echo(decline_run(site, offered_run(site, study, sha256)))
 
 
-def studies(site: SiteOption = _SITE, as_json: JsonOption = False) -> None:
+def studies(site: SiteOption = SITE, as_json: JsonOption = False) -> None:
     """List the studies that were offered, approved, opened or closed here."""
     from confide.client.steward.studies import list_studies
     from confide.common.aloud import hash_start
@@ -92,7 +92,7 @@ def studies(site: SiteOption = _SITE, as_json: JsonOption = False) -> None:
         typer.echo("none yet")
 
 
-def ledger_show(site: SiteOption = _SITE, as_json: JsonOption = False) -> None:
+def ledger_show(site: SiteOption = SITE, as_json: JsonOption = False) -> None:
     """Show the spend on the people of this dataset, over all studies, and the budget left."""
     from confide.client.steward.ledger_report import ledger_facts, ledger_text
 
@@ -101,27 +101,21 @@ def ledger_show(site: SiteOption = _SITE, as_json: JsonOption = False) -> None:
 
 
 def ledger_export(
-    site: SiteOption = _SITE,
+    site: SiteOption = SITE,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="file to write [standard output]")] = None,
 ) -> None:
     """Write the ledger's rows as JSON lines, for anyone to recompute with `confide verify FILE`."""
     from confide.client.steward.ledger_report import export_lines
-    from confide.common.durable import replace_durably
-    from confide.common.errors import InputError
+    from confide.common.private_file import write_public
 
     text = "".join(f"{line}\n" for line in export_lines(site))
-    if out is None:
+    if out:
+        write_public(out, text, "--out")
+    else:
         typer.echo(text, nl=False)
-        return
-    if out.is_dir():
-        raise InputError(f"--out {out}: is a folder; name a file in it")
-    try:
-        replace_durably(out, text.encode())
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot be written: {error.strerror}; choose another file") from None
 
 
-def ledger_verify(site: SiteOption = _SITE) -> None:
+def ledger_verify(site: SiteOption = SITE) -> None:
     """Check the live ledger: its chain, and that it is not older than its anchor, audit log and outbox."""
     from confide.client.site.installation import open_site
 
@@ -130,7 +124,7 @@ def ledger_verify(site: SiteOption = _SITE) -> None:
 
 
 def ledger_close(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="a study that is over")], site: SiteOption = _SITE
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="a study that is over")], site: SiteOption = SITE
 ) -> None:
     """Close a study: steps that were never reserved are free for other studies."""
     from confide.client.steward.ledger_report import close_study
@@ -139,7 +133,7 @@ def ledger_close(
 
 
 def ledger_retire(
-    site: SiteOption = _SITE, yes: Annotated[bool, typer.Option("--yes", help="retire without asking")] = False
+    site: SiteOption = SITE, yes: Annotated[bool, typer.Option("--yes", help="retire without asking")] = False
 ) -> None:
     """End this dataset's ledger: nothing is ever trained on these people again. This cannot be undone."""
     from confide.client.site.installation import open_site
@@ -152,7 +146,7 @@ def ledger_retire(
     typer.echo(f"dataset {name!r} is retired; its ledger stays for whoever wants to verify it")
 
 
-def start(site: SiteOption = _SITE) -> None:
+def start(site: SiteOption = SITE) -> None:
     """Take part until stopped. The client answers what the policy allows, charges the ledger, and only calls out."""
     import logging
     import sys
@@ -168,7 +162,7 @@ def start(site: SiteOption = _SITE) -> None:
     serve(site)
 
 
-def pause(site: SiteOption = _SITE) -> None:
+def pause(site: SiteOption = SITE) -> None:
     """Answer no new ask, until `confide client resume`."""
     from confide.client.steward import pausing
 
@@ -176,14 +170,14 @@ def pause(site: SiteOption = _SITE) -> None:
         typer.echo(line)
 
 
-def resume(site: SiteOption = _SITE) -> None:
+def resume(site: SiteOption = SITE) -> None:
     """Answer new asks again."""
     from confide.client.steward import pausing
 
     typer.echo(pausing.resume(site))
 
 
-def egress(site: SiteOption = _SITE, as_json: JsonOption = False) -> None:
+def egress(site: SiteOption = SITE, as_json: JsonOption = False) -> None:
     """List every answer made from records that left this institution: time, size, hash, study and round."""
     from confide.client.steward.ledger_report import egress_rows
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -137,6 +138,8 @@ def suggest(
     task: Task = find_run(folder)[1].task
     require_measure(task)
     rows = read_rows(file)
+    if taken := sorted({"number", "uncertainty"}.intersection(chain.from_iterable(rows))):
+        raise InputError(f"{file}: has a column {taken[0]!r}, and the output adds one of that name; rename it")
     own = select(rows, {name: names.get(name, name) for name in task.inputs()}, str(file))
     chosen = chosen_records(load_adapter(folder, base)[1], [task.cut(record, MAX_CHARS) for record in own], number)
     if not chosen:

@@ -16,7 +16,7 @@ from confide.client.service.probe import clock_ahead
 from confide.client.site.enrolment import has_joined, kit_of
 from confide.client.site.installation import open_site
 from confide.client.steward.shared_noise import partners_compared
-from confide.common.cli.machine import GIB, Verdict, device, disk, finding, memory
+from confide.common.cli.machine import GIB, CheckResult, device, disk, finding, memory
 from confide.common.config.run import RunConfig
 from confide.common.errors import ConfideError, InputError
 from confide.common.findings import Finding
@@ -44,11 +44,11 @@ def examine(path: Path) -> Iterator[Finding]:
     yield finding("people", lambda: _people(path))
     yield finding("partners", lambda: partners_compared(_offered(config), open_site(path)))
     yield finding("base models", lambda: _base_models(config))
-    yield finding("device", lambda: device(config.compute.device))
+    yield finding("device", lambda: device(config.compute.device, config.compute.precision))
     yield finding("room on the device", lambda: _room(config))
 
 
-def _versions() -> Verdict:
+def _versions() -> CheckResult:
     prepare()
     from confide.client.service.self_test import require_flower
 
@@ -65,7 +65,7 @@ def _server_and_clock(state: Path) -> Iterator[Finding]:
         return
     ahead: list[float | None] = []
 
-    def server() -> Verdict:
+    def server() -> CheckResult:
         kit = kit_of(state)
         ahead.append(clock_ahead(kit))
         return "ok", f"{kit.address} answers, with a certificate of the authority that the kit pins"
@@ -75,7 +75,7 @@ def _server_and_clock(state: Path) -> Iterator[Finding]:
         yield finding("clock", functools.partial(_clock, seconds))
 
 
-def _clock(ahead: float | None) -> Verdict:
+def _clock(ahead: float | None) -> CheckResult:
     """Judge a measure that is right to a second: 1 s apart is always ok, 3 s at least a warning, 4 s a problem."""
     if ahead is None:
         return "warning", "the server tells no time; see that this machine keeps its own by NTP"
@@ -86,12 +86,12 @@ def _clock(ahead: float | None) -> Verdict:
     return ("problem" if abs(ahead) >= _MAX_SECONDS_APART + 1 else "warning"), text
 
 
-def _ledger(path: Path) -> Verdict:
+def _ledger(path: Path) -> CheckResult:
     rows = open_site(path).ledger.account().number
     return "ok", f"{rows} rows, chain whole; anchor, audit log and outbox agree"
 
 
-def _data(config: SiteConfig, local: Path) -> Verdict:
+def _data(config: SiteConfig, local: Path) -> CheckResult:
     """Check the data. Only counts are printed; lines and reasons are in a file that only its owner may read."""
     runs = _offered(config)
     found = check_lines(config.dataset, runs, config.models.dir)
@@ -110,7 +110,7 @@ def _data(config: SiteConfig, local: Path) -> Verdict:
     return "ok", f"{found.num_lines} lines can be used{found.several()}{later}"
 
 
-def _people(path: Path) -> Verdict:
+def _people(path: Path) -> CheckResult:
     """Check that no person is counted under another dataset id. Joining refuses that; a running round does not."""
     from confide.client.data.units import names_of
 
@@ -138,7 +138,7 @@ def _offered(config: SiteConfig) -> list[RunConfig]:
     return [run for name, run in offered.items() if name in config.policy.studies]
 
 
-def _base_models(config: SiteConfig) -> Verdict:
+def _base_models(config: SiteConfig) -> CheckResult:
     """Check that each base model which the policy names by its hash, or a run on offer needs, is here and unchanged."""
     allowed = set(config.policy.base_models)
     if not allowed:
@@ -168,7 +168,7 @@ def _unfit(run: RunConfig, models: Path) -> str | None:
     return f"study {run.study.name}: {run.model.base!r} hashes to {found}, must be {run.model.sha256}; copy it again"
 
 
-def _room(config: SiteConfig) -> Verdict:
+def _room(config: SiteConfig) -> CheckResult:
     """Check that base and fullest step of each run on offer fit the device: its whole memory, and what is free now."""
     from confide.common.model.memory import fit_of
 

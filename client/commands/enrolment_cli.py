@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from confide.client.commands.cli import SiteOption
+from confide.client.commands.cli import SITE, SiteOption
 from confide.common.shown import shown
 
 if TYPE_CHECKING:
     from confide.client.site.installation import Site
     from confide.common.protocol.enrolment import Kit
-
-_SITE = Path("site.toml")
 
 
 def join(
@@ -29,7 +27,7 @@ def join(
         ),
     ] = None,
     new_keys: Annotated[bool, typer.Option("--new-keys", help="replace both keys; the ledger stays")] = False,
-    site: SiteOption = _SITE,
+    site: SiteOption = SITE,
 ) -> None:
     """Join a server: first with its ADDRESS, then with --kit.
 
@@ -88,7 +86,7 @@ def _ask_for_authority(site: "Site", kit: "Kit") -> str:
     from confide.common.errors import InputError
 
     fingerprint = check_kit(site, kit)
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise InputError(
             f"client join --kit needs --authority: the fingerprint of {shown(kit.address)}'s authority, as its "
             "operator reads it to you by telephone (`server approve` prints it)"

@@ -2,16 +2,13 @@
 
 import json
 import shlex
-from pathlib import Path
 
 import typer
 
-from confide.client.commands.cli import JsonOption, SiteOption
-
-_SITE = Path("site.toml")
+from confide.client.commands.cli import SITE, JsonOption, SiteOption
 
 
-def doctor(site: SiteOption = _SITE) -> None:
+def doctor(site: SiteOption = SITE) -> None:
     """Report obstacles to taking part: server, clock, ledger, disk, data, base models, device.
 
     Only a TLS handshake and one GET of /health are sent. Lines of the data that no round would use are listed in
@@ -23,7 +20,7 @@ def doctor(site: SiteOption = _SITE) -> None:
     report(examine(site))
 
 
-def status(site: SiteOption = _SITE, as_json: JsonOption = False) -> None:
+def status(site: SiteOption = SITE, as_json: JsonOption = False) -> None:
     """Show whether the client runs, is connected or paused, and its last ask and answer. Reads files alone."""
     from confide.client.steward.status import status_facts, status_text
 
@@ -31,7 +28,7 @@ def status(site: SiteOption = _SITE, as_json: JsonOption = False) -> None:
     typer.echo(json.dumps(facts) if as_json else status_text(facts))
 
 
-def models_list(site: SiteOption = _SITE, as_json: JsonOption = False) -> None:
+def models_list(site: SiteOption = SITE, as_json: JsonOption = False) -> None:
     """List finished adapters that came here, each checked against its hashes, with the command that uses it."""
     from confide.client.commands.models import list_adapters
 

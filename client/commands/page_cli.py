@@ -1,19 +1,17 @@
 """`confide client page`. The work is elsewhere."""
 
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from confide.client.commands.cli import SiteOption
+from confide.client.commands.cli import SITE, SiteOption
 
-_SITE = Path("site.toml")
 _IDLE_SECONDS = 1800.0
 
 
 def page(
-    site: SiteOption = _SITE,
+    site: SiteOption = SITE,
     port: Annotated[int, typer.Option(min=0, max=65535, help="port on 127.0.0.1; 0 takes any that is free")] = 0,
 ) -> None:
     """Show the institution in a browser: requests to approve or decline, partners, the budget, what left, pause.

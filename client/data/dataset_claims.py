@@ -55,6 +55,8 @@ class People:
             self._db.execute("PRAGMA synchronous=EXTRA")  # FULL may lose the newest claim, whose row is on the disk
             self._db.execute(_PEOPLE)
             self._db.execute(_CLAIMS)
+        except sqlite3.OperationalError as error:  # locked, or no room: the file is whole
+            raise ConfideError(f"{path}: cannot be opened: {error}; nothing was claimed") from None
         except sqlite3.Error as error:
             raise LedgerError(f"{path}: cannot be read: {error}; put back the intact file") from None
 

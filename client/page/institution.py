@@ -7,6 +7,7 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import HTMLResponse, Response
 
+from confide.client.config import load_site_config
 from confide.client.page.overview import overview_of, state_of
 from confide.client.page.request import find_run, request_of, require_agreement
 from confide.client.site.installation import open_site
@@ -34,7 +35,7 @@ class InstitutionPages:
 
     def __init__(self, path: Path, house: House) -> None:
         self._path, self._house = path, house
-        self._site = open_site(path)
+        self._state = load_site_config(path).state.dir
         overview_of(path)  # an accountant counts the past now, and keeps it
 
     def app(self) -> Any:
@@ -83,13 +84,13 @@ class InstitutionPages:
 
         def facts() -> dict[str, Any]:
             site = open_site(self._path)
-            return {"own": own_fingerprint(site), "partners": partners_of(shared_runs(site), site)}
+            return {"own": own_fingerprint(site), "partners": partners_of(shared_runs(site.offers), site)}
 
         return await self._shown(visit, "partners.html", facts)
 
     async def events(self, visit: Visit) -> Response:
         """Tell the open pages when something has changed."""
-        return news(visit, self._house.sessions, lambda: state_of(self._path, self._site), lambda: False)
+        return news(visit, self._house.sessions, lambda: state_of(self._path, self._state), lambda: False)
 
     async def approve(self, visit: Visit) -> Response:
         """Approve a run, by the hash in the address; the form must have every tick, and begin the same hash."""
@@ -129,8 +130,8 @@ class InstitutionPages:
 
     async def _shown(self, visit: Visit, template: str, facts: Callable[[], dict[str, Any]]) -> Response:
         def work() -> str:
-            config = self._site.config
-            common = {"visit": visit, "institution": config.institution.name, "shares": bool(shared_runs(self._site))}
+            name, offers = load_site_config(self._path).institution.name, self._state / "offers"
+            common = {"visit": visit, "institution": name, "shares": bool(shared_runs(offers))}
             idle = self._house.sessions.idle_seconds
             root = visit.request.scope.get("root_path", "")
             return render(template, root, _PACKAGE, **common, idle=idle, events=visit.path(EVENTS), **facts())

@@ -9,8 +9,7 @@ from markupsafe import Markup
 
 from confide.client.answers.proposed_runs import is_declined, read_offers
 from confide.client.page.words import task_words
-from confide.client.privacy.policy import cap_of
-from confide.client.site.installation import Site, open_site
+from confide.client.site.installation import open_site
 from confide.client.steward.budget import Budget, budget_now
 from confide.client.steward.history import Moment, spend_over_time
 from confide.client.steward.ledger_report import egress_of, ledger_facts_of
@@ -102,11 +101,16 @@ def overview_of(path: Path) -> Overview:
     )
 
 
-def state_of(path: Path, site: Site) -> tuple[object, ...]:
-    """Return something that differs whenever the pages would: sizes and times of files, and nothing read."""
-    state = site.config.state.dir
-    names = ("ledger.db", "ledger.db-wal", "status.json", "paused", "offers", "client.lock", "shares")
-    return (*(_stamp(state / name) for name in names), _stamp(path), cap_of(site.config.policy))
+def state_of(path: Path, state: Path) -> tuple[object, ...]:
+    """Return something that differs whenever the pages would: sizes and times of files, and nothing read.
+
+    Args:
+        path: of site.toml, whose edit shows too.
+        state: its `state.dir`.
+    """
+    names = ("ledger.db", "ledger.db-wal", "status.json", "paused", "offers", "client.lock")
+    shares = sorted((state / "shares").glob("*"))  # a folder for each dataset
+    return (*(_stamp(state / name) for name in names), *map(_stamp, shares), _stamp(path))
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

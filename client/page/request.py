@@ -13,7 +13,7 @@ from confide.client.answers.proposed_runs import is_declined, read_offers
 from confide.client.page.words import span_words, task_words
 from confide.client.site.enrolment import kit_of
 from confide.client.site.installation import Site, open_site
-from confide.client.steward.approval import Verdict, review
+from confide.client.steward.approval import Verdict, verdict_of
 from confide.client.steward.budget import Budget, Budgets, budgets
 from confide.client.steward.offers import only_partners
 from confide.client.steward.shared_noise import Partner, partners_of
@@ -92,7 +92,7 @@ def request_of(path: Path, sha256: str) -> Request:
     """Return the facts about an offered run of a site.toml's institution."""
     site = open_site(path)
     run = find_run(site, sha256)
-    verdict = review(run, path)
+    verdict = verdict_of(run, site)
     deadline, rounds = run.federation.deadline_seconds, run.federation.num_rounds
     try:
         server: str | None = kit_of(site.config.state.dir).address

@@ -41,7 +41,7 @@ class Database:
             yield
         except (sqlite3.OperationalError, sqlite3.IntegrityError, OSError) as error:
             raise ConfideError(
-                f"{self.path}: the ledger cannot be written: {error}; nothing was charged by this"
+                f"{self.path}: the ledger cannot be used: {error}; nothing was charged by this"
             ) from None
         except sqlite3.DatabaseError as error:
             raise LedgerError(

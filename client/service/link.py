@@ -88,20 +88,24 @@ class Link:
 
     def run(self) -> None:
         """Run until stopped."""
+        wait = 0.0
         while not self._stop.is_set():
             while self.is_paused() and not self._stop.wait(_POLL_RUNNING):
                 self.tell("lost")  # not connected, so that no round waits for this client
             self._activate()
-            lapsed = threading.Event()
+            lapsed, began = threading.Event(), time.monotonic()
             threading.Thread(target=self._keep_alive, args=(self._node, lapsed), daemon=True).start()
             try:
                 self._serve()
+                wait = 0.0
             except Exception as lost:  # noqa: BLE001 - no answer of a server ends this process
                 self.tell("lost")
                 why = lost if isinstance(lost, LinkLost) else type(lost).__name__
                 log.warning("link lost (%s); connecting again", why)
+                wait = 1.0 if time.monotonic() - began > 60 else min(2 * wait or 1.0, 30)
             lapsed.set()
             self._deactivate()
+            self._pause(wait)  # a server that answers no poll would be met a thousand times a second
 
     def _activate(self) -> None:
         request, wait = ActivateNodeRequest(public_key=self._public_key, heartbeat_interval=LEASE_HALF), 1.0
@@ -132,10 +136,7 @@ class Link:
             log.info("could not say goodbye; the server notices in 20 s")
 
     def _keep_alive(self, node: Any, lapsed: threading.Event) -> None:
-        def is_over(seconds: float) -> bool:
-            return lapsed.wait(seconds) or self._stop.is_set()
-
-        keep_alive(self._http, node, is_over, self.tell)
+        keep_alive(self._http, node, lambda seconds: lapsed.wait(seconds) or self._stop.is_set(), self.tell)
 
     def _serve(self) -> None:
         """Serve until stopped, or until paused with all asks but a sum's answered: otherwise their round would wait."""
@@ -186,8 +187,7 @@ class Link:
     def _pull_parts(self, run_id: int, tree: ObjectTree) -> Any:
         objects = {}
         for part in self._http.intake.begin(iterate_object_tree(tree)):
-            request = PullObjectRequest(node=self._node, run_id=run_id, object_id=part.object_id)
-            pulled = self._http.PullObject(request)
+            pulled = self._http.PullObject(PullObjectRequest(node=self._node, run_id=run_id, object_id=part.object_id))
             if not pulled.object_available:
                 raise LinkLost("the ask is gone")
             objects[part.object_id] = pulled.object_content

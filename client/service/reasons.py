@@ -4,9 +4,12 @@ from flwr.app import Message
 
 from confide.common.errors import BudgetError, LedgerError, PolicyError
 from confide.common.protocol.answers import declined, waiting
-from confide.common.protocol.versions import VersionError, other_versions
+from confide.common.protocol.gate import GateError
+from confide.common.protocol.versions import other_versions
+from confide.common.protocol.wire import MessageError
 
-_WORDED = (PolicyError, BudgetError, LedgerError, VersionError)  # they name settings and public numbers, never records
+# They name settings, public numbers and the form of what a server sent, never records.
+_WORDED = (PolicyError, BudgetError, LedgerError, MessageError, GateError)
 _MAX_CHARS = 400
 _REFUSALS = [list(answer()) for answer in (declined, waiting, other_versions)]
 

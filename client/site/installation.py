@@ -176,7 +176,8 @@ def _require_local(folder: Path) -> None:
     mounts = Path("/proc/mounts")
     if not mounts.is_file():  # not Linux
         return
-    lines = [line.split(" ") for line in mounts.read_text(encoding="utf-8").splitlines()]
+    listed = mounts.read_text(encoding="utf-8", errors="surrogateescape")  # a name on a stick may have any bytes
+    lines = [line.split(" ") for line in listed.splitlines()]
     places = [(re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), line[1]), line[2]) for line in lines]
     inside = [(len(place), number, kind) for number, (place, kind) in enumerate(places) if _is_in(folder, place)]
     kind = max(inside, default=(0, 0, ""))[2]  # the nearest, and of several in one place the last

@@ -106,7 +106,11 @@ class Verdict:
 
 def review(run: RunConfig, path: Path) -> Verdict:
     """Return the answer of a site.toml's institution to a locked run. Nothing is written."""
-    site = open_site(path)
+    return verdict_of(run, open_site(path))
+
+
+def verdict_of(run: RunConfig, site: Site) -> Verdict:
+    """Return the answer of an institution to a locked run. Nothing is written."""
     return replace(_judge(run, site), room=_room(run, site))
 
 
@@ -174,22 +178,23 @@ def _told(terms: dict[str, Any]) -> list[str]:
 
 def _judge(run: RunConfig, site: Site) -> Verdict:
     plan, account, decision = plan_here(run, site), site.ledger.account(), decision_on(run, site)
-    private = isinstance(plan, PrivacyPlan) and not decision.refusals
     cap, reasons, budget = decision.cap, decision.refusals, decision.budget
+    # Every epsilon here is at the policy's delta, which decides and counts, whatever delta the run names.
+    ours = replace(plan, target_delta=cap.max_delta) if isinstance(plan, PrivacyPlan) and not reasons else None
     return Verdict(
         study=run.study.name,
         run_sha256=run.sha256(),
-        cost=epsilon(plan) if private and isinstance(plan, PrivacyPlan) else None,
+        cost=epsilon(ours) if ours else None,
         spent=account.epsilon_spent(cap.max_delta) if account.number else 0.0,
         cap=cap.max_epsilon,
         delta=cap.max_delta,
-        attack=round_up(attack_true_positive_rate(plan, 0.01)) if private and isinstance(plan, PrivacyPlan) else None,
+        attack=round_up(attack_true_positive_rate(ours, 0.01)) if ours else None,
         policy=reasons,
         budget=budget,
         data=None if reasons or budget else too_few_lines(site.config.dataset, [run], site.config.models.dir),
         waits=decision.waits,
         left_out=size_problem(site.config.dataset.declared_units, run.local.nominal_units),
-        shared=shared_noise(run, plan, site, account) if private else None,
+        shared=shared_noise(run, ours, site, account) if ours else None,
         room=None,
         terms=terms_of(run),
     )
@@ -200,7 +205,7 @@ def _room(run: RunConfig, site: Site) -> str | None:
     from confide.common.model.memory import fit_of
 
     try:
-        base = find_model(run.model.base, site.config.models.dir)
+        base = find_model(run.at(run.model.base), site.config.models.dir)
         return fit_of(run, base, site.config.compute).problem(run.model.base)
     except (ConfideError, OSError):
         return None  # no base model or no device of this name: `doctor` says so

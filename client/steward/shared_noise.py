@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from confide.client.answers.proposed_runs import read_offers
@@ -11,7 +12,7 @@ from confide.client.privacy.policy import cap_of
 from confide.client.site.installation import Institution
 from confide.common.config.run import RunConfig
 from confide.common.config.sections import SECURE_SUM
-from confide.common.privacy.plan import Plan, PrivacyPlan
+from confide.common.privacy.plan import PrivacyPlan
 from confide.common.privacy.secure.conditions import HIGHEST, epsilon_if_colluding, epsilon_or_infinite
 from confide.common.protocol.enrolment import partner_fingerprint, same_fingerprint
 
@@ -65,9 +66,16 @@ class SharedNoise:
         ]
 
 
-def shared_noise(run: RunConfig, plan: Plan, site: Institution, account: Account) -> SharedNoise | None:
-    """Return the meaning of a run's shared noise at a site; None where each institution adds all of the noise."""
-    if not isinstance(plan, PrivacyPlan) or plan.sharing is None:
+def shared_noise(run: RunConfig, plan: PrivacyPlan, site: Institution, account: Account) -> SharedNoise | None:
+    """Return the meaning of a run's shared noise at a site; None where each institution adds all of the noise.
+
+    Args:
+        run: locked.
+        plan: of the run here, at the policy's delta.
+        site: whose policy, name and keys count.
+        account: of its ledger.
+    """
+    if plan.sharing is None:
         return None
     cap = cap_of(site.config.policy).if_broken
     return SharedNoise(
@@ -97,10 +105,9 @@ class Partner:
     state: Literal["here", "compared", "differs", "unknown"]
 
 
-def shared_runs(site: Institution) -> list[RunConfig]:
-    """Return the runs that were offered here in which institutions share noise."""
-    offers = read_offers(site.offers) if site.offers else []
-    return [run for run in offers if run.federation.aggregation == SECURE_SUM]
+def shared_runs(offers: Path | None) -> list[RunConfig]:
+    """Return the runs in a folder of offers in which institutions share noise."""
+    return [run for run in (read_offers(offers) if offers else []) if run.federation.aggregation == SECURE_SUM]
 
 
 def own_fingerprint(site: Institution) -> str:

@@ -40,6 +40,7 @@ _PLAN = PrivacyPlan(
     noise_multiplier=1.0,
     target_delta=1e-5,
 )
+_lowered = dict[int, int]()  # number of threads that a trial took -> the number that it found
 _USUAL = 0.05  # standard deviation of weights under which no softmax is saturated: every gradient has digits to compare
 _NOTHING = b""  # hash of a row that is zero, and so shows nothing
 
@@ -69,8 +70,8 @@ def tried_shapes(model: WarmModel, tokens_per_micro_batch: int) -> Shapes:
     Every shape goes through gradient, unit mean and clip, under usual weights and under weights of the largest norm
     that an institution accepts. Its rows are made-up texts, each in several places and among several others. A model
     whose operations follow from the numbers (a mixture of experts) computes every row alone. On a CPU, this process
-    takes as many threads as split the fullest shapes into whole vectors. A smaller shape that they split otherwise is
-    not used.
+    takes as many threads as split the fullest shapes into whole vectors, until another model is asked for. A smaller
+    shape that they split otherwise is not used.
 
     Guarantee: a shape that does not fit into memory is refused for every data set alike. Otherwise an institution
     would decline just those rounds that draw many units, or long ones, and so tell which they are.
@@ -80,21 +81,37 @@ def tried_shapes(model: WarmModel, tokens_per_micro_batch: int) -> Shapes:
     """
     if model.copies:
         return _tried_everywhere(model, tokens_per_micro_batch)
-    setting = (tokens_per_micro_batch, torch.get_num_threads())
+    now = torch.get_num_threads()
+    most = _lowered.get(now, now)  # the model before this one may have needed fewer
+    setting = (tokens_per_micro_batch, most)
     if setting not in model.tried:
-        longest, size = model.task.max_length, sum(value.size for value in get_state(model.module).values())
-        asked = public_shapes(longest, tokens_per_micro_batch, max(1, MAX_GRADIENT_NUMBERS // size))
-        seen = _try(model, asked, f"tokens_per_micro_batch = {tokens_per_micro_batch}")
-        sizes = {shape: computed_by_vector(model, _texts(model, shape, 0)) for shape in asked.all()}
-        fullest = {size for full, *_ in asked.by_length.values() for size in sizes[full]}
-        if (threads := filling_threads(fullest, setting[1])) < setting[1]:
-            torch.set_num_threads(threads)
-            return tried_shapes(model, tokens_per_micro_batch)
-        uneven = {shape for shape, of in sizes.items() if not fill_vectors(of, threads)}
-        alone, small = one_row_each(longest), (4, asked.padded(min(longest, 64)))  # fits wherever a step does
-        follows = follow_from_shape(model, *(_texts(model, small, first) for first in (0, 4)))
-        model.tried[setting] = agreeing(asked, seen, uneven, alone) if follows else alone
-    return model.tried[setting]
+        model.tried[setting] = _trial(model, *setting)
+    shapes, threads = model.tried[setting]
+    if threads < most:
+        _lowered[threads] = most
+    _take(threads)
+    return shapes
+
+
+def _trial(model: WarmModel, tokens_per_micro_batch: int, threads: int) -> tuple[Shapes, int]:
+    """Return the shapes that pass, and the number of threads with which they do: at most so many."""
+    _take(threads)
+    longest, size = model.task.max_length, sum(value.size for value in get_state(model.module).values())
+    asked = public_shapes(longest, tokens_per_micro_batch, max(1, MAX_GRADIENT_NUMBERS // size))
+    seen = _try(model, asked, f"tokens_per_micro_batch = {tokens_per_micro_batch}")
+    sizes = {shape: computed_by_vector(model, _texts(model, shape, 0)) for shape in asked.all()}
+    fullest = {size for full, *_ in asked.by_length.values() for size in sizes[full]}
+    if (filling := filling_threads(fullest, threads)) < threads:
+        return _trial(model, tokens_per_micro_batch, filling)
+    uneven = {shape for shape, of in sizes.items() if not fill_vectors(of, threads)}
+    alone, small = one_row_each(longest), (4, asked.padded(min(longest, 64)))  # fits wherever a step does
+    follows = follow_from_shape(model, *(_texts(model, small, first) for first in (0, 4)))
+    return (agreeing(asked, seen, uneven, alone) if follows else alone), threads
+
+
+def _take(threads: int) -> None:
+    if threads != torch.get_num_threads():
+        torch.set_num_threads(threads)
 
 
 def _tried_everywhere(model: WarmModel, tokens_per_micro_batch: int) -> Shapes:

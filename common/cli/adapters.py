@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,8 +17,6 @@ from confide.common.model.scores import metrics_table
 from confide.common.tasks import Task
 
 if TYPE_CHECKING:
-    from io import BufferedReader
-
     from confide.common.cli.explained import Explainer
     from confide.common.cli.predictions import Extra
     from confide.common.model.warm_model import WarmModel
@@ -46,15 +44,14 @@ def evaluate(
 
     names = columns_named(columns)
     _prepare()
-    from confide.common.export.load import load_adapter
+    from confide.common.export.load import find_run, load_adapter
     from confide.common.model.evaluation import all_metrics
 
-    run, model = load_adapter(folder, base)
-    task: Task = run.task
-    records, warnings = read_public(data, task, names)
+    task: Task = find_run(folder)[1].task
+    records, warnings = read_public(data, task, names)  # before the base is loaded: a typing error costs no minutes
     for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
-    metrics = all_metrics(model, records)
+    metrics = all_metrics(load_adapter(folder, base)[1], records)
     typer.echo(json.dumps(metrics) if as_json else metrics_table(metrics))
 
 
@@ -107,9 +104,12 @@ def _print(model: "WarmModel", parts: Iterable[list[bytes]], extra: "Extra", *, 
     )  # JSON has escapes of its own for what such a stream lacks
     for lines in parts:
         places = range(number + 1, number + 1 + len(lines))
-        for answer in predicted(model, list(zip(places, lines, strict=True)), records=records, extra=extra):
-            typer.echo(answer.get("shown") or json.dumps(answer, ensure_ascii=escaped, default=str))
-            failed += "error" in answer
+        for content, is_failure in predicted(
+            model, list(zip(places, lines, strict=True)), records=records, extra=extra
+        ):
+            as_text = isinstance(content, str)
+            typer.echo(content if as_text else json.dumps(content, ensure_ascii=escaped, default=str))
+            failed += is_failure
         number += len(lines)
     return f"predict: {failed} of {number} lines could not be predicted; each says why" if failed else ""
 
@@ -143,7 +143,7 @@ def export(
 
 
 def _arriving(file: Path | None) -> Iterator[list[bytes]]:
-    return arriving(file, cast("BufferedReader", sys.stdin.buffer)) if file else iter([])
+    return arriving(file) if file else iter([])
 
 
 def _prepare() -> None:

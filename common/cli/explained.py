@@ -29,12 +29,12 @@ class Explainer:
             self.kept.append({"texts": read_texts(self.task, record), "explanation": found})
         return {"explanation": found}
 
-    def text(self, record: Mapping[str, Any], prediction: Any) -> dict[str, Any]:
-        """Return the field ``shown`` of a prediction: the explanation as coloured text."""
+    def text(self, record: Mapping[str, Any], prediction: Any) -> str:
+        """Return the explanation of a prediction as coloured text."""
         found = self.fields(record, prediction)["explanation"]
         texts = read_texts(self.task, record)
         parts = [coloured(texts, explained) for explained in found]
-        return {"shown": "\n".join(parts or ["nothing was found here: " + shown(" ".join(texts.values()), MAX_CHARS)])}
+        return "\n".join(parts or ["nothing was found here: " + shown(" ".join(texts.values()), MAX_CHARS)])
 
     def write_page(self, path: Path) -> None:
         """Write the page; `InputError` if it cannot be written."""

@@ -7,14 +7,14 @@ from pathlib import Path
 import typer
 
 from confide.common.errors import ConfideError
-from confide.common.findings import Finding, State
+from confide.common.findings import Finding, FindingState
 
 GIB = 2**30
 
-Verdict = tuple[State, str]
+CheckResult = tuple[FindingState, str]
 
 
-def finding(subject: str, check: Callable[[], Verdict]) -> Finding:
+def finding(subject: str, check: Callable[[], CheckResult]) -> Finding:
     """Return the finding of a check; an error of ours or of the system is a problem, in one line."""
     try:
         return Finding(subject, *check())
@@ -36,7 +36,7 @@ def report(findings: Iterable[Finding]) -> None:
         raise typer.Exit(1)
 
 
-def disk(folders: Sequence[Path]) -> Verdict:
+def disk(folders: Sequence[Path]) -> CheckResult:
     """Check the space where these folders are, or will be."""
     there = [next(place for place in (folder, *folder.parents) if place.exists()) for folder in folders]
     free, place = min((shutil.disk_usage(place).free, place) for place in there)
@@ -46,7 +46,7 @@ def disk(folders: Sequence[Path]) -> Verdict:
     return "ok", text
 
 
-def memory() -> Verdict:
+def memory() -> CheckResult:
     """Check the memory that this machine, or this container, has left."""
     import torch
 
@@ -57,13 +57,18 @@ def memory() -> Verdict:
     return ("ok", text) if available >= 2 * GIB else ("warning", f"{text}; a base model and its training may not fit")
 
 
-def device(names: str) -> Verdict:
-    """Check that the devices of a setting are there, and say in which precision they hold a base model."""
+def device(names: str, precision: str = "auto") -> CheckResult:
+    """Check that the devices of a setting are there, and say in which precision they hold a base model.
+
+    Args:
+        names: of devices, as the setting has them.
+        precision: of the base, likewise.
+    """
     import torch
 
     from confide.common.model.devices import base_precision, choose_devices
 
     places = choose_devices(names)
-    precision = str(base_precision(places[0])).removeprefix("torch.")
+    held = str(base_precision(places[0], precision)).removeprefix("torch.")
     said = [f"{each}, {torch.cuda.get_device_name(each)}" if each.type == "cuda" else str(each) for each in places]
-    return "ok", f"{'; '.join(said)}; the base model in {precision}"
+    return "ok", f"{'; '.join(said)}; the base model in {held}"

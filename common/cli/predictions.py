@@ -1,16 +1,29 @@
 """Predictions for lines of texts or of records; a line that cannot be predicted gives its error in its place."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from confide.common.cli.streams import record_of, text_of
 from confide.common.errors import InputError
 from confide.common.model.evaluation import answer
 from confide.common.model.warm_model import WarmModel
+from confide.common.shown import shown
 from confide.common.tasks import Task
 from confide.common.tasks.task import Record
 
-Extra = Callable[[dict[str, Any], Any], dict[str, Any]]
+Extra = Callable[[dict[str, Any], Any], dict[str, Any] | str]  # more fields, or a text in place of all
+
+
+class Line(NamedTuple):
+    """The answer to a line.
+
+    Attributes:
+        content: its text or record with a ``prediction`` or an ``error``; or a text in place of all that.
+        failed: True: it could not be predicted.
+    """
+
+    content: dict[str, Any] | str
+    failed: bool = False
 
 
 def nothing(record: dict[str, Any], prediction: Any) -> dict[str, Any]:
@@ -18,29 +31,37 @@ def nothing(record: dict[str, Any], prediction: Any) -> dict[str, Any]:
     return {}
 
 
-def predicted(
-    model: WarmModel, lines: list[tuple[int, bytes]], *, records: bool, extra: Extra = nothing
-) -> list[dict[str, Any]]:
-    """Return for each line its text or record with a ``prediction``, or an ``error``.
+def predicted(model: WarmModel, lines: list[tuple[int, bytes]], *, records: bool, extra: Extra = nothing) -> list[Line]:
+    """Return the answer to each line.
 
     Args:
         model: with a finished adapter.
         lines: each with its number, for errors.
         records: True: each line is a record as a JSON object; False: a text.
-        extra: gives more fields for a record and its prediction.
+        extra: gives more fields for a record and its prediction, or a text in place of them.
     """
     read = [_read(model, line, number, records=records) for number, line in lines]
-    good = [found for found in read if not isinstance(found, str)]
-    answers = iter(_answers(model, [record for record, _ in good], extra))
+    answers = iter(_answers(model, [found[0] for found in read if not isinstance(found, str)]))
     result = []
     for (number, _), found in zip(lines, read, strict=True):
         if isinstance(found, str):
-            result.append({"error": found})
-            continue
-        prediction = next(answers)
-        fields = {"error": f"record {number}{prediction}"} if isinstance(prediction, str) else prediction
-        result.append({**found[1], **fields})
+            result.append(Line({"error": found}, failed=True))
+        else:
+            result.append(_line(number, found, next(answers), extra))
     return result
+
+
+def _line(number: int, found: tuple[dict[str, Any], dict[str, Any]], answered: "_Answer", extra: Extra) -> Line:
+    """Return the answer to a line from its record, from what of it is shown, and from its prediction."""
+    record, own = found
+    why = answered.fault
+    if not why:
+        try:
+            more = extra(record, answered.prediction)
+            return Line(more if isinstance(more, str) else {**own, "prediction": answered.prediction, **more})
+        except Exception as error:  # noqa: BLE001 - a record may have any form
+            why = f" cannot be explained ({type(error).__name__}: {shown(error, 100)})"
+    return Line({**own, "error": f"record {number}{why}"}, failed=True)
 
 
 def input_fault(task: Task, record: Record) -> str | None:
@@ -62,15 +83,27 @@ def _read(model: WarmModel, line: bytes, number: int, *, records: bool) -> tuple
         return str(error)
 
 
-def _answers(model: WarmModel, records: list[dict[str, Any]], extra: Extra) -> list[dict[str, Any] | str]:
+class _Answer(NamedTuple):
+    prediction: Any
+    fault: str = ""
+
+
+def _answers(model: WarmModel, records: list[dict[str, Any]]) -> list[_Answer]:
     """Return the prediction for each record; for one on which the task fails, whatever its form is, the reason."""
     if not records:
         return []
     try:
-        found = zip(records, answer(model, records), strict=True)
-        return [{"prediction": prediction, **extra(record, prediction)} for record, prediction in found]
+        return list(map(_Answer, answer(model, records)))
     except Exception as error:  # noqa: BLE001 - a record may have any form
         if len(records) == 1:
-            fault = str(error) if isinstance(error, InputError) else input_fault(model.task, records[0])
-            return [f": {fault}" if fault else " is not of the form that the task reads"]
-        return [found for record in records for found in _answers(model, [record], extra)]
+            return [_Answer(None, _fault(model.task, records[0], error))]
+        return [found for record in records for found in _answers(model, [record])]
+
+
+def _fault(task: Task, record: Record, error: Exception) -> str:
+    """Return why a record is not predicted: its form, or something of the machine (a full GPU)."""
+    if known := str(error) if isinstance(error, InputError) else input_fault(task, record):
+        return f": {known}"
+    if isinstance(error, RuntimeError | MemoryError | OSError):
+        return f" cannot be predicted ({type(error).__name__}: {shown(error, 100)})"
+    return " is not of the form that the task reads"

@@ -1,39 +1,61 @@
 """Lines as they arrive, and the records that they hold: for predictions that begin before the input ends."""
 
 import json
+import sys
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from confide.common.errors import InputError
 
 _BYTES = 1 << 16  # at most so many are waited for at once
 
 
-def arriving(file: Path, standard_input: BufferedReader) -> Iterator[list[bytes]]:
-    """Yield the lines of a file (``-``: of standard input) without their ends, as many at a time as have arrived.
+def arriving(file: Path) -> Iterator[list[bytes]]:
+    """Open a file (``-``: standard input), and yield its lines without their ends, as many at a time as have arrived.
 
     Raises:
-        InputError: the file cannot be read.
+        InputError: the file cannot be opened, at once; or read, later.
     """
     try:
-        with standard_input if str(file) == "-" else file.open("rb") as stream:
+        stream = _standard_input() if str(file) == "-" else file.open("rb")
+    except OSError as error:
+        raise _unreadable(file, error) from None
+    return _read(file, stream)
+
+
+def _standard_input() -> BufferedReader:
+    if sys.stdin is None:  # closed by whoever started this process
+        raise InputError("--file -: there is no standard input; name a file, or pipe one in")
+    return cast("BufferedReader", sys.stdin.buffer)
+
+
+def _unreadable(file: Path, error: OSError) -> InputError:
+    return InputError(f"--file {file}: cannot be read: {error.strerror}")
+
+
+def _read(file: Path, opened: BufferedReader) -> Iterator[list[bytes]]:
+    try:
+        with opened as stream:
             yield from _lines(stream)
     except OSError as error:
-        raise InputError(f"--file {file}: cannot be read: {error.strerror}") from None
+        raise _unreadable(file, error) from None
 
 
 def _lines(stream: BufferedReader) -> Iterator[list[bytes]]:
-    rest, first = b"", True
+    begun, first = list[bytes](), True  # parts of a line that has not ended: joined once, for it may be of any length
     while part := stream.read1(_BYTES):
         if first:
             part, first = part.removeprefix(b"\xef\xbb\xbf"), False
-        *whole, rest = (rest + part).split(b"\n")
+        *whole, rest = part.split(b"\n")
         if whole:
+            whole[0] = b"".join([*begun, whole[0]])
+            begun = []
             yield [line.removesuffix(b"\r") for line in whole]
-    if rest:
-        yield [rest]
+        begun.append(rest)
+    if last := b"".join(begun):
+        yield [last]
 
 
 def text_of(line: bytes, number: int) -> str:

@@ -199,6 +199,10 @@ def _with_noise(run: RunConfig, by: Accountant) -> PrivacySection:
     if privacy.noise_multiplier is None:
         privacy = privacy.model_copy(update={"noise_multiplier": noise_multiplier})
     elif privacy.noise_multiplier != noise_multiplier:  # else the run was locked before
+        from confide.common.privacy.least import least_epsilon  # the import takes a second
+
+        if (least := least_epsilon(plan)) > 100:  # an accountant would take minutes and gigabytes
+            raise ValueError(f"noise_multiplier gives epsilon {least:g} at least, must be at most 100")
         privacy = privacy.model_copy(update={"target_epsilon": by.epsilon(plan)})
     if run.federation.aggregation == SECURE_SUM:
         privacy = share_noise(run, replace(plan, noise_multiplier=privacy.noise_multiplier or 0.0), privacy, by)

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from confide.common.errors import InputError
 from confide.common.settings import Section
+from confide.common.shown import shown
 
 Model = TypeVar("Model", bound="Section")
 
@@ -59,7 +60,7 @@ def check(model: type[Model], content: dict[str, Any], source: str) -> Model:
     except ValidationError as error:
         problems = error.errors(include_url=False)
         first = problems[0]
-        key = _key(first["loc"], content)
+        key = shown(_key(first["loc"], content), 200)
         if first["type"] == "union_tag_invalid":
             kinds, kind = first["ctx"]["expected_tags"], first["ctx"]["tag"]
             name = "method" if key == "adapter" else "kind"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from confide.common.curation.findings import Places, places_of
 from confide.common.curation.form import Seen
 from confide.common.curation.shingles import clusters, normalised, signature
-from confide.common.findings import Finding, State
+from confide.common.findings import Finding, FindingState
 
 _GROUPS = 5  # of doubles that are shown
 _COUNTED = "each counts as a record of its own: remove all but one"
@@ -94,7 +94,7 @@ def _groups(keys: NDArray[np.uint64] | NDArray[np.int64]) -> list[NDArray[np.int
 def _found(subject: str, groups: list[NDArray[np.int64]], numbers: NDArray[np.int64], meaning: str) -> Finding:
     if not groups:
         return Finding(subject, "ok", "none")
-    state: State = "warning"
+    state: FindingState = "warning"
     listed = "; ".join(str(places_of(numbers[group].tolist())) for group in groups[:_GROUPS])
     extra = sum(map(len, groups)) - len(groups)
     more = f"; {len(groups) - _GROUPS} more texts" if len(groups) > _GROUPS else ""

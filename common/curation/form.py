@@ -82,8 +82,8 @@ class Form:
     def labels(self, record: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the labels of a record, or the types of its names; none for a kind without labels."""
         known = getattr(self.task, "labels", ())
-        values = [record[name] for name in self.answers if name in _LABELS]
-        return tuple(label for value in values for label in _labels_in(plain(value), known))
+        own = [name for name in self.answers if name in _LABELS]
+        return tuple(label for name in own for label in _labels_in(plain(record[name]), known, bio=name == "tags"))
 
     def numbers(self, record: Mapping[str, Any]) -> list[float]:
         """Return the scores or relevances of a record."""
@@ -174,10 +174,12 @@ def _group(columns: Mapping[str, str]) -> dict[str, str]:
     return {"group": columns["group"]} if "group" in columns else {}
 
 
-def _labels_in(value: Any, known: Collection[str]) -> list[str]:
-    """Return the labels that a value holds: a label, a list of them, tags (without B- and I-), or entities."""
+def _labels_in(value: Any, known: Collection[str], *, bio: bool) -> list[str]:
+    """Return the labels that a value holds: a label, a list of them, entities, or tags of BIO (without B- and I-)."""
     if not isinstance(value, list):
         return [label_of(value, tuple(known))] if spellings(value) else []
     types = [item.get("label") if isinstance(item, dict) else item for item in value]
     names = [label_of(item, tuple(known)) for item in types if spellings(item)]
+    if not bio:  # of labels, O is a blood group and I-131 an isotope
+        return names
     return [name.removeprefix("B-") for name in names if name != OUTSIDE and not name.startswith("I-")]

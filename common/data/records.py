@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +92,16 @@ def select(rows: list[Record], columns: Mapping[str, str], source: str) -> list[
 def group_of(row: Record) -> str | None:
     """A row's group as text; None where it has none: null, NaN, nothing but blanks, or nested too deep for JSON.
 
-    17, 17.0 and "17" are one patient, and so are two objects with the same parts in another order.
+    17, 17.0, a decimal 17.00 and "17" are one patient, and so are two objects with the same parts in another order.
     """
     group = row["group"]
     if group is None or group != group:  # noqa: PLR0124 - NaN alone differs from itself
         return None
     if isinstance(group, dict | list):
         return _nested(group)
+    if isinstance(group, Decimal) and group.is_finite():
+        whole, _, rest = f"{group:f}".partition(".")
+        return f"{whole}.{rest.rstrip('0')}".removesuffix(".")
     text = str(int(group)) if isinstance(group, float) and group.is_integer() else str(group)
     return text if text.strip() else None
 

@@ -58,25 +58,30 @@ def merge_adapter(source: Path, folder: Path, base: str | None = None, quantizat
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     merged.config = config  # as it is in the base's folder: for training, caches and dropout were off
-    merged.to(config.dtype).save_pretrained(temporary)
-    model.tokenizer.save_pretrained(temporary)
-    if quantization != "none":
-        del model, encoder, merged  # room for the second model
-        _quantise(temporary, run, quantization)
-    for name in (HEAD_FILE, RUN_FILE):
-        if (found.folder / name).is_file():
-            shutil.copy(found.folder / name, temporary)
-    (temporary / CARD_FILE).write_text(_card(found, quantization), encoding="utf-8")
-    temporary.rename(folder)
+    try:
+        merged.to(config.dtype).save_pretrained(temporary)
+        model.tokenizer.save_pretrained(temporary)
+        if quantization != "none":
+            del model, encoder, merged  # room for the second model
+            _quantise(temporary, run, quantization)
+        for name in (HEAD_FILE, RUN_FILE):
+            if (found.folder / name).is_file():
+                shutil.copy(found.folder / name, temporary)
+        (temporary / CARD_FILE).write_text(_card(found, quantization), encoding="utf-8")
+        temporary.rename(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)  # it holds the whole base
+        raise
 
 
 def _quantise(folder: Path, run: RunConfig, quantization: Quantization) -> None:
     """Replace the weights of a merged model by quantised ones, but for a head's, which are few and decide most."""
-    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     kept = sorted(run.task.head_parts()) or None
     settings = settings_of(quantization, "--quantization", config.dtype, kept)
-    load = run.task.auto_class().from_pretrained
-    model = load(folder, quantization_config=settings, local_files_only=True)
+    model = run.task.auto_class().from_pretrained(
+        folder, quantization_config=settings, trust_remote_code=False, local_files_only=True
+    )
     for weights in folder.glob("*.safetensors*"):
         weights.unlink()  # shards of other names would stay beside the new ones
     model.save_pretrained(folder)

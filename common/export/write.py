@@ -60,6 +60,8 @@ def write_adapter(
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary, replaced = folder.with_name(f".{folder.name}.tmp"), folder.with_name(f".{folder.name}.old")
+    if replaced.exists() and not folder.exists():
+        replaced.rename(folder)  # a crash came between the two renames below: it is the only copy
     for leftover in (temporary, replaced):
         shutil.rmtree(leftover, ignore_errors=True)
     set_state(model.module, state)

@@ -1,7 +1,7 @@
 """The base of every parameter-efficient method: its settings, and what building, training and export ask of it."""
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -20,15 +20,6 @@ LOADED_BY_PEFT = "model = PeftModel.from_pretrained(model, adapter).eval()"
 LOADED_BY_NAME = """model.load_state_dict(load_file(f"{adapter}/adapter_model.safetensors"), strict=False)
 model = model.eval()"""
 LAYERS = r"^(all|top:[1-9][0-9]?)$"  # of `layers`: all, or the last so many
-
-
-class Adapted(Protocol):
-    """The adapted base, as training and export use it: PEFT's model, or `inserted.Extended`."""
-
-    config: Any
-
-    def get_base_model(self) -> Any:
-        """Return the base model, with the method's layers in it."""
 
 
 class Method(Section):
@@ -67,7 +58,7 @@ class Method(Section):
 
     @abstractmethod
     def attach(self, base: "nn.Module", task: "Task") -> Any:
-        """Return the base with the method's layers in it (`Adapted`).
+        """Return the base with the method's layers in it: PEFT's model, or `inserted.Extended`.
 
         Raises:
             InputError: the base has no place for them, or the method cannot do this kind of task.

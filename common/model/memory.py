@@ -74,7 +74,10 @@ def memory_of(device: torch.device) -> Memory:
     free, whole = found.available, found.total
     limit, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
     if limit.is_file() and (most := limit.read_text(encoding="utf-8").strip()).isdigit():
-        free, whole = min(free, int(most) - int(used.read_text(encoding="utf-8"))), min(whole, int(most))
+        # The page cache counts as used, but the kernel gives back what nobody reads of it: kubelet counts so too.
+        fields = dict(line.split() for line in used.with_name("memory.stat").read_text(encoding="utf-8").splitlines())
+        taken = int(used.read_text(encoding="utf-8")) - int(fields.get("inactive_file", 0))
+        free, whole = min(free, int(most) - taken), min(whole, int(most))
     return Memory(free, whole)
 
 
@@ -144,6 +147,8 @@ def kept_numbers(module: nn.Module, shape: Shape, *, eager: bool, checkpointing:
     encoder: Any = module.encoder
     config = encoder.config.get_text_config()
     layers = _passed_by_gradients(module)
+    if not layers:  # the head alone is trained
+        return 0.0
     outputs = sum(_outputs(part) for layer in layers for part in layer.modules())
     outputs += getattr(config, "num_experts_per_tok", 0) * sum(
         value.shape[1] for layer in layers for value in layer.parameters() if value.ndim == 3

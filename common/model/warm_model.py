@@ -41,7 +41,8 @@ class WarmModel:
     Attributes:
         adversarial: length of the move of adversarial training, 0 for none (`adversarial.adversarial_losses`).
         copies: the same model on further devices, for private steps alone.
-        tried: the shapes that passed the client's trial, by bound on a micro-batch's tokens and by number of threads.
+        tried: the shapes that passed the client's trial and the threads it took, by bound on a micro-batch's tokens and
+            by the number of threads that it found.
     """
 
     module: nn.Module
@@ -52,7 +53,7 @@ class WarmModel:
     lower: LowerLayers | None = None
     adversarial: float = 0.0
     copies: tuple["WarmModel", ...] = ()
-    tried: dict[tuple[int, int], Shapes] = field(default_factory=dict)
+    tried: dict[tuple[int, int], tuple[Shapes, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # A native head on the last token (Llama) reads the padding id from the configuration, and fails without it.

@@ -1,6 +1,5 @@
 """The answers of an institution: its reply to an offer, its update, and its refusal."""
 
-import json
 import re
 import secrets
 from dataclasses import asdict, dataclass
@@ -11,7 +10,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from confide.common.protocol.asks import Ask
 from confide.common.protocol.signed import Signed, read_file, read_record
 from confide.common.protocol.versions import other_versions, require_same
-from confide.common.protocol.wire import MessageError, record, sha256, typed
+from confide.common.protocol.wire import MessageError, canonical, record, sha256, typed
 
 _KEY = re.compile("[0-9a-f]{64}")
 
@@ -34,7 +33,7 @@ class Envelope:
 
     def text(self) -> str:
         """Return the canonical JSON that the institution signs."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return canonical(asdict(self))
 
 
 def seal_envelope(ask: Ask, what: str, names: tuple[str, str], payload: bytes, ledger_head: str) -> Envelope:

@@ -1,4 +1,4 @@
-"""Ask and answer: the only messages that travel between server and client.
+"""Asks of a server: a round, an offer, a finished run. The asks of a secure sum are in sum_messages.py.
 
 An ask is a "train" message with ConfigRecords `ask` and `adapter`. An "evaluate" message of the same form asks for
 noised validation counts. The reply to either carries ConfigRecord `update`, or `declined` and no more. An offer is a

@@ -158,4 +158,6 @@ def _parsed(text: str, named: str, kind: type[Any]) -> Any:
         raise InputError(f"{named}: must be a file of format {expected!r}")
     if not all(isinstance(value, str) and len(value) < 10_000 for value in values.values()):
         raise InputError(f"{named}: every field must be a text of less than 10,000 characters")
+    if any("\ud800" <= sign <= "\udfff" for value in values.values() for sign in value):
+        raise InputError(f"{named}: a field holds half a character")  # no fingerprint could be made of it
     return kind(**values)

@@ -5,7 +5,6 @@ answer learns nothing from the others. Pure; both ends use it.
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -18,20 +17,14 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from numpy.typing import NDArray
 
-from confide.common.protocol.wire import MessageError, json_object, typed
+from confide.common.protocol.wire import MAX_ENVELOPE, MessageError, canonical, json_object, typed
 
 NAME = "confide-sum-1"
 MAX_STATEMENT_BYTES = 512 * 1024
 REHEARSAL = "rehearsal"  # `what` of both envelopes of a rehearsal: neither kind fits into the other's statement
 NO_ROW = "0" * 64  # their `ledger_head`: a rehearsal is charged in no ledger
-_MAX_ENVELOPE = 4096
 _HEX = re.compile("[0-9a-f]{64}")
 Shared = NDArray[np.uint32]
-
-
-def canonical(value: Any) -> str:
-    """Return a value as the one JSON text that is signed and hashed."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 @dataclass(frozen=True)
@@ -84,7 +77,7 @@ class SignedShare:
 
     def envelope(self) -> ShareEnvelope:
         """Return the envelope; `MessageError` for a text that is not the canonical text of one."""
-        if len(self.text) > _MAX_ENVELOPE:
+        if len(self.text) > MAX_ENVELOPE:
             raise MessageError("form: not an envelope")
         envelope: ShareEnvelope = typed(ShareEnvelope, json_object(self.text))
         if envelope.text() != self.text:

@@ -7,9 +7,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from flwr.app import ConfigRecord, RecordDict
 
-from confide.common.protocol.wire import MessageError, json_object, record, sha256, typed
+from confide.common.protocol.wire import MAX_ENVELOPE, MessageError, json_object, record, sha256, typed
 
-_MAX_ENVELOPE = 4096  # characters
 _SIGNATURE = re.compile("[0-9a-f]{128}")
 
 
@@ -91,7 +90,7 @@ def read_receipt(kind: type[Envelope], text: str) -> tuple[Envelope, str]:
 
 def read_signed(kind: type[Envelope], envelope: Any, signature: Any) -> tuple[Envelope, str]:
     """Return an unchecked envelope's text as an envelope, with its signature; `MessageError` for another form."""
-    if not (isinstance(envelope, str) and isinstance(signature, str) and len(envelope) < _MAX_ENVELOPE):
+    if not (isinstance(envelope, str) and isinstance(signature, str) and len(envelope) <= MAX_ENVELOPE):
         raise MessageError("form: not an envelope")
     if not _SIGNATURE.fullmatch(signature):
         raise MessageError("form: a signature is 64 bytes in hex")

@@ -127,7 +127,7 @@ def share_to_bytes(share: SignedShare) -> bytes:
 
 def share_from_bytes(content: bytes) -> SignedShare:
     """Return the answer in the bytes that `share_to_bytes` gave; `MessageError` for others."""
-    share: SignedShare = typed(SignedShare, json_object(content.decode()))
+    share: SignedShare = typed(SignedShare, json_object(content.decode(errors="replace")))
     return share
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
+MAX_ENVELOPE = 4096  # characters of an envelope's text
 _LINEAGE = re.compile("[0-9a-f]{32}")
 
 
@@ -19,6 +20,11 @@ class MessageError(Exception):
 def sha256(payload: bytes) -> str:
     """Return SHA-256 in hex."""
     return hashlib.sha256(payload).hexdigest()
+
+
+def canonical(value: Any) -> str:
+    """Return a value as the one JSON text that is signed and hashed."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 def json_object(text: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-from confide.common.cli.machine import GIB, Verdict, device, disk, finding, memory, report
+from confide.common.cli.machine import GIB, CheckResult, device, disk, finding, memory, report
 from confide.common.findings import Finding
 from confide.simulations.commands.cli import RunArgument, SetOption
 
@@ -39,7 +39,7 @@ def examine(run_file: Path | None, overrides: list[str]) -> Iterator[Finding]:
     yield finding("run", lambda: _run(run_file, overrides))
 
 
-def _versions() -> Verdict:
+def _versions() -> CheckResult:
     from confide.common.flower import prepare
 
     prepare()
@@ -47,7 +47,7 @@ def _versions() -> Verdict:
     return "ok", f"python {platform.python_version()}, {named}"
 
 
-def _extras() -> Verdict:
+def _extras() -> CheckResult:
     """Name the extras that are not here; none of them is needed by everything."""
     absent = {extra: use for name, (extra, use) in _EXTRAS.items() if importlib.util.find_spec(name) is None}
     listed = ", ".join(f"{extra} ({use})" for extra, use in absent.items())
@@ -55,7 +55,7 @@ def _extras() -> Verdict:
     return "ok", f"not installed: {listed}; {add}" if absent else "all are installed"
 
 
-def _run(run_file: Path | None, overrides: list[str]) -> Verdict:
+def _run(run_file: Path | None, overrides: list[str]) -> CheckResult:
     """Check that the base model of a run is here and loads, and that a step of it fits the device."""
     from confide.common.model.base_models import find_model
     from confide.common.model.families import with_targets
@@ -65,7 +65,7 @@ def _run(run_file: Path | None, overrides: list[str]) -> Verdict:
     loaded = load(run_file, overrides)
     base = find_model(loaded.at(loaded.model.base))
     run = with_targets(loaded, base)
-    _, place = device(run.speed.device)
+    _, place = device(run.speed.device, run.speed.precision)
     fit = fit_of(run, base, run.speed)
     if why := fit.problem(run.model.base):
         return "problem", why

@@ -1,8 +1,11 @@
 """What a function calls durable is on the disk when it returns: everything was written before the last fsync."""
 
+import errno
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,3 +66,18 @@ def test_a_replaced_file_has_content_before_name_and_name_before_return(
         path.write_bytes(b"old")
     replace_durably(path, b"new")
     assert synced == [(_inode(path), b"new"), (_inode(tmp_path), ["anchor.json"])]
+
+
+@pytest.mark.parametrize("write", [write_durably, replace_durably, append_durably])
+def test_an_error_of_the_disk_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path, Any], None]
+) -> None:
+    """The system's own error of a write names none."""
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(durable.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left") as failed:
+        write(tmp_path / "file", "line" if write is append_durably else b"line")
+    assert failed.value.filename == str(tmp_path / "file")

@@ -34,7 +34,7 @@ def test_institutions_whose_disk_is_full_are_left_out_until_there_is_space(
     assert [event for event in taken if event["institution"] == "mary" and event["round"] > full_at], "mary stays out"
     assert rounds_charged(deployment, "mary") == list(range(1, rounds + 1)), "what was computed was not charged"
     assert len(rounds_charged(deployment, "luke")) < rounds, "charged though the ledger is full"
-    assert "the ledger cannot be written: database or disk is full" in _refusals(deployment, "luke")
+    assert "the ledger cannot be used: database or disk is full" in _refusals(deployment, "luke")
     if "paul" in names:
         assert len([event for event in taken if event["institution"] == "paul"]) <= 1, "its disk has one page"
         assert "cannot be written: No space left on device; nothing was sent" in _refusals(deployment, "paul")

@@ -356,7 +356,7 @@ def test_a_device_that_is_not_there_is_a_problem(tmp_path: Path) -> None:
     ],
 )
 def test_whatever_stands_in_the_way_of_a_check_is_a_finding(error: Exception) -> None:
-    def check() -> machine.Verdict:
+    def check() -> machine.CheckResult:
         raise error
 
     found = machine.finding("x", check)
@@ -374,3 +374,9 @@ def test_too_few_lines_that_a_run_can_use_are_a_problem(
     assert code == 1
     assert "study test could use 0 of 40 lines (0 %), dataset.min_usable_fraction = 0.5" in output
     assert "most often (20 lines): label 0 is not one of" in output
+
+
+def test_the_precision_that_the_site_sets_is_told(site: Path) -> None:
+    for precision in ("float32", "bfloat16"):
+        write_site(site.parent, compute={"precision": precision})
+        assert _find(site, "device").text == f"cpu; the base model in {precision}"

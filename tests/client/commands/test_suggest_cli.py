@@ -59,6 +59,7 @@ def test_chosen_records_come_back_whole_with_their_scores(confide: Confide, adap
         ('{"body": "x"}', (), "record 1 has no column 'text' (our 'text'); it has: 'body'"),
         ('{"text": ""}', (), "no record that the task can read"),
         ('{"text": "x"}', ("--out", "."), "--out .: is a folder"),
+        ('{"text": "x"}\n{"text": "x", "number": 7}', (), "has a column 'number', and the output adds one"),
         ('{"text": "x"}', ("--columns", "note"), "--columns 'note' must have the form"),
     ],
 )

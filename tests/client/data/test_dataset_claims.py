@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from confide.client.data.dataset_claims import Names, People
-from confide.common.errors import ConfideError
+from confide.common.errors import ConfideError, LedgerError
 
 
 def _alone(number: int) -> Names:
@@ -176,3 +176,20 @@ def test_a_claim_of_nobody_new_leaves_the_head(people: People) -> None:
     people.claim("two", {C})
     assert people.heads() == ["", head, people.head()]
     assert len(set(people.heads())) == 3
+
+
+def test_a_file_that_is_only_locked_is_not_called_damaged(
+    people: People, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever puts an old one back is refused for ever."""
+    real = sqlite3.connect
+    other = real(tmp_path / "people.db", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    monkeypatch.setattr(sqlite3, "connect", lambda path, **settings: real(path, **{**settings, "timeout": 0.01}))
+    with pytest.raises(ConfideError, match=r"cannot be opened: database is locked; nothing was claimed") as refused:
+        People(tmp_path / "people.db")
+    assert not isinstance(refused.value, LedgerError)
+    other.close()
+    (tmp_path / "people.db").write_bytes(b"no database" * 100)
+    with pytest.raises(LedgerError, match="put back the intact file"):
+        People(tmp_path / "people.db")

@@ -240,15 +240,17 @@ def test_a_request_that_is_gone_is_told(steward: Local) -> None:
 
 def test_the_state_of_the_page_changes_with_the_ledger_the_offers_and_a_pause(path: Path, run: RunConfig) -> None:
     site = _open(path)
-    states = [state_of(path, site)]
+    states = [state_of(path, site.config.state.dir)]
     site.ledger.approve("test", run.sha256(), PLAN, cap_of(site.config.policy))
-    states.append(state_of(path, site))
+    states.append(state_of(path, site.config.state.dir))
     keep_offer(site.offers, run.model_copy(update={"study": run.study.model_copy(update={"name": "small"})}))  # type: ignore[arg-type]
-    states.append(state_of(path, site))
+    states.append(state_of(path, site.config.state.dir))
     (site.config.state.dir / "paused").touch()
-    states.append(state_of(path, site))
-    assert len(set(states)) == 4
-    assert state_of(path, site) == states[-1], "and not by itself"
+    states.append(state_of(path, site.config.state.dir))
+    site.shares.put("held", b"a share")
+    states.append(state_of(path, site.config.state.dir))
+    assert len(set(states)) == 5
+    assert state_of(path, site.config.state.dir) == states[-1], "and not by itself"
 
 
 def test_every_kind_of_task_has_words(run: RunConfig) -> None:
@@ -260,3 +262,9 @@ def test_every_kind_of_task_has_words(run: RunConfig) -> None:
     tags = {each.tag for kind in union for each in get_args(kind)[1:]}
     assert set(_KINDS) == tags
     assert task_words(run.task) == "put a text into one of these classes: 'negative', 'positive'"
+
+
+def test_an_edit_of_site_toml_shows_on_an_open_page(path: Path, steward: Local) -> None:
+    path.write_text(path.read_text(encoding="utf-8").replace("st-mary", "st-luke"), encoding="utf-8")
+    page = steward.get().text
+    assert ("st-mary" in page, "<b>st-luke</b>" in page, "<h1>st-luke</h1>" in page) == (False, True, True)

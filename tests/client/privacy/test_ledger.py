@@ -346,7 +346,7 @@ def test_a_full_disk_charges_nothing_and_computes_nothing(tmp_path: Path) -> Non
 
 def fill(place: Place) -> int:
     """Ask until the disk is full; how many rounds were charged."""
-    with pytest.raises(ConfideError, match="cannot be written"):
+    with pytest.raises(ConfideError, match="cannot be used"):
         any(place.ask(number) == b"" for number in range(2, 7))
     return sum(row["kind"] == "reserve" for row, _ in place.rows()) - 1
 

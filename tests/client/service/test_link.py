@@ -167,3 +167,39 @@ def test_a_paused_client_answers_what_came_meanwhile_and_is_not_connected(
     last = ["polls", "answers", "polls", "goes"] if asked else ["polls", "goes"]
     assert doors.seen == ["comes", "polls", *last, "comes", "polls", "polls", "goes"]
     assert news == ["connected", "lost", "lost", "connected"]
+
+
+class Broken(Doors):
+    """A server that takes connections and fails every poll after so many seconds; the clock and stop of its client."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds, self.now = seconds, 0.0
+
+    def PullMessages(self, request: Any) -> Any:
+        self.now += self.seconds
+        raise httpx.ReadError("a proxy's 502")
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def is_set(self) -> bool:
+        return self.now > 600 or len(self.seen) > 2000
+
+    def wait(self, pause: float) -> None:
+        self.now += pause
+
+
+@pytest.mark.parametrize(("seconds", "most"), [(0.0, 25), (61.0, 10)])
+def test_a_server_that_fails_every_poll_is_met_ever_more_seldom(
+    link: Link, monkeypatch: pytest.MonkeyPatch, seconds: float, most: int
+) -> None:
+    """In ten minutes; after a connection that lasted a minute the pause is a second again."""
+    broken = Broken(seconds)
+    monkeypatch.setattr("confide.client.service.link.time", broken)
+    monkeypatch.setattr(link, "_pause", broken.wait)
+    link._http = link._stop = broken  # type: ignore[assignment]
+    link.run()
+    met = broken.seen.count("comes")
+    assert met <= most
+    assert seconds == 0 or met == 10

@@ -288,3 +288,17 @@ def test_state_and_its_anchor_lie_apart(state: str, anchor: str, tmp_path: Path)
     site = write_site(tmp_path, state={"dir": state, "anchor": anchor})
     with pytest.raises(InputError, match="neither may be in the other, for a restored copy"):
         load_site_config(site)
+
+
+def test_a_mount_of_any_name_stops_no_command(tmp_path: Path, mounts: Mounts) -> None:
+    """A stick that was mounted under a Latin-1 name."""
+    mounts("ext4 /")
+    with (tmp_path / "mounts").open("ab") as table:
+        table.write(b"device /media/caf\xe9 vfat rw 0 0\n")
+    open_site(write_site(tmp_path / "site"))
+
+
+def test_a_name_that_no_server_takes_is_refused_at_once(tmp_path: Path) -> None:
+    """Else a study opens and is paid, and every answer is dropped as malformed."""
+    with pytest.raises(InputError, match=r"institution.name: 'st\\tmary' must be printable characters"):
+        load_site_config(write_site(tmp_path, name="st\tmary"))

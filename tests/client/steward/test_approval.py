@@ -3,8 +3,10 @@
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from support.sites import make_records
 from confide.client.answers.proposed_runs import keep_offer
 from confide.client.site.installation import open_site
 from confide.client.steward.approval import approve_run, review
+from confide.client.steward.budget import budgets
 from confide.client.steward.offers import offered_run
 from confide.client.steward.studies import list_studies
 from confide.common.aloud import hash_start
@@ -22,7 +25,9 @@ from confide.common.cli import main
 from confide.common.config.run import RunConfig, lock, make_plan
 from confide.common.errors import InputError
 from confide.common.model.base_models import hash_model
+from confide.common.privacy.accounting import epsilon
 from confide.common.privacy.filter import Cap
+from confide.common.privacy.plan import PrivacyPlan
 
 MakeRun = Callable[..., RunConfig]
 CAP = Cap(100.0, 1e-3)
@@ -275,3 +280,27 @@ def test_the_name_of_a_base_model_cannot_move_the_cursor(
     text = review(run, write_site(tmp_path)).text()
     assert "\x1b" not in text
     assert "would be accepted" not in text.splitlines()[2]
+
+
+def test_every_epsilon_that_a_person_reads_is_at_the_policy_s_delta(
+    tmp_path: Path, make_run: MakeRun, base_folder: Path
+) -> None:
+    """The policy decides there and the ledger counts there, whatever delta a run names."""
+    path, run = write_site(tmp_path), lock(make_run(local={"nominal_units": 20}), hash_model(base_folder))
+    strict = run.model_copy(update={"privacy": run.privacy.model_copy(update={"target_delta": 1e-7})})
+    plan = make_plan(strict, 20)
+    assert isinstance(plan, PrivacyPlan)
+    verdict, counted = review(strict, path), budgets(strict, open_site(path))
+    assert counted
+    assert verdict.cost == counted.first.after == epsilon(replace(plan, target_delta=CAP.max_delta)) < epsilon(plan)
+    assert f"would cost epsilon {verdict.cost} at delta {CAP.max_delta:g}" in verdict.text()
+
+
+def test_a_base_beside_the_run_is_asked_whether_it_fits(
+    tmp_path: Path, make_run: MakeRun, base_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = lock(make_run(local={"nominal_units": 20}), hash_model(base_folder))
+    beside = run.model_copy(update={"model": run.model.model_copy(update={"base": "near"})})
+    fit = lambda run, base, compute: SimpleNamespace(problem=lambda name: f"{base} is large")  # noqa: E731
+    monkeypatch.setattr("confide.common.model.memory.fit_of", fit)
+    assert review(beside.placed({"near": str(base_folder)}), write_site(tmp_path)).room == f"{base_folder} is large"

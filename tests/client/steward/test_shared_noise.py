@@ -234,3 +234,15 @@ def test_the_status_counts_rounds_whose_share_left_and_names_held_shares(
     site.shares.delete(reservation.share_file)
     cli.pause(path)
     assert capsys.readouterr().out.splitlines() == [first]
+
+
+def test_both_numbers_are_at_the_policy_s_delta(
+    make_site: Callable[..., Path], run_of: Callable[..., RunConfig]
+) -> None:
+    path = make_site()
+    run = run_of(path)
+    strict = run.model_copy(update={"privacy": run.privacy.model_copy(update={"target_delta": 1e-7})})
+    plan, shared = plan_of(run), review(strict, path).shared
+    assert shared
+    assert plan.target_delta == 1e-5 == open_site(path).config.policy.max_delta
+    assert (shared.colluding[1], shared.cost) == (epsilon(plan), epsilon(plan.if_broken))

@@ -342,3 +342,21 @@ def test_a_single_number_fills_no_vector_and_tears_no_shape(fresh: WarmModel, mo
     monkeypatch.setattr(task, "losses", scaled)
     fresh.tried.clear()
     assert tried_shapes(fresh, 1024) == usable
+
+
+def test_a_model_that_needs_fewer_threads_takes_none_from_the_next(
+    fresh: WarmModel, threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client lives for months: the number would only fall."""
+    most, tried = {"now": 3}, list[int]()
+    monkeypatch.setattr(trial, "filling_threads", lambda sizes, there: min(there, most["now"]))
+    monkeypatch.setattr(trial, "_try", lambda *of: tried.append(torch.get_num_threads()))
+    monkeypatch.setattr(trial, "computed_by_vector", lambda *of: set())
+    monkeypatch.setattr(trial, "follow_from_shape", lambda *of: False)
+    threads(3)
+    found = list[int]()
+    for model, most["now"] in ((fresh, 2), (other := replace(fresh, tried={}), 3), (fresh, 2), (other, 3)):
+        tried_shapes(model, 64)
+        found.append(torch.get_num_threads())
+    assert found == [2, 3, 2, 3]
+    assert tried == [3, 2, 3], "once for each model, and again with the fewer"

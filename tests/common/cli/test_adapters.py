@@ -292,3 +292,11 @@ def test_bad_folders_are_one_line(confide: Confide, adapter: Path, tmp_path: Pat
         confide("predict", changed("run.json", json.dumps(run).encode()), "good"), "'no_such_model'", "pip install"
     )
     assert confide("predict", broken, "good", "--base", base_folder)[0] == 0
+
+
+def test_a_wrong_file_is_told_before_a_base_is_loaded(
+    confide: Confide, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("confide.common.export.load.load_adapter", None)
+    _refused(confide("evaluate", adapter, "--data", tmp_path / "typo.jsonl"), "typo.jsonl", "No such file")
+    _refused(confide("predict", adapter, "--file", tmp_path / "typo.jsonl"), "typo.jsonl", "No such file")

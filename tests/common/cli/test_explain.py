@@ -152,4 +152,4 @@ def test_a_servers_label_moves_no_terminals_cursor() -> None:
 def test_a_text_without_a_finding_is_shown_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("confide.common.cli.explained.explanation", lambda *_: [])
     explainer = Explainer(SimpleNamespace(task=task_of("scoring")))  # type: ignore[arg-type]
-    assert explainer.text({"text": "a\x1b[2J"}, 0.0) == {"shown": "nothing was found here: a\\x1b[2J"}
+    assert explainer.text({"text": "a\x1b[2J"}, 0.0) == "nothing was found here: a\\x1b[2J"

@@ -1,4 +1,6 @@
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -172,3 +174,18 @@ def test_a_noise_that_is_given_sets_the_target(make_run: Any) -> None:
     locked = lock(make_run(privacy={"noise_multiplier": 0.5, "target_epsilon": 3.0}), "0" * 64)
     assert locked.privacy.noise_multiplier == 0.5
     assert locked.privacy.target_epsilon == epsilon(make_plan(locked, 150)) > 3.0
+
+
+def test_no_accountant_runs_for_noise_that_is_none(tmp_path: Path) -> None:
+    """It would take minutes and gigabytes before the refusal."""
+    run = _load(tmp_path, TOML, "privacy.noise_multiplier=0.1", "local.sampling_probability=0.9")
+    never = SimpleNamespace(calibrate=lambda plan, target: replace(plan, noise_multiplier=9.0), epsilon=None)
+    with pytest.raises(InputError, match=r"gives epsilon \d+.* at least, must be at most 100"):
+        lock(run, "0" * 64, never)  # type: ignore[arg-type]
+
+
+def test_a_key_that_a_stranger_chose_cannot_control_the_terminal() -> None:
+    with pytest.raises(InputError) as refused:
+        check(RunConfig, {"study": {"name": "s"}, "task": {"labels": ["a", "b"]}, "\x1b]0;owned\x07": 1}, "run.json")
+    assert "\\x1b]0;owned\\x07 = 1: is not a key" in str(refused.value)
+    assert str(refused.value).isprintable()

@@ -204,3 +204,10 @@ def test_the_preview_and_the_page_show_records_as_they_are_read(tmp_path: Path) 
     assert (tmp_path / "page.html").stat().st_mode & 0o077 == 0
     with pytest.raises(InputError, match="--html"):
         write_page(tmp_path / "none" / "page.html", report)
+
+
+def test_labels_of_a_text_are_no_tags() -> None:
+    """O is a blood group, and I-131 an isotope; of tags they are what BIO says."""
+    names = ["O", "B-cell", "I-131"]
+    assert form_of(task_of("multi-label-classification"), {}).labels({"text": "x", "labels": names}) == tuple(names)
+    assert form_of(task_of("token-classification"), {}).labels({"tokens": [], "tags": names}) == ("cell",)

@@ -3,7 +3,9 @@ import csv
 import datetime
 import gzip
 import json
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from confide.common.curation.form import guessed_form
-from confide.common.data.records import check_records, read_rows, read_usable_rows, select
+from confide.common.data.records import check_records, group_of, read_rows, read_usable_rows, select
 from confide.common.errors import InputError
 from confide.common.tasks import TextClassification
 
@@ -241,3 +243,17 @@ def test_a_line_that_joining_refuses_is_left_out_of_rounds(tmp_path: Path) -> No
     twice = _write(tmp_path, "x.jsonl", b'{"a": 1, "a": 2}\n{"a": 3}\n{"a": "\xff"}\n')
     assert read_usable_rows(twice) == [{"a": 3}]
     assert read_usable_rows(_write(tmp_path, "x.csv", "text,text\na,b\n")) == []
+
+
+@pytest.mark.parametrize(
+    ("groups", "text"),
+    [
+        ((17, 17.0, "17", Decimal(17), Decimal("17.00")), "17"),
+        ((17.5, "17.5", Decimal("17.50")), "17.5"),
+        ((Decimal("12345678901234567.25"),), "12345678901234567.25"),
+        ((100, Decimal("1E+2"), Decimal(100)), "100"),
+    ],
+)
+def test_a_number_is_one_person_however_a_file_keeps_it(groups: tuple[Any, ...], text: str) -> None:
+    """An export of a database has decimals, with two digits after the point."""
+    assert {group_of({"group": group}) for group in groups} == {text}

@@ -136,3 +136,21 @@ def test_a_quantised_merge_without_bitsandbytes_says_how_to_get_it(
         InputError, match=r"--quantization nf4 needs bitsandbytes; pip install '\.\[quantization\]' in a checkout"
     ):
         merge_adapter(tmp_path / "adapter", tmp_path / "new", quantization="nf4")
+
+
+def test_a_merge_that_fails_leaves_nothing_behind(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hidden folder would hold the whole base."""
+    base = save_tiny("bert", tmp_path / "base")
+    run = lock(with_targets(make_run(model={"base": str(base)}, adapter={"targets": "auto"}), base), hash_model(base))
+    model = warm_model(run, CPU)
+    export_adapter(tmp_path / "adapter", run, model, random_state(model), make_card(run))
+
+    def full(*_: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("confide.common.export.merge._card", full)
+    with pytest.raises(OSError, match="No space left"):
+        merge_adapter(tmp_path / "adapter", tmp_path / "merged")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base"]

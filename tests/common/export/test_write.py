@@ -242,3 +242,16 @@ def test_tensors_that_do_not_fit_are_refused(exported: Exported, tmp_path: Path)
     assert "not a safetensors file" in refusal(folder)
     path.unlink()
     assert "cannot be read: No such file" in refusal(folder)
+
+
+def test_a_crash_between_the_renames_of_a_replacement_costs_no_adapter(
+    tmp_path: Path, make_run: MakeRun, model: WarmModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands aside then is the only copy; another write that fails keeps it."""
+    old, kept = tmp_path / "adapter", tmp_path / ".adapter.old"
+    kept.mkdir()
+    (kept / "README.md").write_text("the only copy", encoding="utf-8")
+    monkeypatch.setattr("confide.common.export.write.set_state", None)
+    with pytest.raises(TypeError):
+        export_adapter(old, make_run(), model, get_state(model.module), make_card(make_run()))
+    assert (old / "README.md").read_text(encoding="utf-8") == "the only copy"

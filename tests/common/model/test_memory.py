@@ -146,3 +146,20 @@ def test_virtual_tokens_and_both_texts_of_a_pair_are_counted(make_run: MakeRun, 
 def test_memory_is_that_of_the_machine_or_its_container() -> None:
     found = memory.memory_of(torch.device("cpu"))
     assert 0 < found.free <= found.whole
+
+
+def test_a_head_alone_keeps_nothing_for_the_layers(make_run: MakeRun, base_folder: Path) -> None:
+    """Not even with checkpointing, whose share is one layer of none."""
+    task = make_run().task.model_dump(mode="json")
+    module = warm_model(run_with(make_run, "head", base_folder, task), _speed()).module
+    assert [kept_numbers(module, SHAPE, eager=True, checkpointing=some) for some in (False, True)] == [0, 0]
+
+
+def test_a_page_cache_that_the_kernel_gives_back_is_free_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A base that was hashed fills it: a container would be told that nothing is left."""
+    for name, text in (("max", "1000\n"), ("current", "900\n"), ("stat", "anon 300\ninactive_file 500\n")):
+        (tmp_path / f"memory.{name}").write_text(text, encoding="utf-8")
+    monkeypatch.setattr(memory, "Path", lambda path: tmp_path / Path(path).name)
+    assert memory.memory_of(torch.device("cpu")) == Memory(1000 - (900 - 500), 1000)

@@ -71,3 +71,10 @@ def test_what_is_no_key_and_no_signature_signs_nothing() -> None:
     assert signed_by(IDENTITY.public_hex(), "text", IDENTITY.sign("text"))
     for key, signature in (("", ""), ("zz", "zz"), (IDENTITY.public_hex(), "00"), ("00" * 32, IDENTITY.sign("text"))):
         assert not signed_by(key, "text", signature)
+
+
+def test_a_request_with_half_a_character_is_refused(tmp_path: Path) -> None:
+    """No fingerprint can be made of it."""
+    half = replace(UNSIGNED, node_key="\ud800")
+    with pytest.raises(InputError, match="half a character"):
+        read_request(_file(tmp_path, replace(half, signature=IDENTITY.sign(half.text()))))

@@ -20,7 +20,7 @@ from confide.common.protocol.secure_sum import (
     require_mask_key,
     total,
 )
-from confide.common.protocol.sum_messages import Masked, SumAsk, seal_sum, share_content, share_from
+from confide.common.protocol.sum_messages import Masked, SumAsk, seal_sum, share_content, share_from, share_from_bytes
 from confide.common.protocol.wire import MessageError
 
 SIZE = 4096
@@ -191,3 +191,8 @@ PLANTED: Planted = {
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_planted_bug_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     require_caught(monkeypatch, secure_sum, PLANTED[name])
+
+
+def test_a_share_s_file_of_any_bytes_is_refused_as_a_message() -> None:
+    with pytest.raises(MessageError):
+        share_from_bytes(b"\xff\xfe")
