@@ -6,6 +6,7 @@ from confide.client.privacy.policy import RunRequest, waits_for_approval
 from confide.client.privacy.release import acknowledge
 from confide.client.site.installation import Institution
 from confide.client.training.shares import ClientProcess
+from confide.common.aloud import hash_start
 from confide.common.config.run import RunConfig, make_plan
 from confide.common.errors import PolicyError
 from confide.common.privacy.filter import Cap
@@ -80,7 +81,7 @@ def _require_not_declined(run: RunConfig, site: Institution) -> None:
     name, sha256 = run.study.name, run.sha256()
     if site.offers and is_declined(site.offers, run) and (name, sha256) not in site.ledger.account().approved:
         _keep(run, site)  # for whoever changes this no
-        raise PolicyError(f"run {sha256[:12]} was declined here: `confide client approve {name}`")
+        raise PolicyError(f"run {hash_start(sha256)} was declined here: `confide client approve {name}`")
 
 
 def _keep(run: RunConfig, site: Institution) -> None:

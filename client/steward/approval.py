@@ -216,4 +216,6 @@ def plan_here(run: RunConfig, site: Site) -> Plan:
     try:
         return make_plan(run, site.config.dataset.declared_units)
     except ValueError as error:  # a server may offer anything
-        raise PolicyError(f"run {run.sha256()[:12]} of study {run.study.name} cannot be followed: {error}") from None
+        raise PolicyError(
+            f"run {hash_start(run.sha256())} of study {run.study.name} cannot be followed: {error}"
+        ) from None

@@ -85,14 +85,15 @@ def decline_run(path: Path, run: RunConfig) -> str:
     site, name = open_site(path), run.study.name
     if (name, run.sha256()) in site.ledger.account().approved:
         raise InputError(
-            f"run {run.sha256()[:12]} of study {name!r} was approved here, and an approval stays; `confide client "
-            f"pause` answers nothing for a while, `confide client ledger close {name}` ends the study once it is open"
+            f"run {hash_start(run.sha256())} of study {name!r} was approved here, and an approval stays; `confide "
+            f"client pause` answers nothing for a while, `confide client ledger close {name}` ends the study once it "
+            "is open"
         )
     if is_open_for(site, run):
         raise InputError(
-            f"study {name!r} is open here for run {run.sha256()[:12]}, so it is too late to decline: `confide client "
-            f"ledger close {name}` ends the study, `confide client pause` answers nothing for a while"
+            f"study {name!r} is open here for run {hash_start(run.sha256())}, so it is too late to decline: `confide "
+            f"client ledger close {name}` ends the study, `confide client pause` answers nothing for a while"
         )
     if site.offers:
         note_decline(site.offers, run)
-    return f"study {name}, run {run.sha256()[:12]}: declined; nothing was charged, and nothing leaves for it"
+    return f"study {name}, run {hash_start(run.sha256())}: declined; nothing was charged, and nothing leaves for it"

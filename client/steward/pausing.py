@@ -17,7 +17,7 @@ def pause(path: Path) -> list[str]:
     said = ["paused: nothing new is answered"]
     try:
         shares = shares_held(open_site(path))
-    except ConfideError as error:
+    except (ConfideError, OSError) as error:
         return [*said, f"shares that may be held here were not looked at: {error}"]
     return said + [
         f"the share of study {share['study']}, round {share['round']}, stays here: if its sum is open, that round "

@@ -109,8 +109,8 @@ def _serve(
         worker.start()
         announce(public.getsockname()[1], admin.getsockname()[1])
         asyncio.run(_both(shared, (fleet, public), (admin_server, admin), lambda: _end(worker, turn)))
-    if not fleet.started:
-        raise ConfideError(f"{home.folder}: the public port did not start; the log above says why")
+    if not (fleet.started and admin_server.started):
+        raise ConfideError(f"{home.folder}: a port did not start; the log above says why")
 
 
 @contextlib.contextmanager

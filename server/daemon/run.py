@@ -67,7 +67,7 @@ def carry_out(shared: ServerState, link: FlowerState, queued: QueuedRun) -> Queu
                 make_server_app(state)(grid, Context(grid.run.run_id, 1, {}, RecordDict(), {}))
                 if not state.finished:
                     return replace(queued, status="stopped", reason=f"after round {state.round}")
-                _finish(run, directory, state, workshop)
+                _finish(shared, directory, state, workshop)
                 names = [institution.name for institution in state.everybody()]
                 _hand_over(shared, grid, directory, FinishedRun(run, queued.lineage), state.institutions, names)
             return replace(queued, status="completed", reason="")
@@ -113,12 +113,19 @@ def _job(
     )
 
 
-def _finish(run: RunConfig, directory: RunDirectory, state: RunState, workshop: Workshop) -> None:
-    """Write the adapter, the report and the account of a run that has reached its end."""
-    institutions = state.everybody()
+def _finish(shared: ServerState, directory: RunDirectory, state: RunState, workshop: Workshop) -> None:
+    """Write the adapter, the report and the account of a run that has reached its end.
+
+    Raises:
+        ServerEndsError: the server ends, and so does the child that looks at the adapter; its next start ends the run.
+    """
+    run, institutions = state.job.run, state.everybody()
     facts = report_facts(directory, state, simulated=False)
     workshop.export(directory.path / "adapter", state.trained.average, card_facts(facts))
-    write_report(directory.path / "report.html", {**facts, **_seen(workshop, state)})
+    seen = _seen(workshop, state)
+    if not shared.going:
+        raise ServerEndsError("the server ends")
+    write_report(directory.path / "report.html", {**facts, **seen})
     directory.write_privacy("completed", run, institutions, simulated=False)
     directory.record({"event": "completed"})
 

@@ -104,7 +104,8 @@ class Followed:
             self.rehearsed.append(event)
         self.is_over |= kind == "completed"
         if kind == "given_out":
-            self.given_out = sorted({*(self.given_out or []), *event["to"]})  # each time, of those that lacked it
+            to = event["to"] if isinstance(event["to"], list) else []  # an earlier version counted them
+            self.given_out = sorted({*(self.given_out or []), *to})  # each time, of those that lacked it
 
     def _offered(self, event: Event) -> None:
         self.versions = event.get("versions", self.versions)

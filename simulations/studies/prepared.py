@@ -40,7 +40,8 @@ def planned(run: RunConfig) -> RunConfig:
     """Return a run with as many institutions as its simulation has, for a plan of it.
 
     No data are read where `simulation.clients` is their number: an account depends on how many institutions sign, and
-    on nothing else about them. With the natural partition only the data tell how many there are.
+    on nothing else about them. Institutions that the run names are believed; a simulation compares them with its data.
+    With the natural partition only the data tell how many there are.
     """
     settings = run.simulation
     if run.federation.aggregation != SECURE_SUM or settings is None or settings.partition == "natural":

@@ -149,7 +149,7 @@ def test_a_public_port_that_does_not_start_is_an_error(home: Home, monkeypatch: 
     monkeypatch.setattr(process, "require_flower", lambda folder: None)
     monkeypatch.setattr(process, "FlowerState", lambda *rest: pytest.fail("the worker looks for Flower's state"))
     monkeypatch.setenv("FLWR_HOME", "set by serve")
-    with pytest.raises(ConfideError, match="srv: the public port did not start; the log above says why"):
+    with pytest.raises(ConfideError, match="srv: a port did not start; the log above says why"):
         process.serve(home, lambda public, admin: None)
 
 

@@ -17,6 +17,7 @@ from confide.common.errors import ConfideError, InputError, PolicyError
 from confide.common.protocol.answers import declined
 from confide.server.daemon import delivery
 from confide.server.daemon import run as run_module
+from confide.server.fleet.public_port import ServerEndsError
 from confide.server.home.queue import QueuedRun
 from confide.server.results.run_directory import RunDirectory
 from confide.simulations.engines.grid import SkippingClock
@@ -145,6 +146,22 @@ def test_a_finished_adapter_that_cannot_answer_leaves_a_report_without_samples(
     workshop = SimpleNamespace(samples=lambda _: ["a"], look=lambda _: {}, earlier=gone)
     assert run_module._seen(workshop, state) == {"samples": ["a"], "look": {}}
     assert "the report has no scores on the earlier task: evaluation.earlier = 'old.jsonl'" in caplog.text
+
+
+def test_a_server_that_ends_leaves_the_report_of_a_run_to_its_next_start(
+    interrupted: Interrupted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end kills the child, which must not look like an adapter that cannot answer."""
+    for name in ("report_facts", "card_facts"):
+        monkeypatch.setattr(run_module, name, lambda *of, **named: {})
+    killed = _fails(ConfideError("the process that should answer has ended"))
+    workshop: Any = SimpleNamespace(export=lambda *of: None, samples=killed, earlier=killed)
+    job, trained = SimpleNamespace(run=None), SimpleNamespace(average={})
+    state: Any = SimpleNamespace(job=job, trained=trained, everybody=list)
+    shared: Any = SimpleNamespace(going=False)
+    with pytest.raises(ServerEndsError):
+        run_module._finish(shared, interrupted.directory, state, workshop)
+    assert not [event for event in interrupted.directory.events() if event["event"] == "completed"]
 
 
 @pytest.fixture
