@@ -256,7 +256,7 @@ def test_a_full_disk_charges_nothing(path: Path) -> None:
 
 def test_a_folder_that_is_not_there_is_an_error_of_ours(tmp_path: Path) -> None:
     """So is a ledger.db that only root may write, because root once opened it."""
-    with pytest.raises(ConfideError, match="cannot be written"):
+    with pytest.raises(ConfideError, match="cannot be used"):
         Chain(Database(tmp_path / "gone" / "ledger.db"), "people", nobody)
 
 
@@ -272,7 +272,7 @@ def test_one_row_that_the_disk_does_not_take_leaves_the_chain_whole(path: Path) 
     chain = Chain(Database(path), "people", nobody)
     grow(chain)
     chain._db.execute("CREATE TRIGGER full BEFORE INSERT ON rows BEGIN SELECT RAISE(ABORT, 'disk full'); END")
-    with pytest.raises(ConfideError, match="cannot be written"):
+    with pytest.raises(ConfideError, match="cannot be used"):
         grow(chain, 2.0)
     chain._db.execute("DROP TRIGGER full")
     grow(chain, 3.0)

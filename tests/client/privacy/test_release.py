@@ -157,7 +157,7 @@ def test_a_full_ledger_at_the_seal_sends_nothing_and_is_tried_again(
 
     with monkeypatch.context() as context:
         context.setattr(place.ledger._chain, "append", full)
-        with pytest.raises(ConfideError, match="cannot be written"):
+        with pytest.raises(ConfideError, match="cannot be used"):
             place.ask()
     [orphan] = (place.folder / "state" / "outbox").glob("*.answer")
     assert place.ask() != orphan.read_bytes()

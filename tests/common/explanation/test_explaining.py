@@ -183,5 +183,5 @@ def test_another_kind_is_refused_with_the_reason(kind: str) -> None:
 
 def test_without_captum_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "captum", None)
-    with pytest.raises(InputError, match=r"pip install 'confide\[explain\]'"):
+    with pytest.raises(InputError, match=r"pip install '\.\[explain\]' in a checkout"):
         require_explainable(task_of("scoring"))

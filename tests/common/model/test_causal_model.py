@@ -13,6 +13,7 @@ from support.tiny_llama import save_tiny_llama
 from support.toy import make_plan
 from transformers import LlamaModel
 
+from confide.client.training import local_steps
 from confide.client.training.batches import with_prefixes
 from confide.common.config.run import RunConfig
 from confide.common.data.batches import collate
@@ -89,7 +90,8 @@ def test_gradients_of_examples_are_those_of_each_alone(llama: WarmModel) -> None
         torch.testing.assert_close(gradient, expected, atol=1e-5, rtol=0)
 
 
-def test_without_privacy_a_step_is_the_same(llama: WarmModel) -> None:
+def test_without_privacy_a_step_is_the_same(llama: WarmModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_steps, "PLAIN_NORM_BOUND", 1e6)
     site = batched(llama, make_table(llama, make_records(9)))
     free = make_plan(sampling_probability=1.0, clipping="abadi", clip_norm=1e6, noise_multiplier=1e-9)
     expected = train_sum(free, llama, site, TestCoins(0, quiet=True))
