@@ -20,8 +20,8 @@ from confide.common.cli.main import main
 def tell():
     print("LOADED", [name for name in ("torch", "transformers", "opacus", "peft") if name in sys.modules])
 
-async def waits(shared, public, *rest):
-    public[0].started = True
+async def waits(shared, public, admin, end):
+    public[0].started = admin[0].started = True
     tell()
 
 prepare()
