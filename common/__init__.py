@@ -25,7 +25,7 @@ tensors       the state of an adapter, its names and shapes
 settings      the base of every section of a settings file
 flower        Flower's environment and version
 findings      the finding of a check
-folders       folders that a command makes
+folders       folders that a command makes, or a process holds alone
 private_file  files that a command writes for its user alone
 aloud         hashes that people read to each other
 shown         words of others on one line

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import multiprocessing
 import os
@@ -17,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from starlette.routing import BaseRoute
 
 from confide.common.errors import ConfideError, InputError
+from confide.common.folders import held_alone
 from confide.server.daemon.admin import admin_app
 from confide.server.daemon.server_state import ServerState, disk_reason
 from confide.server.daemon.worker import work
@@ -54,26 +54,12 @@ def serve(
         InputError: another process serves this folder, a port is taken, or what `tracking` needs is not installed.
         ConfideError: the installed Flower does not do what this server needs, or its application does not start.
     """
-    with _alone(home):
-        _serve(home, announce, more)
-
-
-@contextlib.contextmanager
-def _alone(home: Home) -> Iterator[None]:
-    """Hold a lock while this process serves; `InputError` if another one serves this folder.
-
-    Two servers would carry out one run twice, and each institution would be charged twice for a round.
-    """
     home.runs.mkdir(mode=0o700, exist_ok=True)
-    descriptor = os.open(home.runs, os.O_RDONLY)  # not the folder itself: the registry locks that for each change
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(f"{home.folder}: another `confide server start` serves it; stop that one first") from None
-    else:
-        yield
-    finally:
-        os.close(descriptor)  # which unlocks
+    taken = f"{home.folder}: another `confide server start` serves it; stop that one first"
+    # Two servers would carry out one run twice, and each institution would be charged twice for a round. The registry
+    # locks the home itself for each change, so the lock is on a folder in it.
+    with held_alone(home.runs, taken):
+        _serve(home, announce, more)
 
 
 def _serve(

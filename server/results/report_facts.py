@@ -10,6 +10,7 @@ from confide.common.privacy.accounting import epsilon
 from confide.common.privacy.plan import PrivacyPlan
 from confide.common.privacy.statement import statement
 from confide.server.results.run_directory import RunDirectory, spent, spent_if_broken
+from confide.server.rounds.roster import Institution
 from confide.server.rounds.run_context import Event, RunState
 
 
@@ -25,7 +26,7 @@ def report_facts(
 
     ``one_machine`` is True for real institutions that all ran on one.
     """
-    run, institutions = state.job.run, state.everybody()
+    run = state.job.run
     plan = make_plan(run, run.local.nominal_units)
     private = isinstance(plan, PrivacyPlan)
     rounds = directory.rounds()
@@ -47,20 +48,7 @@ def report_facts(
             }
             for line in rounds
         ],
-        "institutions": [
-            {
-                "name": item.name,
-                "declared_units": item.declared_units,
-                "epsilon": spent(run, item),
-                "epsilon_if_broken": spent_if_broken(run, item),
-                "num_steps": item.num_steps,
-                "rounds": item.accepted,
-                "accepted_in": [number for number, reason in item.outcomes.items() if reason is None],
-                "dropped": item.dropped,
-                "score": state.scores.per_institution.get(item.name) if state.scores else None,
-            }
-            for item in institutions
-        ],
+        "institutions": [_part_of(item, state) for item in state.everybody()],
         "target_epsilon": run.privacy.target_epsilon,
         "target_delta": run.privacy.target_delta,
         "plan": asdict(plan) if private else {"no_privacy": True, "sharing": None, **asdict(plan)},
@@ -73,6 +61,22 @@ def report_facts(
         "versions": versions(),
         "audit": last_audit(directory),
         "statement": statement(plan) if isinstance(plan, PrivacyPlan) else None,
+    }
+
+
+def _part_of(item: Institution, state: RunState) -> dict[str, Any]:
+    """Return what an institution did in a run, and what it spent."""
+    run = state.job.run
+    return {
+        "name": item.name,
+        "declared_units": item.declared_units,
+        "epsilon": spent(run, item),
+        "epsilon_if_broken": spent_if_broken(run, item),
+        "num_steps": item.num_steps,
+        "rounds": item.accepted,
+        "accepted_in": [number for number, reason in item.outcomes.items() if reason is None],
+        "dropped": item.dropped,
+        "score": state.scores.per_institution.get(item.name) if state.scores else None,
     }
 
 

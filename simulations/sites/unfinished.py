@@ -5,9 +5,7 @@ answers of the open round. So a killed process forgets nothing that was spent. N
 costs only a simulation.
 """
 
-import fcntl
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -19,6 +17,7 @@ from confide.client.privacy.account import LedgerRow
 from confide.client.privacy.database import Database
 from confide.client.privacy.row_kinds import canonical, hash_row
 from confide.common.errors import InputError
+from confide.common.folders import held_alone
 from confide.server.results.run_directory import cut_torn_line
 
 _FACTS, _ROWS, _ANSWERS, _SHARES, _LEDGER = "simulation.json", "ledger.jsonl", "answers", "shares", "ledger.db"
@@ -65,15 +64,8 @@ class Unfinished:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Hold a lock while this process carries the run out; `InputError` if another process does."""
-        descriptor = os.open(self.folder, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{self.folder.parent}: another `confide simulate` carries this run out") from None
-        else:
+        with held_alone(self.folder, f"{self.folder.parent}: another `confide simulate` carries this run out"):
             yield
-        finally:
-            os.close(descriptor)  # which unlocks
 
     def end(self) -> None:
         """Delete the folder: the simulation is over."""

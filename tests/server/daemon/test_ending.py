@@ -17,6 +17,7 @@ import uvicorn
 
 from confide.common.config.run import RunConfig
 from confide.common.errors import ConfideError, InputError
+from confide.common.folders import held_alone
 from confide.server.daemon import process, torch_child, worker
 from confide.server.fleet.client_limits import Clients
 from confide.server.fleet.public_port import DatabaseTurn, FleetGate, FleetServer, PortServer, ServerEndsError
@@ -134,12 +135,12 @@ def test_one_server_at_a_time_serves_a_folder(home: Home) -> None:
     """A second one would ask each institution for each round again."""
     database = home.folder / "link.db"
     database.write_bytes(b"that of the first")
-    with process._alone(home):
+    with held_alone(home.runs, "taken"):
         with pytest.raises(InputError, match="srv: another `confide server start` serves it; stop that one first"):
             process.serve(home, lambda public, admin: pytest.fail("it listens"))
         home.registry.approved()
     assert database.read_bytes() == b"that of the first"
-    with process._alone(home):
+    with held_alone(home.runs, "still taken"):
         pass
 
 

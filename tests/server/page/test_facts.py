@@ -37,10 +37,10 @@ def test_a_correlation_below_0_is_drawn_inside_the_frame(
 def test_the_adapter_is_at_all_that_ever_kept_it() -> None:
     """It is given out again to those alone that lack it."""
     followed, told = Followed(), list[Any]()
-    for names in (["b", "a"], ["c"], []):
+    for names in (["b", "a"], ["c"], [], 3):  # a number: an earlier version counted them
         followed.take({"event": "given_out", "to": names, "missing": []})
         told.append(followed.given_out)
-    assert told == [["a", "b"], ["a", "b", "c"], ["a", "b", "c"]]
+    assert told == [["a", "b"], ["a", "b", "c"], ["a", "b", "c"], ["a", "b", "c"]]
 
 
 def test_outcomes_of_a_round_that_is_repeated_are_forgotten_as_by_the_status(make_run: MakeRun, tmp_path: Path) -> None:

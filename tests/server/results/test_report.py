@@ -88,6 +88,18 @@ def test_the_first_epsilon_of_shared_noise_stands_beside_its_condition(tmp_path:
         assert first in page
 
 
+def test_bytes_of_a_sum_do_not_have_the_form_in_which_the_adapter_comes(tmp_path: Path) -> None:
+    facts = make_facts()
+    facts["run"]["federation"] |= {"transfer": "int8"}
+    page = as_read(rendered(tmp_path, facts))
+    assert ", as int8. " in page
+    assert "the adapter, which is about as large" in page
+    facts["run"]["federation"] |= {"aggregation": "secure-sum"}
+    page = as_read(rendered(tmp_path, facts))
+    assert "masked, four bytes for each number" in page
+    assert "the adapter, as int8." in page
+
+
 def test_sections_come_in_order(tmp_path: Path) -> None:
     headings = re.findall(r"<h2>(.*?)</h2>", rendered(tmp_path, make_facts()))
     assert headings == [
