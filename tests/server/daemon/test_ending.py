@@ -154,6 +154,20 @@ def test_a_public_port_that_does_not_start_is_an_error(home: Home, monkeypatch: 
         process.serve(home, lambda public, admin: None)
 
 
+def test_an_admin_port_that_does_not_start_is_an_error(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*rest: object) -> None:
+        raise OSError("not asked for here")
+
+    monkeypatch.setattr(process, "fleet_app", lambda database, port: _app)
+    monkeypatch.setattr(process, "admin_app", lambda *rest: _broken)
+    monkeypatch.setattr(process, "require_flower", lambda folder: None)
+    monkeypatch.setattr(process, "FlowerState", unreachable)
+    monkeypatch.setattr(worker, "_RETRY_SECONDS", 0.01)
+    monkeypatch.setenv("FLWR_HOME", "set by serve")
+    with pytest.raises(ConfideError, match="srv: a port did not start; the log above says why"):
+        process.serve(home, lambda public, admin: None)
+
+
 def test_a_worker_that_does_not_reach_flower_s_state_tries_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
