@@ -54,6 +54,7 @@ class FederationSection(Section):
     learning_rate: float = Field(4e-2, gt=0)
     # Left out of a locked run where it is 0: older runs, which do not name it, keep their hash.
     learning_rate_left: float = Field(0.0, ge=0, le=1, exclude_if=lambda value: value == 0)
+    largest_step: float | None = Field(None, gt=0, le=1, exclude_if=lambda value: value is None)
     average_decay: float = Field(0.5, ge=0, lt=1)
 
     @model_validator(mode="after")

@@ -3,6 +3,8 @@
 import csv
 import html
 import itertools
+import os.path
+import re
 
 from confide.common.data.records import Record
 from confide.simulations.data.packaged import distinct, find_packaged
@@ -18,7 +20,15 @@ _FILES = {
 }
 _CLEAR = 0.5  # mean rating, from -4 to 4, that counts as positive or negative; the middle is left out
 _LISTED = 5  # texts of a list
-_CHARS, _PAIRS = 120, 300  # of a remark in a pair, and the pairs of an institution
+_CHARS, _PAIRS = 80, 180  # of a remark that is rewritten, and the pairs of an institution
+_VERBS = "is are was were do does did has have had would could should".split()
+_IN_FULL = {f"{verb}n't": f"{verb} not" for verb in _VERBS} | {
+    "can't": "cannot",
+    "won't": "will not",
+    "i'm": "i am",
+    **{f"{who}'re": f"{who} are" for who in ("you", "we", "they")},
+}
+_CONTRACTED = {full: short for short, full in _IN_FULL.items()}
 
 
 def read_vader() -> list[Record]:
@@ -61,29 +71,36 @@ def read_vader_lists() -> list[Record]:
 
 
 def read_vader_preferences() -> list[Record]:
-    """Read pairs of remarks, of which the kinder one is chosen: each with the one of blame that is nearest in length.
+    """Read remarks in two forms, of which a house style chooses the one without contractions ("do not", not "don't").
 
-    Both sides are sorted by length and joined in that order, so that a model cannot tell them apart by it.
+    The prompt goes on to where the forms first differ, so the answers hold little that is not about the style.
 
     Returns:
-        Rows with "institution", "prompt", "chosen" (mean rating above 1) and "rejected" (below -1).
+        Rows with "institution", "prompt", "chosen" (all in full) and "rejected" (all contracted).
     """
     pairs: list[Record] = []
     for institution, rows in itertools.groupby(read_vader_scores(), key=lambda row: row["institution"]):
-        short = [row for row in rows if len(row["text"]) <= _CHARS]
-        kind = sorted((row["text"] for row in short if row["score"] > 1), key=len)
-        unkind = sorted((row["text"] for row in short if row["score"] < -1), key=len)
-        pairs += [
-            {"institution": institution, "prompt": "A remark:", "chosen": f" {one}", "rejected": f" {other}"}
-            for one, other in zip(_spread(kind, len(unkind)), _spread(unkind, len(kind)), strict=True)
-        ]
+        short = [row["text"] for row in rows if len(row["text"]) <= _CHARS]
+        both = [(_rewritten(text, _IN_FULL), _rewritten(text, _CONTRACTED)) for text in short]
+        pairs += [_pair(institution, full, contracted) for full, contracted in both if full != contracted][:_PAIRS]
     return pairs
 
 
-def _spread(texts: list[str], most: int) -> list[str]:
-    """Return at most so many of sorted texts, and no more than `_PAIRS`, evenly from the whole."""
-    count = min(len(texts), most, _PAIRS)
-    return [texts[place * len(texts) // count] for place in range(count)]
+def _pair(institution: str, full: str, contracted: str) -> Record:
+    begun = os.path.commonprefix([full, contracted]).rpartition(" ")[0]
+    texts = {"chosen": full.removeprefix(begun), "rejected": contracted.removeprefix(begun)}
+    answers = {side: f" {text.lstrip()}" for side, text in texts.items()}
+    return {"institution": institution, "prompt": f"A remark: {begun}".rstrip(), **answers}
+
+
+def _rewritten(text: str, forms: dict[str, str]) -> str:
+    """Return a text with each of some forms in the place of another, with the first letter's case."""
+
+    def other(found: re.Match[str]) -> str:
+        form = forms[found[0].lower()]
+        return form[0].upper() + form[1:] if found[0][0].isupper() else form
+
+    return re.sub(rf"\b({'|'.join(forms)})\b", other, text, flags=re.IGNORECASE)
 
 
 def _read() -> list[Record]:

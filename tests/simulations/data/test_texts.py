@@ -22,7 +22,7 @@ from confide.simulations.data.questions import read_questions
 from confide.simulations.data.texts import SOURCES
 from confide.simulations.data.translations import read_translations
 from confide.simulations.data.tweets import read_tweets
-from confide.simulations.data.vader import read_vader, read_vader_lists, read_vader_scores
+from confide.simulations.data.vader import read_vader, read_vader_lists, read_vader_preferences, read_vader_scores
 
 SCENARIOS = sorted(Path(str(files("confide.simulations").joinpath("scenarios"))).glob("*.toml"))
 Carry = Callable[[str, str, str], None]
@@ -38,6 +38,8 @@ _RATED = "id\tscore\ttext\n" + "".join(
             (1.2, "nice"),
             (4, "superb"),
             (-1, "dull"),
+            (0, "Oh, I don't know if We're late"),
+            (0, "Cannot say"),
         ]
     )
 )
@@ -158,7 +160,7 @@ def test_rated_texts_have_scores_and_stand_once_in_all_institutions() -> None:
     rows = read_vader_scores()
     assert [row["score"] for row in rows[:5]] == [2.5, -3.0, 0.1, 1.0, 4.0]
     assert Counter(row["institution"] for row in rows) == {
-        "films": 6,
+        "films": 8,
         "newspaper": 1,
         "shop": 1,
         "social network": 1,
@@ -167,10 +169,22 @@ def test_rated_texts_have_scores_and_stand_once_in_all_institutions() -> None:
 
 @pytest.mark.usefixtures("carried")
 def test_lists_share_no_text_and_blame_counts_as_nothing() -> None:
-    (row,) = read_vader_lists()  # four texts are left over, no list is shorter
+    (row,) = read_vader_lists()  # six texts are left over, no list is shorter
     assert row["institution"] == "films"
     assert row["relevance"] == [2.5, 0.0, 0.1, 1.0, 4.0]
     assert len(set(row["candidates"])) == 5
+
+
+@pytest.mark.usefixtures("carried")
+def test_a_house_style_prefers_the_form_without_contractions() -> None:
+    first, second = (row for row in read_vader_preferences() if row["institution"] == "films")
+    assert first == {
+        "institution": "films",
+        "prompt": "A remark: Oh, I",
+        "chosen": " do not know if We are late",
+        "rejected": " don't know if We're late",
+    }
+    assert (second["prompt"], second["chosen"], second["rejected"]) == ("A remark:", " Cannot say", " Can't say")
 
 
 @pytest.mark.usefixtures("carried")
