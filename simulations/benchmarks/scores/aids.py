@@ -50,7 +50,6 @@ _DEFAULT: Changed = ("default",)
 _START = "a start on public texts"
 AIDS: dict[str, Callable[[RunConfig, Path], RunConfig]] = {
     _START: lambda run, start: _with(run, "adapter", start_from=str(start)),
-    "learning_rate_left = 1": lambda run, start: _with(run, "federation", learning_rate_left=1.0),
     "adversarial = 0.05": lambda run, start: _with(run, "local", adversarial=0.05),
 }
 
