@@ -20,7 +20,7 @@ _FILES = {
 }
 _CLEAR = 0.5  # mean rating, from -4 to 4, that counts as positive or negative; the middle is left out
 _LISTED = 5  # texts of a list
-_CHARS, _PAIRS = 70, 160  # of a remark that is rewritten, and the pairs of an institution
+_CHARS, _PAIRS = 80, 170  # of a remark that is rewritten, and the pairs of an institution
 _VERBS = "is are was were do does did has have had would could should".split()
 _IN_FULL = {f"{verb}n't": f"{verb} not" for verb in _VERBS} | {
     "can't": "cannot",
