@@ -67,16 +67,17 @@ def apply(state: GlobalState, update: State, settings: FederationSection) -> Glo
     return GlobalState(adapter, average, first, second, number)
 
 
-def _shrunk(first: State, second: State, number: int, largest: float | None) -> float:
-    """Return the factor that makes the root mean square of AdamW's step, before its rate, at most `largest`.
+def _shrunk(first: State, second: State, number: int, largest: float) -> float:
+    """Return the factor that makes the root mean square of AdamW's step, before its rate, at most `largest`; 0: no bound.
 
     It is Adafactor's update clipping (Shazeer and Stern, arXiv 1804.04235, section 6), over the whole adapter. AdamW's
-    first step moves each number by the whole rate, its eighth by 0.4 of it: the steps that know least are the longest.
+    first step moves each number by the whole rate; where rounds are mostly noise, the eighth moves them by 0.4 of it.
     """
-    if largest is None:
+    if not largest:
         return 1.0
     steps = [first[name] / (np.sqrt(second[name]) + _STABILITY) for name in first]
-    square = sum(float(np.square(step, dtype=np.float64).sum()) for step in steps) / sum(step.size for step in steps)
+    squares = math.fsum(float(np.square(step, dtype=np.float64).sum()) for step in steps)  # exact in any order of names
+    square = squares / sum(step.size for step in steps)
     length = math.sqrt(square * (1 - _BETA2**number)) / (1 - _BETA1**number)
     return min(1.0, largest / length) if length else 1.0
 

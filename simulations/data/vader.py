@@ -21,14 +21,15 @@ _FILES = {
 _CLEAR = 0.5  # mean rating, from -4 to 4, that counts as positive or negative; the middle is left out
 _LISTED = 5  # texts of a list
 _CHARS, _PAIRS = 80, 170  # of a remark that is rewritten, and the pairs of an institution
-_VERBS = "is are was were do does did has have had would could should".split()
-_IN_FULL = {f"{verb}n't": f"{verb} not" for verb in _VERBS} | {
-    "can't": "cannot",
-    "won't": "will not",
-    "i'm": "i am",
-    **{f"{who}'re": f"{who} are" for who in ("you", "we", "they")},
+_NOT = "is are was were do does did has have had would could should".split()  # verbs before "n't"
+_WHO = ("you", "we", "they")
+_IN_FULL = {  # without 's and 'd, which stand for two words each
+    **{f"{verb}n't": f"{verb} not" for verb in _NOT},
+    **{"can't": "cannot", "won't": "will not", "i'm": "i am", "i've": "i have", "i'll": "i will"},
+    **{f"{who}'{end}": f"{who} {verb}" for who in _WHO for end, verb in (("re", "are"), ("ve", "have"), ("ll", "will"))},
 }
-_CONTRACTED = {full: short for short, full in _IN_FULL.items()}
+_CONTRACTED = re.compile(rf"\b({'|'.join(_IN_FULL)})\b", re.IGNORECASE)
+_TURNED = re.compile(r"\?|n't (i|you|s?he|it|we|they|this|that)\b", re.IGNORECASE)  # "isn't it" in full would be "is not it"
 
 
 def read_vader() -> list[Record]:
@@ -71,36 +72,36 @@ def read_vader_lists() -> list[Record]:
 
 
 def read_vader_preferences() -> list[Record]:
-    """Read remarks in two forms, of which a house style chooses the one without contractions ("do not", not "don't").
+    """Read remarks with a contraction, and the same remarks with it written out: a house style prefers these.
 
-    The prompt goes on to where the forms first differ, so the answers hold little that is not about the style.
+    The prompt goes on to the first contraction, so the answers do not hold what comes before it.
 
     Returns:
-        Rows with "institution", "prompt", "chosen" (all in full) and "rejected" (all contracted).
+        Rows with "institution", "prompt", "chosen" (written out) and "rejected" (as people wrote it).
     """
     pairs: list[Record] = []
     for institution, rows in itertools.groupby(read_vader_scores(), key=lambda row: row["institution"]):
-        short = [row["text"] for row in rows if len(row["text"]) <= _CHARS]
-        both = [(_rewritten(text, _IN_FULL), _rewritten(text, _CONTRACTED)) for text in short]
-        pairs += [_pair(institution, full, contracted) for full, contracted in both if full != contracted][:_PAIRS]
+        texts = [" ".join(row["text"].split()) for row in rows]
+        both = [(text, _CONTRACTED.sub(_in_full, text)) for text in texts if not _TURNED.search(text)]
+        own = [_pair(institution, text, full) for text, full in both if len(text) <= _CHARS and text != full]
+        pairs += own[:_PAIRS]
     return pairs
 
 
-def _pair(institution: str, full: str, contracted: str) -> Record:
-    begun = os.path.commonprefix([full, contracted]).rpartition(" ")[0]
-    texts = {"chosen": full.removeprefix(begun), "rejected": contracted.removeprefix(begun)}
-    answers = {side: f" {text.lstrip()}" for side, text in texts.items()}
-    return {"institution": institution, "prompt": f"A remark: {begun}".rstrip(), **answers}
+def _in_full(found: re.Match[str]) -> str:
+    """Return a contraction written out, with its first letter's case; one in capitals as it is."""
+    text = found[0]
+    if text[1:] != text[1:].lower():
+        return text
+    full = _IN_FULL[text.lower()]
+    return full[0].upper() + full[1:] if text[0].isupper() else full
 
 
-def _rewritten(text: str, forms: dict[str, str]) -> str:
-    """Return a text with each of some forms in the place of another, with the first letter's case."""
-
-    def other(found: re.Match[str]) -> str:
-        form = forms[found[0].lower()]
-        return form[0].upper() + form[1:] if found[0][0].isupper() else form
-
-    return re.sub(rf"\b({'|'.join(forms)})\b", other, text, flags=re.IGNORECASE)
+def _pair(institution: str, text: str, full: str) -> Record:
+    begun = os.path.commonprefix([text, full]).rpartition(" ")[0]
+    chosen, rejected = (f" {form.removeprefix(begun).lstrip()}" for form in (full, text))
+    prompt = f"A remark: {begun}".rstrip()
+    return {"institution": institution, "prompt": prompt, "chosen": chosen, "rejected": rejected}
 
 
 def _read() -> list[Record]:

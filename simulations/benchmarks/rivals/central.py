@@ -1,7 +1,8 @@
 """Central training as users write it today: the Hugging Face Trainer on all records, with our module, loss and adapter.
 
 It takes the same number of steps, over as many records in each as all institutions draw together, and begins with the
-same learning rate, which falls linearly as in a federation. All else is the Trainer's default.
+length of step of a federation's later rounds: its learning rate, times `largest_step` where there is one. The rate falls
+linearly. All else is the Trainer's default.
 """
 
 import tempfile
@@ -49,7 +50,7 @@ def train_centrally(run: RunConfig, records: list[Record]) -> State:
             max_steps=run.num_steps,
             per_device_train_batch_size=_ROWS,
             gradient_accumulation_steps=passes,
-            learning_rate=run.federation.learning_rate,
+            learning_rate=run.federation.learning_rate * (run.federation.largest_step or 1.0),
             seed=run.study.seed,
             remove_unused_columns=False,
             dataloader_pin_memory=False,

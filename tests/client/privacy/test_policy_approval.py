@@ -39,20 +39,33 @@ OTHER: dict[str, dict[str, Any]] = {
     },
     "evaluation": {"data": "x.jsonl", "every": 1, "validation_every": 5, "validation_noise_multiplier": 20.0},
 }
-CHANGES = [(section, key) for section, values in OTHER.items() for key, value in values.items() if value is not None]
+# The same for keys that a locked run leaves out at their default.
+LEFT_OUT: dict[str, dict[str, Any]] = {
+    "model": {"quantization": "int8"},
+    "federation": {"learning_rate_left": 1.0, "largest_step": 0.35, "sum_seconds": 400.0},
+    "local": {"adversarial": 0.05},
+}
+CHANGES = [
+    (section, key, value)
+    for table in (OTHER, LEFT_OUT)
+    for section, values in table.items()
+    for key, value in values.items()
+    if value is not None
+]
 
 
 def test_the_table_names_every_key_of_a_locked_run() -> None:
     content = json.loads(make_run().canonical_json())
     assert {section: set(values) for section, values in content.items()} == {s: set(v) for s, v in OTHER.items()}
+    assert [(s, key) for s, values in LEFT_OUT.items() for key in values if key in content[s]] == []
 
 
-@pytest.mark.parametrize(("section", "key"), CHANGES, ids=[f"{section}.{key}" for section, key in CHANGES])
-def test_approval_binds_every_field_of_the_locked_run(section: str, key: str) -> None:
+@pytest.mark.parametrize(("section", "key", "value"), CHANGES, ids=[f"{section}.{key}" for section, key, _ in CHANGES])
+def test_approval_binds_every_field_of_the_locked_run(section: str, key: str, value: Any) -> None:
     run, policy = make_run(), make_policy()
     approved = {(run.study.name, run.sha256())}
     assert waits_for_approval(run, policy, approved) is None
-    changed = make_run(**{section: {key: OTHER[section][key]}})
+    changed = make_run(**{section: {key: value}})
     waits = waits_for_approval(changed, policy, approved)
     assert waits is not None
     assert f"confide client approve {changed.study.name}" in waits
