@@ -54,7 +54,6 @@ class FederationSection(Section):
     learning_rate: float = Field(4e-2, gt=0)
     # Left out of a locked run where it is 0: older runs, which do not name it, keep their hash.
     learning_rate_left: float = Field(0.0, ge=0, le=1, exclude_if=lambda value: value == 0)
-    largest_step: float = Field(0.0, ge=0, exclude_if=lambda value: value == 0)  # 0: no bound
     average_decay: float = Field(0.5, ge=0, lt=1)
 
     @model_validator(mode="after")
@@ -63,11 +62,6 @@ class FederationSection(Section):
             raise ValueError(
                 f"release_seconds = {self.release_seconds:g} must be below deadline_seconds = "
                 f"{self.deadline_seconds:g}: every answer would come too late"
-            )
-        if self.largest_step and self.server_optimizer == "none":
-            raise ValueError(
-                f"largest_step = {self.largest_step:g} bounds a step of AdamW, and server_optimizer = 'none' takes none: "
-                "use largest_step = 0"
             )
         if self.aggregation == SECURE_SUM:
             return self._sum_fits()

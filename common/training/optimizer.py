@@ -45,8 +45,8 @@ def apply(state: GlobalState, update: State, settings: FederationSection) -> Glo
     """Return the state after a round.
 
     "adamw" takes the negative update as gradient (FedOpt, Reddi et al., arXiv 2003.00295; AdamW without weight decay,
-    Loshchilov and Hutter, arXiv 1711.05101) with a learning rate that falls linearly to `learning_rate_left` of itself,
-    and a step of at most `largest_step`. "none" adds the update.
+    Loshchilov and Hutter, arXiv 1711.05101) with a learning rate that falls linearly to `learning_rate_left` of itself.
+    "none" adds the update.
     """
     number = state.round + 1
     first, second, adapter = state.first, state.second, {}
@@ -56,7 +56,6 @@ def apply(state: GlobalState, update: State, settings: FederationSection) -> Glo
         fallen = (1 - settings.learning_rate_left) * min(1.0, state.round / settings.num_rounds)
         rate = settings.learning_rate * (1 - fallen)
         rate *= math.sqrt(1 - _BETA2**number) / (1 - _BETA1**number)
-        rate *= _shrunk(first, second, number, settings.largest_step)
         for name, value in state.adapter.items():
             adapter[name] = _float32(value - rate * first[name] / (np.sqrt(second[name]) + _STABILITY))
     else:
@@ -65,21 +64,6 @@ def apply(state: GlobalState, update: State, settings: FederationSection) -> Glo
     decay = min(settings.average_decay, state.round / number)
     average = {name: _float32(decay * state.average[name] + (1 - decay) * adapter[name]) for name in adapter}
     return GlobalState(adapter, average, first, second, number)
-
-
-def _shrunk(first: State, second: State, number: int, largest: float) -> float:
-    """Return the factor that makes the root mean square of AdamW's step, before its rate, at most `largest`; 0: no bound.
-
-    It is Adafactor's update clipping (Shazeer and Stern, arXiv 1804.04235, section 6), over the whole adapter. AdamW's
-    first step moves each number by the whole rate; where rounds are mostly noise, the eighth moves them by 0.4 of it.
-    """
-    if not largest:
-        return 1.0
-    steps = [first[name] / (np.sqrt(second[name]) + _STABILITY) for name in first]
-    squares = math.fsum(float(np.square(step, dtype=np.float64).sum()) for step in steps)  # exact in any order of names
-    square = squares / sum(step.size for step in steps)
-    length = math.sqrt(square * (1 - _BETA2**number)) / (1 - _BETA1**number)
-    return min(1.0, largest / length) if length else 1.0
 
 
 def _float32(value: NDArray[Any]) -> NDArray[np.float32]:

@@ -1,8 +1,7 @@
 """Central training as users write it today: the Hugging Face Trainer on all records, with our module, loss and adapter.
 
 It takes the same number of steps, over as many records in each as all institutions draw together, and begins with the
-length of step of a federation's later rounds: its learning rate, times `largest_step` where there is one. The rate falls
-linearly. All else is the Trainer's default.
+same learning rate, which falls linearly as in a federation. All else is the Trainer's default.
 """
 
 import tempfile
@@ -50,7 +49,7 @@ def train_centrally(run: RunConfig, records: list[Record]) -> State:
             max_steps=run.num_steps,
             per_device_train_batch_size=_ROWS,
             gradient_accumulation_steps=passes,
-            learning_rate=run.federation.learning_rate * (run.federation.largest_step or 1.0),
+            learning_rate=run.federation.learning_rate,
             seed=run.study.seed,
             remove_unused_columns=False,
             dataloader_pin_memory=False,

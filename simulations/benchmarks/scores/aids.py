@@ -44,7 +44,6 @@ from confide.simulations.studies.prepared import load  # noqa: E402 - after Flow
 Line = dict[str, Any]
 _DOCUMENT = Path(__file__).parents[3] / "docs" / "aids.md"
 _ROUNDS, _RATE = 40, 2e-2  # of the training on public texts
-_FALLING = {"learning_rate_left": 0.0, "largest_step": 0.0}  # as docs/aids.md shows it: the settings' defaults
 _ALONE = "public texts alone"
 Changed = tuple[str, ...]  # a scenario's name, and settings to change, as of --set
 _DEFAULT: Changed = ("default",)
@@ -78,7 +77,7 @@ def divided(changed: Changed, seed: int, number: int) -> tuple[list[Record], lis
 def of_public_texts(changed: Changed, seed: int, number: int) -> RunConfig:
     """Return the run that trains on public texts: one holder, every text in every round, no privacy."""
     run = without_privacy(scenario(changed, seed))
-    federation = {"min_clients": 1, "num_rounds": _ROUNDS, "learning_rate": _RATE, **_FALLING}
+    federation = {"min_clients": 1, "num_rounds": _ROUNDS, "learning_rate": _RATE, "learning_rate_left": 0.0}
     simulation = {"clients": 1, "validation_fraction": 0.0, "test_fraction": 1 / number}
     sections = {
         "federation": run.federation.model_copy(update=federation),

@@ -41,7 +41,7 @@ from confide.simulations.studies.remembered import Checked  # noqa: E402 - after
 
 Line = dict[str, Any]
 _DOCUMENT = Path(__file__).parents[3] / "docs" / "methods.md"
-_RATES = (0.03, 0.1, 0.3)
+_RATES = (0.02, 0.06, 0.2)
 _TEXTS = 1000  # of the measured steps, of which a tenth is drawn
 
 METHODS: dict[str, dict[str, Any]] = {

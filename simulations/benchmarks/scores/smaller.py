@@ -44,7 +44,6 @@ _STUDENT = [
     "federation.min_clients=2",
     "federation.learning_rate=5e-3",
     "federation.learning_rate_left=0",
-    "federation.largest_step=0",
     "simulation.clients=2",
     "adapter.layers=all",
     "adapter.targets=all-linear",

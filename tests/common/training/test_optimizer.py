@@ -52,45 +52,6 @@ def test_a_run_whose_rate_falls_to_zero_keeps_its_hash() -> None:
     assert "learning_rate_left" in FederationSection(learning_rate_left=1.0).model_dump_json()
 
 
-def _moved(before: GlobalState, after: GlobalState) -> float:
-    steps = np.concatenate([(after.adapter[name] - before.adapter[name]).ravel() for name in after.adapter])
-    return float(np.sqrt(np.square(steps).mean()))
-
-
-def test_the_largest_step_bounds_how_far_a_round_moves_and_not_where_to() -> None:
-    updates = [_state(seed) for seed in range(1, 30)]
-    common = {"num_rounds": 29, "learning_rate": 0.01, "learning_rate_left": 1.0}
-    free, bounded = _run(updates, **common), _run(updates, **common, largest_step=0.35)
-    lengths = [_moved(*pair) for pair in itertools.pairwise(free)]
-    assert lengths[0] > 0.0035 > min(lengths)  # noise shrinks later steps below the bound, and they stay as they were
-    moved = [_moved(*pair) for pair in itertools.pairwise(bounded)]
-    np.testing.assert_allclose(moved, np.minimum(lengths, 0.0035), rtol=1e-3)
-    for name in updates[0]:
-        one, other = ((states[1].adapter[name] - states[0].adapter[name]) for states in (free, bounded))
-        np.testing.assert_allclose(other, 0.35 * one, atol=1e-6)
-
-
-def test_a_bound_that_is_never_reached_changes_no_bit() -> None:
-    updates = [_state(1), _state(2)]
-    for free, bounded in zip(_run(updates), _run(updates, largest_step=1.0), strict=True):
-        np.testing.assert_array_equal(free.adapter["b"], bounded.adapter["b"])
-
-
-def test_a_round_without_any_change_has_no_step_to_bound() -> None:
-    nothing = {name: np.zeros_like(value) for name, value in _state(0).items()}
-    np.testing.assert_array_equal(_run([nothing], largest_step=0.35)[-1].adapter["b"], _state(0)["b"])
-
-
-def test_a_bound_of_a_step_that_is_never_taken_is_refused() -> None:
-    with pytest.raises(ValueError, match="largest_step = 0.35 bounds a step of AdamW, .* use largest_step = 0"):
-        FederationSection(server_optimizer="none", largest_step=0.35)
-
-
-def test_a_run_without_a_bound_keeps_its_hash() -> None:
-    assert "largest_step" not in FederationSection().model_dump_json()
-    assert "largest_step" in FederationSection(largest_step=0.35).model_dump_json()
-
-
 def test_none_adds_the_update() -> None:
     state = _run([_state(1)], server_optimizer="none")[-1]
     for name in state.adapter:
