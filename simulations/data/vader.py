@@ -3,7 +3,6 @@
 import csv
 import html
 import itertools
-import os.path
 import re
 
 from confide.common.data.records import Record
@@ -21,15 +20,16 @@ _FILES = {
 _CLEAR = 0.5  # mean rating, from -4 to 4, that counts as positive or negative; the middle is left out
 _LISTED = 5  # texts of a list
 _CHARS, _PAIRS = 80, 170  # of a remark that is rewritten, and the pairs of an institution
-_NOT = "is are was were do does did has have had would could should".split()  # verbs before "n't"
-_WHO = ("you", "we", "they")
+_VERBS = ("is", "are", "was", "were", "do", "does", "did", "has", "have", "had", "would", "could", "should")
+_ENDS = {"re": "are", "ve": "have", "ll": "will"}
 _IN_FULL = {  # without 's and 'd, which stand for two words each
-    **{f"{verb}n't": f"{verb} not" for verb in _NOT},
+    **{f"{verb}n't": f"{verb} not" for verb in _VERBS},
     **{"can't": "cannot", "won't": "will not", "i'm": "i am", "i've": "i have", "i'll": "i will"},
-    **{f"{who}'{end}": f"{who} {verb}" for who in _WHO for end, verb in (("re", "are"), ("ve", "have"), ("ll", "will"))},
+    **{f"{who}'{end}": f"{who} {verb}" for who in ("you", "we", "they") for end, verb in _ENDS.items()},
 }
 _CONTRACTED = re.compile(rf"\b({'|'.join(_IN_FULL)})\b", re.IGNORECASE)
-_TURNED = re.compile(r"\?|n't (i|you|s?he|it|we|they|this|that)\b", re.IGNORECASE)  # "isn't it" in full would be "is not it"
+# "Isn't it" written out would be "is not it", so questions and tags are left out.
+_TURNED = re.compile(r"\?|n't (i|you|s?he|it|we|they|this|that)\b", re.IGNORECASE)
 
 
 def read_vader() -> list[Record]:
@@ -82,8 +82,8 @@ def read_vader_preferences() -> list[Record]:
     pairs: list[Record] = []
     for institution, rows in itertools.groupby(read_vader_scores(), key=lambda row: row["institution"]):
         texts = [" ".join(row["text"].split()) for row in rows]
-        both = [(text, _CONTRACTED.sub(_in_full, text)) for text in texts if not _TURNED.search(text)]
-        own = [_pair(institution, text, full) for text, full in both if len(text) <= _CHARS and text != full]
+        short = [text for text in texts if len(text) <= _CHARS and not _TURNED.search(text)]
+        own = [_pair(institution, text) for text in short if _CONTRACTED.sub(_in_full, text) != text]
         pairs += own[:_PAIRS]
     return pairs
 
@@ -97,11 +97,11 @@ def _in_full(found: re.Match[str]) -> str:
     return full[0].upper() + full[1:] if text[0].isupper() else full
 
 
-def _pair(institution: str, text: str, full: str) -> Record:
-    begun = os.path.commonprefix([text, full]).rpartition(" ")[0]
-    chosen, rejected = (f" {form.removeprefix(begun).lstrip()}" for form in (full, text))
-    prompt = f"A remark: {begun}".rstrip()
-    return {"institution": institution, "prompt": prompt, "chosen": chosen, "rejected": rejected}
+def _pair(institution: str, text: str) -> Record:
+    begun = _CONTRACTED.split(text, maxsplit=1)[0].rpartition(" ")[0]
+    rest = text.removeprefix(begun).lstrip()
+    pair = {"chosen": f" {_CONTRACTED.sub(_in_full, rest)}", "rejected": f" {rest}"}
+    return {"institution": institution, "prompt": f"A remark: {begun}".rstrip(), **pair}
 
 
 def _read() -> list[Record]:

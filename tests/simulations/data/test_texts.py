@@ -38,8 +38,12 @@ _RATED = "id\tscore\ttext\n" + "".join(
             (1.2, "nice"),
             (4, "superb"),
             (-1, "dull"),
-            (0, "Oh, I don't know if We're late"),
-            (0, "Cannot say"),
+            (0, "Oh, I don't know  if We're late, it's so"),
+            (0, "Can't say"),
+            (0, "Good, isn't it"),  # three without a second form, and one that is too long
+            (0, "Who doesn't?"),
+            (0, "DON'T"),
+            (0, "I can't " + 20 * "say "),
         ]
     )
 )
@@ -160,7 +164,7 @@ def test_rated_texts_have_scores_and_stand_once_in_all_institutions() -> None:
     rows = read_vader_scores()
     assert [row["score"] for row in rows[:5]] == [2.5, -3.0, 0.1, 1.0, 4.0]
     assert Counter(row["institution"] for row in rows) == {
-        "films": 8,
+        "films": 12,
         "newspaper": 1,
         "shop": 1,
         "social network": 1,
@@ -169,20 +173,20 @@ def test_rated_texts_have_scores_and_stand_once_in_all_institutions() -> None:
 
 @pytest.mark.usefixtures("carried")
 def test_lists_share_no_text_and_blame_counts_as_nothing() -> None:
-    (row,) = read_vader_lists()  # six texts are left over, no list is shorter
-    assert row["institution"] == "films"
+    row, other = read_vader_lists()  # five texts are left over, no list is shorter
+    assert row["institution"] == other["institution"] == "films"
     assert row["relevance"] == [2.5, 0.0, 0.1, 1.0, 4.0]
-    assert len(set(row["candidates"])) == 5
+    assert len({*row["candidates"], *other["candidates"]}) == 10
 
 
 @pytest.mark.usefixtures("carried")
-def test_a_house_style_prefers_the_form_without_contractions() -> None:
+def test_a_house_style_prefers_contractions_written_out_where_that_is_english() -> None:
     first, second = (row for row in read_vader_preferences() if row["institution"] == "films")
     assert first == {
         "institution": "films",
         "prompt": "A remark: Oh, I",
-        "chosen": " do not know if We are late",
-        "rejected": " don't know if We're late",
+        "chosen": " do not know if We are late, it's so",
+        "rejected": " don't know if We're late, it's so",
     }
     assert (second["prompt"], second["chosen"], second["rejected"]) == ("A remark:", " Cannot say", " Can't say")
 
