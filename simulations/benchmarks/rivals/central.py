@@ -1,7 +1,7 @@
 """Central training as users write it today: the Hugging Face Trainer on all records, with our module, loss and adapter.
 
 It takes the same number of steps, over as many records in each as all institutions draw together, and begins with the
-same learning rate, which falls linearly as in a federation. All else is the Trainer's default.
+same learning rate, which falls linearly, also where a federation holds it. All else is the Trainer's default.
 """
 
 import tempfile
