@@ -127,7 +127,7 @@ def test_it_holds_every_number(tmp_path: Path) -> None:
 def test_it_says_who_answered_when_how_fast_and_in_how_much_memory(tmp_path: Path) -> None:
     page = as_read(rendered(tmp_path, make_facts(look=LOOK, memory="1,234 MB")))
     assert "in 85 seconds of training: 94 records a second by all together, as expected" in page
-    assert "The process that trained took at most 1,234 MB of memory." in page
+    assert "The process that trained took at most 1,234 MB of memory. 1 of them lacked an answer;" in page
     assert "st-mary 2 000 3.00 40 40 0 79.3 % 60 1–40 " in page
     assert "st-jude 2 000 3.00 40 39 1 77.1 % 58 1–16, 18–40 " in page
     assert "st-jude: norm: not finite, or above the bound 2.1 2026-03-02 10:01:08 " in page
