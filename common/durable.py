@@ -49,6 +49,25 @@ def append_durably(path: Path, line: str, mode: int = 0o600) -> None:
 
 
 @contextmanager
+def whole_or_not_at_all(path: Path) -> Iterator[Path]:
+    """Remove a half-written line after a full disk, so that it never ends up in the middle of the file."""
+    path.touch()
+    size = path.stat().st_size
+    try:
+        yield path
+    except OSError:
+        os.truncate(path, size)
+        raise
+
+
+def cut_torn_line(path: Path) -> None:
+    """Remove the torn last line that a power cut or a full disk left. Nobody ever acted on it."""
+    if path.is_file():
+        with path.open("rb+") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)
+
+
+@contextmanager
 def _naming(path: Path) -> Iterator[None]:
     """Put the file's name into an error: that of a write has none, and a temporary file's name says nothing."""
     try:

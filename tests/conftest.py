@@ -28,6 +28,11 @@ from confide.common.model.warm_model import WarmModel, warm_model
 MakeRun = Callable[..., RunConfig]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest tests, so that no worker is left with one when the others have ended."""
+    items.sort(key=lambda item: item.get_closest_marker("first") is None)  # all else keeps its order
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread_and_float32() -> Iterator[None]:
     """The same arithmetic on every machine: bfloat16 where the CPU has tiles would be another test."""

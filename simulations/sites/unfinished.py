@@ -10,15 +10,15 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from confide.client.privacy.account import LedgerRow
 from confide.client.privacy.database import Database
 from confide.client.privacy.row_kinds import canonical, hash_row
+from confide.common.durable import cut_torn_line, whole_or_not_at_all
 from confide.common.errors import InputError
 from confide.common.folders import held_alone
-from confide.server.results.run_directory import cut_torn_line
 
 _FACTS, _ROWS, _ANSWERS, _SHARES, _LEDGER = "simulation.json", "ledger.jsonl", "answers", "shares", "ledger.db"
 
@@ -32,12 +32,14 @@ class Unfinished:
         lineage: of the run, kept through every resume.
         real_sites: True if its institutions are real ones, with ledgers and outboxes of their own.
         places: paths of the files that its run.toml, which was in another folder, names (`RunConfig.places`).
+        unwritten: rows for which the disk had no room.
     """
 
     folder: Path
     lineage: str
     real_sites: bool
     places: dict[str, str]
+    unwritten: list[str] = field(default_factory=list)
 
     @classmethod
     def begin(cls, run_dir: Path, places: dict[str, str], *, real_sites: bool) -> "Unfinished":
@@ -88,8 +90,10 @@ class Unfinished:
 
     def note(self, row: LedgerRow, row_hash: str) -> None:
         """Write a row down, as the witness of all ledgers: before any computation, and before its answer leaves."""
-        with (self.folder / _ROWS).open("a", encoding="utf-8") as file:
-            file.write(canonical(row) + "\n")
+        self.unwritten.append(canonical(row))  # of a full disk: written with the next row
+        with whole_or_not_at_all(self.folder / _ROWS) as path, path.open("a", encoding="utf-8") as file:
+            file.write("".join(f"{text}\n" for text in self.unwritten))
+        self.unwritten.clear()
 
     def _rows(self) -> list[tuple[str, int, str, str]]:
         """Return dataset, number, hash and text of every row; a cut last line was never acted on."""
@@ -101,6 +105,11 @@ class Unfinished:
             except ValueError:
                 continue
             row_hash = hash_row(row)
+            if row["number"] > 1 and row["previous"] not in datasets:
+                raise InputError(
+                    f"{path}: row {row['number']} of a ledger follows one that is missing; start anew, with another "
+                    "--out"
+                )
             datasets[row_hash] = row["dataset"] if row["number"] == 1 else datasets[row["previous"]]
             rows.append((datasets[row_hash], row["number"], row_hash, line))
         return rows
