@@ -27,7 +27,7 @@ from confide.simulations.benchmarks.inputs.causal_model import causal_model
 from confide.simulations.benchmarks.inputs.texts import PRIVATE, Bench, film_texts
 from confide.simulations.benchmarks.step import step_seconds
 
-_ALONE = 128  # tokens in a micro-batch: a longer text has one of its own
+_ALONE = 16  # tokens in a micro-batch, the least: each text has one of its own
 _UNITS, _TEXTS = 20, 200  # a step draws two units; so many remarks, one after the other, fill 2,048 tokens
 
 
