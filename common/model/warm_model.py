@@ -223,8 +223,8 @@ def _tried(run: RunConfig, model: WarmModel, batch: Batch) -> torch.Tensor:
 
 def _check_tokens(run: RunConfig, tokenizer: Any, config: Any) -> None:
     """Refuse a base without a position and an embedding for every token: a text could then end a round."""
-    text = config.get_text_config()
-    limit = min(tokenizer.model_max_length, getattr(text, "max_position_embeddings", run.task.max_length))
+    text, most = config.get_text_config(), tokenizer.model_max_length
+    limit = min(most, getattr(text, "max_position_embeddings", None) or most)  # T5 and BLOOM have no last position
     virtual = run.adapter.virtual_tokens
     if padded_length(run.task.max_length) + virtual > limit:
         raise InputError(

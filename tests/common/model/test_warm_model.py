@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import MakeRun
+from support.families import save_tiny
+from support.methods import run_with, task_for
 from support.speed import CPU
 from transformers import BertModel
 
@@ -67,6 +69,16 @@ def test_a_row_padded_beyond_the_last_position_is_refused_before_any_run(
     (base / "config.json").write_text(json.dumps(settings | {"max_position_embeddings": limit}), encoding="utf-8")
     with pytest.raises(InputError, match=f"reads {limit} tokens, .* at most {most}"):
         warm_model(make_run(model={"base": str(base)}, task={"max_length": max_length}), CPU)
+
+
+@pytest.mark.parametrize("max_length", [30, 100])
+def test_a_base_without_a_last_position_reads_texts_of_any_length(
+    make_run: MakeRun, tmp_path: Path, max_length: int
+) -> None:
+    """T5 and BLOOM count distances between tokens, and their configurations name no limit."""
+    folder = save_tiny("t5", tmp_path / "t5")
+    run = run_with(make_run, "lora", folder, {**task_for("lora", "t5"), "max_length": max_length})
+    assert warm_model(run, CPU)
 
 
 @pytest.mark.parametrize("moved_by", [0, 1])
