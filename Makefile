@@ -34,7 +34,7 @@ test: setup lint types
 	$(BIN)/python -m pytest -n 2 --ignore=tests/deployment --ignore=tests/charts -m "not families and not waits"
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/deployment -m "not waits"
 
-# Every family of models through simulate, merging, checkpointing and each kind of attention; `make test` takes seven of them.
+# Every family of models through simulate, merging, checkpointing and each kind of attention; `make test` takes five of them.
 # Also the tests that take long and repeat, in another setting, what a test of `make test` shows.
 families: setup
 	$(BIN)/python -m pytest -n 2 -m "families or waits" --ignore=tests/deployment --ignore=tests/pages --ignore=tests/charts

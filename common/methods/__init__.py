@@ -1,4 +1,6 @@
-"""The parameter-efficient methods. A new method: one file with a class like `Lora`, its name in `METHODS`, its test.
+"""The parameter-efficient methods.
+
+A new method is one file with a class like `Lora`, its name in `METHODS` and its tag in `MethodSettings`, and its test.
 
 method            the base class: what a method must have
 lora              low-rank factors beside linear layers

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
 from pydantic import create_model
 from support.coins import TestCoins
 
@@ -14,13 +16,15 @@ from confide.client.training.local_steps import LocalWork, train
 from confide.client.training.trial import tried_shapes
 from confide.common.config.run import RunConfig, make_plan
 from confide.common.model.adapter import get_state
-from confide.common.model.evaluation import evaluate
+from confide.common.model.evaluation import evaluate, predict
 from confide.common.model.warm_model import warm_model
 
 PAGE = Path(__file__).parents[3] / "docs" / "extending.md"
 
 
-def test_the_toy_kind_of_the_docs_trains(make_run: Callable[..., RunConfig]) -> None:
+def test_the_toy_kind_of_the_docs_trains(
+    make_run: Callable[..., RunConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
     [program] = re.findall(r"(?s)```python\n(.*?)```", PAGE.read_text(encoding="utf-8"))
     assert len([line for line in program.splitlines() if line.strip()]) < 60
     defined: dict[str, type] = {}
@@ -38,3 +42,6 @@ def test_the_toy_kind_of_the_docs_trains(make_run: Callable[..., RunConfig]) -> 
     scores = evaluate(model, before, {"public": records})
     assert scores.metric == "accuracy"
     assert 0 <= scores.mean <= 1
+    card = {"torch": torch, "tokenizer": model.tokenizer, "model": model.module.encoder, "head": model.module.plain()}
+    exec(task.program(), {**card, "text": records[0]["text"]})  # noqa: S102 - of the same page
+    assert capsys.readouterr().out.strip() == str(predict(model, records[:1])[0])

@@ -59,6 +59,7 @@ def test_spans_are_the_tags_of_the_words_that_they_touch() -> None:
         ({"tokens": ["a", " ", "b", "c", "d"]}, "a token is empty"),
         ({"tokens": ["a", 3, "b", "c", "d"]}, "a token is a number"),
         ({"tags": ["O"]}, "tags (of 1) must be a list with one tag for each of the 5 tokens"),
+        ({"tags": [*TAGS, "O"]}, "tags (of 6) must be a list with one tag for each of the 5 tokens"),
         ({"tags": None}, "tags (no list)"),
         ({"tags": ["O", "O", "O", "O", "B-place"]}, "tag 'B-place' is not one of"),
         ({"tags": ["O", "O", "O", "O", ["B"]]}, "tag ['B'] is not one of"),
