@@ -26,7 +26,7 @@ BUGS: dict[str, Callable[[Any], float]] = {
     "divided by the batch's size": lambda batch: float(len(batch["input_ids"])),
 }
 
-# Planted in one kind in every run (test_planted_bugs.py), in all others by `make families`.
+# Planted in one kind in every run (test_planted_bugs_of_training.py), in all others by `make families`.
 OF_UNITS = ("unit clipped in each micro-batch", "clip by example", "mean of clipped examples", "clip by layer")
 OF_COUNTS = ("a unit that weighs more than 1 in a count", "correct and total", "counts divided by the number of units")
 

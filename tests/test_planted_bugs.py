@@ -1,7 +1,8 @@
-"""Every planted bug of the step, of training, of what leaves, of ledger and release makes a check fail.
+"""Every planted bug of the step, of what leaves, of ledger and release makes a check fail.
 
 The bugs are those of support/step_bugs.py and support/client_bugs.py. The checks are those of support/guarantees.py and
-support/ledger_guarantees.py, which the tests named after the guarantee run on the product as it is.
+support/ledger_guarantees.py, which the tests named after the guarantee run on the product as it is. Bugs of training
+and of validation counts are planted for every method: test_planted_bugs_of_training.py.
 """
 
 from collections.abc import Callable
@@ -12,12 +13,9 @@ from support import guarantees, ledger_guarantees
 from support.client_bugs import CLIENT_BUGS, LEAVING_BUGS, RELEASE_BUGS
 from support.step_bugs import COUNTING_BUGS, STEP_BUGS, TRAINING_BUGS
 
-from confide.client.training import local_steps
 from confide.common.config.run import RunConfig, lock
 from confide.common.errors import LedgerError
 from confide.common.model.base_models import hash_model
-from confide.common.model.warm_model import WarmModel
-from confide.common.privacy import step
 
 
 @pytest.mark.parametrize("bug", STEP_BUGS)
@@ -26,23 +24,6 @@ def test_a_bug_in_the_step_is_caught(bug: str, monkeypatch: pytest.MonkeyPatch) 
     plant(monkeypatch)
     with pytest.raises(AssertionError):
         check()
-
-
-@pytest.mark.parametrize("bug", TRAINING_BUGS)
-def test_a_bug_in_training_is_caught(bug: str, monkeypatch: pytest.MonkeyPatch, model: WarmModel) -> None:
-    plant, check = TRAINING_BUGS[bug]
-    plant(monkeypatch)
-    monkeypatch.setattr(local_steps, "private_step", step.private_step)
-    with pytest.raises(AssertionError):
-        check(model)
-
-
-@pytest.mark.parametrize("bug", COUNTING_BUGS)
-def test_a_bug_in_validation_counts_is_caught(bug: str, monkeypatch: pytest.MonkeyPatch, model: WarmModel) -> None:
-    plant, check = COUNTING_BUGS[bug]
-    plant(monkeypatch)
-    with pytest.raises(AssertionError):
-        check(model)
 
 
 @pytest.fixture

@@ -1,12 +1,13 @@
 """The checks behind the guarantee's tests, as plain functions.
 
-The test that is named after a sentence of the guarantee calls its check on the product; test_planted_bugs.py calls
-the same check on a product with a bug in it and asserts that it fails. So the checks reach into the product through
-its modules, at the time of the call. Statistical ones run at ALPHA.
+The test that is named after a sentence of the guarantee calls its check on the product; test_planted_bugs.py and
+test_planted_bugs_of_training.py call the same check on a product with a bug in it and assert that it fails. So the
+checks reach into the product through its modules, at the time of the call. Statistical ones run at ALPHA.
 """
 
 import os
 import tempfile
+from contextlib import nullcontext
 from itertools import combinations
 from pathlib import Path
 from typing import Any, get_args
@@ -95,9 +96,9 @@ def check_noise_has_the_scale_of_the_plan() -> None:
 
 
 def check_every_local_step_draws_noise_of_its_own(model: WarmModel) -> None:
-    """Variances of four steps add up; the same noise four times would have twice the standard deviation."""
+    """Variances of a hundred steps add up: a head alone has too few numbers to tell twice the deviation from once."""
     plan = make_plan()
-    _assert_normal(train_sum(plan, model, DrawsOnly(0), Coins.fresh(), steps=4), 2 * plan.noise_stddev)
+    _assert_normal(train_sum(plan, model, DrawsOnly(0), Coins.fresh(), steps=100), 10 * plan.noise_stddev)
 
 
 def check_public_seeds_do_not_choose_the_noise() -> None:
@@ -146,9 +147,12 @@ def check_a_unit_that_is_not_finite_contributes_zero() -> None:
 
 
 def _label_loss(model: WarmModel, example: Example) -> torch.Tensor:
-    """The loss of a text classification by its definition."""
+    """The loss of a text classification by its definition, on the states of lower layers that are kept in bfloat16."""
     ids = torch.tensor([example["input_ids"]])
-    logits = model.module(input_ids=ids, attention_mask=torch.ones_like(ids))
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    kept = nullcontext() if model.lower is None else model.lower.given(model.prefix(inputs).float())
+    with kept:
+        logits = model.module(**inputs)
     return torch.nn.functional.cross_entropy(logits, torch.tensor([example["label"]]))
 
 

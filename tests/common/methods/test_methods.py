@@ -54,8 +54,9 @@ MERGED = [name for name in SETTINGS if name not in {*PROMPTS, "bottleneck"}]
 
 # Two families in every run, an encoder and a decoder; all in `make families`.
 _USUAL = ("bert", "llama")
+_OUTSIDE_PEFT = [name for name in SETTINGS if name not in IN_PEFT]  # whose programs are our own lines, not PEFT's
 _SOME = [
-    name if number % 3 == 0 else pytest.param(name, marks=pytest.mark.families) for number, name in enumerate(SETTINGS)
+    name if name in {"lora", *_OUTSIDE_PEFT} else pytest.param(name, marks=pytest.mark.families) for name in SETTINGS
 ]
 _EACH = [name if name in _USUAL else pytest.param(name, marks=pytest.mark.families) for name in FAMILIES]
 
