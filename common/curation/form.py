@@ -3,7 +3,7 @@
 With a run the kind of task says which columns those are. Without one they are guessed from the names in the file.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,7 +76,13 @@ class Form:
 
     def text(self, record: Mapping[str, Any]) -> str:
         """Return all that a model reads or learns to write of a record."""
-        names = (*self.inputs, *(name for name in self.answers if name in _WRITTEN))
+        return self._joined(record, (*self.inputs, *(name for name in self.answers if name in _WRITTEN)))
+
+    def given(self, record: Mapping[str, Any]) -> str:
+        """Return all that a prediction for a record reads."""
+        return self._joined(record, self.inputs)
+
+    def _joined(self, record: Mapping[str, Any], names: Iterable[str]) -> str:
         return "\n".join(text_of(record.get(name))[: self.max_chars] for name in names)
 
     def labels(self, record: Mapping[str, Any]) -> tuple[str, ...]:
@@ -103,7 +109,9 @@ class Seen:
 
     Attributes:
         number: of its line, or of its row in a table.
-        record: in our columns; its text, labels and numbers are read from it.
+        record: in our columns; its texts, labels and numbers are read from it.
+        text: all that a model reads or learns to write.
+        given: the part of it that a prediction reads.
         fault: the reason why no round would use it, or None.
         group: the person; None without one.
         was_cut: True: the file has more of its texts than is read.
@@ -112,6 +120,7 @@ class Seen:
     number: int
     record: Record
     text: str
+    given: str
     labels: tuple[str, ...] = ()
     numbers: tuple[float, ...] = ()
     fault: str | None = None
@@ -130,7 +139,7 @@ def seen(form: Form, number: int, row: Record) -> Seen:
         fault = f"no group in column {form.columns['group']!r}"
     labels, numbers = form.labels(record), tuple(form.numbers(record))
     was_cut = any(cut(row[form.columns[name]], form.max_chars) != row[form.columns[name]] for name in form.inputs)
-    return Seen(number, record, form.text(record), labels, numbers, fault, group, was_cut)
+    return Seen(number, record, form.text(record), form.given(record), labels, numbers, fault, group, was_cut)
 
 
 def form_of(task: Task, columns: Mapping[str, str]) -> Form:

@@ -128,6 +128,16 @@ def test_texts_of_a_test_file_are_found(tmp_path: Path) -> None:
         check_data(path, form, test=_write(tmp_path, [{"body": "x"}], "test.jsonl"))
 
 
+@pytest.mark.parametrize("kind", SETTINGS)
+@pytest.mark.parametrize("with_answers", [True, False])
+def test_own_records_in_a_test_file_are_found_for_every_kind(kind: str, *, with_answers: bool, tmp_path: Path) -> None:
+    task = task_of(kind)
+    names = task.fields() if with_answers else task.inputs()
+    test = _write(tmp_path, [{name: row[name] for name in names} for row in RECORDS[kind][1:]], "test.jsonl")
+    found = _found(check_data(_write(tmp_path, RECORDS[kind]), form_of(task, {}), test=test))
+    assert "1 record (at 2) here are in the test file too, and nearly so none" in found["test file"]
+
+
 def test_doubles_are_named_in_the_order_of_the_file(tmp_path: Path) -> None:
     rows = _clean()
     doubled = [other for row in rows for other in (row, {**row, "text": row["text"] + "."})]
