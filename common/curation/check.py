@@ -15,7 +15,7 @@ from confide.common.curation.form import Form, seen
 from confide.common.curation.identifiers import Identifiers
 from confide.common.curation.label_noise import LabelNoise
 from confide.common.curation.languages import Languages
-from confide.common.curation.lengths import Count, Lengths
+from confide.common.curation.lengths import Lengths
 from confide.common.curation.units import Units
 from confide.common.data.records import inspect_rows
 from confide.common.errors import InputError
@@ -57,7 +57,7 @@ class Report:
         return f"cannot be used: {', '.join(stops)}" if stops else "can be used"
 
 
-def check_data(path: Path, form: Form, count: Count | None = None, test: Path | None = None) -> Report:
+def check_data(path: Path, form: Form, test: Path | None = None) -> Report:
     """Check a file of records.
 
     Of each record the checks hold about 400 bytes, and of 10,000 records the text. The file itself is read whole.
@@ -65,7 +65,6 @@ def check_data(path: Path, form: Form, count: Count | None = None, test: Path | 
     Args:
         path: of a form that `inspect_rows` reads.
         form: its columns.
-        count: counts tokens; without it words are counted.
         test: a public test file, whose texts should not be here.
 
     Raises:
@@ -74,7 +73,7 @@ def check_data(path: Path, form: Form, count: Count | None = None, test: Path | 
     broken, overlaps = Broken(), [] if test is None else [_overlap(test, form)]
     schema = getattr(form.task, "labels", ())
     judged = [Unused(form.least_usable)] if form.task or form.has_groups else []
-    own: list[Check] = [Lengths(form.task, count), Duplicates(), *overlaps, Balance(schema), LabelNoise()]
+    own: list[Check] = [Lengths(form), Duplicates(), *overlaps, Balance(schema), LabelNoise()]
     checks = [*judged, *own, Languages(), Encodings(), Identifiers(), Units(form)]
     preview, whole = list[dict[str, str]](), 0
     for number, row in _records(path, form.columns, broken):
