@@ -49,13 +49,11 @@ def check(
         raise InputError("data check: no file; name one, or a site.toml with --site")
     prepare()
     from confide.common.curation.check import check_data, report_text
-    from confide.common.curation.lengths import token_counter
     from confide.common.curation.page import write_page
 
     settings = load_run(run) if run else _offered(config)
-    tokenizer = _tokenizer(settings, config)
-    form = replace(_form(path, settings, config, columns_named(columns)), tokenizer=tokenizer)
-    report = check_data(path, form, token_counter(tokenizer) if tokenizer else None, test)
+    form = _form(path, settings, config, columns_named(columns))
+    report = check_data(path, replace(form, tokenizer=_tokenizer(settings, config)), test)
     if html:
         write_page(html, report)
     typer.echo(report_text(report))

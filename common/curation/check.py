@@ -8,14 +8,14 @@ from typing import Any
 
 from confide.common.curation.balance import Balance
 from confide.common.curation.broken import Broken, Unused
-from confide.common.curation.duplicates import Duplicates
+from confide.common.curation.duplicates import Duplicates, Overlap
 from confide.common.curation.encodings import Encodings
 from confide.common.curation.findings import Check
 from confide.common.curation.form import Form, seen
 from confide.common.curation.identifiers import Identifiers
 from confide.common.curation.label_noise import LabelNoise
 from confide.common.curation.languages import Languages
-from confide.common.curation.lengths import Count, Lengths
+from confide.common.curation.lengths import Lengths
 from confide.common.curation.units import Units
 from confide.common.data.records import inspect_rows
 from confide.common.errors import InputError
@@ -57,7 +57,7 @@ class Report:
         return f"cannot be used: {', '.join(stops)}" if stops else "can be used"
 
 
-def check_data(path: Path, form: Form, count: Count | None = None, test: Path | None = None) -> Report:
+def check_data(path: Path, form: Form, test: Path | None = None) -> Report:
     """Check a file of records.
 
     Of each record the checks hold about 400 bytes, and of 10,000 records the text. The file itself is read whole.
@@ -65,16 +65,15 @@ def check_data(path: Path, form: Form, count: Count | None = None, test: Path | 
     Args:
         path: of a form that `inspect_rows` reads.
         form: its columns.
-        count: counts tokens; without it words are counted.
         test: a public test file, whose texts should not be here.
 
     Raises:
         InputError: a file cannot be read or holds no record, or no record has the columns.
     """
-    broken, duplicates = Broken(), Duplicates()
+    broken, overlaps = Broken(), [] if test is None else [_overlap(test, form)]
     schema = getattr(form.task, "labels", ())
     judged = [Unused(form.least_usable)] if form.task or form.has_groups else []
-    own: list[Check] = [Lengths(form.task, count), duplicates, Balance(schema), LabelNoise()]
+    own: list[Check] = [Lengths(form), Duplicates(), *overlaps, Balance(schema), LabelNoise()]
     checks = [*judged, *own, Languages(), Encodings(), Identifiers(), Units(form)]
     preview, whole = list[dict[str, str]](), 0
     for number, row in _records(path, form.columns, broken):
@@ -84,8 +83,6 @@ def check_data(path: Path, form: Form, count: Count | None = None, test: Path | 
         for check in checks:
             check.see(record)
         whole += 1
-    if test is not None:
-        _see_test(test, form, duplicates)
     found = chain(broken.findings(whole), *(check.findings() for check in checks))
     return Report(path, form, preview, list(found))
 
@@ -115,8 +112,9 @@ def _records(path: Path, columns: Mapping[str, str], broken: Broken) -> Iterator
         raise InputError(f"{path}: {lacking}; name the file's columns with --columns text=note,label=code")
 
 
-def _see_test(path: Path, form: Form, duplicates: Duplicates) -> None:
-    """Let a check see a test file, under the same columns or under ours."""
+def _overlap(path: Path, form: Form) -> Overlap:
+    """Return the check that has seen a test file, under the same columns or under ours."""
+    overlap = Overlap()
     places = [{name: form.columns[name] for name in form.inputs}, {name: name for name in form.inputs}]
     for number, row in inspect_rows(path):
         if isinstance(row, str):
@@ -127,7 +125,8 @@ def _see_test(path: Path, form: Form, duplicates: Duplicates) -> None:
                 f"{path}: record {number} has none of the columns {', '.join(map(repr, places[0].values()))}; "
                 f"it has: {shown(', '.join(map(repr, row)), 200)}"
             )
-        duplicates.see_test(seen(Form(form.inputs, (), names, max_chars=form.max_chars), number, row))
+        overlap.see_test(seen(Form(form.inputs, (), names, max_chars=form.max_chars), number, row))
+    return overlap
 
 
 def _cut(record: Mapping[str, Any]) -> dict[str, str]:

@@ -23,43 +23,55 @@ class Duplicates:
     """
 
     def __init__(self) -> None:
-        self.train, self.test = _Texts(), _Texts()
+        self.texts = _Texts()
 
     def see(self, seen: Seen) -> None:
         """Take one record."""
-        self.train.add(seen)
-
-    def see_test(self, seen: Seen) -> None:
-        """Take one record of the test file."""
-        self.test.add(seen)
+        self.texts.add(seen, seen.text)
 
     def findings(self) -> Iterator[Finding]:
-        """Yield findings about exact doubles, labels that contradict each other, near doubles, and the test file."""
-        if not self.train.numbers:
+        """Yield findings about exact doubles, labels that contradict each other, and near doubles."""
+        if not self.texts.numbers:
             return
-        own, labels, exact = self.train.arrays()
+        own, labels, exact = self.texts.arrays()
         groups = _groups(exact)
         yield _found("exact doubles", groups, own, _COUNTED)
         torn = [group for group in groups if len(set(labels[group].tolist())) > 1]
         yield _found("doubles with other labels", torn, own, "look at each and decide for one label")
-        signatures = np.frombuffer(b"".join(self.train.signatures + self.test.signatures), dtype=np.uint32)
-        near = clusters(signatures.reshape(-1, 64))
-        mine, theirs = near[: len(own)], near[len(own) :]
+        near = _clusters(self.texts.signatures)
         _, first = np.unique(exact, return_index=True)
         first.sort()
-        nearly = [first[group] for group in _groups(mine[first])]
+        nearly = [first[group] for group in _groups(near[first])]
         yield _found("near doubles", nearly, own, "which share four fifths or more of their windows of five characters")
-        if self.test.numbers:
-            yield self._overlap(own, np.isin(mine, theirs), np.isin(exact, self.test.arrays()[2]))
 
-    def _overlap(self, own: NDArray[np.int64], near: NDArray[np.bool_], exact: NDArray[np.bool_]) -> Finding:
-        """Return the finding about texts that are in the test file too."""
-        both = places_of(own[exact].tolist()), places_of(own[near & ~exact].tolist())
+
+class Overlap:
+    """Records whose inputs a public test file has too. Answers are left out, for a test file may lack them."""
+
+    def __init__(self) -> None:
+        self.train, self.test = _Texts(), _Texts()
+
+    def see(self, seen: Seen) -> None:
+        """Take one record."""
+        self.train.add(seen, seen.given)
+
+    def see_test(self, seen: Seen) -> None:
+        """Take one record of the test file."""
+        self.test.add(seen, seen.given)
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield one finding; none without a text on both sides."""
+        if not self.train.numbers or not self.test.numbers:
+            return
+        own, _, exact = self.train.arrays()
+        near = _clusters(self.train.signatures + self.test.signatures)
+        nearly, same = np.isin(near[: len(own)], near[len(own) :]), np.isin(exact, self.test.arrays()[2])
+        both = places_of(own[same].tolist()), places_of(own[nearly & ~same].tolist())
         if not any(places.count for places in both):
-            return Finding("test file", "ok", f"none of its {len(self.test.numbers)} texts is here")
-        exactly, nearly = both
-        text = f"{_told(exactly)} here are in the test file too, and nearly so {_told(nearly)}"
-        return Finding("test file", "warning", f"{text}; its scores say too much: take them out of one of the two")
+            yield Finding("test file", "ok", f"none of its {len(self.test.numbers)} texts is here")
+            return
+        text = f"{_told(both[0])} here are in the test file too, and nearly so {_told(both[1])}"
+        yield Finding("test file", "warning", f"{text}; its scores say too much: take them out of one of the two")
 
 
 class _Texts:
@@ -67,8 +79,8 @@ class _Texts:
         self.numbers, self.labels, self.hashes = array("q"), array("q"), array("Q")
         self.signatures: list[bytes] = []
 
-    def add(self, seen: Seen) -> None:
-        text = normalised(seen.text)
+    def add(self, seen: Seen, text: str) -> None:
+        text = normalised(text)
         if not text:
             return
         self.numbers.append(seen.number)
@@ -78,6 +90,11 @@ class _Texts:
 
     def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint64]]:
         return np.array(self.numbers), np.array(self.labels), np.array(self.hashes, dtype=np.uint64)
+
+
+def _clusters(signatures: list[bytes]) -> NDArray[np.int64]:
+    """Return for each text the number of its cluster of near doubles."""
+    return clusters(np.frombuffer(b"".join(signatures), dtype=np.uint32).reshape(-1, 64))
 
 
 def _hash(text: str) -> int:

@@ -76,8 +76,19 @@ class Form:
 
     def text(self, record: Mapping[str, Any]) -> str:
         """Return all that a model reads or learns to write of a record."""
-        names = (*self.inputs, *(name for name in self.answers if name in _WRITTEN))
-        return "\n".join(text_of(record.get(name))[: self.max_chars] for name in names)
+        return "\n".join(self._texts(record, written=True))
+
+    def given(self, record: Mapping[str, Any]) -> str:
+        """Return all that a prediction for a record reads."""
+        return "\n".join(self._texts(record, written=False))
+
+    def lacks_text(self, record: Mapping[str, Any]) -> bool:
+        """Return whether one of the texts is empty."""
+        return not all(text.strip() for text in self._texts(record, written=True))
+
+    def _texts(self, record: Mapping[str, Any], *, written: bool) -> list[str]:
+        names = (*self.inputs, *(name for name in self.answers if written and name in _WRITTEN))
+        return [text_of(record.get(name))[: self.max_chars] for name in names]
 
     def labels(self, record: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the labels of a record, or the types of its names; none for a kind without labels."""
@@ -103,19 +114,24 @@ class Seen:
 
     Attributes:
         number: of its line, or of its row in a table.
-        record: in our columns; its text, labels and numbers are read from it.
+        record: in our columns; its texts, labels and numbers are read from it.
+        text: all that a model reads or learns to write.
+        given: the part of it that a prediction reads.
         fault: the reason why no round would use it, or None.
         group: the person; None without one.
+        lacks_text: True: one of its texts is empty.
         was_cut: True: the file has more of its texts than is read.
     """
 
     number: int
     record: Record
     text: str
+    given: str
     labels: tuple[str, ...] = ()
     numbers: tuple[float, ...] = ()
     fault: str | None = None
     group: str | None = None
+    lacks_text: bool = False
     was_cut: bool = False
 
 
@@ -130,7 +146,8 @@ def seen(form: Form, number: int, row: Record) -> Seen:
         fault = f"no group in column {form.columns['group']!r}"
     labels, numbers = form.labels(record), tuple(form.numbers(record))
     was_cut = any(cut(row[form.columns[name]], form.max_chars) != row[form.columns[name]] for name in form.inputs)
-    return Seen(number, record, form.text(record), labels, numbers, fault, group, was_cut)
+    texts, empty = (form.text(record), form.given(record)), form.lacks_text(record)
+    return Seen(number, record, *texts, labels, numbers, fault, group, empty, was_cut)
 
 
 def form_of(task: Task, columns: Mapping[str, str]) -> Form:

@@ -1,62 +1,92 @@
-"""Empty and long texts: in tokens if the base is at hand, else in words."""
+"""Empty texts, and long ones, of which the task's kind does not read everything.
+
+Tokens are those of the run's base. Where it is not at hand, words stand for tokens.
+"""
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from confide.common.curation.findings import Places
-from confide.common.curation.form import Seen
+from confide.common.curation.form import Form, Seen
+from confide.common.data.records import Record
 from confide.common.findings import Finding
 from confide.common.tasks import Task
 
 _WAITING = 512  # texts that are tokenised together
-
-Count = Callable[[list[str]], list[int]]
-
-
-def token_counter(tokenizer: Any) -> Count:
-    """Return the function that counts the tokens of texts, with the special ones."""
-
-    def count(texts: list[str]) -> list[int]:
-        return [len(ids) for ids in tokenizer(texts, verbose=False)["input_ids"]]
-
-    return count
+_MOST_TOKENS, _MOST_WINDOWS = 32_768, 1_000_000  # of an example, the most that any kind allows; of a record
+_LEAST_PART = 3  # a question has a third of an example, so a record of that length is read whole
 
 
-def count_words(texts: list[str]) -> list[int]:
-    """Return the number of words of each text."""
-    return [len(text.split()) for text in texts]
+def word_tokenizer() -> Any:
+    """Return a tokenizer that makes one token of each word, and special ones as BERT's does."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import WhitespaceSplit
+    from tokenizers.processors import BertProcessing
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(WordLevel({"?": 0}, "?"))
+    words.pre_tokenizer = WhitespaceSplit()
+    words.post_processor = BertProcessing(("?", 0), ("?", 0))
+    template = "{% for message in messages %}{{ message.content }} {% endfor %}"
+    return PreTrainedTokenizerFast(tokenizer_object=words, chat_template=template)
+
+
+def is_cut(task: Task, record: Record, tokenizer: Any) -> bool:
+    """Return whether a checked record has tokens that its examples lack.
+
+    With longer examples it would have more tokens in all then, or with more windows more examples.
+    """
+    longer = task.model_copy(update={"max_length": _MOST_TOKENS}).examples(record, tokenizer)
+    if all(_LEAST_PART * len(column) <= task.max_length for example in longer for column in _columns(example)):
+        return False
+    own = task.examples(record, tokenizer)
+    if _size(longer) > _size(own):
+        return True
+    more = {"max_windows": _MOST_WINDOWS} if "max_windows" in type(task).model_fields else {}
+    return bool(more) and len(task.model_copy(update=more).examples(record, tokenizer)) > len(own)
+
+
+def _columns(example: dict[str, Any]) -> list[list[Any]]:
+    """Return the columns with a value for each token; each text of an example has its own."""
+    return [column for column in example.values() if isinstance(column, list)]
+
+
+def _size(examples: list[dict[str, Any]]) -> int:
+    return sum(len(column) for example in examples for column in _columns(example))
 
 
 class Lengths:
-    """Empty texts, and texts of which a model reads the beginning alone."""
+    """Empty texts, and records of which the model does not read everything."""
 
-    def __init__(self, task: Task | None, count: Count | None) -> None:
-        self.count, self.unit = (count, "tokens") if count else (count_words, "words")
-        self.most = task.max_length * getattr(task, "max_windows", 1) if task else None
+    def __init__(self, form: Form) -> None:
+        self.task, self.unit = form.task, "tokens" if form.tokenizer else "words"
+        self.tokenizer = form.tokenizer or word_tokenizer()
         self.empty, self.long, self.cut = Places(), Places(), Places()
         self.sizes = array("q")
-        self.waiting: list[tuple[int, str]] = []
+        self.waiting: list[str] = []
 
     def see(self, seen: Seen) -> None:
         """Take one record."""
-        if not seen.text.strip():
+        if seen.lacks_text:
             self.empty.add(seen.number)
             return
         if seen.was_cut:
             self.cut.add(seen.number)
-        self.waiting.append((seen.number, seen.text))
+        if self.task and not seen.fault and is_cut(self.task, seen.record, self.tokenizer):
+            self.long.add(seen.number)
+        self.waiting.append(seen.text)
         if len(self.waiting) == _WAITING:
             self._measure()
 
     def _measure(self) -> None:
-        sizes = self.count([text for _, text in self.waiting]) if self.waiting else []
-        self.sizes.extend(sizes)
-        for (number, _), size in zip(self.waiting, sizes, strict=True):
-            if self.most is not None and size > self.most:
-                self.long.add(number)
+        if self.waiting:
+            special = self.unit == "tokens"
+            encoded = self.tokenizer(self.waiting, add_special_tokens=special, verbose=False)
+            self.sizes.extend(map(len, encoded["input_ids"]))
         self.waiting.clear()
 
     def findings(self) -> Iterator[Finding]:
@@ -72,11 +102,18 @@ class Lengths:
             return
         middle, high, top = (int(value) for value in np.percentile(self.sizes, (50, 95, 100)))
         text = f"half have at most {middle} {self.unit}, 95 % at most {high}, the longest {top}"
-        if self.most is None:
+        if self.task is None:
             yield Finding("lengths", "ok", f"{text}; --run says how many are read")
-        elif self.long.count:
-            rest = f"{self.long} have more than the {self.most} tokens that are read, the rest is cut"
-            yield Finding("lengths", "warning", f"{text}; {rest}")
+            return
+        about = "" if self.unit == "tokens" else ", counted in words, for the base is not at hand"
+        if self.long.count:
+            text += f"; {self.long} have more than is read, {_room(self.task)}; the rest is cut{about}"
         else:
-            about = "" if self.unit == "tokens" else ", counted in words, for the base is not at hand"
-            yield Finding("lengths", "ok", f"{text}; at most {self.most} tokens are read{about}")
+            text += f"; all is read, {_room(self.task)}{about}"
+        yield Finding("lengths", "warning" if self.long.count else "ok", text)
+
+
+def _room(task: Task) -> str:
+    """Return in words how much of a record is read at most."""
+    windows = getattr(task, "max_windows", 1)
+    return f"at most {task.max_length} tokens an example{f', {windows} examples a record' if windows > 1 else ''}"

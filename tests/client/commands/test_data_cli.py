@@ -53,7 +53,7 @@ def test_a_run_gives_kind_columns_and_base(confide: Confide, notes: Path, run: P
     assert "task.kind: text-classification" in output
     assert "  text <- note\n  label <- code\n" in output
     assert "  3  text: the staff was kind 2 times\n" in output
-    assert "9 records (at 1, 2, 3, 4, 5, 6, 7, 8, 9) have more than the 8 tokens" in output
+    assert "9 records (at 1, 2, 3, 4, 5, 6, 7, 8, 9) have more than is read, at most 8 tokens" in output
     assert "none has negative" in output
     assert "not covered by the guarantee" in output
 
@@ -73,7 +73,7 @@ def test_what_the_chat_template_of_the_base_refuses_is_a_fault(confide: Confide,
 
 def test_without_the_base_words_are_counted(confide: Confide, notes: Path, run: Path) -> None:
     run.write_text(RUN.format(base="no_such_base"), encoding="utf-8")
-    assert "at most 8 tokens are read, counted in words" in confide(notes, "--run", run)[1]
+    assert "all is read, at most 8 tokens an example, counted in words" in confide(notes, "--run", run)[1]
 
 
 def test_without_a_run_the_kind_is_guessed_from_columns(confide: Confide, notes: Path) -> None:

@@ -1,18 +1,21 @@
 """Each check finds a fault that was planted in a file, says where it is, and is silent about a file without one."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from support.kinds import RECORDS, SETTINGS, task_of
+from support.kinds import RECORDS, SETTINGS, base_of, task_of
+from support.tiny_bert import tiny_tokenizer
 
 from confide.common.curation.check import Report, check_data, report_text
 from confide.common.curation.form import Form, form_of, guessed_form
 from confide.common.curation.identifiers import identifiers_in
 from confide.common.curation.page import write_page
 from confide.common.errors import InputError
+from confide.common.model.base_models import load_tokenizer
 
 Rows = list[Any]
 GOOD, BAD = ("lovely", "warm", "kind"), ("rude", "cold", "broken")
@@ -60,7 +63,7 @@ def test_a_clean_file_has_no_finding_and_can_be_used(tmp_path: Path) -> None:
 _LONG = "the staff was kind " * 40
 PLANTED = {
     "empty texts": (_changed(7, text=" "), "1 record (at 7)"),
-    "lengths": (_changed(7, text=_LONG), "1 record (at 7) have more than the 64 tokens"),
+    "lengths": (_changed(7, text=_LONG), "1 record (at 7) have more than is read, at most 64 tokens an example"),
     "exact doubles": ([*_clean(), {**_clean()[4], "text": _clean()[4]["text"].upper() + "  "}], "2 records (at 5, 61)"),
     "near doubles": ([*_clean(), {**_clean()[4], "text": _clean()[4]["text"] + "."}], "2 records (at 5, 61)"),
     "doubles with other labels": ([*_clean(), {**_clean()[4], "label": "negative"}], "2 records (at 5, 61)"),
@@ -128,12 +131,78 @@ def test_texts_of_a_test_file_are_found(tmp_path: Path) -> None:
         check_data(path, form, test=_write(tmp_path, [{"body": "x"}], "test.jsonl"))
 
 
+@pytest.mark.parametrize("kind", SETTINGS)
+@pytest.mark.parametrize("with_answers", [True, False])
+def test_own_records_in_a_test_file_are_found_for_every_kind(kind: str, *, with_answers: bool, tmp_path: Path) -> None:
+    task = task_of(kind)
+    names = task.fields() if with_answers else task.inputs()
+    test = _write(tmp_path, [{name: row[name] for name in names} for row in RECORDS[kind][1:]], "test.jsonl")
+    found = _found(check_data(_write(tmp_path, RECORDS[kind]), form_of(task, {}), test=test))
+    assert "1 record (at 2) here are in the test file too, and nearly so none" in found["test file"]
+
+
 def test_doubles_are_named_in_the_order_of_the_file(tmp_path: Path) -> None:
     rows = _clean()
     doubled = [other for row in rows for other in (row, {**row, "text": row["text"] + "."})]
     found = _found(check_data(_write(tmp_path, doubled), _form()))
     assert "60 texts in 120 records" in found["near doubles"]
     assert "2 records (at 1, 2); 2 records (at 3, 4); 2 records (at 5, 6)" in found["near doubles"]
+
+
+def _words(count: int) -> str:
+    return " ".join(["good"] * count)
+
+
+def _asked(context: int, question: int = 6) -> dict[str, Any]:
+    return {"context": _words(context), "question": _words(question), "answers": {"text": [], "answer_start": []}}
+
+
+def _ranked(*counts: int) -> dict[str, Any]:
+    return {"query": "bad", "candidates": [_words(count) for count in counts], "relevance": [0] * len(counts)}
+
+
+def _preferred(prompt: int, chosen: int) -> dict[str, Any]:
+    return {"prompt": _words(prompt) + " ", "chosen": _words(chosen), "rejected": "bad"}
+
+
+# Of each kind: settings, records that are read whole, records that are not. Special tokens: 1 to 3.
+READ: dict[str, tuple[dict[str, Any], Rows, Rows]] = {
+    "seq2seq": ({}, [{"source": _words(30), "target": _words(30)}], [{"source": "bad", "target": _words(33)}]),
+    "ranking": ({}, [_ranked(28, 28, 28)], [_ranked(3, 33)]),
+    "preference": ({}, [{**_preferred(10, 20), "rejected": _words(18)}], [_preferred(10, 23), _preferred(40, 3)]),
+    "question-answering": ({"max_windows": 2}, [_asked(36)], [_asked(45), _asked(3, 12)]),
+    "causal-lm, completion": (
+        {"max_windows": 2},
+        [{"prompt": _words(20) + " ", "completion": _words(40)}],
+        [{"prompt": _words(40) + " ", "completion": "bad"}, {"prompt": "bad ", "completion": _words(65)}],
+    ),
+    "token-classification": (
+        {"max_windows": 2},
+        [{"tokens": ["good"] * 60, "tags": ["O"] * 60}],
+        [{"tokens": ["good"] * 65, "tags": ["O"] * 65}],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", READ)
+@pytest.mark.parametrize("with_base", [True, False])
+def test_a_record_is_long_if_its_kind_does_not_read_all_of_it(kind: str, *, with_base: bool, tmp_path: Path) -> None:
+    settings, fitting, long = READ[kind]
+    form = form_of(task_of(kind, max_length=32, **settings), {})
+    if with_base:
+        form = replace(form, tokenizer=load_tokenizer(base_of(kind)) if base_of(kind) else tiny_tokenizer())
+    report = check_data(_write(tmp_path, [*fitting, *long]), form)
+    places = ", ".join(str(number) for number in range(2, 2 + len(long)))
+    assert f"(at {places}) have more than is read, at most 32 tokens an example" in _found(report)["lengths"]
+    report = check_data(_write(tmp_path, fitting), form)
+    assert "all is read, at most 32 tokens an example" in _found(report, "ok")["lengths"]
+    assert ("counted in words" in _found(report, "ok")["lengths"]) != with_base
+
+
+def test_a_pair_with_one_empty_text_is_named(tmp_path: Path) -> None:
+    rows = [{"text": "a film", "text_pair": "good", "label": "no"}, {"text": "a film", "text_pair": " ", "label": "no"}]
+    report = check_data(_write(tmp_path, rows), guessed_form(rows[0], {}, "it"))
+    assert "1 record (at 2)" in _found(report)["empty texts"]
 
 
 def test_persons_are_counted_with_their_records(tmp_path: Path) -> None:
