@@ -43,4 +43,4 @@ class Encodings:
         for name in there:
             yield Finding(name, "warning", f"{self.places[name]}; {_FAULTS[name][1]}")
         if not there:
-            yield Finding("encoding", "ok", "no sign of a wrong one")
+            yield Finding("encoding", "ok", "no sign of a wrong one in the records that can be read")

@@ -222,6 +222,18 @@ def test_a_line_that_cannot_be_read_stops_use(tmp_path: Path) -> None:
     assert "1 record (at 62): no column 'label'" in problem
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_nothing_is_ok_of_a_file_in_another_encoding(encoding: str, tmp_path: Path) -> None:
+    path = tmp_path / "notes.jsonl"
+    text = "\n".join(json.dumps({**row, "text": "café " + row["text"]}, ensure_ascii=False) for row in _clean())
+    path.write_text(text, encoding=encoding)
+    report = check_data(path, _form())
+    assert "not UTF-8" in _found(report, "problem")["lines"]
+    assert _found(report, "ok") == {}
+    found = _found(check_data(_write(tmp_path, _clean(), "own.jsonl"), _form(), test=path))
+    assert "no text of it can be read" in found["test file"]
+
+
 def test_too_few_usable_records_stop_use(tmp_path: Path) -> None:
     rows = [{**row, "label": [row["label"]]} if number < 40 else row for number, row in enumerate(_clean())]
     report = check_data(_write(tmp_path, rows), _form())
