@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import MakeRun
-from support.guarantees import check_a_unit_counts_as_its_clipped_mean_gradient
+from support.guarantees import check_a_unit_counts_as_its_clipped_mean_gradient, check_companions_do_not_change_a_unit
 from support.methods import SETTINGS, run_with, task_for
 from support.speed import CPU
 from support.step_bugs import COUNTING_BUGS, TRAINING_BUGS
@@ -65,6 +65,11 @@ def test_a_bug_in_training_or_counts_is_caught(bug: str, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("model", METHODS, indirect=True)
 def test_a_unit_counts_as_its_clipped_mean_by_any_method(model: WarmModel) -> None:
     check_a_unit_counts_as_its_clipped_mean_gradient(model)
+
+
+def test_companions_do_not_change_a_unit_by_trained_norms(model_of: Callable[[str], WarmModel]) -> None:
+    """The last bit that a longer padding changes reaches the clipped gradient here; other methods hide it."""
+    check_companions_do_not_change_a_unit(model_of("norms"))
 
 
 @pytest.mark.waits
