@@ -51,6 +51,16 @@ def _dni_is_whole(text: str) -> bool:
     return "TRWAGMYFPDXBNJZSQVHLCKE"[int(text[:8]) % 23] == text[-1]
 
 
+# Decree of the Italian Ministry of Finance, 23 December 1976: values at odd places, of 0 to 9 and A to J, then K to Z.
+_ODD = (1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 2, 4, 18, 20, 11, 3, 6, 8, 12, 14, 16, 10, 22, 25, 24, 23)
+
+
+def _fiscal_code_is_whole(text: str) -> bool:
+    values = [int(sign) if sign.isdigit() else ord(sign) - ord("A") for sign in text]
+    total = sum(_ODD[value] for value in values[:15:2]) + sum(values[1:15:2])
+    return total % 26 == values[15]
+
+
 def _any(text: str) -> bool:
     return True
 
@@ -64,7 +74,7 @@ _FORMS: dict[str, tuple[re.Pattern[str], Callable[[str], bool]]] = {
         re.compile(r"\b[12] ?\d\d ?\d\d ?\d\d ?\d{3} ?\d{3} ?\d\d\b"),
         _nir_is_whole,
     ),
-    "Italian fiscal code": (re.compile(r"\b[A-Z]{6}\d\d[A-EHLMPRST]\d\d[A-Z]\d{3}[A-Z]\b"), _any),
+    "Italian fiscal code": (re.compile(r"\b[A-Z]{6}\d\d[A-EHLMPRST]\d\d[A-Z]\d{3}[A-Z]\b"), _fiscal_code_is_whole),
     "Spanish identity number": (re.compile(r"\b\d{8}-?[A-Z]\b"), _dni_is_whole),
     "US social security number": (re.compile(r"\b(?!000|666|9)\d{3}-(?!00)\d\d-(?!0000)\d{4}\b"), _any),
     "NHS number": (re.compile(r"\b\d{3} \d{3} \d{4}\b"), _nhs_is_whole),

@@ -109,6 +109,7 @@ def test_mojibake_of_other_scripts_is_found(tmp_path: Path) -> None:
         ("NHS number", "943 476 5919", "943 476 5918"),
         ("French social security number", "2 55 08 14 168 025 38", "2 55 08 14 168 025 39"),
         ("Italian fiscal code", "RSSMRA85T10A562S", "RSSMRA85Z10A562S"),
+        ("Italian fiscal code", "MRTMTT91D08F205J", "MRTMTT91D08F205K"),
         ("telephone number", "+49 30 1234567", "5.123456789"),
         ("US social security number", "219-09-9999", "900-09-9999"),
     ],
