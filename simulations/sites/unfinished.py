@@ -74,7 +74,11 @@ class Unfinished:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def open_database(self) -> Database:
-        """Return the database of all ledgers: in memory, or on the disk if there were rows before."""
+        """Return the database of all ledgers: in memory, or on the disk if there were rows before.
+
+        Raises:
+            InputError: a row is missing.
+        """
         cut_torn_line(self.folder / _ROWS)  # else the next row would be written behind it, and be lost
         rows = self._rows()
         if not rows:

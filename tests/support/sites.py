@@ -73,9 +73,12 @@ MIXED_UNITS = 7
 
 
 def mixed_records(model: WarmModel, more: int) -> list[dict[str, Any]]:
-    """Records of seven units, one or two for each, of made-up texts that grow by so many words."""
+    """Records of seven units, one or two for each, of made-up texts that grow by so many words; two are of a length.
+
+    Only units of one padded length share a micro-batch, so some of them must have companions.
+    """
     return [
-        {**model.task.made_up(5, number, 3 + more * number), "group": str(number % MIXED_UNITS)}
+        {**model.task.made_up(5, number, 3 + more * (number - number % 2)), "group": str(number % MIXED_UNITS)}
         for number in range(MIXED_UNITS + 3)
     ]
 

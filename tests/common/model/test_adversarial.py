@@ -33,7 +33,7 @@ def model(make_run: MakeRun) -> WarmModel:
 
 @pytest.fixture
 def table(model: WarmModel) -> UnitTable:
-    return mixed_table(model, 9)
+    return mixed_table(model, 3)
 
 
 def _rows(model: WarmModel, count: int) -> dict[str, Tensor]:
