@@ -58,7 +58,23 @@ def peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
+def gpu_peak_mb() -> float:
+    """Return the most memory that tensors of this process took on one GPU, in MB; 0 if it used none."""
+    return max(map(torch.cuda.max_memory_allocated, _gpus()), default=0) / 2**20
+
+
+def forget_gpu_peak() -> None:
+    """Let `gpu_peak_mb` begin anew, with what the GPUs hold now."""
+    for number in _gpus():
+        torch.cuda.reset_peak_memory_stats(number)
+
+
+def _gpus() -> range:
+    """Return the numbers of the GPUs that this process can have used."""
+    return range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)  # type: ignore[no-untyped-call]
+
+
 def peak_memory() -> str:
-    """Return `peak_memory_mb` in words, with the memory that this process took on a GPU."""
-    own, on_gpu = peak_memory_mb(), torch.cuda.max_memory_allocated() / 2**20  # 0 if no GPU was used
+    """Return `peak_memory_mb` in words, with `gpu_peak_mb` if a GPU was used."""
+    own, on_gpu = peak_memory_mb(), gpu_peak_mb()
     return f"{own:,.0f} MB and {on_gpu:,.0f} MB on the GPU" if on_gpu else f"{own:,.0f} MB"

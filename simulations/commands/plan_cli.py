@@ -18,7 +18,12 @@ def plan(
         float | None, typer.Option(min=0.1, help="compute the epsilon that this noise gives")
     ] = None,
     measure: Annotated[
-        bool, typer.Option("--measure", help="also measure time and memory, from 20 local steps on synthetic texts")
+        bool,
+        typer.Option(
+            "--measure",
+            help="also measure time and memory here: 20 local steps on made-up texts, evenly of all lengths up to "
+            "max_length",
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -62,9 +67,11 @@ def _plan_text(run: "RunConfig", facts: dict[str, Any]) -> str:
     if not facts["head_noise"]:
         lines.append("  no head is trained, so what the noise leaves of the signal is not estimated: simulate it first")
     if "seconds_per_round" in facts:
+        on_gpu = f" and {facts['peak_gpu_memory_mb']:.0f} MB on a GPU" if facts["peak_gpu_memory_mb"] else ""
         lines.append(
-            f"  {facts['seconds_per_round']} s for a round of one institution, "
-            f"peak memory {facts['peak_memory_mb']:.0f} MB, on this machine"
+            f"  {facts['seconds_per_round']} s for a round of one institution, peak memory "
+            f"{facts['peak_memory_mb']:.0f} MB{on_gpu}, on this machine, for texts of all lengths up to max_length = "
+            f"{run.task.max_length}"
         )
     lines += ["", "  epsilon   noise   signal share   attacker finds at most (at 1 % false alarms)"]
     lines += [_row_text(row) for row in facts["table"]]

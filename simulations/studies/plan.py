@@ -4,7 +4,7 @@ import math
 import statistics
 import time
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from confide.common.config.run import RunConfig, make_plan
 from confide.common.config.shared_noise import MAX_IF_BROKEN
@@ -14,11 +14,16 @@ from confide.common.privacy.secure.sharing import Sharing
 from confide.common.tensors import Schema
 from confide.simulations.studies.remembered import Remembered, recall
 
+if TYPE_CHECKING:
+    from confide.client.data.units import UnitTable
+    from confide.common.model.warm_model import WarmModel
+
 TABLE = (1.0, 3.0, 8.0)
 FALSE_POSITIVE_RATE = 0.01
 # Of 72 measured settings the 11 below it kept 83 % or more of what a run without privacy gains over chance; half of the
 # 61 above it kept less than 40 % (docs/decisions.md).
 MOST_HEAD_NOISE = 0.075
+_MAX_LENGTHS = 16  # of the records that are measured
 
 
 def plan_facts(run: RunConfig, target_epsilon: float | None = None) -> dict[str, Any]:
@@ -164,32 +169,54 @@ def head_noise(run: RunConfig, plan: PrivacyPlan, head_size: int) -> float:
 
 
 def measure(run: RunConfig, num_steps: int = 20) -> dict[str, float]:
-    """Measure the time of a round and peak memory on this machine, with local steps on synthetic texts of 4-48 words.
+    """Measure the time of a round and peak memory on this machine, with local steps on made-up records.
+
+    Each unit is one record. Their lengths spread evenly up to all that the task allows, whatever the lengths of the
+    real ones: a plan reads no data.
 
     Returns:
-        ``seconds_per_round`` (median step times ``local.steps``; one institution), ``peak_memory_mb`` (this process).
+        ``seconds_per_round`` (median step times ``local.steps``; one institution); ``peak_memory_mb`` (this process,
+        without a GPU's); ``peak_gpu_memory_mb`` (tensors on the GPU that held most, 0 without one).
     """
-    from confide.client.data.units import make_units
     from confide.client.training.batches import batch_units
-    from confide.client.training.local_steps import LocalWork, train
+    from confide.client.training.local_steps import LocalWork, share, train
     from confide.client.training.trial import tried_shapes
     from confide.common.model.adapter import get_state
-    from confide.common.model.devices import peak_memory_mb
+    from confide.common.model.devices import forget_gpu_peak, gpu_peak_mb, peak_memory_mb
     from confide.common.model.warm_model import warm_model
     from confide.common.privacy.coins import Coins
 
+    forget_gpu_peak()
     model = warm_model(run, run.speed)
-    records = [run.task.made_up(0, number, 4 + number % 45) for number in range(run.local.nominal_units)]
-    units = make_units(records, run.task, model.tokenizer, bytes(32))
-    batched = batch_units(units, model, tried_shapes(model, run.speed.tokens_per_micro_batch))
-    plan = make_plan(run, run.local.nominal_units)
-    work = LocalWork(plan, get_state(model.module), 1, run.local.learning_rate)
+    batched = batch_units(_of_all_lengths(run, model), model, tried_shapes(model, run.speed.tokens_per_micro_batch))
+    plan, received = make_plan(run, run.local.nominal_units), get_state(model.module)
     seconds = []
     for _ in range(num_steps):
         began = time.perf_counter()
-        train(work, model, batched, Coins.fresh())
+        if isinstance(plan, PrivacyPlan) and plan.sharing:
+            share(plan, received, model, batched, Coins.fresh())
+        else:
+            train(LocalWork(plan, received, 1, run.local.learning_rate), model, batched, Coins.fresh())
         seconds.append(time.perf_counter() - began)
     return {
         "seconds_per_round": round(statistics.median(seconds) * run.local.steps, 3),
         "peak_memory_mb": round(peak_memory_mb(), 1),
+        "peak_gpu_memory_mb": round(gpu_peak_mb(), 1),
     }
+
+
+def _of_all_lengths(run: RunConfig, model: "WarmModel") -> "UnitTable":
+    """Return units of one made-up record each: a sixteenth of the tokens that the task allows, two sixteenths, ... all.
+
+    Sixteen records take no time to encode, so the units repeat them.
+    """
+    from confide.client.data.units import UnitTable
+    from confide.common.data.batches import shortened
+
+    task, records, number_of = run.task, [], min(_MAX_LENGTHS, run.local.nominal_units)
+    for number in range(number_of):
+        examples = task.examples(task.made_up(0, number), model.tokenizer)  # they fill all that the task allows
+        tokens = math.ceil((number + 1) / number_of * task.max_length * len(examples))
+        rest = [max(0, tokens - place * task.max_length) for place in range(len(examples))]
+        records.append([shortened(*pair) for pair in zip(examples, rest, strict=True)])
+    return UnitTable([records[unit % number_of] for unit in range(run.local.nominal_units)])

@@ -11,6 +11,7 @@ from support.coins import TestCoins
 from support.sites import DrawsOnly
 
 from confide.common.config.run import RunConfig, make_plan
+from confide.common.model import devices
 from confide.common.model.adapter import coordinate_weights, schema
 from confide.common.model.warm_model import WarmModel
 from confide.common.privacy.plan import PrivacyPlan
@@ -204,3 +205,19 @@ def test_a_plan_of_shared_noise_reads_no_data_and_counts_clients(
 def test_a_run_without_shared_noise_tells_nothing_of_it(confide: Confide, settings: Settings, run_file: Path) -> None:
     _, output, _ = confide("plan", run_file, *settings())
     assert not [word for word in ("league", "broken", "max_colluding") if word in output]
+
+
+@pytest.mark.usefixtures("_no_table")
+def test_the_time_and_the_memory_of_a_round_of_shared_noise_are_measured(
+    confide: Confide, settings: Settings, run_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The default scenario is such a run."""
+    monkeypatch.setattr(plan, "_other_choices", lambda *of: [])  # they take seconds
+    begun = list[float]()
+    monkeypatch.setattr(devices, "forget_gpu_peak", lambda: begun.append(700))
+    monkeypatch.setattr(devices, "gpu_peak_mb", lambda: sum(begun))
+    sets = settings(*SHARED, "speed.tokens_per_micro_batch=64")
+    code, output, errors = confide("plan", run_file, "--measure", *sets)
+    assert code == 0, errors
+    [line] = [line for line in output.splitlines() if " s for a round of one institution, peak memory " in line]
+    assert line.endswith(" MB and 700 MB on a GPU, on this machine, for texts of all lengths up to max_length = 64")
