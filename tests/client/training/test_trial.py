@@ -1,5 +1,6 @@
 """Every shape of a micro-batch is tried before a run: for its memory, and for the bits of its rows."""
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -21,9 +22,10 @@ from confide.client.training import trial
 from confide.client.training.shares import model_of
 from confide.client.training.trial import Seen, Sight, agreeing, tried_shapes
 from confide.common.config.run import RunConfig, lock
-from confide.common.data.batches import length
+from confide.common.config.simulation import SpeedSection
+from confide.common.data.batches import collate, length, shortened
 from confide.common.data.shapes import Shape, Shapes, one_row_each, public_shapes
-from confide.common.model.adapter import get_state
+from confide.common.model.adapter import get_state, schema, set_state
 from confide.common.model.base_models import hash_model
 from confide.common.model.warm_model import WarmModel, forget_models, warm_model
 from confide.common.privacy import step
@@ -290,6 +292,28 @@ def test_the_gradient_goes_through_the_step_s_own_mean_and_clip(
     )
     tried_shapes(fresh, 128)
     assert max(rows) == 7, "eight rows of 16 tokens, the last of which stays open"
+
+
+def test_in_bfloat16_a_row_has_the_same_bits_in_every_tried_shape_and_company(make_run: MakeRun) -> None:
+    """Another precision takes other kernels: each passes the trial by itself."""
+    forget_models()
+    model = warm_model(make_run(), SpeedSection(device="cpu", precision="bfloat16"))
+    base = [p for name, p in model.module.encoder.named_parameters() if "lora" not in name]
+    assert {p.dtype for p in base} == {torch.bfloat16}
+    shapes = tried_shapes(model, 128)
+    assert max(rows for rows, _ in shapes.all()) > 1, "rows share a micro-batch"
+    model.wrapped.enable_hooks()
+    for state in trial._weights(schema(model.module)).values():
+        set_state(model.module, state)
+        for padded, usable in shapes.by_length.items():
+            bits = set[bytes]()
+            for shape, company in itertools.product(usable, (0, 100, 200)):
+                own = collate([shortened(model.made_up(0, 1000), padded)], shape[1], model.pads, model.device)
+                others = trial._texts(model, shape, company)
+                batch = {name: torch.cat([row, others[name][1:]]) for name, row in own.items()}
+                bits.add(trial._clipped(model, batch)[0].numpy().tobytes())
+            assert len(bits) == 1, f"rows of {padded} tokens"
+    forget_models()
 
 
 @pytest.mark.parametrize("privacy", [{"unit": "none", "noise_multiplier": None}, {}])
