@@ -1,4 +1,4 @@
-"""`confide init`, `evaluate` and `predict`, in this process."""
+"""`confide init`, `evaluate`, `predict` and `export`, in this process."""
 
 import io
 import json
@@ -12,18 +12,22 @@ from typing import get_args
 
 import datasets
 import pytest
+import torch
 from support.cards import make_card
 from support.kinds import RECORDS, task_of
 from support.sites import make_records, random_state
+from support.speed import CPU
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from confide.common.cli.main import main
 from confide.common.cli.predictions import input_fault
 from confide.common.config.run import RunConfig, load_run, lock
 from confide.common.export.load import load_adapter
 from confide.common.export.write import export_adapter
+from confide.common.model.adapter import get_state, set_state
 from confide.common.model.base_models import hash_model
 from confide.common.model.evaluation import predict as predict_records
-from confide.common.model.warm_model import WarmModel
+from confide.common.model.warm_model import WarmModel, warm_model
 from confide.common.tasks import TaskSettings
 
 Confide = Callable[..., tuple[int, str, str]]
@@ -300,3 +304,35 @@ def test_a_wrong_file_is_told_before_a_base_is_loaded(
     monkeypatch.setattr("confide.common.export.load.load_adapter", None)
     _refused(confide("evaluate", adapter, "--data", tmp_path / "typo.jsonl"), "typo.jsonl", "No such file")
     _refused(confide("predict", adapter, "--file", tmp_path / "typo.jsonl"), "typo.jsonl", "No such file")
+
+
+def test_export_writes_a_plain_classifier_with_the_logits_of_the_run_s_model(
+    confide: Confide, make_run: MakeRun, base_folder: Path, tmp_path: Path
+) -> None:
+    """Programs that know neither PEFT nor Confide load it."""
+    run = lock(make_run(task={"pooling": "native"}), hash_model(base_folder))
+    model, folder = warm_model(run, CPU), tmp_path / "plain"
+    set_state(model.module, random_state(model))
+    export_adapter(tmp_path / "run" / "adapter", run, model, get_state(model.module), make_card(run))
+    code, output, _ = confide("export", tmp_path / "run", "--merge", folder)
+    assert (code, output) == (0, f"{folder}: written; its README.md begins with a program that uses it\n")
+    assert "python predict.py MODEL_FOLDER" in (folder / "README.md").read_text(encoding="utf-8")
+    tokens = AutoTokenizer.from_pretrained(folder)(TEXTS, padding=True, return_tensors="pt")
+    plain = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    model.wrapped.disable_hooks()
+    with torch.inference_mode():
+        theirs, ours = plain(**tokens).logits, model.module(**tokens)
+    assert ours.std() > 0.1, "weights that show a difference"
+    torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-4)
+
+
+def test_export_refuses_what_holds_no_adapter_and_a_folder_that_exists(
+    confide: Confide, adapter: Path, tmp_path: Path
+) -> None:
+    new = tmp_path / "new"
+    _refused(confide("export", tmp_path / "none", "--merge", new), "none: no such folder; name an exported adapter")
+    _refused(confide("export", tmp_path, "--merge", new), "holds neither run.json nor adapter/run.json", "at its end")
+    assert not new.exists()
+    _refused(confide("export", adapter, "--merge", adapter), f"--merge {adapter}: exists already, must be a new folder")
+    code, _, errors = confide("export", adapter)
+    assert (code, "Missing option '--merge'" in errors) == (2, True)
