@@ -42,6 +42,7 @@ _PLAN = PrivacyPlan(
 )
 _lowered = dict[int, int]()  # number of threads that a trial took -> the number that it found
 _USUAL = 0.05  # standard deviation of weights under which no softmax is saturated: every gradient has digits to compare
+_ALONE = (1,)  # rows of each micro-batch
 _NOTHING = b""  # hash of a row that is zero, and so shows nothing
 
 
@@ -100,13 +101,13 @@ def _trial(model: WarmModel, tokens_per_micro_batch: int, threads: int) -> tuple
     asked = public_shapes(longest, tokens_per_micro_batch, max(1, MAX_GRADIENT_NUMBERS // size))
     seen = _try(model, asked, f"tokens_per_micro_batch = {tokens_per_micro_batch}")
     sizes = {shape: computed_by_vector(model, _texts(model, shape, 0)) for shape in asked.all()}
-    fullest = {size for full, *_ in asked.by_length.values() for size in sizes[full]}
+    fullest = {size for padded, (full, *_) in asked.by_length.items() for size in sizes[full, padded]}
     if (filling := filling_threads(fullest, threads)) < threads:
         return _trial(model, tokens_per_micro_batch, filling)
     uneven = {shape for shape, of in sizes.items() if not fill_vectors(of, threads)}
-    alone, small = one_row_each(longest), (4, asked.padded(min(longest, 64)))  # fits wherever a step does
+    small = (4, asked.padded(min(longest, 64)))  # fits wherever a step does
     follows = follow_from_shape(model, *(_texts(model, small, first) for first in (0, 4)))
-    return (agreeing(asked, seen, uneven, alone) if follows else alone), threads
+    return (agreeing(asked, seen, uneven) if follows else one_row_each(longest)), threads
 
 
 def _take(threads: int) -> None:
@@ -119,33 +120,32 @@ def _tried_everywhere(model: WarmModel, tokens_per_micro_batch: int) -> Shapes:
     devices = (replace(model, copies=()), *model.copies)
     with ThreadPoolExecutor(len(devices)) as pool:
         first, *others = pool.map(lambda each: tried_shapes(each, tokens_per_micro_batch), devices)
-    longest = model.task.max_length
     common = {
-        padded: tuple(shape for shape in usable if all(shape in other.by_length[padded] for other in others))
+        padded: tuple(rows for rows in usable if all(rows in other.by_length[padded] for other in others))
         for padded, usable in first.by_length.items()
     }
-    return Shapes({padded: usable or one_row_each(longest).by_length[padded] for padded, usable in common.items()})
+    return Shapes({padded: usable or _ALONE for padded, usable in common.items()})
 
 
-def agreeing(asked: Shapes, seen: Seen, uneven: set[Shape], alone: Shapes) -> Shapes:
+def agreeing(asked: Shapes, seen: Seen, uneven: set[Shape]) -> Shapes:
     """Return the tried shapes that may be used.
 
     A shape is not used if it is uneven, or any row differs between two of its places. The full shape of a padded length
-    is the measure: a shape in which any row of that length came out differently is not used for that length. If the
-    full shape is not used, or has no gradient to compare, every row of that length is computed alone.
+    is the measure: a shape in which any row came out differently is not used. If the full shape is not used, or has no
+    gradient to compare, every row of that length is computed alone.
     """
     torn = uneven | {shape for by_shape in seen.values() for shape, bits in by_shape.items() if len(bits) > 1}
 
-    def usable(padded: int) -> tuple[Shape, ...]:
-        full, *others = asked.by_length[padded]
+    def usable(padded: int) -> tuple[int, ...]:
+        full, *others = ((rows, padded) for rows in asked.by_length[padded])
         own = {sight: by_shape for sight, by_shape in seen.items() if sight.padded == padded}
         # A row of one token may have no loss, and so no gradient; the row that fills its length must have one.
         usual = (of for sight, of in own.items() if (sight.weights, sight.number) == ("usual", 0))
         shows = all(by_shape[full] != {_NOTHING} for by_shape in usual)
         if full in torn or not shows:
-            return alone.by_length[padded]
+            return _ALONE
         same = (shape for shape in others if all(by_shape[shape] == by_shape[full] for by_shape in own.values()))
-        return (full, *(shape for shape in same if shape not in torn))
+        return tuple(rows for rows, _ in (full, *(shape for shape in same if shape not in torn)))
 
     return Shapes({padded: usable(padded) for padded in asked.by_length})
 
@@ -159,8 +159,8 @@ def _try(model: WarmModel, shapes: Shapes, setting: str) -> Seen:
         for weights, state in _weights(schema(model.module)).items():
             set_state(model.module, state)
             for shape in shapes.all():
-                for padded, number, way, bits in _outcomes(model, shapes, shape, alike=weights == "usual"):
-                    seen[Sight(padded, number, weights, way)][shape].add(bits)
+                for number, way, bits in _outcomes(model, shapes, shape, alike=weights == "usual"):
+                    seen[Sight(shape[1], number, weights, way)][shape].add(bits)
         set_state(model.module, before)
         return seen
     except (MemoryError, RuntimeError) as error:  # PyTorch's are RuntimeErrors, of a GPU's memory too
@@ -183,27 +183,26 @@ def _weights(shapes: Schema) -> dict[str, State]:
     return {"usual": usual, "largest": largest}
 
 
-Outcome = tuple[int, int, str, bytes]  # padded length and number of a row, the way of its `Sight`, and the hash
+Outcome = tuple[int, str, bytes]  # number of a row, the way of its `Sight`, and the hash
 
 
 def _outcomes(model: WarmModel, shapes: Shapes, shape: Shape, *, alike: bool) -> Iterator[Outcome]:
     """Yield the outcome of each row of micro-batches of one shape, which together hold all rows that may stand in it.
 
-    In the first ones an odd number of rows take turns, so that each comes to odd and even places. If ``alike``, more
+    In the first ones two rows take three turns, so that each comes to odd and even places. If ``alike``, more
     follow in which every row is the same: filled up as in a step, without padding, and without other rows.
     """
     rows, tokens = shape
-    probes = [(padded, number) for padded, usable in shapes.by_length.items() if shape in usable for number in (0, 1)]
-    turns = [*probes, probes[0]]
-    mixed = [[turns[(first + row) % len(turns)] for row in range(rows)] for first in range(0, len(turns), rows)]
-    for places in mixed + [[probe] * rows for probe in probes if alike and probe[0] == tokens]:
-        examples = [_example(model, shapes, *probe) for probe in places]
+    turns = (0, 1, 0)  # numbers of made-up texts of this length
+    mixed = [[turns[(first + row) % 3] for row in range(rows)] for first in range(0, 3, rows)]
+    for numbers in mixed + [[number] * rows for number in (0, 1) if alike]:
+        examples = [_example(model, shapes, tokens, number) for number in numbers]
         batch = collate(examples, tokens, model.pads, model.device)
-        yield from _named("gradient", places, _clipped(model, batch))
+        yield from _named("gradient", numbers, _clipped(model, batch))
         if model.lower is not None:
             sizes = map(length, examples)
             kept = [states[:size] for states, size in zip(model.prefix(batch), sizes, strict=True)]
-            yield from _named("prefix", places, kept)
+            yield from _named("prefix", numbers, kept)
 
 
 def _example(model: WarmModel, shapes: Shapes, padded: int, number: int) -> Example:
@@ -227,9 +226,9 @@ def _clipped(model: WarmModel, batch: Batch) -> list[Tensor]:
     return [row_P for rows_UP in parts for row_P in rows_UP]
 
 
-def _named(way: str, places: list[tuple[int, int]], outcomes: list[Tensor]) -> Iterator[Outcome]:
-    for (padded, number), tensor in zip(places, outcomes, strict=True):
-        yield padded, number, way, _hash(tensor)
+def _named(way: str, numbers: list[int], outcomes: list[Tensor]) -> Iterator[Outcome]:
+    for number, tensor in zip(numbers, outcomes, strict=True):
+        yield number, way, _hash(tensor)
 
 
 def _hash(tensor: Tensor) -> bytes:

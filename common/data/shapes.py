@@ -7,6 +7,7 @@ It has one of at most 32 shapes, which follow from public settings alone; missin
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
 from confide.common.data.batches import padded_length
 
@@ -16,86 +17,99 @@ MAX_SHAPES = 32
 _SHORTEST = 16  # tokens; at 8 the kernels of some processors already differ from those of longer rows
 # The cost of a micro-batch beside its tokens, in tokens that take as long (docs/decisions.md, "few public shapes").
 _COST_OF_A_BATCH = 64
+# The rows of a length's shapes, as parts of its full one. Of eight choices these cost least on draws of 20 to 400 short
+# texts (docs/decisions.md, "smaller shapes").
+_PARTS = ((1, 3, 6, 12), (1, 3, 9), (1, 3), (1,))
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """The shapes that rows of each padded length may take.
+    """How many rows a micro-batch may have, for each padded length.
+
+    A row stands beside rows of its own padded length only. In a longer micro-batch it would have more masked keys: with
+    AVX-512 the backward pass of a softmax then adds in another order, for some rows and some weights alone, so that a
+    trial of a few rows overlooked it (docs/decisions.md).
 
     Attributes:
-        by_length: at least one shape, each at least as long, for every padded length in increasing order.
+        by_length: at least one number of rows for every padded length in increasing order; the fullest is first.
     """
 
-    by_length: dict[int, tuple[Shape, ...]]
+    by_length: dict[int, tuple[int, ...]]
 
     def padded(self, num_tokens: int) -> int:
         """Return the padded length of a row of so many tokens: a function of the row alone.
 
-        >>> Shapes({16: ((4, 16),), 24: ((4, 24),)}).padded(17)
+        >>> Shapes({16: (4,), 24: (4,)}).padded(17)
         24
         """
         return next(length for length in self.by_length if length >= num_tokens)
 
     def all(self) -> list[Shape]:
-        """Return every shape once."""
-        return sorted({shape for shapes in self.by_length.values() for shape in shapes})
+        """Return every shape once.
+
+        >>> Shapes({16: (4, 1), 24: (2,)}).all()
+        [(1, 16), (2, 24), (4, 16)]
+        """
+        return sorted((rows, length) for length, counts in self.by_length.items() for rows in counts)
 
     def cover(self, lengths: list[int]) -> Iterator[tuple[Shape, int]]:
-        """Cut rows of these padded lengths, the longest first, into micro-batches; the cheapest cut is taken.
+        """Cut rows of these padded lengths into micro-batches; for each length the cheapest cut is taken.
 
         Args:
-            lengths: padded length of each row, in decreasing order.
+            lengths: padded length of each row; equal ones stand together.
 
         Yields:
             A shape, and the number of next rows that it holds; the caller fills up its other rows.
 
-        >>> list(Shapes({16: ((4, 16), (2, 24)), 24: ((2, 24),)}).cover([24, 16, 16, 16]))
-        [((2, 24), 2), ((2, 24), 2)]
+        >>> list(Shapes({16: (4, 2), 24: (2,)}).cover([24, 16, 16, 16, 16, 16]))
+        [((2, 24), 1), ((4, 16), 4), ((2, 16), 1)]
         """
-        end = len(lengths)
-        barred = dict.fromkeys(self.all(), end)  # the next row, from here on, that a shape may not hold
-        costs, cuts = [0.0] * (end + 1), [((0, 0), end)] * (end + 1)
-        for row in range(end - 1, -1, -1):
-            usable = self.by_length[lengths[row]]
-            barred.update((shape, row) for shape in barred if shape not in usable)
-            ends = {shape: min(row + shape[0], barred[shape]) for shape in usable}
-            prices = {(rows, tokens): rows * tokens + costs[ends[rows, tokens]] for rows, tokens in usable}
-            best = min(usable, key=lambda shape: prices[shape])
-            costs[row], cuts[row] = prices[best] + _COST_OF_A_BATCH, (best, ends[best])
-        row = 0
-        while row < end:
-            shape, after = cuts[row]
-            yield shape, after - row
-            row = after
+        for length, rows in groupby(lengths):
+            left = len(list(rows))
+            for count in _cheapest(left, length, self.by_length[length]):
+                yield (count, length), min(count, left)
+                left -= count
 
 
 def one_row_each(longest: int) -> Shapes:
     """Return shapes of one row, one for each length: slow, and by construction independent of other rows."""
-    return Shapes({length: ((1, length),) for length in _lengths(longest)})
+    return Shapes(dict.fromkeys(_lengths(longest), (1,)))
 
 
 def public_shapes(longest: int, tokens: int, max_rows: int) -> Shapes:
     """Return all shapes of a run, before they are tried.
 
-    Rows of a padded length take shapes of that very length. In a longer one they would have more masked keys: with
-    AVX-512 the backward pass of a softmax then adds in another order, for some rows and some weights alone, so that a
-    trial of a few rows overlooked it (docs/decisions.md). Each length has a full shape, of as many rows as ``tokens``
-    allow. If 32 shapes allow it, it has two smaller ones, of a half and a quarter of the rows.
+    Each length has a full shape, of as many rows as ``tokens`` allow, and up to three smaller ones, as far as there are
+    at most 32 in all.
 
     Args:
         longest: most tokens of a row (`[task] max_length`).
         tokens: bound on rows times tokens; a single row may be longer.
         max_rows: bound on rows.
 
-    >>> public_shapes(24, 128, 8).by_length
-    {16: ((8, 16), (4, 16), (2, 16)), 24: ((4, 24), (2, 24), (1, 24))}
+    >>> public_shapes(24, 384, 16).by_length
+    {16: (16, 4, 2, 1), 24: (16, 4, 2, 1)}
     """
     lengths = _lengths(longest)
-    for parts in ((1, 2, 4), (1, 2), (1,)):
-        own = {length: _row_counts(min(max_rows, tokens // length), parts) for length in lengths}
-        if sum(map(len, own.values())) <= MAX_SHAPES:
+    for parts in _PARTS:
+        shapes = Shapes({length: _row_counts(min(max_rows, tokens // length), parts) for length in lengths})
+        if len(shapes.all()) <= MAX_SHAPES:
             break
-    return Shapes({length: tuple((rows, length) for rows in own[length]) for length in lengths})
+    return shapes
+
+
+def _cheapest(rows: int, length: int, counts: tuple[int, ...]) -> list[int]:
+    """Return the numbers of rows of the micro-batches that hold so many rows at the least cost, the fullest first."""
+    costs, last = [0], [0]  # of the best cut of so many rows, and its last micro-batch
+    for cut in range(1, rows + 1):
+        prices = {count: count * length + _COST_OF_A_BATCH + costs[max(0, cut - count)] for count in counts}
+        last.append(min(counts, key=lambda count: prices[count]))
+        costs.append(prices[last[-1]])
+    found = []
+    while rows > 0:
+        found.append(last[rows])
+        rows -= last[rows]
+    return sorted(found, reverse=True)
 
 
 def _lengths(longest: int) -> list[int]:
@@ -107,7 +121,7 @@ def _lengths(longest: int) -> list[int]:
     return lengths
 
 
-def _row_counts(most: int, parts: tuple[int, ...]) -> list[int]:
+def _row_counts(most: int, parts: tuple[int, ...]) -> tuple[int, ...]:
     """Return numbers of rows: ``most`` over each part, above 4 a multiple of 4, on which most kernels agree."""
     counts = [max(1, most // part) for part in parts]
-    return sorted({count - count % 4 if count > 4 else count for count in counts}, reverse=True)
+    return tuple(sorted({count - count % 4 if count > 4 else count for count in counts}, reverse=True))

@@ -80,7 +80,7 @@ class Canaries:
     def units(self, numbers: list[int]) -> BatchedUnits:
         """Return these canaries as an institution's units, in micro-batches that cut each of them."""
         table = UnitTable([[{"input_ids": [number]}] * EXAMPLES for number in numbers])
-        return BatchedUnits(table, self.model.pads, Shapes({_TOKENS: ((_ROWS, _TOKENS),)}), self.model.device)
+        return BatchedUnits(table, self.model.pads, Shapes({_TOKENS: (_ROWS,)}), self.model.device)
 
     @property
     def bystander(self) -> int:

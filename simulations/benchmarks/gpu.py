@@ -132,7 +132,7 @@ def measure(case: Case, model: WarmModel, budget: int) -> dict[str, Any]:
     pairs = [(_seconds(private, model.device), _seconds(plain, model.device)) for _ in range(6)][1:]
     seconds = statistics.median(own for own, _ in pairs)
     shapes = tried_shapes(model, budget)
-    shared = [max(rows for rows, _ in of) > 1 for of in shapes.by_length.values()]
+    shared = [max(counts) > 1 for counts in shapes.by_length.values()]
     return {
         **case._asdict(),
         "rows": rows,

@@ -59,17 +59,18 @@ def test_a_micro_batch_has_a_shape_that_its_units_may_have(lengths: list[list[in
     """And no other unit decides which: it follows from the unit's own longest example."""
     site = _site(lengths, tokens)
     for batch, unit_B in site.micro_batches(list(range(len(lengths)))):
-        shape = tuple(batch["input_ids"].shape)
+        rows, padded = batch["input_ids"].shape
         for unit in unit_B:
-            assert shape in site.shapes.by_length[site.shapes.padded(max(lengths[unit]))]
-        assert shape[0] == 1 or batch["input_ids"].numel() <= tokens
+            assert padded == site.shapes.padded(max(lengths[unit]))
+            assert rows in site.shapes.by_length[padded]
+        assert rows == 1 or rows * padded <= tokens
 
 
 def test_rows_that_are_missing_are_filled_up() -> None:
-    [(batch, unit_B)] = _site([[9]], 128).micro_batches([0])
-    assert unit_B == [0]
-    assert batch["input_ids"].shape == (2, 16)
-    assert batch["attention_mask"].sum(dim=1).tolist() == [9, 9]
+    [(batch, unit_B)] = _site([[9]] * 5, 128).micro_batches(list(range(5)))
+    assert unit_B == [0, 1, 2, 3, 4]
+    assert batch["input_ids"].shape == (8, 16)
+    assert batch["attention_mask"].sum(dim=1).tolist() == [9] * 8
 
 
 def test_long_units_come_first() -> None:
