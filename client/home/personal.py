@@ -81,7 +81,7 @@ def write_personalised(folder: Path, run: RunConfig, model: WarmModel, state: St
     """Write a personalised adapter with its mark; a reader sees the whole folder or none of it.
 
     Args:
-        folder: `folder_of`; only its owner may read local/.
+        folder: `folder_of`; only its owner may read local/personalised/, whoever made local/.
         run: of the shared adapter.
         model: as `personalise` left it.
         state: to write.
@@ -95,6 +95,8 @@ def write_personalised(folder: Path, run: RunConfig, model: WarmModel, state: St
     )
     try:
         folder.parents[2].mkdir(exist_ok=True, mode=0o700)
+        folder.parents[1].mkdir(exist_ok=True)
+        folder.parents[1].chmod(0o700)
         write_adapter(folder, run, model, state, card, mark(models))
     except OSError as error:
         raise InputError(f"{folder}: cannot be written: {error.strerror}; free some space") from None

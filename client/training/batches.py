@@ -97,7 +97,11 @@ def batch_units(table: UnitTable, model: WarmModel, shapes: Shapes) -> BatchedUn
 
 
 def with_prefixes(units: BatchedUnits, model: WarmModel, folder: Path) -> BatchedUnits:
-    """Return the same units with the lower layers' outputs, if the model has such layers and the disk has room."""
+    """Return the same units with the lower layers' outputs, if the model has such layers and the disk has room.
+
+    Of several devices each computes the outputs for the units that a step gives to it. Devices may differ in a last
+    bit, and how full the disk is must not decide about it.
+    """
     if model.lower is None:
         return units
     lengths = (
@@ -108,7 +112,11 @@ def with_prefixes(units: BatchedUnits, model: WarmModel, folder: Path) -> Batche
     prefixes = empty_prefixes(lengths, model.lower.hidden_size * model.lower.texts, folder)
     if prefixes is None:
         return units
-    for places, shape in units.places(list(range(units.num_units))):
-        states = model.prefix(units.batch(places, shape))[: len(places)]
-        prefixes.put(places, list(map(length, units.examples(places))), states)
+    devices = (model, *model.copies)
+    for number, device in enumerate(devices):
+        own = replace(units, device=device.device)
+        turns = [unit for unit in range(own.num_units) if own.turn(unit) % len(devices) == number]
+        for places, shape in own.places(turns):
+            states = device.prefix(own.batch(places, shape))[: len(places)]
+            prefixes.put(places, list(map(length, own.examples(places))), states)
     return replace(units, prefixes=prefixes)

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -21,13 +22,14 @@ from confide.client.training.operations import computed_by_vector, fill_vectors,
 from confide.common.data.batches import Batch, Example, collate, length, shortened
 from confide.common.data.shapes import Shape, Shapes, one_row_each, public_shapes
 from confide.common.errors import InputError
+from confide.common.methods import is_added
 from confide.common.model.adapter import coordinate_weights, get_state, schema, set_state
 from confide.common.model.memory import MAX_GRADIENT_NUMBERS
 from confide.common.model.warm_model import WarmModel, forget_models
 from confide.common.privacy.plan import PrivacyPlan
 from confide.common.privacy.step import clipped_gradients
 from confide.common.protocol.gate import RECEIVED_NORM_BOUND
-from confide.common.tensors import Schema, State
+from confide.common.tensors import Schema, State, norm_of
 
 # Clipping acts on each row by itself under every plan of a run; so one plan stands for all.
 _PLAN = PrivacyPlan(
@@ -51,7 +53,7 @@ class Sight(NamedTuple):
 
     Attributes:
         padded: its padded length.
-        number: 0 for the first row of that length, 1 for the second.
+        number: 0 for the row that fills that length, 1 for a short one.
         weights: "usual" or "largest".
         way: its clipped "gradient", or the "prefix" that is kept of it.
     """
@@ -131,16 +133,15 @@ def agreeing(asked: Shapes, seen: Seen, uneven: set[Shape]) -> Shapes:
     """Return the tried shapes that may be used.
 
     A shape is not used if it is uneven, or any row differs between two of its places. The full shape of a padded length
-    is the measure: a shape in which any row came out differently is not used. If the full shape is not used, or has no
-    gradient to compare, every row of that length is computed alone.
+    is the measure: a shape in which any row came out differently is not used. If the full shape is not used, or a row
+    has no gradient to compare under usual weights, every row of that length is computed alone.
     """
     torn = uneven | {shape for by_shape in seen.values() for shape, bits in by_shape.items() if len(bits) > 1}
 
     def usable(padded: int) -> tuple[int, ...]:
         full, *others = ((rows, padded) for rows in asked.by_length[padded])
         own = {sight: by_shape for sight, by_shape in seen.items() if sight.padded == padded}
-        # A row of one token may have no loss, and so no gradient; the row that fills its length must have one.
-        usual = (of for sight, of in own.items() if (sight.weights, sight.number) == ("usual", 0))
+        usual = (of for sight, of in own.items() if sight.weights == "usual")
         shows = all(by_shape[full] != {_NOTHING} for by_shape in usual)
         if full in torn or not shows:
             return _ALONE
@@ -152,14 +153,15 @@ def agreeing(asked: Shapes, seen: Seen, uneven: set[Shape]) -> Shapes:
 
 def _try(model: WarmModel, shapes: Shapes, setting: str) -> Seen:
     """Return the outcomes of every shape."""
-    before, shape = get_state(model.module), (0, 0)
+    before, shape = get_state(model.module), (1, max(shapes.by_length))
     seen: Seen = defaultdict(lambda: defaultdict(set))
     model.wrapped.enable_hooks()
     try:
+        rows = _made_up_rows(model, shapes)
         for weights, state in _weights(schema(model.module)).items():
             set_state(model.module, state)
             for shape in shapes.all():
-                for number, way, bits in _outcomes(model, shapes, shape, alike=weights == "usual"):
+                for number, way, bits in _outcomes(model, rows[shape[1]], shape, alike=weights == "usual"):
                     seen[Sight(shape[1], number, weights, way)][shape].add(bits)
         set_state(model.module, before)
         return seen
@@ -175,46 +177,62 @@ def _try(model: WarmModel, shapes: Shapes, setting: str) -> Seen:
 
 
 def _weights(shapes: Schema) -> dict[str, State]:
-    """Weights that a server might send: usual ones, and the largest, under which a rounding can grow to any size."""
+    """Weights that a server might send: usual ones, and the largest, under which a rounding can grow to any size.
+
+    The largest have a usual head, where there is another part: a large one would saturate its softmax, and rows without
+    a gradient show nothing.
+    """
     stream = Generator(PCG64(0))
     usual = {name: (_USUAL * stream.standard_normal(shape)).astype(np.float32) for name, shape in shapes.items()}
-    norm = np.sqrt(sum(float(np.square(value, dtype=np.float64).sum()) for value in usual.values()))
-    largest = {name: value * np.float32(0.999 * RECEIVED_NORM_BOUND / norm) for name, value in usual.items()}
-    return {"usual": usual, "largest": largest}
+    grown = [name for name in usual if is_added(name)] or list(usual)
+    factor = np.float32(0.998 * RECEIVED_NORM_BOUND / norm_of({name: usual[name] for name in grown}))
+    return {"usual": usual, "largest": {**usual, **{name: factor * usual[name] for name in grown}}}
 
 
-Outcome = tuple[int, str, bytes]  # number of a row, the way of its `Sight`, and the hash
+def _made_up_rows(model: WarmModel, shapes: Shapes) -> dict[int, tuple[Example, Example]]:
+    """Return two made-up rows of each padded length: one that fills it, and one as short as shows a gradient.
+
+    A short row has more tokens than the next shorter length. A few may have no loss: of two tokens none may be an
+    answer. So their number grows, by steps that double, until there is a gradient under usual weights.
+    """
+    set_state(model.module, _weights(schema(model.module))["usual"])
+    rows = {}
+    for shorter, padded in pairwise((0, *shapes.by_length)):
+        more = [shorter + 2**step for step in range(padded.bit_length()) if shorter + 2**step < padded]
+        short = (shortened(model.made_up(0, 1), tokens) for tokens in (*more, padded))
+        shows = (row for row in short if _hash(_clipped(model, _batch(model, [row], padded))[0]) != _NOTHING)
+        full = shortened(model.made_up(0, 0), padded)
+        rows[padded] = (full, next(shows, full))
+    return rows
 
 
-def _outcomes(model: WarmModel, shapes: Shapes, shape: Shape, *, alike: bool) -> Iterator[Outcome]:
-    """Yield the outcome of each row of micro-batches of one shape, which together hold all rows that may stand in it.
+def _outcomes(
+    model: WarmModel, made_up: tuple[Example, Example], shape: Shape, *, alike: bool
+) -> Iterator[tuple[int, str, bytes]]:
+    """Yield number, way and hash of each row of micro-batches of one shape: two made-up rows, each at every place.
 
-    In the first ones two rows take three turns, so that each comes to odd and even places. If ``alike``, more
-    follow in which every row is the same: filled up as in a step, without padding, and without other rows.
+    In two micro-batches they take turns. If ``alike``, two more follow in which every row is the same: filled up as in
+    a step, without padding, and without other rows.
     """
     rows, tokens = shape
-    turns = (0, 1, 0)  # numbers of made-up texts of this length
-    mixed = [[turns[(first + row) % 3] for row in range(rows)] for first in range(0, 3, rows)]
-    for numbers in mixed + [[number] * rows for number in (0, 1) if alike]:
-        examples = [_example(model, shapes, tokens, number) for number in numbers]
-        batch = collate(examples, tokens, model.pads, model.device)
-        yield from _named("gradient", numbers, _clipped(model, batch))
+    mixed = [[(first + row) % 2 for row in range(rows)] for first in (0, 1)]
+    for numbers in mixed + [[number] * rows for number in (0, 1) if alike and rows > 1]:
+        examples = [made_up[number] for number in numbers]
+        batch = _batch(model, examples, tokens)
+        seen = {"gradient": _clipped(model, batch)}
         if model.lower is not None:
-            sizes = map(length, examples)
-            kept = [states[:size] for states, size in zip(model.prefix(batch), sizes, strict=True)]
-            yield from _named("prefix", numbers, kept)
-
-
-def _example(model: WarmModel, shapes: Shapes, padded: int, number: int) -> Example:
-    """A made-up text of a padded length: the first fills it, the second is as short as it can be."""
-    shorter = max((other for other in shapes.by_length if other < padded), default=0)
-    return shortened(model.made_up(0, number), padded if number == 0 else shorter + 1)
+            seen["prefix"] = [states[: length(one)] for one, states in zip(examples, model.prefix(batch), strict=True)]
+        for way, outcomes in seen.items():
+            yield from ((number, way, _hash(outcome)) for number, outcome in zip(numbers, outcomes, strict=True))
 
 
 def _texts(model: WarmModel, shape: Shape, first: int) -> Batch:
     """Return a micro-batch of made-up texts, numbered from ``first`` on; every other one is padded."""
     rows, tokens = shape
-    examples = [shortened(model.made_up(0, first + row), tokens - row % 2) for row in range(rows)]
+    return _batch(model, [shortened(model.made_up(0, first + row), tokens - row % 2) for row in range(rows)], tokens)
+
+
+def _batch(model: WarmModel, examples: list[Example], tokens: int) -> Batch:
     return collate(examples, tokens, model.pads, model.device)
 
 
@@ -224,11 +242,6 @@ def _clipped(model: WarmModel, batch: Batch) -> list[Tensor]:
     rows = list(range(len(batch["input_ids"])))
     parts = clipped_gradients(_PLAN, [(batch, rows)], model.wrapped, model.losses, weights_P)
     return [row_P for rows_UP in parts for row_P in rows_UP]
-
-
-def _named(way: str, numbers: list[int], outcomes: list[Tensor]) -> Iterator[Outcome]:
-    for number, tensor in zip(numbers, outcomes, strict=True):
-        yield number, way, _hash(tensor)
 
 
 def _hash(tensor: Tensor) -> bytes:

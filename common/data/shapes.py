@@ -24,7 +24,7 @@ _PARTS = ((1, 3, 6, 12), (1, 3, 9), (1, 3), (1,))
 
 @dataclass(frozen=True)
 class Shapes:
-    """How many rows a micro-batch may have, for each padded length.
+    """The numbers of rows that a micro-batch may have, for each padded length.
 
     A row stands beside rows of its own padded length only. In a longer micro-batch it would have more masked keys: with
     AVX-512 the backward pass of a softmax then adds in another order, for some rows and some weights alone, so that a

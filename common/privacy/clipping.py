@@ -7,10 +7,9 @@ from confide.common.privacy.plan import PrivacyPlan
 
 # Automatic clipping's stability constant (gamma of Bu et al., arXiv 2206.07136, section 4).
 STABILITY = 0.01
-_ENTRIES = 1024
-# If one large entry swallows the squares of all later ones in its lane, 256 additions in float32 (1,024 entries in 4
-# lanes, the fewest of a vector unit) come out at most 256 * 2**-24 too small, and the norm by half of that. So norms
-# are rounded up by twice as much: the rest is for the sum over units (docs/guarantee.md, "Bit for bit").
+# A sum of squares in pairs takes a square and at most 31 additions for each number, so it is at most 32 * 2**-24 short,
+# and the norm by half of that. Norms are rounded up by sixteen times as much: the rest is for the factor, the product
+# and the sum over units (docs/guarantee.md, "Bit for bit").
 _ROUND_UP = 1 + 2.0**-16
 
 
@@ -47,23 +46,14 @@ def clip(gradients_UP: Tensor, plan: PrivacyPlan) -> Tensor:
 def _norms(gradients_UP: Tensor) -> Tensor:
     """Return the L2 norm of each row, shape ``(U,)``, float32; infinite or NaN if an entry is or a square overflows.
 
-    In float32 a norm over millions of entries comes out short, so that the clipped row exceeds the bound. In float64
-    alone it takes 30 times as long. So: norms of 1,024 entries each in float32, then norms of these in float64. No
-    norm is over more than 1,024 numbers: PyTorch would split a longer one among threads for one row but not for two,
-    and the row's last bit would depend on that.
+    The second half of the squares is added to the first, until one number is left. Each operation takes two numbers
+    and is rounded as IEEE 754 says, so no kernel chooses an order. A library's own sum or norm has one that follows
+    from the number of rows, which other units decide: on a GPU a reduction is laid out by it, and a CPU splits a long
+    one among threads for one row but not for two. A sum in turn would also come out short over millions of entries.
     """
-    norms_UN = _norms_of_parts(gradients_UP).double()
-    while norms_UN.shape[1] > 1:
-        norms_UN = _norms_of_parts(norms_UN)
-    return (norms_UN[:, 0] * _ROUND_UP).float()
-
-
-def _norms_of_parts(numbers_UP: Tensor) -> Tensor:
-    """Return norms of 1,024 numbers each, and of the rest, shape ``(U, P // 1024 + 1)`` unless no rest is left."""
-    whole = numbers_UP.shape[1] // _ENTRIES * _ENTRIES
-    parts_UNE = numbers_UP[:, :whole].reshape(len(numbers_UP), whole // _ENTRIES, _ENTRIES)
-    parts_UN: Tensor = torch.linalg.vector_norm(parts_UNE, dim=2)
-    if whole == numbers_UP.shape[1]:
-        return parts_UN
-    rest_U1 = torch.linalg.vector_norm(numbers_UP[:, whole:], dim=1, keepdim=True)
-    return torch.cat([parts_UN, rest_U1], dim=1)
+    sums_UP = gradients_UP * gradients_UP  # no multiply-add in one: it rounds once, and not on every machine
+    while (count := sums_UP.shape[1]) > 1:
+        half = (count + 1) // 2
+        sums_UP[:, : count - half] += sums_UP[:, half:]
+        sums_UP = sums_UP[:, :half]
+    return (sums_UP[:, 0].double().sqrt() * _ROUND_UP).float()

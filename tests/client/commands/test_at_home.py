@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import stat
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -72,6 +73,15 @@ def test_every_kind_is_personalised_and_compared_and_no_ledger_changes(
     assert any(re.search(r"round 2 of 2, about 1 s left", line) for line in lines)
     _, model = load_adapter(folder)
     assert len(answer(model, [kept.run.task.made_up(3, 0, 5)])) == 1
+
+
+def test_only_its_owner_reads_what_is_personalised_whoever_made_the_folder(site: KeptSite) -> None:
+    local = site.path.parent / "local"
+    local.mkdir(exist_ok=True)
+    local.chmod(0o755)
+    folder = make_personalised(site.path, "test", _quiet)
+    assert folder.is_relative_to(local / "personalised")
+    assert stat.S_IMODE((local / "personalised").stat().st_mode) == 0o700
 
 
 def test_what_is_personalised_is_marked_in_every_file_and_not_exported(site: KeptSite, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from confide.client.training.local_steps import LocalWork, train
 from confide.client.training.trial import tried_shapes
 from confide.common.config.simulation import SpeedSection
 from confide.common.model.lower_layers import find_lower_layers
-from confide.common.model.warm_model import WarmModel, warm_model
+from confide.common.model.warm_model import WarmModel, forget_models, warm_model
 from confide.common.privacy.plan import NoPrivacy, Plan
 
 PLAN = make_plan(sampling_probability=0.5)
@@ -46,6 +46,27 @@ def test_kept_prefixes_give_the_same_update(top: WarmModel, tmp_path: Path, plan
     computed = train_sum(plan, top, replace(kept, prefixes=None), TestCoins(1), steps=2)
     given = train_sum(plan, top, kept, TestCoins(1), steps=2)
     np.testing.assert_array_equal(given, computed)  # in any rounding: else a full disk would change a gradient
+
+
+def test_on_devices_that_differ_a_full_disk_changes_no_bit(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one unit more, whose states no longer fit, would change those of others."""
+    forget_models()
+    copy = warm_model(make_run(adapter={"rank": 4, "layers": "top:1"}), CPU)
+    forget_models()
+    first, real = warm_model(make_run(adapter={"rank": 4, "layers": "top:1"}), CPU), WarmModel.lower_states
+    model = replace(first, copies=(copy,))
+    monkeypatch.setattr(
+        WarmModel, "lower_states", lambda own, batch: real(own, batch) * (1.02 if own.wrapped is copy.wrapped else 1.0)
+    )
+    kept = _kept(model, tmp_path)
+    assert {kept.turn(unit) % 2 for unit in range(kept.num_units)} == {0, 1}
+    given, computed = (train_sum(PLAN, model, units, TestCoins(1)) for units in (kept, replace(kept, prefixes=None)))
+    np.testing.assert_array_equal(given, computed)
+    alone = train_sum(PLAN, first, replace(kept, prefixes=None), TestCoins(1))
+    assert (given != alone).any(), "the devices differ"
+    forget_models()
 
 
 def test_lower_layers_are_not_computed_again(top: WarmModel, tmp_path: Path) -> None:

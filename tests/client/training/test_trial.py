@@ -23,7 +23,7 @@ from confide.client.training.shares import model_of
 from confide.client.training.trial import Seen, Sight, agreeing, tried_shapes
 from confide.common.config.run import RunConfig, lock
 from confide.common.config.simulation import SpeedSection
-from confide.common.data.batches import collate, length, shortened
+from confide.common.data.batches import collate, shortened
 from confide.common.data.shapes import Shape, Shapes, one_row_each, public_shapes
 from confide.common.model.adapter import get_state, schema, set_state
 from confide.common.model.base_models import hash_model
@@ -129,18 +129,13 @@ def test_the_trial_sees_every_shape_and_its_first_middle_and_last_place(
 
     monkeypatch.setattr(WarmModel, "losses", watching)
     seen = trial._try(fresh, asked, "here")
-    assert {tuple(shape) for shape, _ in batches} == set(asked.all())
+    alone = {(1, padded) for padded in asked.by_length}  # where the short rows are found
+    assert {tuple(shape) for shape, _ in batches} == set(asked.all()) | alone
     assert any(0.99 * RECEIVED_NORM_BOUND < norm <= RECEIVED_NORM_BOUND for _, norm in batches)
     for padded, usable in asked.by_length.items():
         own = [by_shape for sight, by_shape in seen.items() if sight.padded == padded]
         assert len(own) == 4, "two rows of the length, under two kinds of weights"
         assert all(set(by_shape) == {(rows, padded) for rows in usable} for by_shape in own)
-
-
-def test_rows_of_the_trial_are_as_long_and_as_short_as_a_length_allows(fresh: WarmModel) -> None:
-    asked = public_shapes(64, 1024, 10_000)
-    sizes = [(padded, [length(trial._example(fresh, asked, padded, n)) for n in (0, 1)]) for padded in asked.by_length]
-    assert sizes == [(16, [16, 1]), (24, [24, 17]), (32, [32, 25]), (40, [40, 33]), (48, [48, 41]), (64, [64, 49])]
 
 
 def test_shapes_are_tried_once_for_a_model_and_a_bound_and_weights_stay(

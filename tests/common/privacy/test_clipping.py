@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -7,7 +8,7 @@ from support import guarantees
 from support.toy import make_plan
 
 from confide.common.model.warm_model import WarmModel
-from confide.common.privacy.clipping import clip
+from confide.common.privacy.clipping import _norms, clip
 from confide.common.privacy.plan import PrivacyPlan
 
 KINDS = ("automatic", "abadi")
@@ -69,6 +70,21 @@ def test_a_row_does_not_depend_on_other_rows(kind: str) -> None:
     row = [0.5, -2.0, 0.25]
     for others in ([], [[9.0, 9.0, 9.0]], [[NAN, INF, 0.0], [3e38, 3e38, 3e38]]):
         assert _clip([*others, row], kind)[-1] == _clip([row], kind)[0]
+
+
+@pytest.mark.parametrize("length", [1, 7, 1025, 37_634])
+def test_a_norm_has_the_bits_that_ieee_754_gives_beside_any_rows(length: int) -> None:
+    """A sum in pairs, repeated by NumPy: no library chooses an order by the number of rows."""
+    rows = torch.randn(33, length, generator=torch.Generator().manual_seed(0))
+    expected = []
+    for row in rows.numpy():
+        sums = row * row
+        while len(sums) > 1:
+            half = (len(sums) + 1) // 2
+            sums = np.concatenate([sums[: len(sums) - half] + sums[half:], sums[len(sums) - half : half]])
+        expected.append(np.float32(np.sqrt(np.float64(sums[0])) * (1 + 2.0**-16)))
+    for number in (1, 2, 15, 33):
+        assert _norms(rows[:number]).tolist() == expected[:number]
 
 
 def test_clipping_is_flat_over_all_tensors_head_included(model: WarmModel) -> None:
