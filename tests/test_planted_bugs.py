@@ -2,7 +2,7 @@
 
 The bugs are those of support/step_bugs.py and support/client_bugs.py. The checks are those of support/guarantees.py and
 support/ledger_guarantees.py, which the tests named after the guarantee run on the product as it is. Bugs of training
-and of validation counts are planted for every method: test_planted_bugs_of_training.py.
+and of validation counts are planted for every method, kind and family: test_planted_bugs_of_training.py.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,7 @@
 """A run by real processes over TLS is the run that `simulate` does; and nobody but a test can choose its noise."""
 
 import ast
+import json
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from pydantic import BaseModel
 from safetensors.numpy import load_file
 from support.deployment import Deployment, deployed
+from support.kinds import SETTINGS, base_of, task_of
 from support.sites import make_records
 from support.zygote import Zygote
 
@@ -29,8 +31,7 @@ name = "small"
 [model]
 base = "BASE"
 [task]
-labels = ["negative", "positive"]
-max_length = 64
+TASK
 [federation]
 num_rounds = {ROUNDS}
 min_clients = {len(NAMES)}
@@ -44,12 +45,24 @@ target_delta = 1e-3
 """
 
 
+@pytest.fixture(params=["text-classification", "causal-lm, completion"])
+def kind(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+def _records(kind: str) -> list[dict[str, Any]]:
+    if kind == "text-classification":
+        return make_records(40)
+    return [task_of(kind).made_up(0, number, 1 + number % 9) for number in range(40)]
+
+
 @pytest.fixture
-def deployment(tmp_path: Path, zygote: Zygote) -> Iterator[Deployment]:
+def deployment(tmp_path: Path, zygote: Zygote, kind: str) -> Iterator[Deployment]:
     """A server and two institutions, each with a twin: the same records and secrets in another folder."""
     with deployed(tmp_path, zygote) as made:
         for number, name in enumerate(NAMES):
-            made.add(name, make_records(40)[number::2])
+            made.add(name, _records(kind)[number::2])
             shutil.copytree(tmp_path / name, tmp_path / "twin" / name)
         yield made
 
@@ -78,11 +91,13 @@ def _verify(deployment: Deployment, shown: str) -> tuple[int, str]:
 
 @pytest.mark.waits
 def test_real_processes_and_simulate_reach_one_adapter_with_the_same_coins(
-    deployment: Deployment, base_folder: Path
+    deployment: Deployment, base_folder: Path, kind: str
 ) -> None:
-    """Such coins are a test's, and `confide verify` rejects them."""
+    """Such coins are a test's, and `confide verify` rejects the ledger; it says nothing against the adapter."""
+    task = "\n".join(f"{name} = {json.dumps(value)}" for name, value in SETTINGS[kind].items())
     run_file = deployment.folder / "run.toml"
-    run_file.write_text(RUN.replace("BASE", str(base_folder)), encoding="utf-8")
+    base = base_of(kind) or base_folder
+    run_file.write_text(RUN.replace("BASE", str(base)).replace("TASK", task), encoding="utf-8")
     deployment.start_server()
     for number, name in enumerate(NAMES):
         deployment.processes[name] = _launch(deployment, "client", f"{name}/site.toml", number, len(NAMES))
@@ -93,6 +108,7 @@ def test_real_processes_and_simulate_reach_one_adapter_with_the_same_coins(
     assert deployment.processes["simulate"].wait(timeout=300) == 0, deployment.log("launched")
     assert _apart(_adapter(run), _adapter(deployment.folder / "simulated")) <= 1e-6
     assert _apart(_adapter(run), _adapter(run, ROUNDS - 1)) > 1e-4, "a round changes the adapter by more than that"
+    assert _verify(deployment, str(run))[0] == 0
     for folder in (*NAMES, *(f"twin/{name}" for name in NAMES)):
         assert {row["coins"] for row in deployment.rows(folder) if row["kind"] == "reserve"} == {"test"}
     deployment.confide("client", "ledger", "export", "--site", f"{NAMES[0]}/site.toml", "--out", "ledger.jsonl")

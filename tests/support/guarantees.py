@@ -6,6 +6,7 @@ checks reach into the product through its modules, at the time of the call. Stat
 """
 
 import os
+import re
 import tempfile
 from contextlib import nullcontext
 from itertools import combinations
@@ -21,11 +22,22 @@ from scipy.stats import binom, binomtest, chi2_contingency, chisquare, kstest
 from support.coins import TestCoins
 from support.installations import Asking, update_of, write_site
 from support.leaving import CANARY, canary_site, disguises, grouped, search, sent, study, transferred
-from support.sites import SECRET, DrawsOnly, batched, flatten, make_records, make_table, random_state, train_sum
+from support.sites import (
+    SECRET,
+    DrawsOnly,
+    batched,
+    flatten,
+    make_records,
+    make_table,
+    random_state,
+    records_of,
+    train_sum,
+)
 from support.speed import CPU
 from support.toy import ToyUnits, make_plan, toy_step
 from support.units_apart import (
     counts_as_clipped_means,
+    own_loss,
     same_bits_in_any_company,
     sums_add_up,
     weighs_1_in_the_counts,
@@ -150,6 +162,8 @@ def _label_loss(model: WarmModel, example: Example) -> torch.Tensor:
     """The loss of a text classification by its definition, on the states of lower layers that are kept in bfloat16."""
     ids = torch.tensor([example["input_ids"]])
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if "token_type_ids" in example:
+        inputs["token_type_ids"] = torch.tensor([example["token_type_ids"]])
     kept = nullcontext() if model.lower is None else model.lower.given(model.prefix(inputs).float())
     with kept:
         logits = model.module(**inputs)
@@ -158,21 +172,23 @@ def _label_loss(model: WarmModel, example: Example) -> torch.Tensor:
 
 def check_a_unit_counts_as_its_clipped_mean_gradient(model: WarmModel) -> None:
     """The step's sum is that of the definition, for groups of 1 to 7 records over micro-batches of several sizes."""
-    table = make_table(model, [*make_records(14, groups=2), *make_records(17, groups=17)[14:]])
-    assert sorted(map(len, table.units)) == [1, 1, 1, 7, 7]
+    table = make_table(model, [*records_of(model, 14, groups=2), *records_of(model, 17, groups=17)[14:]])
+    sizes = sorted(map(len, table.units))  # a record may have several windows
+    assert len(sizes) == 5
+    assert sizes[-2] >= 7
     set_state(model.module, random_state(model))
-    counts_as_clipped_means(model, table, _label_loss)
+    counts_as_clipped_means(model, table, _label_loss if model.task.kind == "text-classification" else own_loss)
 
 
 def check_companions_do_not_change_a_unit(model: WarmModel) -> None:
     """A unit's clipped gradient has the same bits alone, and among 1 to 30 others, at any place in any micro-batch."""
     for groups in (None, 13):
-        same_bits_in_any_company(model, make_table(model, make_records(31, groups)))
+        same_bits_in_any_company(model, make_table(model, records_of(model, 31, groups)))
 
 
 def check_a_loss_is_of_its_own_example(model: WarmModel) -> None:
     """In shapes that nothing was tried of: a trial would keep those in which the error is the same."""
-    sums_add_up(model, make_table(model, make_records(24, groups=7)))
+    sums_add_up(model, make_table(model, records_of(model, 24, groups=7)))
 
 
 def check_the_order_of_a_unit_s_examples_is_its_own() -> None:
@@ -190,7 +206,7 @@ def check_the_order_of_a_unit_s_examples_is_its_own() -> None:
 
 def check_every_micro_batch_has_a_shape_that_was_tried(model: WarmModel) -> None:
     """However many units are drawn: the number of rows is public, and so is the kernel that it selects."""
-    site = batched(model, make_table(model, make_records(31)), tokens=150)
+    site = batched(model, make_table(model, records_of(model, 31)), tokens=150)
     tried = set(site.shapes.all())
     assert len(tried) <= 32
     for size in range(1, site.num_units + 1):
@@ -202,16 +218,20 @@ def check_every_micro_batch_has_a_shape_that_was_tried(model: WarmModel) -> None
 # Records
 
 
+def _words(texts: Any) -> set[str]:
+    return set(re.findall(r"\w+", repr(texts)))
+
+
 class PoisonedTokenizer:
-    """Raises at one text, as a real one does at text that it cannot encode."""
+    """Raises at the words of one record, as a real one does at text that it cannot encode."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, poison: set[str]) -> None:
+        self.tokenizer, self.poison = tokenizer, poison
 
-    def __call__(self, text: str, **settings: Any) -> Any:
-        if text == "poison":
+    def __call__(self, *texts: Any, **settings: Any) -> Any:
+        if self.poison & _words([texts, settings]):
             raise TypeError("a secret that must not leave")
-        return self.tokenizer(text, **settings)
+        return self.tokenizer(*texts, **settings)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.tokenizer, name)
@@ -219,10 +239,11 @@ class PoisonedTokenizer:
 
 def check_a_record_on_which_the_tokenizer_raises_counts_as_absent(model: WarmModel) -> None:
     for groups in (None, 3):
-        records = make_records(6, groups)
-        poison = {**records[0], "text": "poison"}
+        records = records_of(model, 6, groups)
+        poison = {**records[0], **model.task.made_up(6, 0, 5)}
+        tokenizer = PoisonedTokenizer(model.tokenizer, _words(poison) - _words(records))
         try:
-            table = units.make_units([*records, poison], model.task, PoisonedTokenizer(model.tokenizer), SECRET, 8)
+            table = units.make_units([*records, poison], model.task, tokenizer, SECRET, 8)
         except Exception as error:
             raise AssertionError("a record stopped the round") from error
         assert table == make_table(model, records)
@@ -318,6 +339,6 @@ def check_validation_counts_have_the_noise_of_the_plan(model: WarmModel) -> None
 def check_a_unit_weighs_1_in_the_counts(model: WarmModel) -> None:
     """A unit of any number of records moves the counts by at most 1 in L2 norm, and by 1 in all."""
     set_state(model.module, random_state(model))
-    records, sizes = make_records(30), (1, 2, 3, 7, 11, 6)
+    records, sizes = records_of(model, 30), (1, 2, 3, 7, 11, 6)
     several = [records[sum(sizes[:place]) : sum(sizes[: place + 1])] for place in range(len(sizes))]
     weighs_1_in_the_counts(model, several)

@@ -29,6 +29,18 @@ def make_records(count: int, groups: int | None = None) -> list[dict[str, Any]]:
     return records
 
 
+def records_of(model: WarmModel, count: int, groups: int | None = None) -> list[dict[str, Any]]:
+    """Records as those of `make_records`, or made-up ones of several lengths where the model's kind needs others.
+
+    They are short, so that units do not fill whole micro-batches: such units have no companions.
+    """
+    records = make_records(count, groups)
+    if {*model.task.fields()} <= records[0].keys() and model.task.check(records[0]) is None:
+        return records
+    made = [model.task.made_up(5, number, 2 * (1 + number % 4)) for number in range(count)]
+    return made if groups is None else [{**own, "group": row["group"]} for own, row in zip(made, records, strict=True)]
+
+
 def make_table(model: WarmModel, records: list[dict[str, Any]], max_records_per_group: int = 8) -> units.UnitTable:
     """Records as units, in the product's way."""
     return units.make_units(records, model.task, model.tokenizer, SECRET, max_records_per_group)
