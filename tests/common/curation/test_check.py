@@ -169,7 +169,7 @@ def _preferred(prompt: int, chosen: int) -> dict[str, Any]:
 # Of each kind: settings, records that are read whole, records that are not. Special tokens: 1 to 3.
 READ: dict[str, tuple[dict[str, Any], Rows, Rows]] = {
     "seq2seq": ({}, [{"source": _words(30), "target": _words(30)}], [{"source": "bad", "target": _words(33)}]),
-    "ranking": ({}, [_ranked(28, 28, 28)], [_ranked(3, 33)]),
+    "ranking": ({"max_candidates": 3}, [_ranked(28, 28, 28)], [_ranked(3, 33), _ranked(3, 3, 3, 3)]),
     "preference": ({}, [{**_preferred(10, 20), "rejected": _words(18)}], [_preferred(10, 23), _preferred(40, 3)]),
     "question-answering": ({"max_windows": 2}, [_asked(36)], [_asked(45), _asked(3, 12)]),
     "causal-lm, completion": (
@@ -194,9 +194,11 @@ def test_a_record_is_long_if_its_kind_does_not_read_all_of_it(kind: str, *, with
         form = replace(form, tokenizer=load_tokenizer(base_of(kind)) if base_of(kind) else tiny_tokenizer())
     report = check_data(_write(tmp_path, [*fitting, *long]), form)
     places = ", ".join(str(number) for number in range(2, 2 + len(long)))
-    assert f"(at {places}) have more than is read, at most 32 tokens an example" in _found(report)["lengths"]
+    parts = {"max_windows": "examples", "max_candidates": "candidates"}
+    room = "".join(f", {most} {parts[name]} a record" for name, most in settings.items())
+    assert f"(at {places}) have more than is read, at most 32 tokens an example{room};" in _found(report)["lengths"]
     report = check_data(_write(tmp_path, fitting), form)
-    assert "all is read, at most 32 tokens an example" in _found(report, "ok")["lengths"]
+    assert f"all is read, at most 32 tokens an example{room}" in _found(report, "ok")["lengths"]
     assert ("counted in words" in _found(report, "ok")["lengths"]) != with_base
 
 
