@@ -157,11 +157,11 @@ def _try(model: WarmModel, shapes: Shapes, setting: str) -> Seen:
     seen: Seen = defaultdict(lambda: defaultdict(set))
     model.wrapped.enable_hooks()
     try:
-        rows = _made_up_rows(model, shapes)
+        made_up = _made_up_rows(model, shapes)
         for weights, state in _weights(schema(model.module)).items():
             set_state(model.module, state)
             for shape in shapes.all():
-                for number, way, bits in _outcomes(model, rows[shape[1]], shape, alike=weights == "usual"):
+                for number, way, bits in _outcomes(model, made_up[shape[1]], shape, alike=weights == "usual"):
                     seen[Sight(shape[1], number, weights, way)][shape].add(bits)
         set_state(model.module, before)
         return seen
