@@ -1,4 +1,7 @@
-"""Write messages.jsonl: made-up messages to four shops, each with its own wares, and what the customer wants."""
+"""Write messages.jsonl: made-up messages to four shops, each with its own wares, and what the customer wants.
+
+Also replies.jsonl: such messages with what the shop's agent wrote back, as a prompt and its completion.
+"""
 
 import json
 import random
@@ -14,6 +17,12 @@ WANTS = {
     "invoice": ["please send the bill for the {ware}", "the {ware} is on my invoice twice", "I need a tax receipt"],
     "account": ["I forgot my password", "please change my address", "delete my account, I want no more {ware} adverts"],
 }
+REPLIES = {
+    "delivery": "We are sorry for the wait. Your {ware} of order {order} arrives tomorrow.",
+    "refund": "Please send the {ware} back. The money for order {order} is with you in a week.",
+    "invoice": "A new invoice for order {order} comes by e-mail today.",
+    "account": "Please follow the link that we have sent you by e-mail.",
+}
 WARES = {
     "books": ["novel", "atlas", "cookbook", "dictionary"],
     "garden": ["spade", "lawn mower", "rose bush", "hose"],
@@ -25,17 +34,30 @@ ENDINGS = ["Thank you.", "Please hurry!", "Kind regards", "This is the second ti
 
 
 def messages(count: int) -> list[dict[str, str]]:
-    """Return so many messages to each shop, the same on every call."""
+    """Return so many messages to each shop with the agent's reply, the same on every call."""
     draw = random.Random(7)
     rows = []
     for shop, wares in WARES.items():
         for _ in range(count):
             want = draw.choice(list(WANTS))
-            body = draw.choice(WANTS[want]).format(ware=draw.choice(wares))
-            text = f"{draw.choice(OPENINGS)} {body}. {draw.choice(ENDINGS)} Order {draw.randrange(10**5)}."
-            rows.append({"shop": shop, "text": text.strip(), "label": want})
+            form, ware = draw.choice(WANTS[want]), draw.choice(wares)
+            opening, ending, order = draw.choice(OPENINGS), draw.choice(ENDINGS), draw.randrange(10**5)
+            text = f"{opening} {form.format(ware=ware)}. {ending} Order {order}.".strip()
+            reply = REPLIES[want].format(ware=ware, order=order)
+            rows.append({"shop": shop, "text": text, "label": want, "reply": reply})
     return rows
 
 
+def replies(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Return messages as what a model reads and what it learns to write."""
+    return [{"shop": row["shop"], "prompt": f"{row['text']} Reply:", "completion": f" {row['reply']}"} for row in rows]
+
+
+def write(name: str, rows: list[dict[str, str]]) -> None:
+    """Write one JSON object a line."""
+    Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
 if __name__ == "__main__":
-    Path("messages.jsonl").write_text("".join(json.dumps(row) + "\n" for row in messages(400)), encoding="utf-8")
+    write("messages.jsonl", messages(400))
+    write("replies.jsonl", replies(messages(150)))

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from support.tiny_llama import save_tiny_llama
 
 Confide = Callable[..., tuple[int, str, str]]
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
@@ -78,6 +79,7 @@ def test_every_command_of_a_page_runs_in_order(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "docs").symlink_to(EXAMPLES.parent)
     _public_files(tmp_path)
+    writes = save_tiny_llama(tmp_path / "tiny-llama") if page.stem == "customer-service" else base_folder
     for command in _commands(page):
         before, _, target = command.partition(" > ")
         before, _, source = before.partition(" < ")
@@ -85,7 +87,8 @@ def test_every_command_of_a_page_runs_in_order(
         if program == "python":
             printed = _script(words, monkeypatch, Path(source).read_text(encoding="utf-8") if source else "")
         else:
-            small = [word for setting in (*SMALL, f"model.base={base_folder}") for word in ("--set", setting)]
+            base = writes if words[1] == "docs/examples/customer-replies.toml" else base_folder
+            small = [word for setting in (*SMALL, f"model.base={base}") for word in ("--set", setting)]
             code, printed, errors = confide(*words, *(small if words[0] == "simulate" else []))
             assert code == 0, f"{command}\n{errors}"
         if target:
@@ -141,3 +144,13 @@ def test_sentences_are_read_with_their_relation_and_without_its_direction() -> N
     rows = _module("relations").relations(given.replace("\r\n", "\n"))
     assert [row["label"] for row in rows] == ["Cause-Effect", "Other"]
     assert rows[0]["text"] == 'The <e1>film 1</e1> is a "good" <e2>story</e2>.'
+
+
+def test_a_reply_names_no_ware_and_no_order_that_its_message_lacks() -> None:
+    """It could not be learnt."""
+    service = _module("customer_service")
+    wares = [ware for each in service.WARES.values() for ware in each]
+    pairs = [(row["prompt"], row["completion"]) for row in service.replies(service.messages(100))]
+    named = [[*re.findall(r"\d+", reply), *(ware for ware in wares if ware in reply)] for _, reply in pairs]
+    assert all(word in prompt for (prompt, _), words in zip(pairs, named, strict=True) for word in words)
+    assert {len(words) for words in named} == {0, 1, 2}
