@@ -177,32 +177,31 @@ def _try(model: WarmModel, shapes: Shapes, setting: str) -> Seen:
 
 
 def _weights(shapes: Schema) -> dict[str, State]:
-    """Weights that a server might send: usual ones, and the largest, under which a rounding can grow to any size.
-
-    The largest have a usual head, where there is another part: a large one would saturate its softmax, and rows without
-    a gradient show nothing.
-    """
+    """Weights that a server might send: usual ones, and ones of nearly the largest norm, under which roundings grow."""
     stream = Generator(PCG64(0))
     usual = {name: (_USUAL * stream.standard_normal(shape)).astype(np.float32) for name, shape in shapes.items()}
-    grown = [name for name in usual if is_added(name)] or list(usual)
+    grown = [name for name in usual if is_added(name)] or list(usual)  # a large head leaves rows without a gradient
     factor = np.float32(0.998 * RECEIVED_NORM_BOUND / norm_of({name: usual[name] for name in grown}))
     return {"usual": usual, "largest": {**usual, **{name: factor * usual[name] for name in grown}}}
 
 
 def _made_up_rows(model: WarmModel, shapes: Shapes) -> dict[int, tuple[Example, Example]]:
-    """Return two made-up rows of each padded length: one that fills it, and one as short as shows a gradient.
+    """Return two made-up rows of each padded length: one that fills it, and a short one whose gradient shows as much.
 
-    A short row has more tokens than the next shorter length. A few may have no loss: of two tokens none may be an
-    answer. So their number grows, by steps that double, until there is a gradient under usual weights.
+    A short row has more tokens than the next shorter length. A few may have no loss, and over one token a softmax has
+    no gradient. So their number doubles until nearly as many numbers of the gradient as in the full row are not zero.
     """
     set_state(model.module, _weights(schema(model.module))["usual"])
+
+    def shown(row: Example, padded: int) -> int:
+        return int(_clipped(model, _batch(model, [row], padded))[0].count_nonzero())
+
     rows = {}
     for shorter, padded in pairwise((0, *shapes.by_length)):
-        more = [shorter + 2**step for step in range(padded.bit_length()) if shorter + 2**step < padded]
-        short = (shortened(model.made_up(0, 1), tokens) for tokens in (*more, padded))
-        shows = (row for row in short if _hash(_clipped(model, _batch(model, [row], padded))[0]) != _NOTHING)
-        full = shortened(model.made_up(0, 0), padded)
-        rows[padded] = (full, next(shows, full))
+        full, other = (shortened(model.made_up(0, number), padded) for number in (0, 1))
+        more = [shorter + 2**step for step in range(padded.bit_length()) if shorter + 2**step < padded - 1]
+        short, least = (shortened(other, tokens) for tokens in (*more, padded - 1)), 0.9 * shown(full, padded)
+        rows[padded] = (full, next((row for row in short if shown(row, padded) >= least), other))
     return rows
 
 

@@ -17,7 +17,7 @@ MAX_SHAPES = 32
 _SHORTEST = 16  # tokens; at 8 the kernels of some processors already differ from those of longer rows
 # The cost of a micro-batch beside its tokens, in tokens that take as long (docs/decisions.md, "few public shapes").
 _COST_OF_A_BATCH = 64
-# The rows of a length's shapes, as parts of its full one. Of eight choices these cost least on draws of 20 short
+# The rows of a length's shapes, as parts of its full one. Of the parts that were tried these cost least on 20 short
 # texts (docs/decisions.md, "smaller shapes").
 _PARTS = ((1, 3, 6, 12), (1, 3, 9), (1, 3), (1,))
 

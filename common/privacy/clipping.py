@@ -44,7 +44,9 @@ def clip(gradients_UP: Tensor, plan: PrivacyPlan) -> Tensor:
 
 
 def _norms(gradients_UP: Tensor) -> Tensor:
-    """Return the L2 norm of each row, shape ``(U,)``, float32; infinite or NaN if an entry is or a square overflows.
+    """Return the L2 norm of each row, shape ``(U,)``, float32.
+
+    It is infinite or NaN if an entry is, and infinite if a sum of squares overflows.
 
     The second half of the squares is added to the first, until one number is left. Each operation takes two numbers
     and is rounded as IEEE 754 says, so no kernel chooses an order. A library's own sum or norm has one that follows

@@ -30,7 +30,7 @@ def untried() -> Iterator[None]:
 def test_rows_of_the_trial_are_as_long_and_as_short_as_a_length_allows(make_run: MakeRun) -> None:
     rows = trial._made_up_rows(warm_model(make_run(), CPU), public_shapes(64, 1024, 10_000))
     sizes = {padded: tuple(map(length, pair)) for padded, pair in rows.items()}
-    assert sizes == {16: (16, 1), 24: (24, 17), 32: (32, 25), 40: (40, 33), 48: (48, 41), 64: (64, 49)}
+    assert sizes == {16: (16, 2), 24: (24, 17), 32: (32, 25), 40: (40, 33), 48: (48, 41), 64: (64, 49)}
 
 
 def _grown(model: WarmModel) -> bool:
@@ -40,6 +40,7 @@ def _grown(model: WarmModel) -> bool:
 
 PLANTS: dict[str, Callable[[WarmModel, torch.Tensor], torch.Tensor]] = {
     "few rows": lambda model, padded_B: padded_B * (len(padded_B) < 4),
+    "few rows of more than a token": lambda model, padded_B: (padded_B > 1) * (len(padded_B) < 4),
     "few rows, large weights": lambda model, padded_B: padded_B * (len(padded_B) < 4) * _grown(model),
     "its first place, large weights": lambda model, padded_B: padded_B * _only(padded_B, 0) * _grown(model),
     "its last place, large weights": lambda model, padded_B: padded_B * _only(padded_B, -1) * _grown(model),
@@ -62,7 +63,8 @@ def test_a_kernel_that_a_padded_row_selects_is_found(
     model, real = warm_model(of_kind(make_run(), kind), CPU), WarmModel.losses
 
     def losses(own: WarmModel, batch: Any) -> torch.Tensor:
-        padded_B = (batch["attention_mask"].min(dim=1).values == 0).float()
+        mask_BT = batch["attention_mask"]
+        padded_B = mask_BT.sum(dim=1) * (mask_BT.min(dim=1).values == 0)
         return real(own, batch) * (1 + 1e-4 * PLANTS[plant](own, padded_B))
 
     monkeypatch.setattr(WarmModel, "losses", losses)
