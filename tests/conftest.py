@@ -17,6 +17,7 @@ prepare()  # before the first import of flwr, in whatever test file that is
 
 import pytest
 import torch
+from hypothesis import settings
 from support.coins import TestCoins
 from support.speed import CPU
 from support.tiny_bert import save_tiny_bert
@@ -26,6 +27,8 @@ from confide.common.model import adapter
 from confide.common.model.warm_model import WarmModel, warm_model
 
 MakeRun = Callable[..., RunConfig]
+settings.register_profile("on any machine", deadline=None)  # a loaded one takes longer over an example
+settings.load_profile("on any machine")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -163,7 +163,7 @@ def _hostile_libraries(monkeypatch: pytest.MonkeyPatch, make_run: MakeRun) -> No
 
     def warm_model(run: RunConfig, *settings: Any) -> Any:
         model = real_model(run, *settings)
-        return replace(model, tokenizer=PoisonedTokenizer(model.tokenizer))
+        return replace(model, tokenizer=PoisonedTokenizer(model.tokenizer, {"poison"}))
 
     monkeypatch.setattr(TextClassification, "logits", logits)
     monkeypatch.setattr(shares, "warm_model", warm_model)

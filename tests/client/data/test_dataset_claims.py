@@ -66,7 +66,7 @@ def test_two_that_claim_at_once_share_nobody(tmp_path: Path) -> None:
     assert sorted(map(len, got.values())) == [0, 0, 50]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.sampled_from(["one", "two"]), st.sets(st.sampled_from([A, B, C]))), max_size=8))
 def test_nobody_is_ever_given_to_two_datasets(claims: list[tuple[str, set[Names]]]) -> None:
     people, owner = People(":memory:"), dict[Names, str]()

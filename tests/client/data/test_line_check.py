@@ -147,7 +147,7 @@ def test_a_record_without_a_group_contributes_nothing(tmp_path: Path, make_run: 
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".csv", ".tsv"])
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
 @given(content=st.binary(max_size=60) | st.text('{}"textlab:,\n\t 1é', max_size=60).map(str.encode))
 def test_a_line_is_broken_exactly_where_joining_would_refuse(tmp_path: Path, ending: str, content: bytes) -> None:
     header = {".jsonl": b"", ".csv": b"text,label\n", ".tsv": b"text\tlabel\n"}[ending]

@@ -113,7 +113,7 @@ def _otherwise(value: Any) -> Any:
     return value
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(VALUES)
 @example("")
 @example(" ")

@@ -180,4 +180,4 @@ def replace_cap(before: Replay, cap: Cap) -> Replay:
 
 
 TestHistories = Histories.TestCase
-TestHistories.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestHistories.settings = settings(max_examples=60, stateful_step_count=40)

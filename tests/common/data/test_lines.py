@@ -23,7 +23,7 @@ ROWS = [
 ]
 NAMES = list(ROWS[0])
 QUOTING = [csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]
-fast = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
+fast = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
 
 
 def _csv(rows: list[dict[str, Any]], quoting: Any = csv.QUOTE_MINIMAL, ending: str = "\r\n") -> str:

@@ -81,7 +81,7 @@ def test_an_absent_file_is_named(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".csv", ".tsv", ".csv.gz", ".parquet"])
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(
     content=st.binary(max_size=60) | st.text(max_size=60).map(str.encode),
     prefix=st.sampled_from([b"", b"a,b\n", b"a\tb\n", b"\x1f\x8b\x08\0\0\0\0\0\0\3", b"PAR1"]),
@@ -232,7 +232,7 @@ def test_a_parquet_file_whose_columns_have_no_readable_name_is_named(tmp_path: P
 
 
 @given(content=st.binary(max_size=80))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_file_can_do_more_than_lose_its_rows(tmp_path: Path, content: bytes) -> None:
     for name in ("x.jsonl", "x.csv", "x.tsv"):
         assert isinstance(read_usable_rows(_write(tmp_path, name, content)), list)

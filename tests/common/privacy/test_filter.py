@@ -98,14 +98,14 @@ def test_within_a_study_pld_decides() -> None:
 # Across studies
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.lists(charges, min_size=1, max_size=4), orders, st.sampled_from([1e-5, 1e-9, 1e-2]))
 def test_the_filter_is_the_closed_formula_rounded_up(items: list[Charge], order: int, delta: float) -> None:
     exact = by_formula(items, delta, order)
     assert exact * (1 - 1e-9) <= filter_epsilon(items, delta, order) <= exact * (1 + 1e-9) + 1.01e-4
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.lists(charges, min_size=2, max_size=4), orders, st.sampled_from(CAPS))
 def test_the_filter_never_admits_what_summed_renyi_divergence_would_not(
     items: list[Charge], order: int, cap: Cap
@@ -172,20 +172,20 @@ def test_an_empty_charge_beside_a_study_leaves_it_one_study() -> None:
     assert spent([whole(SMALL), Charge(PLANS[0], 0)], 1e-5, 10) == composed_epsilon([whole(SMALL)], 1e-5)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(small_charges, max_size=3), small_charges, st.sampled_from([4, 10]))
 def test_a_charge_more_never_costs_less(items: list[Charge], more: Charge, order: int) -> None:
     assert spent([*items, more], 1e-5, order) >= spent(items, 1e-5, order)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(small_charges, min_size=1, max_size=3), st.sampled_from([4, 10]))
 def test_a_step_more_never_costs_less(items: list[Charge], order: int) -> None:
     longer = [replace(items[0], num_steps=items[0].num_steps + 1), *items[1:]]
     assert spent(longer, 1e-5, order) >= spent(items, 1e-5, order)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(small_charges, max_size=3), st.sampled_from(CAPS), st.sampled_from(CAPS))
 def test_a_higher_cap_admits_whatever_a_lower_one_does(items: list[Charge], one: Cap, other: Cap) -> None:
     low, high = sorted((one, other), key=lambda cap: cap.max_epsilon)

@@ -12,7 +12,7 @@ from confide.common.privacy.accounting import epsilon, epsilon_rdp
 from confide.common.privacy.least import least_epsilon
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(q=st.floats(1e-3, 1), steps=st.integers(1, 300), noise=st.floats(0.8, 8), releases=st.integers(0, 3))
 def test_it_is_below_both_accountants(q: float, steps: int, noise: float, releases: int) -> None:
     plan = make_plan(

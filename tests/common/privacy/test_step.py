@@ -40,7 +40,7 @@ def test_a_unit_counts_as_its_clipped_mean_gradient(model: WarmModel) -> None:
     guarantees.check_a_unit_counts_as_its_clipped_mean_gradient(model)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(others=st.lists(UNIT, max_size=4), unit=UNIT, clipping=st.sampled_from(["automatic", "abadi"]))
 def test_adding_a_unit_moves_the_sum_by_the_clip_norm_at_the_most(others: list, unit: list, clipping: str) -> None:
     plan = make_plan(sampling_probability=1.0, clip_norm=0.5, clipping=clipping)

@@ -15,9 +15,7 @@ from hypothesis import strategies as st
 from support.sum_runs import SumRun
 from support.verifying import WHOLE_SPENT, as_lines, chained, first_line, require_unreadable, run_verify, whole_rows
 
-_FUZZ = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+_FUZZ = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 _ODD_NUMBERS = [0, -1, 2, 10**30, -(10**400), 0.5, -0.0, 1e308, math.nan, math.inf]
 _WEIRD = st.sampled_from(
     [*_ODD_NUMBERS, None, True, False, "", "x" * 999, "\ud800\x1b", "record", "os", "0" * 64, [], {}, [[]], {"": {}}]

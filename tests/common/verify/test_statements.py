@@ -319,7 +319,7 @@ def test_a_lock_that_cannot_be_read_is_one_line(lie: Lie, words: str, sum_run: S
     assert words in errors
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_damage_of_a_statement_is_found(sum_run: SumRun, whole_sum_run: SumRun, data: st.DataObject) -> None:
     whole = whole_sum_run.statement(3).read_bytes()
