@@ -53,8 +53,12 @@ def _only(like_B: torch.Tensor, place: int) -> torch.Tensor:
     return chosen_B
 
 
+QUICK = ["few rows of more than a token", "few rows, large weights", "its last place, large weights"]
+
+
+@pytest.mark.parametrize("kind", ["text-classification", pytest.param("token-classification", marks=pytest.mark.waits)])
 @pytest.mark.parametrize(
-    ("kind", "plant"), [*(("text-classification", plant) for plant in PLANTS), ("token-classification", "few rows")]
+    "plant", [plant if plant in QUICK else pytest.param(plant, marks=pytest.mark.waits) for plant in PLANTS]
 )
 def test_a_kernel_that_a_padded_row_selects_is_found(
     kind: str, plant: str, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
