@@ -86,7 +86,7 @@ def test_two_devices_together_give_the_update_of_one(
         monkeypatch.setattr("confide.common.model.warm_model.choose_devices", lambda names, found=places: found)
         forget_models()
         with second_device():
-            model = warm_model(make_run(adapter={"layers": "top:1"}))
+            model = warm_model(make_run(adapter={"layers": "top:1"}, task={"max_length": 32}))  # three lengths to try
             units = batched(model, make_table(model, make_records(20, groups=13)), tokens=100)
             units = with_prefixes(units, model, tmp_path) if prefixes else units
             sums.append(train_sum(PLANS["automatic"], model, units, TestCoins(3), steps=2))
