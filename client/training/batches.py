@@ -13,6 +13,7 @@ from confide.client.training.prefixes import Place, Prefixes, empty_prefixes
 from confide.common.data.batches import Batch, Example, collate, length
 from confide.common.data.shapes import Shape, Shapes
 from confide.common.model.warm_model import PREFIX, WarmModel
+from confide.common.privacy.step import of_devices
 
 
 @dataclass(frozen=True)
@@ -113,9 +114,8 @@ def with_prefixes(units: BatchedUnits, model: WarmModel, folder: Path) -> Batche
     if prefixes is None:
         return units
     devices = (model, *model.copies)
-    for number, device in enumerate(devices):
+    for device, turns in zip(devices, of_devices(units, list(range(units.num_units)), len(devices)), strict=True):
         own = replace(units, device=device.device)
-        turns = [unit for unit in range(own.num_units) if own.turn(unit) % len(devices) == number]
         for places, shape in own.places(turns):
             states = device.prefix(own.batch(places, shape))[: len(places)]
             prefixes.put(places, list(map(length, own.examples(places))), states)

@@ -94,8 +94,7 @@ def clipped_sum(
 ) -> Tensor:
     """Return the sum over the drawn units of what their clipped gradients count, shape ``(P,)``, on the CPU.
 
-    Each unit goes to one worker, whole. Which one follows from the unit alone, never from the draw or from a place:
-    devices may differ in a last bit, and companions would decide about it. Workers compute at the same time.
+    Each unit goes to one worker, whole, as `of_devices` says. Workers compute at the same time.
 
     Args:
         plan: clip.
@@ -120,9 +119,14 @@ def clipped_sum(
     if len(workers) == 1:
         return of(workers[0], drawn)
     with ThreadPoolExecutor(len(workers)) as pool:
-        turns = {unit: workers[0].units.turn(unit) % len(workers) for unit in drawn}
-        parts = [[unit for unit in drawn if turns[unit] == number] for number in range(len(workers))]
+        parts = of_devices(workers[0].units, drawn, len(workers))
         return torch.stack(list(pool.map(of, workers, parts))).sum(dim=0)
+
+
+def of_devices(units: Units, chosen: list[int], count: int) -> list[list[int]]:
+    """Return the chosen units of each of so many devices, which follow from a unit alone: they may differ in a bit."""
+    turns = {unit: units.turn(unit) % count for unit in chosen}
+    return [[unit for unit in chosen if turns[unit] == number] for number in range(count)]
 
 
 def clipped_gradients(

@@ -171,7 +171,10 @@ def _label_loss(model: WarmModel, example: Example) -> torch.Tensor:
 
 
 def check_a_unit_counts_as_its_clipped_mean_gradient(model: WarmModel) -> None:
-    """The step's sum is that of the definition, for groups of 1 to 7 records over micro-batches of several sizes."""
+    """The step's sum is that of the definition, for groups of 1 to 7 records over micro-batches of several sizes.
+
+    The loss of an example is defined anew for text classification; other kinds have their own, of the example alone.
+    """
     table = make_table(model, [*records_of(model, 14, groups=2), *records_of(model, 17, groups=17)[14:]])
     sizes = sorted(map(len, table.units))  # a record may have several windows
     assert len(sizes) == 5
