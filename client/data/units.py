@@ -12,6 +12,8 @@ from confide.common.data.batches import Example
 from confide.common.data.records import Record, group_of
 from confide.common.tasks import Task
 
+_WORDS_OF_ONE_PERSON = 20  # and more: a shorter text beside others may be a question that is put to many
+
 
 @dataclass(frozen=True)
 class UnitTable:
@@ -53,29 +55,50 @@ def split_records(
 def names_of(record: Record, answers: Collection[str], secret: bytes) -> Names | None:
     """Return the keyed names that recognise the same people in another dataset.
 
-    They are made from the group and from the text: the record without its ``answers``, which another study may have
-    changed.
+    They are made from the group and from what a person wrote: the record without its ``answers``, which another study
+    may have changed. One name is of the columns with their texts. The others are of the texts alone (`_texts`), for
+    another kind of task has other columns.
     Two datasets of groups are compared by group alone, for texts may be boilerplate. So a text inside a group is
     claimed as a mark of its own, which only a dataset of records looks for. An empty text belongs to no person.
 
     The result is None for a record that is never used: its group is unknown, it is empty, or nested too deep for JSON.
     """
-    texts = {name: value for name, value in record.items() if name not in (*answers, "group")}
-    empty = all(map(_is_empty, texts.values()))
+    columns = {name: value for name, value in record.items() if name not in (*answers, "group")}
+    empty = all(map(_is_empty, columns.values()))
     group = group_of(record) if "group" in record else None
     if group is None and (empty or "group" in record):
         return None
     try:
-        text = _keyed(texts, secret)
+        texts = (_keyed(columns, secret), *(_keyed(["texts", *own], secret) for own in _texts(columns)))
     except RecursionError:
         return None
-    inside = _keyed(["in a group", text.hex()], secret)
+    inside = tuple(_keyed(["in a group", text.hex()], secret) for text in texts)
     if group is None:
-        return Names(claimed=(text,), barred=(text, inside))
+        return Names(claimed=texts, barred=(*texts, *inside))
     person = _keyed(group, secret)
     if empty:
         return Names(claimed=(person,), barred=(person,))
-    return Names(claimed=(person, inside), barred=(person, text))
+    return Names(claimed=(person, *inside), barred=(person, *texts))
+
+
+def _texts(columns: Record) -> list[list[str]]:
+    """Return all texts of a record without their columns and blanks, then each that is long enough for one person's.
+
+    Of a conversation the user's turns count. So `tokens`, a `source`, a `prompt` and a conversation of one turn are
+    the same person as the `text` that they say, and a long `context` is without its question.
+    """
+    said = [own for value in columns.values() if (own := _said(value))]
+    whole = sorted("".join("".join(own).split()) for own in said)
+    alone = [text for own in said for text in (" ".join(own), *own) if len(text.split()) >= _WORDS_OF_ONE_PERSON]
+    found = [whole, *(["".join(text.split())] for text in alone)] if any(whole) else []
+    return [list(own) for own in sorted(set(map(tuple, found)))]
+
+
+def _said(value: Any) -> list[str]:
+    """Return the texts of one column: a text, those of a list, or the user's turns of a conversation."""
+    parts = value if isinstance(value, list) else [value]
+    turns = [part.get("content") if part.get("role") == "user" else None for part in parts if isinstance(part, dict)]
+    return [text for text in [*(part for part in parts if isinstance(part, str)), *turns] if isinstance(text, str)]
 
 
 def _is_empty(value: Any) -> bool:

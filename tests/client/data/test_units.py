@@ -2,6 +2,7 @@ import datetime
 import functools
 import hmac
 import json
+import re
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from support import guarantees
 from support.sites import SECRET, make_records, make_table
 
+from confide.client.data.dataset_claims import People
 from confide.client.data.units import make_units, names_of, split_records, unit_key
 from confide.common.model.warm_model import WarmModel
 
@@ -127,6 +129,62 @@ def test_a_group_of_any_shape_has_one_key_and_stops_nothing(group: Any) -> None:
 def test_a_record_that_is_nested_too_deep_is_nobody_s(record: Record) -> None:
     """The reader refuses such a line, but not by the same limit everywhere."""
     assert names_of(record, ("label",), SECRET) is None
+
+
+NOTE = "She was seen on Monday, has a cough since two weeks and no fever, and asks whether she may go back to work. "
+TEXT = {"text": NOTE}
+SAME_NOTE: dict[str, tuple[Record, str]] = {
+    "text": (TEXT, "label"),
+    "source": ({"source": NOTE}, "target"),
+    "prompt": ({"prompt": NOTE.strip()}, "completion"),
+    "tokens": ({"tokens": re.findall(r"\w+|[^\w\s]", NOTE)}, "tags"),
+    "a conversation": (
+        {"messages": [{"role": "system", "content": "Be short."}, {"role": "user", "content": NOTE}]},
+        "",
+    ),
+    "two turns": ({"messages": [{"role": "user", "content": text} for text in ("Hello.", NOTE)]}, ""),
+    "context": ({"context": NOTE, "question": "What does she ask?"}, "answers"),
+    "pair": ({"text": "another", "text_pair": NOTE}, "score"),
+    "candidates": ({"query": "a note", "candidates": ["no", NOTE]}, "relevance"),
+    "chosen": ({"prompt": "Write.", "chosen": NOTE, "rejected": "No."}, ""),
+}
+
+
+@pytest.mark.parametrize("group", [False, True])
+@pytest.mark.parametrize("other", SAME_NOTE)
+@pytest.mark.parametrize("one", SAME_NOTE)
+def test_a_person_is_known_under_the_columns_of_any_kind(one: str, other: str, group: bool) -> None:
+    (first, answer), (second, another) = SAME_NOTE[one], SAME_NOTE[other]
+    people = People(":memory:")
+    known = names_of({**first, answer: "x"}, (answer,), SECRET)
+    again = names_of({**second, another: "y"} | ({"group": "Anna"} if group else {}), (another,), SECRET)
+    assert known
+    assert again
+    assert people.claim_all("one", {known})
+    assert not people.claim_all("two", {again})
+    assert people.claim_all("one", {again})
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (TEXT, {"text": NOTE[:-3]}),
+        (
+            {"context": NOTE, "question": "What is the surname?"},
+            {"context": NOTE[5:], "question": "What is the surname?"},
+        ),
+        ({"query": "hotel", "candidates": ["a", "b"]}, {"query": "hotel", "candidates": ["a", "c"]}),
+        ({"text": "fever", "text_pair": "cough"}, {"text": "fever"}),
+        ({"messages": [{"role": "system", "content": NOTE}, {"role": "user", "content": "Hello."}]}, TEXT),
+        ({"messages": [{"role": "assistant", "content": NOTE}, {"role": "user", "content": "Hello."}]}, TEXT),
+    ],
+)
+def test_what_many_may_say_makes_nobody_the_same_person(one: Record, other: Record) -> None:
+    """A short question, an instruction and an answer stand beside the texts of many people."""
+    people = People(":memory:")
+    names = [names_of(record, (), SECRET) for record in (one, other)]
+    assert all(people.claim_all(f"dataset {number}", {own}) for number, own in enumerate(names) if own)
+    assert None not in names
 
 
 def test_the_key_of_a_plain_group_is_the_one_that_it_always_was() -> None:
