@@ -192,6 +192,60 @@ def test_a_prompt_and_its_answer_fit_into_the_positions_of_the_base(make_run: Ca
     assert len(write(model, [{"text": "film " * 200}])) == 1
 
 
+@pytest.mark.parametrize("kind", ["causal-lm", "causal-lm, completion", "causal-lm, text", "seq2seq"])
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        (r'"the film\n"', "the film\n"),
+        (r'"\"film\""', '"film"'),
+        *(
+            (line, line)
+            for line in ('"film" and', '["film"]', "[]", "3", "1" * 5000, "[" * 100_000, '{"role": "user"}', "")
+        ),
+    ],
+)
+def test_a_line_is_read_as_its_json_string_or_as_it_stands(kind: str, line: str, text: str) -> None:
+    """A prompt may end with a line break, which no line holds."""
+    [value] = task_of(kind).from_text(line).values()
+    assert value == (turns(text) if kind == "causal-lm" else text)
+
+
+@pytest.mark.parametrize("prompt", [turns("the\nfilm"), turns("the film", "was good", "very good?", system="short")])
+@pytest.mark.parametrize("kind", ["causal-lm", "causal-lm, completion"])
+def test_a_line_of_messages_gives_the_prompt_that_was_trained(
+    model: WarmModel, kind: str, prompt: list[dict[str, str]]
+) -> None:
+    task, answer = task_of(kind, max_length=128), {"role": "assistant", "content": "bad"}
+    record = {"messages": [*prompt, answer], "prompt": prompt, "completion": [answer]}
+    [trained] = task.examples(record, model.tokenizer)
+    asked = task.from_text(json.dumps(prompt))
+    given = task.prompt(asked, model.tokenizer)
+    assert given == trained["input_ids"][: len(given)]
+    assert model.tokenizer.decode(trained["input_ids"][len(given) :]) == "bad [SEP]"
+    assert task.reference(asked) == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "messages", "problem"),
+    [
+        ("causal-lm", turns("a", "b"), "last message of the prompt must have role 'user'"),
+        ("causal-lm", [*turns("a"), 3], "last message of the prompt must have role 'user'"),
+        (
+            "causal-lm",
+            [{"role": "tool", "content": "x"}, *turns("a")],
+            "message 1 of the prompt has role 'tool', must be",
+        ),
+        ("causal-lm, completion", turns("a", "b", " "), "content of message 3 is empty"),
+        ("causal-lm, completion", [{"role": "user"}], "message 1 of the prompt is {'role': 'user'}, must be an object"),
+        ("causal-lm, text", turns("a"), "this model reads texts; write it as a JSON string"),
+        ("seq2seq", turns("a"), "this model reads texts; write it as a JSON string"),
+    ],
+)
+def test_a_line_of_messages_that_no_model_goes_on_from_is_named(kind: str, messages: list[Any], problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        task_of(kind).from_text(json.dumps(messages))
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_prompts_of_other_lengths_change_no_text(make_run: Callable[..., RunConfig], family: str) -> None:
     """Short prompts are filled up on the left, where attention does not look, and positions count from the text on."""
