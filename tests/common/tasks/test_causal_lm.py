@@ -3,10 +3,13 @@
 import json
 import re
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from support.families import SETTINGS, save_tiny
 from support.kinds import of_kind, task_of, tiny
 from support.tiny_bert import tiny_tokenizer
@@ -244,6 +247,27 @@ def test_a_line_of_messages_gives_the_prompt_that_was_trained(
 def test_a_line_of_messages_that_no_model_goes_on_from_is_named(kind: str, messages: list[Any], problem: str) -> None:
     with pytest.raises(InputError, match=problem):
         task_of(kind).from_text(json.dumps(messages))
+
+
+@pytest.mark.parametrize("kind", ["causal-lm", "causal-lm, completion", "causal-lm, text"])
+def test_the_program_begins_a_prompt_as_we_do_where_texts_begin_with_a_token(model: WarmModel, kind: str) -> None:
+    """As Llama's do. A chat template puts that token in itself."""
+    task, tokenizer = task_of(kind), deepcopy(model.tokenizer)
+    tokenizer.bos_token = tokenizer.cls_token
+    asked: list[list[int]] = []
+
+    def generate(input_ids: torch.Tensor, **_: Any) -> torch.Tensor:
+        asked.append(input_ids[0].tolist())
+        return input_ids
+
+    lines = ["the film", json.dumps("the\nfilm"), json.dumps(turns("the\nfilm"))][
+        : 2 if kind == "causal-lm, text" else 3
+    ]
+    for line in lines:
+        names = {"text": line, "tokenizer": tokenizer, "model": SimpleNamespace(generate=generate), "torch": torch}
+        exec(compile(task.program(), "predict.py", "exec"), names)  # noqa: S102 - our own card
+    assert asked == [task.prompt(task.from_text(line), tokenizer) for line in lines]
+    assert [ids[0] == tokenizer.bos_token_id for ids in asked] == [kind != "causal-lm"] * 2 + [False] * (len(lines) - 2)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
