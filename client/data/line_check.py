@@ -18,6 +18,7 @@ from confide.common.data.records import Record, group_of, inspect_rows
 from confide.common.durable import replace_durably
 from confide.common.errors import ConfideError, InputError
 from confide.common.shown import shown
+from confide.common.tasks.task import Task
 
 _answers = dict[str, str | None]()  # the last answer of `too_few_lines`
 _ALIKE = 10  # lines that must share a reason before it is shown: a rarer one could quote a person
@@ -90,7 +91,7 @@ def check_lines(dataset: DatasetSection, runs: list[RunConfig], models: Path) ->
     Args:
         dataset: of the institution.
         runs: on offer.
-        models: the institution's folder of base models. Of a kind that writes, the base's tokenizer is asked too.
+        models: the institution's folder of base models. Of some kinds the base's tokenizer is asked too.
 
     Raises:
         InputError: the file cannot be read at all, or is empty.
@@ -165,11 +166,13 @@ def _lacking(row: Record, columns: dict[str, str]) -> str | None:
 
 
 def _tokenizer(run: RunConfig, models: Path) -> Any:
-    """Return the tokenizer of a run whose kind writes; None for others, and where the base is not here or unreadable.
+    """Return the tokenizer of a run by which a record may teach nothing; None where the base is not here or unreadable.
 
-    A chat template may refuse a record that the kind takes. `client doctor` speaks of a base that is not here.
+    A chat template may refuse a record that the kind takes, and an answer may lie beyond the windows. `client doctor`
+    speaks of a base that is not here.
     """
-    folder = None if run.task.own_head or run.task.native_head else _base(run, models)
+    all_teach = type(run.task).why_no_example is Task.why_no_example
+    folder = None if all_teach else _base(run, models)
     if folder is None:
         return None
     from confide.common.model.base_models import load_tokenizer, loading

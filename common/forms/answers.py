@@ -12,6 +12,10 @@ from confide.common.forms.texts import text_problem
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
+class Beyond(int):
+    """The first character of an answer in the whole context, of which too little was kept. No file holds this type."""
+
+
 def pairs_of(answers: Any) -> list[tuple[Any, Any]] | None:
     """Return each answer's text and first character from SQuAD's form of them; None for a value of another form."""
     if not isinstance(answers, dict):
@@ -36,6 +40,8 @@ def answers_problem(answers: Any, context: str) -> str | None:
 def _problem(text: Any, start: Any, context: str) -> str | None:
     if problem := text_problem(text, "an answer"):
         return problem
+    if isinstance(start, Beyond):  # it was looked at before the cut
+        return None
     if isinstance(start, int) and start >= 0 and context[start : start + len(text)] == text:
         return None
     return (
@@ -43,17 +49,22 @@ def _problem(text: Any, start: Any, context: str) -> str | None:
     )
 
 
-def ending_within(answers: Any, size: int) -> Any:
-    """Return the answers that end within so many characters; a value of another form stays, for its fault to be named.
+def with_beyond(answers: Any, context: str, size: int) -> Any:
+    """Return the answers in a context of which so many characters are kept: the start of one beyond is a `Beyond`.
 
-    >>> ending_within({"text": ["Rome", "Paris"], "start": [2, 8]}, 7)
-    {'text': ['Rome'], 'answer_start': [2]}
+    An answer that does not stand in the context stays as it is, and so does a value of another form, for its fault to
+    be named.
+
+    >>> [type(start).__name__ for start in with_beyond({"text": ["a", "c"], "start": [0, 2]}, "abc", 2)["answer_start"]]
+    ['int', 'Beyond']
     """
     pairs = pairs_of(answers)
-    if pairs is None or not all(isinstance(text, str) and isinstance(start, int) for text, start in pairs):
+    if pairs is None:
         return answers
-    kept = [(text, start) for text, start in pairs if start + len(text) <= size]
-    return {"text": [text for text, _ in kept], "answer_start": [start for _, start in kept]}
+    starts = [
+        start if _problem(text, start, context) or start + len(text) <= size else Beyond(start) for text, start in pairs
+    ]
+    return {"text": [text for text, _ in pairs], "answer_start": starts}
 
 
 def words_of(text: str) -> list[str]:

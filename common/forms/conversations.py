@@ -3,6 +3,7 @@
 The columns and shapes are those of trl: `text`; `prompt` and `completion` (texts, or lists of messages); `messages`.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -18,6 +19,17 @@ COLUMNS: dict[Form, tuple[str, ...]] = {
     "completion": ("prompt", "completion"),
     "messages": ("messages",),
 }
+# Lines of a model card's program that read a line as `prompt_of` does.
+READ_PROMPT = """import json
+
+try:
+    given = json.loads(text)
+except (ValueError, RecursionError):
+    given = text
+messages = isinstance(given, list) and any(isinstance(part, dict) and "role" in part for part in given)
+if messages or isinstance(given, str):
+    text = given
+"""
 
 
 class Rendered(NamedTuple):
@@ -69,6 +81,31 @@ def messages_problem(messages: Any, name: str) -> str | None:
                 f"message {number} of {name} has role {role!r:.60}, must be {expected!r}: user and assistant alternate"
             )
     return None if "assistant" in roles else f"{name} has no message of the assistant; add one, or remove the record"
+
+
+def prompt_of(line: str, form: Form) -> str | list[Any]:
+    """Return the prompt that a line holds as JSON, a string or a list of messages; else the line itself is the prompt.
+
+    So a prompt may have line breaks, and a conversation so far can be given.
+
+    Raises:
+        InputError: messages that a model does not go on from, or for a model that reads no messages.
+    """
+    try:
+        given = json.loads(line)
+    except (ValueError, RecursionError):
+        return line
+    if isinstance(given, str):
+        return given
+    if not isinstance(given, list) or not any(isinstance(part, dict) and "role" in part for part in given):
+        return line
+    if form == "text":
+        raise InputError("the prompt is a list of messages, and this model reads texts; write it as a JSON string")
+    if not isinstance(given[-1], dict) or given[-1].get("role") != "user":
+        raise InputError("the last message of the prompt must have role 'user': the model writes the turn behind it")
+    if problem := messages_problem([*given, {"role": "assistant", "content": "-"}], "the prompt"):
+        raise InputError(problem)
+    return given
 
 
 def _assistant_turns(messages: Sequence[Any]) -> list[int]:

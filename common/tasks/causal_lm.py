@@ -6,10 +6,12 @@ from pydantic import Field
 
 from confide.common.forms.conversations import (
     COLUMNS,
+    READ_PROMPT,
     Form,
     Rendered,
     opening,
     problem_of,
+    prompt_of,
     reference_of,
     rendered,
     shortened,
@@ -85,9 +87,13 @@ class CausalLM(Written, Task):
         return {"messages": [{"role": "user", "content": "0"}, {"role": "assistant", "content": text}]}
 
     def from_text(self, text: str) -> dict[str, Any]:
-        """Return a text as what the model answers or goes on from."""
-        name = self.inputs()[0]
-        return {name: [{"role": "user", "content": text}] if self.form == "messages" else text}
+        """Return a line as what the model answers or goes on from; as JSON it may hold line breaks, or messages."""
+        given, name = prompt_of(text, self.form), self.inputs()[0]
+        if self.form != "messages":
+            return {name: given}
+        # The model writes the assistant's last turn, which a conversation so far lacks.
+        turns = [*given, {"role": "assistant", "content": ""}] if isinstance(given, list) else None
+        return {name: turns or [{"role": "user", "content": given}]}
 
     def examples(self, record: Record, tokenizer: Any) -> list[Example]:
         """Return windows with a token to write: token ids, and beside each its target (`IGNORED`: none)."""
@@ -125,16 +131,19 @@ class CausalLM(Written, Task):
 
     def program(self) -> str:
         """Return the program's lines: they print what the model writes, as JSON so that it stays on one line."""
-        rendered = (
-            "turns = [{'role': 'user', 'content': text}]\n"
-            "text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)\n"
-        )
+        template = "text = tokenizer.apply_chat_template({}, tokenize=False, add_generation_prompt=True)\n"
+        rendered = {
+            "messages": "turns = text if messages else [{'role': 'user', 'content': text}]\n"
+            + template.format("turns"),
+            "completion": "if messages:\n    " + template.format("text"),
+            "text": "",
+        }
         begin = (
-            "if tokenizer('a')['input_ids'][:1] == [tokenizer.bos_token_id]:\n"
+            "if not messages and tokenizer('a')['input_ids'][:1] == [tokenizer.bos_token_id]:\n"
             "    ids = [tokenizer.bos_token_id, *ids]\n"
         )
         return (
-            f"import json\n\n{rendered if self.form == 'messages' else ''}"
+            f"{READ_PROMPT}{rendered[self.form]}"
             f"ids = tokenizer(text, add_special_tokens=False)['input_ids'][-{self.max_length}:]\n"
             f"{'' if self.form == 'messages' else begin}ids = torch.tensor([ids])\n"
             "with torch.inference_mode():\n"

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from confide.common.forms.answers import answers_problem, ending_within, is_exact, overlap, pairs_of
+from confide.common.errors import InputError
+from confide.common.forms.answers import answers_problem, is_exact, overlap, pairs_of, with_beyond
 from confide.common.forms.texts import made_up_words, text_problem
 from confide.common.forms.windows import fitting_text, require_fast
 from confide.common.tasks.task import Example, Record, Task, model_inputs
@@ -51,11 +52,11 @@ class QuestionAnswering(Task):
         return wrong or answers_problem(record["answers"], context)
 
     def cut(self, record: dict[str, Any], max_chars: int) -> dict[str, Any]:
-        """Return a record with its texts cut, and without the answers beyond."""
+        """Return a record with its texts cut. Its answers stay: whoever finds none beyond the cut is not right."""
         short = super().cut(record, max_chars)
         if "answers" not in record or short["context"] is record["context"]:
             return short
-        return {**short, "answers": ending_within(record["answers"], max_chars)}
+        return {**short, "answers": with_beyond(record["answers"], record["context"], max_chars)}
 
     def made_up(self, seed: int, number: int, words: int | None = None) -> dict[str, Any]:
         """Return a made-up context, a question of one word, and the first word of the context as its answer."""
@@ -72,7 +73,8 @@ class QuestionAnswering(Task):
 
         Of the answers the first is learnt. A window that does not hold it is an example of a question without an
         answer. Only the first such window counts: they would outvote the answer in the mean over the record. The others
-        have weight 0, and those that count weigh as much more.
+        have weight 0, and those that count weigh as much more. Where no window holds the answer, all have weight 0: the
+        context would be learnt as one without an answer.
         """
         require_fast(tokenizer, self.kind)
         encoded = tokenizer(
@@ -88,8 +90,21 @@ class QuestionAnswering(Task):
         numbers = range(min(len(encoded["input_ids"]), self.max_windows))
         windows = [_window(encoded, number, answer) for number in numbers]
         empty = [number for number, window in enumerate(windows) if window["starts"][0]]
-        weight = len(windows) / (len(windows) - len(empty[1:]))
-        return [{**window, "weight": 0.0 if number in empty[1:] else weight} for number, window in enumerate(windows)]
+        idle = empty[1:] if answer is None or len(empty) < len(windows) else empty
+        weight = len(windows) / max(1, len(windows) - len(idle))
+        return [{**window, "weight": 0.0 if number in idle else weight} for number, window in enumerate(windows)]
+
+    def why_no_example(self, record: Record, tokenizer: Any) -> str | None:
+        """Return why a checked record teaches nothing: no window holds its first answer; None if one does."""
+        try:
+            if any(window["weight"] for window in self.examples(record, tokenizer)):
+                return None
+        except InputError as error:
+            return str(error)
+        return (
+            "no window that is read holds its first answer: it stands too far back, or is too long; raise max_chars or "
+            "task.max_windows, or shorten the context"
+        )
 
     def columns(self) -> Mapping[str, int]:
         """Return the columns beside the token ids; padding is of no part, and so no answer starts or ends in it."""

@@ -104,10 +104,7 @@ class Task(Section):
         """
 
     def why_no_example(self, record: Record, tokenizer: Any) -> str | None:
-        """Return why a checked record gives no example with a tokenizer; None if it gives one.
-
-        Under a head of ours every checked record gives one, so nothing is tried.
-        """
+        """Return why a checked record gives no example to learn from, with a tokenizer; None if it gives one."""
         return None
 
     def columns(self) -> Mapping[str, int]:

@@ -85,7 +85,10 @@ RECORDS: dict[str, list[dict[str, Any]]] = {
     ],
     "causal-lm, completion": [
         {"prompt": "the film was", "completion": " good"},
-        {"prompt": "the long film ", "completion": "was very bad"},
+        {
+            "prompt": [{"role": "user", "content": "the long\nfilm"}],
+            "completion": [{"role": "assistant", "content": "bad"}],
+        },
     ],
     "causal-lm, text": [{"text": "the film was good"}, {"text": "the long film was very bad"}],
     "seq2seq": [
@@ -123,10 +126,20 @@ RECORDS: dict[str, list[dict[str, Any]]] = {
 }
 # Lines from which each kind predicts.
 _LINES = ["the film was good", "very long and bad film", "hated", "not 1 good film, loved", "bad bad bad"]
+# Prompts with line breaks, and conversations so far.
+_BREAKS = [json.dumps(text) for text in ("very good\n", "not a long film\n\nhated")]
+_TALKS = [
+    json.dumps([{"role": role, "content": text} for role, text in zip(["user", "assistant"] * 2, texts, strict=False)])
+    for texts in (("the film\n",), ("the film", "was good", "very bad?"))
+]
 _PAIRS = [json.dumps({"text": one, "text_pair": other}) for one in _LINES for other in ("loved " * 50, "", "hated it")]
 LINES: dict[str, list[str]] = dict.fromkeys(SETTINGS, _LINES) | {
     "text-classification, pair": _PAIRS,
     "scoring, pair": _PAIRS,
+    "causal-lm": _LINES + _BREAKS + _TALKS,
+    "causal-lm, completion": _LINES + _BREAKS + _TALKS,
+    "causal-lm, text": _LINES + _BREAKS,
+    "seq2seq": _LINES + _BREAKS,
     "relation-classification": [
         "the <e1>film</e1> was <e2>good</e2>",
         "<e2>long</e2><e1>film</e1>",

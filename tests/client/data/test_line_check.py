@@ -125,6 +125,22 @@ def test_a_record_that_the_chat_template_refuses_contributes_nothing(tmp_path: P
     assert check_lines(dataset, [run], tmp_path).unused == {}, "a base that is not here is the doctor's matter"
 
 
+def test_a_record_whose_answer_is_not_read_contributes_nothing(
+    tmp_path: Path, make_run: MakeRun, base_folder: Path
+) -> None:
+    """Its windows would teach that its context holds none."""
+    near = {"context": "good film", "question": "which?", "answers": {"text": ["good"], "answer_start": [0]}}
+    contexts = ("good " + "long " * 900, "long " * 400 + "good", "long " * 900 + "good")  # the last one is cut
+    answers = [{"text": ["good"], "answer_start": [context.index("good")]} for context in contexts]
+    rows = [{**near, "context": context, "answers": own} for context, own in zip(contexts, answers, strict=True)]
+    dataset = _dataset(tmp_path, _lines(near, *rows), max_chars=4000)
+    run = make_run(model={"base": base_folder.name}).model_copy(update={"task": task_of("question-answering")})
+    found = check_lines(dataset, [run], base_folder.parent)
+    assert [*found.unused] == [3, 4]
+    assert all("no window that is read holds its first answer" in why for why in found.unused.values())
+    assert found.wasted[run.study.name].total() == 2
+
+
 def test_the_kept_answer_is_of_this_file_and_this_base(tmp_path: Path, make_run: MakeRun) -> None:
     """A page that stays open must not approve by an answer from before the base came, or the file changed."""
     turns = [{"role": name, "content": "the film"} for name in ("system", "user", "assistant")]

@@ -3,10 +3,13 @@
 import json
 import re
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from support.families import SETTINGS, save_tiny
 from support.kinds import of_kind, task_of, tiny
 from support.tiny_bert import tiny_tokenizer
@@ -190,6 +193,81 @@ def test_a_prompt_and_its_answer_fit_into_the_positions_of_the_base(make_run: Ca
     run = of_kind(make_run(), "causal-lm, text").model_copy(update={"model": ModelSection(base=str(tiny("gpt2")))})
     model = warm_model(run.model_copy(update={"task": task_of("causal-lm, text", max_length=128, max_new_tokens=100)}))
     assert len(write(model, [{"text": "film " * 200}])) == 1
+
+
+@pytest.mark.parametrize("kind", ["causal-lm", "causal-lm, completion", "causal-lm, text", "seq2seq"])
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        (r'"the film\n"', "the film\n"),
+        (r'"\"film\""', '"film"'),
+        *(
+            (line, line)
+            for line in ('"film" and', '["film"]', "[]", "3", "1" * 5000, "[" * 100_000, '{"role": "user"}', "")
+        ),
+    ],
+)
+def test_a_line_is_read_as_its_json_string_or_as_it_stands(kind: str, line: str, text: str) -> None:
+    """A prompt may end with a line break, which no line holds."""
+    [value] = task_of(kind).from_text(line).values()
+    assert value == (turns(text) if kind == "causal-lm" else text)
+
+
+@pytest.mark.parametrize("prompt", [turns("the\nfilm"), turns("the film", "was good", "very good?", system="short")])
+@pytest.mark.parametrize("kind", ["causal-lm", "causal-lm, completion"])
+def test_a_line_of_messages_gives_the_prompt_that_was_trained(
+    model: WarmModel, kind: str, prompt: list[dict[str, str]]
+) -> None:
+    task, answer = task_of(kind, max_length=128), {"role": "assistant", "content": "bad"}
+    record = {"messages": [*prompt, answer], "prompt": prompt, "completion": [answer]}
+    [trained] = task.examples(record, model.tokenizer)
+    asked = task.from_text(json.dumps(prompt))
+    given = task.prompt(asked, model.tokenizer)
+    assert given == trained["input_ids"][: len(given)]
+    assert model.tokenizer.decode(trained["input_ids"][len(given) :]) == "bad [SEP]"
+    assert task.reference(asked) == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "messages", "problem"),
+    [
+        ("causal-lm", turns("a", "b"), "last message of the prompt must have role 'user'"),
+        ("causal-lm", [*turns("a"), 3], "last message of the prompt must have role 'user'"),
+        (
+            "causal-lm",
+            [{"role": "tool", "content": "x"}, *turns("a")],
+            "message 1 of the prompt has role 'tool', must be",
+        ),
+        ("causal-lm, completion", turns("a", "b", " "), "content of message 3 is empty"),
+        ("causal-lm, completion", [{"role": "user"}], "message 1 of the prompt is {'role': 'user'}, must be an object"),
+        ("causal-lm, text", turns("a"), "this model reads texts; write it as a JSON string"),
+        ("seq2seq", turns("a"), "this model reads texts; write it as a JSON string"),
+    ],
+)
+def test_a_line_of_messages_that_no_model_goes_on_from_is_named(kind: str, messages: list[Any], problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        task_of(kind).from_text(json.dumps(messages))
+
+
+@pytest.mark.parametrize("kind", ["causal-lm", "causal-lm, completion", "causal-lm, text"])
+def test_the_program_begins_a_prompt_as_we_do_where_texts_begin_with_a_token(model: WarmModel, kind: str) -> None:
+    """As Llama's do. A chat template puts that token in itself."""
+    task, tokenizer = task_of(kind), deepcopy(model.tokenizer)
+    tokenizer.bos_token = tokenizer.cls_token
+    asked: list[list[int]] = []
+
+    def generate(input_ids: torch.Tensor, **_: Any) -> torch.Tensor:
+        asked.append(input_ids[0].tolist())
+        return input_ids
+
+    lines = ["the film", json.dumps("the\nfilm"), json.dumps(turns("the\nfilm"))][
+        : 2 if kind == "causal-lm, text" else 3
+    ]
+    for line in lines:
+        names = {"text": line, "tokenizer": tokenizer, "model": SimpleNamespace(generate=generate), "torch": torch}
+        exec(compile(task.program(), "predict.py", "exec"), names)  # noqa: S102 - our own card
+    assert asked == [task.prompt(task.from_text(line), tokenizer) for line in lines]
+    assert [ids[0] == tokenizer.bos_token_id for ids in asked] == [kind != "causal-lm"] * 2 + [False] * (len(lines) - 2)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])

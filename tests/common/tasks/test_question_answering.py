@@ -16,7 +16,9 @@ from confide.common.config.run import RunConfig
 from confide.common.data.batches import Batch, collate
 from confide.common.forms.answers import is_exact, overlap
 from confide.common.model.adapter import get_state, set_state
+from confide.common.model.evaluation import predict, require_readable
 from confide.common.model.warm_model import WarmModel, warm_model
+from confide.common.privacy.gradients import per_example_gradients
 from confide.common.tasks.question_answering import QuestionAnswering
 
 KIND = "question-answering"
@@ -219,13 +221,50 @@ def test_lists_may_be_arrays_and_either_name_of_the_starts_is_read() -> None:
         assert sum(TASK.examples(record, tiny_tokenizer())[0]["starts"][1:]) == 1
 
 
-def test_a_cut_takes_the_answers_beyond_with_it() -> None:
-    record = {**_record(CONTEXT), "answers": {"text": ["film", "good"], "answer_start": [4, 13]}}
-    assert TASK.cut(record, 17) == {**record, "context": "the film was good", "question": "was it long?"}
-    short = TASK.cut(record, 16)
-    assert short["answers"] == {"text": ["film"], "answer_start": [4]}
-    assert TASK.check(short) is None
+def test_a_cut_keeps_every_answer() -> None:
+    """Else "no answer" would count as right where the answer stands beyond the cut."""
+    record = {**_record(CONTEXT), "answers": {"text": ["film", "good"], "start": [4, 13]}}
+    kept = {"text": ["film", "good"], "answer_start": [4, 13]}
+    for sizes in ((17,), (16,), (16, 5), (3,)):
+        short = record
+        for size in sizes:
+            short = TASK.cut(short, size)
+        assert short == {"context": CONTEXT[: sizes[-1]], "question": "was it long?"[: sizes[-1]], "answers": kept}
+        assert TASK.check(short) is None
+        assert TASK.truth(short) == ["film", "good"]
+        assert (TASK.score([TASK.truth(short)], [""]), TASK.rightness(TASK.truth(short), "")) == (0.0, 0.0)
+        as_in_a_file = TASK.check({**short, "answers": kept})
+        assert (as_in_a_file is None) == (sizes == (17,)), "an answer of a whole record stands in it"
     assert TASK.cut({**record, "answers": "film"}, 5)["answers"] == "film"
+
+
+@pytest.mark.parametrize("start", [12, 24, -1, 13.0, None, "13"])
+def test_a_cut_excuses_no_answer_that_stood_wrong_before(start: Any) -> None:
+    record = {**_record(CONTEXT), "answers": {"text": ["good"], "answer_start": [start]}}
+    assert TASK.check(record) == TASK.check(TASK.cut(record, 5))
+    assert f"does not stand at {start!r}" in str(TASK.check(record))
+
+
+def _unread() -> list[dict[str, Any]]:
+    """Records whose first answer no window holds: behind the windows, behind the cut, and longer than a window."""
+    far = _record("long " * 400 + "good film", "good")
+    both = {**far, "answers": {"text": ["good", "long"], "answer_start": [2000, 0]}}
+    return [far, TASK.cut(far, 1500), TASK.cut(far, 100), both, _record("long " * 400, "long " * 399)]
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_a_record_whose_answer_no_window_holds_teaches_nothing(model: WarmModel, number: int) -> None:
+    record = _unread()[number]
+    examples = TASK.examples(record, model.tokenizer)
+    assert [example["weight"] for example in examples] == [0.0] * len(examples)
+    model.wrapped.enable_hooks()
+    gradients = per_example_gradients(model.wrapped, model.losses, _batch(model, examples))
+    assert torch.count_nonzero(gradients) == 0
+    assert "no window that is read holds its first answer" in str(TASK.why_no_example(record, model.tokenizer))
+    bare = {**record, "answers": {"text": [], "answer_start": []}}
+    assert predict(model, [record]) == predict(model, [bare])
+    assert TASK.why_no_example(bare, model.tokenizer) is None, "without an answer the record teaches that there is none"
+    require_readable(model, [record], "public.jsonl")
 
 
 @pytest.mark.parametrize(
