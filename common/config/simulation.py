@@ -38,7 +38,7 @@ class SpeedSection(Section):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     attention: Literal["auto", "eager", "fixed"] = "auto"
     checkpointing: bool = False
-    tokens_per_micro_batch: int = Field(1024, ge=16)
+    tokens_per_micro_batch: int = Field(512, ge=16)
     prefix_cache: bool = True
 
 

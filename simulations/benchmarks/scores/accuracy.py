@@ -69,6 +69,10 @@ COMPARED: list[tuple[str, str, float | None]] = [
 ]
 
 
+# Settings that move no score: a unit's gradient has the same bits in every shape that passes its trial.
+NO_SCORE = {"speed": {"tokens_per_micro_batch"}}
+
+
 @dataclass(frozen=True)
 class Setting:
     """One of the compared runs: a locked run, and the way in which its institutions train."""
@@ -78,8 +82,8 @@ class Setting:
 
     @property
     def key(self) -> str:
-        """The hash of all settings; of the base model its own hash alone, wherever its folder lies."""
-        settings = self.run.model_dump_json(exclude={"model": {"base"}})
+        """The hash of all settings that can move a score; of the base model its own hash, wherever its folder lies."""
+        settings = self.run.model_dump_json(exclude={"model": {"base"}, **NO_SCORE})
         return hashlib.sha256((self.way + settings).encode()).hexdigest()[:16]
 
 

@@ -32,7 +32,14 @@ flower.prepare()
 from confide.common.export.load import load_adapter  # noqa: E402
 from confide.common.model.adapter import get_state  # noqa: E402
 from confide.common.model.evaluation import evaluate  # noqa: E402
-from confide.simulations.benchmarks.scores.accuracy import MEASURED, append, kind_of_machine, read, standard_error  # noqa: E402
+from confide.simulations.benchmarks.scores.accuracy import (  # noqa: E402
+    MEASURED,
+    NO_SCORE,
+    append,
+    kind_of_machine,
+    read,
+    standard_error,
+)
 from confide.simulations.benchmarks.scores.methods import WAYS  # noqa: E402
 from confide.simulations.benchmarks.scores.scenarios import shown, write_table  # noqa: E402
 from confide.simulations.data.institutions import load_institutions  # noqa: E402
@@ -134,7 +141,9 @@ def key(changed: Changed, seed: int, number: int, name: str) -> str:
     runs = [of_public_texts(changed, seed, number), plain]
     if aid:
         runs.append(AIDS[aid](plain, Path("start")))
-    return hashlib.sha256((f"{name} {number} " + "".join(run.model_dump_json() for run in runs)).encode()).hexdigest()
+    return hashlib.sha256(
+        (f"{name} {number} " + "".join(run.model_dump_json(exclude=NO_SCORE) for run in runs)).encode()
+    ).hexdigest()
 
 
 def _with(run: RunConfig, section: str, **values: Any) -> RunConfig:
