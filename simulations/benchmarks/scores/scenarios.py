@@ -151,7 +151,9 @@ def table(lines: list[Line]) -> str:
 
 def misses(bar: float, lines: list[Line]) -> bool:
     """Return whether the federated scores of a scenario miss its bar: in the mean, or as a share of the same starts."""
-    federated, start = ({line["seed"]: line["score"] for line in lines if line["way"] == way} for way in ("federated", "start"))
+    federated, start = (
+        {line["seed"]: line["score"] for line in lines if line["way"] == way} for way in ("federated", "start")
+    )
     if lines[0]["metric"] != "perplexity":
         return bool(federated) and statistics.mean(federated.values()) < bar
     both = federated.keys() & start.keys()
