@@ -157,7 +157,7 @@ def misses(bar: float, lines: list[Line]) -> bool:
     if lines[0]["metric"] != "perplexity":
         return bool(federated) and statistics.mean(federated.values()) < bar
     both = federated.keys() & start.keys()
-    return sum(federated[seed] for seed in both) > bar * sum(start[seed] for seed in both)
+    return bool(sum(federated[seed] for seed in both) > bar * sum(start[seed] for seed in both))
 
 
 def shown(values: list[float]) -> str:
