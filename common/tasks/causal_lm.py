@@ -34,6 +34,7 @@ class CausalLM(Written, Task):
     """
 
     headline: ClassVar[str] = "perplexity"
+    pipeline_tag: ClassVar[str] = "text-generation"
     kind: Literal["causal-lm"]
     form: Form = "messages"
     max_length: int = Field(512, ge=8, le=32768)

@@ -1,5 +1,6 @@
 """Multi-label classification: any number of labels for each text, or none."""
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -115,14 +116,20 @@ class MultiLabelClassification(Task):
         )
 
     def metrics(self, truths: Sequence[list[str]], predictions: Sequence[list[str]]) -> dict[str, float]:
-        """Return precision, recall and F1 over all labels together, for each label, and as means over the labels."""
+        """Return precision, recall and F1 over all labels together, for each label, and as means over the labels.
+
+        In the weighted mean a label counts as often as it is right.
+        """
         pairs = [(set(truth), set(found)) for truth, found in zip(truths, predictions, strict=True)]
         result = rates("", [(truth & found, truth, found) for truth, found in pairs])
         for label in self.labels:
             own = [(truth & {label}, found & {label}) for truth, found in pairs]
             result |= rates(f"/{label}", [(truth & found, truth, found) for truth, found in own])
+        counts = [sum(label in truth for truth, _ in pairs) for label in self.labels]
         for part in ("precision", "recall", "f1"):
-            result[f"{part}/macro mean"] = sum(result[f"{part}/{label}"] for label in self.labels) / len(self.labels)
+            each = [result[f"{part}/{label}"] for label in self.labels]
+            result[f"{part}/macro mean"] = sum(each) / len(each)
+            result[f"{part}/weighted mean"] = sum(map(operator.mul, each, counts)) / (sum(counts) or 1)
         return result
 
     def rightness(self, truth: list[str], prediction: list[str]) -> float:

@@ -30,6 +30,7 @@ class Preference(Task):
     """
 
     headline: ClassVar[str] = "preferred"
+    pipeline_tag: ClassVar[str] = "text-generation"
     kind: Literal["preference"]
     max_length: int = Field(512, ge=8, le=32768)
     beta: float = Field(0.1, gt=0.0, le=10.0)

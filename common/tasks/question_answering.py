@@ -28,6 +28,7 @@ class QuestionAnswering(Task):
     """
 
     headline: ClassVar[str] = "exact match"
+    pipeline_tag: ClassVar[str] = "question-answering"
     kind: Literal["question-answering"]
     max_length: int = Field(384, ge=32, le=8192)
     max_windows: int = Field(4, ge=1, le=64)

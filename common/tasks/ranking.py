@@ -27,6 +27,7 @@ class Ranking(Task):
     """
 
     headline: ClassVar[str] = "ndcg"
+    pipeline_tag: ClassVar[str] = "text-ranking"
     kind: Literal["ranking"]
     max_length: int = Field(128, ge=32, le=8192)
     highest: float = Field(1.0, gt=0.0, le=1e6)

@@ -22,6 +22,7 @@ class Seq2Seq(Written, Task):
     """
 
     headline: ClassVar[str] = "perplexity"
+    pipeline_tag: ClassVar[str] = "text-generation"  # the hub gave up its own tag of encoder-decoders
     kind: Literal["seq2seq"]
     instruction: str = Field("", max_length=1000)
     max_new_tokens: int = Field(128, ge=1, le=4096)

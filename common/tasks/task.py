@@ -36,10 +36,12 @@ class Task(Section):
 
     Attributes:
         headline: the metric that curves show; a higher one is better, but for "perplexity".
+        pipeline_tag: the nearest of the kinds that the Hugging Face hub knows, for the model card.
         max_length: the most tokens of an example.
     """
 
     headline: ClassVar[str]
+    pipeline_tag: ClassVar[str] = "text-classification"
     max_length: int = Field(128, ge=8, le=8192)
 
     # Records

@@ -41,6 +41,7 @@ class TokenClassification(Task):
     """
 
     headline: ClassVar[str] = "f1"
+    pipeline_tag: ClassVar[str] = "token-classification"
     kind: Literal["token-classification"]
     labels: tuple[str, ...] = Field(min_length=1)
     form: Literal["tokens", "spans"] = "tokens"

@@ -3,19 +3,22 @@
 import importlib.util
 import json
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import transformers
 
 from confide.common.config.run import RunConfig
 from confide.common.errors import InputError
 from confide.common.model.scores import Scores
-from confide.simulations.benchmarks import gpu, limit
+from confide.simulations.benchmarks import gpu, limit, time_limit
 from confide.simulations.benchmarks.deployment import training_seconds
-from confide.simulations.benchmarks.inputs import causal_model
+from confide.simulations.benchmarks.inputs import causal_model, random_models
 from confide.simulations.benchmarks.scores import accuracy as accuracy_benchmark
 from confide.simulations.benchmarks.scores.accuracy import RUNS, Setting
 
@@ -181,7 +184,7 @@ WAYS = tuple(case for case in gpu.CASES if case.shape == "Llama-1B" and case.tok
 def test_the_gpu_script_takes_its_ways_on_a_cpu(monkeypatch: pytest.MonkeyPatch, cases: tuple[gpu.Case, ...]) -> None:
     """Nobody has a GPU in CI: the same cases run there on tiny shapes."""
     monkeypatch.setattr(gpu, "CASES", cases)
-    facts = gpu.run_cases(300)
+    facts = gpu.run_cases(3000)
     assert facts["card"].startswith("no GPU")
     assert facts["left_out"] == []
     assert [row.get("failed") for row in facts["cases"]] == [None] * len({case._replace(tokens=32) for case in cases})
@@ -195,6 +198,50 @@ def test_a_case_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch) ->
     """A card without room for one model still measures the rest."""
     monkeypatch.setattr(gpu, "CASES", gpu.CASES[:1])
     monkeypatch.setattr(gpu, "load", lambda *given: (_ for _ in ()).throw(RuntimeError("out of memory\nat ...")))
-    facts = gpu.run_cases(300)
+    facts = gpu.run_cases(3000)
     assert [row["failed"] for row in facts["cases"]] == ["out of memory"]
     assert gpu.run_cases(-1)["left_out"] == [str(gpu.CASES[0]._replace(tokens=32))]
+
+
+def test_a_case_without_an_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where clean-up code loses the first interruption, and where an error is taken for a want of memory."""
+
+    def endless(*_: object) -> None:
+        with suppress(time_limit.OutOfTime):
+            time.sleep(20)
+        try:
+            time.sleep(20)
+        except RuntimeError:  # as the trial of shapes
+            raise RuntimeError("no step can be taken") from None
+
+    monkeypatch.setattr(gpu, "CASES", gpu.CASES[:1])
+    monkeypatch.setattr(gpu, "save_random", lambda *_, **__: None)
+    monkeypatch.setattr(gpu, "load", endless)
+    facts = gpu.run_cases(1)
+    case = str(gpu.CASES[0]._replace(tokens=32))
+    assert (facts["cases"], facts["left_out"]) == ([], [case])
+    assert gpu.table(facts).endswith(f"\nleft out, no time: {case}")
+
+
+def test_every_size_in_each_precision_stands_before_the_long_texts() -> None:
+    def kind(case: gpu.Case) -> tuple[str, str, str]:
+        return case.shape, case.precision, case.quantization
+
+    first = next(place for place, case in enumerate(gpu.CASES) if case.tokens > 512)
+    assert {kind(case) for case in gpu.CASES[:first]} == {kind(case) for case in gpu.CASES}
+
+
+def test_a_random_model_that_is_cut_off_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next case of its shape would take half of it."""
+    given = "MiniLM", tmp_path / "MiniLM", torch.device("cpu")
+
+    def cut(self: object, folder: Path) -> None:
+        (folder / "config.json").touch()
+        raise time_limit.OutOfTime
+
+    with monkeypatch.context() as planted:
+        planted.setattr(transformers.PreTrainedModel, "save_pretrained", cut)
+        with pytest.raises(time_limit.OutOfTime):
+            random_models.save_random(*given, tiny=True)
+    folder = random_models.save_random(*given, tiny=True)
+    assert transformers.AutoModel.from_pretrained(folder).config.hidden_size == 64

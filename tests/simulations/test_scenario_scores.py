@@ -54,17 +54,46 @@ def measure(
 def test_measuring_goes_on_where_it_stopped(measure: Callable[..., Any]) -> None:
     options = ("--seeds", "7,8")
     with pytest.raises(IndexError):  # cut off in the fourth of eight
-        measure([0.5, 0.1, 0.7], *options)
+        measure([0.5, 0.1, 0.8], *options)
     ran, document = measure([0.2, 0.6, 0.1, 0.9, 0.3], *options)
     assert ran == [
         ("praise", 7, "start"),
         *[("names", 8, way) for way in ("federated", "start")],
         *[("praise", 8, way) for way in ("federated", "start")],
     ]
-    assert "| `names` | f1 | 0.100 ± 0.000 (2) |  | 0.550 ± 0.050 (2) |  |  |\n" in document
-    assert "| `praise` | f1 | 0.250 ± 0.050 (2) |  | 0.800 ± 0.100 (2) |  |  |\n" in document
+    assert "| `names` | f1 | 0.100 ± 0.000 (2) |  | 0.550 ± 0.050 (2) * | 0.65 |  |  |\n" in document
+    assert "| `praise` | f1 | 0.250 ± 0.050 (2) |  | 0.850 ± 0.050 (2) | 0.83 |  |  |\n" in document
     assert document.startswith("before\n<!-- scores -->\n| scenario |")
-    assert document.endswith("|\n<!-- end of scores -->\nafter\n")
+    assert document.endswith("|\n\nA star: the federated mean misses its bar.\n<!-- end of scores -->\nafter\n")
+
+
+@pytest.mark.parametrize(
+    ("scores", "missed"),
+    [
+        ({"federated": [0.61, 0.7]}, False),
+        ({"federated": [0.6, 0.68]}, True),
+        ({"start": [0.1]}, False),
+        ({"federated": [90.0, 94.0], "start": [100.0, 100.0]}, False),
+        ({"federated": [90.0, 96.0], "start": [95.0, 100.0]}, True),
+        ({"federated": [90.0, 200.0], "start": [100.0]}, False),
+    ],
+    ids=["met", "missed", "not run", "met by perplexity", "missed by perplexity", "a start of one seed"],
+)
+def test_a_federated_mean_that_misses_its_bar_has_a_star(scores: dict[str, list[float]], missed: bool) -> None:
+    scenario, metric = ("dialogue", "perplexity") if max(scores[next(iter(scores))]) > 1 else ("names", "f1")
+    lines = [
+        {"scenario": scenario, "metric": metric, "way": way, "seed": seed, "score": score}
+        for way, own in scores.items()
+        for seed, score in enumerate(own)
+    ]
+    [row] = [row for row in scenarios.table(lines).splitlines() if row.startswith(f"| `{scenario}`")]
+    assert (" * | " in row) == missed
+    assert f" | {scenarios.BARS[scenario]:.2f}" in row
+
+
+def test_every_scenario_with_a_bar_is_measured() -> None:
+    """Or a bar with a wrong name would be one that nothing can miss."""
+    assert scenarios.BARS.keys() <= set(scenarios.with_own_noise())
 
 
 @pytest.mark.parametrize("options", [("--only", "names"), ("--only", "own.toml"), ("--ways", "start")])
@@ -87,7 +116,7 @@ def test_a_table_leaves_out_scores_of_other_settings(
         file.write(json.dumps({**first, "machine": {}, "score": 0.9}) + "\n")
     capsys.readouterr()
     assert measure([], "--only", "names", "--seeds", "7")[0] == []
-    assert "| `names` | f1 | 0.100 |  | 0.500 |  |  |\n" in capsys.readouterr().out
+    assert "| `names` | f1 | 0.100 |  | 0.500 * | 0.65 |  |  |\n" in capsys.readouterr().out
 
 
 def test_a_document_without_a_place_for_the_table_is_refused_and_stays(tmp_path: Path) -> None:

@@ -25,17 +25,22 @@ _TINY = {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128, "n
 
 
 def save_random(shape: str, folder: Path, device: torch.device, *, tiny: bool) -> Path:
-    """Write a model of a shape with random weights, and a tokenizer of numbers, where transformers finds them."""
+    """Write a model of a shape with random weights, and a tokenizer of numbers, where transformers finds them.
+
+    The folder is there once it is whole: a case may be cut off while it is written.
+    """
     family, settings = SHAPES[shape]
     if tiny:
         settings = {**settings, **_TINY, "vocab_size": 1000, "num_key_value_heads": 2, "head_dim": 16}
-    if not (folder / "config.json").is_file():
+    if not folder.exists():
+        making = folder.with_name(f".{folder.name}")
         words = [*_SPECIAL.values(), *map(str, range(256))]
         fast = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, _SPECIAL["unk_token"]))
         fast.pre_tokenizer = Whitespace()
-        transformers.PreTrainedTokenizerFast(tokenizer_object=fast, **_SPECIAL).save_pretrained(folder)
+        transformers.PreTrainedTokenizerFast(tokenizer_object=fast, **_SPECIAL).save_pretrained(making)
         config = transformers.AutoConfig.for_model(family, **settings)
         kind: Any = transformers.AutoModel if family == "bert" else transformers.AutoModelForCausalLM
         with device:
-            kind.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
+            kind.from_config(config, dtype=torch.bfloat16).save_pretrained(making)
+        making.rename(folder)
     return folder

@@ -50,6 +50,20 @@ Line = dict[str, Any]
 _CAUSAL = "HuggingFaceTB/SmolLM2-135M-Instruct"  # the scenarios name it as users would; here it comes from a package
 _DOCS = Path(__file__).parents[3] / "docs"
 _DOCUMENT = _DOCS / "tasks.md"
+# The least mean of the federated scores at epsilon 8; of a perplexity the largest share of the start's. A bar is fixed
+# two standard errors below the mean of three seeds, rounded down, and kept from then on (docs/tasks.md).
+BARS = {
+    "questions": 0.75,
+    "many-questions": 0.51,
+    "scoring": 0.62,
+    "names": 0.65,
+    "persons": 0.26,
+    "name-questions": 0.36,
+    "name-kinds": 0.17,
+    "praise": 0.83,
+    "dialogue": 0.95,
+    "translation": 0.90,
+}
 _BEGIN, _END = "<!-- scores -->\n", "<!-- end of scores -->\n"
 
 
@@ -118,14 +132,32 @@ def add(path: Path, scenario: str, seed: int, way: str, run: RunConfig) -> None:
 
 
 def table(lines: list[Line]) -> str:
-    """Return the scores as rows of Markdown: mean, standard error and number of seeds of each scenario and way."""
-    titles = ("scenario", "metric", "start", "alone", "federated", "no privacy", "trainer")
+    """Return the scores as rows of Markdown: mean, standard error and number of seeds of each scenario and way.
+
+    A federated mean that misses its bar has a star.
+    """
+    titles = ("scenario", "metric", "start", "alone", "federated", "bar", "no privacy", "trainer")
     rows = [" | ".join(titles), " | ".join("---" for _ in titles)]
     for scenario in dict.fromkeys(line["scenario"] for line in lines):
         own = [line for line in lines if line["scenario"] == scenario]
-        cells = [shown([line["score"] for line in own if line["way"] == way]) for way in titles[2:]]
-        rows.append(" | ".join([f"`{scenario}`", own[0]["metric"], *cells]))
-    return "".join(f"| {row} |\n" for row in rows)
+        metric, bar = own[0]["metric"], BARS.get(scenario)
+        cells = {title: shown([line["score"] for line in own if line["way"] == title]) for title in titles[2:]}
+        if bar is not None:
+            cells["federated"] += " *" if misses(bar, own) else ""
+            cells["bar"] = f"{bar:.2f}" + (" of start" if metric == "perplexity" else "")
+        rows.append(" | ".join([f"`{scenario}`", metric, *cells.values()]))
+    return "".join(f"| {row} |\n" for row in rows) + "\nA star: the federated mean misses its bar.\n"
+
+
+def misses(bar: float, lines: list[Line]) -> bool:
+    """Return whether the federated scores of a scenario miss its bar: in the mean, or as a share of the same starts."""
+    federated, start = (
+        {line["seed"]: line["score"] for line in lines if line["way"] == way} for way in ("federated", "start")
+    )
+    if lines[0]["metric"] != "perplexity":
+        return bool(federated) and statistics.mean(federated.values()) < bar
+    both = federated.keys() & start.keys()
+    return bool(sum(federated[seed] for seed in both) > bar * sum(start[seed] for seed in both))
 
 
 def shown(values: list[float]) -> str:

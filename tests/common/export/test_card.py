@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from support.cards import make_card, make_statement
+from support.kinds import SETTINGS, task_of
 
 from confide.common.config.run import RunConfig
 from confide.common.export.card import render_card
@@ -115,5 +116,26 @@ def test_the_front_matter_is_a_model_cards(make_run: MakeRun, base_folder: Path)
     front = render_card(run, make_card(run)).split("---\n")[1]
     assert f'base_model: "{base_folder.name}"\n' in front
     assert "library_name: peft\n" in front
-    assert "pipeline_tag: text-classification\n" in front
     assert "- differential-privacy\n" in front
+
+
+# Of the hub's list of tags (huggingface.js, packages/tasks/src/pipelines.ts), the nearest to each kind of the product.
+TAGS = {
+    "text-classification": "text-classification",
+    "multi-label-classification": "text-classification",
+    "relation-classification": "text-classification",
+    "scoring": "text-classification",
+    "token-classification": "token-classification",
+    "question-answering": "question-answering",
+    "ranking": "text-ranking",
+    "causal-lm": "text-generation",
+    "seq2seq": "text-generation",
+    "preference": "text-generation",
+}
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_a_card_has_a_tag_that_the_hub_knows(kind: str, make_run: MakeRun) -> None:
+    run = make_run().model_copy(update={"task": task_of(kind)})
+    front = render_card(run, make_card(run)).split("---\n")[1]
+    assert f"\npipeline_tag: {TAGS[run.task.kind]}\n" in front

@@ -11,6 +11,7 @@ import transformers
 from support import families
 from support.cards import make_card
 from support.families import BOTH, DECODERS, EACH, save_tiny
+from support.kinds import LINES, of_kind
 from support.sites import random_state
 from support.speed import CPU
 
@@ -20,8 +21,9 @@ from confide.common.data.batches import collate
 from confide.common.errors import InputError
 from confide.common.export.merge import merge_adapter
 from confide.common.export.write import export_adapter
+from confide.common.model.adapter import set_state
 from confide.common.model.base_models import hash_model
-from confide.common.model.evaluation import write
+from confide.common.model.evaluation import answer, write
 from confide.common.model.families import with_targets
 from confide.common.model.warm_model import warm_model
 from confide.common.tasks.causal_lm import CausalLM
@@ -62,6 +64,30 @@ def test_a_merged_model_computes_what_the_adapter_does(make_run: MakeRun, family
         written = merged.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=8)
         own = written[0] if family in BOTH else written[0, ids.shape[1] :]
         assert [tokenizer.decode(own, skip_special_tokens=True).strip()] == write(model, [record])
+
+
+@pytest.mark.waits
+@pytest.mark.parametrize("kind", ["text-classification", "causal-lm"])
+def test_a_pipeline_answers_from_a_merged_folder_as_we_do(make_run: MakeRun, kind: str, tmp_path: Path) -> None:
+    """As docs/serving.md says: of the base's own head, and of chats. This seed gives both labels."""
+    run = of_kind(make_run(), kind)
+    if kind == "text-classification":
+        run = run.model_copy(update={"task": run.task.model_copy(update={"pooling": "native"})})
+    model = warm_model(run, CPU)
+    state, texts = random_state(model, seed=37), LINES["text-classification"]
+    export_adapter(tmp_path / "adapter", run, model, state, make_card(run))
+    merge_adapter(tmp_path / "adapter", tmp_path / "merged")
+    pipe = transformers.pipeline(run.task.pipeline_tag, model=str(tmp_path / "merged"))
+    if kind == "causal-lm":
+        chats = [[{"role": "user", "content": text}] for text in texts]
+        written = pipe(chats, max_new_tokens=8, do_sample=False, return_full_text=False)
+        found = [one["generated_text"].strip() for [one] in written]
+    else:
+        found = [one["label"] for one in pipe(texts)]
+    set_state(model.module, state)
+    ours = answer(model, [run.task.from_text(text) for text in texts])
+    assert found == ours
+    assert len(set(ours)) > 1
 
 
 def test_a_folder_that_exists_is_not_written_over(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import f1_score, precision_score
+from sklearn.metrics import f1_score, precision_recall_fscore_support, precision_score
 from support.kinds import RECORDS, of_kind, task_of
 from support.tiny_bert import tiny_tokenizer
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -79,14 +79,21 @@ def test_the_loss_is_the_mean_over_all_labels(make_run: Callable[..., RunConfig]
 
 
 def test_labels_are_counted_together_one_by_one_and_in_the_mean() -> None:
-    truths, found = [["good", "long"], ["bad"], [], ["good"]], [["good"], ["good", "bad"], ["long"], []]
+    truths = [["good", "long"], ["bad"], [], ["good"], ["bad"]]
+    found = [["good"], ["good", "bad"], ["long"], [], ["bad"]]
     flags = [[[label in record for label in TASK.labels] for record in side] for side in (truths, found)]
     metrics = TASK.metrics(truths, found)
     assert metrics["f1"] == pytest.approx(f1_score(*flags, average="micro"))
     assert metrics["precision"] == pytest.approx(precision_score(*flags, average="micro"))
-    assert metrics["f1/macro mean"] == pytest.approx(f1_score(*flags, average="macro", zero_division=0))
+    for mean in ("macro", "weighted"):
+        rates = precision_recall_fscore_support(*flags, average=mean, zero_division=0)[:3]
+        assert [metrics[f"{part}/{mean} mean"] for part in ("precision", "recall", "f1")] == pytest.approx(rates)
     for label, rate in zip(TASK.labels, f1_score(*flags, average=None, zero_division=0), strict=True):
         assert metrics[f"f1/{label}"] == pytest.approx(rate)
+
+
+def test_a_weighted_mean_over_no_label_is_0() -> None:
+    assert TASK.metrics([[]], [["good"]])["precision/weighted mean"] == 0.0
 
 
 def test_rightness_is_f1_of_the_labels_of_a_record() -> None:
