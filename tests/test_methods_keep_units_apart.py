@@ -15,7 +15,7 @@ from confide.client.data.units import UnitTable
 from confide.common.model.adapter import reset
 from confide.common.model.warm_model import WarmModel, warm_model
 
-BASES = {"bert": list(SETTINGS), "llama": [name for name in SETTINGS if name not in {"lora, ranks", "bitfit"}]}
+BASES = {"bert": list(SETTINGS), "llama": [name for name in SETTINGS if name != "bitfit"]}
 
 
 PAIRS = [

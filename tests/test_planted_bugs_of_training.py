@@ -1,7 +1,11 @@
-"""Every planted bug of training and of validation counts makes a check fail: by any method, of any kind, in any family.
+"""Every planted bug of training and of validation counts makes a check fail, by any method, aid, kind and family.
 
-The bugs are those of support/step_bugs.py, the checks those of support/guarantees.py. Each method, each kind
+The bugs are those of support/step_bugs.py, the checks those of support/guarantees.py. Each method and aid, each kind
 and each usual family has a bug that is planted in every run; all others are planted by `make families`.
+
+Adversarial training is the one aid with a row. A start on public texts and a held rate change nothing that an
+institution computes. A start is the weights of round 1, and the checks go through weights that any server may send
+(`hostile_states`). The rate is the server's, which applies it to what is noised already.
 """
 
 from collections.abc import Callable
@@ -25,6 +29,7 @@ from confide.common.privacy import step
 BUGS = {**TRAINING_BUGS, **COUNTING_BUGS}
 CHECKS = {check.__name__: check for _, check in BUGS.values()}
 METHODS = [("method", name) for name in methods.SETTINGS]
+AIDS = [("aid", "adversarial")]
 KINDS = [("kind", name) for name in kinds.SETTINGS]
 FAMILIES = [("family", name) for name in families.SETTINGS]
 # A mixture of experts takes one row at a time: no micro-batch has rows that are missing.
@@ -50,13 +55,15 @@ def _name(value: Any) -> str:
 
 @pytest.fixture(scope="module")
 def model_of(make_run: MakeRun, base_folder: Path) -> Callable[[Model], WarmModel]:
-    """A tiny model with a method, of a kind or of a family, made once."""
+    """A tiny model with a method or an aid, of a kind or of a family, made once."""
 
     def run_of(sort: str, name: str) -> RunConfig:
         if sort == "kind":
             return kinds.of_kind(make_run(), name)
         if sort == "family":
             return methods.run_with(make_run, "lora", kinds.tiny(name), methods.task_for("lora", name))
+        if sort == "aid":
+            return make_run(adapter={"layers": "top:1"}, local={"adversarial": 0.2})
         return methods.run_with(make_run, name, base_folder, {**methods.task_for(name, "bert"), "max_length": 64})
 
     return cache(lambda model: warm_model(run_of(*model), CPU))
@@ -70,7 +77,7 @@ def model(request: pytest.FixtureRequest, model_of: Callable[[Model], WarmModel]
 
 
 @pytest.mark.parametrize(
-    ("model", "bug"), [*_pairs(METHODS), *_pairs(KINDS), *_pairs(FAMILIES)], indirect=["model"], ids=_name
+    ("model", "bug"), [*_pairs([*METHODS, *AIDS]), *_pairs(KINDS), *_pairs(FAMILIES)], indirect=["model"], ids=_name
 )
 def test_a_bug_in_training_or_counts_is_caught(bug: str, monkeypatch: pytest.MonkeyPatch, model: WarmModel) -> None:
     plant, check = BUGS[bug]
@@ -92,6 +99,6 @@ def test_companions_do_not_change_a_unit_by_trained_norms(model_of: Callable[[Mo
 
 @pytest.mark.waits
 @pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize("model", [*METHODS, *KINDS, *FAMILIES], indirect=True, ids=_name)
+@pytest.mark.parametrize("model", [*METHODS, *AIDS, *KINDS, *FAMILIES], indirect=True, ids=_name)
 def test_every_check_holds_for_any_model(check: str, model: WarmModel) -> None:
     CHECKS[check](model)

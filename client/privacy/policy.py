@@ -70,6 +70,8 @@ def _study_and_base(run: RunConfig, policy: PolicySection) -> list[str]:
         reasons.append("model.sha256 is missing: a run must name its base model's hash")
     elif "any" not in policy.base_models and run.model.sha256 not in policy.base_models:
         reasons.append(f"model.sha256 = {run.model.sha256} is not in policy.base_models")
+    if run.adapter.start_from and run.adapter.start_sha256 is None:  # else a person would approve an unnamed start
+        reasons.append("adapter.start_sha256 is missing: a run must name the hash of the adapter that it goes on from")
     return reasons
 
 

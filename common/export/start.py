@@ -1,4 +1,9 @@
-"""The values that a run begins with: drawn from its public seed, or those of a finished adapter."""
+"""The values that a run begins with: drawn from its public seed, or those of a finished adapter.
+
+The guarantee holds for any weights that a round begins with, so also for these: an institution clips and noises what it
+computes from them as it does from any others. They are fixed before this run reads a record, so it charges nothing for
+them. Of what the finished adapter gives away the run that made it speaks.
+"""
 
 import hashlib
 from pathlib import Path

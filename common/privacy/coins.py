@@ -1,4 +1,4 @@
-"""Private coins: a cryptographic source for masks, noise and augmentation.
+"""Private coins: a cryptographic source for masks and noise.
 
 torch's CPU generator uses only 32 bits of its seed, and a fresh ``torch.Generator()`` has a constant seed: neither
 can hide a patient. The keystream here is AES-256 in counter mode under a key from the operating system.
@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algori
 from numpy.typing import NDArray
 
 # The first 8 bytes of the counter block name the stream, the last 8 count: no two streams ever share a block.
-_STREAMS = {"mask": 1, "noise": 2, "augmentation": 3}
+_STREAMS = {"mask": 1, "noise": 2}  # 3 is reserved: augmentation of texts would draw from a stream of its own
 
 
 class CoinSource(Protocol):
@@ -31,9 +31,8 @@ class CoinSource(Protocol):
 class Coins:
     """All private randomness of one RESERVE, from one 256-bit key that is never stored, logged or shared.
 
-    Guarantees: streams for mask, noise and augmentation are disjoint; no value is given out twice; a copy that
-    crossed a ``fork`` refuses to work. Otherwise parent and child would draw the same noise, and their difference
-    would be noise-free.
+    Guarantees: streams for mask and noise are disjoint; no value is given out twice; a copy that crossed a ``fork``
+    refuses to work. Otherwise parent and child would draw the same noise, and their difference would be noise-free.
 
     >>> coins = Coins.fresh()
     >>> bool((coins.mask_uniforms(3) > 0).all())
@@ -65,10 +64,6 @@ class Coins:
     def noise_words(self, count: int) -> NDArray[np.uint64]:
         """Return ``count`` uniform 64-bit words, shape ``(count,)``, from the noise stream."""
         return self._words("noise", count)
-
-    def augmentation_uniforms(self, count: int) -> NDArray[np.float64]:
-        """Return ``count`` uniforms in (0, 1], shape ``(count,)``, from the augmentation stream."""
-        return self._uniforms("augmentation", count)
 
     def _uniforms(self, stream: str, count: int) -> NDArray[np.float64]:
         # 53 bits, the precision of a float64. The + 1 keeps 0 out: Box-Muller takes the logarithm.

@@ -1,4 +1,8 @@
-"""The score on the task that a finished adapter was trained for, before and after a run that goes on from it."""
+"""The score on the task that a finished adapter was trained for, before and after a run that goes on from it.
+
+It is computed from public records and from two adapters that have left the institutions already. So it reads no private
+record, and costs no epsilon.
+"""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,8 @@
-"""Preference tuning: of two answers to a prompt, people chose one (DPO: Rafailov and others, arXiv 2305.18290)."""
+"""Preference tuning: of two answers to a prompt, people chose one (DPO: Rafailov and others, arXiv 2305.18290).
+
+A pair's loss compares the adapter with a reference, which is the same model with start values from the public seed. It
+depends on no other pair, so each loss is of its own pair and the weights, and one pair stays one unit.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal

@@ -1,6 +1,9 @@
 """The step on an adapter after a round: AdamW or plain addition, and the released average.
 
 The server of a run takes it, and an institution that trains for itself.
+
+Under privacy it reads only the update, which was noised before it left, and public settings. So a rate that is held or
+falls, the moments and the average cost no epsilon: what is computed from noised numbers alone is as private as they.
 """
 
 import math

@@ -15,9 +15,7 @@ class TestCoins:
 
     def __init__(self, seed: int, *, quiet: bool = False, drawn: bool | None = None) -> None:
         self.quiet, self.drawn = quiet, drawn
-        self._mask, self._noise, self._augmentation = (
-            np.random.Generator(np.random.PCG64([seed, stream])) for stream in range(3)
-        )
+        self._mask, self._noise = (np.random.Generator(np.random.PCG64([seed, stream])) for stream in range(2))
 
     def mask_uniforms(self, count: int) -> NDArray[np.float64]:
         if self.drawn is not None:
@@ -26,9 +24,6 @@ class TestCoins:
 
     def noise_uniforms(self, count: int) -> NDArray[np.float64]:
         return np.ones(count) if self.quiet else 1.0 - self._noise.random(count)
-
-    def augmentation_uniforms(self, count: int) -> NDArray[np.float64]:
-        return 1.0 - self._augmentation.random(count)
 
     def noise_words(self, count: int) -> NDArray[np.uint64]:
         return self._noise.integers(0, 2**64, count, dtype=np.uint64)

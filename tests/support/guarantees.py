@@ -159,15 +159,27 @@ def check_a_unit_that_is_not_finite_contributes_zero() -> None:
 
 
 def _label_loss(model: WarmModel, example: Example) -> torch.Tensor:
-    """The loss of a text classification by its definition, on the states of lower layers that are kept in bfloat16."""
+    """The loss of a text classification by its definition, on the states of lower layers that are kept in bfloat16.
+
+    Under adversarial training it is the mean of two: of these states, and of the same moved to where the loss rises.
+    """
     ids = torch.tensor([example["input_ids"]])
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if "token_type_ids" in example:
         inputs["token_type_ids"] = torch.tensor([example["token_type_ids"]])
-    kept = nullcontext() if model.lower is None else model.lower.given(model.prefix(inputs).float())
-    with kept:
-        logits = model.module(**inputs)
-    return torch.nn.functional.cross_entropy(logits, torch.tensor([example["label"]]))
+
+    def loss_above(states: torch.Tensor | None) -> torch.Tensor:
+        with nullcontext() if model.lower is None or states is None else model.lower.given(states):
+            logits = model.module(**inputs)
+        return torch.nn.functional.cross_entropy(logits, torch.tensor([example["label"]]))
+
+    states = None if model.lower is None else model.prefix(inputs).float()
+    if states is None or not model.adversarial:
+        return loss_above(states)
+    given = states.requires_grad_()
+    [rises] = torch.autograd.grad(loss_above(given), given)
+    moved = states + model.adversarial * states.norm() * rises / rises.norm()
+    return (loss_above(states.detach()) + loss_above(moved.detach())) / 2
 
 
 def check_a_unit_counts_as_its_clipped_mean_gradient(model: WarmModel) -> None:

@@ -42,6 +42,7 @@ OTHER: dict[str, dict[str, Any]] = {
 # The same for keys that a locked run leaves out at their default.
 LEFT_OUT: dict[str, dict[str, Any]] = {
     "model": {"quantization": "int8"},
+    "adapter": {"start_from": "adapter", "start_sha256": "d" * 64},
     "federation": {"learning_rate_left": 1.0, "sum_seconds": 400.0},
     "local": {"adversarial": 0.05},
 }

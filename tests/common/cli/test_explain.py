@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from support.cards import make_card
@@ -16,6 +17,7 @@ from confide.common.cli.explained import Explainer
 from confide.common.cli.main import main
 from confide.common.config.run import RunConfig, lock
 from confide.common.explanation.coloured import coloured
+from confide.common.explanation.page import write_page
 from confide.common.export.write import export_adapter
 from confide.common.model.base_models import hash_model
 from confide.common.model.scores import metrics_table
@@ -94,8 +96,23 @@ def test_names_of_a_text_are_explained(confide: Confide, export: Export, tmp_pat
     output = confide(folder, "the long film was good and bad", "--explain", "--explain-html", path)[1]
     answer = json.loads(output)
     found = [tag[2:] for tag in answer["prediction"] if tag.startswith("B-")]
-    assert [part["entity"] for part in answer["explanation"]][: len(found)] == found or not found
-    assert "film" in path.read_text(encoding="utf-8")
+    assert found
+    assert [part["entity"] for part in answer["explanation"]][: len(found)] == found
+    assert _on_page(path) == [_shares(part) for part in answer["explanation"]]
+
+
+def _shares(part: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """What a page should show of an explained value: the colour, the share of the largest, and the piece."""
+    most = max(abs(token["attribution"]) for token in part["tokens"])
+    shares = [(token["attribution"] / most, token["text"]) for token in part["tokens"]]
+    return [("20,140,80" if share > 0 else "200,50,40", f"{share:+.2f}", text) for share, text in shares if share]
+
+
+def _on_page(path: Path) -> list[list[tuple[str, str, str]]]:
+    """The coloured pieces of each explained value."""
+    span = r'rgba\(([\d,]+),[\d.]+\)"\s+title="(\S+) of the strongest">([^<]*)</span>'
+    values = path.read_text(encoding="utf-8").split("<p><b>")[1:]
+    return [re.findall(span, value) for value in values]
 
 
 def test_a_line_that_cannot_be_predicted_keeps_its_error(confide: Confide, export: Export, tmp_path: Path) -> None:
@@ -153,3 +170,13 @@ def test_a_text_without_a_finding_is_shown_as_text(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("confide.common.cli.explained.explanation", lambda *_: [])
     explainer = Explainer(SimpleNamespace(task=task_of("scoring")))  # type: ignore[arg-type]
     assert explainer.text({"text": "a\x1b[2J"}, 0.0) == "nothing was found here: a\\x1b[2J"
+
+
+def test_a_score_s_words_are_coloured_by_their_shares_on_a_page(tmp_path: Path) -> None:
+    explained = {**EXPLAINED, "score": 2.5}
+    del explained["label"]
+    write_page(tmp_path / "page.html", [{"texts": {"text": "good so bad"}, "explanation": [explained]}])
+    assert _on_page(tmp_path / "page.html") == [
+        [("20,140,80", "+1.00", "good"), ("20,140,80", "+0.01", "so"), ("200,50,40", "-0.50", "bad")]
+    ]
+    assert "<b>score 2.5</b> <small>1, of padding\n0</small>" in (tmp_path / "page.html").read_text(encoding="utf-8")

@@ -14,6 +14,7 @@ from peft import PeftModel
 from support.cards import make_card
 from support.families import BOTH, save_tiny
 from support.families import SETTINGS as FAMILIES
+from support.kinds import tiny
 from support.methods import IN_PEFT, NAMES, PROMPTS, SETTINGS, run_with, task_for
 from support.speed import CPU
 
@@ -31,8 +32,10 @@ from confide.common.model.warm_model import WarmModel, warm_model
 from confide.common.privacy.gradients import per_example_gradients
 from confide.common.tensors import State
 
-REFUSED = {  # families that cannot do a method, with the reason
-    "prefix-tuning": {"distilbert", "deberta-v2", "modernbert"},
+REFUSED = {  # families that cannot do a method
+    "prompt-tuning": {*BOTH},
+    "p-tuning": {*BOTH},
+    "prefix-tuning": {*BOTH, "distilbert", "deberta-v2", "modernbert"},
     "bitfit": {
         "deberta-v2",
         "modernbert",
@@ -73,9 +76,7 @@ def folder(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _cannot(method: str, family: str) -> bool:
-    no_targets = method == "lora, ranks" and family not in {"bert", "roberta", "xlm-roberta"}
-    both = family in BOTH and method in {*PROMPTS, "head"}
-    return no_targets or both or family in REFUSED.get(method, set())
+    return (method == "head" and family in BOTH) or family in REFUSED.get(method, set())
 
 
 def _moved(model: WarmModel, scale: float = 0.3) -> State:
@@ -292,15 +293,33 @@ def test_virtual_tokens_need_places(method: str, make_run: MakeRun, base_folder:
         warm_model(run_with(make_run, method, base_folder, task), CPU)
 
 
-def test_other_ranks_are_those_of_the_layers_that_are_named(make_run: MakeRun, base_folder: Path) -> None:
-    run = run_with(make_run, "lora, ranks", base_folder, task_for("lora", "bert"))
-    shapes = schema(build_module(run, base_folder, torch.device("meta")))
+@pytest.mark.parametrize(
+    ("family", "pooling", "words"),
+    [("t5", None, "read a source and write a target"), ("bert", "native", "the base's own head")],
+)
+def test_virtual_tokens_are_refused_before_a_target_and_an_own_head(
+    family: str, pooling: str | None, words: str, make_run: MakeRun
+) -> None:
+    folder = tiny(family)
+    for method in PROMPTS:
+        task = task_for(method, family) | ({"pooling": pooling} if pooling else {})
+        with pytest.raises(InputError, match=f"adapter.method = '{method}': .*{words}.*; use (method|task.pooling) = "):
+            build_module(run_with(make_run, method, folder, task), folder, torch.device("cpu"))
+
+
+def test_other_ranks_are_those_of_the_layers_that_are_named(make_run: MakeRun, family: str, folder: Path) -> None:
+    run = run_with(make_run, "lora, ranks", folder, task_for("lora", family))
+    module = build_module(run, folder, torch.device("meta"))
+    shapes = schema(module)
     ranks = {name: shape[1] for name, shape in shapes.items() if "lora_B" in name}
-    assert ranks == {name: 4 if ".layer.1." in name else 2 for name in ranks}
+    [second] = run.adapter.model_dump()["ranks"]
+    assert ranks == {name: 4 if f".{second}." in f".{name}" else 2 for name in ranks}
     assert set(ranks.values()) == {2, 4}
+    scales = {part.scaling["default"] for part in module.modules() if hasattr(part, "lora_B")}
+    assert sorted(scales) == pytest.approx([2**0.5, 2.0]), "the root of each rank"
     other = run.adapter.model_copy(update={"ranks": {"layer.7": 4}})
     with pytest.raises(InputError, match=r"adapter.ranks names 'layer.7', which no adapted layer"):
-        build_module(run.model_copy(update={"adapter": other}), base_folder, torch.device("meta"))
+        build_module(run.model_copy(update={"adapter": other}), folder, torch.device("meta"))
 
 
 def test_a_rank_above_a_layers_inputs_is_refused(make_run: MakeRun, base_folder: Path) -> None:

@@ -26,7 +26,7 @@ from confide.common.tensors import State
 
 LINES = ["the film was good", "very bad and long", "short"]
 PROMPTS = ("prompt-tuning", "p-tuning", "prefix-tuning")
-WRITING = [name for name in SETTINGS if name not in {"head", "lora, ranks"}]  # no head to train; layers of BERT
+WRITING = [name for name in SETTINGS if name != "head"]  # there is none to train
 _IN_CI = ("gpt2", "bottleneck")
 CASES = [
     pytest.param(family, method, marks=[] if (family, method) == _IN_CI else pytest.mark.waits)

@@ -9,10 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.cards import make_card
+from support.sites import random_state
 
-from confide.common.config.run import RunConfig
+from confide.common.config.run import RunConfig, lock
 from confide.common.errors import ConfideError
-from confide.server.daemon import rehearsal, run
+from confide.common.export.write import export_adapter
+from confide.common.model.base_models import hash_model
+from confide.common.model.evaluation import evaluate
+from confide.common.model.warm_model import warm_model
+from confide.server.daemon import rehearsal, run, torch_child
 from confide.server.daemon.torch_child import Workshop
 from confide.server.home.queue import QueuedRun
 
@@ -43,6 +49,29 @@ def test_samples_are_of_the_state_that_is_given_and_of_public_records(work: Work
     for index, label in enumerate(["negative", "positive"]):
         sure["head.bias"] = np.eye(2, dtype=np.float32)[index]
         assert child.samples(sure) == [{"input": GOOD["text"], "answer": label, "right": GOOD["label"]}]
+
+
+@pytest.mark.parametrize("folder", ["", pytest.param("srv", marks=pytest.mark.waits)], ids=["relative", "absolute"])
+def test_a_run_goes_on_from_an_adapter_of_the_server_s_folder(
+    folder: str, make_run: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    """In this process: the folder is what matters, and a child takes seconds to begin."""
+    start, old = (str(tmp_path / folder / name) if folder else name for name in ("adapter", "old.jsonl"))
+    onward, before = make_run(adapter={"start_from": start}, evaluation={"earlier": old}), make_run()
+    onward, before = (lock(each, hash_model(Path(each.model.base))) for each in (onward, before))
+    model = warm_model(onward)
+    state = random_state(model)
+    export_adapter(tmp_path / "srv" / "adapter", before, model, state, make_card(before))
+    records = [before.task.made_up(0, number, 9) for number in range(6)]
+    (tmp_path / "srv" / "old.jsonl").write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
+    bench = torch_child._Bench(onward, tmp_path / "srv")
+    bench.read_public()
+    begun = bench.initial()
+    assert begun.keys() == state.keys()
+    for name, value in state.items():
+        np.testing.assert_allclose(begun[name], value, rtol=1e-3, atol=1e-4)
+    score = evaluate(model, state, {"": records}).mean
+    assert bench.earlier(state) == {"records": 6, "start": score, "finished": score}
 
 
 @pytest.mark.parametrize(
