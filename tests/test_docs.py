@@ -125,3 +125,16 @@ def test_a_mention_that_is_wrong_is_noticed() -> None:
 def test_relative_links_lead_to_files(path: Path) -> None:
     links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", path.read_text(encoding="utf-8"))
     assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+def _anchors(path: Path) -> set[str]:
+    """The names under which a page's headings are linked to, by GitHub and by the built pages."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_to_headings_lead_to_headings(path: Path) -> None:
+    links = re.findall(r"\]\(((?!https?:|mailto:)[^)#\s]*)#([^)\s]+)\)", path.read_text(encoding="utf-8"))
+    targets = [((path.parent / page).resolve() if page else path, anchor) for page, anchor in links]
+    assert [anchor for page, anchor in targets if page.suffix == ".md" and anchor not in _anchors(page)] == []
