@@ -87,6 +87,10 @@ def write(model: WarmModel, records: Records) -> list[str]:
 
 def answer(model: WarmModel, records: Records) -> list[Any]:
     """Return for each record what a user wants of it: a label, a score, tags, or a text that the model writes."""
+    return _answers(model, [model.task.asked(record) for record in records])
+
+
+def _answers(model: WarmModel, records: Records) -> list[Any]:
     return write(model, records) if model.task.longest_answer() else predict(model, records)
 
 
@@ -118,7 +122,7 @@ def samples(model: WarmModel, state: State, records: Records) -> list[dict[str, 
     set_state(model.module, state)
     task, chosen = model.task, records[:: max(1, len(records) // _SAMPLES)][:_SAMPLES]
     found = []
-    for record, answered in zip(chosen, answer(model, chosen), strict=True):
+    for record, answered in zip(chosen, _answers(model, chosen), strict=True):  # beside what the record itself says
         own = [record[name] for name in task.inputs()]
         given = _prompt(model, record) if task.longest_answer() else own
         found.append({"input": _text(given), "answer": _text(answered), "right": _text(task.truth(record))})

@@ -16,6 +16,7 @@ from confide.common.forms.conversations import (
     rendered,
     shortened,
 )
+from confide.common.forms.entities import plain
 from confide.common.forms.texts import made_up_words
 from confide.common.forms.windows import require_fast
 from confide.common.generation import IGNORED
@@ -92,9 +93,20 @@ class CausalLM(Written, Task):
         given, name = prompt_of(text, self.form), self.inputs()[0]
         if self.form != "messages":
             return {name: given}
-        # The model writes the assistant's last turn, which a conversation so far lacks.
-        turns = [*given, {"role": "assistant", "content": ""}] if isinstance(given, list) else None
-        return {name: turns or [{"role": "user", "content": given}]}
+        return (
+            dict(self.asked({name: given})) if isinstance(given, list) else {name: [{"role": "user", "content": given}]}
+        )
+
+    def asked(self, record: Record) -> Record:
+        """Return a conversation that ends with the user's turn with an empty one of the assistant's behind it.
+
+        The model writes the assistant's last turn, which would else be an earlier one.
+        """
+        turns = plain(record["messages"]) if self.form == "messages" else None
+        last = turns[-1] if isinstance(turns, list) and turns else None
+        if not isinstance(last, dict) or last.get("role") != "user":
+            return record
+        return {**record, "messages": [*turns, {"role": "assistant", "content": ""}]}
 
     def examples(self, record: Record, tokenizer: Any) -> list[Example]:
         """Return windows with a token to write: token ids, and beside each its target (`IGNORED`: none)."""

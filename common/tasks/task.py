@@ -95,6 +95,10 @@ class Task(Section):
             raise InputError(f"a text alone is no input: give JSON objects with {', '.join(names)}, and --jsonl")
         return {names[0]: text}
 
+    def asked(self, record: Record) -> Record:
+        """Return a record as one to answer, for predictions: by default as it is."""
+        return record
+
     # Examples
 
     @abstractmethod

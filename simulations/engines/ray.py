@@ -1,4 +1,4 @@
-"""Flower's Ray engine: the same apps, on this machine or on a Ray cluster (RAY_ADDRESS)."""
+"""Flower's Ray engine: the same apps, in a process for each CPU of one machine (RAY_ADDRESS: of a running Ray)."""
 
 import logging
 import warnings
@@ -13,7 +13,8 @@ from confide.simulations.engines.federation import Federation
 def simulate_on_ray(federation: Federation, state: RunState) -> None:
     """Run a federation on Ray: one actor for each CPU, each with its own warm model.
 
-    On a cluster every node needs the same packages and the same data files. Ray itself reads RAY_ADDRESS.
+    Any actor answers for any institution, so all share the ledgers in the run's folder, and stand on one machine.
+    Ray itself reads RAY_ADDRESS.
 
     Raises:
         InputError: Ray is not installed.

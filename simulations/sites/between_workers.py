@@ -1,4 +1,4 @@
-"""A folder that the worker processes of one machine share: either exchange of a secure sum may be any worker's."""
+"""A folder that the worker processes of one machine share: an institution's next answer may be any worker's."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -114,8 +114,8 @@ class Kept(Protocol):
 class SimulatedSites:
     """A map from a simulation's nodes to sites; small enough to send to Ray's workers, which read the data themselves.
 
-    Each site has the ledger of a real one, but in the memory of one process, so Ray's workers count apart. All sites
-    share a connection and an outbox: otherwise thousands of institutions would need gigabytes.
+    Each site has the ledger of a real one, in the memory of one process or in a file that Ray's workers share. All
+    sites share a connection and an outbox: otherwise thousands of institutions would need gigabytes.
 
     Attributes:
         run: for the public seed and the settings of `[simulation]` and `[speed]`.

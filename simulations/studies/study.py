@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from confide.common.config.run import RunConfig, make_plan
-from confide.common.config.sections import SECURE_SUM
 from confide.common.errors import BudgetError, ConfideError, LedgerError, PolicyError
 from confide.common.model.scores import Scores
 from confide.common.privacy.plan import PrivacyPlan
@@ -59,10 +58,8 @@ class Study:
         return self.directory.path / "local"
 
     def between_workers(self) -> BetweenWorkers | None:
-        """Return what Ray's workers share of a secure sum: an institution's two answers may be those of two workers."""
-        if self.engine != "ray" or self.sites or self.run.federation.aggregation != SECURE_SUM:
-            return None
-        return BetweenWorkers(self.directory.path / "workers")
+        """Return what Ray's workers share: an institution's next answer may be another worker's, with its ledger."""
+        return BetweenWorkers(self.directory.path / "workers") if self.engine == "ray" and not self.sites else None
 
 
 def carry_out(study: Study, *, baselines: bool) -> dict[str, Any]:

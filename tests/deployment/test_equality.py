@@ -1,7 +1,6 @@
 """A run by real processes over TLS is the run that `simulate` does; and nobody but a test can choose its noise."""
 
 import ast
-import json
 import shutil
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import pytest
 from pydantic import BaseModel
 from safetensors.numpy import load_file
 from support.deployment import Deployment, deployed
-from support.kinds import SETTINGS, base_of, task_of
+from support.kinds import file_of_kind, records_of_kind
 from support.sites import make_records
 from support.zygote import Zygote
 
@@ -31,7 +30,6 @@ name = "small"
 [model]
 base = "BASE"
 [task]
-TASK
 [federation]
 num_rounds = {ROUNDS}
 min_clients = {len(NAMES)}
@@ -45,16 +43,14 @@ target_delta = 1e-3
 """
 
 
-@pytest.fixture(params=["text-classification", "causal-lm, completion"])
+@pytest.fixture(params=["text-classification", "causal-lm, completion", "token-classification", "ranking", "seq2seq"])
 def kind(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
 
 
 def _records(kind: str) -> list[dict[str, Any]]:
-    if kind == "text-classification":
-        return make_records(40)
-    return [task_of(kind).made_up(0, number, 1 + number % 9) for number in range(40)]
+    return make_records(40) if kind == "text-classification" else records_of_kind(kind, 40)
 
 
 @pytest.fixture
@@ -94,10 +90,8 @@ def test_real_processes_and_simulate_reach_one_adapter_with_the_same_coins(
     deployment: Deployment, base_folder: Path, kind: str
 ) -> None:
     """Such coins are a test's, and `confide verify` rejects the ledger; it says nothing against the adapter."""
-    task = "\n".join(f"{name} = {json.dumps(value)}" for name, value in SETTINGS[kind].items())
     run_file = deployment.folder / "run.toml"
-    base = base_of(kind) or base_folder
-    run_file.write_text(RUN.replace("BASE", str(base)).replace("TASK", task), encoding="utf-8")
+    run_file.write_text(file_of_kind(RUN.replace("BASE", str(base_folder)), kind), encoding="utf-8")
     deployment.start_server()
     for number, name in enumerate(NAMES):
         deployment.processes[name] = _launch(deployment, "client", f"{name}/site.toml", number, len(NAMES))

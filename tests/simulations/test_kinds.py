@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.families import save_tiny
-from support.kinds import FAULTY_LINES, LINES, RECORDS, SETTINGS, base_of, task_of
+from support.kinds import FAULTY_LINES, LINES, RECORDS, SETTINGS, file_of_kind, task_of
 
 Confide = Callable[..., tuple[int, str, str]]
 
@@ -32,12 +32,7 @@ def kind_file(kind: str, run_file: Path, tmp_path: Path) -> Path:
     """The run of `run_file` with another kind of task, sixty records of it, and one round of validation."""
     records = [RECORDS[kind][number % 2] for number in range(58)] + [task_of(kind).made_up(0, n, 9) for n in (0, 1)]
     (tmp_path / "data.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-    lines = [f"{name} = {json.dumps(value)}" for name, value in SETTINGS[kind].items()]
-    text = re.sub(
-        r"(?s)\[task\]\n.*?\[federation\]", "\n".join(["[task]", *lines, "[federation]"]), run_file.read_text()
-    )
-    if base := base_of(kind):
-        text = re.sub(r"(?m)^base = .*$", f'base = "{base}"', text)
+    text = file_of_kind(run_file.read_text(encoding="utf-8"), kind)
     run_file.write_text(text + "\n[evaluation]\nvalidation_every = 2\n", encoding="utf-8")
     return run_file
 

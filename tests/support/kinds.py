@@ -1,6 +1,7 @@
 """Every kind of task with settings and records for tests, and a tiny base of a family that can do it."""
 
 import json
+import re
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -209,6 +210,20 @@ def task_of(kind: str, **changes: Any) -> Task:
     """A checked task of a kind."""
     task: Task = TypeAdapter(TaskSettings).validate_python({**SETTINGS[kind], **changes}, strict=False)
     return task
+
+
+def file_of_kind(text: str, kind: str) -> str:
+    """The text of a run.toml with the task of a kind, on a base that can do it."""
+    lines = [f"{name} = {json.dumps(value)}" for name, value in SETTINGS[kind].items()]
+    text = re.sub(r"(?s)\[task\]\n.*?\[federation\]", "\n".join(["[task]", *lines, "[federation]"]), text)
+    base = base_of(kind)
+    return re.sub(r"(?m)^base = .*$", f"base = {json.dumps(str(base))}", text) if base else text
+
+
+def records_of_kind(kind: str, count: int) -> list[dict[str, Any]]:
+    """Distinct records of a kind, of one word to more than a window, and beside them those of `RECORDS`."""
+    made = [task_of(kind).made_up(0, number, 1 + number % 9 * 10) for number in range(count - len(RECORDS[kind]))]
+    return RECORDS[kind] + made
 
 
 def of_kind(run: RunConfig, kind: str) -> RunConfig:

@@ -186,11 +186,13 @@ def test_any_base_is_any_base_with_a_hash() -> None:
 
 
 @pytest.mark.parametrize("unit", ["record", "none"])
-def test_a_start_needs_its_hash(unit: str) -> None:
+def test_a_start_needs_its_hash_and_a_hash_its_start(unit: str) -> None:
     policy, named = make_policy(allow_no_privacy=True), {"start_from": "adapter", "start_sha256": "5" * 64}
     assert reasons(make_run(privacy={"unit": unit}, adapter=named), policy) == []
-    [reason] = reasons(make_run(privacy={"unit": unit}, adapter={"start_from": "adapter"}), policy)
-    assert "adapter.start_sha256 is missing" in reason
+    for missing, told in (("start_sha256", "start_sha256 is missing"), ("start_from", "start_from names no adapter")):
+        half = {name: value for name, value in named.items() if name != missing}
+        [reason] = reasons(make_run(privacy={"unit": unit}, adapter=half), policy)
+        assert f"adapter.{told}" in reason
 
 
 def test_no_privacy_needs_leave_and_a_study_and_a_base_of_the_policy() -> None:

@@ -19,7 +19,9 @@ from confide.common.config.run import RunConfig
 from confide.common.config.sections import ModelSection
 from confide.common.errors import InputError
 from confide.common.generation.language_model import LanguageModel
-from confide.common.model.evaluation import all_metrics, write
+from confide.common.model import evaluation
+from confide.common.model.adapter import get_state
+from confide.common.model.evaluation import all_metrics, answer, samples, write
 from confide.common.model.warm_model import WarmModel, warm_model
 
 
@@ -226,6 +228,33 @@ def test_a_line_of_messages_gives_the_prompt_that_was_trained(
     assert given == trained["input_ids"][: len(given)]
     assert model.tokenizer.decode(trained["input_ids"][len(given) :]) == "bad [SEP]"
     assert task.reference(asked) == ""
+
+
+def test_a_prediction_answers_the_last_turn_and_a_score_the_last_known_one(
+    model: WarmModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a record that ends with the user's turn; one that ends with the assistant's is asked the same by all."""
+    asked: list[list[int]] = []
+
+    def note(_module: Any, _tokenizer: Any, prompts: list[list[int]], *_: Any) -> list[str]:
+        asked.extend(prompts)
+        return ["bad"] * len(prompts)
+
+    monkeypatch.setattr(evaluation, "write_texts", note)
+    first, last = (
+        model.task.prompt({"messages": turns(*texts, "")}, model.tokenizer)
+        for texts in (["the film"], ["the film", "was good", "very bad"])
+    )
+    for record, predicted in (
+        ({"messages": turns("the film", "was good", "very bad")}, last),
+        ({"messages": turns("the film", "was good")}, first),
+    ):
+        assert answer(model, [record]) == ["bad"]
+        all_metrics(model, [record])
+        [sample] = samples(model, get_state(model.module), [record])
+        assert asked == [predicted, first, first]
+        assert sample["right"] == "was good"
+        asked.clear()
 
 
 @pytest.mark.parametrize(
