@@ -117,12 +117,12 @@ def _people(path: Path) -> CheckResult:
     try:
         site = open_site(path)
         runs = _offered(site.config)
-        records = [(record, run.task.answers()) for run in runs for record in site.data.records(run.task)]
+        records = [(record, run.task) for run in runs for record in site.data.records(run.task)]
     except ConfideError:
         return "warning", "were not looked at: ledger or data cannot be read"
     if not runs:
         return "ok", "are looked at once a run is offered"
-    people = {names for record, answers in records if (names := names_of(record, answers, site.data.secret))}
+    people = {names for record, task in records if (names := names_of(record, task, site.data.secret))}
     found = len(site.data.claims.elsewhere(site.config.dataset.id, people))
     if not found:
         return "ok", "nobody is known under another dataset id of this state folder"

@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import json
-from collections.abc import Collection
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from confide.common.data.batches import Example
 from confide.common.data.records import Record, group_of
 from confide.common.tasks import Task
 
-_WORDS_OF_ONE_PERSON = 20  # and more: a shorter text beside others may be a question that is put to many
+_MARKS = re.compile("</?e[12]>")  # of the two names of a relation
 
 
 @dataclass(frozen=True)
@@ -52,24 +52,25 @@ def split_records(
     return shares
 
 
-def names_of(record: Record, answers: Collection[str], secret: bytes) -> Names | None:
+def names_of(record: Record, task: Task, secret: bytes) -> Names | None:
     """Return the keyed names that recognise the same people in another dataset.
 
-    They are made from the group and from what a person wrote: the record without its ``answers``, which another study
-    may have changed. One name is of the columns with their texts. The others are of the texts alone (`_texts`), for
-    another kind of task has other columns.
+    They are made from the group and from what a person wrote: the record without its answers, which another study may
+    have changed. One name is of the columns with their texts. The others are of the texts alone (`_texts`), for another
+    kind of task has other columns.
     Two datasets of groups are compared by group alone, for texts may be boilerplate. So a text inside a group is
     claimed as a mark of its own, which only a dataset of records looks for. An empty text belongs to no person.
 
     The result is None for a record that is never used: its group is unknown, it is empty, or nested too deep for JSON.
     """
-    columns = {name: value for name, value in record.items() if name not in (*answers, "group")}
+    columns = {name: value for name, value in record.items() if name not in (*task.answers(), "group")}
     empty = all(map(_is_empty, columns.values()))
     group = group_of(record) if "group" in record else None
     if group is None and (empty or "group" in record):
         return None
     try:
-        texts = (_keyed(columns, secret), *(_keyed(["texts", *own], secret) for own in _texts(columns)))
+        alone = _texts(columns, columns.get(task.inputs()[0]))
+        texts = (_keyed(columns, secret), *(_keyed(["texts", *own], secret) for own in alone))
     except RecursionError:
         return None
     inside = tuple(_keyed(["in a group", text.hex()], secret) for text in texts)
@@ -81,24 +82,34 @@ def names_of(record: Record, answers: Collection[str], secret: bytes) -> Names |
     return Names(claimed=(person, *inside), barred=(person, *texts))
 
 
-def _texts(columns: Record) -> list[list[str]]:
-    """Return all texts of a record without their columns and blanks, then each that is long enough for one person's.
+def _texts(columns: Record, first: Any) -> list[tuple[str, ...]]:
+    """Return all texts of a record without their columns and blanks, then each long one of its first input alone.
 
-    Of a conversation the user's turns count. So `tokens`, a `source`, a `prompt` and a conversation of one turn are
-    the same person as the `text` that they say, and a long `context` is without its question.
+    So `tokens`, a `source`, a `prompt` and a user's turn are the same person as the `text` that they say, and a long
+    `context` is without its question. The other inputs (a candidate, an item, a question) may stand beside many people.
+    A conversation also has the assistant's turns, which are left out: short turns are the same in many of them.
     """
-    said = [own for value in columns.values() if (own := _said(value))]
-    whole = sorted("".join("".join(own).split()) for own in said)
-    alone = [text for own in said for text in (" ".join(own), *own) if len(text.split()) >= _WORDS_OF_ONE_PERSON]
-    found = [whole, *(["".join(text.split())] for text in alone)] if any(whole) else []
-    return [list(own) for own in sorted(set(map(tuple, found)))]
+    said = list(filter(None, map(_said, columns.values())))
+    whole = tuple(sorted("".join("".join(own).split()) for own in said))
+    own = _said(first)
+    alone = [text for text in (" ".join(own), *own) if _is_long(text)]
+    talks = any(isinstance(part, dict) for value in columns.values() if isinstance(value, list) for part in value)
+    found = {("".join(text.split()),) for text in alone}
+    return sorted(found | ({whole} if any(whole) and not talks else set()))
+
+
+def _is_long(text: str) -> bool:
+    """Return whether a text is one person's, and no question or greeting: 20 words, or 100 letters without blanks."""
+    words = text.split()
+    return len(words) >= 20 or sum(map(len, words)) >= 100
 
 
 def _said(value: Any) -> list[str]:
     """Return the texts of one column: a text, those of a list, or the user's turns of a conversation."""
     parts = value if isinstance(value, list) else [value]
     turns = [part.get("content") if part.get("role") == "user" else None for part in parts if isinstance(part, dict)]
-    return [text for text in [*(part for part in parts if isinstance(part, str)), *turns] if isinstance(text, str)]
+    texts = [*(part for part in parts if isinstance(part, str)), *turns]
+    return [_MARKS.sub("", text) for text in texts if isinstance(text, str)]
 
 
 def _is_empty(value: Any) -> bool:

@@ -157,7 +157,7 @@ def shares_at_home(data: PrivateData, compute: SpeedSection, model: WarmModel, f
 
 def _named(data: PrivateData, task: Task) -> list[tuple[Record, Names]]:
     """Return the records that may be used, with the names of their people."""
-    known = ((record, names_of(record, task.answers(), data.secret)) for record in data.records(task))
+    known = ((record, names_of(record, task, data.secret)) for record in data.records(task))
     return [(record, names) for record, names in known if names is not None]
 
 

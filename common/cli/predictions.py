@@ -78,7 +78,7 @@ def _read(model: WarmModel, line: bytes, number: int, *, records: bool) -> tuple
             record = record_of(line, number, model.task.inputs())
             return record, record
         text = text_of(line, number)
-        return model.task.from_text(text), {"text": text}
+        return model.task.from_line(text), {"text": text}
     except InputError as error:
         return str(error)
 

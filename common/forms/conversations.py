@@ -20,15 +20,17 @@ COLUMNS: dict[Form, tuple[str, ...]] = {
     "messages": ("messages",),
 }
 # Lines of a model card's program that read a line as `prompt_of` does.
-READ_PROMPT = """import json
+READ_TEXT = """import json
 
 try:
     given = json.loads(text)
 except (ValueError, RecursionError):
     given = text
-messages = isinstance(given, list) and any(isinstance(part, dict) and "role" in part for part in given)
-if messages or isinstance(given, str):
-    text = given
+text = given if isinstance(given, str) else text
+"""
+READ_PROMPT = f"""{READ_TEXT}parts = given if isinstance(given, list) else []
+messages = any(isinstance(part, dict) and "role" in part for part in parts)
+text = given if messages else text
 """
 
 
@@ -84,12 +86,12 @@ def messages_problem(messages: Any, name: str) -> str | None:
 
 
 def prompt_of(line: str, form: Form) -> str | list[Any]:
-    """Return the prompt that a line holds as JSON, a string or a list of messages; else the line itself is the prompt.
+    """Return the prompt that a line holds as JSON: a string, or a list of messages if the form has such.
 
-    So a prompt may have line breaks, and a conversation so far can be given.
+    So a prompt may have line breaks, and a conversation so far can be given. Any other line is the prompt itself.
 
     Raises:
-        InputError: messages that a model does not go on from, or for a model that reads no messages.
+        InputError: messages that a model does not go on from.
     """
     try:
         given = json.loads(line)
@@ -97,15 +99,14 @@ def prompt_of(line: str, form: Form) -> str | list[Any]:
         return line
     if isinstance(given, str):
         return given
-    if not isinstance(given, list) or not any(isinstance(part, dict) and "role" in part for part in given):
+    parts: list[Any] = given if isinstance(given, list) else []
+    if form == "text" or not any(isinstance(part, dict) and "role" in part for part in parts):
         return line
-    if form == "text":
-        raise InputError("the prompt is a list of messages, and this model reads texts; write it as a JSON string")
-    if not isinstance(given[-1], dict) or given[-1].get("role") != "user":
+    if not isinstance(parts[-1], dict) or parts[-1].get("role") != "user":
         raise InputError("the last message of the prompt must have role 'user': the model writes the turn behind it")
-    if problem := messages_problem([*given, {"role": "assistant", "content": "-"}], "the prompt"):
+    if problem := messages_problem([*parts, {"role": "assistant", "content": "-"}], "the prompt"):
         raise InputError(problem)
-    return given
+    return parts
 
 
 def _assistant_turns(messages: Sequence[Any]) -> list[int]:

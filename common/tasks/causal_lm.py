@@ -7,6 +7,7 @@ from pydantic import Field
 from confide.common.forms.conversations import (
     COLUMNS,
     READ_PROMPT,
+    READ_TEXT,
     Form,
     Rendered,
     opening,
@@ -89,13 +90,14 @@ class CausalLM(Written, Task):
         return {"messages": [{"role": "user", "content": "0"}, {"role": "assistant", "content": text}]}
 
     def from_text(self, text: str) -> dict[str, Any]:
+        """Return a text as what the model answers or goes on from."""
+        name = self.inputs()[0]
+        return {name: [{"role": "user", "content": text}] if self.form == "messages" else text}
+
+    def from_line(self, line: str) -> dict[str, Any]:
         """Return a line as what the model answers or goes on from; as JSON it may hold line breaks, or messages."""
-        given, name = prompt_of(text, self.form), self.inputs()[0]
-        if self.form != "messages":
-            return {name: given}
-        return (
-            dict(self.asked({name: given})) if isinstance(given, list) else {name: [{"role": "user", "content": given}]}
-        )
+        given = prompt_of(line, self.form)
+        return self.from_text(given) if isinstance(given, str) else dict(self.asked({self.inputs()[0]: given}))
 
     def asked(self, record: Record) -> Record:
         """Return a conversation that ends with the user's turn with an empty one of the assistant's behind it.
@@ -103,7 +105,9 @@ class CausalLM(Written, Task):
         The model writes the assistant's last turn, which would else be an earlier one.
         """
         turns = plain(record["messages"]) if self.form == "messages" else None
-        last = turns[-1] if isinstance(turns, list) and turns else None
+        if not isinstance(turns, list) or not turns:
+            return record
+        last = turns[-1]
         if not isinstance(last, dict) or last.get("role") != "user":
             return record
         return {**record, "messages": [*turns, {"role": "assistant", "content": ""}]}
@@ -151,12 +155,13 @@ class CausalLM(Written, Task):
             "completion": "if messages:\n    " + template.format("text"),
             "text": "",
         }
+        bare = "" if self.form == "text" else "not messages and "
         begin = (
-            "if not messages and tokenizer('a')['input_ids'][:1] == [tokenizer.bos_token_id]:\n"
+            f"if {bare}tokenizer('a')['input_ids'][:1] == [tokenizer.bos_token_id]:\n"
             "    ids = [tokenizer.bos_token_id, *ids]\n"
         )
         return (
-            f"{READ_PROMPT}{rendered[self.form]}"
+            f"{READ_TEXT if self.form == 'text' else READ_PROMPT}{rendered[self.form]}"
             f"ids = tokenizer(text, add_special_tokens=False)['input_ids'][-{self.max_length}:]\n"
             f"{'' if self.form == 'messages' else begin}ids = torch.tensor([ids])\n"
             "with torch.inference_mode():\n"

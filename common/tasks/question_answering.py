@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from confide.common.errors import InputError
-from confide.common.forms.answers import answers_problem, is_exact, overlap, pairs_of, with_beyond
+from confide.common.forms.answers import Beyond, answers_problem, is_exact, overlap, pairs_of, with_beyond
 from confide.common.forms.texts import made_up_words, text_problem
 from confide.common.forms.windows import fitting_text, require_fast
 from confide.common.tasks.task import Example, Record, Task, model_inputs
@@ -72,7 +72,7 @@ class QuestionAnswering(Task):
     def examples(self, record: Record, tokenizer: Any) -> list[Example]:
         """Return windows of a context, each behind the question; neighbours share a quarter of their tokens.
 
-        Of the answers the first is learnt. A window that does not hold it is an example of a question without an
+        Of the answers the first before the cut is learnt. A window that lacks it is an example of a question without an
         answer. Only the first such window counts: they would outvote the answer in the mean over the record. The others
         have weight 0, and those that count weigh as much more. Where no window holds the answer, all have weight 0: the
         context would be learnt as one without an answer.
@@ -87,7 +87,8 @@ class QuestionAnswering(Task):
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
         )
-        answer = next(iter(pairs_of(record.get("answers")) or []), None)
+        pairs = pairs_of(record.get("answers")) or []
+        answer = next((pair for pair in pairs if not isinstance(pair[1], Beyond)), next(iter(pairs), None))
         numbers = range(min(len(encoded["input_ids"]), self.max_windows))
         windows = [_window(encoded, number, answer) for number in numbers]
         empty = [number for number, window in enumerate(windows) if window["starts"][0]]

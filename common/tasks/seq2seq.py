@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from confide.common.forms.conversations import READ_PROMPT, prompt_of
+from confide.common.forms.conversations import READ_TEXT, prompt_of
 from confide.common.forms.texts import made_up_texts, texts_problem
 from confide.common.generation import IGNORED
 from confide.common.tasks.task import Example, Record, Task
@@ -61,9 +61,9 @@ class Seq2Seq(Written, Task):
         """Return a made-up source and target of so many words each."""
         return dict(made_up_texts(("source", "target"), seed, number, words or self.max_length))
 
-    def from_text(self, text: str) -> dict[str, Any]:
+    def from_line(self, line: str) -> dict[str, Any]:
         """Return a line as a source; as a JSON string it may hold line breaks."""
-        return {"source": prompt_of(text, "text")}
+        return {"source": prompt_of(line, "text")}
 
     def examples(self, record: Record, tokenizer: Any) -> list[Example]:
         """Return token ids of source and target; a record without a target has one that is ignored."""
@@ -93,7 +93,7 @@ class Seq2Seq(Written, Task):
     def program(self) -> str:
         """Return the program's lines: they print what the model writes, as JSON so that it stays on one line."""
         return (
-            f"{READ_PROMPT}tokens = tokenizer({self.instruction!r} + text, truncation=True, "
+            f"{READ_TEXT}tokens = tokenizer({self.instruction!r} + text, truncation=True, "
             f"max_length={self.max_length}, return_tensors='pt')\n"
             "ids, mask = tokens['input_ids'], tokens['attention_mask']\n"
             "with torch.inference_mode():\n"

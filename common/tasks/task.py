@@ -99,6 +99,10 @@ class Task(Section):
         """Return a record as one to answer, for predictions: by default as it is."""
         return record
 
+    def from_line(self, line: str) -> dict[str, Any]:
+        """Return a line of a file as such a record; it raises as `from_text` does."""
+        return self.from_text(line)
+
     # Examples
 
     @abstractmethod

@@ -19,13 +19,17 @@ def at_most(seconds: float) -> Iterator[None]:
     if seconds <= 0:
         raise OutOfTime
 
+    over = False
+
     def stop(*_: object) -> None:
-        raise OutOfTime
+        if not over:
+            raise OutOfTime
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds, 0.5)
     try:
         yield
     finally:
+        over = True
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

@@ -176,7 +176,7 @@ FAULTY_LINES = {
 def line_record(kind: str, line: str) -> dict[str, Any]:
     """The record of a line: a text, or of a kind with several inputs a JSON object."""
     task = task_of(kind)
-    record: dict[str, Any] = json.loads(line) if len(task.inputs()) > 1 else task.from_text(line)
+    record: dict[str, Any] = json.loads(line) if len(task.inputs()) > 1 else task.from_line(line)
     return record
 
 

@@ -51,7 +51,7 @@ _CAUSAL = "HuggingFaceTB/SmolLM2-135M-Instruct"  # the scenarios name it as user
 _DOCS = Path(__file__).parents[3] / "docs"
 _DOCUMENT = _DOCS / "tasks.md"
 # The least mean of the federated scores at epsilon 8; of a perplexity the largest share of the start's. A bar is fixed
-# two standard errors below the mean of three seeds, rounded down, and kept from then on (docs/tasks.md).
+# two standard errors from the mean of three seeds and kept from then on; "persons" keeps its first aim (docs/tasks.md).
 BARS = {
     "questions": 0.75,
     "many-questions": 0.51,

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support import guarantees
+from support.kinds import task_of
 from support.sites import SECRET, make_records, make_table
 
 from confide.client.data.dataset_claims import People
@@ -122,31 +123,30 @@ def _otherwise(value: Any) -> Any:
 def test_a_group_of_any_shape_has_one_key_and_stops_nothing(group: Any) -> None:
     assert unit_key({"group": group}, SECRET) == unit_key({"group": _otherwise(group)}, SECRET)
     nobody = group is None or (isinstance(group, str) and not group.strip())
-    assert (names_of({"text": "good", "group": group}, ("label",), SECRET) is None) == nobody
+    assert (names_of({"text": "good", "group": group}, task_of("text-classification"), SECRET) is None) == nobody
 
 
 @pytest.mark.parametrize("record", [{"text": DEEP}, {"text": DEEP, "group": "p"}, {"text": "good", "group": DEEP}])
 def test_a_record_that_is_nested_too_deep_is_nobody_s(record: Record) -> None:
     """The reader refuses such a line, but not by the same limit everywhere."""
-    assert names_of(record, ("label",), SECRET) is None
+    assert names_of(record, task_of("text-classification"), SECRET) is None
 
 
 NOTE = "She was seen on Monday, has a cough since two weeks and no fever, and asks whether she may go back to work. "
 TEXT = {"text": NOTE}
-SAME_NOTE: dict[str, tuple[Record, str]] = {
-    "text": (TEXT, "label"),
-    "source": ({"source": NOTE}, "target"),
-    "prompt": ({"prompt": NOTE.strip()}, "completion"),
-    "tokens": ({"tokens": re.findall(r"\w+|[^\w\s]", NOTE)}, "tags"),
-    "a conversation": (
-        {"messages": [{"role": "system", "content": "Be short."}, {"role": "user", "content": NOTE}]},
-        "",
-    ),
-    "two turns": ({"messages": [{"role": "user", "content": text} for text in ("Hello.", NOTE)]}, ""),
-    "context": ({"context": NOTE, "question": "What does she ask?"}, "answers"),
-    "pair": ({"text": "another", "text_pair": NOTE}, "score"),
-    "candidates": ({"query": "a note", "candidates": ["no", NOTE]}, "relevance"),
-    "chosen": ({"prompt": "Write.", "chosen": NOTE, "rejected": "No."}, ""),
+LONG = "".join(chr(0x4E00 + number) for number in range(100))  # a script without blanks
+TOKENS = re.findall(r"\w+|[^\w\s]", NOTE)
+SAME_NOTE: dict[str, tuple[str, Record]] = {
+    "text": ("text-classification", TEXT),
+    "source": ("seq2seq", {"source": NOTE}),
+    "prompt": ("causal-lm, completion", {"prompt": NOTE.strip()}),
+    "tokens": ("token-classification", {"tokens": TOKENS}),
+    "a turn": ("causal-lm", {"messages": [{"role": "system", "content": "Short."}, {"role": "user", "content": NOTE}]}),
+    "two turns": ("causal-lm", {"messages": [{"role": "user", "content": text} for text in ("Hello.", NOTE)]}),
+    "context": ("question-answering", {"context": NOTE, "question": "What does she ask?"}),
+    "pair": ("text-classification, pair", {"text": NOTE, "text_pair": "another"}),
+    "marked": ("relation-classification", {"text": NOTE.replace("cough", "<e1>cough</e1>")}),
+    "preferred": ("preference", {"prompt": NOTE, "chosen": "Yes.", "rejected": "No."}),
 }
 
 
@@ -154,10 +154,10 @@ SAME_NOTE: dict[str, tuple[Record, str]] = {
 @pytest.mark.parametrize("other", SAME_NOTE)
 @pytest.mark.parametrize("one", SAME_NOTE)
 def test_a_person_is_known_under_the_columns_of_any_kind(one: str, other: str, group: bool) -> None:
-    (first, answer), (second, another) = SAME_NOTE[one], SAME_NOTE[other]
+    (kind, first), (another, second) = SAME_NOTE[one], SAME_NOTE[other]
     people = People(":memory:")
-    known = names_of({**first, answer: "x"}, (answer,), SECRET)
-    again = names_of({**second, another: "y"} | ({"group": "Anna"} if group else {}), (another,), SECRET)
+    known = names_of(first, task_of(kind), SECRET)
+    again = names_of(second | ({"group": "Anna"} if group else {}), task_of(another), SECRET)
     assert known
     assert again
     assert people.claim_all("one", {known})
@@ -168,23 +168,61 @@ def test_a_person_is_known_under_the_columns_of_any_kind(one: str, other: str, g
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        (TEXT, {"text": NOTE[:-3]}),
-        (
-            {"context": NOTE, "question": "What is the surname?"},
-            {"context": NOTE[5:], "question": "What is the surname?"},
+        (("text-classification", TEXT), ("text-classification", {"text": NOTE[:-3]})),
+        *(
+            (
+                ("question-answering", {"context": one, "question": "Why?"}),
+                (kind, {"context": other, "question": "Why?"}),
+            )
+            for kind, one, other in [("question-answering", NOTE, NOTE[5:])]
         ),
-        ({"query": "hotel", "candidates": ["a", "b"]}, {"query": "hotel", "candidates": ["a", "c"]}),
-        ({"text": "fever", "text_pair": "cough"}, {"text": "fever"}),
-        ({"messages": [{"role": "system", "content": NOTE}, {"role": "user", "content": "Hello."}]}, TEXT),
-        ({"messages": [{"role": "assistant", "content": NOTE}, {"role": "user", "content": "Hello."}]}, TEXT),
+        *(
+            (("ranking", {"query": "inn", "candidates": one}), ("ranking", {"query": "inn", "candidates": other}))
+            for one, other in [(["a", "b"], ["a", "c"]), ([NOTE, "b"], [NOTE, "c"])]
+        ),
+        (
+            ("scoring, pair", {"text": "fever", "text_pair": NOTE}),
+            ("scoring, pair", {"text": "cough", "text_pair": NOTE}),
+        ),
+        (("scoring, pair", {"text": "fever", "text_pair": NOTE}), ("scoring", {"text": "fever"})),
+        *(
+            (("causal-lm", {"messages": one}), ("causal-lm", {"messages": other}))
+            for one, other in [
+                (
+                    [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "a"}],
+                    [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "b"}],
+                ),
+                (
+                    [{"role": "system", "content": NOTE}, {"role": "user", "content": "Hello."}],
+                    [{"role": "user", "content": NOTE}],
+                ),
+            ]
+        ),
+        (
+            ("preference", {"prompt": "A", "chosen": "x", "rejected": NOTE}),
+            ("preference", {"prompt": "A", "chosen": "y", "rejected": NOTE}),
+        ),
     ],
 )
-def test_what_many_may_say_makes_nobody_the_same_person(one: Record, other: Record) -> None:
-    """A short question, an instruction and an answer stand beside the texts of many people."""
+def test_what_many_may_say_makes_nobody_the_same_person(one: tuple[str, Record], other: tuple[str, Record]) -> None:
+    """A question, a greeting, an item, a candidate and an instruction stand beside the texts of many people."""
     people = People(":memory:")
-    names = [names_of(record, (), SECRET) for record in (one, other)]
-    assert all(people.claim_all(f"dataset {number}", {own}) for number, own in enumerate(names) if own)
-    assert None not in names
+    for number, (kind, record) in enumerate((one, other)):
+        names = names_of(record, task_of(kind), SECRET)
+        assert names
+        assert people.claim_all(f"dataset {number}", {names})
+
+
+@pytest.mark.parametrize(("length", "known"), [(100, True), (99, False)])
+def test_a_text_without_blanks_is_long_by_its_letters(length: int, known: bool) -> None:
+    people, context = People(":memory:"), {"context": LONG[:length], "question": "?"}
+    for record, kind, joined in (
+        (context, "question-answering", True),
+        ({"text": LONG[:length]}, "scoring", not known),
+    ):
+        names = names_of(record, task_of(kind), SECRET)
+        assert names
+        assert people.claim_all(kind, {names}) == joined
 
 
 def test_the_key_of_a_plain_group_is_the_one_that_it_always_was() -> None:

@@ -72,7 +72,7 @@ def test_a_cards_program_writes_as_we_do(
 ) -> None:
     folder = save_tiny(family, tmp_path / family)
     model = _exported(make_run, method, folder, task_for(method, family), tmp_path / "adapter")
-    expected = answer(model, [model.task.from_text(line) for line in LINES])
+    expected = answer(model, [model.task.from_line(line) for line in LINES])
     capsys.readouterr()
     names = _ran(tmp_path / "adapter", folder, monkeypatch)
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == expected

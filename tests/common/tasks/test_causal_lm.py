@@ -211,7 +211,7 @@ def test_a_prompt_and_its_answer_fit_into_the_positions_of_the_base(make_run: Ca
 )
 def test_a_line_is_read_as_its_json_string_or_as_it_stands(kind: str, line: str, text: str) -> None:
     """A prompt may end with a line break, which no line holds."""
-    [value] = task_of(kind).from_text(line).values()
+    [value] = task_of(kind).from_line(line).values()
     assert value == (turns(text) if kind == "causal-lm" else text)
 
 
@@ -223,7 +223,7 @@ def test_a_line_of_messages_gives_the_prompt_that_was_trained(
     task, answer = task_of(kind, max_length=128), {"role": "assistant", "content": "bad"}
     record = {"messages": [*prompt, answer], "prompt": prompt, "completion": [answer]}
     [trained] = task.examples(record, model.tokenizer)
-    asked = task.from_text(json.dumps(prompt))
+    asked = task.from_line(json.dumps(prompt))
     given = task.prompt(asked, model.tokenizer)
     assert given == trained["input_ids"][: len(given)]
     assert model.tokenizer.decode(trained["input_ids"][len(given) :]) == "bad [SEP]"
@@ -269,13 +269,26 @@ def test_a_prediction_answers_the_last_turn_and_a_score_the_last_known_one(
         ),
         ("causal-lm, completion", turns("a", "b", " "), "content of message 3 is empty"),
         ("causal-lm, completion", [{"role": "user"}], "message 1 of the prompt is {'role': 'user'}, must be an object"),
-        ("causal-lm, text", turns("a"), "this model reads texts; write it as a JSON string"),
-        ("seq2seq", turns("a"), "this model reads texts; write it as a JSON string"),
     ],
 )
 def test_a_line_of_messages_that_no_model_goes_on_from_is_named(kind: str, messages: list[Any], problem: str) -> None:
     with pytest.raises(InputError, match=problem):
-        task_of(kind).from_text(json.dumps(messages))
+        task_of(kind).from_line(json.dumps(messages))
+
+
+@pytest.mark.parametrize("kind", ["causal-lm, text", "seq2seq"])
+def test_messages_are_a_text_to_a_model_that_reads_texts(kind: str) -> None:
+    line = json.dumps(turns("the film"))
+    assert list(task_of(kind).from_line(line).values()) == [line]
+    names = {"text": line}
+    exec(compile(task_of(kind).program().partition("tok")[0].rpartition("\n")[0], "predict.py", "exec"), names)  # noqa: S102 - our own card
+    assert names["text"] == line
+
+
+@pytest.mark.parametrize("kind", ["causal-lm", "causal-lm, completion", "causal-lm, text", "seq2seq"])
+def test_a_text_of_the_python_interface_is_no_json(kind: str) -> None:
+    [value] = task_of(kind).from_text('"Save file"').values()
+    assert value in ('"Save file"', turns('"Save file"'))
 
 
 @pytest.mark.parametrize("kind", ["causal-lm", "causal-lm, completion", "causal-lm, text"])
@@ -295,7 +308,7 @@ def test_the_program_begins_a_prompt_as_we_do_where_texts_begin_with_a_token(mod
     for line in lines:
         names = {"text": line, "tokenizer": tokenizer, "model": SimpleNamespace(generate=generate), "torch": torch}
         exec(compile(task.program(), "predict.py", "exec"), names)  # noqa: S102 - our own card
-    assert asked == [task.prompt(task.from_text(line), tokenizer) for line in lines]
+    assert asked == [task.prompt(task.from_line(line), tokenizer) for line in lines]
     assert [ids[0] == tokenizer.bos_token_id for ids in asked] == [kind != "causal-lm"] * 2 + [False] * (len(lines) - 2)
 
 

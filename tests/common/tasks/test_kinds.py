@@ -97,7 +97,7 @@ def test_a_record_without_its_answer_can_be_predicted(task: Task, kind: str, mod
     assert answer(model, bare) == expected == json.loads(json.dumps(expected))
     lines = [line_record(kind, line) for line in LINES[kind]]
     with suppress(InputError):  # a kind may refuse an empty line
-        lines.append(task.from_text(""))
+        lines.append(task.from_line(""))
     assert len(predict(model, lines)) == len(lines) > 1
 
 
@@ -215,10 +215,11 @@ def test_a_record_with_another_answer_is_the_same_person(task: Task, kind: str) 
     """Another study may have changed the answer; the person must not get a second budget."""
     good = RECORDS[kind][0]
     other = {**good, **dict.fromkeys(task.answers(), "another")}
-    if kind == "causal-lm":
-        other = {"messages": [*good["messages"][:-1], {"role": "assistant", "content": "another"}]}
+    if kind == "causal-lm":  # whose answers stand among the turns
+        question = {"role": "user", "content": "the film " * 10}
+        good, other = ({"messages": [question, {"role": "assistant", "content": text}]} for text in ("yes", "no"))
     known, again, somebody = (
-        names_of(record, task.answers(), bytes(32)) for record in (good, other, {**good, task.inputs()[0]: "another"})
+        names_of(record, task, bytes(32)) for record in (good, other, {**good, task.inputs()[0]: "another"})
     )
     assert known
     assert again

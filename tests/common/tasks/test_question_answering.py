@@ -252,6 +252,15 @@ def _unread() -> list[dict[str, Any]]:
     return [far, TASK.cut(far, 1500), TASK.cut(far, 100), both, _record("long " * 400, "long " * 399)]
 
 
+def test_of_several_answers_the_first_before_the_cut_is_learnt(model: WarmModel) -> None:
+    both = {
+        **_record("the film was good, the film", "film"),
+        "answers": {"text": ["film"] * 2, "answer_start": [23, 4]},
+    }
+    once = {**both, "answers": {"text": ["film"], "answer_start": [4]}}
+    assert TASK.examples(TASK.cut(both, 20), model.tokenizer) == TASK.examples(TASK.cut(once, 20), model.tokenizer)
+
+
 @pytest.mark.parametrize("number", range(5))
 def test_a_record_whose_answer_no_window_holds_teaches_nothing(model: WarmModel, number: int) -> None:
     record = _unread()[number]

@@ -124,7 +124,7 @@ def test_a_folder_that_cannot_be_written_stops_nobody(monkeypatch: pytest.Monkey
     assert Remembered().epsilon(PLAN) == accounting.epsilon(PLAN)
 
 
-@pytest.mark.parametrize("noise", [0.1, 1.6253])
+@pytest.mark.parametrize("noise", [pytest.param(0.1, marks=pytest.mark.waits), 1.6253])
 def test_less_noise_that_somebody_has_written_into_the_file_trains_nobody(path: Path, noise: float) -> None:
     honest = Checked().calibrate(PLAN, 3.0)
     _poison(path, noise)
