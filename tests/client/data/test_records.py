@@ -87,8 +87,7 @@ def test_every_shape_holds_the_same_people_with_the_same_answers(tmp_path: Path,
     assert [{name: record[name] for name in ("text", "group")} for record in records] == wanted
     assert [TASK.truth(record) for record in records] == [LABELS[row["code"]] for row in NOTES]
     assert [unit_key(record, secret) for record in records] == [unit_key(row, secret) for row in wanted]
-    answers = TASK.answers()
-    assert [names_of(record, answers, secret) for record in records] == [names_of(row, (), secret) for row in wanted]
+    assert [names_of(record, TASK, secret) for record in records] == [names_of(row, TASK, secret) for row in wanted]
     found = check_lines(dataset, [], Path())
     assert (found.num_lines, found.broken) == (len(NOTES), {})
 

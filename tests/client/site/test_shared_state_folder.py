@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from support.installations import Asking, kinds, update_of, write_records, write_site
+from support.kinds import task_of
 from support.sites import make_records
 
 from confide.client.data.dataset_claims import People
@@ -237,9 +238,9 @@ def test_a_person_is_known_by_a_keyed_name(tmp_path: Path) -> None:
     """Whoever reads people.db cannot look anybody up."""
     site = open_site(write_site(tmp_path))
     [record] = make_records(1)
-    names = names_of(record, ("label",), site.data.secret)
+    names = names_of(record, task_of("text-classification"), site.data.secret)
     assert names is not None
-    assert names != names_of(record, ("label",), bytes(32))
+    assert names != names_of(record, task_of("text-classification"), bytes(32))
     assert site.data.claims.claim("people", {names}) == {names}
     assert People(tmp_path / "state" / "people.db").claim("other", {names}) == set()
     assert record["text"].encode() not in (tmp_path / "state" / "people.db").read_bytes()

@@ -308,7 +308,8 @@ def test_in_bfloat16_a_row_has_the_same_bits_in_every_tried_shape_and_company(ma
 @pytest.mark.parametrize("privacy", [{"unit": "none", "noise_multiplier": None}, {}])
 def test_the_client_tries_whatever_the_privacy_of_a_run(make_run: MakeRun, tmp_path: Path, privacy: Any) -> None:
     site = open_site(write_site(tmp_path))
-    assert list(model_of(make_run(privacy=privacy), site).tried) == [(1024, torch.get_num_threads())]
+    tokens = site.config.compute.tokens_per_micro_batch
+    assert list(model_of(make_run(privacy=privacy), site).tried) == [(tokens, torch.get_num_threads())]
 
 
 @pytest.mark.parametrize("kind", [torch.OutOfMemoryError, MemoryError])

@@ -125,7 +125,7 @@ def test_the_fullest_step_grows_with_the_tokens_and_shrinks_with_the_precision(m
     folder = Path(run.model.base)
     usual, twice, half = (
         fit_of(run, folder, _speed().model_copy(update=change))
-        for change in ({}, {"tokens_per_micro_batch": 2048}, {"precision": "bfloat16"})
+        for change in ({}, {"tokens_per_micro_batch": 2 * _speed().tokens_per_micro_batch}, {"precision": "bfloat16"})
     )
     assert usual.shape[0] * 2 == twice.shape[0]
     assert 1.9 * usual.step < twice.step < 2.1 * usual.step
