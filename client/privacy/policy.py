@@ -70,13 +70,10 @@ def _study_and_base(run: RunConfig, policy: PolicySection) -> list[str]:
         reasons.append("model.sha256 is missing: a run must name its base model's hash")
     elif "any" not in policy.base_models and run.model.sha256 not in policy.base_models:
         reasons.append(f"model.sha256 = {run.model.sha256} is not in policy.base_models")
-    if (
-        run.adapter.start_from is not None and run.adapter.start_sha256 is None
-    ):  # else a person would approve an unnamed start
+    named, start = run.adapter.start_from is not None, run.adapter.start_sha256 is not None
+    if named and not start:  # else a person would approve an unnamed start
         reasons.append("adapter.start_sha256 is missing: a run must name the hash of the adapter that it goes on from")
-    if (
-        run.adapter.start_sha256 is not None and run.adapter.start_from is None
-    ):  # else a person would approve a start that is none
+    if start and not named:  # else a person would approve a start that is none
         reasons.append("adapter.start_sha256 is set, but adapter.start_from names no adapter")
     return reasons
 
