@@ -61,8 +61,8 @@ BARS = {
     "name-questions": 0.36,
     "name-kinds": 0.17,
     "praise": 0.83,
-    "dialogue": 0.945,
-    "translation": 0.891,
+    "dialogue": 0.77,
+    "translation": 0.53,
 }
 _BEGIN, _END = "<!-- scores -->\n", "<!-- end of scores -->\n"
 
