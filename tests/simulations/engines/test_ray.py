@@ -87,7 +87,6 @@ def test_ray_and_one_process_reach_one_adapter(confide: Confide, run_file: Path,
     score, expected = (summary["score"] for summary in summaries.values())
     assert score["metric"] == expected["metric"] == task_of(kind).headline
     assert score["per_institution"] == pytest.approx(expected["per_institution"], rel=1e-3)
-    confide("verify", tmp_path / "ray")
 
 
 def _values(out: Path) -> dict[str, Any]:
