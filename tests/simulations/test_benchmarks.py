@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -221,6 +222,21 @@ def test_a_case_without_an_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> No
     case = str(gpu.CASES[0]._replace(tokens=32))
     assert (facts["cases"], facts["left_out"]) == ([], [case])
     assert gpu.table(facts).endswith(f"\nleft out, no time: {case}")
+
+
+def test_an_alarm_while_a_limit_ends_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, set_timer = signal.getsignal(signal.SIGALRM), signal.setitimer
+
+    def late(which: int, seconds: float, again: float = 0.0) -> tuple[float, float]:
+        if not seconds:
+            signal.raise_signal(signal.SIGALRM)
+        return set_timer(which, seconds, again)
+
+    monkeypatch.setattr(signal, "setitimer", late)
+    with time_limit.at_most(1000):
+        pass
+    assert signal.getsignal(signal.SIGALRM) == before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
 def test_every_size_in_each_precision_stands_before_the_long_texts() -> None:

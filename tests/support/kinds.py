@@ -134,36 +134,48 @@ _TALKS = [
     for texts in (("the film\n",), ("the film", "was good", "very bad?"))
 ]
 _PAIRS = [json.dumps({"text": one, "text_pair": other}) for one in _LINES for other in ("loved " * 50, "", "hated it")]
-LINES: dict[str, list[str]] = dict.fromkeys(SETTINGS, _LINES) | {
-    "text-classification, pair": _PAIRS,
-    "scoring, pair": _PAIRS,
-    "causal-lm": _LINES + _BREAKS + _TALKS,
-    "causal-lm, completion": _LINES + _BREAKS + _TALKS,
-    "causal-lm, text": _LINES + _BREAKS,
-    "seq2seq": _LINES + _BREAKS,
-    "relation-classification": [
-        "the <e1>film</e1> was <e2>good</e2>",
-        "<e2>long</e2><e1>film</e1>",
-        *("hated good " * n + "<e1>film</e1> and <e2>the short</e2>" + " not bad" * (n - 16) for n in range(20, 60, 5)),
-        "very <e1>bad</e1> " + "film " * 80 + "<e2>good</e2>",
-        "a <e1> film </e1> and <e2>x</e2>.",
-    ],
-    "ranking": [
-        json.dumps({"query": query, "candidates": ["loved", "was it bad and long?", "good " * 80, "not bad"][:count]})
-        for query in ("a good film", "very bad? " * 30)
-        for count in (2, 3, 4)
-    ],
-    "preference": [
-        json.dumps({"prompt": prompt, "chosen": chosen, "rejected": rejected})
-        for prompt in ("the film was", "very long " * 50)
-        for chosen, rejected in ((" good", " bad"), (" not loved", " very good and short"), ("x", "film " * 60))
-    ],
-    "question-answering": [
-        json.dumps({"context": context, "question": question})
-        for context in ("the film was good, not short", "a very bad film, hated it", "loved " * 20 + "the long film")
-        for question in ("was it long?", "loved?", "", "very very good? " * 30)
-    ],
-}
+LINES: dict[str, list[str]] = (
+    dict.fromkeys(SETTINGS, _LINES)
+    | {
+        "text-classification, pair": _PAIRS,
+        "scoring, pair": _PAIRS,
+        "causal-lm": _LINES + _BREAKS + _TALKS,
+        "causal-lm, completion": _LINES + _BREAKS + _TALKS,
+        "causal-lm, text": _LINES + _BREAKS + _TALKS,  # a text to a model that reads texts
+        "seq2seq": _LINES + _BREAKS + _TALKS,
+        "relation-classification": [
+            "the <e1>film</e1> was <e2>good</e2>",
+            "<e2>long</e2><e1>film</e1>",
+            *(
+                "hated good " * n + "<e1>film</e1> and <e2>the short</e2>" + " not bad" * (n - 16)
+                for n in range(20, 60, 5)
+            ),
+            "very <e1>bad</e1> " + "film " * 80 + "<e2>good</e2>",
+            "a <e1> film </e1> and <e2>x</e2>.",
+        ],
+        "ranking": [
+            json.dumps(
+                {"query": query, "candidates": ["loved", "was it bad and long?", "good " * 80, "not bad"][:count]}
+            )
+            for query in ("a good film", "very bad? " * 30)
+            for count in (2, 3, 4)
+        ],
+        "preference": [
+            json.dumps({"prompt": prompt, "chosen": chosen, "rejected": rejected})
+            for prompt in ("the film was", "very long " * 50)
+            for chosen, rejected in ((" good", " bad"), (" not loved", " very good and short"), ("x", "film " * 60))
+        ],
+        "question-answering": [
+            json.dumps({"context": context, "question": question})
+            for context in (
+                "the film was good, not short",
+                "a very bad film, hated it",
+                "loved " * 20 + "the long film",
+            )
+            for question in ("was it long?", "loved?", "", "very very good? " * 30)
+        ],
+    }
+)
 # Lines that a kind refuses, with words of the error.
 FAULTY_LINES = {
     "relation-classification": ("the <e1>film</e1>", "text has <e2> 0 times"),

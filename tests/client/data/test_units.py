@@ -165,49 +165,33 @@ def test_a_person_is_known_under_the_columns_of_any_kind(one: str, other: str, g
     assert people.claim_all("one", {again})
 
 
+def _talk(*turns: str) -> Record:
+    """A conversation; a turn is written "role: content"."""
+    return {"messages": [dict(zip(("role", "content"), turn.split(": ", 1), strict=True)) for turn in turns]}
+
+
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("kind", "one", "other"),
     [
-        (("text-classification", TEXT), ("text-classification", {"text": NOTE[:-3]})),
-        *(
-            (
-                ("question-answering", {"context": one, "question": "Why?"}),
-                (kind, {"context": other, "question": "Why?"}),
-            )
-            for kind, one, other in [("question-answering", NOTE, NOTE[5:])]
-        ),
-        *(
-            (("ranking", {"query": "inn", "candidates": one}), ("ranking", {"query": "inn", "candidates": other}))
-            for one, other in [(["a", "b"], ["a", "c"]), ([NOTE, "b"], [NOTE, "c"])]
-        ),
+        ("text-classification", TEXT, {"text": NOTE[:-3]}),
+        ("question-answering", {"context": NOTE, "question": "Why?"}, {"context": NOTE[5:], "question": "Why?"}),
+        ("ranking", {"query": "inn", "candidates": ["a", "b"]}, {"query": "inn", "candidates": ["a", "c"]}),
+        ("ranking", {"query": "inn", "candidates": [NOTE, "b"]}, {"query": "inn", "candidates": [NOTE, "c"]}),
+        ("scoring, pair", {"text": "fever", "text_pair": NOTE}, {"text": "cough", "text_pair": NOTE}),
+        ("scoring, pair", {"text": "fever", "text_pair": NOTE}, {"text": "fever", "text_pair": "-"}),
+        ("causal-lm", _talk("user: Hi", "assistant: a"), _talk("user: Hi", "assistant: b")),
+        ("causal-lm", _talk(f"system: {NOTE}", "user: Hi"), _talk(f"user: {NOTE}")),
         (
-            ("scoring, pair", {"text": "fever", "text_pair": NOTE}),
-            ("scoring, pair", {"text": "cough", "text_pair": NOTE}),
-        ),
-        (("scoring, pair", {"text": "fever", "text_pair": NOTE}), ("scoring", {"text": "fever"})),
-        *(
-            (("causal-lm", {"messages": one}), ("causal-lm", {"messages": other}))
-            for one, other in [
-                (
-                    [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "a"}],
-                    [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "b"}],
-                ),
-                (
-                    [{"role": "system", "content": NOTE}, {"role": "user", "content": "Hello."}],
-                    [{"role": "user", "content": NOTE}],
-                ),
-            ]
-        ),
-        (
-            ("preference", {"prompt": "A", "chosen": "x", "rejected": NOTE}),
-            ("preference", {"prompt": "A", "chosen": "y", "rejected": NOTE}),
+            "preference",
+            {"prompt": "A", "chosen": "x", "rejected": NOTE},
+            {"prompt": "A", "chosen": "y", "rejected": NOTE},
         ),
     ],
 )
-def test_what_many_may_say_makes_nobody_the_same_person(one: tuple[str, Record], other: tuple[str, Record]) -> None:
+def test_what_many_may_say_makes_nobody_the_same_person(kind: str, one: Record, other: Record) -> None:
     """A question, a greeting, an item, a candidate and an instruction stand beside the texts of many people."""
     people = People(":memory:")
-    for number, (kind, record) in enumerate((one, other)):
+    for number, record in enumerate((one, other)):
         names = names_of(record, task_of(kind), SECRET)
         assert names
         assert people.claim_all(f"dataset {number}", {names})

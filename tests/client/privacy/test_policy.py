@@ -193,6 +193,8 @@ def test_a_start_needs_its_hash_and_a_hash_its_start(unit: str) -> None:
         half = {name: value for name, value in named.items() if name != missing}
         [reason] = reasons(make_run(privacy={"unit": unit}, adapter=half), policy)
         assert f"adapter.{told}" in reason
+    [reason] = reasons(make_run(privacy={"unit": unit}, adapter={"start_from": ""}), policy)
+    assert "start_sha256 is missing" in reason
 
 
 def test_no_privacy_needs_leave_and_a_study_and_a_base_of_the_policy() -> None:

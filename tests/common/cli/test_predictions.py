@@ -5,9 +5,11 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from support.kinds import task_of
 
 from confide.common.cli import predictions, streams
 from confide.common.cli.adapters import _print
@@ -52,6 +54,15 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception | None], N
         monkeypatch.setattr(predictions, "answer", answer)
 
     return set_up
+
+
+def test_a_line_is_read_as_the_kind_reads_lines_and_shown_as_it_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(predictions, "answer", lambda _, records: [asked.append(record) for record in records])
+    model = cast("WarmModel", SimpleNamespace(task=task_of("seq2seq")))
+    [line] = predicted(model, [(1, rb'"the film\n"')], records=False)
+    assert asked == [{"source": "the film\n"}]
+    assert line.content == {"text": r'"the film\n"', "prediction": None}
 
 
 def test_a_column_of_any_name_comes_back_with_a_prediction(

@@ -276,15 +276,6 @@ def test_a_line_of_messages_that_no_model_goes_on_from_is_named(kind: str, messa
         task_of(kind).from_line(json.dumps(messages))
 
 
-@pytest.mark.parametrize("kind", ["causal-lm, text", "seq2seq"])
-def test_messages_are_a_text_to_a_model_that_reads_texts(kind: str) -> None:
-    line = json.dumps(turns("the film"))
-    assert list(task_of(kind).from_line(line).values()) == [line]
-    names = {"text": line}
-    exec(compile(task_of(kind).program().partition("tok")[0].rpartition("\n")[0], "predict.py", "exec"), names)  # noqa: S102 - our own card
-    assert names["text"] == line
-
-
 @pytest.mark.parametrize("kind", ["causal-lm", "causal-lm, completion", "causal-lm, text", "seq2seq"])
 def test_a_text_of_the_python_interface_is_no_json(kind: str) -> None:
     [value] = task_of(kind).from_text('"Save file"').values()
