@@ -53,7 +53,7 @@ class QuestionAnswering(Task):
         return wrong or answers_problem(record["answers"], context)
 
     def cut(self, record: dict[str, Any], max_chars: int) -> dict[str, Any]:
-        """Return a record with its texts cut. Its answers stay: whoever finds none beyond the cut is not right."""
+        """Return a record with its texts cut. Its answers stay, or an empty one would count as right."""
         short = super().cut(record, max_chars)
         if "answers" not in record or short["context"] is record["context"]:
             return short
