@@ -3,11 +3,10 @@
 import ast
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
-
-import pytest
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("common", "client", "server", "simulations")
@@ -79,6 +78,19 @@ def _name(path: Path) -> str:
 NAMES = {_name(path) for path in SOURCES}
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """A file's syntax tree, parsed once for all tests."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def offenders(paths: Iterable[Path], wrong: Callable[[Path], Any]) -> dict[str, Any]:
+    """What is wrong in each of some files; a test of its own for every file takes longer than the rule."""
+    looked = {str(path.relative_to(ROOT)): wrong(path) for path in paths}
+    assert looked, "a rule without files shows nothing"
+    return {name: found for name, found in looked.items() if found}
+
+
 def _inside(module: str, package: str) -> bool:
     return module == package or module.startswith(f"{package}.")
 
@@ -90,7 +102,7 @@ def _imports(path: Path) -> tuple[str, ...]:
 
 
 def _found(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -122,14 +134,13 @@ def _ours(path: Path) -> set[str]:
     return {module for module in _imports(path) if module in NAMES} - {_name(path)}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=_name)
-def test_a_file_imports_only_from_its_own_room_and_from_rooms_to_its_left(path: Path) -> None:
-    package = path.stem == "__init__"  # it may join what its own files give
-    own = _name(path)
-    wrong = [
-        module for module in _ours(path) if not (package and _inside(module, own)) and not _may_import(own, module)
-    ]
-    assert wrong == []
+def _from_the_right(path: Path) -> list[str]:
+    package, own = path.stem == "__init__", _name(path)  # a package may join what its own files give
+    return [module for module in _ours(path) if not (package and _inside(module, own)) and not _may_import(own, module)]
+
+
+def test_a_file_imports_only_from_its_own_room_and_from_rooms_to_its_left() -> None:
+    assert offenders(SOURCES, _from_the_right) == {}
 
 
 def test_every_room_has_its_place_in_the_order() -> None:
@@ -151,42 +162,49 @@ def test_no_imports_go_in_a_circle() -> None:
     assert sorted(left) == []
 
 
-@pytest.mark.parametrize("room", ROOMS, ids=lambda room: str(room.relative_to(ROOT)))
-def test_the_map_of_a_room_names_exactly_its_files(room: Path) -> None:
-    tree = ast.parse((room / "__init__.py").read_text(encoding="utf-8"))
-    lines = (ast.get_docstring(tree) or "").splitlines()
+def _not_on_its_map(room: Path) -> set[str]:
+    lines = (ast.get_docstring(tree_of(room / "__init__.py")) or "").splitlines()
     named = {found[1] for line in lines if (found := re.match(r" *([a-z0-9_]+/?(?:\.py)?)  +\S", line))}
     files = {path.stem for path in room.glob("*.py")} - {"__init__"}
     rooms = {f"{path.parent.name}/" for path in room.glob("*/__init__.py")}
-    assert {name.removesuffix(".py") for name in named} == files | rooms
+    return {name.removesuffix(".py") for name in named} ^ (files | rooms)
 
 
-@pytest.mark.parametrize("room", [*ROOMS, *SCRIPTS], ids=lambda room: str(room.relative_to(ROOT)))
-def test_a_room_has_few_files(room: Path) -> None:
-    assert len({path.stem for path in room.glob("*.py")} - {"__init__"}) <= MAX_FILES
+def test_the_map_of_a_room_names_exactly_its_files() -> None:
+    assert offenders(ROOMS, _not_on_its_map) == {}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=_name)
-def test_the_step_knows_no_files_and_no_flower(path: Path) -> None:
-    if ROOT / "common" / "privacy" not in path.parents:
-        return
+def _too_many_files(room: Path) -> int:
+    return max(0, len({path.stem for path in room.glob("*.py")} - {"__init__"}) - MAX_FILES)
+
+
+def test_a_room_has_few_files() -> None:
+    assert offenders([*ROOMS, *SCRIPTS], _too_many_files) == {}
+
+
+def _imports_of(path: Path, packages: Iterable[str]) -> list[str]:
+    return [module for module in _imports(path) if any(_inside(module, name) for name in packages)]
+
+
+def test_the_step_knows_no_files_and_no_flower() -> None:
+    core = [path for path in SOURCES if ROOT / "common" / "privacy" in path.parents]
     forbidden = ("flwr", "pathlib", "io", "shutil", "tempfile", "sqlite3", "requests", "logging")
-    assert [module for module in _imports(path) if any(_inside(module, name) for name in forbidden)] == []
+    assert offenders(core, lambda path: _imports_of(path, forbidden)) == {}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=_name)
-def test_tasks_do_not_import_privacy(path: Path) -> None:
-    if _inside(_name(path), "confide.common.tasks"):
-        assert [module for module in _imports(path) if _inside(module, "confide.common.privacy")] == []
+def test_tasks_do_not_import_privacy() -> None:
+    tasks = [path for path in SOURCES if _inside(_name(path), "confide.common.tasks")]
+    assert offenders(tasks, lambda path: _imports_of(path, ["confide.common.privacy"])) == {}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=_name)
-def test_private_names_of_flower_stay_in_five_files(path: Path) -> None:
-    if str(path.relative_to(ROOT)) in PRIVATE_FLWR_FILES:
-        return
-    private = [module for module in _imports(path) if any(_inside(module, name) for name in PRIVATE_FLWR)]
+def _private_of_flower(path: Path) -> list[str]:
+    private = _imports_of(path, PRIVATE_FLWR)
     private += [module for module in _imports(path) if module.startswith("flwr.simulation.")]
-    assert [module for module in private if module != "flwr.simulation.run_simulation"] == []
+    return [module for module in private if module != "flwr.simulation.run_simulation"]
+
+
+def test_private_names_of_flower_stay_in_a_few_files() -> None:
+    assert offenders(SOURCES, _private_of_flower).keys() <= PRIVATE_FLWR_FILES
 
 
 def test_no_file_of_the_client_knows_how_to_fetch_code_or_to_install_it() -> None:
@@ -206,19 +224,23 @@ def test_every_folder_with_code_is_a_package_that_is_listed() -> None:
     )
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=_name)
-def test_a_file_is_short_enough_to_be_read(path: Path) -> None:
-    lines = len(path.read_text(encoding="utf-8").splitlines())
-    assert lines <= (150 if path in AUDITED else 250)
+def _beyond(path: Path, most: int) -> int:
+    """How many lines of a file are too many."""
+    return max(0, len(path.read_text(encoding="utf-8").splitlines()) - most)
 
 
-@pytest.mark.parametrize("path", TESTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_file_of_tests_and_its_names_are_short_enough_to_be_read(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= MAX_LINES
-    functions = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
-    names = [node.name for node in functions if node.name.startswith("test_")]
-    assert [name for name in names if len(name) > MAX_NAME] == []
+def test_a_file_is_short_enough_to_be_read() -> None:
+    assert offenders(SOURCES, lambda path: _beyond(path, 150 if path in AUDITED else 250)) == {}
+
+
+def _long_names(path: Path) -> list[str]:
+    functions = (node for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    return [node.name for node in functions if node.name.startswith("test_") and len(node.name) > MAX_NAME]
+
+
+def test_a_file_of_tests_and_its_names_are_short_enough_to_be_read() -> None:
+    assert offenders(TESTS, lambda path: _beyond(path, MAX_LINES)) == {}
+    assert offenders(TESTS, _long_names) == {}
 
 
 def test_the_picture_of_the_rooms_is_that_of_the_imports() -> None:
@@ -227,12 +249,17 @@ def test_the_picture_of_the_rooms_is_that_of_the_imports() -> None:
     assert picture() in (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"), "python -m tests.rooms"
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=_name)
-def test_a_model_s_own_code_is_refused_wherever_one_is_loaded(path: Path) -> None:
-    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+def _loads_with_code(path: Path) -> list[int]:
+    """The lines on which a file loads a model and does not refuse the model's own code."""
+    nodes = list(ast.walk(tree_of(path)))
     calls = {
         id(node.func): [ast.unparse(each) for each in node.keywords] for node in nodes if isinstance(node, ast.Call)
     }
-    for node in nodes:
-        if isinstance(node, ast.Attribute) and node.attr in ("from_pretrained", "from_config"):
-            assert "trust_remote_code=False" in calls.get(id(node), []), f"{path}:{node.lineno}"
+    loads = [
+        node for node in nodes if isinstance(node, ast.Attribute) and node.attr in ("from_pretrained", "from_config")
+    ]
+    return [node.lineno for node in loads if "trust_remote_code=False" not in calls.get(id(node), [])]
+
+
+def test_a_model_s_own_code_is_refused_wherever_one_is_loaded() -> None:
+    assert offenders(SHIPPED, _loads_with_code) == {}

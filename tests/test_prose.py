@@ -2,28 +2,26 @@
 
 import ast
 import re
+from pathlib import Path
 
-import pytest
-from test_layers import ROOT, SOURCES
+from test_layers import SOURCES, offenders, tree_of
 
 _RIDDLE = re.compile(r"(What|Who|Whom|Whose|Whether|Where|How)\b")
 _INVERTED = re.compile(r"\b(had (it|they|he|she|we|you|all)|were (it|they)|should its)\b")
 
 
-def _docstrings(path: object) -> list[str]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))  # type: ignore[attr-defined]
+def _docstrings(path: Path) -> list[str]:
     owners = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    return [text for node in ast.walk(tree) if isinstance(node, owners) and (text := ast.get_docstring(node))]
+    nodes = (node for node in ast.walk(tree_of(path)) if isinstance(node, owners))
+    return [text for node in nodes if (text := ast.get_docstring(node))]
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_docstring_begins_with_a_verb_or_with_the_thing(path: object) -> None:
-    assert [text for text in _docstrings(path) if _RIDDLE.match(text)] == []
+def test_a_docstring_begins_with_a_verb_or_with_the_thing() -> None:
+    assert offenders(SOURCES, lambda path: [text for text in _docstrings(path) if _RIDDLE.match(text)]) == {}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_docstring_inverts_a_condition(path: object) -> None:
-    assert [found[0] for text in _docstrings(path) if (found := re.search(_INVERTED, text))] == []
+def test_no_docstring_inverts_a_condition() -> None:
+    assert offenders(SOURCES, lambda path: [text for text in _docstrings(path) if _INVERTED.search(text)]) == {}
 
 
 def test_a_riddle_is_noticed() -> None:
