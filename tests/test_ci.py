@@ -31,7 +31,7 @@ def _run(folder: Path, **commands: str) -> subprocess.CompletedProcess[str]:
     for place in ("bin", ".ci", ".venv/bin"):
         (folder / place).mkdir(parents=True)
     shutil.copy(_RUN, folder / ".ci" / "run")
-    ours = {"make": 'echo "make $1 ${CONFIDE_NEED_BROWSER:-}"', "id": "echo 0", **commands}
+    ours = {"make": 'echo "make $* ${CONFIDE_NEED_BROWSER:-}"', "id": "echo 0", **commands}
     for name, body in ours.items():
         _command(folder / "bin" / name, body)
     for name in ("confide", "python"):
@@ -54,17 +54,22 @@ _INSTALLS = '[ "$1" = update ] || { echo > "$HERE/chromium"; chmod 755 "$HERE/ch
 @pytest.mark.parametrize("commands", [{"chromium": "exit 0"}, {"apt-get": _INSTALLS}])
 def test_ci_with_a_browser_requires_it(tmp_path: Path, commands: dict[str, str]) -> None:
     ended = _run(tmp_path, **commands)
-    assert (ended.returncode, "make test 1" in ended.stdout) == (0, True), ended.stderr
+    assert (ended.returncode, "make -j2 test charts 1" in ended.stdout) == (0, True), ended.stderr
     assert "WITHOUT A BROWSER" not in ended.stdout
 
 
 def test_ci_that_has_packages_and_installs_no_browser_fails(tmp_path: Path) -> None:
     ended = _run(tmp_path, **{"apt-get": '[ "$1" = update ]'})
-    assert (ended.returncode != 0, "make" in ended.stdout) == (True, False)
+    assert (ended.returncode != 0, "test" in ended.stdout) == (True, False)
+
+
+def test_ci_whose_packages_do_not_install_fails_before_its_tests(tmp_path: Path) -> None:
+    ended = _run(tmp_path, chromium="exit 0", make='echo "make $*"; [ "$1" != setup ]')
+    assert (ended.returncode != 0, "test" in ended.stdout) == (True, False)
 
 
 @pytest.mark.parametrize("commands", [{}, {"apt-get": "exit 1"}, {"apt-get": _INSTALLS, "id": "echo 1000"}])
 def test_ci_without_packages_says_at_its_end_what_was_left_out(tmp_path: Path, commands: dict[str, str]) -> None:
     ended = _run(tmp_path, **commands)
-    assert (ended.returncode, "make test \n" in ended.stdout) == (0, True), ended.stderr
+    assert (ended.returncode, "make -j2 test charts \n" in ended.stdout) == (0, True), ended.stderr
     assert "WITHOUT A BROWSER" in ended.stdout.splitlines()[-1]

@@ -31,6 +31,7 @@ path = "data.jsonl"
 declared_units = 20
 [compute]
 device = "cpu"
+tokens_per_micro_batch = 128
 """
 _PATIENCE = 60.0  # seconds after which a child hangs
 _ASKED_AGAIN = 5

@@ -112,6 +112,7 @@ data = "data.jsonl"
 clients = 3
 [speed]
 device = "cpu"
+tokens_per_micro_batch = 128
 """,
         encoding="utf-8",
     )

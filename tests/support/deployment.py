@@ -102,7 +102,8 @@ class Deployment:
         (home / "data.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
         dataset = f'[dataset]\nid = "{name}-people"\npath = "data.jsonl"\ndeclared_units = 20\n'  # by hand
         site = home / "site.toml"
-        site.write_text(f'[institution]\nname = "{name}"\n{dataset}{policy}', encoding="utf-8")
+        compute = "[compute]\ntokens_per_micro_batch = 128\n"  # few shapes to try, of few rows
+        site.write_text(f'[institution]\nname = "{name}"\n{dataset}{policy}{compute}', encoding="utf-8")
         shown = self.confide("client", "join", f"127.0.0.1:{port or self.port}", "--site", site)
         [fingerprint] = re.findall(r"fingerprint: (\S+)", shown)
         request, kit = home / f"join-{name}.json", home / f"kit-{name}.json"

@@ -53,7 +53,7 @@ def write_site(
         "institution": {"name": name},
         "dataset": {"id": "people", "path": "notes.jsonl", "declared_units": 20},
         "policy": {**GENEROUS, "studies": ["test", "small"]},
-        "compute": {"device": "cpu"},
+        "compute": {"device": "cpu", "tokens_per_micro_batch": 128},  # few shapes to try, of few rows
     }
     for section, values in sections.items():
         merged = {**content.get(section, {}), **values}
