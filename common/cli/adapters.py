@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from confide.common.cli.streams import arriving
+from confide.common.cli.streams import arriving, is_table, rows_of
 from confide.common.config.sections import Quantization
 from confide.common.errors import InputError
 from confide.common.model.scores import metrics_table
@@ -61,7 +61,8 @@ def predict(  # noqa: PLR0913 - one parameter an option
         list[str] | None, typer.Argument(metavar="[TEXT]...", help="texts to predict; or use --file")
     ] = None,
     file: Annotated[
-        Path | None, typer.Option(help="file with one text per line, UTF-8, or .jsonl; - is standard input")
+        Path | None,
+        typer.Option(help="file with one text per line, UTF-8; .jsonl, or a table as of evaluate; - is standard input"),
     ] = None,
     jsonl: Annotated[bool, typer.Option(help="each line is a record as a JSON object, as in a .jsonl file")] = False,
     base: BaseOption = None,
@@ -71,8 +72,8 @@ def predict(  # noqa: PLR0913 - one parameter an option
 ) -> None:
     """Print what a finished adapter says of texts, one JSON object per text on standard output, as they arrive.
 
-    A record of a .jsonl file comes back with its prediction, and a line that cannot be predicted as its error. Then the
-    exit code is 2.
+    A record of a .jsonl file or of a table comes back with its prediction, and a line that cannot be predicted as its
+    error. Then the exit code is 2.
     """
     if not texts and file is None:
         raise InputError("predict: no texts; name them as arguments, or a file with --file (- for standard input)")
@@ -81,7 +82,7 @@ def predict(  # noqa: PLR0913 - one parameter an option
     from confide.common.export.load import load_adapter
 
     parts = chain([[text.encode(errors="surrogateescape") for text in texts or []]], _arriving(file))
-    records = jsonl or str(file).endswith(".jsonl")
+    records = jsonl or (file is not None and (is_table(file) or file.name.endswith(".jsonl")))
     if not (explain or explain_text or explain_html):
         failed = _print(load_adapter(folder, base)[1], parts, nothing, records=records)
     else:
@@ -143,7 +144,9 @@ def export(
 
 
 def _arriving(file: Path | None) -> Iterator[list[bytes]]:
-    return arriving(file) if file else iter([])
+    if file is None:
+        return iter([])
+    return rows_of(file) if is_table(file) else arriving(file)
 
 
 def _prepare() -> None:

@@ -1,4 +1,7 @@
-"""Lines as they arrive, and the records that they hold: for predictions that begin before the input ends."""
+"""Lines as they arrive, and the records that they hold: for predictions that begin before the input ends.
+
+A table (CSV, Parquet, a saved dataset) is read whole before; its rows are the lines of a .jsonl file then.
+"""
 
 import json
 import sys
@@ -7,9 +10,11 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, cast
 
+from confide.common.data.records import read_rows
 from confide.common.errors import InputError
 
 _BYTES = 1 << 16  # at most so many are waited for at once
+_ROWS = 500  # of a table that are predicted at once
 
 
 def arriving(file: Path) -> Iterator[list[bytes]]:
@@ -23,6 +28,21 @@ def arriving(file: Path) -> Iterator[list[bytes]]:
     except OSError as error:
         raise _unreadable(file, error) from None
     return _read(file, stream)
+
+
+def is_table(file: Path) -> bool:
+    """Return whether a file is read as `evaluate` reads it, and not line by line."""
+    return file.is_dir() or file.name.endswith((".csv", ".tsv", ".gz", ".parquet"))
+
+
+def rows_of(file: Path) -> Iterator[list[bytes]]:
+    """Read a table at once, and yield its rows as lines of JSON, some hundreds at a time.
+
+    Raises:
+        InputError: the file cannot be read, or a row has no right form; the message names it.
+    """
+    lines = [json.dumps(row, default=str).encode() for row in read_rows(file)]
+    return (lines[first : first + _ROWS] for first in range(0, len(lines), _ROWS))
 
 
 def _standard_input() -> BufferedReader:

@@ -35,8 +35,8 @@ class LabelNoise:
         self.number = 0
 
     def see(self, seen: Seen) -> None:
-        """Take one record; those with one label and a text count."""
-        if len(seen.labels) != 1 or seen.fault is not None or not seen.text.strip():
+        """Take one record; those with a column "label" and a text count, for a text may have one name by chance."""
+        if "label" not in seen.record or len(seen.labels) != 1 or seen.fault is not None or not seen.text.strip():
             return
         self.number += 1
         item = (-zlib.crc32(str(seen.number).encode()), seen.number, seen.text[:_CHARS], seen.labels[0])

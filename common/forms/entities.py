@@ -54,7 +54,7 @@ def span_problem(entity: Any, labels: Sequence[str], size: int) -> str | None:
     """Return the fault of an entity in a text of so many characters, or None."""
     if not isinstance(entity, dict) or not {"start", "end", "label"} <= entity.keys():
         return f"an entity is {entity!r:.60}, must be an object with start, end and label"
-    if entity["label"] not in labels:
+    if find_label(entity["label"], labels) is None:
         return f"entity label {shown(entity['label'])} is not one of {listed(labels)}; mend it or add to task.labels"
     start, end = entity["start"], entity["end"]
     if isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= size:
@@ -113,7 +113,10 @@ def plain(value: Any) -> Any:
 
 
 def renamed(answer: Any, names: Mapping[str, str]) -> Any:
-    """Return tags or entities with types renamed; whatever has another form stays, for `check` to name."""
+    """Return tags or entities with types renamed; whatever has another form stays, for `check` to name.
+
+    A tag that is a number has no B- or I- before its type, so its name is of a whole tag: 1 = "B-person".
+    """
     given = plain(answer)
     if not isinstance(given, list):
         return answer
@@ -123,8 +126,10 @@ def renamed(answer: Any, names: Mapping[str, str]) -> Any:
             item = item.name  # noqa: PLW2901 - a ClassLabel's
         if isinstance(item, str) and item[:2] in ("B-", "I-"):
             result.append(item[:2] + names.get(item[2:], item[2:]))
-        elif isinstance(item, dict) and isinstance(item.get("label"), str):
-            result.append({**item, "label": names.get(item["label"], item["label"])})
+        elif isinstance(item, dict):
+            code = find_label(item.get("label"), names)
+            result.append(item if code is None else {**item, "label": names[code]})
         else:
-            result.append(item)
+            code = None if isinstance(item, str) else find_label(item, names)
+            result.append(item if code is None else names[code])
     return result

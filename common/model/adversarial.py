@@ -46,7 +46,8 @@ def require_adversarial(size: float, *, frozen_below: bool, checkpointing: bool)
     if size and not frozen_below:
         raise InputError(
             f"local.adversarial = {size:g} moves what frozen layers put out, and this run has none below its adapter: "
-            "use adapter.layers = 'top:3', or local.adversarial = 0"
+            "use adapter.layers = 'top:3', or local.adversarial = 0 (the only way for prompts, prefixes, DeBERTa and "
+            "encoder-decoders)"
         )
     if size and checkpointing:
         raise InputError(

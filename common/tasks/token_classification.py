@@ -20,7 +20,7 @@ from confide.common.forms.entities import (
     tags_of,
     words_problem,
 )
-from confide.common.forms.labels import find_label
+from confide.common.forms.labels import find_label, label_of
 from confide.common.forms.texts import made_up_words, text_problem
 from confide.common.forms.windows import require_fast
 from confide.common.tasks.task import OUTPUT, Example, Record, Task
@@ -148,7 +148,7 @@ class TokenClassification(Task):
         if self.form == "tokens":
             tags = self.tags
             return [find_label(tag, tags) or str(tag) for tag in given]
-        return tags_of(given, starts, ends)
+        return tags_of([{**span, "label": label_of(span["label"], self.labels)} for span in given], starts, ends)
 
     def examples(self, record: Record, tokenizer: Any) -> list[Example]:
         """Return windows of a text: token ids, and of the first token of each word its number (from 1) and its tag.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import get_args
 
 import datasets
+import pandas
 import pytest
 import torch
 from support.cards import make_card
@@ -224,6 +225,30 @@ def test_predict_gives_records_back_with_a_prediction_or_an_error(
     assert confide("predict", adapter, "--file", "-", "--jsonl")[1] == output
 
 
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".csv.gz", ".jsonl.gz", ".parquet"])
+def test_predict_reads_the_tables_that_evaluate_reads(
+    confide: Confide, adapter: Path, tmp_path: Path, ending: str
+) -> None:
+    """A line of such a file is no text: its header would be predicted, and separators beside the words."""
+    rows = pandas.DataFrame({"id": [7, 8], "text": ["the film was good", "bad"], "label": ["positive", "negative"]})
+    path, packed = tmp_path / f"notes{ending}", "gzip" if ending.endswith(".gz") else None
+    if ending == ".parquet":
+        rows.to_parquet(path)
+    elif "jsonl" in ending:
+        rows.to_json(path, orient="records", lines=True, compression=packed)
+    else:
+        rows.to_csv(path, index=False, sep="\t" if "tsv" in ending else ",", compression=packed)
+    code, output, _ = confide("predict", adapter, "--file", path)
+    shown = [json.loads(line) for line in output.splitlines()]
+    assert code == 0
+    assert [(str(row["id"]), row["text"]) for row in shown] == [("7", "the film was good"), ("8", "bad")]
+    assert [row["prediction"] for row in shown] == [
+        json.loads(line)["prediction"]
+        for line in confide("predict", adapter, "the film was good", "bad")[1].splitlines()
+    ]
+    assert confide("evaluate", adapter, "--data", path)[0] == 0
+
+
 @pytest.mark.parametrize("options", [[], ["--explain"], ["--explain-text"]])
 def test_half_a_character_costs_its_own_line_alone(
     confide: Confide, adapter: Path, tmp_path: Path, options: list[str]
@@ -303,7 +328,8 @@ def test_a_wrong_file_is_told_before_a_base_is_loaded(
 ) -> None:
     monkeypatch.setattr("confide.common.export.load.load_adapter", None)
     _refused(confide("evaluate", adapter, "--data", tmp_path / "typo.jsonl"), "typo.jsonl", "No such file")
-    _refused(confide("predict", adapter, "--file", tmp_path / "typo.jsonl"), "typo.jsonl", "No such file")
+    for name in ("typo.jsonl", "typo.csv"):
+        _refused(confide("predict", adapter, "--file", tmp_path / name), name, "No such file")
 
 
 def test_export_writes_a_plain_classifier_with_the_logits_of_the_run_s_model(

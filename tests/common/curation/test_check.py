@@ -89,6 +89,13 @@ def test_a_planted_fault_is_found_at_its_place(subject: str, tmp_path: Path) -> 
     assert report.stops() == []
 
 
+def test_names_in_texts_are_no_labels_to_doubt(tmp_path: Path) -> None:
+    """A text may have one name by chance."""
+    rows = [{"text": row["text"], "entities": [{"start": 4, "end": 9, "label": row["label"]}]} for row in _clean()]
+    form = form_of(task_of("token-classification, spans", labels=("positive", "negative")), {})
+    assert "label noise" not in {finding.subject for finding in check_data(_write(tmp_path, rows), form).findings}
+
+
 @pytest.mark.parametrize("letters", ["Spaß“ schön", "CAFÉ»", "l’été à Noël", "приве́т", "naïve — “quoted”", "ÅÄÖ"])
 def test_good_letters_are_no_mojibake(letters: str, tmp_path: Path) -> None:
     found = _found(check_data(_write(tmp_path, _changed(7, text=f"the staff {letters}")), _form()))

@@ -95,6 +95,24 @@ def test_an_institution_s_own_types_are_renamed() -> None:
     assert SPANS.translate(own, {"Q": "quality"})["entities"][0]["label"] == "quality"
 
 
+def test_an_institution_s_own_numbers_are_renamed() -> None:
+    """A tag that is a number stands for a whole tag; "O" is outside whatever a type is called."""
+    names = {"0": "O", "1": "B-quality", "O": "quality"}
+    assert TASK.translate({"tokens": ["a", "b", "c"], "tags": [1, 0, "O"]}, names)["tags"] == ["B-quality", "O", "O"]
+    own = {"text": "a b", "entities": [{"start": 0, "end": 1, "label": 7.0}]}
+    assert SPANS.translate(own, {"7": "quality"})["entities"][0]["label"] == "quality"
+
+
+def test_a_type_that_is_a_number_in_the_file_is_found() -> None:
+    task = task_of("token-classification, spans", labels=("0", "1"))
+    record = {"text": "a b", "entities": [{"start": 0, "end": 1, "label": 1.0}]}
+    assert task.check(record) is None
+    assert task.truth(record) == ["B-1", "O"]
+    problem = task.check({"text": "a b", "entities": [{"start": 0, "end": 1, "label": 2}]})
+    assert problem is not None
+    assert "entity label 2 is not one of" in problem
+
+
 @pytest.mark.parametrize(
     ("tags", "expected"),
     [
