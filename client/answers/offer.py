@@ -3,7 +3,7 @@
 from flwr.app import RecordDict
 
 from confide.client.answers.agreement import acknowledge_receipt, agree, agreed_run, is_waiting, plan_of
-from confide.client.answers.proposed_runs import keep_offer
+from confide.client.answers.proposed_runs import keep_offer, note_joined
 from confide.client.site.installation import Institution, Site
 from confide.client.training.shares import ClientProcess, shares_of
 from confide.common.protocol.answers import Acceptance, waiting
@@ -22,6 +22,8 @@ def accept(content: RecordDict, site: Site, client: ClientProcess) -> RecordDict
         keep_offer(site.offers, run)  # `doctor` looks at its labels and its base model
     shares_of(run, site, client, joining=True)
     site.ledger.open_study(run.study.name, plan_of(run, site), cap)
+    if site.offers:
+        note_joined(site.offers, run)
     return acceptance(site).content()
 
 

@@ -9,6 +9,7 @@ from confide.common.durable import replace_durably
 from confide.common.errors import InputError
 
 _KEPT = 20  # the newest; a server must not fill the disk
+_JOINED = ".joined"
 
 
 def keep_offer(folder: Path, run: RunConfig) -> None:
@@ -21,6 +22,7 @@ def keep_offer(folder: Path, run: RunConfig) -> None:
         replace_durably(path, run.canonical_json().encode(), 0o600)
     for old in _newest_first(folder)[_KEPT:]:
         old.unlink(missing_ok=True)
+        old.with_suffix(_JOINED).unlink(missing_ok=True)
 
 
 def read_offers(folder: Path, study: str | None = None) -> list[RunConfig]:
@@ -65,6 +67,16 @@ def is_declined(folder: Path, run: RunConfig) -> bool:
 
 def _decline(folder: Path, run: RunConfig) -> Path:
     return folder / f"{run.sha256()}.declined"
+
+
+def note_joined(folder: Path, run: RunConfig) -> None:
+    """Keep that this institution has joined a run, for a client that begins again before its first round."""
+    replace_durably((folder / run.sha256()).with_suffix(_JOINED), b"", 0o600)
+
+
+def is_joined(folder: Path, run: RunConfig) -> bool:
+    """Return whether `note_joined` kept a run."""
+    return (folder / run.sha256()).with_suffix(_JOINED).exists()
 
 
 def approved_runs(folder: Path, account: Account) -> list[RunConfig]:

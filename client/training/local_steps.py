@@ -91,20 +91,23 @@ def _within_the_gate(state: State) -> State:
 def plain_step(plan: NoPrivacy, coins: CoinSource, units: BatchedUnits, model: WarmModel) -> NDArray[np.float32]:
     """Take the same step without privacy: no per-example gradients, no noise, and one bound on the whole gradient.
 
+    A micro-batch whose gradient is not finite is left out, for one record must not end the training; a private step
+    leaves out such a unit.
+
     Returns:
         Sum of unit gradients over the expected batch size, scaled back to `PLAIN_NORM_BOUND`, shape ``(P,)``, float32.
     """
     model.wrapped.disable_hooks()
     parameters = [parameter for parameter in model.module.parameters() if parameter.requires_grad]
-    for parameter in parameters:
-        parameter.grad = None  # left by a step that an error ended
+    sum_P = torch.zeros(sum(parameter.numel() for parameter in parameters), device=model.device)
     for batch, unit_B in units.micro_batches(draw_units(plan, coins, units.num_units)):
         shares = torch.tensor([1 / units.num_examples(unit) for unit in unit_B], device=model.device)
-        (model.losses(batch)[: len(unit_B)] * shares).sum().backward()  # type: ignore[no-untyped-call]
-    flat = [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters]
-    for parameter in parameters:
-        parameter.grad = None
-    mean_P = torch.cat(flat) / plan.expected_batch_size
+        loss = (model.losses(batch)[: len(unit_B)] * shares).sum()
+        found = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+        gradient_P = torch.cat([part.flatten() for part in found])
+        if gradient_P.isfinite().all():
+            sum_P += gradient_P
+    mean_P = sum_P / plan.expected_batch_size
     factor = min(1.0, PLAIN_NORM_BOUND / max(float(mean_P.norm()), 1e-12))
     gradient: NDArray[np.float32] = (factor * mean_P).cpu().numpy()
     return gradient

@@ -136,7 +136,7 @@ def _require_distinct(path: Path, names: list[str]) -> None:
 
 def _rows(table: Any) -> Iterator[tuple[int, Record | str]]:
     names, columns = table.column_names, [_values(column) for column in table.columns]
-    for name, codes in _codes_of(_features_of(table)).items():
+    for name, codes in _codes_in(table).items():
         if name in names:
             index = names.index(name)
             columns[index] = [_named(value, codes) for value in columns[index]]
@@ -144,13 +144,14 @@ def _rows(table: Any) -> Iterator[tuple[int, Record | str]]:
         yield number, dict(zip(names, cells, strict=True))
 
 
-def _features_of(table: Any) -> dict[str, Any]:
-    """Return the features of a table that Hugging Face's datasets wrote, by column; none of another table."""
+def _codes_in(table: Any) -> dict[str, Any]:
+    """Return the names of codes in a table that Hugging Face's datasets wrote, by column; none of another table."""
     try:
         features = json.loads((table.schema.metadata or {})[b"huggingface"])["info"]["features"]
+        codes = _codes_of(features)
     except _UNFIT:
         return {}
-    return features if isinstance(features, dict) else {}
+    return codes if isinstance(codes, dict) else {}
 
 
 def _codes_of(feature: Any) -> Any:

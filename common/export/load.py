@@ -120,7 +120,7 @@ def find_run(folder: Path) -> tuple[Path, RunConfig]:
     path = places[0] / RUN_FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise InputError(f"{path}: not JSON; copy the folder again from its run") from None
     if not isinstance(content, dict):
         raise InputError(

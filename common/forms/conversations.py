@@ -148,6 +148,8 @@ def _conversation(messages: list[Any], first: int, tokenizer: Any) -> Rendered:
 def by_template(messages: list[Any], tokenizer: Any, *, begin: bool = False) -> str:
     """Return messages as the model's chat template renders them; with ``begin`` the assistant's turn is begun.
 
+    The template sees role and content alone. Other keys, which some templates print, have been neither cut nor checked.
+
     Raises:
         InputError: the model has no chat template, or it refuses these messages, as Gemma's does a system turn.
     """
@@ -158,8 +160,9 @@ def by_template(messages: list[Any], tokenizer: Any, *, begin: bool = False) -> 
         )
     from jinja2 import TemplateError
 
+    seen = [{"role": message["role"], "content": message["content"]} for message in messages]
     try:
-        text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=begin)
+        text: str = tokenizer.apply_chat_template(seen, tokenize=False, add_generation_prompt=begin)
     except (TemplateError, TypeError, ValueError) as error:  # a template is a program of the base's makers
         roles = ", ".join(message["role"] for message in messages[:3])
         raise InputError(

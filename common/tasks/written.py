@@ -83,6 +83,8 @@ def why_nothing_to_write(task: Any, record: Record, tokenizer: Any) -> str | Non
             return None
     except InputError as error:
         return str(error)
+    except Exception as error:  # noqa: BLE001 - of a template or a tokenizer: programs of the base's makers
+        return f"the base's tokenizer fails on it ({type(error).__name__}); change it, or remove the record"
     return "its answer has no token to write; change it, or remove the record"
 
 

@@ -74,7 +74,11 @@ def test_in_a_round_no_record_of_another_dataset_decides_which_units_count(
     assert _texts(second, model, run.task) == _texts(alone, model, run.task)
     assert len(_texts(second, model, run.task)) == 15, "these people are counted in both ledgers"
     assert len(_texts(first, model, run.task)) == 20
-    assert kinds(Asking(run, lambda: second).update()) == ["update"], "a round is never stopped by a record"
+    write_records(second.config.dataset.path, records[20:])
+    asking = Asking(run, lambda: second)
+    assert kinds(asking.offer()) == ["accepted"]
+    write_records(second.config.dataset.path, records[15:])
+    assert kinds(asking.update()) == ["update"], "a round is never stopped by a record"
     assert kinds(Asking(run, lambda: first).offer()) == ["accepted"], "the first keeps all of its own"
     assert kinds(Asking(run, lambda: second).offer()) == ["declined"], "found when it joins the next time"
 
@@ -156,7 +160,7 @@ def test_the_same_people_under_another_unit_are_the_same(
     assert kinds(Asking(runs[1], lambda: second).offer()) == ["declined"]
     assert second.ledger.account().number == 0, "nothing was charged"
     assert len(_texts(second, model, run.task)) == 20, "in a round the first decides nothing"
-    assert kinds(Asking(runs[1], lambda: second).update()) == ["update"], "a round is never stopped by a record"
+    assert kinds(Asking(runs[1], lambda: second).update()) == ["declined"], "nor does the first round join"
     assert kinds(Asking(runs[0], lambda: first).offer()) == ["accepted"]
     assert len(_texts(first, model, run.task)) == 20, "the first dataset keeps all of its own"
 

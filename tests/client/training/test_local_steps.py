@@ -101,6 +101,25 @@ def test_without_privacy_a_step_is_the_mean_gradient_of_each_drawn_unit(model: W
         np.testing.assert_allclose(actual, expected, atol=1e-4)
 
 
+def test_without_privacy_one_text_without_a_gradient_does_not_end_the_training(
+    model: WarmModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its micro-batch is left out; the optimizer would keep a NaN for ever."""
+    site, plan = batched(model, make_table(model, make_records(6)), 16), NoPrivacy(1.0, 6, 40)
+    real, seen = WarmModel.losses, list[int]()
+
+    def losses(self: WarmModel, batch: Any) -> torch.Tensor:
+        seen.append(len(seen))
+        return real(self, batch) * (float("nan") if len(seen) == 1 else 1.0)
+
+    whole = train_sum(plan, model, site, TestCoins(0))
+    monkeypatch.setattr(WarmModel, "losses", losses)
+    without = train_sum(plan, model, site, TestCoins(0))
+    assert len(seen) > 1
+    assert np.isfinite(without).all()
+    assert 0 < np.linalg.norm(without - whole) < np.linalg.norm(whole)
+
+
 def test_without_privacy_a_large_gradient_is_scaled_back_to_the_bound(
     model: WarmModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

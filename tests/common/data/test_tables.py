@@ -56,6 +56,15 @@ def test_lists_of_class_labels_are_read_with_their_names(tmp_path: Path, saved: 
     assert task.truth(row) == ["B-person", "O"]
 
 
+@pytest.mark.parametrize("features", ["deep", {"_type": "ClassLabel", "names": ["a"]}], ids=["deep", "no columns"])
+def test_features_of_another_form_are_none(tmp_path: Path, features: Any) -> None:
+    """They stand in the metadata of a file, which anybody may write."""
+    inner = '{"a":' * 900 + "{}" + "}" * 900 if features == "deep" else json.dumps(features)
+    table = pa.table({"text": ["good"]}).replace_schema_metadata({"huggingface": f'{{"info":{{"features":{inner}}}}}'})
+    pq.write_table(table, tmp_path / "x.parquet")
+    assert read_rows(tmp_path / "x.parquet") == [{"text": "good"}]
+
+
 def test_class_labels_within_objects_are_read_as_their_names(tmp_path: Path) -> None:
     kind = datasets.ClassLabel(names=["person", "place"])
     part = {"start": datasets.Value("int64"), "end": datasets.Value("int64"), "label": kind}

@@ -210,7 +210,12 @@ def test_a_folder_without_an_adapter_is_refused(tmp_path: Path) -> None:
 
 def test_a_damaged_run_is_refused(exported: Exported, tmp_path: Path) -> None:
     folder = copy(exported, tmp_path)
-    for content, words in (("{", "not JSON"), ("[]", "a JSON list"), ("{}", "study: is missing")):
+    for content, words in (
+        ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("[]", "a JSON list"),
+        ("{}", "study: is missing"),
+    ):
         (folder / "run.json").write_text(content)
         assert words in refusal(folder)
 

@@ -79,6 +79,23 @@ def test_a_turn_that_the_template_changes_later_is_not_learned(
     assert learned(model, "causal-lm", record) == ["not bad [SEP]"]
 
 
+def test_the_template_sees_role_and_content_alone(model: WarmModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other keys hold has been neither cut nor checked, and some templates print it."""
+    template = "{% for m in messages %}[{{ m.role }}] {{ m.reasoning_content }}{{ m.content }} [SEP]{% endfor %}"
+    monkeypatch.setattr(model.tokenizer, "chat_template", template)
+    said = turns("the film", "was good")
+    other = [{**message, "reasoning_content": "bad " * 10_000} for message in said]
+    task = task_of("causal-lm")
+    assert task.examples({"messages": other}, model.tokenizer) == task.examples({"messages": said}, model.tokenizer)
+
+
+def test_a_record_on_which_the_tokenizer_fails_has_a_reason(model: WarmModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`confide client doctor` names its line; a traceback would hide all others."""
+    monkeypatch.setattr(type(model.tokenizer), "apply_chat_template", lambda *_, **__: 1 / 0)
+    why = task_of("causal-lm").why_no_example({"messages": turns("the film", "was good")}, model.tokenizer)
+    assert why == "the base's tokenizer fails on it (ZeroDivisionError); change it, or remove the record"
+
+
 def test_a_window_without_a_token_to_write_is_left_out(model: WarmModel) -> None:
     record = {"prompt": "the " * 100, "completion": "film"}
     task = task_of("causal-lm, completion", max_length=16)

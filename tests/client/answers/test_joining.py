@@ -1,0 +1,80 @@
+"""A server that sends no offer gets past nothing that joining checks: the first round of a run joins it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.installations import Asking, kinds, write_records, write_site
+from support.sites import make_records
+
+from confide.client.site.installation import Site, open_site
+from confide.common.config.run import RunConfig, lock
+from confide.common.model.base_models import hash_model
+
+MakeRun = Callable[..., RunConfig]
+RECORDS = make_records(30)
+
+
+@pytest.fixture
+def run(make_run: MakeRun, base_folder: Path) -> RunConfig:
+    return lock(make_run(local={"nominal_units": 20}, federation={"num_rounds": 6}), hash_model(base_folder))
+
+
+def _site(folder: Path, name: str, records: list[dict[str, Any]]) -> Path:
+    state = {"dir": str(folder / "state"), "anchor": str(folder / "anchor")}
+    return write_site(folder / name, records, state=state, dataset={"id": name})
+
+
+def _charged(site: Site) -> list[str]:
+    return [row["kind"] for row, _ in site.ledger.rows() if row["kind"] in ("open", "reserve")]
+
+
+def test_people_of_another_dataset_are_refused_without_an_offer(run: RunConfig, tmp_path: Path) -> None:
+    """They would be charged against two caps."""
+    first = open_site(_site(tmp_path, "one", RECORDS[:20]))
+    second = open_site(_site(tmp_path, "two", RECORDS[15:]))
+    assert kinds(Asking(run, lambda: first).offer()) == ["accepted"]
+    assert kinds(Asking(run, lambda: second).update()) == ["declined"]
+    assert _charged(second) == []
+
+
+def test_a_dataset_id_that_changes_in_mid_run_is_joined_anew(run: RunConfig, tmp_path: Path) -> None:
+    """Its ledger is a new one, with a whole cap for the same people."""
+    path = _site(tmp_path, "one", RECORDS)
+    asking = Asking(run, lambda: open_site(path))
+    assert kinds(asking.offer()) == ["accepted"]
+    assert kinds(asking.update()) == ["update"]
+    path.write_text(path.read_text(encoding="utf-8").replace('id = "one"', 'id = "other"'), encoding="utf-8")
+    assert kinds(asking.update(2)) == ["declined"]
+    assert _charged(open_site(path)) == []
+
+
+def test_another_run_of_an_open_study_is_joined_in_its_own_right(
+    run: RunConfig, make_run: MakeRun, tmp_path: Path
+) -> None:
+    """Another kind of task may name people of another dataset, whom the first run's columns did not."""
+    first = open_site(_site(tmp_path, "one", RECORDS[:10]))
+    path = _site(tmp_path, "two", RECORDS[10:])
+    assert kinds(Asking(run, lambda: first).offer()) == ["accepted"]
+    assert kinds(Asking(run, lambda: open_site(path)).offer()) == ["accepted"]
+    write_records(tmp_path / "two" / "notes.jsonl", RECORDS[5:])
+    other = run.model_copy(update={"study": run.study.model_copy(update={"seed": run.study.seed + 1})})
+    assert kinds(Asking(other, lambda: open_site(path)).update()) == ["declined"]
+    assert kinds(Asking(run, lambda: open_site(path)).update()) == ["update"], "this one was joined, and is not stopped"
+
+
+def test_a_line_in_doubt_is_refused_without_an_offer_and_counts_for_nothing_after_one(
+    run: RunConfig, tmp_path: Path
+) -> None:
+    path = write_site(tmp_path, RECORDS)
+    notes = tmp_path / "notes.jsonl"
+    whole = notes.read_text(encoding="utf-8")
+    notes.write_text(whole + "{", encoding="utf-8")
+    asking = Asking(run, lambda: open_site(path))
+    assert kinds(asking.update()) == ["declined"]
+    notes.write_text(whole, encoding="utf-8")
+    assert kinds(asking.update()) == ["update"], "the first round joins"
+    notes.write_text(whole + "{", encoding="utf-8")
+    asking.restart(lambda: open_site(path))
+    assert kinds(asking.update(2)) == ["update"]
