@@ -64,9 +64,7 @@ def test_another_run_of_an_open_study_is_joined_in_its_own_right(
     assert kinds(Asking(run, lambda: open_site(path)).update()) == ["update"], "this one was joined, and is not stopped"
 
 
-def test_a_line_in_doubt_is_refused_without_an_offer_and_counts_for_nothing_after_one(
-    run: RunConfig, tmp_path: Path
-) -> None:
+def test_a_line_in_doubt_is_refused_without_an_offer(run: RunConfig, tmp_path: Path) -> None:
     path = write_site(tmp_path, RECORDS)
     notes = tmp_path / "notes.jsonl"
     whole = notes.read_text(encoding="utf-8")

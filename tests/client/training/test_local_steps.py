@@ -101,7 +101,7 @@ def test_without_privacy_a_step_is_the_mean_gradient_of_each_drawn_unit(model: W
         np.testing.assert_allclose(actual, expected, atol=1e-4)
 
 
-def test_without_privacy_one_text_without_a_gradient_does_not_end_the_training(
+def test_without_privacy_one_text_without_a_gradient_ends_no_training(
     model: WarmModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its micro-batch is left out; the optimizer would keep a NaN for ever."""
