@@ -92,7 +92,7 @@ def _has_joined(run: RunConfig, site: Site, client: ClientProcess) -> bool:
     if run.study.name not in account.studies:
         return False
     answered_before = any(each.run_sha256 == sha256 for each in account.reservations.values())
-    return answered_before or site.offers is None or is_joined(site.offers, run)
+    return answered_before or site.offers is None or is_joined(site.offers, run, site.config.dataset.id)
 
 
 def require_room(run: RunConfig, num_numbers: int) -> None:

@@ -1,6 +1,7 @@
 """Runs that were offered or approved: kept as files, for whoever is to approve them, and for `client doctor`."""
 
 import contextlib
+import hashlib
 from pathlib import Path
 
 from confide.client.privacy.account import Account
@@ -22,7 +23,8 @@ def keep_offer(folder: Path, run: RunConfig) -> None:
         replace_durably(path, run.canonical_json().encode(), 0o600)
     for old in _newest_first(folder)[_KEPT:]:
         old.unlink(missing_ok=True)
-        old.with_suffix(_JOINED).unlink(missing_ok=True)
+        for mark in folder.glob(f"{old.stem}-*{_JOINED}"):
+            mark.unlink(missing_ok=True)
 
 
 def read_offers(folder: Path, study: str | None = None) -> list[RunConfig]:
@@ -69,14 +71,18 @@ def _decline(folder: Path, run: RunConfig) -> Path:
     return folder / f"{run.sha256()}.declined"
 
 
-def note_joined(folder: Path, run: RunConfig) -> None:
-    """Keep that this institution has joined a run, for a client that begins again before its first round."""
-    replace_durably((folder / run.sha256()).with_suffix(_JOINED), b"", 0o600)
+def note_joined(folder: Path, run: RunConfig, dataset: str) -> None:
+    """Keep that a dataset has joined a run, for a client that begins again before its first round."""
+    replace_durably(_joined(folder, run, dataset), b"", 0o600)
 
 
-def is_joined(folder: Path, run: RunConfig) -> bool:
-    """Return whether `note_joined` kept a run."""
-    return (folder / run.sha256()).with_suffix(_JOINED).exists()
+def is_joined(folder: Path, run: RunConfig, dataset: str) -> bool:
+    """Return whether `note_joined` kept a run for a dataset."""
+    return _joined(folder, run, dataset).exists()
+
+
+def _joined(folder: Path, run: RunConfig, dataset: str) -> Path:
+    return folder / f"{run.sha256()}-{hashlib.sha256(dataset.encode()).hexdigest()[:16]}{_JOINED}"
 
 
 def approved_runs(folder: Path, account: Account) -> list[RunConfig]:

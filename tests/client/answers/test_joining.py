@@ -1,5 +1,6 @@
 """A server that sends no offer gets past nothing that joining checks: the first round of a run joins it."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 from support.installations import Asking, kinds, write_records, write_site
 from support.sites import make_records
 
+from confide.client.answers.proposed_runs import is_joined, keep_offer, note_joined
 from confide.client.site.installation import Site, open_site
 from confide.common.config.run import RunConfig, lock
 from confide.common.model.base_models import hash_model
@@ -62,6 +64,27 @@ def test_another_run_of_an_open_study_is_joined_in_its_own_right(
     other = run.model_copy(update={"study": run.study.model_copy(update={"seed": run.study.seed + 1})})
     assert kinds(Asking(other, lambda: open_site(path)).update()) == ["declined"]
     assert kinds(Asking(run, lambda: open_site(path)).update()) == ["update"], "this one was joined, and is not stopped"
+
+
+def test_what_one_dataset_has_joined_another_has_not(run: RunConfig, tmp_path: Path) -> None:
+    """Both keep their marks in one state folder, and both have the study open: the second for an older run."""
+    older = run.model_copy(update={"study": run.study.model_copy(update={"seed": run.study.seed + 1})})
+    first, path = open_site(_site(tmp_path, "one", RECORDS[:20])), _site(tmp_path, "two", RECORDS[20:])
+    assert kinds(Asking(run, lambda: first).offer()) == ["accepted"]
+    assert kinds(Asking(older, lambda: open_site(path)).offer()) == ["accepted"]
+    write_records(tmp_path / "two" / "notes.jsonl", RECORDS[15:])
+    assert kinds(Asking(run, lambda: open_site(path)).update()) == ["declined"]
+
+
+def test_marks_of_old_runs_go_with_them(run: RunConfig, tmp_path: Path) -> None:
+    note_joined(tmp_path, run, "one")
+    for seed in range(100, 121):
+        keep_offer(tmp_path, run.model_copy(update={"study": run.study.model_copy(update={"seed": seed})}))
+        if seed == 100:
+            keep_offer(tmp_path, run)
+            os.utime(tmp_path / f"{run.sha256()}.json", (1, 1))
+            assert is_joined(tmp_path, run, "one")
+    assert not is_joined(tmp_path, run, "one")
 
 
 def test_a_line_in_doubt_is_refused_without_an_offer(run: RunConfig, tmp_path: Path) -> None:
