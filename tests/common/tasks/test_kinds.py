@@ -122,7 +122,7 @@ def test_gradients_are_those_of_one_example_at_a_time(task: Task, kind: str, mod
 
 def test_rows_of_every_length_may_share_a_micro_batch(kind: str, model: WarmModel) -> None:
     """A probe without a gradient would make the trial compute all rows of its length alone."""
-    shapes = tried_shapes(model, 128)
+    shapes = tried_shapes(model, 512)
     alone = [padded for padded, of in shapes.by_length.items() if max(of) == 1]
     # The tiny tokenizer spells the names of roles, so that sixteen tokens of a conversation hold no answer.
     assert alone == ([16] if kind == "causal-lm" else [])
