@@ -1,6 +1,6 @@
 """Lines as they arrive, and the records that they hold: for predictions that begin before the input ends.
 
-A table (CSV, Parquet, a saved dataset) is read whole before; its rows are the lines of a .jsonl file then.
+A table (CSV, Parquet, a saved dataset) is read whole first. Its rows are treated as the lines of a .jsonl file.
 """
 
 import json
