@@ -52,9 +52,7 @@ def test_a_dataset_id_that_changes_in_mid_run_is_joined_anew(run: RunConfig, tmp
     assert _charged(open_site(path)) == []
 
 
-def test_another_run_of_an_open_study_is_joined_in_its_own_right(
-    run: RunConfig, make_run: MakeRun, tmp_path: Path
-) -> None:
+def test_another_run_of_an_open_study_is_joined_in_its_own_right(run: RunConfig, tmp_path: Path) -> None:
     """Another kind of task may name people of another dataset, whom the first run's columns did not."""
     first = open_site(_site(tmp_path, "one", RECORDS[:10]))
     path = _site(tmp_path, "two", RECORDS[10:])
