@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -175,6 +176,18 @@ def test_settings_that_differ_in_speed_alone_or_in_who_trains_are_told_apart(
         Setting("together", make_run(federation={"transfer": "int8"})),
     ]
     assert len({setting.key for setting in [Setting("together", run), *others]}) == 4
+
+
+def test_going_alone_is_scored_by_its_own_metric(
+    monkeypatch: pytest.MonkeyPatch, make_run: Callable[..., RunConfig]
+) -> None:
+    """Perplexities stood in docs/measured as accuracies."""
+    both = SimpleNamespace(names=("one", "two"), public={})
+    for name in ("simulated_sites", "load_institutions", "Federation"):
+        monkeypatch.setattr(accuracy_benchmark, name, lambda *_: both)
+    monkeypatch.setattr(accuracy_benchmark, "alone", lambda name, *_: Scores("perplexity", {name: 80.0}))
+    found = accuracy_benchmark.accuracy(Setting("alone", make_run()))
+    assert found == Scores("perplexity", {"one": 80.0, "two": 80.0})
 
 
 FEW = (gpu.CASES[0], gpu.Case("Llama-1B", 512))

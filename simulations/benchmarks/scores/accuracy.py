@@ -107,8 +107,9 @@ def accuracy(setting: Setting) -> Scores:
         sites = simulated_sites(run, load_private, local)
         federation = Federation(run, sites, load_institutions(run).public, lambda event: None, lambda *_: None)
         if setting.way == "alone":
-            each = [alone(name, federation, run, local).per_institution for name in sites.names]
-            return Scores("accuracy", {name: value for own in each for name, value in own.items()})
+            each = [alone(name, federation, run, local) for name in sites.names]
+            own = {name: value for scores in each for name, value in scores.per_institution.items()}
+            return Scores(each[0].metric, own)
         return (together if setting.way == "together" else pooled)(federation, run, local)
 
 
