@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from confide.client.answers.agreement import acknowledge_receipt, agree, plan_of, require_in_time
-from confide.client.answers.proposed_runs import is_joined
+from confide.client.answers.proposed_runs import is_joined, note_joined
 from confide.client.privacy.account import AnswerKey, AnswerKind, Reservation
 from confide.client.privacy.release import AnswerRequest, release
 from confide.client.site.installation import Site
@@ -66,11 +66,14 @@ def answered(
         if not 1 <= ask.round <= run.federation.num_rounds:
             raise PolicyError(f"round {ask.round} is refused: the run has {run.federation.num_rounds}")
         cap = agree(run, site, ask.lineage)
-        model, shares = shares_of(run, site, client, joining=not _has_joined(run, site, client))
+        joining = not _has_joined(run, site, client)
+        model, shares = shares_of(run, site, client, joining=joining)
         shapes = schema(model.module)
         require_room(run, sum(math.prod(shape) for shape in shapes.values()))
         received = decode(ask.adapter, shapes, run.federation.transfer, RECEIVED_NORM_BOUND)
         site.ledger.open_study(run.study.name, plan_of(run, site), cap)
+        if joining and site.offers:
+            note_joined(site.offers, run, site.config.dataset)
         return cap, AnswerInputs(model, shares, received)
 
     key = AnswerKey(ask.study, ask.lineage, price.what, ask.round)
@@ -80,19 +83,17 @@ def answered(
 
 
 def _has_joined(run: RunConfig, site: Site, client: ClientProcess) -> bool:
-    """Return whether this institution has joined a run: it has accepted an offer of it, or answered a round.
+    """Return whether this institution has joined a run, with the dataset as site.toml describes it now.
 
     Guarantee: a server that sends no offer gets past none of what joining checks (people of another dataset id, lines
     in doubt). So the first round of a run that is not joined joins it. A dataset id that was changed since has a ledger
     without the study. A run that is over stays so until another offer.
     """
-    account, sha256 = site.ledger.account(), run.sha256()
-    if (site.config.institution.name, sha256) in client.over:
+    if (site.config.institution.name, run.sha256()) in client.over:
         return True
-    if run.study.name not in account.studies:
+    if run.study.name not in site.ledger.account().studies:
         return False
-    answered_before = any(each.run_sha256 == sha256 for each in account.reservations.values())
-    return answered_before or site.offers is None or is_joined(site.offers, run, site.config.dataset.id)
+    return site.offers is None or is_joined(site.offers, run, site.config.dataset)
 
 
 def require_room(run: RunConfig, num_numbers: int) -> None:

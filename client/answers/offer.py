@@ -23,7 +23,7 @@ def accept(content: RecordDict, site: Site, client: ClientProcess) -> RecordDict
     shares_of(run, site, client, joining=True)
     site.ledger.open_study(run.study.name, plan_of(run, site), cap)
     if site.offers:
-        note_joined(site.offers, run, site.config.dataset.id)
+        note_joined(site.offers, run, site.config.dataset)
     return acceptance(site).content()
 
 

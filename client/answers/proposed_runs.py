@@ -2,14 +2,17 @@
 
 import contextlib
 import hashlib
+import os
 from pathlib import Path
 
+from confide.client.config import DatasetSection
 from confide.client.privacy.account import Account
 from confide.common.config.run import RunConfig
 from confide.common.durable import replace_durably
 from confide.common.errors import InputError
 
 _KEPT = 20  # the newest; a server must not fill the disk
+_KEPT_MARKS = 200  # empty files, and only for runs that were joined: no proposal of a server pushes one out
 _JOINED = ".joined"
 
 
@@ -17,20 +20,18 @@ def keep_offer(folder: Path, run: RunConfig) -> None:
     """Keep a locked run under its hash, as the newest."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / f"{run.sha256()}.json"
-    if path.exists():
-        path.touch()
-    else:
+    try:
+        os.utime(path)
+    except FileNotFoundError:  # also if another process makes room just now
         replace_durably(path, run.canonical_json().encode(), 0o600)
-    for old in _newest_first(folder)[_KEPT:]:
+    for old in _newest_first(folder, "*.json")[_KEPT:]:
         old.unlink(missing_ok=True)
-        for mark in folder.glob(f"{old.stem}-*{_JOINED}"):
-            mark.unlink(missing_ok=True)
 
 
 def read_offers(folder: Path, study: str | None = None) -> list[RunConfig]:
     """The runs that were offered, newest first; of one study, if it is named."""
     runs = []
-    for path in _newest_first(folder):
+    for path in _newest_first(folder, "*.json"):
         try:
             run = RunConfig.model_validate_json(path.read_bytes())
         except FileNotFoundError:  # another process made room for a newer one
@@ -42,10 +43,10 @@ def read_offers(folder: Path, study: str | None = None) -> list[RunConfig]:
     return runs
 
 
-def _newest_first(folder: Path) -> list[Path]:
-    """Return the files of offers; without those that vanish meanwhile."""
+def _newest_first(folder: Path, names: str) -> list[Path]:
+    """Return the files of a pattern; without those that vanish meanwhile."""
     times = dict[Path, float]()
-    for path in folder.glob("*.json"):
+    for path in folder.glob(names):
         with contextlib.suppress(FileNotFoundError):
             times[path] = path.stat().st_mtime
     return sorted(times, key=times.__getitem__, reverse=True)
@@ -71,18 +72,22 @@ def _decline(folder: Path, run: RunConfig) -> Path:
     return folder / f"{run.sha256()}.declined"
 
 
-def note_joined(folder: Path, run: RunConfig, dataset: str) -> None:
-    """Keep that a dataset has joined a run, for a client that begins again before its first round."""
+def note_joined(folder: Path, run: RunConfig, dataset: DatasetSection) -> None:
+    """Keep that a dataset has joined a run, for a client that begins again before the next round."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     replace_durably(_joined(folder, run, dataset), b"", 0o600)
+    for old in _newest_first(folder, f"*{_JOINED}")[_KEPT_MARKS:]:
+        old.unlink(missing_ok=True)
 
 
-def is_joined(folder: Path, run: RunConfig, dataset: str) -> bool:
-    """Return whether `note_joined` kept a run for a dataset."""
+def is_joined(folder: Path, run: RunConfig, dataset: DatasetSection) -> bool:
+    """Return whether `note_joined` kept a run for a dataset, with all its settings: another file holds other people."""
     return _joined(folder, run, dataset).exists()
 
 
-def _joined(folder: Path, run: RunConfig, dataset: str) -> Path:
-    return folder / f"{run.sha256()}-{hashlib.sha256(dataset.encode()).hexdigest()[:16]}{_JOINED}"
+def _joined(folder: Path, run: RunConfig, dataset: DatasetSection) -> Path:
+    settings = hashlib.sha256(dataset.model_dump_json().encode()).hexdigest()
+    return folder / f"{run.sha256()}-{settings[:16]}{_JOINED}"
 
 
 def approved_runs(folder: Path, account: Account) -> list[RunConfig]:

@@ -6,6 +6,7 @@ batches      units to micro-batches
 prefixes     the frozen layers' outputs for the texts
 operations   sizes of a model's operations
 trial        every shape of a micro-batch, tried
+tried_rows   the made-up rows of that trial
 local_steps  the local steps of a round
 validation   noised counts on the held-out share
 made_up      a round without data

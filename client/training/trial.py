@@ -5,47 +5,33 @@ order that follows from the number of rows, or from a row's place. They would le
 others. The code does not show which kernels a machine takes; so every shape is tried, on made-up texts.
 """
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import pairwise
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.random import PCG64, Generator
-from torch import Tensor
 
 from confide.client.training.operations import computed_by_vector, fill_vectors, filling_threads, follow_from_shape
-from confide.common.data.batches import Batch, Example, collate, length, shortened
+from confide.client.training.tried_rows import (
+    NOTHING,
+    batch_of,
+    bits_of,
+    clipped_rows,
+    made_up_rows,
+    texts,
+    trial_weights,
+)
+from confide.common.data.batches import Example, length, shortened
 from confide.common.data.shapes import Shape, Shapes, one_row_each, public_shapes
 from confide.common.errors import InputError
-from confide.common.methods import is_added
-from confide.common.model.adapter import coordinate_weights, get_state, schema, set_state
+from confide.common.model.adapter import get_state, schema, set_state
 from confide.common.model.memory import MAX_GRADIENT_NUMBERS
 from confide.common.model.warm_model import WarmModel, forget_models
-from confide.common.privacy.plan import PrivacyPlan
-from confide.common.privacy.step import clipped_gradients
-from confide.common.protocol.gate import RECEIVED_NORM_BOUND
-from confide.common.tensors import Schema, State, norm_of
 
-# Clipping acts on each row by itself under every plan of a run; so one plan stands for all.
-_PLAN = PrivacyPlan(
-    unit="record",
-    sampling_probability=1.0,
-    num_steps=1,
-    declared_units=1,
-    clip_norm=1.0,
-    clipping="automatic",
-    noise_multiplier=1.0,
-    target_delta=1e-5,
-)
 _lowered = dict[int, int]()  # number of threads that a trial took -> the number that it found
-_USUAL = 0.05  # standard deviation of weights under which no softmax is saturated: every gradient has digits to compare
 _ALONE = (1,)  # rows of each micro-batch
-_NOTHING = b""  # hash of a row that is zero, and so shows nothing
 
 
 class Sight(NamedTuple):
@@ -80,7 +66,7 @@ def tried_shapes(model: WarmModel, tokens_per_micro_batch: int) -> Shapes:
     would decline just those rounds that draw many units, or long ones, and so tell which they are.
 
     Raises:
-        InputError: the memory does not suffice for some shape.
+        InputError: the memory does not suffice for some shape, or a row has other bits when it is read again.
     """
     if model.copies:
         return _tried_everywhere(model, tokens_per_micro_batch)
@@ -102,14 +88,42 @@ def _trial(model: WarmModel, tokens_per_micro_batch: int, threads: int) -> tuple
     longest, size = model.task.max_length, sum(value.size for value in get_state(model.module).values())
     asked = public_shapes(longest, tokens_per_micro_batch, max(1, MAX_GRADIENT_NUMBERS // size))
     seen = _try(model, asked, f"tokens_per_micro_batch = {tokens_per_micro_batch}")
-    sizes = {shape: computed_by_vector(model, _texts(model, shape, 0)) for shape in asked.all()}
+    sizes = {shape: computed_by_vector(model, texts(model, shape, 0)) for shape in asked.all()}
     fullest = {size for padded, (full, *_) in asked.by_length.items() for size in sizes[full, padded]}
     if (filling := filling_threads(fullest, threads)) < threads:
         return _trial(model, tokens_per_micro_batch, filling)
     uneven = {shape for shape, of in sizes.items() if not fill_vectors(of, threads)}
     small = (4, asked.padded(min(longest, 64)))  # fits wherever a step does
-    follows = follow_from_shape(model, *(_texts(model, small, first) for first in (0, 4)))
-    return (agreeing(asked, seen, uneven) if follows else one_row_each(longest)), threads
+    follows = follow_from_shape(model, *(texts(model, small, first) for first in (0, 4)))
+    shapes = agreeing(asked, seen, uneven) if follows else one_row_each(longest)
+    _require_same_again(model, shapes)
+    return shapes, threads
+
+
+def _require_same_again(model: WarmModel, shapes: Shapes) -> None:
+    """Refuse a model that gives a row other bits when it reads it again: it draws numbers, or remembers what it read.
+
+    Either way a unit's gradient would depend on how many units were read before it. Rows with others beside them were
+    read several times and compared. A row that stays alone was not, so here every length is read, and then once more.
+
+    Raises:
+        InputError: the bits differ.
+    """
+    alone = [padded for padded, rows in shapes.by_length.items() if rows == _ALONE]
+    before = get_state(model.module)
+    set_state(model.module, trial_weights(schema(model.module))["usual"])
+
+    def read() -> list[bytes]:
+        rows = ((shortened(model.made_up(0, 0), padded), padded) for padded in alone)
+        return [bits_of(clipped_rows(model, batch_of(model, [row], padded))[0]) for row, padded in rows]
+
+    changes = read() != read()
+    set_state(model.module, before)
+    if changes:
+        raise InputError(
+            f"the base gives a text other gradients when {model.device} computes it again, alone and with the same "
+            "weights: it draws random numbers, or keeps what it has read; use another base or another device"
+        )
 
 
 def _take(threads: int) -> None:
@@ -142,7 +156,7 @@ def agreeing(asked: Shapes, seen: Seen, uneven: set[Shape]) -> Shapes:
         full, *others = ((rows, padded) for rows in asked.by_length[padded])
         own = {sight: by_shape for sight, by_shape in seen.items() if sight.padded == padded}
         usual = (of for sight, of in own.items() if sight.weights == "usual")
-        shows = all(by_shape[full] != {_NOTHING} for by_shape in usual)
+        shows = all(by_shape[full] != {NOTHING} for by_shape in usual)
         if full in torn or not shows:
             return _ALONE
         same = (shape for shape in others if all(by_shape[shape] == by_shape[full] for by_shape in own.values()))
@@ -157,8 +171,8 @@ def _try(model: WarmModel, shapes: Shapes, setting: str) -> Seen:
     seen: Seen = defaultdict(lambda: defaultdict(set))
     model.wrapped.enable_hooks()
     try:
-        made_up = _made_up_rows(model, shapes)
-        for weights, state in _weights(schema(model.module)).items():
+        made_up = made_up_rows(model, shapes)
+        for weights, state in trial_weights(schema(model.module)).items():
             set_state(model.module, state)
             for shape in shapes.all():
                 for number, way, bits in _outcomes(model, made_up[shape[1]], shape, alike=weights == "usual"):
@@ -176,35 +190,6 @@ def _try(model: WarmModel, shapes: Shapes, setting: str) -> Seen:
     )
 
 
-def _weights(shapes: Schema) -> dict[str, State]:
-    """Weights that a server might send: usual ones, and ones of nearly the largest norm, under which roundings grow."""
-    stream = Generator(PCG64(0))
-    usual = {name: (_USUAL * stream.standard_normal(shape)).astype(np.float32) for name, shape in shapes.items()}
-    grown = [name for name in usual if is_added(name)] or list(usual)  # a large head leaves rows without a gradient
-    factor = np.float32(0.998 * RECEIVED_NORM_BOUND / norm_of({name: usual[name] for name in grown}))
-    return {"usual": usual, "largest": {**usual, **{name: factor * usual[name] for name in grown}}}
-
-
-def _made_up_rows(model: WarmModel, shapes: Shapes) -> dict[int, tuple[Example, Example]]:
-    """Return two made-up rows of each padded length: one that fills it, and a short one whose gradient shows as much.
-
-    A short row has more tokens than the next shorter length. A few may have no loss, and over one token a softmax has
-    no gradient. So their number doubles until nearly as many numbers of the gradient as in the full row are not zero.
-    """
-    set_state(model.module, _weights(schema(model.module))["usual"])
-
-    def shown(row: Example, padded: int) -> int:
-        return int(_clipped(model, _batch(model, [row], padded))[0].count_nonzero())
-
-    rows = {}
-    for shorter, padded in pairwise((0, *shapes.by_length)):
-        full, other = (shortened(model.made_up(0, number), padded) for number in (0, 1))
-        more = [shorter + 2**step for step in range(padded.bit_length()) if shorter + 2**step < padded - 1]
-        short, least = (shortened(other, tokens) for tokens in (*more, padded - 1)), 0.9 * shown(full, padded)
-        rows[padded] = (full, next((row for row in short if shown(row, padded) >= least), other))
-    return rows
-
-
 def _outcomes(
     model: WarmModel, made_up: tuple[Example, Example], shape: Shape, *, alike: bool
 ) -> Iterator[tuple[int, str, bytes]]:
@@ -217,33 +202,9 @@ def _outcomes(
     mixed = [[(first + row) % 2 for row in range(rows)] for first in (0, 1)]
     for numbers in mixed + [[number] * rows for number in (0, 1) if alike and rows > 1]:
         examples = [made_up[number] for number in numbers]
-        batch = _batch(model, examples, tokens)
-        seen = {"gradient": _clipped(model, batch)}
+        batch = batch_of(model, examples, tokens)
+        seen = {"gradient": clipped_rows(model, batch)}
         if model.lower is not None:
             seen["prefix"] = [states[: length(one)] for one, states in zip(examples, model.prefix(batch), strict=True)]
         for way, outcomes in seen.items():
-            yield from ((number, way, _hash(outcome)) for number, outcome in zip(numbers, outcomes, strict=True))
-
-
-def _texts(model: WarmModel, shape: Shape, first: int) -> Batch:
-    """Return a micro-batch of made-up texts, numbered from ``first`` on; every other one is padded."""
-    rows, tokens = shape
-    return _batch(model, [shortened(model.made_up(0, first + row), tokens - row % 2) for row in range(rows)], tokens)
-
-
-def _batch(model: WarmModel, examples: list[Example], tokens: int) -> Batch:
-    return collate(examples, tokens, model.pads, model.device)
-
-
-def _clipped(model: WarmModel, batch: Batch) -> list[Tensor]:
-    """Return the clipped gradient of each row, as a unit of its own."""
-    weights_P = coordinate_weights(schema(model.module), head_weight=1.0).to(model.device)
-    rows = list(range(len(batch["input_ids"])))
-    parts = clipped_gradients(_PLAN, [(batch, rows)], model.wrapped, model.losses, weights_P)
-    return [row_P for rows_UP in parts for row_P in rows_UP]
-
-
-def _hash(tensor: Tensor) -> bytes:
-    """Return the hash of a tensor's bits; nothing for a tensor that is zero."""
-    bits = tensor.float().add(0.0).cpu().contiguous().numpy()  # adding turns -0 into 0
-    return hashlib.sha256(bits.tobytes()).digest() if bits.any() else _NOTHING
+            yield from ((number, way, bits_of(outcome)) for number, outcome in zip(numbers, outcomes, strict=True))

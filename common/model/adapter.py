@@ -73,8 +73,7 @@ def _load_base(run: "RunConfig", folder: Path, device: torch.device, speed: Spee
     transformers.logging.disable_progress_bar()
     module_class, settings = run.task.auto_class(), run.task.auto_settings()
     config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **settings)
-    for name in [name for name in vars(config) if "drop" in name and isinstance(getattr(config, name), float)]:
-        setattr(config, name, 0.0)
+    _remove_chance(config)
     require_sort(run, config)
     config.use_cache = False  # the cache of keys and values serves to generate tokens
     if device.type == "meta":
@@ -99,6 +98,19 @@ def _load_base(run: "RunConfig", folder: Path, device: torch.device, speed: Spee
     )
     _check_loaded(facts, run)
     return base if quantization else base.to(device), config
+
+
+def _remove_chance(config: transformers.PretrainedConfig) -> None:
+    """Set to 0 what a base in training draws at random: dropout, and the jitter of a router (Mixtral, DBRX).
+
+    Both come from torch's generator, whose stream goes on from unit to unit: a text's gradient would depend on how many
+    were read before it.
+    """
+    for name, value in list(vars(config).items()):
+        if isinstance(value, transformers.PretrainedConfig):
+            _remove_chance(value)
+        elif isinstance(value, float) and ("drop" in name or "jitter" in name):
+            setattr(config, name, 0.0)
 
 
 def _check_loaded(facts: dict[str, Any], run: "RunConfig") -> None:

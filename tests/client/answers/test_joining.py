@@ -9,6 +9,7 @@ import pytest
 from support.installations import Asking, kinds, write_records, write_site
 from support.sites import make_records
 
+from confide.client.answers import proposed_runs
 from confide.client.answers.proposed_runs import is_joined, keep_offer, note_joined
 from confide.client.site.installation import Site, open_site
 from confide.common.config.run import RunConfig, lock
@@ -74,15 +75,42 @@ def test_what_one_dataset_has_joined_another_has_not(run: RunConfig, tmp_path: P
     assert kinds(Asking(run, lambda: open_site(path)).update()) == ["declined"]
 
 
-def test_marks_of_old_runs_go_with_them(run: RunConfig, tmp_path: Path) -> None:
-    note_joined(tmp_path, run, "one")
-    for seed in range(100, 121):
-        keep_offer(tmp_path, run.model_copy(update={"study": run.study.model_copy(update={"seed": seed})}))
-        if seed == 100:
-            keep_offer(tmp_path, run)
-            os.utime(tmp_path / f"{run.sha256()}.json", (1, 1))
-            assert is_joined(tmp_path, run, "one")
-    assert not is_joined(tmp_path, run, "one")
+def test_another_file_under_the_same_id_is_joined_anew(run: RunConfig, tmp_path: Path) -> None:
+    """Its people may be counted under another id."""
+    first = open_site(_site(tmp_path, "one", RECORDS[:15]))
+    path = _site(tmp_path, "two", RECORDS[15:])
+    asking = Asking(run, lambda: open_site(path))
+    assert kinds(Asking(run, lambda: first).offer()) == ["accepted"]
+    assert kinds(asking.offer()) == ["accepted"]
+    assert kinds(asking.update()) == ["update"]
+    others = str(tmp_path / "one" / "notes.jsonl")
+    path.write_text(path.read_text(encoding="utf-8").replace('"notes.jsonl"', f'"{others}"'), encoding="utf-8")
+    assert kinds(asking.update(2)) == ["declined"]
+
+
+def _runs(run: RunConfig, number: int) -> list[RunConfig]:
+    studies = [run.study.model_copy(update={"seed": seed}) for seed in range(100, 100 + number)]
+    return [run.model_copy(update={"study": study}) for study in studies]
+
+
+def test_runs_that_only_wait_push_no_mark_out(run: RunConfig, tmp_path: Path) -> None:
+    """A server can propose as many as it likes; the first round would join again, and records decide about that."""
+    dataset = open_site(_site(tmp_path, "one", RECORDS)).config.dataset
+    keep_offer(tmp_path, run)
+    note_joined(tmp_path, run, dataset)
+    for other in _runs(run, 21):
+        keep_offer(tmp_path, other)
+    assert is_joined(tmp_path, run, dataset)
+
+
+def test_marks_do_not_fill_a_disk(run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proposed_runs, "_KEPT_MARKS", 3)
+    dataset = open_site(_site(tmp_path, "one", RECORDS)).config.dataset
+    for number, each in enumerate(_runs(run, 5)):
+        note_joined(tmp_path, each, dataset)
+        for mark in tmp_path.glob(f"{each.sha256()}*"):
+            os.utime(mark, (number, number))
+    assert [is_joined(tmp_path, each, dataset) for each in _runs(run, 5)] == [False, False, True, True, True]
 
 
 def test_a_line_in_doubt_is_refused_without_an_offer(run: RunConfig, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from support.tiny_bert import tiny_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, OlmoeConfig, OlmoeForCausalLM
 
 from confide.client.site.installation import Site, open_site
-from confide.client.training import trial
+from confide.client.training import trial, tried_rows
 from confide.client.training.shares import model_of
 from confide.client.training.trial import Seen, Sight, agreeing, tried_shapes
 from confide.common.config.run import RunConfig, lock
@@ -100,7 +100,7 @@ def test_a_shape_in_which_a_row_differs_by_its_place_is_not_used(rows: int) -> N
     assert found.by_length == {16: tuple(kept for kept in (8, 4, 2) if kept != rows), 24: (4,)}
 
 
-@pytest.mark.parametrize("full", [{b"a", b"b"}, {trial._NOTHING}], ids=["differs within itself", "shows nothing"])
+@pytest.mark.parametrize("full", [{b"a", b"b"}, {tried_rows.NOTHING}], ids=["differs within itself", "shows nothing"])
 def test_a_length_whose_full_shape_is_no_measure_has_each_row_alone(full: set[bytes]) -> None:
     found = agreeing(ASKED, _seen(usual_whole={**SAME, (8, 16): full}), set())
     assert found.by_length == {16: (1,), 24: (4,)}
@@ -114,7 +114,7 @@ def test_an_uneven_shape_is_not_used() -> None:
 
 
 def test_under_the_largest_weights_a_saturated_row_may_show_nothing() -> None:
-    nothing = {shape: {trial._NOTHING} for shape in SAME}
+    nothing = {shape: {tried_rows.NOTHING} for shape in SAME}
     assert agreeing(ASKED, _seen(usual_whole=SAME, largest_whole=nothing), set()) == ASKED
 
 
@@ -292,15 +292,15 @@ def test_in_bfloat16_a_row_has_the_same_bits_in_every_tried_shape_and_company(ma
     assert {p.dtype for p in base} == {torch.bfloat16}
     shapes = tried_shapes(model, 128)
     model.wrapped.enable_hooks()
-    for state in trial._weights(schema(model.module)).values():
+    for state in tried_rows.trial_weights(schema(model.module)).values():
         set_state(model.module, state)
         for padded, counts in shapes.by_length.items():
             bits = set[bytes]()
             own = collate([shortened(model.made_up(0, 1000), padded)], padded, model.pads, model.device)
             for rows, company in itertools.product(counts, (0, 100, 200)):
-                others = trial._texts(model, (rows, padded), company)
+                others = tried_rows.texts(model, (rows, padded), company)
                 batch = {name: torch.cat([row, others[name][1:]]) for name, row in own.items()}
-                bits.add(trial._clipped(model, batch)[0].numpy().tobytes())
+                bits.add(tried_rows.clipped_rows(model, batch)[0].numpy().tobytes())
             assert len(bits) == 1, f"rows of {padded} tokens"
     forget_models()
 

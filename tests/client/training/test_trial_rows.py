@@ -11,7 +11,7 @@ from support.kinds import of_kind
 from support.sites import flatten
 from support.speed import CPU
 
-from confide.client.training import trial
+from confide.client.training import tried_rows
 from confide.client.training.trial import tried_shapes
 from confide.common.data.batches import length
 from confide.common.data.shapes import public_shapes
@@ -28,7 +28,7 @@ def untried() -> Iterator[None]:
 
 
 def test_rows_of_the_trial_are_as_long_and_as_short_as_a_length_allows(make_run: MakeRun) -> None:
-    rows = trial._made_up_rows(warm_model(make_run(), CPU), public_shapes(64, 1024, 10_000))
+    rows = tried_rows.made_up_rows(warm_model(make_run(), CPU), public_shapes(64, 1024, 10_000))
     sizes = {padded: tuple(map(length, pair)) for padded, pair in rows.items()}
     assert sizes == {16: (16, 2), 24: (24, 17), 32: (32, 25), 40: (40, 33), 48: (48, 41), 64: (64, 49)}
 
