@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from confide.common.config.faults import meant, reading_fault, rule_of
 from confide.common.errors import InputError
 from confide.common.settings import Section
 from confide.common.shown import shown
@@ -16,11 +17,12 @@ Model = TypeVar("Model", bound="Section")
 
 def read_toml(path: Path, model: type[Section]) -> dict[str, Any]:
     """Return a TOML file's content; `InputError` names the file, the line that does not parse, and the remedy."""
+    content = b""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        content = path.read_bytes()
+        return tomllib.loads(content.decode("utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"{path}: cannot be read as TOML: {reason}; {model.remedy}") from None
+        raise InputError(f"{path}: {reading_fault(error, content)}; {model.remedy}") from None
 
 
 def expanded(path: Path, key: str) -> Path:
@@ -68,9 +70,9 @@ def check(model: type[Model], content: dict[str, Any], source: str) -> Model:
         if first["type"] == "value_error":  # a rule of ours, which names its own key
             raise InputError(f"{source}: {key and key + ': '}{first['msg'].removeprefix('Value error, ')}") from None
         value = "" if first["type"] == "missing" else f" = {first['input']!r}"
-        rule = {"missing": "is missing", "extra_forbidden": "is not a key that exists here"}.get(
-            first["type"], first["msg"]
-        )
+        rule = rule_of(first)
+        if first["type"] == "extra_forbidden":
+            rule += meant(model, first["loc"])
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise InputError(f"{source}: {key}{value}: {rule}; {model.remedy}{more}") from None
 

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -48,10 +49,14 @@ def test_an_override_of_a_section_that_is_not_one_is_refused(tmp_path: Path) -> 
     [
         ("privacy.epsilon=3", "run.toml: privacy.epsilon = 3: is not a key that exists here"),
         ("privacy.unit=token", "privacy.unit = 'token'"),
-        ("local.sampling_probability=1.4", "local.sampling_probability = 1.4: Input should be less than or equal to 1"),
+        ("local.sampling_probability=1.4", "local.sampling_probability = 1.4: must be at most 1"),
         ("study.seed=-1", "study.seed = -1"),
         ("study.name='No Name'", "study.name = 'No Name'"),
-        ("task.labels=['a']", "task.labels"),
+        ("task.labels=['a']", "task.labels = ['a']: must have at least 2 entries, has 1"),
+        ("task.label=['a']", "task.label = ['a']: is not a key that exists here (is 'labels' meant?)"),
+        ("federaton.num_rounds=3", "is not a key that exists here (is 'federation' meant?)"),
+        ("federation.zzz=3", "is not a key that exists here;"),
+        ("federation.num_rounds='vier'", "federation.num_rounds = 'vier': must be a whole number, without quotes"),
         ("task.labels=['a', 'a']", "must be distinct"),
         ("task.kind='poetry'", "task.kind = 'poetry': must be one of 'text-classification', "),
         ("adapter.layers='top:0'", "adapter.layers"),
@@ -60,7 +65,7 @@ def test_an_override_of_a_section_that_is_not_one_is_refused(tmp_path: Path) -> 
     ],
 )
 def test_an_error_names_file_key_value_and_rule(tmp_path: Path, override: str, message: str) -> None:
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=re.escape(message)):
         _load(tmp_path, TOML, override)
 
 
@@ -73,8 +78,25 @@ def test_a_number_that_is_not_finite_is_refused(tmp_path: Path, key: str, value:
 
 @pytest.mark.parametrize("text", ["[study", "\x00", '[study]\nname = "a"\nname = "b"'])
 def test_a_file_that_is_not_toml_is_named(tmp_path: Path, text: str) -> None:
-    with pytest.raises(InputError, match=r"run.toml: cannot be read as TOML"):
+    with pytest.raises(InputError, match=r"run.toml: .* not TOML"):
         _load(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("# Köln".encode("latin-1"), "line 1 is not UTF-8; save the file as UTF-8"),
+        (TOML.encode("utf-16"), "line 1 is not UTF-8"),
+        (b"[study]\nseed = 3,0", "line 2 is not TOML: seed = 3,0 .*; a number has a point, no comma"),
+        (rb'a = "C:\Users\x"', r"line 1 is not TOML: a = .* write / or single quotes"),
+    ],
+    ids=["Latin-1", "UTF-16", "a decimal comma", "a path of Windows"],
+)
+def test_a_line_that_cannot_be_read_is_shown_with_the_remedy(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "run.toml"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        load_run(path)
 
 
 def test_a_file_may_begin_with_a_mark_of_its_encoding(tmp_path: Path) -> None:
@@ -85,7 +107,7 @@ def test_a_file_may_begin_with_a_mark_of_its_encoding(tmp_path: Path) -> None:
 
 
 def test_an_absent_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none\.toml: cannot be read as TOML: No such file"):
+    with pytest.raises(InputError, match=r"none\.toml: there is no such file"):
         load_run(tmp_path / "none.toml")
 
 
