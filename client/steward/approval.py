@@ -86,19 +86,21 @@ class Verdict:
         if self.cost is not None:
             spent = f"spent so far {self.spent} of {self.cap:g}"
             lines.append(f"  would cost epsilon {self.cost} at delta {self.delta:g}; {spent}")
-        return lines + (self.shared.lines() if self.shared else [])
+        lines += self.shared.lines() if self.shared else []
+        if self.attack is not None:
+            lines.append(f"  an attacker would recognise at most {self.attack:.2%} of the members at 1 % false alarms")
+        return lines
 
     def text(self) -> str:
         """For a person."""
         lines = self.agreed()
-        if self.attack is not None:
-            lines.append(f"  an attacker would recognise at most {self.attack:.2%} of the members at 1 % false alarms")
         lines += [f"  refused by policy: {reason}" for reason in self.policy]
         lines += [f"  refused by budget: {self.budget}"] if self.budget else []
         lines += [f"  refused by the data: {self.data}"] if self.data else []
         lines += [f"  the server would leave you out: {self.left_out}"] if self.left_out else []
         lines += [f"  would not fit this machine: {self.room}"] if self.room else []
-        lines += [f"  {self.waits}"] if self.waits and not self.exit_code else []
+        if self.waits and not self.exit_code:
+            lines.append(f"  {self.waits} (with --run FILE while no server has offered it)")
         if not self.exit_code and not self.waits:
             lines.append("  would be accepted")
         return "\n".join(lines)

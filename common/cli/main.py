@@ -1,5 +1,6 @@
 """The `confide` command: a table of commands, each imported on use, so that help is instant."""
 
+import difflib
 import importlib
 import sys
 from collections.abc import Callable
@@ -180,9 +181,22 @@ def _without_command(arguments: list[str]) -> None:
     elif any(name.startswith(group) for name in COMMANDS) and set(arguments) - set(words) <= {"-h", "--help"}:
         print(_help(group))  # noqa: T201
     else:
-        known = ", ".join(COMMANDS)
-        sys.exit(_fail(f"no command {' '.join(words) or arguments[0]!r}; the commands are: {known}", 2))
+        sys.exit(_fail(_unknown(words or arguments), 2))
     sys.exit(0)
+
+
+def _unknown(words: list[str]) -> str:
+    """Return the message about a command that does not exist, with those that are most like it."""
+    group = ""
+    for word in words:
+        if not any(name.startswith(f"{group}{word} ") for name in COMMANDS):
+            break
+        group += f"{word} "
+    typed = "".join(words[len(group.split()) :][:1])
+    known = [name.removeprefix(group) for name in COMMANDS if name.startswith(group)]
+    close = [f"`confide {group}{name}`" for name in difflib.get_close_matches(typed, known, 2)]
+    meant = f"is {' or '.join(close)} meant? " if close else ""
+    return f"no command {(group + typed).strip()!r}; {meant}`confide {group}--help` lists all"
 
 
 def _fail(message: str, code: int) -> int:

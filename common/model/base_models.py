@@ -52,10 +52,9 @@ def find_model(base: str, models: Path | None = None) -> Path:
             return _checked(configs[0].parent)
     if base.count("/") == 1 and not folder.exists():
         return _checked(_hub(base, local_files_only=True))
-    package = base.replace("_", "-")
     raise InputError(
-        f"model.base = {base!r} is not an installed package, a folder with {CONFIG}, or a hub id "
-        f"('organisation/name'); if it is a package, pip install {package}"
+        f"model.base = {base!r} is not an installed package, a folder with {CONFIG}, or a hub id; name the model's "
+        "folder, or its hub id as 'organisation/name'"
     )
 
 

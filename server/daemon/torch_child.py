@@ -12,6 +12,7 @@ from typing import Any
 
 from confide.common.config.run import RunConfig
 from confide.common.errors import ConfideError, InputError
+from confide.common.flower import prepare
 from confide.common.model.scores import Scores
 from confide.common.tensors import State
 
@@ -85,6 +86,7 @@ class Workshop:
 def _work(pipe: Connection, run_json: str, home: str) -> None:
     """Run the child's loop until the server closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the server ends this one
+    prepare()  # as every process of ours: its logs are the server's
     bench = _Bench(RunConfig.model_validate_json(run_json), Path(home))
     while True:
         try:

@@ -54,7 +54,7 @@ def simulate(  # noqa: PLR0913 - one parameter an option
     site: SiteOption = None,
     resume: ResumeOption = None,
     as_json: JsonOption = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="show no progress")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="print nothing but errors and warnings")] = False,
 ) -> None:
     """Run a whole federation on this machine.
 

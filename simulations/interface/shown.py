@@ -40,6 +40,7 @@ def carry_out_shown(
 
     tracking = run.simulation.tracking if run.simulation else "none"
     tell(opening(run))
+    tell("loading the base model, and trying a step of each size")
     memory = peak_memory if engine == "in-process" else None  # of workers this process sees none
     with (
         begun.kept.alone() if begun.kept else nullcontext(),

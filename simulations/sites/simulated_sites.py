@@ -49,6 +49,12 @@ def declared_size(num_units: int) -> int:
     return max(1, round(num_units / magnitude) * magnitude)
 
 
+def declared_by(run: RunConfig, records: list[Record]) -> int:
+    """Return the size that a simulated institution with these records declares: of its training share."""
+    held_out = run.simulation.validation_fraction if run.simulation else 0.0
+    return declared_size(round((1 - held_out) * len(gather(records))))
+
+
 class MemoryOutbox:
     """An outbox in memory: the newest answers only, since one process asks and answers.
 
@@ -173,14 +179,13 @@ class SimulatedSites:
 
     def _config(self, name: str, records: list[Record]) -> SiteConfig:
         grouped, settings = "group" in records[0], self.run.simulation
-        share = settings.validation_fraction if settings else 0.0
         dataset = DatasetSection(
             id=f"simulated-{name}",
             path=Path(),
             columns={"group": "group"} if grouped else {},
             unit="group" if grouped else "record",
-            declared_units=declared_size(round((1 - share) * len(gather(records)))),
-            validation_fraction=share,
+            declared_units=declared_by(self.run, records),
+            validation_fraction=settings.validation_fraction if settings else 0.0,
         )
         return SiteConfig(
             institution=InstitutionSection(name=name),

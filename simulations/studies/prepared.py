@@ -64,12 +64,17 @@ def locked(run: RunConfig, accountant: Accountant) -> RunConfig:
 
 def check_simulation(run: RunConfig, warn: Callable[[str], None]) -> None:
     """Read the data of `[simulation]`, give warnings about them, and check what is cheap to check before a run."""
+    from confide.common.protocol.gate import size_problem
     from confide.server.results.tracking import require_tracker
     from confide.server.rounds.participation import check_quorum
     from confide.simulations.data.institutions import load_institutions
+    from confide.simulations.sites.simulated_sites import declared_by
 
     require_tracker(run.simulation.tracking if run.simulation else "none")
     institutions = load_institutions(run)
     for warning in institutions.warnings:
         warn(warning)
     check_quorum(run.federation, len(institutions.private))
+    sizes = [declared_by(run, records) for records in institutions.private.values()]
+    if left_out := [problem for size in sizes if (problem := size_problem(size, run.local.nominal_units))]:
+        warn(f"a server would leave out {len(left_out)} of {len(sizes)} institutions: {left_out[0]}")

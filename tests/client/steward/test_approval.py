@@ -165,7 +165,8 @@ def test_approve_compares_the_hash_that_was_told_with_the_run_of_the_file(
     assert (code, "deadbeef" in text, run.sha256() in text) == (2, True, True)
     assert not open_site(site).ledger.account().approved
     told = f" {run.sha256()[:4].upper()} {run.sha256()[4:12]}"
-    assert _call(monkeypatch, capsys, *words, told)[0] == 0
+    code, text = _call(monkeypatch, capsys, *words, told)
+    assert (code, "an attacker would recognise at most" in text) == (0, True)
     assert open_site(site).ledger.account().approved == {("test", run.sha256())}
 
 
@@ -259,7 +260,8 @@ def test_a_person_is_told_what_else_is_agreed_to(
     assert approved[0].endswith(": approved")
     assert approved[1:3] == told
     assert "would cost epsilon" in approved[3]
-    assert len(approved) == 4
+    assert "an attacker would recognise at most" in approved[4]
+    assert len(approved) == 5
 
 
 def test_who_approves_a_run_without_privacy_is_told_so(

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from confide.common.cli.main import main
+
 _MAIN = "import sys; sys.argv[0] = 'confide'; from confide.common.cli.main import main; main()"
 _MUCH = """
 import sys
@@ -56,7 +58,27 @@ def test_a_command_that_writes_on_goes_on_to_its_end(unbuffered: str) -> None:
 def test_an_error_is_told_to_whoever_still_reads() -> None:
     code, errors = _without_reader(sys.executable, "-c", _MAIN, "simulat")
     assert code == 2
-    assert errors.startswith("confide: error: no command 'simulat'")
+    assert errors.startswith("confide: error: no command 'simulat'; is `confide simulate` meant? `confide --help`")
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["simulte", "run.toml"], "no command 'simulte'; is `confide simulate` meant? `confide --help` lists all"),
+        (["client", "aprove", "x"], "no command 'client aprove'; is `confide client approve` meant? `confide client "),
+        (["client", "ledger", "zzz"], "no command 'client ledger zzz'; `confide client ledger --help` lists all"),
+        (["-x", "client"], "no command 'client'; `confide client --help` lists all"),
+        (["--foo"], "no command '--foo'; `confide --help` lists all"),
+    ],
+)
+def test_a_command_that_does_not_exist_is_told_with_the_one_that_is_like_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], typed: list[str], message: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["confide", *typed])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith(f"confide: error: {message}")
 
 
 def test_what_is_read_comes_whole() -> None:

@@ -44,14 +44,14 @@ def refuse(confide: Confide, run_file: Path) -> Refuse:
     [
         ("federation.rounds=3", ["federation.rounds", "3", "not a key", "confide init"]),
         ("sturdy.name=x", ["sturdy", "not a key"]),
-        ("federation.num_rounds=many", ["federation.num_rounds", "'many'", "integer"]),
-        ("federation.num_rounds=0", ["federation.num_rounds = 0", "greater than or equal to 1"]),
+        ("federation.num_rounds=many", ["federation.num_rounds", "'many'", "whole number"]),
+        ("federation.num_rounds=0", ["federation.num_rounds = 0", "must be at least 1"]),
         ("federation.num_rounds=true", ["federation.num_rounds = True"]),
         ("federation.aggregation=mean", ["federation.aggregation = 'mean'", "'median'"]),
         ("study.name=A B", ["study.name = 'A B'"]),
         ('task.labels=["a"]', ["task.labels", "at least 2"]),
         ('task.labels=["a", "a"]', ["distinct"]),
-        ("local.sampling_probability=1.5", ["local.sampling_probability = 1.5", "less than or equal to 1"]),
+        ("local.sampling_probability=1.5", ["local.sampling_probability = 1.5", "must be at most 1"]),
         ("privacy.clip_norm=inf", ["clip_norm", "inf", "finite"]),
         ("local.learning_rate=inf", ["local.learning_rate", "inf", "finite"]),
         ("federation.learning_rate=nan", ["federation.learning_rate", "nan"]),
@@ -60,7 +60,7 @@ def refuse(confide: Confide, run_file: Path) -> Refuse:
         ("simulation.by=site", ["iid", "by"]),
         ("simulation.columns={ txt = 'text' }", ["txt"]),
         ("simulation.columns.text=note", ["simulation.columns"]),
-        ("model.base=no_such_model", ["model.base = 'no_such_model'", "pip install no-such-model"]),
+        ("model.base=no_such_model", ["model.base = 'no_such_model'", "name the model's folder", "organisation/name"]),
         ("model.base=./nowhere", ["model.base = './nowhere'", "folder"]),
         ("model.base=__main__", ["model.base = '__main__'"]),
         (f"model.sha256={'0' * 64}", ["model.sha256", "0" * 64, "hash to"]),
@@ -102,9 +102,9 @@ def test_a_run_file_that_is_no_toml(refuse: Refuse) -> None:
     refuse.run_file.write_text("[study\n", encoding="utf-8")
     refuse([], "run.toml", "line 1")
     refuse.run_file.write_bytes(b"# \xff\n")
-    refuse([], "run.toml", "utf-8")
+    refuse([], "run.toml", "UTF-8")
     refuse.run_file.unlink()
-    refuse([], "run.toml", "No such file")
+    refuse([], "run.toml", "no such file")
 
 
 def test_no_noise_reaches_the_target(refuse: Refuse, settings: Settings) -> None:
