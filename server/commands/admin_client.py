@@ -132,7 +132,7 @@ def status_lines(facts: dict[str, Any]) -> list[str]:
     lines = [f"trouble: {trouble}" for trouble in facts["troubles"]]
     for name, client in facts["clients"].items():
         word = "connected since" if client["status"] == "online" else "not connected since"
-        parts = [f"{name}: {word} {client['since'] or 'this server has started'}"]
+        parts = [f"{name}: {word} {(client['since'] or '')[:19] or 'this server has started'}"]
         if client["versions"]:
             parts.append(f"confide {client['versions']['confide']} with flwr {client['versions']['flwr']}")
         if client["run"]:
