@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import tomli_w
 from support.installations import Asking, kinds, write_records, write_site
+from support.kinds import SETTINGS, of_kind, records_of_kind
 from support.sites import make_records
 
 from confide.client.answers.proposed_runs import keep_offer
@@ -146,6 +147,38 @@ def test_joining_refuses_where_an_approved_run_could_use_too_few_lines(
     open_site(site).ledger.open_study("test", make_plan(make_run(), 20), CAP)
     open_site(site).ledger.close("test")
     assert _call(monkeypatch, capsys, *words)[0] == 0, "a study that is closed spends nothing any more"
+
+
+# Of a kind: columns of the wrong shape, and words of the reason.
+MISSHAPEN: dict[str, tuple[dict[str, Any], str]] = {
+    "text-classification": ({"label": ["positive"]}, "label ['positive'] is not one of"),
+    "scoring": ({"score": "high"}, "score 'high' is no number from -4 to 4"),
+    "token-classification": ({"tags": ["O"]}, "tags (of 1) must be a list with one tag for each"),
+    "relation-classification": ({"text": "the film was good"}, "text has <e1> 0 times"),
+    "question-answering": ({"answers": ["good"]}, "answers is ['good'], must be an object with the lists"),
+    "ranking": ({"relevance": 2}, "relevance (no list) must be a list with a number for each"),
+    "multi-label-classification": ({"labels": "good"}, "labels is 'good', must be a list of labels"),
+    "causal-lm": ({"messages": "the film"}, "messages is 'the film', must be a list of messages"),
+    "seq2seq": ({"target": ["good"]}, "target is a list"),
+    "preference": ({"chosen": [{"role": "assistant", "content": "good"}]}, "prompt and chosen must both be texts"),
+}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SETTINGS if "," not in kind])
+def test_check_takes_good_records_of_a_kind_and_tells_of_misshapen_ones(
+    tmp_path: Path, make_run: MakeRun, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = of_kind(make_run(local={"nominal_units": 20}, privacy={"unit": "none"}), kind)  # costs are not looked at here
+    file, records = _write_run(lock(run, hash_model(Path(run.model.base))), tmp_path), records_of_kind(kind, 20)
+    change, reason = MISSHAPEN[kind]
+    told = []
+    for name, rows in (("good", records), ("bad", [{**records[0], **change}] * 20)):
+        sections = {"dataset": {"min_usable_fraction": 1.0}, "policy": {"allow_no_privacy": True}}
+        site = write_site(tmp_path / name, rows, **sections)
+        told.append(_call(monkeypatch, capsys, "client", "check", file, "--site", str(site)))
+    (code, text), (refused, why) = told
+    assert (code, "would be accepted" in text) == (0, True), text
+    assert (refused, "0 of 20 lines (0 %)" in why, f"most often (20 lines): {reason}" in why) == (1, True, True), why
 
 
 # The hash that was told
