@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel
 from safetensors.numpy import load_file
 from support.deployment import Deployment, deployed
-from support.kinds import SETTINGS, file_of_kind, records_of_kind
+from support.kinds import KINDS, file_of_kind, records_of_kind
 from support.sites import make_records
 from support.zygote import Zygote
 
@@ -43,10 +43,7 @@ target_delta = 1e-3
 """
 
 
-_KINDS = [kind for kind in SETTINGS if "," not in kind and kind != "causal-lm"]  # of the ten, by its other form
-
-
-@pytest.fixture(params=["causal-lm, completion", *_KINDS])
+@pytest.fixture(params=["causal-lm, completion" if kind == "causal-lm" else kind for kind in KINDS])
 def kind(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name

@@ -50,6 +50,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "max_length": 64,
     },
 }
+KINDS = tuple(name for name in SETTINGS if "," not in name)  # each in one form: the ten kinds
 RECORDS: dict[str, list[dict[str, Any]]] = {
     "text-classification": [
         {"text": "the film was good", "label": "positive"},

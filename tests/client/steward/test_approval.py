@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import tomli_w
 from support.installations import Asking, kinds, write_records, write_site
-from support.kinds import SETTINGS, of_kind, records_of_kind
+from support.kinds import KINDS, of_kind, records_of_kind
 from support.sites import make_records
 
 from confide.client.answers.proposed_runs import keep_offer
@@ -164,7 +164,7 @@ MISSHAPEN: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", [kind for kind in SETTINGS if "," not in kind])
+@pytest.mark.parametrize("kind", KINDS)
 def test_check_takes_good_records_of_a_kind_and_tells_of_misshapen_ones(
     tmp_path: Path, make_run: MakeRun, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

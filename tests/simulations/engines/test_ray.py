@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from support.kinds import file_of_kind, records_of_kind, task_of, writes
+from support.kinds import KINDS, file_of_kind, records_of_kind, task_of, writes
 
 from confide.common.errors import InputError
 
@@ -67,7 +67,7 @@ def test_institutions_on_ray(confide: Confide, run_file: Path, tmp_path: Path, a
 
 @WITH_RAY
 @pytest.mark.waits
-@pytest.mark.parametrize("kind", ["token-classification", "ranking", "seq2seq"])
+@pytest.mark.parametrize("kind", sorted({*KINDS} - {"text-classification", "causal-lm"}))  # which run above
 def test_ray_and_one_process_reach_one_adapter(confide: Confide, run_file: Path, tmp_path: Path, kind: str) -> None:
     """Without privacy, and with every unit drawn, nothing of a round is left to chance."""
     rows = [{**row, "site": f"clinic {number % 3}"} for number, row in enumerate(records_of_kind(kind, 60))]
