@@ -57,7 +57,9 @@ def offered_run(path: Path, study: str, sha256: str) -> RunConfig:
         )
     waiting = [run for run in offered if (study, run.sha256()) not in approved] or offered[:1]
     if not waiting:
-        raise InputError(f"no run of study {study!r} was offered here; name its file with --run RUN.toml")
+        others = sorted({run.study.name for run in read_offers(site.offers)}) if site.offers else []
+        told = f", but runs of {', '.join(map(repr, others))} were" if others else ""
+        raise InputError(f"no run of study {study!r} was offered here{told}; name its file with --run RUN.toml")
     if len(waiting) > 1:
         hashes = ", ".join(hash_start(run.sha256()) for run in waiting)
         raise InputError(

@@ -213,6 +213,15 @@ def test_blanks_and_capitals_do_not_matter_in_the_hash_of_an_offered_run(tmp_pat
         offered_run(site, "test", "XYZ")
 
 
+def test_a_study_that_was_not_offered_is_told_with_those_that_were(tmp_path: Path, make_run: MakeRun) -> None:
+    site, told = write_site(tmp_path), "no run of study 'tset' was offered here"
+    with pytest.raises(InputError, match=f"^{told}; name its file with --run"):
+        offered_run(site, "tset", "")
+    keep_offer(tmp_path / "state" / "offers", make_run())
+    with pytest.raises(InputError, match=f"^{told}, but runs of 'test' were; name"):
+        offered_run(site, "tset", "")
+
+
 # A study without steps
 
 
