@@ -4,11 +4,11 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from confide.common.curation.findings import Places
-from confide.common.curation.form import Seen
+from confide.common.curation.form import Form, Seen
 from confide.common.findings import Finding
 from confide.common.shown import shown
 
-_REASONS = 5  # that are shown, the commonest first
+_REASONS = 20  # that are shown, the commonest first
 
 
 class Broken:
@@ -32,8 +32,8 @@ class Broken:
 class Unused:
     """Records that a round would pass over, as the kind of task judges them: labels outside the schema among them."""
 
-    def __init__(self, least_usable: float) -> None:
-        self.least_usable = least_usable
+    def __init__(self, form: Form) -> None:
+        self.form = form
         self.reasons: defaultdict[str, Places] = defaultdict(Places)
         self.number = 0
 
@@ -43,17 +43,23 @@ class Unused:
         if seen.fault is not None:
             self.reasons[shown(seen.fault, 200)].add(seen.number)
 
+    @property
+    def wasted(self) -> int:
+        """The number of records that a round would pass over."""
+        return sum(places.count for places in self.reasons.values())
+
     def findings(self) -> Iterator[Finding]:
         """Yield one finding: a problem if too few records can be used."""
-        wasted = sum(places.count for places in self.reasons.values())
-        usable = self.number - wasted
-        if not wasted:
+        usable, least = self.number - self.wasted, self.form.least_usable
+        if not self.wasted and self.form.task is None:
+            yield Finding("schema", "ok", f"all {usable} records name a person; --run says whether its task reads them")
+        elif not self.wasted:
             yield Finding("schema", "ok", f"all {usable} records are of the form that the task reads")
-        elif usable < self.least_usable * self.number or not usable:
+        elif usable < least * self.number or not usable:
             yield Finding(
                 "schema",
                 "problem",
-                f"only {usable} of {self.number} records could be used, must be a share of {self.least_usable:g}: "
+                f"only {usable} of {self.number} records could be used, must be a share of {least:g}: "
                 f"{_listed(self.reasons)}",
             )
         else:

@@ -35,12 +35,14 @@ class Report:
 
     Attributes:
         preview: the first records as the product reads them, their values cut.
+        left_out: so many records can be read, but a round would pass over them.
     """
 
     path: Path
     form: Form
     preview: list[dict[str, str]]
     findings: list[Finding]
+    left_out: int = 0
 
     def stops(self) -> list[str]:
         """Return the subjects that stop use of the file."""
@@ -53,8 +55,12 @@ class Report:
 
     def verdict(self) -> str:
         """Return in words whether the file can be used."""
-        stops = self.stops()
-        return f"cannot be used: {', '.join(stops)}" if stops else "can be used"
+        if stops := self.stops():
+            return f"cannot be used: {', '.join(stops)}"
+        if not self.left_out:
+            return "can be used"
+        some, them = ("1 record", "it") if self.left_out == 1 else (f"{self.left_out} records", "them")
+        return f"can be used by an institution, which leaves {some} out; a simulation needs {them} mended"
 
 
 def check_data(path: Path, form: Form, test: Path | None = None) -> Report:
@@ -72,7 +78,8 @@ def check_data(path: Path, form: Form, test: Path | None = None) -> Report:
     """
     broken, overlaps = Broken(), [] if test is None else [_overlap(test, form)]
     schema = getattr(form.task, "labels", ())
-    judged = [Unused(form.least_usable)] if form.task or form.has_groups else []
+    unused = Unused(form)
+    judged = [unused] if form.task or form.has_groups else []
     own: list[Check] = [Lengths(form), Duplicates(), *overlaps, Balance(schema), LabelNoise()]
     checks = [*judged, *own, Languages(), Encodings(), Identifiers(), Units(form)]
     preview, whole = list[dict[str, str]](), 0
@@ -85,7 +92,7 @@ def check_data(path: Path, form: Form, test: Path | None = None) -> Report:
         whole += 1
     # A check that saw no record has found nothing, and says nothing.
     found = chain(broken.findings(whole), *(check.findings() for check in checks if whole))
-    return Report(path, form, preview, list(found))
+    return Report(path, form, preview, list(found), unused.wasted)
 
 
 def _records(path: Path, columns: Mapping[str, str], broken: Broken) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -1,7 +1,8 @@
 """A file or a folder of texts as checked records."""
 
 import json
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,21 @@ _LINES = {".jsonl": inspect_jsonl, ".csv": inspect_csv, ".tsv": inspect_tsv}  # 
 
 
 def read_rows(path: Path) -> list[Record]:
-    """All rows of a file or folder, as `inspect_rows` finds them.
+    """All rows of a file or folder, as `inspect_rows` finds them; raises what `numbered_rows` raises."""
+    return list(numbered_rows(path).values())
+
+
+def numbered_rows(path: Path) -> dict[int, Record]:
+    """All rows of a file or folder by the number of their first line (of a table: of the row).
 
     Raises:
         InputError: absent, unreadable, not UTF-8, malformed (with the line's number) or empty.
     """
-    rows = []
+    rows = dict[int, Record]()
     for number, row in inspect_rows(path):
         if isinstance(row, str):
             raise InputError(f"{path}:{number}: {row}")
-        rows.append(row)
+        rows[number] = row
     if not rows:
         raise InputError(f"{path}: holds no records")
     return rows
@@ -119,22 +125,38 @@ def _number(text: str) -> float:
     return int(number) if number.is_integer() else number
 
 
-def check_records(rows: list[Record], task: Task, max_chars: int, source: str) -> tuple[list[Record], list[str]]:
+def check_records(
+    rows: list[Record], task: Task, max_chars: int, source: str, lines: Sequence[int] = ()
+) -> tuple[list[Record], list[str]]:
     """Records whose texts are cut to ``max_chars``, and the warnings for the user.
 
+    Args:
+        rows: in our columns.
+        task: of the run.
+        max_chars: of a text.
+        source: the name of the file, for messages.
+        lines: the number of each row's line in that file; none if the rows are of no file.
+
     Raises:
-        InputError: the first record that the task cannot use, by number, with value, rule and remedy.
+        InputError: the first record that the task cannot use, with value, rule and remedy, and the number of others.
     """
-    records, num_cut = [], 0
-    for number, row in enumerate(rows, start=1):
-        record = task.cut(row, max_chars)
-        num_cut += record != row
-        problem = task.check(record)
-        if problem:
-            raise InputError(f"{source}: record {number}: {problem}")
-        records.append(record)
+    records = [task.cut(row, max_chars) for row in rows]
+    faults = [(index, problem) for index, record in enumerate(records) if (problem := task.check(record))]
+    if faults:
+        index, problem = faults[0]
+        place = f"{source}:{lines[index]}" if lines else f"{source}: record {index + 1}"
+        raise InputError(f"{place}: {problem}{_others(len(faults) - 1, source if lines else None)}")
+    num_cut = sum(record != row for record, row in zip(records, rows, strict=True))
     warnings = [f"{source}: {num_cut} texts are longer than {max_chars} characters and were cut"] if num_cut else []
     return records, warnings
+
+
+def _others(count: int, file: str | None) -> str:
+    """Return in words that ``count`` more records have a fault, and the command that names all of a file."""
+    if not count:
+        return ""
+    names = f"; `confide data check {shlex.quote(file)} --run RUN.toml` names them all" if file else ""
+    return f"; {count} more {'record has' if count == 1 else 'records have'} a fault{names}"
 
 
 def read_public(
@@ -146,4 +168,5 @@ def read_public(
         InputError: the file cannot be read, or has a record that the task cannot use.
     """
     names = {name: (columns or {}).get(name, name) for name in task.fields()}
-    return check_records(select(read_rows(path), names, str(path)), task, max_chars, str(path))
+    rows = numbered_rows(path)
+    return check_records(select(list(rows.values()), names, str(path)), task, max_chars, str(path), list(rows))

@@ -7,7 +7,7 @@ from pathlib import Path
 from confide.common.config.run import RunConfig
 from confide.common.config.sections import PrivacySection
 from confide.common.config.simulation import SimulationSection
-from confide.common.data.records import Record, check_records, read_public, read_rows, select
+from confide.common.data.records import Record, check_records, numbered_rows, read_public, select
 from confide.common.errors import InputError
 from confide.common.settings import Section
 from confide.simulations.data.partition import partition, shuffled
@@ -76,11 +76,13 @@ def _load(run_json: str) -> Institutions:
 
 
 def _read(run: RunConfig, settings: SimulationSection) -> tuple[list[Record], list[str]]:
-    rows = SOURCES[settings.data]() if settings.data in SOURCES else read_rows(Path(settings.data))
+    of_file = {} if settings.data in SOURCES else numbered_rows(Path(settings.data))
+    rows = list(of_file.values()) or SOURCES[settings.data]()
     columns = _columns(run, settings)
     if settings.by is not None:
         columns["institution"] = settings.by
-    return check_records(select(rows, columns, settings.data), run.task, settings.max_chars, settings.data)
+    own = select(rows, columns, settings.data)
+    return check_records(own, run.task, settings.max_chars, settings.data, list(of_file))
 
 
 def _columns(run: RunConfig, settings: SimulationSection) -> dict[str, str]:

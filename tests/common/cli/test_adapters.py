@@ -182,7 +182,7 @@ def test_evaluate_refuses_bad_data(confide: Confide, adapter: Path, tmp_path: Pa
     _refused(confide("evaluate", adapter, "--data", path, "--columns", "note"), "--columns 'note'", "text=note")
     _refused(confide("evaluate", adapter, "--data", tmp_path / "none.csv"), "none.csv", "No such file")
     path.write_text("text,label\nbad,worse\n", encoding="utf-8")
-    _refused(confide("evaluate", adapter, "--data", path), "record 1", "'worse'", "negative")
+    _refused(confide("evaluate", adapter, "--data", path), "own.csv:2", "'worse'", "negative")
 
 
 def test_predict_refuses_bad_input(confide: Confide, adapter: Path, tmp_path: Path) -> None:

@@ -244,6 +244,17 @@ def test_nothing_is_ok_of_a_file_in_another_encoding(encoding: str, tmp_path: Pa
     assert "no text of it can be read" in found["test file"]
 
 
+def test_every_reason_is_listed_and_the_verdict_counts_what_is_left_out(tmp_path: Path) -> None:
+    report = check_data(_write(tmp_path, _changed(7, text=" ")), _form())
+    assert "which leaves 1 record out; a simulation needs it mended" in report_text(report)
+    rows = [{**row, "label": f"odd {number}"} if number < 20 else row for number, row in enumerate(_clean())]
+    report = check_data(_write(tmp_path, rows), _form())
+    listed = _found(report)["schema"]
+    assert all(f"1 record (at {number + 1}): label 'odd {number}' is not one of" in listed for number in range(20))
+    verdict = "notes.jsonl can be used by an institution, which leaves 20 records out; a simulation needs them mended"
+    assert verdict in report_text(report).splitlines()
+
+
 def test_too_few_usable_records_stop_use(tmp_path: Path) -> None:
     rows = [{**row, "label": [row["label"]]} if number < 40 else row for number, row in enumerate(_clean())]
     report = check_data(_write(tmp_path, rows), _form())

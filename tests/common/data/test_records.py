@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from confide.common.curation.form import guessed_form
-from confide.common.data.records import check_records, group_of, read_rows, read_usable_rows, select
+from confide.common.data.records import check_records, group_of, read_public, read_rows, read_usable_rows, select
 from confide.common.errors import InputError
 from confide.common.tasks import TextClassification
 
@@ -154,6 +154,24 @@ def test_groups_stay_whole() -> None:
 def test_a_record_that_the_task_cannot_use_is_named(change: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         check_records([ROWS[0], {**ROWS[1], **change}], TASK, 100, "x.csv")
+
+
+def test_a_refusal_names_the_line_and_counts_the_other_faults(tmp_path: Path) -> None:
+    begin = "text,label\n\na,positive\nb,so-so\n"
+    path = _write(tmp_path, "my notes.csv", begin)
+    with pytest.raises(InputError, match=r"my notes.csv:4: label 'so-so' is not one of .*; mend it or .* task.labels$"):
+        read_public(path, TASK)
+    for more, words in (("c,\n", "1 more record has"), ("c,\n ,positive\n", "2 more records have")):
+        with pytest.raises(InputError) as error:
+            read_public(_write(tmp_path, "my notes.csv", begin + more), TASK)
+        remedy = f"; {words} a fault; `confide data check '{path}' --run RUN.toml` names them all"
+        assert str(error.value).endswith(remedy)
+
+
+def test_records_of_no_file_are_named_by_their_number() -> None:
+    bad = [{"text": "", "label": "positive"}] * 3
+    with pytest.raises(InputError, match=r"^records: record 3: text is empty.*; 2 more records have a fault$"):
+        check_records([*ROWS, *bad], TASK, 100, "records")
 
 
 # Rows that can be read, each for itself: what a client reads in the rounds of a run

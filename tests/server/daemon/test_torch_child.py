@@ -76,7 +76,7 @@ def test_a_run_goes_on_from_an_adapter_of_the_server_s_folder(
 
 @pytest.mark.parametrize(
     ("public", "reason"),
-    [("none.jsonl", "srv/none.jsonl: .*No such file"), ("bad.jsonl", "srv/bad.jsonl: record 1: .*'awful'")],
+    [("none.jsonl", "srv/none.jsonl: .*No such file"), ("bad.jsonl", "srv/bad.jsonl:1: .*'awful'")],
 )
 def test_public_records_that_cannot_be_used_are_named_with_the_remedy(work: Work, public: str, reason: str) -> None:
     with pytest.raises(ConfideError, match=f"evaluation.data = '{public}': .*{reason}.*; mend it at the server"):

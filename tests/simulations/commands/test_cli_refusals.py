@@ -120,10 +120,10 @@ LINE = b'{"text": "good", "label": "positive"}\n'
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.jsonl", LINE * 20 + b'{"text": "bad", "label": "awful"}\n', ["record 21", "'awful'", "task.labels"]),
-        ("a.jsonl", LINE * 20 + b'{"text": "bad", "label": 1}\n', ["record 21", "label 1"]),
-        ("a.jsonl", LINE * 20 + b'{"text": " ", "label": "positive"}\n', ["record 21", "text is empty"]),
-        ("a.jsonl", LINE * 20 + b'{"text": null, "label": "positive"}\n', ["record 21", "text is empty"]),
+        ("a.jsonl", LINE * 20 + b'{"text": "bad", "label": "awful"}\n', ["a.jsonl:21", "'awful'", "task.labels"]),
+        ("a.jsonl", LINE * 20 + b'{"text": "bad", "label": 1}\n', ["a.jsonl:21", "label 1"]),
+        ("a.jsonl", LINE * 20 + b'{"text": " ", "label": "positive"}\n', ["a.jsonl:21", "text is empty"]),
+        ("a.jsonl", LINE * 20 + b'{"text": null, "label": "positive"}\n', ["a.jsonl:21", "text is empty"]),
         ("a.jsonl", LINE * 7 + b"\n" + b'{"text": "sch\xf6n"}\n' + LINE, ["a.jsonl:9", "not UTF-8", "iconv"]),
         ("a.jsonl", LINE * 7 + b'{"text": "bad"\n', ["a.jsonl:8", "not a line of JSON"]),
         ("a.jsonl", LINE * 7 + b'["bad"]\n', ["a.jsonl:8", "list", "object"]),
@@ -152,7 +152,7 @@ def test_an_unreadable_file(refuse: Refuse, tmp_path: Path) -> None:
 def test_bad_public_test_data(refuse: Refuse, settings: Settings, tmp_path: Path) -> None:
     refuse(settings("evaluation.data=none.csv"), "none.csv", "No such file")
     (tmp_path / "public.csv").write_text("text,label\ngood,awful\n", encoding="utf-8")
-    refuse(settings("evaluation.data=public.csv"), "public.csv", "record 1", "'awful'")
+    refuse(settings("evaluation.data=public.csv"), "public.csv:2", "'awful'")
 
 
 def test_clients_against_a_natural_partition(refuse: Refuse, settings: Settings) -> None:

@@ -146,7 +146,7 @@ def test_bad_data_are_named(data: Any, words: str, run: RunConfig, tmp_path: Pat
 def test_half_a_character_is_the_fault_of_its_record(run: RunConfig, tmp_path: Path) -> None:
     section = with_data(run, [*ROWS, {"text": "a \ud83d", "label": "negative"}], tmp_path).simulation
     assert section is not None
-    with pytest.raises(InputError, match="record 61: text holds half a surrogate pair"):
+    with pytest.raises(InputError, match=":61: text holds half a surrogate pair"):
         read_public(Path(section.data), run.task)
 
 
