@@ -10,6 +10,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, cast
 
+from confide.common.data.lines import not_utf8
 from confide.common.data.records import read_rows
 from confide.common.errors import InputError
 
@@ -83,7 +84,7 @@ def text_of(line: bytes, number: int) -> str:
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError:
-        raise InputError(f"text {number} is not UTF-8; convert it, for example with iconv -t UTF-8") from None
+        raise InputError(f"text {number} is {not_utf8(line)}") from None
 
 
 def record_of(line: bytes, number: int, columns: tuple[str, ...]) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from typing import Any
 from confide.common.errors import InputError
 
 Record = dict[str, Any]
-_NOT_UTF8 = "not UTF-8; convert the file, for example with iconv -t UTF-8"
+_NOT_UTF8 = "not UTF-8; in Excel save it as 'CSV UTF-8', or type: iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW"
+_UTF16 = "not UTF-8 but UTF-16; in Excel save it as 'CSV UTF-8', or type: iconv -f UTF-16 -t UTF-8 OLD > NEW"
 _AFTER_QUOTE = "text after a closing quote; write a quote inside of a field twice"
 _OPEN = "a quote that is never closed; write a quote inside of a field twice, and the field in quotes"
 _OPEN_ON_ITS_LINE = "a quote that is never closed on its line; a .tsv has one line for each record: use .csv or .jsonl"
@@ -29,6 +30,11 @@ _DOUBTFUL = (
 )
 _SIGNS = {",": "commas", "\t": "tabs"}
 _RENAME = {(",", "\t"): "let its name end with .tsv", ("\t", ","): "let its name end with .csv"}
+# Excel separates by the sign that its country sets, and cannot be told another.
+_SEPARATE_ANEW = (
+    "type: python -c \"import pandas; pandas.read_csv('OLD', sep={!r}, dtype=str, keep_default_na=False)"
+    ".to_csv('NEW.csv', index=False)\""
+)
 # A gzip file may unpack to so many times its size, and in any case to so many bytes. Texts that were tried unpack to
 # 4 to 10 times theirs.
 _MAX_TIMES, _SMALL = 100, 2**26
@@ -36,12 +42,14 @@ _MAX_TIMES, _SMALL = 100, 2**26
 
 def inspect_jsonl(path: Path) -> Iterator[tuple[int, Record | str]]:
     """Yield every line that is not blank with its number: an object, or the fault of the line."""
-    for number, line in enumerate(_lines(path), start=1):
+    lines = _lines(path)
+    for number, line in enumerate(lines, start=1):
         text = _decoded(line)
         if text is None:
-            yield number, _NOT_UTF8
+            yield number, not_utf8(lines[0])
         elif text.strip():
-            yield number, _jsonl_row(text)
+            row = _jsonl_row(text)
+            yield number, _UTF16 if isinstance(row, str) and _is_utf16(lines[0]) else row
 
 
 def inspect_csv(path: Path) -> Iterator[tuple[int, Record | str]]:
@@ -95,6 +103,15 @@ def _unpacked(path: Path) -> bytes:
     return b"".join(parts)
 
 
+def not_utf8(begin: bytes) -> str:
+    """Return the fault and the remedy of bytes that are not UTF-8, by those with which the file begins."""
+    return _UTF16 if _is_utf16(begin) else _NOT_UTF8
+
+
+def _is_utf16(begin: bytes) -> bool:
+    return begin.startswith((b"\xff\xfe", b"\xfe\xff"))
+
+
 def _decoded(line: bytes) -> str | None:
     try:
         return line.decode()
@@ -134,7 +151,7 @@ def _inspect_table(
     header, begin = list[str](), 0
     while begin < len(lines):
         size, cells = _record(lines, begin, last, delimiter, len(header))
-        if not header and (problem := _header_problem(lines[begin], cells, delimiter)):
+        if not header and (problem := _header_problem(lines, begin, cells, delimiter)):
             yield begin + 1, f"{problem}; without its header no line can be read"
             return
         if header and cells:
@@ -181,10 +198,14 @@ def _cells(text: str, delimiter: str) -> list[str] | str:
     return cells if reader.line_num == len(lines) else _OPEN
 
 
-def _header_problem(line: bytes, header: list[str] | str, delimiter: str) -> str | None:
-    text = line.decode(errors="replace")
+def _header_problem(lines: list[bytes], begin: int, header: list[str] | str, delimiter: str) -> str | None:
+    text = _decoded(lines[begin])
+    if text is None:
+        return not_utf8(lines[0])
     if (isinstance(header, str) or len(header) == 1) and (found := _other_delimiter(text, delimiter)):
-        mend = _RENAME.get((delimiter, found), f"save it again with {_SIGNS[delimiter]}, or as .jsonl")
+        if any(_decoded(line) is None for line in lines):  # first: no program that separates anew could read them
+            return not_utf8(lines[0])
+        mend = _RENAME.get((delimiter, found), _SEPARATE_ANEW.format(found))
         return f"its columns are separated by {found!r}, must be by {delimiter!r}; {mend}"
     if isinstance(header, str):
         return header

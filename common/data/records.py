@@ -16,6 +16,13 @@ from confide.common.tasks import Task
 Record = dict[str, Any]
 MAX_CHARS = 20_000  # of a text, unless a configuration says otherwise
 _LINES = {".jsonl": inspect_jsonl, ".csv": inspect_csv, ".tsv": inspect_tsv}  # each of them may be packed: .csv.gz
+_IN_EXCEL = "; in Excel, save it as 'CSV UTF-8'"
+_OF_A_LIST = (
+    "; if it has one object a line, let its name end with .jsonl; if it is one list of objects, type: python -c "
+    "\"import pandas; pandas.read_json('OLD', dtype=False, convert_dates=False)"
+    ".to_json('NEW.jsonl', orient='records', lines=True)\""
+)
+_MENDS = {".xlsx": _IN_EXCEL, ".xls": _IN_EXCEL, ".json": _OF_A_LIST}  # of a file with another ending
 
 
 def read_rows(path: Path) -> list[Record]:
@@ -64,7 +71,7 @@ def _inspect(path: Path) -> Iterator[tuple[int, Record | str]]:
         return inspect_parquet(path)
     raise InputError(
         f"{path}: its ending {path.suffix!r} must be one of {', '.join(_LINES)} (each also with .gz) and .parquet, or "
-        "it must be a folder that is there"
+        f"it must be a folder that is there{_MENDS.get(path.suffix.lower(), '')}"
     )
 
 

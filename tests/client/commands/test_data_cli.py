@@ -172,8 +172,8 @@ def test_no_file_and_no_such_file(confide: Confide, run: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("x.jsonl", '{"text": "schön"}\n'.encode("cp1252"), "line 1: not UTF-8; convert the file"),
-        ("x.jsonl", '{"text": "a"}\n'.encode("utf-16"), "line 1: not UTF-8; convert the file"),
+        ("x.jsonl", '{"text": "schön"}\n'.encode("cp1252"), "line 1: not UTF-8; in Excel save"),
+        ("x.jsonl", '{"text": "a"}\n'.encode("utf-16"), "line 1: not UTF-8 but UTF-16; in Excel save"),
         ("x.csv", b"text,text\na,b\n", "line 1: two columns are called 'text'; rename one"),
         ("x.jsonl", b'\n["a"]\n', "line 2: a JSON list, must be an object"),
         ("x.jsonl", b"\x00\x00\n", "line 1: not a line of JSON"),

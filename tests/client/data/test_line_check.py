@@ -42,7 +42,7 @@ def test_every_broken_line_is_named_with_its_number_and_not_only_the_first(tmp_p
     assert found.broken == {
         3: "not a line of JSON; each line must be one JSON object",
         4: "a JSON list, must be an object with named columns",
-        5: "not UTF-8; convert the file, for example with iconv -t UTF-8",
+        5: "not UTF-8; in Excel save it as 'CSV UTF-8', or type: iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW",
         6: "no column 'text'; it has: 'note'",
     }
 

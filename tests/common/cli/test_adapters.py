@@ -193,7 +193,7 @@ def test_predict_refuses_bad_input(confide: Confide, adapter: Path, tmp_path: Pa
     code, output, errors = confide("predict", adapter, "--file", path)
     good, wrong, bad = (json.loads(line) for line in output.splitlines())
     assert (good["text"], bad["text"], code) == ("good", "bad", 2)
-    assert wrong == {"error": "text 2 is not UTF-8; convert it, for example with iconv -t UTF-8"}
+    assert wrong["error"].startswith("text 2 is not UTF-8; in Excel save it as 'CSV UTF-8', or type: iconv -f WIN")
     assert "1 of 3 lines could not be predicted" in errors
 
 

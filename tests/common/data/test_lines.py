@@ -5,6 +5,9 @@ import gzip
 import io
 import json
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from confide.common.data import lines
-from confide.common.data.records import read_rows, read_usable_rows
+from confide.common.data.records import inspect_rows, read_rows, read_usable_rows
 from confide.common.errors import InputError
 
 ROWS = [
@@ -185,7 +188,7 @@ def test_a_tsv_has_one_line_for_each_record(tmp_path: Path) -> None:
             r"x.tsv:1: its columns are separated by ',', must be by '\\t'; let its name end",
         ),
         ("x.csv", "text\tlabel\na\tb\n", r"must be by ','; let its name end with .tsv"),
-        ("x.tsv", "text;label\na;b\n", r"by ';', must be by '\\t'; save it again with tabs, or as .jsonl"),
+        ("x.tsv", "text;label\na;b\n", r"by ';', must be by '\\t'; type: python -c"),
         ("x.tsv", "text\tlabel\na\tb\tc\n", "x.tsv:2: 3 cells, but the header has 2; quote tabs in texts"),
         ("x.tsv", "text\ttext\na\tb\n", "x.tsv:1: two columns are called 'text'"),
     ],
@@ -193,6 +196,49 @@ def test_a_tsv_has_one_line_for_each_record(tmp_path: Path) -> None:
 def test_a_tsv_that_cannot_be_read_is_named(tmp_path: Path, name: str, content: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_rows(_write(tmp_path, content, name))
+
+
+# Remedies, typed as they stand
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-16-be"])
+@pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.jsonl"])
+def test_the_remedy_for_another_encoding_mends_the_file(tmp_path: Path, name: str, encoding: str) -> None:
+    """A spreadsheet's UTF-16 is separated by tabs, whatever its name; the encoding is named before that."""
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    begin = '{"text": "plain", "label": "b"}' if name == "x.jsonl" else "text\tlabel\nplain\tb"
+    line = '{"text": "schön", "label": "a"}' if name == "x.jsonl" else "schön\ta"
+    wrong = _write(tmp_path, f"{mark}{begin}\n{line}\n".encode(encoding), name)
+    assert all("but UTF-16" in row for _, row in inspect_rows(wrong)) != (encoding == "cp1252")
+    typed = _remedy(wrong, r"not UTF-8.* or type: (iconv .*NEW)")
+    right = tmp_path / ("y.tsv" if name == "x.csv" else f"y{wrong.suffix}")
+    typed = typed.replace("OLD", wrong.name).replace("NEW", right.name)
+    subprocess.run(["/bin/sh", "-c", typed], cwd=tmp_path, check=True)
+    assert read_rows(right) == [{"text": "plain", "label": "b"}, {"text": "schön", "label": "a"}]
+
+
+@pytest.mark.waits  # two processes that import pandas
+@pytest.mark.parametrize("name", ["x.csv", "x.json"])
+def test_the_remedy_for_another_form_mends_the_file(tmp_path: Path, name: str) -> None:
+    rows = [{"text": 'a, "b"; c', "label": "007"}, {"text": "", "label": "NA"}]
+    csv_rows = '\ufefftext;label\n"a, ""b""; c";007\n;NA\n'
+    wrong = _write(tmp_path, json.dumps(rows) if name == "x.json" else csv_rows, name)
+    typed = _remedy(wrong, r"type: python (-c .*\))").replace("OLD", wrong.name)
+    subprocess.run(["/bin/sh", "-c", f'{sys.executable} {typed}"'], cwd=tmp_path, check=True)
+    assert read_rows(next(tmp_path.glob("NEW.*"))) == rows
+
+
+def _remedy(path: Path, pattern: str) -> str:
+    """Return the command in the refusal of a file."""
+    with pytest.raises(InputError, match=pattern) as error:
+        read_rows(path)
+    return re.findall(pattern, str(error.value))[0]
+
+
+@pytest.mark.parametrize("name", ["x.xlsx", "x.XLS"])
+def test_a_workbook_is_told_how_to_save_it(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=r"must be one of .*; in Excel, save it as 'CSV UTF-8'$"):
+        read_rows(_write(tmp_path, "PK", name))
 
 
 # gzip
