@@ -1,12 +1,15 @@
 """Texts: what is none, and made-up ones."""
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 
 def text_problem(value: Any, name: str = "text") -> str | None:
     """Return the fault of a value that should be a text, or None."""
+    if isinstance(value, float) and math.isnan(value):  # an empty cell, as pandas has it
+        value = None
     if not isinstance(value, str | None):
         return f"{name} is {_kind(value)}, must be a string; put it in quotes, or name another column"
     if value is None or not value.strip():

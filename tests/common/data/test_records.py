@@ -140,6 +140,7 @@ def test_groups_stay_whole() -> None:
     [
         ({"text": "  "}, "record 2: text is empty"),
         ({"text": None}, "record 2: text is empty"),
+        ({"text": float("nan")}, "record 2: text is empty"),
         ({"text": datetime.date(2026, 1, 1)}, "record 2: text is a date, must be a string"),
         ({"text": 6}, "record 2: text is a number, must be a string"),
         ({"text": 6.5}, "record 2: text is a number, must be a string"),
