@@ -99,20 +99,20 @@ def _print(model: "WarmModel", parts: Iterable[list[bytes]], extra: "Extra", *, 
     """Print the predictions of lines, and return how many could not be predicted, in words."""
     from confide.common.cli.predictions import predicted
 
-    number, failed = 0, 0
+    number, answered, failed = 0, 0, 0
     escaped = (
         "utf" not in (sys.stdout.encoding or "").lower()
     )  # JSON has escapes of its own for what such a stream lacks
     for lines in parts:
-        places = range(number + 1, number + 1 + len(lines))
-        for content, is_failure in predicted(
-            model, list(zip(places, lines, strict=True)), records=records, extra=extra
-        ):
+        numbered = list(enumerate(lines, start=number + 1))
+        asked = [(place, line) for place, line in numbered if line.strip() or not records]  # no record is blank
+        for content, is_failure in predicted(model, asked, records=records, extra=extra):
             as_text = isinstance(content, str)
             typer.echo(content if as_text else json.dumps(content, ensure_ascii=escaped, default=str))
             failed += is_failure
         number += len(lines)
-    return f"predict: {failed} of {number} lines could not be predicted; each says why" if failed else ""
+        answered += len(asked)
+    return f"predict: {failed} of {answered} lines could not be predicted; each says why" if failed else ""
 
 
 def _explainer(folder: Path, base: str | None) -> "Explainer":

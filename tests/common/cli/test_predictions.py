@@ -65,6 +65,27 @@ def test_a_line_is_read_as_the_kind_reads_lines_and_shown_as_it_came(monkeypatch
     assert line.content == {"text": r'"the film\n"', "prediction": None}
 
 
+def test_a_blank_line_of_records_has_no_answer_but_a_number(
+    answering: Callable[[Exception | None], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    answering(None)
+    parts = [[GOOD, b"", b" \t"], [b"", b"{", GOOD]]
+    assert _print(MODEL, parts, nothing, records=True) == (
+        "predict: 1 of 3 lines could not be predicted; each says why"
+    )
+    first, wrong, last = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert wrong == {"error": "record 5 is no JSON object; write one on each line, with text"}
+    assert first == last == {"text": "good", "prediction": "positive"}
+
+
+def test_an_empty_line_of_texts_has_an_answer(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(predictions, "answer", lambda _, records: [len(record["source"]) for record in records])
+    model = cast("WarmModel", SimpleNamespace(task=task_of("seq2seq")))
+    assert _print(model, [[b"good", b"", b"bad"]], nothing, records=False) == ""
+    answers = [json.loads(line)["prediction"] for line in capsys.readouterr().out.splitlines()]
+    assert answers == [4, 0, 3]
+
+
 def test_a_column_of_any_name_comes_back_with_a_prediction(
     answering: Callable[[Exception | None], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
