@@ -47,14 +47,35 @@ class Balance:
     def _of_labels(self) -> Finding:
         total = self.labels.total()
         ordered = self.labels.most_common()
-        listed = [f"{shown(label, 60)} {count} ({count / total:.0%})" for label, count in ordered[:_SHOWN]]
+        listed = [f"{_visible(label)} {count} ({count / total:.0%})" for label, count in ordered[:_SHOWN]]
         more = [f"{len(ordered) - _SHOWN} more labels"] if len(ordered) > _SHOWN else []
         none = [f"{self.without} records without any"] if self.without else []
         absent = [label for label in self.schema if label not in self.labels]
         rare = [label for label, count in ordered if count < _RARE * total]
-        faults = [f"none has {', '.join(shown(label, 60) for label in absent[:_SHOWN])}"] if absent else []
-        faults += [f"rare: {', '.join(shown(label, 60) for label in rare[:_SHOWN])}"] if rare else []
+        faults = [f"none has {', '.join(map(_visible, absent[:_SHOWN]))}"] if absent else []
+        faults += [f"rare: {', '.join(map(_visible, rare[:_SHOWN]))}"] if rare else []
+        faults += self._alike([label for label, _ in ordered])[:_SHOWN]
         faults += ["all have one label, so nothing can be learned"] if len(ordered) == 1 and not absent else []
         return Finding(
             "labels", "warning" if faults else "ok", "; ".join([", ".join([*listed, *more, *none]), *faults])
         )
+
+    def _alike(self, ordered: Sequence[str]) -> list[str]:
+        """Return a hint for each label, none of the schema's own, that looks like one of it or like a commoner one."""
+        meant = dict[str, str]()
+        for label in (*self.schema, *ordered):
+            meant.setdefault(_folded(label), label)
+        return [
+            f"{label!r:.60} differs from {meant[_folded(label)]!r:.60} by blanks or case alone: mend it"
+            for label in ordered
+            if label not in self.schema and meant[_folded(label)] != label
+        ]
+
+
+def _visible(label: str) -> str:
+    """Return a label as it is shown, in quotes where it is empty or has blanks that would not show."""
+    return shown(label if label and " ".join(label.split()) == label else repr(label), 60)
+
+
+def _folded(label: str) -> str:
+    return "".join(label.split()).casefold()

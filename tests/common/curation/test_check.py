@@ -244,6 +244,22 @@ def test_nothing_is_ok_of_a_file_in_another_encoding(encoding: str, tmp_path: Pa
     assert "no text of it can be read" in found["test file"]
 
 
+@pytest.mark.parametrize("with_run", [True, False])
+def test_blanks_and_case_of_labels_show(tmp_path: Path, *, with_run: bool) -> None:
+    odd = [{"text": f"text {label!r}", "label": label} for label in ("positive ", "Negative", "", "positively")]
+    form = _form() if with_run else guessed_form(odd[0], {}, "it")
+    found = _found(check_data(_write(tmp_path, [*_clean(200), *odd]), form))["labels"]
+    assert found.startswith("positive 100 (49%), negative 100 (49%), 'positive ' 1 (0%), Negative 1 (0%), '' 1 (0%), ")
+    assert "'positive ' differs from 'positive' by blanks or case alone: mend it; 'Negative' differs from 'neg" in found
+    assert found.count("differs from") == 2
+
+
+def test_a_schema_may_have_labels_that_differ_by_case(tmp_path: Path) -> None:
+    rows = [{"text": row["text"], "label": "bB"[number % 2]} for number, row in enumerate(_clean())]
+    report = check_data(_write(tmp_path, rows), form_of(task_of("text-classification", labels=("b", "B")), {}))
+    assert _found(report, "ok")["labels"] == "b 30 (50%), B 30 (50%)"
+
+
 def test_every_reason_is_listed_and_the_verdict_counts_what_is_left_out(tmp_path: Path) -> None:
     report = check_data(_write(tmp_path, _changed(7, text=" ")), _form())
     assert "which leaves 1 record out; a simulation needs it mended" in report_text(report)
