@@ -160,15 +160,20 @@ def guessed_form(there: Collection[str], columns: Mapping[str, str], source: str
     """Return the form that fits the columns of a file.
 
     Raises:
-        InputError: no kind of task reads such columns.
+        InputError: a column that ``columns`` names is not there, or no kind of task reads those that are.
     """
+    has = shown(", ".join(map(repr, there)), 200)
+    if absent := [column for column in columns.values() if column not in there]:
+        raise InputError(
+            f"{source}: has no column {absent[0]!r:.60}; it has: {has}; mend --columns, or columns in site.toml"
+        )
     for inputs, answers in _GUESSES:
         names = {name: columns.get(name, name) for name in (*inputs, *answers)} | _group(columns)
         if set(names.values()) <= set(there):
             return Form(inputs, answers, names)
     raise InputError(
-        f"{source}: no kind of task reads the columns {shown(', '.join(map(repr, there)), 200)}; name them with "
-        "--columns text=note,label=code, or the run with --run"
+        f"{source}: no kind of task reads the columns {has}; name them with --columns text=note,label=code, or the run "
+        "with --run"
     )
 
 

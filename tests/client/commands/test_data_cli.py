@@ -81,6 +81,8 @@ def test_without_a_run_the_kind_is_guessed_from_columns(confide: Confide, notes:
     assert code == 0
     assert "no run was given" in output
     assert "9 persons" in output
+    assert "that the task reads" not in output
+    assert "all 9 records name a person; --run says whether its task reads them" in output
 
 
 def test_a_site_gives_file_columns_codes_and_groups(confide: Confide, tmp_path: Path, run: Path) -> None:
@@ -143,6 +145,12 @@ def test_exit_code_1_says_which_check_stops_use(confide: Confide, notes: Path, r
     [
         ("", (), "holds no records"),
         ('{"body": "x"}', (), "no kind of task reads the columns 'body'"),
+        (
+            '{"Text": "x"}',
+            ("--columns", "text=Txt"),
+            "has no column 'Txt'; it has: 'Text'; mend --columns",
+        ),
+        ('{"text": "x"}', ("--columns", "label=code"), "notes.jsonl: has no column 'code'; it has: 'text'"),
         ('{"text": "x", "label": "y"}', ("--columns", "text"), "--columns 'text' must have the form"),
         ('{"text": "x"}', ("--run", "run.toml", "--columns", "text=text"), "no column 'code'; it has: 'text'"),
         ('{"text": "x"}', ("--test", "none.jsonl"), "none.jsonl: cannot be read: No such file"),
