@@ -1,6 +1,6 @@
 """Predictions for lines of texts or of records; a line that cannot be predicted gives its error in its place."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from confide.common.cli.streams import record_of, text_of
@@ -12,6 +12,7 @@ from confide.common.tasks import Task
 from confide.common.tasks.task import Record
 
 Extra = Callable[[dict[str, Any], Any], dict[str, Any] | str]  # more fields, or a text in place of all
+Columns = Mapping[str, str] | None
 
 
 class Line(NamedTuple):
@@ -31,16 +32,16 @@ def nothing(record: dict[str, Any], prediction: Any) -> dict[str, Any]:
     return {}
 
 
-def predicted(model: WarmModel, lines: list[tuple[int, bytes]], *, records: bool, extra: Extra = nothing) -> list[Line]:
+def predicted(model: WarmModel, lines: list[tuple[int, bytes]], columns: Columns, extra: Extra = nothing) -> list[Line]:
     """Return the answer to each line.
 
     Args:
         model: with a finished adapter.
         lines: each with its number, for errors.
-        records: True: each line is a record as a JSON object; False: a text.
+        columns: each line is a record as a JSON object with these columns, by our names for them; None: it is a text.
         extra: gives more fields for a record and its prediction, or a text in place of them.
     """
-    read = [_read(model, line, number, records=records) for number, line in lines]
+    read = [_read(model, line, number, columns) for number, line in lines]
     answers = iter(_answers(model, [found[0] for found in read if not isinstance(found, str)]))
     result = []
     for (number, _), found in zip(lines, read, strict=True):
@@ -71,12 +72,12 @@ def input_fault(task: Task, record: Record) -> str | None:
     return faults.pop() if len(faults) == 1 else None
 
 
-def _read(model: WarmModel, line: bytes, number: int, *, records: bool) -> tuple[dict[str, Any], dict[str, Any]] | str:
+def _read(model: WarmModel, line: bytes, number: int, columns: Columns) -> tuple[dict[str, Any], dict[str, Any]] | str:
     """Return a record and what of it is shown, or its fault."""
     try:
-        if records:
-            record = record_of(line, number, model.task.inputs())
-            return record, record
+        if columns is not None:
+            record = record_of(line, number, columns)
+            return {**record, **{name: record[column] for name, column in columns.items()}}, record
         text = text_of(line, number)
         return model.task.from_line(text), {"text": text}
     except InputError as error:

@@ -18,6 +18,7 @@ from confide.common.cli.streams import arriving
 from confide.common.errors import InputError
 from confide.common.model.warm_model import WarmModel
 
+COLUMNS = {"text": "text"}
 GOOD, BAD = b'{"text": "good"}', b'{"text": "bad"}'
 
 
@@ -60,7 +61,7 @@ def test_a_line_is_read_as_the_kind_reads_lines_and_shown_as_it_came(monkeypatch
     asked: list[Any] = []
     monkeypatch.setattr(predictions, "answer", lambda _, records: [asked.append(record) for record in records])
     model = cast("WarmModel", SimpleNamespace(task=task_of("seq2seq")))
-    [line] = predicted(model, [(1, rb'"the film\n"')], records=False)
+    [line] = predicted(model, [(1, rb'"the film\n"')], None)
     assert asked == [{"source": "the film\n"}]
     assert line.content == {"text": r'"the film\n"', "prediction": None}
 
@@ -70,7 +71,7 @@ def test_a_column_of_any_name_comes_back_with_a_prediction(
 ) -> None:
     answering(None)
     rows = [{"text": "a", "error": 404}, {"text": "b", "shown": "yes"}]
-    assert _print(MODEL, [[json.dumps(row).encode() for row in rows]], nothing, records=True) == ""
+    assert _print(MODEL, [[json.dumps(row).encode() for row in rows]], nothing, COLUMNS) == ""
     printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert printed == [{**row, "prediction": "positive"} for row in rows]
 
@@ -86,7 +87,7 @@ def test_a_full_gpu_is_not_called_the_record_s_fault(
     answering: Callable[[Exception | None], None], error: Exception, words: str
 ) -> None:
     answering(error)
-    good, bad = predicted(MODEL, [(1, GOOD), (2, BAD)], records=True)
+    good, bad = predicted(MODEL, [(1, GOOD), (2, BAD)], COLUMNS)
     assert good == ({"text": "good", "prediction": "positive"}, False)
     assert bad == ({"text": "bad", "error": words}, True)
 
@@ -102,7 +103,7 @@ def test_an_explanation_that_fails_costs_its_own_line_alone(answering: Callable[
         explained.append(record["text"])
         return "explained"
 
-    good, bad = predicted(MODEL, [(1, GOOD), (2, BAD)], records=True, extra=extra)
+    good, bad = predicted(MODEL, [(1, GOOD), (2, BAD)], COLUMNS, extra)
     assert (good, explained) == (("explained", False), ["good"])
     assert bad == ({"text": "bad", "error": "record 2 cannot be explained (RuntimeError: too long)"}, True)
 
