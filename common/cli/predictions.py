@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from confide.common.cli.streams import record_of, text_of
 from confide.common.errors import InputError
+from confide.common.forms.texts import text_problem
 from confide.common.model.evaluation import answer
 from confide.common.model.warm_model import WarmModel
 from confide.common.shown import shown
@@ -42,7 +43,7 @@ def predicted(model: WarmModel, lines: list[tuple[int, bytes]], columns: Columns
         extra: gives more fields for a record and its prediction, or a text in place of them.
     """
     read = [_read(model, line, number, columns) for number, line in lines]
-    answers = iter(_answers(model, [found[0] for found in read if not isinstance(found, str)]))
+    answers = iter(_answers_of_full(model, [found[0] for found in read if not isinstance(found, str)]))
     result = []
     for (number, _), found in zip(lines, read, strict=True):
         if isinstance(found, str):
@@ -87,6 +88,26 @@ def _read(model: WarmModel, line: bytes, number: int, columns: Columns) -> tuple
 class _Answer(NamedTuple):
     prediction: Any
     fault: str = ""
+
+
+def _answers_of_full(model: WarmModel, records: list[dict[str, Any]]) -> list[_Answer]:
+    """Return the prediction for each record; for one with an empty input its fault, for a model would answer it too."""
+    faults = [_empty_input(model.task, record) for record in records]
+    answers = iter(_answers(model, [record for record, fault in zip(records, faults, strict=True) if not fault]))
+    return [_Answer(None, f": {fault}") if fault else next(answers) for fault in faults]
+
+
+def _empty_input(task: Task, record: Record) -> str | None:
+    """Return the fault of a record of which an input is empty; None if none is."""
+    empty = next((name for name in task.inputs() if _is_empty(record[name])), None)
+    return empty and (input_fault(task, record) or text_problem("", empty))
+
+
+def _is_empty(value: Any) -> bool:
+    """Return whether a text is empty or blank, or a list (of words, candidates, messages) holds no other."""
+    parts = value if isinstance(value, list) else [value]
+    texts = [part.get("content") if isinstance(part, dict) else part for part in parts]
+    return all(isinstance(text, str) and not text.strip() for text in texts)
 
 
 def _answers(model: WarmModel, records: list[dict[str, Any]]) -> list[_Answer]:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from support.kinds import task_of
+from support.kinds import RECORDS, SETTINGS, task_of
 
 from confide.common.cli import predictions, streams
 from confide.common.cli.adapters import _print
@@ -90,6 +91,26 @@ def test_a_full_gpu_is_not_called_the_record_s_fault(
     good, bad = predicted(MODEL, [(1, GOOD), (2, BAD)], COLUMNS)
     assert good == ({"text": "good", "prediction": "positive"}, False)
     assert bad == ({"text": "bad", "error": words}, True)
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_an_empty_input_is_an_error_as_a_missing_one_is(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model would answer it: a head of ours gives every text a label."""
+    monkeypatch.setattr(predictions, "answer", lambda _, records: ["answered"] * len(records))
+    task = task_of(kind)
+    model, columns = cast("WarmModel", SimpleNamespace(task=task)), {name: name for name in task.inputs()}
+    good = {name: RECORDS[kind][0][name] for name in columns}
+    for name in columns:
+        for empty in ("", " \t", [], [{"role": "user", "content": " "}], ["", " "]):
+            records = [good, {**good, name: empty}, good]
+            lines = [(number, json.dumps(record).encode()) for number, record in enumerate(records, start=1)]
+            first, wrong, last = predicted(model, lines, columns)
+            assert (first, last) == (({**good, "prediction": "answered"}, False),) * 2
+            assert wrong.failed
+            assert isinstance(wrong.content, dict)
+            assert re.match(r"record 2: .*(is empty|must be|must both be)", wrong.content["error"])
+    if len(columns) == 1:
+        assert [line.failed for line in predicted(model, [(1, b""), (2, b" \r")], None)] == [True, True]
 
 
 def test_an_explanation_that_fails_costs_its_own_line_alone(answering: Callable[[Exception | None], None]) -> None:
