@@ -159,6 +159,18 @@ def test_shares_take_the_place_of_colours_where_none_are_wanted(monkeypatch: pyt
     assert coloured({"text": "good so bad"}, EXPLAINED).splitlines()[1] == "  good[+1.00] so bad[-0.50]"
 
 
+def test_the_pieces_of_a_word_are_one_in_the_text_form_and_signs_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also a letter of two tokens. A piece that begins with a blank, a sign and a Chinese letter begin a word."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    text = "Brustschmerz, o\u0301 \u75db\u82e6"
+    shares = [(0, 2, 1.5), (2, 12, 0.5), (12, 13, 0.25), (13, 15, -0.5), (15, 16, -0.5), (15, 16, -1.0)]
+    shares += [(17, 18, 0.6), (18, 19, 0.7)]
+    tokens = [{"column": "text", "text": text[s:e], "start": s, "end": e, "attribution": a} for s, e, a in shares]
+    first, second = coloured({"text": text}, {**EXPLAINED, "tokens": tokens}).splitlines()
+    assert first.partition("; ")[2] == "Brustschmerz +2, o\u0301 -2, \u82e6 +0.7, \u75db +0.6, , +0.25"
+    assert second == "  Brustschmerz[+1.00], o\u0301[-1.00] \u75db[+0.30]\u82e6[+0.35]"
+
+
 def test_a_servers_label_moves_no_terminals_cursor() -> None:
     evil = "a\x1b[2J"
     for name in ({"label": evil}, {"entity": evil, "first_word": 0, "last_word": 1}):
