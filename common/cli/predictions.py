@@ -1,6 +1,6 @@
 """Predictions for lines of texts or of records; a line that cannot be predicted gives its error in its place."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from confide.common.cli.streams import record_of, text_of
@@ -33,8 +33,10 @@ def nothing(record: dict[str, Any], prediction: Any) -> dict[str, Any]:
     return {}
 
 
-def predicted(model: WarmModel, lines: list[tuple[int, bytes]], columns: Columns, extra: Extra = nothing) -> list[Line]:
-    """Return the answer to each line.
+def predicted(
+    model: WarmModel, lines: list[tuple[int, bytes]], columns: Columns, extra: Extra = nothing
+) -> Iterator[Line]:
+    """Yield the answer to each line as soon as it has its further fields: an explanation takes many passes.
 
     Args:
         model: with a finished adapter.
@@ -44,13 +46,11 @@ def predicted(model: WarmModel, lines: list[tuple[int, bytes]], columns: Columns
     """
     read = [_read(model, line, number, columns) for number, line in lines]
     answers = iter(_answers_of_full(model, [found[0] for found in read if not isinstance(found, str)]))
-    result = []
     for (number, _), found in zip(lines, read, strict=True):
         if isinstance(found, str):
-            result.append(Line({"error": found}, failed=True))
+            yield Line({"error": found}, failed=True)
         else:
-            result.append(_line(number, found, next(answers), extra))
-    return result
+            yield _line(number, found, next(answers), extra)
 
 
 def _line(number: int, found: tuple[dict[str, Any], dict[str, Any]], answered: "_Answer", extra: Extra) -> Line:

@@ -178,6 +178,19 @@ def test_a_servers_label_moves_no_terminals_cursor() -> None:
     assert "\x1b" not in metrics_table({f"f1/{evil}": 0.5})
 
 
+@pytest.mark.parametrize(("terminals", "told"), [(["stderr"], 2), (["stderr", "stdout"], 0), ([], 0)])
+def test_a_terminal_that_shows_no_answers_is_told_how_many_there_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], terminals: list[str], told: int
+) -> None:
+    monkeypatch.setattr("confide.common.cli.explained.explanation", lambda *_: [])
+    for name in terminals:
+        monkeypatch.setattr(getattr(sys, name), "isatty", lambda: True)
+    explainer = Explainer(SimpleNamespace(task=task_of("scoring")))  # type: ignore[arg-type]
+    for _ in range(25):
+        explainer.fields({"text": "a"}, 0.0)
+    assert capsys.readouterr() == ("", "".join(f"explained {number} records\n" for number in (10, 20)[:told]))
+
+
 def test_a_text_without_a_finding_is_shown_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("confide.common.cli.explained.explanation", lambda *_: [])
     explainer = Explainer(SimpleNamespace(task=task_of("scoring")))  # type: ignore[arg-type]

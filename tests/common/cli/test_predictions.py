@@ -129,6 +129,16 @@ def test_an_explanation_that_fails_costs_its_own_line_alone(answering: Callable[
     assert bad == ({"text": "bad", "error": "record 2 cannot be explained (RuntimeError: too long)"}, True)
 
 
+def test_each_answer_is_given_before_the_next_is_explained(answering: Callable[[Exception | None], None]) -> None:
+    answering(None)
+    explained = list[str]()
+    lines = predicted(MODEL, [(1, GOOD), (2, BAD)], COLUMNS, lambda record, _: explained.append(record["text"]) or "")
+    next(lines)
+    assert explained == ["good"]
+    next(lines)
+    assert explained == ["good", "bad"]
+
+
 def test_a_file_that_is_not_there_is_told_before_anything_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file"):
         arriving(tmp_path / "typo.jsonl")
