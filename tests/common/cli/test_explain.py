@@ -92,12 +92,12 @@ def test_the_page_holds_texts_and_shares_and_refers_to_nothing(
 
 def test_names_of_a_text_are_explained(confide: Confide, export: Export, tmp_path: Path) -> None:
     path = tmp_path / "page.html"
-    folder = export("token-classification")
-    output = confide(folder, "the long film was good and bad", "--explain", "--explain-html", path)[1]
+    folder, text = export("token-classification, spans"), "the long film was good and bad"
+    output = confide(folder, text, "--explain", "--explain-html", path)[1]
     answer = json.loads(output)
-    found = [tag[2:] for tag in answer["prediction"] if tag.startswith("B-")]
-    assert found
-    assert [part["entity"] for part in answer["explanation"]][: len(found)] == found
+    assert answer["prediction"]
+    assert [part["entity"] for part in answer["explanation"]] == [found["label"] for found in answer["prediction"]]
+    assert all(text[found["start"] : found["end"]] == found["text"] for found in answer["prediction"])
     assert _on_page(path) == [_shares(part) for part in answer["explanation"]]
 
 
