@@ -138,7 +138,7 @@ def suggest(
     rows = read_rows(file)
     if taken := sorted({"number", "uncertainty"}.intersection(chain.from_iterable(rows))):
         raise InputError(f"{file}: has a column {taken[0]!r}, and the output adds one of that name; rename it")
-    own = select(rows, {name: names.get(name, name) for name in task.inputs()}, str(file))
+    own = select(rows, {name: names.get(name, name) for name in task.inputs()}, str(file), "--columns")
     chosen = chosen_records(load_adapter(folder, base)[1], [task.cut(record, MAX_CHARS) for record in own], number)
     if not chosen:
         raise InputError(f"{file}: no record that the task can read; `confide data check` says why")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from confide.common.cli.streams import arriving, is_table, rows_of
+from confide.common.cli.streams import arriving, is_table, require_columns, rows_of
 from confide.common.config.sections import Quantization
 from confide.common.errors import InputError
 from confide.common.model.scores import metrics_table
@@ -18,9 +18,10 @@ from confide.common.tasks import Task
 
 if TYPE_CHECKING:
     from confide.common.cli.explained import Explainer
-    from confide.common.cli.predictions import Extra
+    from confide.common.cli.predictions import Columns, Extra
     from confide.common.model.warm_model import WarmModel
 
+ColumnsOption = Annotated[str, typer.Option(help="names of the file's columns: text=note,label=code")]
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="a run directory, or its adapter/ folder")]
 BaseOption = Annotated[str | None, typer.Option(help="base model to use in place of the one that the run names")]
 
@@ -35,7 +36,7 @@ def evaluate(
     data: Annotated[
         Path, typer.Option(metavar="FILE", help="texts and labels: .jsonl, .csv, .tsv, .parquet or a folder")
     ],
-    columns: Annotated[str, typer.Option(help="names of the file's columns: text=note,label=code")] = "",
+    columns: ColumnsOption = "",
     base: BaseOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
 ) -> None:
@@ -48,7 +49,8 @@ def evaluate(
     from confide.common.model.evaluation import all_metrics
 
     task: Task = find_run(folder)[1].task
-    records, warnings = read_public(data, task, names)  # before the base is loaded: a typing error costs no minutes
+    # Before the base is loaded: a typing error costs no minutes.
+    records, warnings = read_public(data, task, names, option="--columns")
     for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
     metrics = all_metrics(load_adapter(folder, base)[1], records)
@@ -65,6 +67,7 @@ def predict(  # noqa: PLR0913 - one parameter an option
         typer.Option(help="file with one text per line, UTF-8; .jsonl, or a table as of evaluate; - is standard input"),
     ] = None,
     jsonl: Annotated[bool, typer.Option(help="each line is a record as a JSON object, as in a .jsonl file")] = False,
+    columns: ColumnsOption = "",
     base: BaseOption = None,
     explain: Annotated[bool, typer.Option("--explain", help="add the share of each token in the answer")] = False,
     explain_text: Annotated[bool, typer.Option("--explain-text", help="the same as coloured text, not JSON")] = False,
@@ -77,25 +80,30 @@ def predict(  # noqa: PLR0913 - one parameter an option
     """
     if not texts and file is None:
         raise InputError("predict: no texts; name them as arguments, or a file with --file (- for standard input)")
+    names = columns_named(columns)
+    records = jsonl or (file is not None and (is_table(file) or file.name.endswith(".jsonl")))
+    if names and not records:
+        raise InputError(f"--columns {columns!r}: texts have no columns; name a .jsonl file or a table, or add --jsonl")
     _prepare()
     from confide.common.cli.predictions import nothing
-    from confide.common.export.load import load_adapter
+    from confide.common.export.load import find_run, load_adapter
 
-    parts = chain([[text.encode(errors="surrogateescape") for text in texts or []]], _arriving(file))
-    records = jsonl or (file is not None and (is_table(file) or file.name.endswith(".jsonl")))
+    task: Task = find_run(folder)[1].task
+    read = {name: names.get(name, name) for name in task.inputs()} if records else None
+    parts = chain([[text.encode(errors="surrogateescape") for text in texts or []]], _arriving(file, read))
     if not (explain or explain_text or explain_html):
-        failed = _print(load_adapter(folder, base)[1], parts, nothing, records=records)
+        failed = _print(load_adapter(folder, base)[1], parts, nothing, read)
     else:
         explainer = _explainer(folder, base)
         extra = explainer.text if explain_text else explainer.fields
-        failed = _print(explainer.model, parts, extra, records=records)
+        failed = _print(explainer.model, parts, extra, read)
         if explain_html:
             explainer.write_page(explain_html)
     if failed:
         raise InputError(failed)
 
 
-def _print(model: "WarmModel", parts: Iterable[list[bytes]], extra: "Extra", *, records: bool) -> str:
+def _print(model: "WarmModel", parts: Iterable[list[bytes]], extra: "Extra", columns: "Columns") -> str:
     """Print the predictions of lines, and return how many could not be predicted, in words."""
     from confide.common.cli.predictions import predicted
 
@@ -105,8 +113,8 @@ def _print(model: "WarmModel", parts: Iterable[list[bytes]], extra: "Extra", *, 
     )  # JSON has escapes of its own for what such a stream lacks
     for lines in parts:
         numbered = list(enumerate(lines, start=number + 1))
-        asked = [(place, line) for place, line in numbered if line.strip() or not records]  # no record is blank
-        for content, is_failure in predicted(model, asked, records=records, extra=extra):
+        asked = [(place, line) for place, line in numbered if line.strip() or columns is None]  # no record is blank
+        for content, is_failure in predicted(model, asked, columns, extra):
             as_text = isinstance(content, str)
             typer.echo(content if as_text else json.dumps(content, ensure_ascii=escaped, default=str))
             failed += is_failure
@@ -143,10 +151,12 @@ def export(
     typer.echo(f"{merge}: written; its README.md begins with a program that uses it")
 
 
-def _arriving(file: Path | None) -> Iterator[list[bytes]]:
+def _arriving(file: Path | None, columns: "Columns") -> Iterator[list[bytes]]:
     if file is None:
         return iter([])
-    return rows_of(file) if is_table(file) else arriving(file)
+    parts = rows_of(file) if is_table(file) else arriving(file)
+    stays = is_table(file) or file.is_file()  # a pipe is not read before its lines are wanted
+    return require_columns(file, parts, columns) if columns and stays else parts
 
 
 def _prepare() -> None:

@@ -1,8 +1,11 @@
 """Explanations beside predictions: as fields, as coloured text, and on a page."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import typer
 
 from confide.common.explanation.coloured import MAX_CHARS, coloured
 from confide.common.explanation.explaining import explanation
@@ -11,6 +14,8 @@ from confide.common.explanation.spans import read_texts
 from confide.common.explanation.targets import explained_task
 from confide.common.model.warm_model import WarmModel
 from confide.common.shown import shown
+
+_TOLD_EVERY = 10
 
 
 class Explainer:
@@ -25,6 +30,8 @@ class Explainer:
         """Return the field ``explanation`` of a prediction."""
         found = explanation(self.model, record, prediction)
         self.number += 1
+        if self.number % _TOLD_EVERY == 0 and sys.stderr.isatty() and not sys.stdout.isatty():
+            typer.echo(f"explained {self.number} records", err=True)  # a terminal shows the answers themselves
         if len(self.kept) < MAX_RECORDS:
             self.kept.append({"texts": read_texts(self.task, record), "explanation": found})
         return {"explanation": found}

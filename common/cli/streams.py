@@ -5,13 +5,14 @@ A table (CSV, Parquet, a saved dataset) is read whole first. Its rows are treate
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from io import BufferedReader
+from itertools import chain, tee
 from pathlib import Path
 from typing import Any, cast
 
 from confide.common.data.lines import not_utf8
-from confide.common.data.records import read_rows
+from confide.common.data.records import absent_column, read_rows
 from confide.common.errors import InputError
 
 _BYTES = 1 << 16  # at most so many are waited for at once
@@ -87,14 +88,46 @@ def text_of(line: bytes, number: int) -> str:
         raise InputError(f"text {number} is {not_utf8(line)}") from None
 
 
-def record_of(line: bytes, number: int, columns: tuple[str, ...]) -> dict[str, Any]:
-    """Return the record of a line of JSON; `InputError` names the number and the fault of a line that holds none."""
-    try:
-        record = json.loads(text_of(line, number))
-    except (ValueError, RecursionError):
-        record = None
-    if not isinstance(record, dict):
-        raise InputError(f"record {number} is no JSON object; write one on each line, with {', '.join(columns)}")
-    if missing := [name for name in columns if name not in record]:
-        raise InputError(f"record {number} has no {missing[0]!r}; it needs {', '.join(columns)}")
+def record_of(line: bytes, number: int, columns: Mapping[str, str]) -> dict[str, Any]:
+    """Return the record of a line of JSON; `InputError` names the number and the fault of a line that holds none.
+
+    Args:
+        line: of a file.
+        number: of the line.
+        columns: of the file that the record must have, by our names for them.
+    """
+    record = _object(text_of(line, number))
+    if record is None:
+        needed = ", ".join(columns.values())
+        raise InputError(f"record {number} is no JSON object; write one on each line, with {needed}")
+    if wrong := absent_column(record, columns, number, "--columns"):
+        raise InputError(wrong)
     return record
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def require_columns(file: Path, parts: Iterator[list[bytes]], columns: Mapping[str, str]) -> Iterator[list[bytes]]:
+    """Return the lines of a file as they are. It is read up to the first record that has the columns.
+
+    Raises:
+        InputError: no record of the file has them, which is told once and not for each line.
+    """
+    read, parts = tee(parts)
+    wrong = ""
+    for number, line in enumerate(chain.from_iterable(read), start=1):
+        record = _object(line.decode("utf-8", errors="replace"))
+        absent = record is not None and absent_column(record, columns, number, "--columns")
+        if record is not None and not absent:
+            break
+        wrong = wrong or absent or ""
+    else:
+        if wrong:
+            raise InputError(f"{file}: no record can be predicted: {wrong}")
+    return parts

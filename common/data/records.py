@@ -86,20 +86,28 @@ def read_usable_rows(path: Path) -> list[Record]:
     return [row for _, row in inspect_rows(path) if not isinstance(row, str)]
 
 
-def select(rows: list[Record], columns: Mapping[str, str], source: str) -> list[Record]:
+def select(rows: list[Record], columns: Mapping[str, str], source: str, option: str = "") -> list[Record]:
     """Rows with their columns renamed to ours: ``columns`` maps our name to the file's.
 
     Raises:
-        InputError: a column that no row, or not every row, has; the message names the row and lists what is there.
+        InputError: a column that no row, or not every row, has; the message names the row and lists what is there, and
+            an ``option`` of the command that names columns.
     """
     for number, row in enumerate(rows, start=1):
-        for name, column in columns.items():
-            if column not in row:
-                raise InputError(
-                    f"{source}: record {number} has no column {column!r} (our {name!r}); "
-                    f"it has: {shown(', '.join(map(repr, row)), 200)}"
-                )
+        if wrong := absent_column(row, columns, number, option):
+            raise InputError(f"{source}: {wrong}")
     return [{name: row[column] for name, column in columns.items()} for row in rows]
+
+
+def absent_column(row: Mapping[str, Any], columns: Mapping[str, str], number: int, option: str = "") -> str:
+    """Return which column a row has not and which it has, and how an option names another; "" if all are there."""
+    for name, column in columns.items():
+        if column not in row:
+            ours = "" if name == column else f" (our {name!r})"
+            there = shown(", ".join(map(repr, row)), 200)
+            remedy = f"; name the one that holds it with {option} {name}=COLUMN" if option else ""
+            return f"record {number} has no column {column!r}{ours}; it has: {there or 'none'}{remedy}"
+    return ""
 
 
 def group_of(row: Record) -> str | None:
@@ -167,13 +175,13 @@ def _others(count: int, file: str | None) -> str:
 
 
 def read_public(
-    path: Path, task: Task, columns: Mapping[str, str] | None = None, max_chars: int = MAX_CHARS
+    path: Path, task: Task, columns: Mapping[str, str] | None = None, max_chars: int = MAX_CHARS, option: str = ""
 ) -> tuple[list[Record], list[str]]:
-    """Checked records of a public file, and the warnings for the user; ``columns`` maps our names to the file's.
+    """Checked records of a public file, and the warnings for the user; ``columns`` and ``option`` as of `select`.
 
     Raises:
         InputError: the file cannot be read, or has a record that the task cannot use.
     """
     names = {name: (columns or {}).get(name, name) for name in task.fields()}
     rows = numbered_rows(path)
-    return check_records(select(list(rows.values()), names, str(path)), task, max_chars, str(path), list(rows))
+    return check_records(select(list(rows.values()), names, str(path), option), task, max_chars, str(path), list(rows))

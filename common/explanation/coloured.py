@@ -1,7 +1,9 @@
 """Explanations as text for a terminal: words that speak for a value in green, against it in red."""
 
 import os
+import unicodedata
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 from confide.common.shown import shown
@@ -39,17 +41,45 @@ def pieces(text: str, tokens: list[dict[str, Any]]) -> Iterator[tuple[str, float
         yield text[place:], 0.0
 
 
+def words_of(text: str, tokens: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the tokens of a text with the pieces of each word as one, which has the sum of their shares.
+
+    A word is a run of letters, their marks and digits. From U+2E80 on (Chinese, Japanese, Korean) signs stay apart.
+
+    >>> parts = [("e", 0, 1.5), ("zen", 1, 0.5), (",", 4, 0.1)]
+    >>> tokens = [{"text": t, "start": s, "end": s + len(t), "attribution": a} for t, s, a in parts]
+    >>> [(word["text"], word["attribution"]) for word in words_of("ezen, a", tokens)]
+    [('ezen', 2.0), (',', 0.1)]
+    """
+    words = list[dict[str, Any]]()
+    for token in tokens:
+        start, end, last = token["start"], token["end"], words[-1] if words else None
+        if last and (start < last["end"] or (start == last["end"] < end and _is_within_word(text, start))):
+            end, share = max(end, last["end"]), last["attribution"] + token["attribution"]
+            words[-1] = {**last, "text": text[last["start"] : end], "end": end, "attribution": share}
+        else:
+            words.append(token)
+    return words
+
+
+def _is_within_word(text: str, place: int) -> bool:
+    return all(unicodedata.category(sign)[0] in "LMN" and sign < "\u2e80" for sign in text[place - 1 : place + 1])
+
+
 def coloured(texts: dict[str, str], explained: dict[str, Any]) -> str:
     """Return one explained value: its name and strongest words, then its texts in colours."""
-    tokens = explained["tokens"]
-    first = sorted(tokens, key=lambda token: -abs(token["attribution"]))[:_STRONGEST]
-    words = ", ".join(f"{shown(token['text'].strip(), 40)} {token['attribution']:+.3g}" for token in first)
+    words = {
+        column: words_of(text, [token for token in explained["tokens"] if token["column"] == column])
+        for column, text in texts.items()
+    }
+    first = sorted(chain(*words.values()), key=lambda word: -abs(word["attribution"]))[:_STRONGEST]
+    strongest = ", ".join(f"{shown(word['text'].strip(), 40)} {word['attribution']:+.3g}" for word in first)
     lines = [
-        f"{shown(names_of(explained), 100)}: {explained['value']:.3g}, of padding {explained['baseline']:.3g}; {words}"
+        f"{shown(names_of(explained), 100)}: {explained['value']:.3g}, of padding {explained['baseline']:.3g}; "
+        + strongest
     ]
     for column, text in texts.items():
-        own = [token for token in tokens if token["column"] == column]
-        lines.append("  " + "".join(_painted(piece, share) for piece, share in pieces(text, own)))
+        lines.append("  " + "".join(_painted(piece, share) for piece, share in pieces(text, words[column])))
     return "\n".join(lines)
 
 

@@ -43,7 +43,7 @@ def explanation(model: WarmModel, record: Mapping[str, Any], prediction: Any) ->
     windows, spans = task.examples(record, model.tokenizer), spans_of(task, record, model.tokenizer)
     if not any(map(length, windows)):
         return []
-    targets = targets_of(task, windows, prediction)
+    targets = targets_of(task, windows, task.truth({**record, **dict.fromkeys(task.answers(), prediction)}))
     return [_explained(model, windows[target.window], spans[target.window], target) for target in targets]
 
 

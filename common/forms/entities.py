@@ -8,6 +8,19 @@ from confide.common.forms.labels import NamedCode, find_label, listed, shown
 from confide.common.forms.texts import text_problem
 
 OUTSIDE = "O"
+# Last lines of a model card's program, which has a ``text`` and in ``found`` the tag of each word by its characters.
+AS_TAGS = "print(*(f'{text[first:last]}/{tag}' for (first, last), tag in found.items()))"
+AS_SPANS = """import json
+
+spans, before = [], "O"
+for (first, last), tag in found.items():
+    if tag[0] == "I" and tag[2:] == before[2:]:
+        spans[-1]["end"] = last
+    elif tag != "O":
+        spans.append({"start": first, "end": last, "label": tag[2:]})
+    before = tag
+spans = [{**span, "text": text[span["start"] : span["end"]]} for span in spans]
+print(json.dumps(spans, ensure_ascii=False))"""
 
 
 def entities(tags: Sequence[str]) -> Iterator[tuple[str, int, int]]:
@@ -63,6 +76,27 @@ def span_problem(entity: Any, labels: Sequence[str], size: int) -> str | None:
         f"an entity stands at {start!r:.60} to {end!r:.60}, must be whole numbers within the {size} characters of its "
         "text"
     )
+
+
+def spans_problem(text: Any, spans: Any, labels: Sequence[str]) -> str | None:
+    """Return the fault of a text and its entities, or None."""
+    given = plain(spans)
+    if problem := text_problem(text):
+        return problem
+    if not isinstance(given, list):
+        return f"entities is {given!r:.60}, must be a list, [] where the text has none"
+    problems = (span_problem(entity, labels, len(text)) for entity in given)
+    return next((problem for problem in problems if problem), None)
+
+
+def spans_of(tags: Sequence[str], text: str, starts: list[int], ends: list[int]) -> list[dict[str, Any]]:
+    """Return the entities of a text, as `entities` reads the tags of its words, in the form of a record's.
+
+    >>> spans_of(["O", "I-a", "I-a"], "no one knows", [0, 3, 7], [2, 6, 12])
+    [{'start': 3, 'end': 12, 'label': 'a', 'text': 'one knows'}]
+    """
+    found = [(starts[first], ends[last], label) for label, first, last in entities(tags)]
+    return [{"start": start, "end": end, "label": label, "text": text[start:end]} for start, end, label in found]
 
 
 def ends_within(entity: Any, size: int) -> bool:

@@ -86,12 +86,14 @@ def write(model: WarmModel, records: Records) -> list[str]:
 
 
 def answer(model: WarmModel, records: Records) -> list[Any]:
-    """Return for each record what a user wants of it: a label, a score, tags, or a text that the model writes."""
+    """Return for each record what a user wants of it: a label, a score, entities, or a text that the model writes."""
     return _answers(model, [model.task.asked(record) for record in records])
 
 
 def _answers(model: WarmModel, records: Records) -> list[Any]:
-    return write(model, records) if model.task.longest_answer() else predict(model, records)
+    if model.task.longest_answer():
+        return list(write(model, records))
+    return [model.task.shown(*pair) for pair in zip(records, predict(model, records), strict=True)]
 
 
 def all_metrics(model: WarmModel, records: Records) -> dict[str, float]:
@@ -123,9 +125,9 @@ def samples(model: WarmModel, state: State, records: Records) -> list[dict[str, 
     task, chosen = model.task, records[:: max(1, len(records) // _SAMPLES)][:_SAMPLES]
     found = []
     for record, answered in zip(chosen, _answers(model, chosen), strict=True):  # beside what the record itself says
-        own = [record[name] for name in task.inputs()]
+        own, right = [record[name] for name in task.inputs()], task.shown(record, task.truth(record))
         given = _prompt(model, record) if task.longest_answer() else own
-        found.append({"input": _text(given), "answer": _text(answered), "right": _text(task.truth(record))})
+        found.append({"input": _text(given), "answer": _text(answered), "right": _text(right)})
     return found
 
 

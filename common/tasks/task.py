@@ -85,11 +85,7 @@ class Task(Section):
         """
 
     def from_text(self, text: str) -> dict[str, Any]:
-        """Return a plain text as a record without an answer, for predictions.
-
-        Raises:
-            InputError: the text is no input of this kind.
-        """
+        """Return a plain text as a record without an answer, for predictions; `InputError` if it is no input."""
         names = self.inputs()
         if len(names) > 1:
             raise InputError(f"a text alone is no input: give JSON objects with {', '.join(names)}, and --jsonl")
@@ -225,6 +221,10 @@ class Task(Section):
     def join(self, record: Record, outputs: list[Any]) -> Any:
         """Return the prediction for a record, as JSON holds it, from the outputs of its examples; there may be none."""
         return outputs[0] if outputs else ""
+
+    def shown(self, record: Record, prediction: Any) -> Any:
+        """Return a prediction as its user wants it, in the form of the record's answer: by default as it is."""
+        return prediction
 
     @abstractmethod
     def truth(self, record: Record) -> Any:

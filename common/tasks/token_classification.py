@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from confide.common.forms.entities import (
+    AS_SPANS,
+    AS_TAGS,
     OUTSIDE,
     ends_within,
     entities,
@@ -15,13 +17,14 @@ from confide.common.forms.entities import (
     plain,
     rates,
     renamed,
-    span_problem,
+    spans_of,
+    spans_problem,
     starts_of,
     tags_of,
     words_problem,
 )
 from confide.common.forms.labels import find_label, label_of
-from confide.common.forms.texts import made_up_words, text_problem
+from confide.common.forms.texts import made_up_words
 from confide.common.forms.windows import require_fast
 from confide.common.tasks.task import OUTPUT, Example, Record, Task
 
@@ -78,16 +81,7 @@ class TokenClassification(Task):
         """Return the fault of a record, or None."""
         if self.form == "tokens":
             return words_problem(record["tokens"], record["tags"], self.tags)
-        return self._spans_problem(record)
-
-    def _spans_problem(self, record: Record) -> str | None:
-        text, given = record["text"], plain(record["entities"])
-        if problem := text_problem(text):
-            return problem
-        if not isinstance(given, list):
-            return f"entities is {given!r:.60}, must be a list, [] where the text has none"
-        problems = (span_problem(entity, self.labels, len(text)) for entity in given)
-        return next((problem for problem in problems if problem), None)
+        return spans_problem(record["text"], record["entities"], self.labels)
 
     def translate(self, record: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
         """Return a record with the study's types for an institution's own."""
@@ -215,8 +209,12 @@ class TokenClassification(Task):
         found = {word: tag for window in outputs for word, tag in window.items()}
         return [found.get(number, OUTSIDE) for number in range(1, len(self.words(record)[1]) + 1)]
 
+    def shown(self, record: Record, prediction: list[str]) -> list[Any]:
+        """Return the tags, or with ``form = "spans"`` the entities that the metrics read in them, as JSON objects."""
+        return prediction if self.form == "tokens" else spans_of(prediction, *self.words(record))
+
     def program(self) -> str:
-        """Return the program's lines: they print each word with its tag, the first window of a long text only."""
+        """Return the program's lines: words with their tags, or entities; the first window of a long text only."""
         return (
             f"import re\n\n{OUTPUT.format(max_length=self.max_length)}"
             "tags = (output.last_hidden_state @ head['weight'].T + head['bias'])[0].argmax(1).tolist()\n"
@@ -230,7 +228,7 @@ class TokenClassification(Task):
             "    if word and start < end and word[0] < end:\n"
             f"        found[word] = {list(self.tags)!r}[tag]\n"
             "        word = next(left, None)\n"
-            "print(*(f'{text[first:last]}/{tag}' for (first, last), tag in found.items()))"
+            f"{AS_TAGS if self.form == 'tokens' else AS_SPANS}"
         )
 
     def metrics(self, truths: Sequence[list[str]], predictions: Sequence[list[str]]) -> dict[str, float]:

@@ -56,7 +56,7 @@ def test_chosen_records_come_back_whole_with_their_scores(confide: Confide, adap
     ("content", "arguments", "words"),
     [
         ("", (), "notes.jsonl: holds no records"),
-        ('{"body": "x"}', (), "record 1 has no column 'text' (our 'text'); it has: 'body'"),
+        ('{"body": "x"}', (), "it has: 'body'; name the one that holds it with --columns text=COLUMN"),
         ('{"text": ""}', (), "no record that the task can read"),
         ('{"text": "x"}', ("--out", "."), "--out .: is a folder"),
         ('{"text": "x"}\n{"text": "x", "number": 7}', (), "has a column 'number', and the output adds one"),

@@ -178,7 +178,9 @@ def _refused(result: tuple[int, str, str], *words: str) -> None:
 def test_evaluate_refuses_bad_data(confide: Confide, adapter: Path, tmp_path: Path) -> None:
     path = tmp_path / "own.csv"
     path.write_text("note,code\nbad,negative\n", encoding="utf-8")
-    _refused(confide("evaluate", adapter, "--data", path), "own.csv", "'text'", "'note', 'code'")
+    _refused(
+        confide("evaluate", adapter, "--data", path), "own.csv", "'text'", "'note', 'code'", "--columns text=COLUMN"
+    )
     _refused(confide("evaluate", adapter, "--data", path, "--columns", "note"), "--columns 'note'", "text=note")
     _refused(confide("evaluate", adapter, "--data", tmp_path / "none.csv"), "none.csv", "No such file")
     path.write_text("text,label\nbad,worse\n", encoding="utf-8")
@@ -187,6 +189,7 @@ def test_evaluate_refuses_bad_data(confide: Confide, adapter: Path, tmp_path: Pa
 
 def test_predict_refuses_bad_input(confide: Confide, adapter: Path, tmp_path: Path) -> None:
     _refused(confide("predict", adapter), "no texts", "--file")
+    _refused(confide("predict", adapter, "a", "--columns", "text=note"), "texts have no columns", "--jsonl")
     _refused(confide("predict", adapter, "--file", tmp_path / "none.txt"), "none.txt", "No such file")
     path = tmp_path / "latin.txt"
     path.write_bytes("good\nschön\nbad".encode("latin-1"))
@@ -218,11 +221,34 @@ def test_predict_gives_records_back_with_a_prediction_or_an_error(
     assert last.keys() == {"text", "prediction"}
     assert [row["error"] for row in wrong] == [
         "record 2 is no JSON object; write one on each line, with text",
-        "record 3 has no 'text'; it needs text",
+        "record 3 has no column 'text'; it has: 'id'; name the one that holds it with --columns text=COLUMN",
         "record 4: text is a number, must be a string; put it in quotes, or name another column",
     ]
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(path.read_bytes())))
     assert confide("predict", adapter, "--file", "-", "--jsonl")[1] == output
+
+
+@pytest.mark.parametrize("name", ["notes.jsonl", "notes.csv"])
+def test_predict_reads_columns_of_other_names(
+    confide: Confide, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A file of which no record fits is refused once; of a stream each record has its own answer."""
+    rows = pandas.DataFrame({"Befund": ["the film was good", "bad"], "text": ["7", "8"]})
+    write = {".jsonl": lambda own: own.to_json(tmp_path / name, orient="records", lines=True)}
+    write |= {".csv": lambda own: own.to_csv(tmp_path / name, index=False)}
+    write[Path(name).suffix](rows)
+    code, output, _ = confide("predict", adapter, "--file", tmp_path / name, "--columns", "text=Befund")
+    plain = [json.loads(line) for line in confide("predict", adapter, *rows["Befund"])[1].splitlines()]
+    found = [json.loads(line) for line in output.splitlines()]
+    assert code == 0
+    assert [(str(row["text"]), row["Befund"]) for row in found] == [("7", "the film was good"), ("8", "bad")]
+    assert [row["prediction"] for row in found] == [row["prediction"] for row in plain]
+    write[Path(name).suffix](rows[["Befund"]])
+    remedy = "record 1 has no column 'text'; it has: 'Befund'; name the one that holds it with --columns text=COLUMN"
+    _refused(confide("predict", adapter, "--file", tmp_path / name), f"{name}: no record can be predicted: {remedy}")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"Befund": "bad"}\n')))
+    code, output, _ = confide("predict", adapter, "--file", "-", "--jsonl")
+    assert (code, json.loads(output)) == (2, {"error": remedy})
 
 
 @pytest.mark.parametrize("ending", [".csv", ".tsv", ".csv.gz", ".jsonl.gz", ".parquet"])

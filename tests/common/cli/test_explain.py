@@ -92,12 +92,12 @@ def test_the_page_holds_texts_and_shares_and_refers_to_nothing(
 
 def test_names_of_a_text_are_explained(confide: Confide, export: Export, tmp_path: Path) -> None:
     path = tmp_path / "page.html"
-    folder = export("token-classification")
-    output = confide(folder, "the long film was good and bad", "--explain", "--explain-html", path)[1]
+    folder, text = export("token-classification, spans"), "the long film was good and bad"
+    output = confide(folder, text, "--explain", "--explain-html", path)[1]
     answer = json.loads(output)
-    found = [tag[2:] for tag in answer["prediction"] if tag.startswith("B-")]
-    assert found
-    assert [part["entity"] for part in answer["explanation"]][: len(found)] == found
+    assert answer["prediction"]
+    assert [part["entity"] for part in answer["explanation"]] == [found["label"] for found in answer["prediction"]]
+    assert all(text[found["start"] : found["end"]] == found["text"] for found in answer["prediction"])
     assert _on_page(path) == [_shares(part) for part in answer["explanation"]]
 
 
@@ -159,11 +159,36 @@ def test_shares_take_the_place_of_colours_where_none_are_wanted(monkeypatch: pyt
     assert coloured({"text": "good so bad"}, EXPLAINED).splitlines()[1] == "  good[+1.00] so bad[-0.50]"
 
 
+def test_the_pieces_of_a_word_are_one_in_the_text_form_and_signs_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also a letter of two tokens. A piece that begins with a blank, a sign and a Chinese letter begin a word."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    text = "Brustschmerz, o\u0301 \u75db\u82e6"
+    shares = [(0, 2, 1.5), (2, 12, 0.5), (12, 13, 0.25), (13, 15, -0.5), (15, 16, -0.5), (15, 16, -1.0)]
+    shares += [(17, 18, 0.6), (18, 19, 0.7)]
+    tokens = [{"column": "text", "text": text[s:e], "start": s, "end": e, "attribution": a} for s, e, a in shares]
+    first, second = coloured({"text": text}, {**EXPLAINED, "tokens": tokens}).splitlines()
+    assert first.partition("; ")[2] == "Brustschmerz +2, o\u0301 -2, \u82e6 +0.7, \u75db +0.6, , +0.25"
+    assert second == "  Brustschmerz[+1.00], o\u0301[-1.00] \u75db[+0.30]\u82e6[+0.35]"
+
+
 def test_a_servers_label_moves_no_terminals_cursor() -> None:
     evil = "a\x1b[2J"
     for name in ({"label": evil}, {"entity": evil, "first_word": 0, "last_word": 1}):
         assert "\x1b[2J" not in coloured({}, {**EXPLAINED, **name})
     assert "\x1b" not in metrics_table({f"f1/{evil}": 0.5})
+
+
+@pytest.mark.parametrize(("terminals", "told"), [(["stderr"], 2), (["stderr", "stdout"], 0), ([], 0)])
+def test_a_terminal_that_shows_no_answers_is_told_how_many_there_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], terminals: list[str], told: int
+) -> None:
+    monkeypatch.setattr("confide.common.cli.explained.explanation", lambda *_: [])
+    for name in terminals:
+        monkeypatch.setattr(getattr(sys, name), "isatty", lambda: True)
+    explainer = Explainer(SimpleNamespace(task=task_of("scoring")))  # type: ignore[arg-type]
+    for _ in range(25):
+        explainer.fields({"text": "a"}, 0.0)
+    assert capsys.readouterr() == ("", "".join(f"explained {number} records\n" for number in (10, 20)[:told]))
 
 
 def test_a_text_without_a_finding_is_shown_as_text(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from support.kinds import task_of
+from support.kinds import RECORDS, SETTINGS, task_of
 
 from confide.common.cli import predictions, streams
 from confide.common.cli.adapters import _print
@@ -18,6 +19,7 @@ from confide.common.cli.streams import arriving
 from confide.common.errors import InputError
 from confide.common.model.warm_model import WarmModel
 
+COLUMNS = {"text": "text"}
 GOOD, BAD = b'{"text": "good"}', b'{"text": "bad"}'
 
 
@@ -60,7 +62,7 @@ def test_a_line_is_read_as_the_kind_reads_lines_and_shown_as_it_came(monkeypatch
     asked: list[Any] = []
     monkeypatch.setattr(predictions, "answer", lambda _, records: [asked.append(record) for record in records])
     model = cast("WarmModel", SimpleNamespace(task=task_of("seq2seq")))
-    [line] = predicted(model, [(1, rb'"the film\n"')], records=False)
+    [line] = predicted(model, [(1, rb'"the film\n"')], None)
     assert asked == [{"source": "the film\n"}]
     assert line.content == {"text": r'"the film\n"', "prediction": None}
 
@@ -91,7 +93,7 @@ def test_a_column_of_any_name_comes_back_with_a_prediction(
 ) -> None:
     answering(None)
     rows = [{"text": "a", "error": 404}, {"text": "b", "shown": "yes"}]
-    assert _print(MODEL, [[json.dumps(row).encode() for row in rows]], nothing, records=True) == ""
+    assert _print(MODEL, [[json.dumps(row).encode() for row in rows]], nothing, COLUMNS) == ""
     printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert printed == [{**row, "prediction": "positive"} for row in rows]
 
@@ -107,9 +109,29 @@ def test_a_full_gpu_is_not_called_the_record_s_fault(
     answering: Callable[[Exception | None], None], error: Exception, words: str
 ) -> None:
     answering(error)
-    good, bad = predicted(MODEL, [(1, GOOD), (2, BAD)], records=True)
+    good, bad = predicted(MODEL, [(1, GOOD), (2, BAD)], COLUMNS)
     assert good == ({"text": "good", "prediction": "positive"}, False)
     assert bad == ({"text": "bad", "error": words}, True)
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_an_empty_input_is_an_error_as_a_missing_one_is(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model would answer it: a head of ours gives every text a label."""
+    monkeypatch.setattr(predictions, "answer", lambda _, records: ["answered"] * len(records))
+    task = task_of(kind)
+    model, columns = cast("WarmModel", SimpleNamespace(task=task)), {name: name for name in task.inputs()}
+    good = {name: RECORDS[kind][0][name] for name in columns}
+    for name in columns:
+        for empty in ("", " \t", [], [{"role": "user", "content": " "}], ["", " "]):
+            records = [good, {**good, name: empty}, good]
+            lines = [(number, json.dumps(record).encode()) for number, record in enumerate(records, start=1)]
+            first, wrong, last = predicted(model, lines, columns)
+            assert (first, last) == (({**good, "prediction": "answered"}, False),) * 2
+            assert wrong.failed
+            assert isinstance(wrong.content, dict)
+            assert re.match(r"record 2: .*(is empty|must be|must both be)", wrong.content["error"])
+    if len(columns) == 1:
+        assert [line.failed for line in predicted(model, [(1, b""), (2, b" \r")], None)] == [True, True]
 
 
 def test_an_explanation_that_fails_costs_its_own_line_alone(answering: Callable[[Exception | None], None]) -> None:
@@ -123,9 +145,19 @@ def test_an_explanation_that_fails_costs_its_own_line_alone(answering: Callable[
         explained.append(record["text"])
         return "explained"
 
-    good, bad = predicted(MODEL, [(1, GOOD), (2, BAD)], records=True, extra=extra)
+    good, bad = predicted(MODEL, [(1, GOOD), (2, BAD)], COLUMNS, extra)
     assert (good, explained) == (("explained", False), ["good"])
     assert bad == ({"text": "bad", "error": "record 2 cannot be explained (RuntimeError: too long)"}, True)
+
+
+def test_each_answer_is_given_before_the_next_is_explained(answering: Callable[[Exception | None], None]) -> None:
+    answering(None)
+    explained = list[str]()
+    lines = predicted(MODEL, [(1, GOOD), (2, BAD)], COLUMNS, lambda record, _: explained.append(record["text"]) or "")
+    next(lines)
+    assert explained == ["good"]
+    next(lines)
+    assert explained == ["good", "bad"]
 
 
 def test_a_file_that_is_not_there_is_told_before_anything_is_loaded(tmp_path: Path) -> None:

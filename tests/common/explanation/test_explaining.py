@@ -18,7 +18,7 @@ from confide.common.explanation import attributions
 from confide.common.explanation.explaining import explanation, require_explainable
 from confide.common.forms.entities import entities
 from confide.common.model.adapter import get_state, set_state
-from confide.common.model.evaluation import predict
+from confide.common.model.evaluation import answer
 from confide.common.model.warm_model import WarmModel, warm_model
 from confide.common.tasks.token_classification import TokenClassification
 
@@ -51,7 +51,7 @@ def _records(model: WarmModel, kind: str) -> list[dict[str, Any]]:
 
 def _explained(model: WarmModel, kind: str) -> list[tuple[dict[str, Any], Any, list[dict[str, Any]]]]:
     records = _records(model, kind)
-    answers = predict(model, records)
+    answers = answer(model, records)
     return [(record, found, explanation(model, record, found)) for record, found in zip(records, answers, strict=True)]
 
 
@@ -82,10 +82,11 @@ def test_the_shares_add_up_under_another_method(
 @pytest.mark.parametrize("kind", EXPLAINED)
 def test_each_answer_has_its_explanation(kind: str, of: Load) -> None:
     model = of(kind)
-    for _, prediction, explained in _explained(model, kind):
+    for record, prediction, explained in _explained(model, kind):
         if isinstance(model.task, TokenClassification):
             found = [(part["entity"], part["first_word"], part["last_word"]) for part in explained]
-            assert found == list(entities(prediction))
+            answered = {**record, model.task.answers()[0]: prediction}
+            assert found == list(entities(model.task.truth(answered)))
         elif "score" in explained[0]:
             assert [part["score"] for part in explained] == [prediction]
         else:

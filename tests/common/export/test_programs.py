@@ -29,7 +29,7 @@ def _read(kind: str, line: str) -> Any:
         return pytest.approx(float(line), abs=1e-4)
     if kind in ("ranking", "preference"):
         return pytest.approx(json.loads(line), abs=1e-4)
-    if writes(kind) or kind.startswith("multi"):
+    if writes(kind) or kind.startswith("multi") or kind.endswith("spans"):
         return json.loads(line)
     return [pair.rpartition("/")[2] for pair in line.split()] if kind.startswith("token") else line
 

@@ -77,6 +77,7 @@ def test_a_sample_of_a_kind_is_three_texts(task: Task, kind: str, model: WarmMod
     assert [sample.keys() for sample in found] == [{"input", "answer", "right"}] * 10
     assert all(isinstance(text, str) for sample in found for text in sample.values())
     assert found[0]["right"] == task.reference(RECORDS[kind][0]) or not writes(kind)
+    assert not kind.endswith("spans") or '"start": 4, "end": 8, "label": "thing"' in found[0]["right"]
     first = RECORDS[kind][0][task.inputs()[0]]
     assert found[0]["input"].endswith("film") or not isinstance(first, str) or first in found[0]["input"]
     assert samples(model, get_state(model.module), []) == []

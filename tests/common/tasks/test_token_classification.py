@@ -126,6 +126,23 @@ def test_entities_are_read_as_conlleval_reads_them(tags: list[str], expected: li
     assert list(entities(tags)) == expected
 
 
+def test_a_span_is_shown_for_each_entity_that_the_metrics_count() -> None:
+    """A stray "I-" begins one. What is shown is a record of the training file's form, with the same entities."""
+    record = {"text": "Gabe: Ibuprofen 400 mg, oral"}
+    tags = ["O", "O", "B-thing", "I-quality", "I-quality", "O", "I-thing"]
+    found = SPANS.shown(record, tags)
+    assert found == [
+        {"start": 6, "end": 15, "label": "thing", "text": "Ibuprofen"},
+        {"start": 16, "end": 22, "label": "quality", "text": "400 mg"},
+        {"start": 24, "end": 28, "label": "thing", "text": "oral"},
+    ]
+    learned = {**record, "entities": found}
+    assert SPANS.check(learned) is None
+    assert list(entities(SPANS.truth(learned))) == list(entities(tags))
+    assert SPANS.shown(record, ["O"] * 7) == []
+    assert TASK.shown({"tokens": WORDS}, TAGS) == TAGS
+
+
 def test_f1_counts_whole_entities() -> None:
     """Of three entities two are found, one of them with another end; of two that are claimed one is right."""
     truth = [["B-thing", "I-thing", "O", "B-quality"], ["B-thing"]]
