@@ -9,6 +9,7 @@ from confide.client.answers.proposed_runs import is_joined, note_joined
 from confide.client.privacy.account import AnswerKey, AnswerKind, Reservation
 from confide.client.privacy.release import AnswerRequest, release
 from confide.client.site.installation import Site
+from confide.client.training.held_out import in_rounds, note_split
 from confide.client.training.shares import ClientProcess, Shares, shares_of
 from confide.common.config.run import RunConfig
 from confide.common.config.sections import SECURE_SUM
@@ -66,6 +67,8 @@ def answered(
         if not 1 <= ask.round <= run.federation.num_rounds:
             raise PolicyError(f"round {ask.round} is refused: the run has {run.federation.num_rounds}")
         cap = agree(run, site, ask.lineage)
+        if site.splits is not None:
+            note_split(site.splits, in_rounds(run), site.config.dataset)
         joining = not _has_joined(run, site, client)
         model, shares = shares_of(run, site, client, joining=joining)
         shapes = schema(model.module)

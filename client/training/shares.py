@@ -11,7 +11,6 @@ from confide.client.data.private_data import PrivateData
 from confide.client.data.units import gather_units, make_units, names_of, split_records
 from confide.client.site.installation import Institution, Site
 from confide.client.training.batches import BatchedUnits, batch_units, with_prefixes
-from confide.client.training.held_out import in_rounds, note_split
 from confide.client.training.trial import tried_shapes
 from confide.client.training.validation import Units
 from confide.common.config.run import RunConfig
@@ -191,8 +190,6 @@ def shares_of(run: RunConfig, site: Site, client: ClientProcess, *, joining: boo
     the middle of a run decides nothing: what was read before it counts on.
     """
     over = site.config.institution.name, run.sha256()
-    if not joining and site.splits is not None:
-        note_split(site.splits, in_rounds(run), site.config.dataset)
     if not joining and over in client.over:
         raise PolicyError(f"the run of study {run.study.name!r} is over; its rounds are answered after another offer")
     model = model_of(run, site)

@@ -155,7 +155,7 @@ def test_exit_code_1_says_which_check_stops_use(confide: Confide, notes: Path, r
         ('{"text": "x"}', ("--run", "run.toml", "--columns", "text=text"), "no column 'code'; it has: 'text'"),
         ('{"text": "x"}', ("--test", "none.jsonl"), "none.jsonl: cannot be read: No such file"),
         ('{"text": "x"}', ("--html", "."), "--html .: is a folder"),
-        ('{"text": "x"}', ("--run", "none.toml"), "none.toml: cannot be read"),
+        ('{"text": "x"}', ("--run", "none.toml"), "none.toml: there is no such file"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -234,7 +234,7 @@ def test_a_tick_below_a_second_or_above_the_deadline_is_refused(tmp_path: Path, 
     path = tmp_path / "run.toml"
     path.write_text('[study]\nname = "test"\n[task]\nlabels = ["negative", "positive"]\n', encoding="utf-8")
     assert load_run(path).federation.release_seconds == 1.0
-    for tick, message in ((0.999, "greater than or equal to 1"), (0, "greater"), (1e6, "less than or equal to 86400")):
+    for tick, message in ((0.999, "must be at least 1"), (0, "must be at least 1"), (1e6, "must be at most 86400")):
         with pytest.raises(InputError, match=message):
             load_run(path, [f"federation.release_seconds={tick}"])
     with pytest.raises(InputError, match="must be below deadline_seconds = 60"):

@@ -47,6 +47,13 @@ def test_a_round_notes_it_and_an_offer_does_not(tmp_path: Path, run: RunConfig) 
         held_out_fraction(tmp_path / "state" / "splits", run, other)
 
 
+def test_a_round_that_joins_its_run_notes_it_too(tmp_path: Path, run: RunConfig) -> None:
+    """A server need not send an offer."""
+    site = _open(tmp_path, 0.2)
+    assert kinds(Asking(run, lambda: site).update()) == ["update"]
+    assert _known(site, run) == (0.2, True)
+
+
 def test_a_damaged_note_is_named_with_its_remedy(tmp_path: Path, run: RunConfig) -> None:
     site = _open(tmp_path, 0.2)
     note = tmp_path / "state" / "splits" / f"{in_rounds(run)}.json"

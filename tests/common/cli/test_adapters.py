@@ -344,7 +344,9 @@ def test_bad_folders_are_one_line(confide: Confide, adapter: Path, tmp_path: Pat
     _refused(confide("predict", changed("run.json", json.dumps(run).encode()), "good"), "0" * 64, "hashes to", "--base")
     run["model"] = {"base": "no_such_model"}
     _refused(
-        confide("predict", changed("run.json", json.dumps(run).encode()), "good"), "'no_such_model'", "pip install"
+        confide("predict", changed("run.json", json.dumps(run).encode()), "good"),
+        "'no_such_model'",
+        "name the model's folder",
     )
     assert confide("predict", broken, "good", "--base", base_folder)[0] == 0
 

@@ -72,20 +72,19 @@ def test_a_blank_line_of_records_has_no_answer_but_a_number(
 ) -> None:
     answering(None)
     parts = [[GOOD, b"", b" \t"], [b"", b"{", GOOD]]
-    assert _print(MODEL, parts, nothing, records=True) == (
-        "predict: 1 of 3 lines could not be predicted; each says why"
-    )
+    assert _print(MODEL, parts, nothing, COLUMNS) == ("predict: 1 of 3 lines could not be predicted; each says why")
     first, wrong, last = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert wrong == {"error": "record 5 is no JSON object; write one on each line, with text"}
     assert first == last == {"text": "good", "prediction": "positive"}
 
 
-def test_an_empty_line_of_texts_has_an_answer(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_an_empty_line_of_texts_has_an_error_in_its_place(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setattr(predictions, "answer", lambda _, records: [len(record["source"]) for record in records])
     model = cast("WarmModel", SimpleNamespace(task=task_of("seq2seq")))
-    assert _print(model, [[b"good", b"", b"bad"]], nothing, records=False) == ""
-    answers = [json.loads(line)["prediction"] for line in capsys.readouterr().out.splitlines()]
-    assert answers == [4, 0, 3]
+    assert _print(model, [[b"good", b"", b"bad"]], nothing, None).startswith("predict: 1 of 3 lines could not be")
+    first, empty, last = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert [first["prediction"], last["prediction"]] == [4, 3]
+    assert "source is empty" in empty["error"]
 
 
 def test_a_column_of_any_name_comes_back_with_a_prediction(
