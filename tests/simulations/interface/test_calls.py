@@ -155,7 +155,7 @@ def test_bad_runs_are_named(run: RunConfig, tmp_path: Path) -> None:
         simulate({"task": {}}, SHARES, out=tmp_path / "a", quiet=True)
     with pytest.raises(InputError, match=r"changes are for a run.toml"):
         simulate(run, SHARES, changes=["federation.num_rounds=3"], out=tmp_path / "a", quiet=True)
-    with pytest.raises(InputError, match="nothing.toml: there is no such file"):
+    with pytest.raises(InputError, match=r"nothing\.toml: there is no such file"):
         simulate("nothing.toml", quiet=True)
     assert not (tmp_path / "a").exists()
 
