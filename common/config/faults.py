@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from confide.common.settings import Section
+from confide.common.shown import shown
 
 # By pydantic's type of the error; the names in braces are of its context.
 _RULES = {
@@ -62,7 +63,9 @@ def meant(model: type[Section], place: tuple[int | str, ...]) -> str:
             sections = [kind for field in fields for kind in _sections(field.annotation)]
         else:  # the kind or the method, which stands between a section and its keys
             sections = [each for each in sections if _is_called(each, str(part))]
-    close = difflib.get_close_matches(str(place[-1]), {name for each in sections for name in each.model_fields}, 1)
+    close = difflib.get_close_matches(
+        str(place[-1]), sorted({name for each in sections for name in each.model_fields}), 1
+    )
     return f" (is {close[0]!r} meant?)" if close else ""
 
 
@@ -95,10 +98,10 @@ def reading_fault(error: OSError | UnicodeDecodeError | tomllib.TOMLDecodeError,
     if where is None:  # at the end of the document
         return f"it is not TOML: {error}"
     number, said = int(where[1]), str(error)[: where.start()]
-    line = content.decode("utf-8-sig").splitlines()[number - 1].strip()[:100]
+    line = content.decode("utf-8-sig").split("\n")[number - 1].strip()
     hint = ""
     if re.search(r"=\s*\d+,\d", line):
         hint = "; a number has a point, no comma"
     elif "\\" in line:
         hint = r"; between double quotes \ begins a sign: write / or single quotes"
-    return f"line {number} is not TOML: {line} ({said}){hint}"
+    return f"line {number} is not TOML: {shown(line, 100)} ({said}){hint}"  # a file may come from elsewhere

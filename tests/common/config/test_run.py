@@ -89,8 +89,9 @@ def test_a_file_that_is_not_toml_is_named(tmp_path: Path, text: str) -> None:
         (TOML.encode("utf-16"), "line 1 is not UTF-8"),
         (b"[study]\nseed = 3,0", "line 2 is not TOML: seed = 3,0 .*; a number has a point, no comma"),
         (rb'a = "C:\Users\x"', r"line 1 is not TOML: a = .* write / or single quotes"),
+        (b"b = 1 # \xc2\x85 \x1b[2J", r"line 1 is not TOML: b = 1 # \\x85 \\x1b\[2J \("),
     ],
-    ids=["Latin-1", "UTF-16", "a decimal comma", "a path of Windows"],
+    ids=["Latin-1", "UTF-16", "a decimal comma", "a path of Windows", "signs that move a cursor or end a line"],
 )
 def test_a_line_that_cannot_be_read_is_shown_with_the_remedy(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "run.toml"
